@@ -1,0 +1,127 @@
+//! `ClusterCheckpointPolicy`: retention by the administrator.
+
+use checkpoint_keeper_core::policy::{self, Kind, PolicyRef};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{FieldError, Problems};
+use crate::parts::{
+    IncompleteSpec, LabelSelectorSpec, Mode, OrphansSpec, PolicyStatus, RetentionSpec, labels, names,
+};
+use crate::scalars::ExactName;
+
+/// What an administrator wants kept of the checkpoint archives of the cluster.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, CustomResource)]
+#[kube(
+    group = "criu.org",
+    version = "v1alpha1",
+    kind = "ClusterCheckpointPolicy",
+    plural = "clustercheckpointpolicies",
+    shortname = "ccp",
+    category = "checkpoints",
+    status = "PolicyStatus",
+    derive = "PartialEq",
+    doc = "Which checkpoint archives stay on the nodes of the cluster, as its administrator wants it.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(name = "Max age", type_ = "string", json_path = ".spec.retention.maxAge"),
+    printcolumn(
+        name = "Per container",
+        type_ = "integer",
+        json_path = ".spec.retention.perContainer.maxCount"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterCheckpointPolicySpec {
+    /// Enforce deletes; DryRun only reports the difference that the policy would make. Default Enforce.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Which archives the policy is for: all parts must match. Absent: every archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<ClusterSelectorSpec>,
+    /// What stays. Absent: everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<RetentionSpec>,
+    /// What becomes of archives whose workload, pod or namespace is gone. Absent: they stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphans: Option<OrphansSpec>,
+    /// What becomes of incomplete archives. Absent: they stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<IncompleteSpec>,
+}
+
+/// Which archives a cluster-wide policy is for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSelectorSpec {
+    /// Labels of the namespace. Absent: any namespace. The label kubernetes.io/metadata.name is its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelectorSpec>,
+    /// Labels of the pod, as they were when the archive was made. Absent: any pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_selector: Option<LabelSelectorSpec>,
+    /// Exact names of pods. Absent or empty: any pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub pods: Vec<ExactName>,
+    /// Exact names of containers. Absent or empty: any container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub containers: Vec<ExactName>,
+}
+
+impl ClusterCheckpointPolicy {
+    /// Which object this is, in verdicts and reports.
+    pub fn policy_ref(&self) -> PolicyRef {
+        PolicyRef {
+            kind: Kind::ClusterCheckpointPolicy,
+            namespace: None,
+            name: self.metadata.name.clone().unwrap_or_default(),
+            part: None,
+        }
+    }
+
+    /// What it means to the engine; all that is wrong with it otherwise.
+    pub fn to_policy(&self) -> Result<policy::Policy, Vec<FieldError>> {
+        let (spec, mut problems) = (&self.spec, Problems::default());
+        let at = &mut problems;
+        let selector = spec.selector.as_ref().map(|selector| policy::Selector {
+            namespaces: Vec::new(),
+            namespace_labels: labels(
+                selector.namespace_selector.as_ref(),
+                "spec.selector.namespaceSelector",
+                at,
+            ),
+            pod_labels: labels(selector.pod_selector.as_ref(), "spec.selector.podSelector", at),
+            pods: names(&selector.pods, "spec.selector.pods", at),
+            containers: names(&selector.containers, "spec.selector.containers", at),
+        });
+        let policy = policy::Policy {
+            id: self.policy_ref(),
+            created: self.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            namespace: None,
+            mode: spec.mode.into(),
+            selector: selector.unwrap_or_default(),
+            retention: spec
+                .retention
+                .as_ref()
+                .map(|part| part.read("spec.retention", at))
+                .unwrap_or_default(),
+            orphans: spec.orphans.as_ref().and_then(|part| part.read("spec.orphans", at)),
+            incomplete_grace: spec.incomplete.as_ref().and_then(|part| part.read("spec.incomplete", at)),
+        };
+        problems.unless(policy)
+    }
+}

@@ -1,0 +1,36 @@
+//! The custom resources: their types, their CRDs, and what they mean to the policy engine.
+//!
+//! One file a kind; [`parts`] and [`scalars`] are what the kinds share, [`rules`] what both the API
+//! server (as CEL) and this crate (as code) refuse. [`manifest`] reads policies from files,
+//! [`crds`] writes the CRDs. No cluster, no disk, no clock.
+
+// What documents a field is what `kubectl explain` shows: plain text.
+#![allow(clippy::doc_markdown)]
+// Every printer column has a name and a type of its own.
+#![allow(clippy::duplicated_attributes)]
+
+mod cluster_policy;
+pub mod crds;
+mod error;
+mod legacy;
+pub mod manifest;
+pub mod parts;
+mod policy;
+pub mod rules;
+pub mod scalars;
+mod storage;
+
+pub use cluster_policy::{ClusterCheckpointPolicy, ClusterCheckpointPolicySpec, ClusterSelectorSpec};
+pub use error::FieldError;
+pub use legacy::{
+    CheckpointRestoreOperator, CheckpointRestoreOperatorSpec, ContainerPolicySpec, GlobalPolicySpec, Governs,
+    LegacyPolicies, LegacySettings, NamespacePolicySpec, PodPolicySpec,
+};
+pub use policy::{CheckpointPolicy, CheckpointPolicySpec, SelectorSpec};
+pub use storage::{
+    CheckpointStoragePolicy, CheckpointStoragePolicySpec, DeletionLimitSpec, MinFreeSpec,
+    NamespaceCeilingSpec,
+};
+
+/// The API group of every kind.
+pub const GROUP: &str = "criu.org";

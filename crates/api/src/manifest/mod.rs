@@ -1,0 +1,256 @@
+//! Policies from files: multi-document YAML (and so JSON) of the kinds that say what is kept.
+//!
+//! Everything that is wrong with every document is reported at once, with file, line, field and a
+//! hint. What the API server would refuse is refused here too, in the same words.
+//!
+//! Limits, so that no input can exhaust memory or time: 4 MiB and 1000 documents a file, 200 000
+//! values and 24 levels a document, 5 000 values out of aliases a document, 200 errors reported.
+
+mod check;
+mod documents;
+mod error;
+mod object;
+mod tree;
+
+use std::collections::BTreeMap;
+
+use checkpoint_keeper_core::policy::{
+    LabelSelector, Limit, Mode, Policy, PolicyRef, PolicySet, StoragePolicy,
+};
+
+use self::check::Finding;
+pub use self::error::{ManifestError, ManifestWarning};
+use self::object::Meaning;
+use self::tree::{Node, Place, Tree};
+use crate::{LegacyPolicies, LegacySettings};
+
+/// The largest file that is read, in bytes.
+pub const LARGEST_FILE: usize = 4 << 20;
+/// The most documents of a file.
+pub const MOST_DOCUMENTS: usize = 1_000;
+/// The most errors that are reported.
+const MOST_ERRORS: usize = 200;
+
+/// What files say.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// The policies in force.
+    pub policies: PolicySet,
+    /// What the older operator's objects set beside retention.
+    pub legacy: Vec<LegacySettings>,
+    /// What is legal and perhaps not meant.
+    pub warnings: Vec<ManifestWarning>,
+}
+
+/// Reads policies from files, each a name (for messages) and its text.
+///
+/// Errors: everything that is wrong in any of the files, in their order; never empty.
+pub fn load<N: AsRef<str>, T: AsRef<str>>(files: &[(N, T)]) -> Result<Loaded, Vec<ManifestError>> {
+    let mut loader = Loader::default();
+    for (name, text) in files {
+        loader.file(name.as_ref(), text.as_ref());
+    }
+    if files.is_empty() {
+        loader.errors.push(ManifestError::of_file("policy", "no file given", None));
+    }
+    loader.finish()
+}
+
+/// Where an object was read.
+#[derive(Debug, Clone)]
+struct Origin {
+    file: String,
+    place: Place,
+}
+
+#[derive(Default)]
+struct Loader {
+    loaded: Loaded,
+    legacy: Vec<(LegacySettings, LegacyPolicies, Origin)>,
+    seen: BTreeMap<PolicyRef, Origin>,
+    errors: Vec<ManifestError>,
+}
+
+impl Loader {
+    fn file(&mut self, file: &str, text: &str) {
+        if text.len() > LARGEST_FILE {
+            let message = format!("has {} bytes; policies are read from files of at most 4 MiB", text.len());
+            self.errors.push(ManifestError::of_file(file, message, None));
+            return;
+        }
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let documents = documents::split(text);
+        if documents.len() > MOST_DOCUMENTS {
+            let message = format!("has {} documents; at most {MOST_DOCUMENTS} are read", documents.len());
+            self.errors.push(ManifestError::of_file(file, message, None));
+            return;
+        }
+        let mut objects = 0;
+        for (index, document) in documents.iter().enumerate() {
+            match tree::parse(document.text, document.above) {
+                Ok(Some(node)) => {
+                    objects += 1;
+                    self.document(file, index + 1, &node);
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    objects += 1;
+                    let message = format!("not valid YAML: {}", error.message);
+                    let hint =
+                        document.text.contains('\t').then_some("YAML is indented with spaces, not with tabs");
+                    self.errors.push(ManifestError::of_file(file, message, hint).at(error.at, index + 1));
+                }
+            }
+            if self.errors.len() >= MOST_ERRORS {
+                return;
+            }
+        }
+        if objects == 0 {
+            let hint =
+                Some("a policy begins with apiVersion: criu.org/v1alpha1 and kind: ClusterCheckpointPolicy");
+            self.errors.push(ManifestError::of_file(file, "no policy in this file", hint));
+        }
+    }
+
+    fn document(&mut self, file: &str, document: usize, node: &Node) {
+        let Some(items) = object::items(node) else { return self.object(file, document, node) };
+        if let Tree::List(items) = &items.value {
+            for item in items {
+                self.object(file, document, item);
+            }
+            if items.is_empty() {
+                self.errors.push(
+                    ManifestError::of_file(file, "the list holds no policy", None).at(node.at, document),
+                );
+            }
+        }
+    }
+
+    fn object(&mut self, file: &str, document: usize, node: &Node) {
+        let (read, mut findings) = object::read(node);
+        let mut means = None;
+        if let Some(read) = read {
+            let origin = Origin { file: file.to_owned(), place: node.place_of("metadata.name") };
+            if let Some(first) = self.seen.get(&read.id()) {
+                let message = format!("is there twice; the first is in {}:{}", first.file, first.place.line);
+                findings.push(Finding::new(origin.place, "metadata.name", message, None));
+            }
+            match read.meaning() {
+                Ok(meaning) => means = Some((read.id(), meaning, origin)),
+                // Where a field was not even readable, what its group lacks without it is no news.
+                Err(problems) => findings.extend(
+                    problems
+                        .into_iter()
+                        .filter(|problem| !findings.iter().any(|known| known.is_within(&problem.path)))
+                        .map(|problem| {
+                            Finding::new(
+                                node.place_of(&problem.path),
+                                &problem.path,
+                                problem.message,
+                                problem.hint,
+                            )
+                        })
+                        .collect::<Vec<_>>(),
+                ),
+            }
+        }
+        if !findings.is_empty() {
+            let described = object::describe(node);
+            findings.sort_by_key(|found| found.at);
+            self.errors.extend(findings.into_iter().map(|found| ManifestError {
+                object: described.clone(),
+                field: Some(found.path).filter(|path| !path.is_empty()),
+                hint: found.hint,
+                ..ManifestError::of_file(file, found.message, None).at(found.at, document)
+            }));
+            return;
+        }
+        let Some((id, meaning, origin)) = means else { return };
+        match meaning {
+            Meaning::Retention(policy) => self.retention(*policy, &origin),
+            Meaning::Storage(policy) => self.storage(*policy, &origin),
+            Meaning::Legacy(settings, policies) => self.legacy.push((settings, policies, origin.clone())),
+        }
+        self.seen.insert(id, origin);
+    }
+
+    fn retention(&mut self, policy: Policy, origin: &Origin) {
+        let rules = &policy.retention;
+        let limits = [rules.per_container, rules.per_workload, rules.per_pod, rules.per_namespace];
+        let none = limits.iter().all(|limit| *limit == Limit::default())
+            && rules.max_age.is_none()
+            && rules.max_archive_size.is_none()
+            && rules.tiers.is_none()
+            && policy.orphans.is_none()
+            && policy.incomplete_grace.is_none();
+        if none {
+            self.warn(origin, &policy.id, "has no rule, so it keeps every archive that it governs");
+        }
+        if policy.mode == Mode::DryRun {
+            self.warn(origin, &policy.id, "is a dry run: it governs nothing and deletes nothing");
+        }
+        self.loaded.policies.retention.push(policy);
+    }
+
+    fn storage(&mut self, policy: StoragePolicy, origin: &Origin) {
+        if policy.node_selector != LabelSelector::default() {
+            let message = "selects nodes by their labels, which are not known without a cluster";
+            self.warn(origin, &policy.id, message);
+        }
+        self.loaded.policies.storage.push(policy);
+    }
+
+    fn warn(&mut self, origin: &Origin, id: &PolicyRef, message: impl Into<String>) {
+        self.loaded.warnings.push(ManifestWarning {
+            file: origin.file.clone(),
+            line: origin.place.line,
+            object: id.to_string(),
+            message: message.into(),
+        });
+    }
+
+    fn finish(mut self) -> Result<Loaded, Vec<ManifestError>> {
+        if self.errors.len() > MOST_ERRORS {
+            let more = self.errors.len() - MOST_ERRORS;
+            self.errors.truncate(MOST_ERRORS);
+            let file = self.errors.last().map(|error| error.file.clone()).unwrap_or_default();
+            self.errors.push(ManifestError::of_file(&file, format!("and {more} more errors"), None));
+        }
+        if !self.errors.is_empty() {
+            return Err(self.errors);
+        }
+        self.in_force();
+        Ok(self.loaded)
+    }
+
+    /// Of the older operator's objects, the oldest is in force.
+    fn in_force(&mut self) {
+        let mut legacy = std::mem::take(&mut self.legacy);
+        // One without a time of creation was not in a cluster yet, so it is younger than one with.
+        legacy.sort_by_key(|(settings, ..)| {
+            (
+                settings.created.is_none(),
+                settings.created,
+                settings.id.namespace.clone(),
+                settings.id.name.clone(),
+            )
+        });
+        let first = legacy.first().map(|(settings, ..)| settings.id.to_string()).unwrap_or_default();
+        for (index, (mut settings, policies, origin)) in legacy.into_iter().enumerate() {
+            settings.in_force = index == 0;
+            if settings.in_force {
+                for (entry, earlier) in &policies.repeated {
+                    let message = format!("{entry} names the same as {earlier}, which is in force");
+                    self.warn(&origin, &settings.id, message);
+                }
+                if policies.policies.iter().any(|policy| policy.mode == Mode::DryRun) {
+                    self.warn(&origin, &settings.id, "is a dry run: it governs nothing and deletes nothing");
+                }
+                self.loaded.policies.retention.extend(policies.policies);
+            } else {
+                self.warn(&origin, &settings.id, format!("is superseded by {first}, which is older"));
+            }
+            self.loaded.legacy.push(settings);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What is refused beyond types, each rule once for the API server and once for files.
+//!
+//! A rule's CEL expression goes into the CRD; the function beside it is the same rule for manifests
+//! and for objects that were stored before the rule existed. Both speak with the same message.
+//!
+//! CEL costs are estimated from declared maxima. An int-or-string has none (Kubernetes assumes the
+//! 3 MiB of a whole request), so inside lists only what costs the same at any length is used.
+
+use checkpoint_keeper_core::policy::{Operator, Requirement};
+use serde_json::{Value, json};
+
+/// One rule as the API server evaluates it.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// A CEL expression over `self` that must be true.
+    pub cel: &'static str,
+    /// What the user reads when it is not.
+    pub message: &'static str,
+}
+
+/// `x-kubernetes-validations` of a schema.
+pub(crate) fn validations(rules: &[&Rule]) -> Value {
+    rules.iter().map(|rule| json!({"rule": rule.cel, "message": rule.message})).collect()
+}
+
+/// A length of time.
+pub const DURATION: Rule = Rule {
+    cel: r"self.matches('^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)$')",
+    message: "must be a length of time such as 30m, 24h, 7d or 2w",
+};
+
+/// A length of time, or no end.
+pub const DURATION_OR_FOREVER: Rule = Rule {
+    cel: r"self == 'Forever' || self.matches('^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)$')",
+    message: "must be a length of time such as 24h, 7d or 2w, or Forever",
+};
+
+/// A share of a file system.
+pub const SHARE: Rule = Rule {
+    cel: r"self.matches('^(100([.]00?)?|[0-9]{1,2}([.][0-9]{1,2})?)%$')",
+    message: "must be a share between 0% and 100%, such as 85% or 12.5%",
+};
+
+/// A number of bytes.
+pub const SIZE: Rule = Rule {
+    cel: "type(self) == int || isQuantity(self)",
+    message: "must be a size such as 500Mi, 20Gi or 1Ti",
+};
+
+/// A number of bytes or a share of a file system.
+pub const SIZE_OR_SHARE: Rule = Rule {
+    cel: r"type(self) == int || (self.endsWith('%') ? self.matches('^(100([.]00?)?|[0-9]{1,2}([.][0-9]{1,2})?)%$') : isQuantity(self))",
+    message: "must be a size such as 500Mi or 20Gi, or a share of the file system such as 10%",
+};
+
+const TOO_SMALL: &str = "is below 1Ki: the value is in bytes, and so small a limit would delete every archive; \
+    write a unit, for example 10Mi (0 turns the limit off)";
+
+/// No size is below 1Ki, except 0.
+pub const SIZE_MINIMUM: Rule = Rule {
+    cel: "type(self) == int ? self == 0 || self >= 1024 : !isQuantity(self) \
+        || quantity(self).compareTo(quantity('0')) == 0 || quantity(self).compareTo(quantity('1Ki')) >= 0",
+    message: TOO_SMALL,
+};
+
+/// The same inside lists, where reading a whole quantity would cost too much: a number needs a suffix
+/// or at least 1024. What that lets through (`0.5Ki`) is refused when the object is read.
+pub const SIZE_MINIMUM_IN_LIST: Rule = Rule {
+    cel: "type(self) == int ? self == 0 || self >= 1024 : \
+        ['i', 'k', 'M', 'G', 'T', 'P', 'E'].exists(suffix, self.endsWith(suffix)) \
+        || double(self) == 0.0 || double(self) >= 1024.0",
+    message: TOO_SMALL,
+};
+
+/// The smallest size, in bytes, that is no unit mistake.
+pub const SMALLEST_SIZE: u64 = 1024;
+
+/// [`SIZE_MINIMUM`] for bytes that were read.
+pub fn size_is_plausible(bytes: u64) -> bool {
+    bytes == 0 || bytes >= SMALLEST_SIZE
+}
+
+/// The exact name of a namespace, pod or container.
+pub const NAME: Rule = Rule {
+    cel: r"self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+    message: "must be an exact name (lower-case letters, digits, '-' and '.'); it can neither be empty nor a pattern",
+};
+
+/// The longest name of a pod.
+pub const LONGEST_NAME: usize = 253;
+
+/// [`NAME`] for files.
+pub fn is_name(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let (Some(first), Some(last)) = (text.bytes().next(), text.bytes().last()) else { return false };
+    inner(first) && inner(last) && text.bytes().all(|byte| inner(byte) || byte == b'-' || byte == b'.')
+}
+
+/// Tiers instead of an age, not together.
+pub const TIERS_AND_MAX_AGE: Rule = Rule {
+    cel: "!has(self.tiers) || !has(self.maxAge)",
+    message: "tiers and maxAge exclude each other: tiers already say how long archives stay",
+};
+
+/// Tiers instead of a count, not together.
+pub const TIERS_AND_MAX_COUNT: Rule = Rule {
+    cel: "!has(self.tiers) || !has(self.perContainer) || !has(self.perContainer.maxCount)",
+    message: "tiers and perContainer.maxCount exclude each other: tiers already say how many archives stay",
+};
+
+/// Tiers that keep something.
+pub const TIERS_KEEP: Rule = Rule {
+    cel: "(has(self.hourly) && self.hourly > 0) || (has(self.daily) && self.daily > 0) \
+        || (has(self.weekly) && self.weekly > 0) || (has(self.monthly) && self.monthly > 0) \
+        || (has(self.yearly) && self.yearly > 0)",
+    message: "tiers that are all 0 keep nothing; set at least one of hourly, daily, weekly, monthly, yearly, \
+        or leave tiers out",
+};
+
+/// The watermark's end below its beginning.
+pub const LOW_BELOW_HIGH: Rule = Rule {
+    cel: "!has(self.lowWatermark) || !has(self.highWatermark) \
+        || double(self.lowWatermark.replace('%', '')) < double(self.highWatermark.replace('%', ''))",
+    message: "lowWatermark must be below highWatermark",
+};
+
+/// A refill that ends.
+pub const PERIOD_NOT_ZERO: Rule =
+    Rule { cel: "self.matches('[1-9]')", message: "must be longer than 0, for example 1m" };
+
+/// A bucket that lets something through.
+pub const DELETION_LIMIT_NOT_ZERO: Rule = Rule {
+    cel: "!has(self.burst) || self.burst > 0 || !has(self.percent) || self.percent > 0",
+    message: "burst 0 and percent 0 together would never allow a deletion; leave deletionLimit out for the default",
+};
+
+/// The values that an operator of a label selector takes.
+pub const SELECTOR_VALUES: Rule = Rule {
+    cel: "self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0 \
+        : !has(self.values) || size(self.values) == 0",
+    message: "In and NotIn need at least one value; Exists and DoesNotExist take none",
+};
+
+/// The key of a label.
+pub const LABEL_KEY: Rule = Rule {
+    cel: r"self.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",
+    message: "must be a label's key such as app or app.kubernetes.io/name",
+};
+
+/// [`LABEL_KEY`] for files.
+pub fn is_label_key(text: &str) -> bool {
+    match text.split_once('/') {
+        Some((prefix, name)) => {
+            is_name(prefix) && prefix.len() <= LONGEST_NAME && !name.is_empty() && is_label_value(name)
+        }
+        None => !text.is_empty() && is_label_value(text),
+    }
+}
+
+/// The value of a label.
+pub const LABEL_VALUE: Rule = Rule {
+    cel: r"self.matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$')",
+    message: "must be a label's value: at most 63 letters, digits, '-', '_' and '.'",
+};
+
+/// [`LABEL_VALUE`] for files.
+pub fn is_label_value(text: &str) -> bool {
+    let ends = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    text.is_empty()
+        || (text.len() <= 63
+            && ends(text.bytes().next())
+            && ends(text.bytes().last())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)))
+}
+
+/// A requirement from its parts; [`SELECTOR_VALUES`] for files.
+pub(crate) fn requirement(
+    key: &str,
+    operator: crate::parts::SelectorOperator,
+    values: &[String],
+) -> Result<Requirement, &'static str> {
+    use crate::parts::SelectorOperator as Wire;
+    let operator = match (operator, values.is_empty()) {
+        (Wire::In, false) => Operator::In(values.to_vec()),
+        (Wire::NotIn, false) => Operator::NotIn(values.to_vec()),
+        (Wire::Exists, true) => Operator::Exists,
+        (Wire::DoesNotExist, true) => Operator::DoesNotExist,
+        _ => return Err(SELECTOR_VALUES.message),
+    };
+    Ok(Requirement { key: key.to_owned(), operator })
+}

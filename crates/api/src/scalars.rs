@@ -1,0 +1,326 @@
+//! Single values as they are written: lengths of time, sizes, shares, exact names.
+//!
+//! Each keeps what the user wrote, knows its schema, and reads itself into core's plain numbers.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use checkpoint_keeper_core::policy::{KeepFor, Size};
+use checkpoint_keeper_core::quantity::{QuantityError, Share};
+use checkpoint_keeper_core::{duration, quantity};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Problems;
+use crate::rules::{self, validations};
+
+/// Declares a text of the wire: its type, and the maximum and rules of its schema.
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident, $longest:expr, [$($rule:ident),+]) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub String);
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "type": "string",
+                    "maxLength": $longest,
+                    "x-kubernetes-validations": validations(&[$(&rules::$rule),+]),
+                })
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(text.to_owned())
+            }
+        }
+    };
+}
+
+text!(
+    /// A length of time: Go's durations, `d` (24 h) and `w` (7 d).
+    LengthOfTime, 64, [DURATION]
+);
+text!(
+    /// A length of time that is more than none.
+    Period, 64, [DURATION, PERIOD_NOT_ZERO]
+);
+text!(
+    /// A length of time, or `Forever`.
+    LengthOfTimeOrForever, 64, [DURATION_OR_FOREVER]
+);
+text!(
+    /// A share of a file system: `85%`.
+    ShareText, 7, [SHARE]
+);
+text!(
+    /// The exact name of a namespace, pod or container.
+    ExactName, rules::LONGEST_NAME, [NAME]
+);
+text!(
+    /// The key of a label.
+    LabelKey, 317, [LABEL_KEY]
+);
+text!(
+    /// The value of a label.
+    LabelValue, 63, [LABEL_VALUE]
+);
+
+impl LengthOfTime {
+    /// The time; 0 is what "absent" is: none.
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Duration> {
+        self.read_with_zero(path, problems).filter(|time| !time.is_zero())
+    }
+
+    /// The time, where 0 is a value like others (a grace period).
+    pub(crate) fn read_with_zero(&self, path: &str, problems: &mut Problems) -> Option<Duration> {
+        read_duration(&self.0, path, problems)
+    }
+}
+
+impl Period {
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Duration> {
+        let period = read_duration(&self.0, path, problems)?;
+        if period.is_zero() {
+            problems.add(&path, rules::PERIOD_NOT_ZERO.message, None);
+            return None;
+        }
+        Some(period)
+    }
+}
+
+impl LengthOfTimeOrForever {
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<KeepFor> {
+        match self.0.as_str() {
+            "Forever" => Some(KeepFor::Forever),
+            other if other.eq_ignore_ascii_case("forever") => {
+                problems.add(
+                    &path,
+                    rules::DURATION_OR_FOREVER.message,
+                    Some("did you mean \"Forever\"?".to_owned()),
+                );
+                None
+            }
+            other => read_duration(other, path, problems).map(KeepFor::For),
+        }
+    }
+}
+
+fn read_duration(text: &str, path: &str, problems: &mut Problems) -> Option<Duration> {
+    match duration::parse(text) {
+        Ok(time) => Some(time),
+        Err(error) => {
+            let trimmed = text.trim();
+            let hint = duration_hint(trimmed).filter(|better| better != text);
+            problems.add(
+                &path,
+                format!("{text:?} {error}"),
+                hint.map(|better| format!("did you mean {better:?}?")),
+            );
+            None
+        }
+    }
+}
+
+/// What somebody meant who wrote `30 days`, `1y` or ` 7d`.
+fn duration_hint(text: &str) -> Option<String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    let unit = unit.trim().to_lowercase();
+    let better = match unit.as_str() {
+        "day" | "days" | "d" => format!("{number}d"),
+        "week" | "weeks" | "w" => format!("{number}w"),
+        "hour" | "hours" | "hr" | "hrs" | "h" => format!("{number}h"),
+        "min" | "mins" | "minute" | "minutes" => format!("{number}m"),
+        "sec" | "secs" | "second" | "seconds" => format!("{number}s"),
+        "mo" | "month" | "months" => format!("{}d", number.checked_mul(30)?),
+        "y" | "yr" | "year" | "years" => format!("{}d", number.checked_mul(365)?),
+        _ => return None,
+    };
+    duration::parse(&better).is_ok().then_some(better)
+}
+
+impl ShareText {
+    /// The share; 0% is what "absent" is: none.
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Share> {
+        match Share::parse(&self.0) {
+            Ok(share) => Some(share).filter(|share| !share.is_zero()),
+            Err(error) => {
+                let hint = Share::parse(&format!("{}%", self.0))
+                    .ok()
+                    .map(|share| format!("did you mean \"{share}\"?"));
+                problems.add(&path, format!("{:?} {error}", self.0), hint);
+                None
+            }
+        }
+    }
+}
+
+impl ExactName {
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> String {
+        if !rules::is_name(&self.0) || self.0.len() > rules::LONGEST_NAME {
+            let hint = self.0.contains(['*', '?', '[']).then(|| {
+                "names are compared as they are; to select many pods, use podSelector with a label".to_owned()
+            });
+            problems.add(&path, format!("{:?} {}", self.0, rules::NAME.message), hint);
+        }
+        self.0.clone()
+    }
+}
+
+/// A number or a text, as Kubernetes' quantities may be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum IntOrText {
+    /// A plain number of bytes.
+    Int(i64),
+    /// A number with a suffix.
+    Text(String),
+}
+
+impl IntOrText {
+    fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Int(number) => number.to_string().into(),
+            Self::Text(text) => text.into(),
+        }
+    }
+}
+
+/// Declares a size of the wire.
+macro_rules! size {
+    ($(#[$doc:meta])* $name:ident, $schema:tt) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub IntOrText);
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(IntOrText::Text(text.to_owned()))
+            }
+        }
+    };
+}
+
+size!(
+    /// A number of bytes: `20Gi`, `1500M`, plain bytes.
+    SizeText,
+    {
+        "x-kubernetes-int-or-string": true,
+        "x-kubernetes-validations": validations(&[&rules::SIZE, &rules::SIZE_MINIMUM]),
+    }
+);
+size!(
+    /// A number of bytes, or a share of the file system: `10%`.
+    SizeOrShareText,
+    {
+        "x-kubernetes-int-or-string": true,
+        "x-kubernetes-validations": validations(&[&rules::SIZE_OR_SHARE, &rules::SIZE_MINIMUM]),
+    }
+);
+size!(
+    /// A number of bytes inside a list, where the API server can afford only cheap rules.
+    ListedSizeText,
+    {
+        "x-kubernetes-int-or-string": true,
+        "pattern": "^[+]?([0-9]+([.][0-9]*)?|[.][0-9]+)([KMGTPE]i|[kMGTPE]|[eE][+-]?[0-9]+)?$",
+        "x-kubernetes-validations": validations(&[&rules::SIZE_MINIMUM_IN_LIST]),
+    }
+);
+
+impl SizeText {
+    /// The bytes; 0 is what "absent" is: none.
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<u64> {
+        read_bytes(&self.0, path, problems)
+    }
+}
+
+impl ListedSizeText {
+    /// The bytes; 0 is what "absent" is: none.
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<u64> {
+        read_bytes(&self.0, path, problems)
+    }
+}
+
+impl SizeOrShareText {
+    /// The size; 0 and 0% are what "absent" is: none.
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Size> {
+        match &self.0 {
+            IntOrText::Text(text) if text.ends_with('%') => {
+                ShareText(text.clone()).read(path, problems).map(Size::Share)
+            }
+            other => read_bytes(other, path, problems).map(Size::Bytes),
+        }
+    }
+}
+
+fn read_bytes(value: &IntOrText, path: &str, problems: &mut Problems) -> Option<u64> {
+    let text = value.text();
+    match quantity::parse(&text) {
+        Ok(bytes) if rules::size_is_plausible(bytes) => Some(bytes).filter(|bytes| *bytes > 0),
+        Ok(bytes) => {
+            let hint = matches!(text.parse::<u64>(), Ok(number) if number == bytes);
+            problems.add(
+                &path,
+                format!("{text} {}", rules::SIZE_MINIMUM.message),
+                hint.then(|| format!("did you mean \"{bytes}Mi\"?")),
+            );
+            None
+        }
+        Err(error) => {
+            let message = match error {
+                QuantityError::UnknownSuffix(suffix) if suffix == "%" => {
+                    format!("{text:?} is a share, and this limit takes only a size such as 20Gi")
+                }
+                error => format!("{text:?} {error}"),
+            };
+            problems.add(&path, message, size_hint(&text).map(|better| format!("did you mean {better:?}?")));
+            None
+        }
+    }
+}
+
+/// What somebody meant who wrote `10GB`, `10gi`, `10 Gi` or `-1`.
+fn size_hint(text: &str) -> Option<String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let suffix = suffix.trim().to_lowercase();
+    let better = match suffix.as_str() {
+        "b" | "byte" | "bytes" => "",
+        "k" | "kb" => "k",
+        "m" | "mb" => "M",
+        "g" | "gb" => "G",
+        "t" | "tb" => "T",
+        "ki" | "kib" => "Ki",
+        "mi" | "mib" => "Mi",
+        "gi" | "gib" => "Gi",
+        "ti" | "tib" => "Ti",
+        _ => return None,
+    };
+    let better = format!("{number}{better}");
+    quantity::parse(&better).is_ok_and(rules::size_is_plausible).then_some(better)
+}

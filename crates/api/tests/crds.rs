@@ -1,0 +1,312 @@
+//! The committed definitions, their shape, and every CEL rule evaluated as the API server does.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use checkpoint_keeper_api::crds::{crd_files, crds, crds_yaml};
+use checkpoint_keeper_api::{manifest, rules};
+use kube::core::cel::Validator;
+use serde_json::{Value, json};
+
+fn schema(kind: &str) -> Value {
+    let crd = crds().into_iter().find(|crd| crd.spec.names.kind == kind).expect("a kind of ours");
+    serde_json::to_value(&crd.spec.versions[0].schema).unwrap()["openAPIV3Schema"].clone()
+}
+
+#[test]
+fn committed_definitions_are_those_of_the_code() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/crd");
+    let hint = "run `cargo xtask generate`";
+    let mut names = BTreeSet::new();
+    for (name, content) in crd_files() {
+        let path = directory.join(&name);
+        let committed =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{name}: {error}; {hint}"));
+        assert!(committed == content, "config/crd/{name} differs from the types in crates/api; {hint}");
+        names.insert(name);
+    }
+    let present =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(present.collect::<BTreeSet<_>>(), names, "a definition without a type; {hint}");
+}
+
+#[test]
+fn names_and_scopes_are_the_documented_ones() {
+    let told: Vec<_> = crds()
+        .iter()
+        .map(|crd| {
+            let (names, version) = (&crd.spec.names, &crd.spec.versions[0].name);
+            let short = names.short_names.clone().unwrap_or_default().join(",");
+            assert_eq!(names.categories.as_deref(), Some(&["checkpoints".to_owned()][..]));
+            format!("{} {}/{version} {} {short}", names.plural, crd.spec.group, crd.spec.scope)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "clustercheckpointpolicies criu.org/v1alpha1 Cluster ccp",
+            "checkpointpolicies criu.org/v1alpha1 Namespaced cp",
+            "checkpointstoragepolicies criu.org/v1alpha1 Cluster csp",
+            "checkpointrestoreoperators criu.org/v1 Namespaced ",
+        ]
+    );
+    assert_eq!(crds_yaml().matches("\n---\n").count(), 4);
+}
+
+/// What Kubernetes asks of a structural schema, and this project of its own.
+fn check_structural(schema: &Value, path: &str) {
+    for forbidden in ["anyOf", "oneOf", "allOf", "not", "$ref", "nullable", "definitions"] {
+        assert!(schema.get(forbidden).is_none(), "{path}: {forbidden}");
+    }
+    assert!(
+        schema["type"].is_string() || schema["x-kubernetes-int-or-string"] == true,
+        "{path}: neither a type nor int-or-string: {schema}"
+    );
+    assert!(schema["x-kubernetes-preserve-unknown-fields"].is_null(), "{path}");
+    let own = path.contains(".spec.") && !path.ends_with(']') && !path.ends_with('}');
+    assert!(
+        !own || schema["description"].as_str().is_some_and(|text| text.len() > 3),
+        "{path}: no description"
+    );
+    if path.contains(".spec.") {
+        match schema["type"].as_str() {
+            Some("string") => {
+                assert!(schema["maxLength"].is_number() || schema["enum"].is_array(), "{path}: no maxLength");
+            }
+            Some("array") => assert!(schema["maxItems"].is_number(), "{path}: no maxItems"),
+            Some("integer") => {
+                assert!(schema["minimum"].is_number(), "{path}: no minimum");
+                assert!(["int32", "int64"].contains(&schema["format"].as_str().unwrap()), "{path}: format");
+            }
+            _ => {}
+        }
+        if schema["additionalProperties"].is_object() {
+            assert!(schema["maxProperties"].is_number(), "{path}: no maxProperties");
+        }
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        check_structural(field, &format!("{path}.{name}"));
+    }
+    if schema["items"].is_object() {
+        check_structural(&schema["items"], &format!("{path}[]"));
+    }
+    if schema["additionalProperties"].is_object() {
+        check_structural(&schema["additionalProperties"], &format!("{path}{{}}"));
+    }
+}
+
+#[test]
+fn schemas_are_structural_bounded_and_explained() {
+    for crd in crds() {
+        let kind = &crd.spec.names.kind;
+        check_structural(&schema(kind), kind);
+    }
+}
+
+#[test]
+fn yaml_of_the_definitions_reads_back_as_they_are() {
+    for (crd, (name, content)) in crds().iter().zip(crd_files()) {
+        let mut read: Value = serde_saphyr::from_str(&content).unwrap();
+        let mut original = serde_json::to_value(crd).unwrap();
+        for value in [&mut read, &mut original] {
+            whole_numbers(value);
+        }
+        assert_eq!(read, original, "{name}");
+    }
+}
+
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => *value = json!(number.as_f64()),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(members) => members.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
+}
+
+fn object(kind: &str, spec: &Value) -> Value {
+    let version = if kind == "CheckpointRestoreOperator" { "v1" } else { "v1alpha1" };
+    let mut metadata = json!({"name": "x"});
+    if kind == "CheckpointPolicy" {
+        metadata["namespace"] = json!("n");
+    }
+    json!({"apiVersion": format!("criu.org/{version}"), "kind": kind, "metadata": metadata, "spec": spec})
+}
+
+/// What the API server's rules say.
+fn by_cel(kind: &str, spec: &Value) -> Vec<String> {
+    // This evaluator lacks type(); on ints and texts the other spelling says the same.
+    let schema = schema(kind).to_string().replace("type(self) == int", "string(self) != self");
+    match Validator::new().validate(&schema.parse().unwrap(), &object(kind, spec), None) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.to_string().lines().map(str::to_owned).collect(),
+    }
+}
+
+/// What a file's reader says.
+fn by_file(kind: &str, spec: &Value) -> Vec<String> {
+    match manifest::load(&[("x.yaml", object(kind, spec).to_string())]) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    }
+}
+
+const CLUSTER: &str = "ClusterCheckpointPolicy";
+const STORAGE: &str = "CheckpointStoragePolicy";
+const LEGACY: &str = "CheckpointRestoreOperator";
+
+/// Kind, spec, and the rule whose message the API server must give; a file must be refused as well.
+fn refused() -> Vec<(&'static str, Value, rules::Rule)> {
+    let retention = |retention: Value| json!({"retention": retention});
+    let expression =
+        |expression: Value| json!({"selector": {"podSelector": {"matchExpressions": [expression]}}});
+    let entry = |field: &str, value: Value| {
+        let mut entry = json!({"namespace": "n", "pod": "p"});
+        entry[field] = value;
+        json!({"podPolicies": [entry]})
+    };
+    let mut cases = vec![
+        (CLUSTER, retention(json!({"tiers": {"daily": 1}, "maxAge": "1d"})), rules::TIERS_AND_MAX_AGE),
+        (
+            CLUSTER,
+            retention(json!({"tiers": {"daily": 1}, "perContainer": {"maxCount": 3}})),
+            rules::TIERS_AND_MAX_COUNT,
+        ),
+        (CLUSTER, retention(json!({"tiers": {}})), rules::TIERS_KEEP),
+        (CLUSTER, retention(json!({"tiers": {"daily": 0, "yearly": 0}})), rules::TIERS_KEEP),
+        (CLUSTER, retention(json!({"keepLatestFor": "ever"})), rules::DURATION_OR_FOREVER),
+        (CLUSTER, retention(json!({"keepLatestFor": "forever"})), rules::DURATION_OR_FOREVER),
+        (CLUSTER, expression(json!({"key": "a", "operator": "In"})), rules::SELECTOR_VALUES),
+        (CLUSTER, expression(json!({"key": "a", "operator": "NotIn", "values": []})), rules::SELECTOR_VALUES),
+        (
+            CLUSTER,
+            expression(json!({"key": "a", "operator": "Exists", "values": ["b"]})),
+            rules::SELECTOR_VALUES,
+        ),
+        (
+            CLUSTER,
+            expression(json!({"key": "a", "operator": "DoesNotExist", "values": ["b"]})),
+            rules::SELECTOR_VALUES,
+        ),
+        (CLUSTER, expression(json!({"key": "a b", "operator": "Exists"})), rules::LABEL_KEY),
+        (CLUSTER, expression(json!({"key": "", "operator": "Exists"})), rules::LABEL_KEY),
+        (CLUSTER, expression(json!({"key": "-/a", "operator": "Exists"})), rules::LABEL_KEY),
+        (CLUSTER, expression(json!({"key": "a", "operator": "In", "values": ["b c"]})), rules::LABEL_VALUE),
+        (CLUSTER, json!({"selector": {"podSelector": {"matchLabels": {"a": "-b"}}}}), rules::LABEL_VALUE),
+        (STORAGE, json!({"highWatermark": "80%", "lowWatermark": "80%"}), rules::LOW_BELOW_HIGH),
+        (STORAGE, json!({"highWatermark": "9%", "lowWatermark": "10%"}), rules::LOW_BELOW_HIGH),
+        (STORAGE, json!({"deletionLimit": {"period": "0s"}}), rules::PERIOD_NOT_ZERO),
+        (STORAGE, json!({"deletionLimit": {"period": "1"}}), rules::DURATION),
+        (STORAGE, json!({"deletionLimit": {"burst": 0, "percent": 0}}), rules::DELETION_LIMIT_NOT_ZERO),
+    ];
+    for duration in ["", "1", "30 days", "-1h", "1y", "d", "1h ", ".h", "1.2.3h"] {
+        cases.push((CLUSTER, retention(json!({"maxAge": duration})), rules::DURATION));
+        cases.push((LEGACY, entry("maxAge", json!(duration)), rules::DURATION));
+    }
+    for share in ["", "%", "88", "101%", "100.01%", "-1%", "1.234%", "a%", "1.%"] {
+        cases.push((STORAGE, json!({"highWatermark": share}), rules::SHARE));
+    }
+    for size in ["", "Gi", "10GB", "1 Gi", "ten", "10%"] {
+        cases.push((CLUSTER, retention(json!({"maxArchiveSize": size})), rules::SIZE));
+    }
+    for size in ["", "Gi", "10GB", "101%", "1.234%", "%"] {
+        cases.push((CLUSTER, retention(json!({"perPod": {"maxTotalSize": size}})), rules::SIZE_OR_SHARE));
+    }
+    for size in [
+        json!(1),
+        json!(1023),
+        json!("1"),
+        json!("1023"),
+        json!("0.5Ki"),
+        json!("1m"),
+        json!(-1),
+        json!("-5Gi"),
+    ] {
+        cases.push((CLUSTER, retention(json!({"maxArchiveSize": size})), rules::SIZE_MINIMUM));
+        cases.push((STORAGE, json!({"maxTotalSize": size}), rules::SIZE_MINIMUM));
+        cases.push((LEGACY, json!({"globalPolicy": {"maxCheckpointSize": size}}), rules::SIZE_MINIMUM));
+    }
+    for size in [json!(10), json!("10"), json!("999"), json!("1e2"), json!(-1)] {
+        cases.push((LEGACY, entry("maxTotalSize", size), rules::SIZE_MINIMUM_IN_LIST));
+    }
+    for name in ["", "db-*", "Db", "-a", "a_b", "a/b"] {
+        cases.push((CLUSTER, json!({"selector": {"pods": [name]}}), rules::NAME));
+        cases.push((CLUSTER, json!({"selector": {"containers": ["ok", name]}}), rules::NAME));
+        cases.push((LEGACY, entry("pod", json!(name)), rules::NAME));
+    }
+    cases
+}
+
+#[test]
+fn what_a_rule_refuses_a_file_may_not_hold_either() {
+    for (kind, spec, rule) in refused() {
+        let cel = by_cel(kind, &spec);
+        assert!(
+            cel.iter().any(|error| error.contains(rule.message)),
+            "{kind} {spec}: {cel:?} lacks {}",
+            rule.message
+        );
+        assert!(!by_file(kind, &spec).is_empty(), "{kind} {spec} is accepted from a file");
+    }
+}
+
+#[test]
+fn every_rule_has_a_manifest_that_it_refuses() {
+    let cases = refused();
+    let mut pending: Vec<Value> = crds().iter().map(|crd| schema(&crd.spec.names.kind)).collect();
+    while let Some(value) = pending.pop() {
+        for rule in value["x-kubernetes-validations"].as_array().into_iter().flatten() {
+            assert!(cases.iter().any(|(_, _, known)| rule["rule"] == known.cel), "untested rule: {rule}");
+        }
+        match value {
+            Value::Object(members) => pending.extend(members.into_iter().map(|(_, member)| member)),
+            Value::Array(items) => pending.extend(items),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn what_a_file_may_hold_no_rule_refuses() {
+    let mut cases = vec![
+        (CLUSTER, json!({})),
+        (CLUSTER, json!({"retention": {"tiers": {"yearly": 1}, "perContainer": {"maxTotalSize": "1Gi"}}})),
+        (CLUSTER, json!({"retention": {"keepLatestFor": "Forever", "maxArchiveSize": 0}})),
+        (CLUSTER, json!({"selector": {"podSelector": {"matchLabels": {"a.b/c": ""}}}})),
+        (STORAGE, json!({"lowWatermark": "50%", "minFree": {"bytes": "1Gi", "inodes": 0}})),
+        (STORAGE, json!({"highWatermark": "100%", "lowWatermark": "9.5%"})),
+        (STORAGE, json!({"deletionLimit": {"burst": 0}})),
+        (LEGACY, json!({})),
+    ];
+    for duration in ["0", "0s", "1h30m", "1.5h", ".5m", "300ms", "7d", "2w", "1w1d1h", "+5m", "1µs", "1μs"]
+    {
+        cases.push((CLUSTER, json!({"retention": {"maxAge": duration, "keepLatestFor": duration}})));
+    }
+    for share in ["0%", "100%", "100.0%", "12.5%", "0.05%", "5%"] {
+        cases.push((CLUSTER, json!({"retention": {"perPod": {"maxTotalSize": share}}})));
+        cases.push((STORAGE, json!({"reserved": share})));
+    }
+    for size in [
+        json!(0),
+        json!("0"),
+        json!(1024),
+        json!("1024"),
+        json!("1Ki"),
+        json!("1.5Gi"),
+        json!("1e9"),
+        json!("2k"),
+        json!("7Ei"),
+    ] {
+        cases.push((
+            CLUSTER,
+            json!({"retention": {"maxArchiveSize": size, "perPod": {"maxTotalSize": size}}}),
+        ));
+        cases.push((LEGACY, json!({"namespacePolicies": [{"namespace": "n", "maxTotalSize": size}]})));
+    }
+    for (kind, spec) in cases {
+        assert_eq!(by_file(kind, &spec), Vec::<String>::new(), "{kind} {spec}");
+        assert_eq!(by_cel(kind, &spec), Vec::<String>::new(), "{kind} {spec}");
+    }
+}

@@ -1,0 +1,351 @@
+//! What manifests mean to the engine: every field, every default, every example.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use checkpoint_keeper_api::manifest::{self, Loaded};
+use checkpoint_keeper_api::{CheckpointRestoreOperator, Governs};
+use checkpoint_keeper_core::policy::{
+    Ceiling, DeletionLimit, KeepFor, Limit, Mode, Operator, OrphanRule, OrphanWhen, Policy, Requirement,
+    Retention, Size, StoragePolicy, Tiers,
+};
+use checkpoint_keeper_core::quantity::Share;
+
+const HOUR: u64 = 3_600;
+const DAY: u64 = 24 * HOUR;
+const GI: u64 = 1 << 30;
+
+fn load(text: &str) -> Loaded {
+    manifest::load(&[("p.yaml", text)]).unwrap_or_else(|errors| {
+        panic!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    })
+}
+
+fn example(name: &str) -> Loaded {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
+    load(&std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+}
+
+fn cluster(spec: &str) -> Policy {
+    let text = format!(
+        "{{apiVersion: criu.org/v1alpha1, kind: ClusterCheckpointPolicy, metadata: {{name: a}}, spec: {spec}}}"
+    );
+    load(&text).policies.retention.remove(0)
+}
+
+fn storage(spec: &str) -> StoragePolicy {
+    let text = format!(
+        "{{apiVersion: criu.org/v1alpha1, kind: CheckpointStoragePolicy, metadata: {{name: a}}, spec: {spec}}}"
+    );
+    load(&text).policies.storage.remove(0)
+}
+
+fn legacy(spec: &str) -> Loaded {
+    load(&format!(
+        "{{apiVersion: criu.org/v1, kind: CheckpointRestoreOperator, metadata: {{name: a, namespace: o}}, spec: {spec}}}"
+    ))
+}
+
+fn limit(count: u64, size: u64) -> Limit {
+    Limit { max_count: Some(count), max_total_size: Some(Size::Bytes(size)) }
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn every_example_loads_without_a_warning_that_is_not_meant() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let mut told = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if Path::new(&name).extension().is_some_and(|extension| extension == "yaml") {
+            told.extend(
+                example(&name).warnings.into_iter().map(|warning| format!("{name}: {}", warning.message)),
+            );
+        }
+    }
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "storage.yaml: selects nodes by their labels, which are not known without a cluster",
+            "team-policy.yaml: is a dry run: it governs nothing and deletes nothing",
+        ]
+    );
+}
+
+#[test]
+fn an_empty_policy_keeps_everything_and_warns() {
+    let loaded = load(
+        "# comment\n---\napiVersion: criu.org/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata:\n  name: a\n  \
+         creationTimestamp: 2026-01-02T03:04:05Z\n  labels: {x: z}\nspec: {}\nstatus: {whatever: [1]}\n",
+    );
+    let policy = &loaded.policies.retention[0];
+    assert_eq!(policy.retention, Retention::default());
+    assert_eq!((policy.mode, policy.orphans, policy.incomplete_grace), (Mode::Enforce, None, None));
+    assert!(policy.selector.is_empty() && policy.namespace.is_none());
+    assert_eq!(policy.created, Some("2026-01-02T03:04:05Z".parse().unwrap()));
+    assert_eq!(
+        loaded.warnings[0].to_string(),
+        "p.yaml:6: ClusterCheckpointPolicy/a: has no rule, so it keeps every archive that it governs"
+    );
+}
+
+#[test]
+fn every_field_of_a_team_policy_arrives() {
+    let loaded = example("team-policy.yaml");
+    let policy = &loaded.policies.retention[0];
+    assert_eq!(policy.id.to_string(), "CheckpointPolicy/shop-eu/database");
+    assert_eq!(policy.namespace.as_deref(), Some("shop-eu"));
+    assert_eq!(policy.selector.pods, ["db-0", "db-1"]);
+    assert_eq!(policy.selector.containers, ["engine"]);
+    assert_eq!(
+        policy.selector.pod_labels.0,
+        [
+            Requirement { key: "app".into(), operator: Operator::In(vec!["db".into()]) },
+            Requirement { key: "tier".into(), operator: Operator::NotIn(vec!["cache".into()]) },
+        ]
+    );
+    assert_eq!(
+        policy.retention,
+        Retention {
+            keep_latest: 2,
+            keep_latest_for: KeepFor::Forever,
+            max_age: None,
+            max_archive_size: Some(20 * GI),
+            per_container: Limit { max_count: None, max_total_size: Some(Size::Bytes(50 * GI)) },
+            per_workload: Limit { max_count: Some(60), max_total_size: None },
+            per_pod: limit(60, 60 * GI),
+            per_namespace: Limit {
+                max_count: Some(200),
+                max_total_size: Share::percent(10).map(Size::Share),
+            },
+            tiers: Some(Tiers { hourly: 24, daily: 7, weekly: 4, monthly: 12, yearly: 3 }),
+        }
+    );
+    let grace = Duration::from_secs(7 * DAY);
+    assert_eq!(policy.orphans, Some(OrphanRule { when: OrphanWhen::NamespaceDeleted, grace }));
+    assert_eq!(policy.incomplete_grace, Some(seconds(1_800)));
+    assert_eq!(loaded.policies.retention[1].mode, Mode::DryRun);
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let policy = cluster("{orphans: {action: Delete}, incomplete: {action: Delete}}");
+    let grace = Duration::from_secs(24 * HOUR);
+    assert_eq!(policy.orphans, Some(OrphanRule { when: OrphanWhen::WorkloadDeleted, grace }));
+    assert_eq!(policy.incomplete_grace, Some(seconds(HOUR)));
+    assert_eq!(
+        (policy.retention.keep_latest, policy.retention.keep_latest_for),
+        (1, KeepFor::For(Duration::from_secs(7 * DAY)))
+    );
+    let policy = cluster("{orphans: {gracePeriod: 1h}, incomplete: {gracePeriod: 1h}}");
+    assert_eq!((policy.orphans, policy.incomplete_grace), (None, None));
+    let policy = cluster(
+        "{orphans: {action: Delete, when: PodDeleted, gracePeriod: '0'}, incomplete: {action: Delete, gracePeriod: 0s}}",
+    );
+    assert_eq!(policy.orphans, Some(OrphanRule { when: OrphanWhen::PodDeleted, grace: Duration::ZERO }));
+    assert_eq!(policy.incomplete_grace, Some(seconds(0)));
+}
+
+#[test]
+fn zero_turns_one_rule_off() {
+    let policy = cluster(
+        "{retention: {maxAge: 0s, maxArchiveSize: 0, keepLatest: 0, perPod: {maxCount: 0, maxTotalSize: 0%}, \
+         perContainer: {maxCount: 3, maxTotalSize: \"0\"}}}",
+    );
+    let only = Limit { max_count: Some(3), max_total_size: None };
+    assert_eq!(policy.retention, Retention { keep_latest: 0, per_container: only, ..Retention::default() });
+}
+
+#[test]
+fn sizes_are_bytes_with_kubernetes_suffixes() {
+    for (text, bytes) in
+        [("1024", 1024), ("1e9", 1_000_000_000), ("1.5Gi", 3 << 29), ("2k", 2_000), ("'4Mi'", 4 << 20)]
+    {
+        let policy = cluster(&format!("{{retention: {{maxArchiveSize: {text}}}}}"));
+        assert_eq!(policy.retention.max_archive_size, Some(bytes), "{text}");
+    }
+}
+
+#[test]
+fn every_field_of_a_storage_policy_arrives() {
+    let policy = &example("storage.yaml").policies.storage[0];
+    assert_eq!(
+        (policy.high_watermark, policy.low_watermark, policy.reserved),
+        (Share::percent(88), Share::percent(85), Share::percent(5))
+    );
+    assert_eq!((policy.min_free_bytes, policy.min_free_inodes), (Some(10 * GI), Some(1_000)));
+    assert_eq!(policy.max_total_size, Some(Size::Bytes(200 * GI)));
+    let ceiling = Ceiling {
+        limit: limit(500, 50 * GI),
+        max_age: Some(seconds(90 * DAY)),
+        max_held: Some(Size::Bytes(20 * GI)),
+    };
+    assert_eq!(policy.per_namespace, ceiling);
+    assert_eq!(policy.deletion_limit, Some(DeletionLimit::default()));
+    let gpu = &example("storage.yaml").policies.storage[1];
+    assert_eq!(
+        gpu.node_selector.0,
+        [Requirement { key: "pool".into(), operator: Operator::In(vec!["gpu".into()]) }]
+    );
+    assert_eq!((gpu.max_total_size, gpu.reserved), (Share::percent(40).map(Size::Share), None));
+}
+
+#[test]
+fn a_watermark_brings_its_defaults() {
+    let policy = storage("{highWatermark: 88.5%}");
+    assert_eq!(policy.low_watermark, Share::parse("85.5%").ok());
+    assert_eq!(policy.reserved, Share::percent(5));
+    assert_eq!(storage("{minFree: {inodes: 1}}").reserved, Share::percent(5));
+    assert_eq!(storage("{minFree: {bytes: 1Gi}, reserved: 0%}").reserved, None);
+    assert_eq!(storage("{}").reserved, None);
+    let off = storage("{highWatermark: 0%}");
+    assert_eq!((off.high_watermark, off.low_watermark, off.reserved), (None, None, None));
+    let limit = storage("{deletionLimit: {burst: 3}}").deletion_limit;
+    assert_eq!(limit, Some(DeletionLimit { burst: 3, ..DeletionLimit::default() }));
+    assert_eq!(storage("{}").deletion_limit, None);
+}
+
+#[test]
+fn every_field_of_the_older_kind_arrives() {
+    let loaded = example("existing-operator.yaml");
+    let settings = &loaded.legacy[0];
+    assert_eq!(settings.checkpoint_directory, "/var/lib/kubelet/checkpoints");
+    assert!(!settings.apply_policies_immediately && settings.in_force);
+    let parts: Vec<_> = loaded.policies.retention.iter().map(|policy| policy.id.part.as_deref()).collect();
+    assert_eq!(
+        parts,
+        [Some("containerPolicies[0]"), Some("podPolicies[0]"), Some("namespacePolicies[0]"), None]
+    );
+    let [container, pod, namespace, global] = &loaded.policies.retention[..] else { panic!("{parts:?}") };
+
+    assert_eq!(container.selector.namespaces, ["shop"]);
+    assert_eq!(
+        (&container.selector.pods[..], &container.selector.containers[..]),
+        (&["web-0".to_owned()][..], &["server".to_owned()][..])
+    );
+    assert_eq!(
+        container.retention,
+        Retention {
+            keep_latest_for: KeepFor::For(Duration::from_secs(3 * DAY)),
+            max_age: Some(seconds(30 * DAY)),
+            max_archive_size: Some(2 * GI),
+            per_container: limit(5, 8 * GI),
+            ..Retention::default()
+        }
+    );
+    let grace = Duration::from_secs(2 * HOUR);
+    assert_eq!(container.orphans, Some(OrphanRule { when: OrphanWhen::PodDeleted, grace }));
+
+    assert_eq!((&pod.selector.pods[..], pod.selector.containers.len()), (&["web-0".to_owned()][..], 0));
+    assert_eq!(pod.retention.per_pod, limit(10, 16 * GI));
+    assert_eq!((pod.retention.keep_latest_for, pod.orphans), (KeepFor::Forever, None));
+
+    assert_eq!((namespace.selector.namespaces.len(), namespace.selector.pods.len()), (1, 0));
+    assert_eq!((namespace.retention.per_namespace, namespace.retention.keep_latest), (limit(40, 64 * GI), 2));
+
+    assert!(global.selector.is_empty() && global.namespace.is_none());
+    assert_eq!(
+        global.retention,
+        Retention {
+            max_age: Some(seconds(90 * DAY)),
+            max_archive_size: Some(4 * GI),
+            per_container: limit(10, 20 * GI),
+            per_pod: limit(30, 50 * GI),
+            per_namespace: limit(50, 100 * GI),
+            ..Retention::default()
+        }
+    );
+    assert_eq!((global.mode, global.incomplete_grace), (Mode::Enforce, None));
+}
+
+#[test]
+fn the_older_kind_has_its_effective_defaults_once_it_exists() {
+    let count = |count| Limit { max_count: count, max_total_size: None };
+    let loaded = legacy("{}");
+    let global = &loaded.policies.retention[0];
+    assert_eq!(global.retention.per_namespace, count(Some(30)));
+    assert_eq!(global.retention.per_pod, count(Some(20)));
+    assert_eq!(global.retention.per_container, count(Some(10)));
+    assert_eq!(global.orphans, None);
+    let loaded = legacy("{globalPolicy: {maxCheckpointsPerPod: 0, retainOrphan: false}}");
+    let global = &loaded.policies.retention[0];
+    assert_eq!((global.retention.per_pod, global.retention.per_namespace), (count(None), count(Some(30))));
+    let grace = Duration::from_secs(HOUR);
+    assert_eq!(global.orphans, Some(OrphanRule { when: OrphanWhen::PodDeleted, grace }));
+    let loaded = legacy("{containerPolicies: [{namespace: shop, pod: p, container: c}]}");
+    assert_eq!(loaded.policies.retention[0].retention, Retention::default());
+    let loaded = legacy(
+        "{dryRun: true, applyPoliciesImmediately: true, checkpointDirectory: /c, podPolicies: [{namespace: shop, pod: p}]}",
+    );
+    assert!(loaded.policies.retention.iter().all(|policy| policy.mode == Mode::DryRun));
+    assert!(loaded.legacy[0].apply_policies_immediately);
+    assert_eq!(loaded.legacy[0].checkpoint_directory, "/c");
+}
+
+#[test]
+fn of_several_older_objects_the_oldest_is_in_force() {
+    let object = |name: &str, created: &str| {
+        format!(
+            "---\napiVersion: criu.org/v1\nkind: CheckpointRestoreOperator\nmetadata: {{name: {name}, namespace: o{created}}}\n\
+             spec: {{podPolicies: [{{namespace: shop, pod: p}}, {{namespace: shop, pod: p}}]}}\n"
+        )
+    };
+    let loaded = load(
+        &(object("a", "")
+            + &object("b", ", creationTimestamp: 2026-01-02T00:00:00Z")
+            + &object("c", ", creationTimestamp: 2026-01-01T00:00:00Z")),
+    );
+    assert_eq!(loaded.policies.retention.len(), 2);
+    assert!(loaded.policies.retention.iter().all(|policy| policy.id.name == "c"));
+    let told: Vec<_> =
+        loaded.warnings.iter().map(|warning| format!("{} {}", warning.object, warning.message)).collect();
+    assert_eq!(
+        told,
+        [
+            "CheckpointRestoreOperator/o/c podPolicies[1] names the same as podPolicies[0], which is in force",
+            "CheckpointRestoreOperator/o/b is superseded by CheckpointRestoreOperator/o/c, which is older",
+            "CheckpointRestoreOperator/o/a is superseded by CheckpointRestoreOperator/o/c, which is older",
+        ]
+    );
+    assert_eq!(
+        loaded.legacy.iter().map(|settings| settings.in_force).collect::<Vec<_>>(),
+        [true, false, false]
+    );
+}
+
+#[test]
+fn an_older_object_elsewhere_governs_only_its_namespace() {
+    let object: CheckpointRestoreOperator = serde_json::from_value(serde_json::json!({
+        "apiVersion": "criu.org/v1", "kind": "CheckpointRestoreOperator", "metadata": {"name": "a", "namespace": "own"},
+        "spec": {"namespacePolicies": [{"namespace": "own"}, {"namespace": "other"}]},
+    }))
+    .unwrap();
+    let means = object.to_policies(Governs::Namespace("own")).unwrap();
+    assert_eq!(means.foreign, ["namespacePolicies[1]"]);
+    assert_eq!(means.policies.len(), 2);
+    assert!(means.policies.iter().all(|policy| policy.namespace.as_deref() == Some("own")));
+}
+
+#[test]
+fn json_lists_and_yaml_features_are_read() {
+    let text = r#"{"apiVersion": "v1", "kind": "List", "metadata": {}, "items": [
+        {"apiVersion": "criu.org/v1alpha1", "kind": "ClusterCheckpointPolicy", "metadata": {"name": "a"}, "spec": {"retention": {"maxAge": "1d"}}},
+        {"apiVersion": "criu.org/v1alpha1", "kind": "CheckpointStoragePolicy", "metadata": {"name": "a"}, "spec": {}}]}"#;
+    let loaded = load(text);
+    assert_eq!((loaded.policies.retention.len(), loaded.policies.storage.len()), (1, 1));
+    let text = "\u{feff}%YAML 1.2\n---\r\napiVersion: criu.org/v1alpha1\r\nkind: ClusterCheckpointPolicy\r\n\
+        metadata: {name: a}\r\nspec:\r\n  retention:\r\n    perPod: &few {maxCount: 3}\r\n    perNamespace: {<<: *few, maxTotalSize: 1Gi}\r\n...\r\n";
+    let policy = load(text).policies.retention.remove(0);
+    assert_eq!(policy.retention.per_namespace, limit(3, GI));
+}
+
+#[test]
+fn null_is_the_same_as_absent() {
+    assert_eq!(cluster("{retention: ~, selector: null, orphans:}"), cluster("{}"));
+}

@@ -1,0 +1,273 @@
+//! What an archive holds, read with as few bytes as possible and without trusting any of them.
+//!
+//! Holds the two ways in, [`read`] and [`inspect`], and the judgement: complete, incomplete or
+//! unreadable. Walking the tar is `walk`, where its bytes come from `source` and `compressed`, what
+//! the JSON members say `json`, CRIU's figures `statistics`.
+
+mod compressed;
+mod json;
+mod pax;
+mod source;
+mod statistics;
+mod walk;
+
+use std::fmt;
+use std::io::{self, Read, Seek};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::json::Annotations;
+use self::json::{Config, Spec};
+use self::source::{Plain, Stop, Watched};
+pub use self::statistics::Statistics;
+use self::walk::Members;
+use crate::identity::{Identity, RuntimeName};
+
+/// The largest JSON member that is read, in bytes. Real ones are 24 KB and less.
+pub const MAX_JSON_MEMBER: u64 = 16 << 20;
+
+/// Whether an archive can stand in for the container it was taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum State {
+    /// The tar ends as a tar must, every member's data is there, and so are both JSON members.
+    Complete,
+    /// The archive stops too early, or lacks one of its JSON members: a dump that was cut off.
+    Incomplete,
+    /// Not a checkpoint archive that can be understood: never deleted for what it holds.
+    Unreadable,
+}
+
+/// What an archive's bytes say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// Complete, incomplete or unreadable.
+    pub state: State,
+    /// Why the state is not `Complete`, or what was odd about a complete one. Never holds text
+    /// from the archive.
+    pub problem: Option<String>,
+    /// Whose checkpoint it is; `None` where that is not certain, and always for `Unreadable`.
+    pub identity: Option<Identity>,
+    /// `config.dump`'s `checkpointedTime`, unless that is Go's zero time.
+    pub checkpointed_at: Option<Timestamp>,
+    /// The OCI runtime as `config.dump` names it: `runc`, `io.containerd.runc.v2`, `/usr/bin/crun`.
+    pub runtime: Option<String>,
+    /// The image's name as `config.dump` gives it.
+    pub image: Option<String>,
+}
+
+/// How an archive's bytes are packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Format {
+    /// Not compressed, or nothing that is known (then the archive is not complete).
+    Tar,
+    /// A tar in a gzip stream.
+    Gzip,
+    /// A tar in Zstandard frames.
+    Zstd,
+}
+
+/// Which container engine wrote an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Engine {
+    /// containerd.
+    #[serde(rename = "containerd")]
+    Containerd,
+    /// CRI-O.
+    #[serde(rename = "CRI-O")]
+    CriO,
+    /// Podman.
+    Podman,
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Containerd => "containerd",
+            Self::CriO => "CRI-O",
+            Self::Podman => "Podman",
+        })
+    }
+}
+
+/// All that can be said about an archive, for people who look at one. As in [`Contents`], what
+/// comes from an unreadable archive is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inspection {
+    /// What [`read`] says.
+    pub contents: Contents,
+    /// How the bytes are packed.
+    pub format: Format,
+    /// Members that were found, whatever their kind, up to where the reading stopped.
+    pub members: u64,
+    /// The container engine, from what it wrote: a tenant who can add annotations can fake it.
+    pub engine: Option<Engine>,
+    /// `config.dump`'s `id`: the container's ID at the runtime.
+    pub container_id: Option<String>,
+    /// `config.dump`'s `rootfsImageRef` (Podman: `rootfsImageID`): the image by digest or ID.
+    pub image_ref: Option<String>,
+    /// `config.dump`'s `createdTime`: when the container was made.
+    pub created_at: Option<Timestamp>,
+    /// How often the kubelet had restarted the container: the last part of the runtime's name.
+    pub restart_count: Option<u32>,
+    /// Whether the container had itself been restored from a checkpoint.
+    pub restored: Option<bool>,
+    /// When it had been restored, if it had.
+    pub restored_at: Option<Timestamp>,
+    /// CRIU's figures of the dump.
+    pub statistics: Option<Statistics>,
+}
+
+/// Says what an archive is, reading headers and its two JSON members only. `Err` is a failure of
+/// the source itself (a disk's `EIO`); whatever the bytes are, the answer is in
+/// [`Contents::state`].
+///
+/// Of a plain tar this reads at most 64 KiB + the two JSON members + 512 bytes a member, plus the
+/// long names and PAX headers that it has. A compressed one has to be read whole.
+pub fn read<R: Read + Seek>(source: &mut R) -> io::Result<Contents> {
+    take_in(source, false).map(|inspection| inspection.contents)
+}
+
+/// Says all that is known about an archive: as [`read`], and CRIU's `stats-dump` besides.
+pub fn inspect<R: Read + Seek>(source: &mut R) -> io::Result<Inspection> {
+    take_in(source, true)
+}
+
+fn take_in<R: Read + Seek>(source: &mut R, statistics: bool) -> io::Result<Inspection> {
+    let mut members = Members::new(statistics);
+    let mut format = Format::Tar;
+    let walked = walk_source(source, &mut members, &mut format);
+    match walked {
+        Err(Stop::Source(error)) => Err(error),
+        Err(Stop::CutOff(problem)) => Ok(judge(Some(problem.into()), members, format)),
+        Err(Stop::Refused(problem)) => Ok(unreadable(problem.into(), &members, format)),
+        Ok(()) => Ok(judge(None, members, format)),
+    }
+}
+
+fn walk_source<R: Read + Seek>(
+    source: &mut R,
+    members: &mut Members,
+    format: &mut Format,
+) -> Result<(), Stop> {
+    let (mut plain, first) = Plain::open(source)?;
+    *format = match first.bytes() {
+        [0x1f, 0x8b, ..] => Format::Gzip,
+        // A skippable frame may come before the first real one (RFC 8878, 3.1.2).
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Format::Zstd,
+        _ => Format::Tar,
+    };
+    if *format == Format::Tar {
+        return walk::walk(&mut plain, Some(first), members);
+    }
+    let length = plain.length();
+    source.rewind()?;
+    let watched = Watched::new(source);
+    let mut stream = compressed::Stream::new(&watched, *format, length);
+    walk::walk(&mut stream, None, members)?;
+    // What follows the tar may be padding, but it holds the stream's checksum and its end.
+    stream.finish()
+}
+
+/// The judgement over a walk that reached the tar's end or the file's (`cut_off` says which).
+fn judge(cut_off: Option<String>, members: Members, format: Format) -> Inspection {
+    let config = match &members.config {
+        Some(Err(problem)) => return unreadable((*problem).to_owned(), &members, format),
+        Some(Ok(config)) => Some(config),
+        None => None,
+    };
+    let name = config.and_then(|config| config.name.as_deref());
+    let runtime_name = name.and_then(RuntimeName::parse);
+    let (spec, odd) = match &members.spec {
+        Some(Err(problem)) if runtime_name.is_none() => {
+            return unreadable((*problem).to_owned(), &members, format);
+        }
+        Some(Err(problem)) => (None, Some(*problem)),
+        Some(Ok(spec)) => (Some(spec), None),
+        None => (None, None),
+    };
+    let missing = match (&members.config, &members.spec) {
+        (None, None) => Some("has neither config.dump nor spec.dump"),
+        (None, Some(_)) => Some("has no config.dump"),
+        (Some(_), None) => Some("has no spec.dump"),
+        (Some(_), Some(_)) => None,
+    };
+    let incomplete = cut_off.or_else(|| missing.map(str::to_owned));
+    let state = if incomplete.is_some() { State::Incomplete } else { State::Complete };
+    // Without spec.dump, annotations say nothing; then a name either decides or nobody does.
+    let no_annotations = Annotations::default();
+    let annotations = spec.map_or(&no_annotations, |spec| &spec.annotations);
+    // Annotations are the tenant's to add to: without config.dump nothing could contradict them.
+    let identity = config.and_then(|_| Identity::resolve(name, &annotations.0));
+    let engine = engine(config, spec);
+    let restart_count = runtime_name.and_then(|name| name.attempt);
+    let config = members.config.and_then(Result::ok).unwrap_or_default();
+    Inspection {
+        contents: Contents {
+            state,
+            problem: incomplete.or_else(|| odd.map(str::to_owned)),
+            identity,
+            checkpointed_at: config.checkpointed_at,
+            runtime: config.runtime,
+            image: config.image,
+        },
+        format,
+        members: members.count,
+        engine,
+        container_id: config.id,
+        image_ref: config.image_ref,
+        created_at: config.created_at,
+        restart_count,
+        restored: config.restored,
+        restored_at: config.restored_at,
+        statistics: members.statistics,
+    }
+}
+
+fn unreadable(problem: String, members: &Members, format: Format) -> Inspection {
+    Inspection {
+        contents: Contents {
+            state: State::Unreadable,
+            problem: Some(problem),
+            identity: None,
+            checkpointed_at: None,
+            runtime: None,
+            image: None,
+        },
+        format,
+        members: members.count,
+        engine: None,
+        container_id: None,
+        image_ref: None,
+        created_at: None,
+        restart_count: None,
+        restored: None,
+        restored_at: None,
+        statistics: None,
+    }
+}
+
+/// The engine by its own mark, then by whose annotations there are, then by the shim's name.
+fn engine(config: Option<&Config>, spec: Option<&Spec>) -> Option<Engine> {
+    let marks = spec.map(|spec| &spec.annotations.0);
+    let mark = |key: &str| marks.and_then(|marks| marks.get(key)).map(String::as_str);
+    match mark(json::MANAGER).or_else(|| mark(json::CHECKPOINTCTL_ENGINE)) {
+        Some("cri-o" | "CRI-O") => return Some(Engine::CriO),
+        Some("libpod" | "Podman") => return Some(Engine::Podman),
+        Some("containerd") => return Some(Engine::Containerd),
+        _ => {}
+    }
+    let shim = config.and_then(|config| config.runtime.as_deref());
+    if shim.is_some_and(|shim| shim.starts_with("io.containerd.")) {
+        return Some(Engine::Containerd);
+    }
+    let any = |prefix: &str| marks.is_some_and(|marks| marks.keys().any(|key| key.starts_with(prefix)));
+    if any("io.kubernetes.cri-o.") {
+        Some(Engine::CriO)
+    } else if any("io.kubernetes.cri.") {
+        Some(Engine::Containerd)
+    } else {
+        None
+    }
+}

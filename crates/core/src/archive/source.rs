@@ -1,0 +1,178 @@
+//! Where a walk's bytes come from: a plain file by seeking, or anything that can be read in order.
+//!
+//! Holds [`Plain`], and how a walk can stop. Decompression is `compressed`.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::io::{self, Read, Seek, SeekFrom};
+
+use super::walk::Block;
+
+/// Why a walk did not reach the end of the tar.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stop {
+    /// The source failed; the bytes are not to blame.
+    #[error("failed to read the archive")]
+    Source(#[from] io::Error),
+    /// The bytes ended too early: an incomplete archive.
+    #[error("{0}")]
+    CutOff(Cow<'static, str>),
+    /// The bytes are no archive that can be understood.
+    #[error("{0}")]
+    Refused(Cow<'static, str>),
+}
+
+impl Stop {
+    pub(super) fn cut_off(problem: &'static str) -> Self {
+        Self::CutOff(Cow::Borrowed(problem))
+    }
+
+    pub(super) fn refused(problem: &'static str) -> Self {
+        Self::Refused(Cow::Borrowed(problem))
+    }
+
+    fn data_cut_off() -> Self {
+        Self::cut_off("ends within a member's data")
+    }
+}
+
+/// A tar's bytes, in order.
+pub(super) trait Input {
+    /// Fills the buffer; how many bytes there were, fewer than asked for only at the end.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Stop>;
+
+    /// Passes over that many bytes, all of which have to be there.
+    fn skip(&mut self, bytes: u64) -> Result<(), Stop>;
+
+    /// Fails if it is known already that so many bytes are not there.
+    fn expect(&self, bytes: u64) -> Result<(), Stop>;
+
+    /// Reads exactly so many bytes. Memory grows with what is really there, not with what a header
+    /// promises.
+    fn take(&mut self, bytes: u64) -> Result<Vec<u8>, Stop> {
+        const STEP: usize = 64 << 10;
+        let mut data = Vec::new();
+        loop {
+            let done = data.len();
+            let left = bytes.saturating_sub(done as u64);
+            if left == 0 {
+                return Ok(data);
+            }
+            let step = usize::try_from(left).unwrap_or(usize::MAX).min(STEP.max(done));
+            data.resize(done.saturating_add(step), 0);
+            let part = data.get_mut(done..).unwrap_or_default();
+            if self.fill(part)? < step {
+                return Err(Stop::data_cut_off());
+            }
+        }
+    }
+}
+
+/// Reads until the buffer is full or the source has no more.
+pub(super) fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match source.read(rest) {
+            Ok(0) => break,
+            Ok(count) => filled = filled.saturating_add(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled.min(buffer.len()))
+}
+
+/// An uncompressed tar, read by seeking over what nobody asks for.
+pub(super) struct Plain<'a, R> {
+    source: &'a mut R,
+    length: u64,
+    /// Where the walk is.
+    position: u64,
+    /// Where the source is: a skip seeks only when the next bytes are wanted.
+    source_position: u64,
+}
+
+impl<'a, R: Read + Seek> Plain<'a, R> {
+    /// Takes the source's length, once, and its first block.
+    pub(super) fn open(source: &'a mut R) -> Result<(Self, Block), Stop> {
+        let length = source.seek(SeekFrom::End(0))?;
+        let mut plain = Self { source, length, position: 0, source_position: length };
+        let first = Block::read(&mut plain)?;
+        Ok((plain, first))
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+}
+
+impl<R: Read + Seek> Input for Plain<'_, R> {
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Stop> {
+        // The length counts as it was at first: what is appended meanwhile is another archive.
+        let left = usize::try_from(self.length.saturating_sub(self.position)).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(left);
+        let Some(buffer) = buffer.get_mut(..wanted).filter(|buffer| !buffer.is_empty()) else {
+            return Ok(0);
+        };
+        if self.source_position != self.position {
+            self.source.seek(SeekFrom::Start(self.position))?;
+        }
+        let count = read_full(self.source, buffer)?;
+        self.position = self.position.saturating_add(count as u64);
+        self.source_position = self.position;
+        Ok(count)
+    }
+
+    fn skip(&mut self, bytes: u64) -> Result<(), Stop> {
+        self.expect(bytes)?;
+        self.position = self.position.saturating_add(bytes);
+        Ok(())
+    }
+
+    fn expect(&self, bytes: u64) -> Result<(), Stop> {
+        match self.position.checked_add(bytes) {
+            Some(end) if end <= self.length => Ok(()),
+            _ => Err(Stop::data_cut_off()),
+        }
+    }
+}
+
+/// A source that a decoder reads in order, and that remembers what a decoder's own error would
+/// hide: whether the source failed, and whether its end was met.
+pub(super) struct Watched<'a, R> {
+    source: RefCell<&'a mut R>,
+    failure: RefCell<Option<io::Error>>,
+    ended: Cell<bool>,
+}
+
+impl<'a, R: Read> Watched<'a, R> {
+    pub(super) fn new(source: &'a mut R) -> Self {
+        Self { source: RefCell::new(source), failure: RefCell::default(), ended: Cell::new(false) }
+    }
+
+    /// What a decoder's failure really was.
+    pub(super) fn explain(&self, corrupt: &'static str) -> Stop {
+        match self.failure.take() {
+            Some(error) => Stop::Source(error),
+            None if self.ended.get() => Stop::cut_off("the compressed stream ends too early"),
+            None => Stop::refused(corrupt),
+        }
+    }
+}
+
+impl<R: Read> Read for &Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = self.source.borrow_mut().read(buffer);
+        match result {
+            Ok(0) if !buffer.is_empty() => self.ended.set(true),
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                // `io::Error` is no `Clone`: the decoder gets the kind, the caller the error.
+                let kind = error.kind();
+                self.failure.replace(Some(error));
+                return Err(kind.into());
+            }
+            _ => {}
+        }
+        result
+    }
+}

@@ -1,0 +1,283 @@
+//! Walks a tar from header to header and picks out the members that matter.
+//!
+//! Holds what makes a tar well-formed and what a walk may cost. The `tar` crate reads single header
+//! fields; the loop is ours, because its own reads long names of any length into memory. Where
+//! formats leave room, this reads as Go's `archive/tar` does, which is what the runtimes use.
+
+use std::borrow::Cow;
+
+use super::json::{Config, Spec};
+use super::source::{Input, Stop};
+use super::statistics::Statistics;
+use super::{MAX_JSON_MEMBER, pax};
+
+/// The unit of a tar, in bytes.
+const BLOCK: usize = 512;
+
+/// The longest name or PAX header, in bytes. Linux' own limit for a path is 4 KiB; extended
+/// attributes, which PAX headers hold too, are up to 64 KiB each.
+const MAX_EXTENSION: u64 = 1 << 20;
+
+/// `stats-dump` is below 100 bytes; a larger one is none.
+const MAX_STATISTICS: u64 = 4 << 10;
+
+/// One block of a tar, or what is left of one at the end of the bytes.
+pub(super) struct Block {
+    bytes: [u8; BLOCK],
+    length: usize,
+}
+
+impl Block {
+    pub(super) fn read(input: &mut impl Input) -> Result<Self, Stop> {
+        let mut bytes = [0; BLOCK];
+        let length = input.fill(&mut bytes)?;
+        Ok(Self { bytes, length })
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    /// The block, if all of it is there.
+    fn full(&self) -> Option<&[u8; BLOCK]> {
+        (self.length == BLOCK).then_some(&self.bytes)
+    }
+}
+
+/// What a walk found.
+#[derive(Default)]
+pub(super) struct Members {
+    /// How many members there are; the headers that only extend another one are none.
+    pub(super) count: u64,
+    /// `config.dump`, or why it cannot be used.
+    pub(super) config: Option<Result<Config, &'static str>>,
+    /// `spec.dump`, or why it cannot be used.
+    pub(super) spec: Option<Result<Spec, &'static str>>,
+    /// `stats-dump`, if it is asked for and can be understood.
+    pub(super) statistics: Option<Statistics>,
+    wants_statistics: bool,
+}
+
+impl Members {
+    pub(super) fn new(wants_statistics: bool) -> Self {
+        Self { wants_statistics, ..Self::default() }
+    }
+}
+
+/// What headers before a member say about it.
+#[derive(Default)]
+struct Extensions {
+    long_name: Option<Vec<u8>>,
+    pax: pax::Pax,
+}
+
+/// How much more a walk may spend on headers that extend others, in bytes: enough for every real
+/// archive, and little beside a member's own header for every other.
+struct Allowance(u64);
+
+impl Allowance {
+    fn spend(&mut self, bytes: u64) -> Result<(), Stop> {
+        self.0 = self.0.checked_sub(bytes).ok_or(Stop::refused("has too many extended headers"))?;
+        Ok(())
+    }
+}
+
+/// Walks to the end of the tar. `first` is its first block, if that has been read.
+pub(super) fn walk<I: Input>(input: &mut I, first: Option<Block>, members: &mut Members) -> Result<(), Stop> {
+    let mut extensions = Extensions::default();
+    let mut allowance = Allowance(MAX_EXTENSION);
+    let mut is_first = true;
+    let mut next = first;
+    loop {
+        let block = match next.take() {
+            Some(block) => block,
+            None => Block::read(input)?,
+        };
+        let Some(bytes) = block.full() else {
+            return Err(Stop::cut_off(match (is_first, block.length) {
+                (true, 0) => "is empty",
+                (true, _) => "is shorter than a tar's first header",
+                (false, 0) => "ends without a tar's end mark",
+                (false, _) => "ends within a header",
+            }));
+        };
+        if bytes.iter().all(|&byte| byte == 0) {
+            return end(input);
+        }
+        let header = tar::Header::from_byte_slice(bytes);
+        if !checksum_is_right(header) {
+            return Err(Stop::refused(if is_first {
+                "not a tar archive"
+            } else {
+                "a tar header's checksum is wrong"
+            }));
+        }
+        is_first = false;
+        allowance.0 = allowance.0.saturating_add(2 * BLOCK as u64);
+        match header.as_old().linkflag {
+            [b'L'] => {
+                let mut name = extension(input, header, &mut allowance)?;
+                name.truncate(name.iter().position(|&byte| byte == 0).unwrap_or(name.len()));
+                extensions.long_name = Some(name);
+            }
+            [b'x'] => {
+                let records = extension(input, header, &mut allowance)?;
+                extensions.pax = pax::parse(&records).ok_or(Stop::refused("a PAX header is malformed"))?;
+            }
+            // A long link name, or what holds for all members: nothing that a walk needs.
+            [b'K' | b'g'] => input.skip(padded(stored_size(header)?)?)?,
+            _ => {
+                member(input, header, std::mem::take(&mut extensions), &mut allowance, members)?;
+            }
+        }
+    }
+}
+
+/// After one block of zeros: a second one ends the tar, whatever follows it.
+fn end(input: &mut impl Input) -> Result<(), Stop> {
+    let block = Block::read(input)?;
+    match block.full() {
+        None => Err(Stop::cut_off("ends within a tar's end mark")),
+        Some(bytes) if bytes.iter().all(|&byte| byte == 0) => Ok(()),
+        Some(_) => Err(Stop::refused("goes on after half of a tar's end mark")),
+    }
+}
+
+/// The data of a header that extends the next one.
+fn extension(
+    input: &mut impl Input,
+    header: &tar::Header,
+    allowance: &mut Allowance,
+) -> Result<Vec<u8>, Stop> {
+    let size = stored_size(header)?;
+    if size > MAX_EXTENSION {
+        return Err(Stop::refused("a member's long name or PAX header is over 1 MiB"));
+    }
+    input.expect(padded(size)?)?;
+    allowance.spend(size)?;
+    let data = input.take(size)?;
+    input.skip(padding(size))?;
+    Ok(data)
+}
+
+fn member(
+    input: &mut impl Input,
+    header: &tar::Header,
+    extensions: Extensions,
+    allowance: &mut Allowance,
+    members: &mut Members,
+) -> Result<(), Stop> {
+    members.count = members.count.saturating_add(1);
+    let [kind] = header.as_old().linkflag;
+    let Extensions { long_name, pax } = extensions;
+    // Go's order, and the `tar` crate's: a GNU name before a PAX one before the header's own.
+    let name = match long_name.or(pax.path) {
+        Some(name) => Cow::Owned(name),
+        None => header.path_bytes(),
+    };
+    let regular = matches!(kind, b'0' | 0 | b'7') && !pax.sparse;
+    let size = match kind {
+        // Links, devices, directories and pipes have no data, whatever their size says.
+        b'1'..=b'6' => 0,
+        _ => match pax.size {
+            Some(size) => size,
+            None => stored_size(header)?,
+        },
+    };
+    if kind == b'S' {
+        skip_sparse_map(input, header, allowance)?;
+    }
+    let whole = padded(size)?;
+    match name.strip_prefix(b"./").unwrap_or(&name) {
+        b"config.dump" => {
+            check_json_member(regular, members.config.is_some(), size, "config.dump")?;
+            input.expect(whole)?;
+            members.config = Some(Config::parse(&input.take(size)?));
+            input.skip(padding(size))
+        }
+        b"spec.dump" => {
+            check_json_member(regular, members.spec.is_some(), size, "spec.dump")?;
+            input.expect(whole)?;
+            members.spec = Some(Spec::parse(&input.take(size)?));
+            input.skip(padding(size))
+        }
+        b"stats-dump" if members.wants_statistics && regular && size <= MAX_STATISTICS => {
+            input.expect(whole)?;
+            members.statistics = Statistics::parse(&input.take(size)?);
+            input.skip(padding(size))
+        }
+        _ => input.skip(whole),
+    }
+}
+
+/// Two members of one name, or one that is no file, have two readers see two archives.
+fn check_json_member(regular: bool, seen: bool, size: u64, name: &'static str) -> Result<(), Stop> {
+    let problem = if !regular {
+        "is not a regular file"
+    } else if seen {
+        "is there twice"
+    } else if size > MAX_JSON_MEMBER {
+        "is over 16 MiB"
+    } else {
+        return Ok(());
+    };
+    Err(Stop::Refused(format!("{name} {problem}").into()))
+}
+
+/// Passes over the blocks by which an old GNU sparse header goes on: they come before the data and
+/// are not in its size.
+fn skip_sparse_map(
+    input: &mut impl Input,
+    header: &tar::Header,
+    allowance: &mut Allowance,
+) -> Result<(), Stop> {
+    /// Where such a block says that another one follows (GNU tar, "Extended sparse header").
+    const IS_EXTENDED: usize = 504;
+    let mut extended = header.as_gnu().is_some_and(tar::GnuHeader::is_extended);
+    while extended {
+        allowance.spend(BLOCK as u64)?;
+        let block = Block::read(input)?;
+        let bytes = block.full().ok_or(Stop::cut_off("ends within a sparse member's map"))?;
+        extended = bytes.get(IS_EXTENDED).is_some_and(|&flag| flag == 1);
+    }
+    Ok(())
+}
+
+/// How many bytes of data follow a header, by the header itself.
+fn stored_size(header: &tar::Header) -> Result<u64, Stop> {
+    // A first byte with the high bit set makes the field a binary number. The `tar` crate takes its
+    // last 8 bytes; the ones before have to be zero, or the size is negative or past 64 bits.
+    let [first, upper @ .., _, _, _, _, _, _, _, _] = &header.as_old().size;
+    if first & 0x80 != 0 && (*first != 0x80 || upper.iter().any(|&byte| byte != 0)) {
+        return Err(Stop::refused("a member's size is out of range"));
+    }
+    if header.as_old().size.iter().all(|byte| matches!(byte, 0 | b' ')) {
+        return Ok(0);
+    }
+    header.entry_size().map_err(|_| Stop::refused("a member's size is not a number"))
+}
+
+/// How many bytes fill up the last block of that much data.
+fn padding(size: u64) -> u64 {
+    size.wrapping_neg() % BLOCK as u64
+}
+
+/// Data and padding.
+fn padded(size: u64) -> Result<u64, Stop> {
+    size.checked_add(padding(size)).ok_or(Stop::refused("a member's size is out of range"))
+}
+
+/// A header's checksum is the sum of its bytes, the checksum's own counted as spaces. Some old
+/// writers summed them as signed.
+fn checksum_is_right(header: &tar::Header) -> bool {
+    let Ok(stored) = header.cksum() else {
+        return false;
+    };
+    let sum = |value: fn(u8) -> i64| -> i64 {
+        let all: i64 = header.as_bytes().iter().map(|&byte| value(byte)).sum();
+        let own: i64 = header.as_old().cksum.iter().map(|&byte| value(byte)).sum();
+        all - own + 8 * i64::from(b' ')
+    };
+    let stored = i64::from(stored);
+    stored == sum(i64::from) || stored == sum(|byte| i64::from(byte.cast_signed()))
+}

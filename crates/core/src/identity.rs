@@ -1,0 +1,288 @@
+//! Whose checkpoint an archive holds: the container, by the names the runtime wrote.
+//!
+//! Holds the rule that turns what is written inside an archive into an [`Identity`]. Reading the
+//! archive's bytes is [`crate::archive`]'s part; a file's *name* is never an identity.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::archive::Annotations;
+
+/// The container whose checkpoint an archive holds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's UID; for a static pod, the hash of its manifest. Some runtimes leave it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// The container's name in the pod.
+    pub container: String,
+}
+
+/// CRI-O's labels of the container: a JSON map in a string.
+const CRI_O_LABELS: &str = "io.kubernetes.cri-o.Labels";
+
+/// The annotations (or labels) that name a container, one set for each writer. The sets are never
+/// mixed: a field from one and a field from another may speak of two containers.
+struct Dialect {
+    namespace: &'static str,
+    pod: &'static str,
+    uid: &'static str,
+    container: &'static str,
+}
+
+/// The kubelet's labels, which CRI-O also writes as annotations (kubelet `pkg/kubelet/types`).
+const KUBELET: Dialect = Dialect {
+    namespace: "io.kubernetes.pod.namespace",
+    pod: "io.kubernetes.pod.name",
+    uid: "io.kubernetes.pod.uid",
+    container: "io.kubernetes.container.name",
+};
+
+/// containerd's CRI plugin (`internal/cri/annotations`).
+const CONTAINERD: Dialect = Dialect {
+    namespace: "io.kubernetes.cri.sandbox-namespace",
+    pod: "io.kubernetes.cri.sandbox-name",
+    uid: "io.kubernetes.cri.sandbox-uid",
+    container: "io.kubernetes.cri.container-name",
+};
+
+/// checkpointctl and the images it builds (`lib/annotations.go`).
+const CHECKPOINTCTL: Dialect = Dialect {
+    namespace: "org.criu.checkpoint.pod.namespace",
+    pod: "org.criu.checkpoint.pod.name",
+    uid: "org.criu.checkpoint.pod.uid",
+    container: "org.criu.checkpoint.container.name",
+};
+
+impl Dialect {
+    /// The identity in this dialect, if namespace, pod and container are there and well-formed,
+    /// and the UID is well-formed or not there (an empty one is not there).
+    fn identity(&self, values: &BTreeMap<String, String>) -> Option<Identity> {
+        let namespace = values.get(self.namespace).filter(|name| is_label(name))?;
+        let pod = values.get(self.pod).filter(|name| is_subdomain(name))?;
+        let container = values.get(self.container).filter(|name| is_label(name))?;
+        let pod_uid = match values.get(self.uid) {
+            Some(uid) if !uid.is_empty() => Some(uid.clone()).filter(|uid| is_uid(uid))?.into(),
+            _ => None,
+        };
+        Some(Identity {
+            namespace: namespace.clone(),
+            pod: pod.clone(),
+            pod_uid,
+            container: container.clone(),
+        })
+    }
+}
+
+/// A container's name as the runtime made it, taken apart.
+pub(crate) struct RuntimeName {
+    pub(crate) identity: Identity,
+    /// How often the kubelet had restarted the container; absent when it is no 32-bit number.
+    pub(crate) attempt: Option<u32>,
+}
+
+impl RuntimeName {
+    /// Splits `[k8s_]<container>_<pod>_<namespace>_<uid>_<attempt>`.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        // One more than can be right, so that a name of any length costs the same.
+        let parts: Vec<&str> = name.splitn(7, '_').collect();
+        let ([container, pod, namespace, uid, attempt] | ["k8s", container, pod, namespace, uid, attempt]) =
+            *parts.as_slice()
+        else {
+            return None;
+        };
+        let well_formed = is_label(container)
+            && is_subdomain(pod)
+            && is_label(namespace)
+            && is_uid(uid)
+            && !attempt.is_empty()
+            && attempt.bytes().all(|byte| byte.is_ascii_digit());
+        well_formed.then(|| Self {
+            identity: Identity {
+                namespace: namespace.to_owned(),
+                pod: pod.to_owned(),
+                pod_uid: Some(uid.to_owned()),
+                container: container.to_owned(),
+            },
+            attempt: attempt.parse().ok(),
+        })
+    }
+}
+
+impl Identity {
+    /// The identity in a container's name as the runtime makes it:
+    /// `[k8s_]<container>_<pod>_<namespace>_<uid>_<attempt>` (containerd without the prefix, CRI-O
+    /// with it). None of the parts can hold an underscore, so a name either splits exactly or is
+    /// none of ours.
+    pub fn from_runtime_name(name: &str) -> Option<Self> {
+        RuntimeName::parse(name).map(|name| name.identity)
+    }
+
+    /// The identity that annotations give, by the first dialect that is complete and well-formed:
+    /// CRI-O's label map, the kubelet's names, containerd's, checkpointctl's.
+    pub fn from_annotations(annotations: &BTreeMap<String, String>) -> Option<Self> {
+        annotations
+            .get(CRI_O_LABELS)
+            .and_then(|labels| serde_json::from_str::<Annotations>(labels).ok())
+            .and_then(|labels| KUBELET.identity(&labels.0))
+            .or_else(|| KUBELET.identity(annotations))
+            .or_else(|| CONTAINERD.identity(annotations))
+            .or_else(|| CHECKPOINTCTL.identity(annotations))
+    }
+
+    /// Whose checkpoint it is. The runtime's name decides alone where it splits exactly, because a
+    /// pod's own annotations get copied among the runtime's: they supply what is missing and
+    /// override nothing.
+    pub fn resolve(name: Option<&str>, annotations: &BTreeMap<String, String>) -> Option<Self> {
+        name.and_then(Self::from_runtime_name).or_else(|| Self::from_annotations(annotations))
+    }
+
+    /// Whether an annotation of this key can have a say in an identity.
+    pub(crate) fn is_annotation(key: &str) -> bool {
+        key == CRI_O_LABELS
+            || [KUBELET, CONTAINERD, CHECKPOINTCTL]
+                .iter()
+                .any(|of| [of.namespace, of.pod, of.uid, of.container].contains(&key))
+    }
+}
+
+/// A DNS label (RFC 1123): what a namespace and a container may be called.
+fn is_label(name: &str) -> bool {
+    name.len() <= 63 && is_dns_part(name)
+}
+
+/// A DNS subdomain as Kubernetes checks it (no limit on one label): what a pod may be called.
+fn is_subdomain(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_dns_part)
+}
+
+fn is_dns_part(part: &str) -> bool {
+    !part.is_empty()
+        && !part.starts_with('-')
+        && !part.ends_with('-')
+        && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+/// A UID or a static pod's hash, held loosely: it is compared, never taken apart.
+fn is_uid(uid: &str) -> bool {
+    (1..=128).contains(&uid.len())
+        && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(name: &str) -> Option<String> {
+        let id = Identity::from_runtime_name(name)?;
+        let uid = id.pod_uid.unwrap_or_default();
+        Some(format!("{}/{}/{}/{uid}", id.namespace, id.pod, id.container))
+    }
+
+    #[test]
+    fn a_runtime_name_splits_exactly_or_not_at_all() {
+        let long_label = "a".repeat(63);
+        let too_long = "a".repeat(64);
+        let table = [
+            ("server_web-0_shop_u-1_0", Some("shop/web-0/server/u-1")),
+            ("k8s_server_web-0_shop_u-1_12", Some("shop/web-0/server/u-1")),
+            ("k8s_web-0_shop_u-1_0", Some("shop/web-0/k8s/u-1")),
+            ("k8s_k8s_web-0_shop_u-1_0", Some("shop/web-0/k8s/u-1")),
+            ("server_web.0.a_shop_u_0", Some("shop/web.0.a/server/u")),
+            ("x_server_web-0_shop_u-1_0", None),
+            ("k8s_server_web-0_shop_u-1_0_0", None),
+            ("server_web-0_shop_u-1", None),
+            ("server_web-0_shop_u-1_", None),
+            ("k8s_server_web-0_shop_u-1_", None),
+            ("server_web-0_shop_u-1_0_", None),
+            ("server_web-0_shop_u-1_x", None),
+            ("server_web-0_shop_u-1_-1", None),
+            ("server_web-0_shop__0", None),
+            ("server_web-0__u-1_0", None),
+            ("_web-0_shop_u-1_0", None),
+            ("server_*_shop_u-1_0", None),
+            ("server_web-0_*_u-1_0", None),
+            ("Server_web-0_shop_u-1_0", None),
+            ("server_web..0_shop_u-1_0", None),
+            ("server_-web_shop_u-1_0", None),
+            ("server_web_shop.eu_u-1_0", None),
+            ("ledger", None),
+            ("", None),
+            ("_____", None),
+        ];
+        for (name, wanted) in table {
+            assert_eq!(text(name).as_deref(), wanted, "{name}");
+        }
+        assert!(text(&format!("{long_label}_web_shop_u_0")).is_some());
+        assert_eq!(text(&format!("{too_long}_web_shop_u_0")), None);
+        assert!(text(&format!("c_{}_shop_u_0", "p".repeat(253))).is_some());
+        assert_eq!(text(&format!("c_{}_shop_u_0", "p".repeat(254))), None);
+        assert!(text(&format!("c_p_n_{}_0", "u".repeat(128))).is_some());
+        assert_eq!(text(&format!("c_p_n_{}_0", "u".repeat(129))), None);
+    }
+
+    fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
+    const FULL: &str = r#"{"io.kubernetes.pod.namespace":"a","io.kubernetes.pod.name":"b",
+        "io.kubernetes.pod.uid":"u","io.kubernetes.container.name":"c"}"#;
+
+    #[test]
+    fn a_dialect_counts_only_whole() {
+        let pod = |ns, name| {
+            annotations(&[(KUBELET.namespace, ns), (KUBELET.pod, name), (KUBELET.container, "c2")])
+        };
+        let mut both = pod("a2", "b2");
+        both.insert(CRI_O_LABELS.into(), FULL.into());
+        let id = Identity::from_annotations(&both).unwrap();
+        assert_eq!(
+            (&*id.namespace, &*id.pod, &*id.container, id.pod_uid.as_deref()),
+            ("a", "b", "c", Some("u"))
+        );
+
+        // Labels that are empty, not JSON, not a map, partial or malformed: the next dialect.
+        let partial = FULL.replace(r#""io.kubernetes.pod.name":"b","#, "");
+        let star = FULL.replace(r#":"b""#, r#":"*""#);
+        let number = FULL.replace(r#":"b""#, r":7");
+        for labels in ["", "{}", "null", "[]", "{", "7", &partial, &star, &number] {
+            let mut both = pod("a2", "b2");
+            both.insert(CRI_O_LABELS.into(), labels.into());
+            let id = Identity::from_annotations(&both).unwrap();
+            assert_eq!((&*id.namespace, &*id.pod, id.pod_uid), ("a2", "b2", None), "{labels}");
+        }
+
+        // Never put together from two dialects.
+        let mixed = annotations(&[
+            (KUBELET.namespace, "a"),
+            (KUBELET.pod, "b"),
+            (CONTAINERD.container, "c"),
+            (CHECKPOINTCTL.namespace, "a"),
+            (CHECKPOINTCTL.container, "c"),
+        ]);
+        assert_eq!(Identity::from_annotations(&mixed), None);
+        assert_eq!(Identity::from_annotations(&pod("a", "*")), None);
+        assert_eq!(Identity::from_annotations(&pod("", "b")), None);
+        let mut uid = pod("a", "b");
+        uid.insert(KUBELET.uid.into(), "../u".into());
+        assert_eq!(Identity::from_annotations(&uid), None, "a malformed UID spoils its dialect");
+        uid.insert(KUBELET.uid.into(), String::new());
+        assert_eq!(Identity::from_annotations(&uid).unwrap().pod_uid, None);
+    }
+
+    #[test]
+    fn annotations_never_override_the_runtimes_name() {
+        let theirs = annotations(&[(CRI_O_LABELS, FULL)]);
+        let id = Identity::resolve(Some("server_web-0_shop_u-1_0"), &theirs).unwrap();
+        assert_eq!((&*id.namespace, &*id.pod, &*id.container), ("shop", "web-0", "server"));
+        let id = Identity::resolve(Some("ledger"), &theirs).unwrap();
+        assert_eq!((&*id.namespace, &*id.pod, &*id.container), ("a", "b", "c"));
+        assert_eq!(Identity::resolve(None, &BTreeMap::new()), None);
+    }
+}

@@ -1,0 +1,15 @@
+//! What a checkpoint archive is, and which one may go.
+//!
+//! Everything here is pure: no file system, no network, no clock and no global state. Bytes come
+//! in through [`std::io::Read`] + [`std::io::Seek`], the time is an argument, and the one decision
+//! this project exists for is one function: [`plan::plan`].
+
+pub mod archive;
+pub mod bucket;
+pub mod duration;
+pub mod identity;
+pub mod name;
+pub mod plan;
+pub mod policy;
+pub mod quantity;
+pub mod taken;

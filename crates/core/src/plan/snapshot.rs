@@ -1,0 +1,126 @@
+//! What a plan is made from: the archives of one directory and what is known about their owners.
+//!
+//! Everything that only a cluster knows may be absent, and absence never makes a deletion likelier.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::archive::State;
+use crate::identity::Identity;
+use crate::name::FileName;
+use crate::policy::Labels;
+
+/// One directory at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// What lies in the directory, in any order; no two have the same file name.
+    pub archives: Vec<Archive>,
+    /// The file system below it; none where it could not be asked.
+    pub filesystem: Option<FileSystem>,
+    /// The namespaces that the API showed.
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// This node's labels; none where they are not known.
+    pub node_labels: Option<Labels>,
+    /// Whether rules by time may act.
+    pub clock: Clock,
+    /// How many deletions the bucket allows now; none: as many as the plan wants.
+    pub allowance: Option<u64>,
+}
+
+/// One archive as it lies on the disk.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    /// Its name in the directory.
+    pub file: FileName,
+    /// Whose checkpoint it holds; none where that is not certain.
+    pub identity: Option<Arc<Identity>>,
+    /// What its bytes said.
+    pub state: State,
+    /// When the checkpoint was taken.
+    pub taken: Timestamp,
+    /// When its bytes last changed.
+    pub changed: Timestamp,
+    /// The file's size in bytes.
+    pub size: u64,
+    /// What it occupies on the disk in bytes.
+    pub allocated: u64,
+    /// Whether a `.keep` marker lies beside it, or might.
+    pub pinned: bool,
+    /// Whether it has been left alone for the settle time, or was seen being closed.
+    pub settled: bool,
+    /// Whether somebody with the right to do so asked for its deletion.
+    pub discarded: bool,
+    /// The pod's labels as they were remembered; none where they were never seen.
+    pub pod_labels: Option<Arc<Labels>>,
+    /// The pod's topmost owner as it was remembered; none for a bare pod or where it was never seen.
+    pub workload: Option<Arc<Workload>>,
+    /// What the API confirmed to be gone.
+    pub absences: Option<Arc<Absences>>,
+    /// Since when the API confirms that no pod of its lineage runs on this node.
+    pub idle_since: Option<Timestamp>,
+}
+
+/// A pod's topmost owner.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Workload {
+    /// `Deployment`, `StatefulSet`, `CronJob`, …
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What live requests to the API found to be gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Absences {
+    /// The pod, by name.
+    pub pod: Option<Absence>,
+    /// The topmost owner; for a bare pod, the pod.
+    pub workload: Option<Absence>,
+    /// The namespace.
+    pub namespace: Option<Absence>,
+}
+
+/// A `NotFound`, and the latest confirmation of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Absence {
+    /// When the API first said so.
+    pub since: Timestamp,
+    /// When it last said so.
+    pub confirmed: Timestamp,
+}
+
+/// A namespace as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Namespace {
+    /// Its labels.
+    pub labels: Labels,
+    /// When it was created: an archive older than that belonged to another of the same name.
+    pub created: Option<Timestamp>,
+}
+
+/// The file system that the archives lie on, as `statvfs` shows it to an ordinary process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileSystem {
+    /// Its size in bytes.
+    pub total_bytes: u64,
+    /// Bytes that ordinary processes may still use.
+    pub available_bytes: u64,
+    /// Its inodes; 0 where the file system does not count them.
+    pub total_inodes: u64,
+    /// Inodes that ordinary processes may still use.
+    pub available_inodes: u64,
+    /// Whether it has yet to show what the last watermark round deleted.
+    pub awaiting_release: bool,
+}
+
+/// Whether the wall clock agrees with the monotonic clock's progress and with the API's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Clock {
+    /// Rules by time act.
+    #[default]
+    Trusted,
+    /// Rules by time wait.
+    Suspect,
+}

@@ -1,0 +1,366 @@
+//! What a policy asks for, checked and in plain numbers.
+//!
+//! Manifests become these types in the `api` crate; what they lead to is [`crate::plan`]'s part.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::quantity::Share;
+
+/// Labels of a pod, a namespace or a node.
+pub type Labels = BTreeMap<String, String>;
+
+/// The kinds that say what may be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `criu.org/v1alpha1`, cluster-wide retention.
+    ClusterCheckpointPolicy,
+    /// `criu.org/v1alpha1`, one namespace's retention.
+    CheckpointPolicy,
+    /// `criu.org/v1alpha1`, what checkpoints may use on a node.
+    CheckpointStoragePolicy,
+    /// `criu.org/v1`, the older operator's retention.
+    CheckpointRestoreOperator,
+}
+
+/// Which object a policy came from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PolicyRef {
+    /// The object's kind.
+    pub kind: Kind,
+    /// The object's namespace; none where the kind is cluster-scoped.
+    pub namespace: Option<String>,
+    /// The object's name.
+    pub name: String,
+    /// The part of the object that it is, where one object holds several: `containerPolicies[1]`.
+    pub part: Option<String>,
+}
+
+impl Kind {
+    /// The name that `kubectl get` takes for it, too.
+    pub const fn short_name(self) -> &'static str {
+        match self {
+            Self::ClusterCheckpointPolicy => "ccp",
+            Self::CheckpointPolicy => "cp",
+            Self::CheckpointStoragePolicy => "csp",
+            Self::CheckpointRestoreOperator => "cro",
+        }
+    }
+}
+
+impl PolicyRef {
+    /// `cp/shop/default`, for tables.
+    pub fn short(&self) -> String {
+        let namespace = self.namespace.as_deref().map(|namespace| format!("{namespace}/"));
+        format!("{}/{}{}", self.kind.short_name(), namespace.unwrap_or_default(), self.name)
+    }
+}
+
+impl fmt::Display for PolicyRef {
+    /// `CheckpointPolicy/shop/default`, `ClusterCheckpointPolicy/default`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?}/", self.kind)?;
+        if let Some(namespace) = &self.namespace {
+            write!(formatter, "{namespace}/")?;
+        }
+        formatter.write_str(&self.name)
+    }
+}
+
+/// Everything in force on a node.
+#[derive(Debug, Clone, Default)]
+pub struct PolicySet {
+    /// Retention policies, in any order.
+    pub retention: Vec<Policy>,
+    /// Storage policies, in any order; the strictest value wins field by field.
+    pub storage: Vec<StoragePolicy>,
+    /// Objects that are there but could not be understood.
+    pub invalid: Vec<InvalidPolicy>,
+}
+
+/// An object that could not be understood: nothing that it could govern is deleted by policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidPolicy {
+    /// Which object.
+    pub id: PolicyRef,
+    /// The only namespace it could govern; none: everything without a namespaced policy.
+    pub namespace: Option<String>,
+}
+
+/// A retention policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Which object it came from.
+    pub id: PolicyRef,
+    /// When the object was created; of two equally specific policies the older governs.
+    pub created: Option<Timestamp>,
+    /// The only namespace it affects; none: all of them.
+    pub namespace: Option<String>,
+    /// Whether it deletes or only says what it would delete.
+    pub mode: Mode,
+    /// Which archives it is for.
+    pub selector: Selector,
+    /// What stays.
+    pub retention: Retention,
+    /// What becomes of archives whose pod or workload is gone; none: they are retained.
+    pub orphans: Option<OrphanRule>,
+    /// How long an incomplete archive stays after its last change; none: it is retained.
+    pub incomplete_grace: Option<Duration>,
+}
+
+/// Whether a policy acts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// It governs.
+    #[default]
+    Enforce,
+    /// It governs nothing and only reports the difference it would make.
+    DryRun,
+}
+
+/// Which archives a policy is for: all parts must match, an absent part matches everything.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Selector {
+    /// Exact namespaces; empty: any.
+    pub namespaces: Vec<String>,
+    /// Labels of the namespace.
+    pub namespace_labels: LabelSelector,
+    /// Labels of the pod, as they were remembered while it lived.
+    pub pod_labels: LabelSelector,
+    /// Exact pod names; empty: any.
+    pub pods: Vec<String>,
+    /// Exact container names; empty: any.
+    pub containers: Vec<String>,
+}
+
+impl Selector {
+    /// Whether it matches every archive.
+    pub fn is_empty(&self) -> bool {
+        self == &Self::default()
+    }
+}
+
+/// A Kubernetes label selector: every requirement must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LabelSelector(pub Vec<Requirement>);
+
+/// One requirement of a label selector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requirement {
+    /// The label's key.
+    pub key: String,
+    /// What must hold of its value.
+    pub operator: Operator,
+}
+
+/// What a label selector asks of a label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operator {
+    /// The value is one of these.
+    In(Vec<String>),
+    /// The value is none of these, or the label is absent.
+    NotIn(Vec<String>),
+    /// The label is there.
+    Exists,
+    /// The label is absent.
+    DoesNotExist,
+}
+
+impl LabelSelector {
+    /// Whether `labels` satisfy every requirement.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.0.iter().all(|requirement| {
+            let value = labels.get(&requirement.key);
+            match &requirement.operator {
+                Operator::In(values) => value.is_some_and(|value| values.contains(value)),
+                Operator::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
+                Operator::Exists => value.is_some(),
+                Operator::DoesNotExist => value.is_none(),
+            }
+        })
+    }
+}
+
+/// What a policy keeps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retention {
+    /// How many of the newest complete archives of each lineage survive; 0: none is special.
+    pub keep_latest: u32,
+    /// How long that floor holds after the lineage's last pod left the node.
+    pub keep_latest_for: KeepFor,
+    /// Older ones go.
+    pub max_age: Option<Duration>,
+    /// Larger ones go; bytes.
+    pub max_archive_size: Option<u64>,
+    /// Limits on what one container has.
+    pub per_container: Limit,
+    /// Limits on what one topmost owner and container have.
+    pub per_workload: Limit,
+    /// Limits on what one pod has.
+    pub per_pod: Limit,
+    /// Limits on what one namespace has.
+    pub per_namespace: Limit,
+    /// Keep one archive of each period, in place of `max_age` and `per_container.max_count`.
+    pub tiers: Option<Tiers>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            keep_latest: DEFAULT_KEEP_LATEST,
+            keep_latest_for: KeepFor::default(),
+            max_age: None,
+            max_archive_size: None,
+            per_container: Limit::default(),
+            per_workload: Limit::default(),
+            per_pod: Limit::default(),
+            per_namespace: Limit::default(),
+            tiers: None,
+        }
+    }
+}
+
+/// The newest that stays where no policy says otherwise.
+pub const DEFAULT_KEEP_LATEST: u32 = 1;
+
+/// How long the newest of a lineage is kept after its last pod left the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepFor {
+    /// Until somebody deletes it.
+    Forever,
+    /// That long.
+    For(Duration),
+}
+
+impl Default for KeepFor {
+    fn default() -> Self {
+        Self::For(Duration::from_hours(7 * 24))
+    }
+}
+
+/// Limits on a group of archives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limit {
+    /// How many archives; none: no limit.
+    pub max_count: Option<u64>,
+    /// How many bytes together; none: no limit.
+    pub max_total_size: Option<Size>,
+}
+
+/// An amount of storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// That many bytes.
+    Bytes(u64),
+    /// A part of the file system that the archives lie on.
+    Share(Share),
+}
+
+impl Size {
+    /// Bytes on a file system of `total` bytes; none where a share has nothing to be a share of.
+    pub fn bytes(self, total: Option<u64>) -> Option<u64> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Share(share) => total.map(|total| share.of(total)),
+        }
+    }
+}
+
+/// How many periods keep their newest complete archive; 0: that tier is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tiers {
+    /// Hours.
+    pub hourly: u32,
+    /// Days.
+    pub daily: u32,
+    /// ISO weeks.
+    pub weekly: u32,
+    /// Months.
+    pub monthly: u32,
+    /// Years.
+    pub yearly: u32,
+}
+
+/// When an archive counts as an orphan, and for how long it then stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrphanRule {
+    /// What must be gone.
+    pub when: OrphanWhen,
+    /// How long it stays after the first confirmed absence.
+    pub grace: Duration,
+}
+
+/// What must be gone for an archive to be an orphan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OrphanWhen {
+    /// The topmost owner; for a bare pod, the pod.
+    #[default]
+    WorkloadDeleted,
+    /// The pod, by name.
+    PodDeleted,
+    /// The namespace.
+    NamespaceDeleted,
+}
+
+/// What checkpoints may use on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoragePolicy {
+    /// Which object it came from.
+    pub id: PolicyRef,
+    /// Which nodes it is for.
+    pub node_selector: LabelSelector,
+    /// Use of the file system above which archives go.
+    pub high_watermark: Option<Share>,
+    /// Use of the file system at which that ends.
+    pub low_watermark: Option<Share>,
+    /// Free bytes below which archives go.
+    pub min_free_bytes: Option<u64>,
+    /// Free inodes below which archives go.
+    pub min_free_inodes: Option<u64>,
+    /// Use by checkpoints below which the watermark takes nothing.
+    pub reserved: Option<Share>,
+    /// Bytes that all archives of the node may have together.
+    pub max_total_size: Option<Size>,
+    /// What any one namespace may have, whatever policies say.
+    pub per_namespace: Ceiling,
+    /// How fast policies may delete.
+    pub deletion_limit: Option<DeletionLimit>,
+}
+
+/// What any one namespace may have on a node, whatever policies say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ceiling {
+    /// Count and size.
+    pub limit: Limit,
+    /// How long a memory dump may lie around, the newest included.
+    pub max_age: Option<Duration>,
+    /// Bytes that may be held (pinned) through the API.
+    pub max_held: Option<Size>,
+}
+
+/// The capacity and refill of the deletion bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeletionLimit {
+    /// The least capacity, in archives.
+    pub burst: u64,
+    /// The capacity as a percentage of the archives in the directory.
+    pub percent: u64,
+    /// How long an empty bucket takes to fill.
+    pub period: Duration,
+}
+
+impl Default for DeletionLimit {
+    fn default() -> Self {
+        Self { burst: 10, percent: 5, period: Duration::from_mins(1) }
+    }
+}
+
+impl DeletionLimit {
+    /// How many deletions a full bucket allows where `archives` lie in the directory.
+    pub fn capacity(self, archives: u64) -> u64 {
+        self.burst.max(archives.saturating_mul(self.percent) / 100)
+    }
+}

@@ -1,0 +1,705 @@
+//! What is read from archives: the real ones, the odd ones, and how many bytes that may take.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "the clippy.toml exemption covers test functions only, not what they share"
+)]
+
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+
+use checkpoint_keeper_core::archive::{self, Contents, Engine, Format, Inspection, State};
+use checkpoint_keeper_core::identity::Identity;
+use checkpoint_keeper_testkit::{ArchiveBuilder, Dialect};
+
+fn read(bytes: &[u8]) -> Contents {
+    inspect(bytes).contents
+}
+
+fn inspect(bytes: &[u8]) -> Inspection {
+    let read = archive::read(&mut Cursor::new(bytes)).unwrap();
+    let inspection = archive::inspect(&mut Cursor::new(bytes)).unwrap();
+    assert_eq!(inspection.contents, read, "the two ways in have to agree");
+    inspection
+}
+
+fn real(name: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/../../tests/archives/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+fn web() -> ArchiveBuilder {
+    ArchiveBuilder::new("shop", "web-0", "server")
+}
+
+fn who(contents: &Contents) -> Option<String> {
+    let id = contents.identity.as_ref()?;
+    let uid = id.pod_uid.as_deref().unwrap_or("-");
+    Some(format!("{}/{}/{} {uid}", id.namespace, id.pod, id.container))
+}
+
+/// One member as it is on disk: any type flag, any size.
+fn member(kind: u8, name: &str, size: u64, data: &[u8]) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+    header.set_entry_type(tar::EntryType::new(kind));
+    header.set_size(size);
+    header.set_cksum();
+    let mut bytes = header.as_bytes().to_vec();
+    bytes.extend_from_slice(data);
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
+}
+
+fn file(name: &str, data: &[u8]) -> Vec<u8> {
+    member(b'0', name, data.len() as u64, data)
+}
+
+fn tarball(members: &[Vec<u8>]) -> Vec<u8> {
+    [members.concat(), vec![0; 1024]].concat()
+}
+
+const CONFIG: &[u8] = br#"{"name":"server_web-0_shop_u-1_0"}"#;
+const SPEC: &[u8] = br#"{"annotations":{}}"#;
+
+/// A whole archive after some other members.
+fn after(members: &[Vec<u8>]) -> Vec<u8> {
+    tarball(&[members, &[file("config.dump", CONFIG), file("spec.dump", SPEC)]].concat())
+}
+
+#[track_caller]
+fn assert_state(bytes: &[u8], state: State, problem: &str) {
+    let contents = read(bytes);
+    assert_eq!((contents.state, contents.problem.as_deref()), (state, Some(problem)));
+    if state == State::Unreadable {
+        assert_eq!(contents.identity, None);
+    }
+}
+
+struct Real {
+    file: &'static str,
+    who: Option<&'static str>,
+    at: Option<&'static str>,
+    runtime: &'static str,
+    engine: Engine,
+    format: Format,
+    members: u64,
+    id: &'static str,
+    created: &'static str,
+    frozen: u32,
+    written: u64,
+}
+
+#[test]
+fn real_archives_are_read() {
+    let busybox = "registry.example/demo/busybox:1";
+    let web = "shop/web-b97f476fd-5dfj4/server 5744a2df-d174-487a-aa0c-c20695010502";
+    let web_crio = "shop/web-b97f476fd-7f4gx/server 16c303df-669d-4328-a8c9-4a9f34680195";
+    let containerd = Real {
+        file: "checkpoint-web-b97f476fd-5dfj4_shop-server-2026-11-22T15:59:42Z.tar",
+        who: Some(web),
+        at: Some("2026-11-22T15:59:42.526011667Z"),
+        runtime: "io.containerd.runc.v2",
+        engine: Engine::Containerd,
+        format: Format::Tar,
+        members: 37,
+        id: "6f599102",
+        created: "2026-11-22T15:59:10.148189092Z",
+        frozen: 133_391,
+        written: 33,
+    };
+    let crio = Real {
+        file: "checkpoint-web-b97f476fd-7f4gx_shop-server-2026-11-22T16:00:18Z.tar",
+        who: Some(web_crio),
+        at: Some("2026-11-22T16:00:18.578099263Z"),
+        runtime: "runc",
+        engine: Engine::CriO,
+        members: 36,
+        id: "e12de88f",
+        created: "2026-11-22T16:00:00.449297058Z",
+        frozen: 158_085,
+        written: 34,
+        ..containerd
+    };
+    let podman = Real {
+        file: "ledger-gzip.tar",
+        who: None,
+        at: None,
+        runtime: "/usr/sbin/runc",
+        engine: Engine::Podman,
+        format: Format::Gzip,
+        members: 41,
+        id: "b9ce038c",
+        created: "2026-11-22T16:01:04.440263327Z",
+        frozen: 133_890,
+        written: 35,
+    };
+    let table = [
+        Real {
+            file: "checkpoint-web-b97f476fd-5dfj4_shop-server-2026-11-22T15:59:44Z.tar",
+            at: Some("2026-11-22T15:59:44.445780545Z"),
+            frozen: 150_598,
+            ..containerd
+        },
+        Real {
+            file: "checkpoint-db-0_shop-eu-proxy-2026-11-22T15:59:46Z.tar",
+            who: Some("shop-eu/db-0/proxy e8f4d4ff-7d16-4cdd-a9bd-8d5d37e77a65"),
+            at: Some("2026-11-22T15:59:46.507168732Z"),
+            id: "d0897113",
+            created: "2026-11-22T15:59:10.339736234Z",
+            frozen: 142_688,
+            written: 34,
+            ..containerd
+        },
+        Real {
+            file: "checkpoint-web-b97f476fd-7f4gx_shop-server-2026-11-22T16:00:20Z.tar",
+            at: Some("2026-11-22T16:00:20.500517897Z"),
+            frozen: 146_790,
+            ..crio
+        },
+        Real {
+            file: "checkpoint-db-0_shop-eu-engine-2026-11-22T16:00:22Z.tar",
+            who: Some("shop-eu/db-0/engine 30c9988f-276f-4e36-94fb-efde075c60ab"),
+            at: Some("2026-11-22T16:00:22.182450533Z"),
+            id: "9ca8c3f9",
+            created: "2026-11-22T16:00:00.641063722Z",
+            frozen: 130_996,
+            written: 396,
+            ..crio
+        },
+        Real { file: "ledger-zstd.tar", format: Format::Zstd, members: 36, frozen: 149_763, ..podman },
+        containerd,
+        crio,
+        podman,
+    ];
+    for wanted in table {
+        let file = wanted.file;
+        let found = inspect(&real(file));
+        let contents = &found.contents;
+        assert_eq!((contents.state, &contents.problem), (State::Complete, &None), "{file}");
+        assert_eq!(who(contents).as_deref(), wanted.who, "{file}");
+        assert_eq!(contents.checkpointed_at.map(|at| at.to_string()).as_deref(), wanted.at, "{file}");
+        assert_eq!(contents.runtime.as_deref(), Some(wanted.runtime), "{file}");
+        assert_eq!(contents.image.as_deref(), Some(busybox), "{file}");
+        assert_eq!((found.engine, found.format), (Some(wanted.engine), wanted.format), "{file}");
+        assert_eq!(found.members, wanted.members, "{file}");
+        assert!(found.container_id.unwrap().starts_with(wanted.id), "{file}");
+        assert!(found.image_ref.is_some(), "{file}");
+        let created = found.created_at.map(|at| at.to_string());
+        assert_eq!(created.as_deref(), Some(wanted.created), "{file}");
+        assert_eq!(found.restart_count, wanted.who.map(|_| 0), "{file}");
+        assert_eq!(found.restored_at, None, "{file}");
+        let statistics = found.statistics.unwrap();
+        assert_eq!(statistics.frozen_time, wanted.frozen, "{file}");
+        assert_eq!(statistics.pages_written, wanted.written, "{file}");
+    }
+    let engine = Engine::CriO;
+    assert_eq!(format!("{engine} {}", serde_json::to_string(&engine).unwrap()), "CRI-O \"CRI-O\"");
+}
+
+#[test]
+fn a_disk_that_was_full_leaves_an_incomplete_archive() {
+    let cut = real("checkpoint-db-0_shop-eu-engine-2026-11-22T15:59:46Z.tar");
+    assert_state(&cut, State::Incomplete, "ends within a member's data");
+    assert_state(b"", State::Incomplete, "is empty");
+    assert_state(b"checkpoint", State::Incomplete, "is shorter than a tar's first header");
+    assert_state(&[0; 511], State::Incomplete, "is shorter than a tar's first header");
+    assert_state(&[0; 512], State::Incomplete, "ends within a tar's end mark");
+    assert_state(&[0; 1023], State::Incomplete, "ends within a tar's end mark");
+    assert_state(&[0; 1024], State::Incomplete, "has neither config.dump nor spec.dump");
+    let whole = web().build().unwrap();
+    assert_state(&whole[..whole.len() - 1024], State::Incomplete, "ends without a tar's end mark");
+    assert_state(&whole[..whole.len() - 512], State::Incomplete, "ends within a tar's end mark");
+    assert_state(&whole[..whole.len() - 1], State::Incomplete, "ends within a tar's end mark");
+    assert_state(&whole[..512], State::Incomplete, "ends without a tar's end mark");
+    assert_state(&whole[..700], State::Incomplete, "ends within a header");
+    for missing in ["config.dump", "spec.dump"] {
+        let problem = format!("has no {missing}");
+        assert_state(&web().without(missing).build().unwrap(), State::Incomplete, &problem);
+    }
+    // A member's padding is part of it, and what follows the end mark is of no interest.
+    let padding = [file("config.dump", CONFIG), file("spec.dump", SPEC)].concat();
+    assert_state(&padding[..padding.len() - 1], State::Incomplete, "ends within a member's data");
+    for tail in [vec![0; 9000], vec![0xa5; 700], whole.clone()] {
+        assert_eq!(read(&[whole.clone(), tail].concat()).state, State::Complete);
+    }
+}
+
+#[test]
+fn what_was_read_before_the_end_still_counts() {
+    let whole = real("checkpoint-web-b97f476fd-5dfj4_shop-server-2026-11-22T15:59:42Z.tar");
+    let contents = read(&whole[..whole.len() - 600]);
+    assert_eq!(contents.state, State::Incomplete);
+    assert!(who(&contents).unwrap().starts_with("shop/web-b97f476fd-5dfj4/server"));
+    assert!(contents.checkpointed_at.is_some());
+    // Without spec.dump, the runtime's name does.
+    let contents = read(&web().without("spec.dump").build().unwrap());
+    assert!(who(&contents).unwrap().starts_with("shop/web-0/server"));
+    // Without config.dump nobody is believed: annotations alone are the tenant's to write.
+    let contents = read(&web().without("config.dump").build().unwrap());
+    assert_eq!((contents.state, who(&contents)), (State::Incomplete, None));
+}
+
+#[test]
+fn what_is_no_tar_is_unreadable() {
+    assert_state(&[b'x'; 512], State::Unreadable, "not a tar archive");
+    assert_state(&[vec![b'x'; 4096], vec![0; 1024]].concat(), State::Unreadable, "not a tar archive");
+    let half_end = [file("a", b""), vec![0; 512], file("b", b"")].concat();
+    let problem = "goes on after half of a tar's end mark";
+    assert_state(&half_end, State::Unreadable, problem);
+    assert_state(&[vec![0; 512], vec![1; 512]].concat(), State::Unreadable, problem);
+    let mut bent = after(&[file("a", b"data")]);
+    bent[1024 + 5] ^= 1;
+    assert_state(&bent, State::Unreadable, "a tar header's checksum is wrong");
+}
+
+#[test]
+fn sizes_cannot_be_used_to_lead_a_walk_astray() {
+    let sized = |field: &[u8; 12]| {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..1].copy_from_slice(b"a");
+        header.set_entry_type(tar::EntryType::Regular);
+        header.as_old_mut().size = *field;
+        header.set_cksum();
+        after(&[header.as_bytes().to_vec()])
+    };
+    let range = "a member's size is out of range";
+    assert_state(&sized(&[0xff; 12]), State::Unreadable, range);
+    assert_state(&sized(b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"), State::Unreadable, range);
+    assert_state(&sized(b"\x80\0\0\x01\0\0\0\0\0\0\0\0"), State::Unreadable, range);
+    let past = "ends within a member's data";
+    assert_state(&sized(b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xfe\0"), State::Incomplete, past);
+    assert_state(&sized(b"77777777777\0"), State::Incomplete, past);
+    assert_state(&sized(b"no number!!\0"), State::Unreadable, "a member's size is not a number");
+    assert_eq!(read(&sized(b"\x80\0\0\0\0\0\0\0\0\0\0\0")).state, State::Complete);
+    assert_eq!(read(&sized(b"\0\0\0\0\0\0\0\0\0\0\0\0")).state, State::Complete);
+    // Links and directories have no data, whatever they say.
+    for kind in b"123456" {
+        assert_eq!(read(&after(&[member(*kind, "a", 1 << 40, b"")])).state, State::Complete);
+    }
+}
+
+#[test]
+fn only_the_exact_names_count() {
+    for good in ["config.dump", "./config.dump"] {
+        let bytes = tarball(&[file(good, CONFIG), file("./spec.dump", SPEC)]);
+        assert_eq!(read(&bytes).state, State::Complete, "{good}");
+    }
+    for bad in [
+        "sub/config.dump",
+        "evil-config.dump",
+        "../config.dump",
+        "/config.dump",
+        "././config.dump",
+        "config.dump/",
+        "config.dump.bak",
+        "Config.dump",
+        "checkpoint/../config.dump",
+        ".\\config.dump",
+    ] {
+        let bytes = tarball(&[file(bad, CONFIG), file("spec.dump", SPEC)]);
+        assert_state(&bytes, State::Incomplete, "has no config.dump");
+        let decoy = br#"{"name":"c_evil_victim_u_0"}"#;
+        let contents = read(&after(&[file(bad, decoy)]));
+        assert_eq!(who(&contents).as_deref(), Some("shop/web-0/server u-1"), "{bad}");
+    }
+}
+
+#[test]
+fn a_json_member_is_one_regular_file_of_sane_size() {
+    for kind in [0, b'0', b'7'] {
+        let bytes = tarball(&[
+            member(kind, "config.dump", CONFIG.len() as u64, CONFIG),
+            member(kind, "spec.dump", SPEC.len() as u64, SPEC),
+        ]);
+        assert_eq!(read(&bytes).state, State::Complete, "{kind}");
+    }
+    for name in ["config.dump", "./spec.dump"] {
+        let short = name.trim_start_matches("./");
+        for kind in b"123456SDMV" {
+            let bytes = after(&[member(*kind, name, 0, b"")]);
+            assert_state(&bytes, State::Unreadable, &format!("{short} is not a regular file"));
+        }
+        let bytes = after(&[file(name, b"{}"), file("x", b"")]);
+        assert_state(&bytes, State::Unreadable, &format!("{short} is there twice"));
+        let bytes = after(&[member(b'0', name, (16 << 20) + 1, b"")]);
+        assert_state(&bytes, State::Unreadable, &format!("{short} is over 16 MiB"));
+    }
+    let sparse = b"22 GNU.sparse.major=1\n";
+    let bytes = after(&[member(b'x', "pax", sparse.len() as u64, sparse)]);
+    assert_state(&bytes, State::Unreadable, "config.dump is not a regular file");
+
+    let mut large = b"{\"annotations\":{}".to_vec();
+    large.resize((16 << 20) - 1, b' ');
+    large.push(b'}');
+    let bytes = web().spec_json(large).build().unwrap();
+    assert_eq!(read(&bytes).state, State::Complete, "16 MiB are still read");
+}
+
+#[test]
+fn json_that_is_none_is_not_guessed_at() {
+    let deep = [vec![b'['; 1 << 20], vec![b']'; 1 << 20]].concat();
+    for bad in [&b""[..], b"{", b"null", b"[]", b"7", b"{}{}", b"\xff", b"{\"a\xff\":1}", &deep] {
+        let bytes = web().config_json(bad).build().unwrap();
+        assert_state(&bytes, State::Unreadable, "config.dump is not a JSON object");
+        // Where the runtime's name decides, spec.dump is not needed to know who it is.
+        let contents = read(&web().spec_json(bad).build().unwrap());
+        let odd = Some("spec.dump is not a JSON object");
+        assert_eq!((contents.state, contents.problem.as_deref()), (State::Complete, odd));
+        assert!(who(&contents).unwrap().starts_with("shop/web-0/server"));
+        let bytes = web().runtime_name(Some("ledger")).spec_json(bad).build().unwrap();
+        assert_state(&bytes, State::Unreadable, "spec.dump is not a JSON object");
+    }
+    // A name that is not JSON may have said anything: not the truncation's fault.
+    let cut = web().config_json("{").truncate(1024).build().unwrap();
+    assert_state(&cut, State::Unreadable, "config.dump is not a JSON object");
+}
+
+#[test]
+fn fields_of_a_wrong_type_are_not_there() {
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    for value in ["null", "7", "-1.5e3", "true", "{\"a\":[1]}", "[\"a\"]", "\"\"", &deep] {
+        let config = format!(
+            r#"{{"id":{value},"name":{value},"rootfsImageName":{value},"runtime":{value},
+                "checkpointedTime":{value},"createdTime":{value},"unknown":{value}}}"#
+        );
+        let found = inspect(&web().config_json(config).build().unwrap());
+        assert_eq!(found.contents.state, State::Complete);
+        assert_eq!((found.contents.image, found.contents.runtime), (None, None));
+        assert_eq!((found.contents.checkpointed_at, found.container_id), (None, None));
+        // containerd's annotations still say who it is.
+        assert!(found.contents.identity.is_some());
+
+        let spec = format!(
+            r#"{{"process":{value},"annotations":{{"io.kubernetes.cri.sandbox-uid":{value},
+                "io.kubernetes.cri.sandbox-namespace":"a","x":{value},"io.kubernetes.cri.sandbox-name":"b",
+                "io.kubernetes.cri.container-name":"c"}}}}"#
+        );
+        let contents = read(&web().runtime_name(None).spec_json(spec).build().unwrap());
+        assert_eq!((contents.state, contents.problem.as_ref()), (State::Complete, None));
+        assert_eq!(who(&contents).as_deref(), Some("a/b/c -"), "{}", &value[..4.min(value.len())]);
+        let spec = format!(r#"{{"annotations":{value}}}"#);
+        let contents = read(&web().runtime_name(None).spec_json(spec).build().unwrap());
+        assert_eq!((contents.state, contents.identity), (State::Complete, None));
+    }
+    // As in Go, the last of two counts.
+    let twice = r#"{"name":"x","name":"server_web-0_shop_u-1_0","name2":1}"#;
+    let contents = read(&web().config_json(twice).without("spec.dump").build().unwrap());
+    assert_eq!(who(&contents).as_deref(), Some("shop/web-0/server u-1"));
+    let spec = r#"{"annotations":{"io.kubernetes.cri.sandbox-namespace":"a"},"annotations":{}}"#;
+    let contents = read(&web().runtime_name(None).spec_json(spec).build().unwrap());
+    assert_eq!(contents.identity, None);
+}
+
+#[test]
+fn times_that_are_none_are_not_there() {
+    let at = |time: &str| read(&web().at(time).build().unwrap()).checkpointed_at.map(|at| at.to_string());
+    assert_eq!(at("2026-11-22T16:59:42.5+01:00").as_deref(), Some("2026-11-22T15:59:42.5Z"));
+    for none in ["0001-01-01T00:00:00Z", "", "yesterday", "10000-01-01T00:00:00Z", "2026-11-22"] {
+        assert_eq!(at(none), None, "{none}");
+    }
+}
+
+#[test]
+fn every_dialect_is_read_and_the_runtimes_name_decides() {
+    let uid = "5744a2df-d174-487a-aa0c-c20695010502";
+    for dialect in [Dialect::Containerd, Dialect::CriO, Dialect::Checkpointctl] {
+        let full = format!("shop/web-0/server {uid}");
+        let archive = web().dialect(dialect);
+        assert_eq!(who(&read(&archive.build().unwrap())), Some(full.clone()), "{dialect:?}");
+        let nameless = archive.clone().runtime_name(None).build().unwrap();
+        assert_eq!(who(&read(&nameless)), Some(full.clone()), "{dialect:?}");
+        let odd = archive.clone().runtime_name(Some("a_b_c")).build().unwrap();
+        assert_eq!(who(&read(&odd)), Some(full), "{dialect:?}");
+        // A pod's own annotations, copied among the runtime's, change nothing.
+        let forged = archive
+            .runtime_name(Some("k8s_server_web-0_shop_u-1_0"))
+            .annotation("io.kubernetes.cri-o.Labels", r#"{"io.kubernetes.pod.namespace":"victim"}"#)
+            .annotation("io.kubernetes.pod.namespace", "victim")
+            .annotation("io.kubernetes.cri.sandbox-namespace", "*")
+            .annotation("org.criu.checkpoint.pod.namespace", "victim");
+        let contents = read(&forged.build().unwrap());
+        assert_eq!(who(&contents).as_deref(), Some("shop/web-0/server u-1"), "{dialect:?}");
+    }
+    let empty = web().dialect(Dialect::CriO).runtime_name(None).annotation("io.kubernetes.cri-o.Labels", "");
+    assert!(who(&read(&empty.build().unwrap())).unwrap().starts_with("shop/web-0/server"));
+    for (key, value) in [("sandbox-name", ""), ("sandbox-namespace", "*"), ("container-name", "a/b")] {
+        let bad = web().runtime_name(None).annotation(&format!("io.kubernetes.cri.{key}"), value);
+        let contents = read(&bad.build().unwrap());
+        assert_eq!((contents.state, contents.identity), (State::Complete, None), "{key}");
+    }
+    let podman = inspect(&web().dialect(Dialect::Podman).build().unwrap());
+    assert_eq!(podman.contents.identity, None);
+    assert_eq!((podman.contents.state, podman.engine), (State::Complete, Some(Engine::Podman)));
+}
+
+fn pax(records: &[u8]) -> Vec<u8> {
+    member(b'x', "pax", records.len() as u64, records)
+}
+
+#[test]
+fn long_names_and_pax_headers_are_understood() {
+    let config =
+        |before: Vec<u8>, name: &str| tarball(&[before, file(name, CONFIG), file("spec.dump", SPEC)]);
+    let identity = |bytes: &[u8]| read(bytes).identity.map(|id: Identity| id.pod);
+    let long = |name: &[u8]| member(b'L', "././@LongLink", name.len() as u64, name);
+    let pod = Some("web-0".to_owned());
+    assert_eq!(identity(&config(long(b"config.dump\0"), "x")), pod);
+    assert_eq!(identity(&config(pax(b"20 path=config.dump\n"), "x")), pod);
+    assert_eq!(identity(&config(long(b"config.dump\0junk"), "x")), pod);
+    assert_eq!(identity(&config(member(b'K', "link", 3, b"abc"), "config.dump")), pod);
+    assert_eq!(identity(&config(member(b'g', "pax", 20, b"20 path=config.dump\n"), "x")), None);
+    // The name that the extension gives is the one that counts, also when that is another one.
+    assert_eq!(identity(&config(long(b"other\0"), "config.dump")), None);
+    assert_eq!(identity(&config(pax(b"14 path=other\n"), "config.dump")), None);
+    let both = [pax(b"14 path=other\n"), long(b"config.dump\0")].concat();
+    assert_eq!(identity(&config(both, "x")), pod);
+    // It is for the next member only.
+    let spent = [long(b"other\0"), file("x", b"data")].concat();
+    assert_eq!(identity(&config(spent, "config.dump")), pod);
+    // Binary attributes hold line feeds.
+    let attribute = pax(b"40 SCHILY.xattr.security.capability=\n\n\n\n");
+    assert_eq!(identity(&config(attribute, "config.dump")), pod);
+
+    // The size in a PAX header is the one that is stored.
+    let records = b"13 size=1024\n";
+    let resized = [pax(records), member(b'0', "pages", 7, &[7; 1024])].concat();
+    assert_eq!(read(&after(&[resized])).state, State::Complete);
+    let huge = [pax(b"28 size=18446744073709551615\n"), file("pages", b"")].concat();
+    let range = "a member's size is out of range";
+    assert_state(&after(&[huge]), State::Unreadable, "a PAX header is malformed");
+    let huge = [pax(b"29 size=18446744073709551615\n"), file("pages", b"")].concat();
+    assert_state(&after(&[huge]), State::Unreadable, range);
+
+    let big = (1 << 20) + 1;
+    let problem = "a member's long name or PAX header is over 1 MiB";
+    for kind in [b'L', b'x'] {
+        assert_state(&after(&[member(kind, "x", big, b"")]), State::Unreadable, problem);
+        assert_state(
+            &after(&[member(kind, "x", 1 << 20, b"")]),
+            State::Incomplete,
+            "ends within a member's data",
+        );
+    }
+    let many = vec![member(b'L', "x", 600 << 10, &vec![b'n'; 600 << 10]); 2];
+    assert_state(&after(&many), State::Unreadable, "has too many extended headers");
+}
+
+#[test]
+fn sparse_members_are_passed_over() {
+    let sparse = |extensions: usize| {
+        let mut header = tar::Header::new_gnu();
+        header.as_old_mut().name[..5].copy_from_slice(b"pages");
+        header.set_entry_type(tar::EntryType::GNUSparse);
+        header.set_size(700);
+        header.as_gnu_mut().unwrap().set_is_extended(extensions > 0);
+        header.as_gnu_mut().unwrap().set_real_size(1 << 40);
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        for n in 1..=extensions {
+            let mut block = [b'1'; 512];
+            block[504] = u8::from(n < extensions);
+            bytes.extend_from_slice(&block);
+        }
+        bytes.resize(bytes.len() + 1024, 7);
+        bytes
+    };
+    for extensions in [0, 1, 5] {
+        assert_eq!(read(&after(&[sparse(extensions)])).state, State::Complete, "{extensions}");
+    }
+    let cut = &sparse(5)[..512 * 3];
+    assert_state(cut, State::Incomplete, "ends within a sparse member's map");
+    assert_state(&after(&[sparse(3000)]), State::Unreadable, "has too many extended headers");
+}
+
+#[test]
+fn compressed_archives_are_read() {
+    let plain = inspect(&web().build().unwrap());
+    for (bytes, format) in [(web().gzip().unwrap(), Format::Gzip), (web().zstd().unwrap(), Format::Zstd)] {
+        assert_eq!(inspect(&bytes), Inspection { format, ..plain.clone() });
+        for cut in 4..bytes.len() {
+            let contents = read(&bytes[..cut]);
+            assert_eq!(contents.state, State::Incomplete, "{format:?} cut at {cut}");
+        }
+    }
+    // In several parts, with a frame between that is to be skipped.
+    let whole = web().build().unwrap();
+    let (first, second) = whole.split_at(5000);
+    let level = ruzstd::encoding::CompressionLevel::Fastest;
+    let frame = |bytes| ruzstd::encoding::compress_to_vec(bytes, level);
+    let skipped = b"\x50\x2a\x4d\x18\x03\0\0\0abc".to_vec();
+    let frames = [skipped.clone(), frame(first), skipped.clone(), frame(second), skipped].concat();
+    assert_eq!(read(&frames).state, State::Complete);
+    let part = |bytes: &[u8]| {
+        let mut encoder = flate2::read::GzEncoder::new(bytes, flate2::Compression::fast());
+        let mut out = Vec::new();
+        encoder.read_to_end(&mut out).unwrap();
+        out
+    };
+    assert_eq!(read(&[part(first), part(second)].concat()).state, State::Complete);
+
+    let mut corrupt = web().gzip().unwrap();
+    let middle = corrupt.len() / 2;
+    corrupt[middle..middle + 8].fill(0xff);
+    assert_ne!(read(&corrupt).state, State::Complete);
+    for compressed in [web().gzip().unwrap(), web().zstd().unwrap()] {
+        let mut sum = compressed;
+        let place = sum.len() - if sum[0] == 0x1f { 6 } else { 2 };
+        sum[place] ^= 1;
+        assert_state(&sum, State::Unreadable, "the compressed stream is corrupt");
+    }
+    assert_state(
+        b"\x28\xb5\x2f\xfd\x00\x71aaaaaaaaaa",
+        State::Unreadable,
+        "asks for a Zstandard window over 8 MiB",
+    );
+    assert_state(
+        b"\x1f\x8b\x08\0\0\0\0\0\0\0\x07aaaaaaa",
+        State::Unreadable,
+        "the compressed stream is corrupt",
+    );
+    assert_eq!(read(&part(b"no tar")).state, State::Incomplete);
+    assert_state(&part(&[b'x'; 512]), State::Unreadable, "not a tar archive");
+}
+
+#[test]
+fn a_stream_that_expands_too_far_is_left() {
+    let level = flate2::Compression::best();
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+    let whole = web().build().unwrap();
+    io::Write::write_all(&mut encoder, &whole).unwrap();
+    io::copy(&mut io::repeat(0).take(110 << 20), &mut encoder).unwrap();
+    let bomb = encoder.finish().unwrap();
+    assert_state(&bomb, State::Unreadable, "the compressed stream expands too far");
+    let pages = member(b'0', "pages", 1 << 40, b"");
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
+    io::Write::write_all(&mut encoder, &pages).unwrap();
+    let promise = encoder.finish().unwrap();
+    let problem = "the unpacked tar ends within a member's data";
+    assert_state(&promise, State::Incomplete, problem);
+}
+
+/// A source that serves a hole of any size between two parts, counts what is read, and fails where
+/// it is told to.
+struct Source {
+    before: Vec<u8>,
+    hole: u64,
+    after: Vec<u8>,
+    position: u64,
+    bytes: u64,
+    reads: u64,
+    fails_at: Option<u64>,
+}
+
+impl Source {
+    fn new(before: Vec<u8>, hole: u64, after: Vec<u8>) -> Self {
+        Self { before, hole, after, position: 0, bytes: 0, reads: 0, fails_at: None }
+    }
+
+    fn sparse(archive: &ArchiveBuilder, pages: u64) -> Self {
+        let (before, after) = archive.around_pages(pages).unwrap();
+        Self::new(before, pages.next_multiple_of(512), after)
+    }
+
+    fn len(&self) -> u64 {
+        self.before.len() as u64 + self.hole + self.after.len() as u64
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.fails_at.is_some_and(|at| self.position + buffer.len() as u64 > at) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        let count = (buffer.len() as u64).min(self.len().saturating_sub(self.position));
+        let hole = self.before.len() as u64;
+        for (place, byte) in (self.position..self.position + count).zip(buffer.iter_mut()) {
+            *byte = if place < hole {
+                self.before[usize::try_from(place).unwrap()]
+            } else if place < hole + self.hole {
+                0
+            } else {
+                self.after[usize::try_from(place - hole - self.hole).unwrap()]
+            };
+        }
+        self.position += count;
+        self.bytes += count;
+        self.reads += 1;
+        Ok(usize::try_from(count).unwrap())
+    }
+}
+
+impl Seek for Source {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.position = match to {
+            SeekFrom::Start(at) => at,
+            SeekFrom::End(0) => self.len(),
+            _ => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        Ok(self.position)
+    }
+}
+
+#[test]
+fn the_byte_budget_holds_at_any_size() {
+    for dialect in [Dialect::Containerd, Dialect::CriO] {
+        for pages in [0, 8 << 10, 2 << 30, 28 << 30] {
+            for extra in [0, 100, 5000] {
+                let archive = web().dialect(dialect).extra_members(extra);
+                let mut source = Source::sparse(&archive, pages);
+                let contents = archive::read(&mut source).unwrap();
+                assert_eq!((contents.state, contents.problem), (State::Complete, None));
+                let (bytes, reads) = (source.bytes, source.reads);
+                let found = archive::inspect(&mut Source::sparse(&archive, pages)).unwrap();
+                // Headers, the end mark, and the two JSON members, which are under 2 KiB here.
+                assert!(
+                    bytes <= 512 * (found.members + 2) + 2048,
+                    "{bytes} bytes for {} members",
+                    found.members
+                );
+                assert!(reads <= found.members + 4, "{reads} reads for {} members", found.members);
+            }
+        }
+    }
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/archives")).unwrap() {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        let compressed = bytes.len() as u64;
+        let mut source = Source::new(bytes, 0, Vec::new());
+        let found = archive::inspect(&mut source).unwrap();
+        let budget = if found.format == Format::Tar { 32 << 10 } else { compressed + 512 };
+        assert!(source.bytes <= budget, "{} bytes", source.bytes);
+    }
+}
+
+#[test]
+fn a_source_that_fails_is_an_error_and_no_verdict() {
+    for bytes in [web().build().unwrap(), web().gzip().unwrap(), web().zstd().unwrap()] {
+        for fails_at in 0..bytes.len() as u64 {
+            let mut source = Source::new(bytes.clone(), 0, Vec::new());
+            source.fails_at = Some(fails_at);
+            match archive::read(&mut source) {
+                Err(error) => assert_eq!(error.raw_os_error(), Some(5)),
+                // Only where the bytes behind it were not asked for.
+                Ok(contents) => assert_eq!(contents.state, State::Complete, "at {fails_at}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn written_archives_are_what_was_built() {
+    let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("written-archives");
+    std::fs::create_dir_all(&directory).unwrap();
+    let mut paths = vec![web().write_to(&directory).unwrap()];
+    assert!(paths[0].ends_with("checkpoint-web-0_shop-server-2026-11-22T15:59:42Z.tar"));
+    assert_eq!(std::fs::read(&paths[0]).unwrap(), web().build().unwrap());
+    for (at, pages) in [("2026-11-22T15:59:43.5+01:00", 2_u64 << 30), ("2026-11-22T15:59:44Z", 28 << 30)] {
+        let path = web().at(at).write_sparse(&directory, pages).unwrap();
+        let mut file = std::fs::File::open(&path).unwrap();
+        assert!(file.metadata().unwrap().len() > pages);
+        assert_eq!(archive::read(&mut file).unwrap().state, State::Complete);
+        paths.push(path);
+    }
+    assert!(paths[1].ends_with("checkpoint-web-0_shop-server-2026-11-22T15:59:43+01:00.tar"));
+    for path in paths {
+        std::fs::remove_file(path).unwrap();
+    }
+}

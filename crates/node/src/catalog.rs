@@ -1,0 +1,208 @@
+//! What was learned about archives, kept across restarts in one crash-safe file.
+//!
+//! Losing it costs a second reading and restarted grace periods, never a wrong deletion: a record
+//! counts only for the very file it was made for, told by device, inode, size and times.
+
+use std::collections::HashMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use checkpoint_keeper_core::archive::Contents;
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::taken::Taken;
+use jiff::Timestamp;
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+use crate::store::Stat;
+
+/// The archives by file name. The number changes with the records' layout, so that an older or
+/// newer program's records are not misread but made anew.
+const ARCHIVES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("archives-1");
+
+/// How much of the file redb keeps in memory: little, as it is read once and then written to.
+const CACHE: usize = 4 << 20;
+
+/// What is remembered about one archive.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The file that it is about.
+    pub stat: Stat,
+    /// What its bytes said.
+    pub contents: Contents,
+    /// When its checkpoint was taken; decided once.
+    pub taken: Taken,
+    /// When it was first seen.
+    pub first_seen: Timestamp,
+}
+
+/// The open file.
+#[derive(Debug)]
+pub struct Catalog {
+    database: Database,
+    path: PathBuf,
+}
+
+/// Why a catalog cannot be used. Collecting goes on without one.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// Somebody else has it open.
+    #[error("another process uses the catalog {0}")]
+    InUse(PathBuf),
+    /// The file cannot be opened or made.
+    #[error("cannot open the catalog {path}: {source}")]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// What went wrong.
+        source: Box<redb::Error>,
+    },
+    /// A file that is no catalog cannot be moved aside.
+    #[error("cannot move the damaged catalog {path} aside")]
+    SetAside {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It cannot be written.
+    #[error("cannot write the catalog {path}: {source}")]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// What went wrong.
+        source: Box<redb::Error>,
+    },
+}
+
+/// A catalog, and what it remembers.
+pub struct Opened {
+    /// The catalog, for writing to.
+    pub catalog: Catalog,
+    /// What it remembered.
+    pub records: HashMap<FileName, Record>,
+    /// Where a file went that was no catalog, or a damaged one.
+    pub set_aside: Option<PathBuf>,
+}
+
+/// How opening failed.
+enum Failure {
+    /// The file is damaged, or no catalog.
+    Damaged,
+    Other(redb::Error),
+}
+
+impl Catalog {
+    /// Opens the catalog, or makes one. A file that is none, or a damaged one, is moved aside.
+    pub fn open(path: &Path) -> Result<Opened, CatalogError> {
+        let error = |failure| match failure {
+            Failure::Other(redb::Error::DatabaseAlreadyOpen) => CatalogError::InUse(path.to_owned()),
+            Failure::Other(source) => CatalogError::Open { path: path.to_owned(), source: Box::new(source) },
+            Failure::Damaged => CatalogError::Open {
+                path: path.to_owned(),
+                source: Box::new(redb::Error::Corrupted("a new catalog is damaged".to_owned())),
+            },
+        };
+        match open_and_load(path) {
+            Ok((database, records)) => {
+                let catalog = Self { database, path: path.to_owned() };
+                Ok(Opened { catalog, records, set_aside: None })
+            }
+            Err(Failure::Damaged) => {
+                let aside = beside(path);
+                std::fs::rename(path, &aside)
+                    .map_err(|source| CatalogError::SetAside { path: path.to_owned(), source })?;
+                let (database, records) = open_and_load(path).map_err(error)?;
+                let catalog = Self { database, path: path.to_owned() };
+                Ok(Opened { catalog, records, set_aside: Some(aside) })
+            }
+            Err(failure) => Err(error(failure)),
+        }
+    }
+
+    /// What a catalog remembers, without touching it; nothing where it cannot be read.
+    pub fn peek(path: &Path) -> HashMap<FileName, Record> {
+        let read = || {
+            let database = Database::builder().set_cache_size(CACHE).open_read_only(path).ok()?;
+            load(&database).ok()
+        };
+        catch_unwind(AssertUnwindSafe(read)).ok().flatten().unwrap_or_default()
+    }
+
+    /// Remembers and forgets, all or nothing.
+    pub fn update(&self, records: &[(FileName, Record)], forget: &[FileName]) -> Result<(), CatalogError> {
+        if records.is_empty() && forget.is_empty() {
+            return Ok(());
+        }
+        let write = || -> Result<(), redb::Error> {
+            let transaction = self.database.begin_write()?;
+            {
+                let mut table = transaction.open_table(ARCHIVES)?;
+                for name in forget {
+                    table.remove(name.as_bytes())?;
+                }
+                for (name, record) in records {
+                    let value = serde_json::to_vec(record).map_err(io::Error::from)?;
+                    table.insert(name.as_bytes(), value.as_slice())?;
+                }
+            }
+            Ok(transaction.commit()?)
+        };
+        let damaged = || redb::Error::Corrupted("the catalog is damaged".to_owned());
+        catch_unwind(AssertUnwindSafe(write))
+            .unwrap_or_else(|_| Err(damaged()))
+            .map_err(|source| CatalogError::Write { path: self.path.clone(), source: Box::new(source) })
+    }
+}
+
+/// `<path>.damaged`: the last one of its kind is kept for whoever wants to know.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".damaged");
+    name.into()
+}
+
+fn open_and_load(path: &Path) -> Result<(Database, HashMap<FileName, Record>), Failure> {
+    // A damaged file may make redb panic where it trusts what it once wrote.
+    let open = || -> Result<_, Failure> {
+        let database = Database::builder().set_cache_size(CACHE).create(path).map_err(opening)?;
+        let records = load(&database).map_err(|error| match error {
+            redb::Error::Io(_) => Failure::Other(error),
+            _ => Failure::Damaged,
+        })?;
+        Ok((database, records))
+    };
+    catch_unwind(AssertUnwindSafe(open)).unwrap_or(Err(Failure::Damaged))
+}
+
+fn opening(error: DatabaseError) -> Failure {
+    match error {
+        DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            Failure::Damaged
+        }
+        DatabaseError::Storage(StorageError::Corrupted(_))
+        | DatabaseError::UpgradeRequired(_)
+        | DatabaseError::RepairAborted => Failure::Damaged,
+        error => Failure::Other(error.into()),
+    }
+}
+
+fn load(database: &impl ReadableDatabase) -> Result<HashMap<FileName, Record>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let table = match transaction.open_table(ARCHIVES) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(HashMap::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut records = HashMap::new();
+    for entry in table.iter()? {
+        let (name, value) = entry?;
+        // A record that is not understood is as good as none.
+        if let (Some(name), Ok(record)) = (FileName::new(name.value()), serde_json::from_slice(value.value()))
+        {
+            records.insert(name, record);
+        }
+    }
+    Ok(records)
+}

@@ -1,0 +1,440 @@
+//! One directory under collection: look, remember, and say what is there.
+//!
+//! A collector looks at everything ([`Collector::look`]) or at some names
+//! ([`Collector::look_at`]), and turns what it knows into a [`Snapshot`] for the plan. It deletes
+//! nothing: carrying out is [`crate::sweeper`]'s part.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use checkpoint_keeper_core::archive::{Contents, State};
+use checkpoint_keeper_core::name::{FileName, NameKind};
+use checkpoint_keeper_core::plan::{Action, Archive, Plan, Reason, Snapshot};
+use checkpoint_keeper_core::policy::Labels;
+use checkpoint_keeper_core::taken::{self, Claims, Taken};
+use jiff::Timestamp;
+
+use crate::catalog::{Catalog, CatalogError, Record};
+use crate::clock::{ClockWatch, Now};
+use crate::index::{Index, Known, Read, Sighting};
+use crate::store::{Stat, Store};
+use crate::sweeper::{Deletion, Outcome};
+
+/// How long the file system gets to show what the watermark deleted before it is asked to free
+/// more: somebody may hold a deleted archive open, or write as fast as space is freed.
+const RELEASE: Duration = Duration::from_secs(30);
+
+/// Something that the administrator should know. Nothing is deleted because of it.
+#[derive(Debug)]
+pub enum Problem {
+    /// The directory could not be listed.
+    List(io::Error),
+    /// A file could not be looked at.
+    Look(FileName, io::Error),
+    /// An archive claims to be from the future.
+    Future(FileName, Timestamp),
+    /// The file system did not tell its size.
+    FileSystem(io::Error),
+    /// The catalog was damaged, or none; it was moved there, and a new one made.
+    CatalogSetAside(PathBuf),
+    /// The catalog cannot be used.
+    Catalog(CatalogError),
+}
+
+impl Problem {
+    /// Whether something could not be done, and not only looks odd.
+    pub fn is_failure(&self) -> bool {
+        !matches!(self, Self::Future(..) | Self::CatalogSetAside(_))
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::List(error) => write!(formatter, "cannot list the directory: {error}"),
+            Self::Look(file, error) => write!(formatter, "cannot look at {file}: {error}"),
+            Self::Future(file, corrected) => {
+                write!(formatter, "{file} claims to be from the future; taken for one of {corrected:.0}")
+            }
+            Self::FileSystem(error) => write!(formatter, "cannot ask the file system for its size: {error}"),
+            Self::CatalogSetAside(path) => {
+                write!(
+                    formatter,
+                    "the catalog was damaged or is none; moved it to {} and began a new one",
+                    path.display()
+                )
+            }
+            Self::Catalog(error) => error.fmt(formatter),
+        }
+    }
+}
+
+/// A directory under collection.
+#[derive(Debug)]
+pub struct Collector {
+    store: Arc<Store>,
+    index: Index,
+    settle: Duration,
+    clock: ClockWatch,
+    catalog_path: Option<PathBuf>,
+    catalog: Option<Catalog>,
+    /// What the catalog remembered of archives that have not been looked at yet.
+    remembered: HashMap<FileName, Record>,
+    /// What the catalog does not have yet.
+    unwritten: Vec<(FileName, Record)>,
+    forgotten: Vec<FileName>,
+    has_looked: bool,
+    /// What a watermark round freed and the file system has yet to show.
+    release: Option<Release>,
+    node_labels: Option<Labels>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Release {
+    available_bytes: u64,
+    until: Duration,
+}
+
+/// How far a long look has come: archives read, of how many.
+pub type Progress<'a> = &'a mut dyn FnMut(usize, usize);
+
+impl Collector {
+    /// Collects in `store`; archives count as settled when left alone for `settle`.
+    pub fn new(store: Store, settle: Duration, now: Now) -> Self {
+        Self {
+            store: Arc::new(store),
+            index: Index::default(),
+            settle,
+            clock: ClockWatch::new(now),
+            catalog_path: None,
+            catalog: None,
+            remembered: HashMap::new(),
+            unwritten: Vec::new(),
+            forgotten: Vec::new(),
+            has_looked: false,
+            release: None,
+            node_labels: None,
+        }
+    }
+
+    /// Says which labels this node has, for storage policies that select nodes.
+    pub fn know_node_labels(&mut self, labels: Option<Labels>) {
+        self.node_labels = labels;
+    }
+
+    /// Remembers in the file at `path` what is read, and knows what it remembers.
+    pub fn remember_in(&mut self, path: PathBuf) -> Vec<Problem> {
+        self.catalog_path = Some(path);
+        self.open_catalog()
+    }
+
+    /// Knows what the file at `path` remembers, and writes nothing.
+    pub fn recall_from(&mut self, path: &std::path::Path) {
+        self.remembered = Catalog::peek(path);
+    }
+
+    fn open_catalog(&mut self) -> Vec<Problem> {
+        let Some(path) = &self.catalog_path else { return Vec::new() };
+        match Catalog::open(path) {
+            Ok(opened) => {
+                self.catalog = Some(opened.catalog);
+                self.remembered = opened.records;
+                opened.set_aside.map(Problem::CatalogSetAside).into_iter().collect()
+            }
+            Err(error) => vec![Problem::Catalog(error)],
+        }
+    }
+
+    /// The directory.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Collects in another directory from now on: the one that took the old one's place.
+    pub fn move_to(&mut self, store: Store) {
+        self.store = Arc::new(store);
+        self.index = Index::default();
+        self.has_looked = false;
+        self.release = None;
+    }
+
+    /// What is known of each archive.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Looks at everything: the sweep that heals whatever a ring missed.
+    pub fn look(&mut self, now: Now, progress: Progress<'_>) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if self.catalog.is_none() && self.catalog_path.is_some() && self.has_looked {
+            problems.extend(self.open_catalog());
+            // What is known by now is what a new catalog is to know.
+            self.unwritten = self.index.iter().filter_map(|(name, known)| record_of(name, known)).collect();
+        }
+        let listing = match self.store.list() {
+            Ok(listing) => listing,
+            Err(error) => {
+                problems.push(Problem::List(error));
+                return problems;
+            }
+        };
+        let sighting = if self.has_looked { Sighting::Again } else { Sighting::First };
+        for (name, stat) in &listing.files {
+            self.index.sight(name, *stat, listing.pinned.contains(name), sighting, now);
+        }
+        let mut there: std::collections::HashSet<&FileName> =
+            listing.files.iter().map(|(name, _)| name).collect();
+        // What could not be looked at may well be there.
+        there.extend(listing.failures.iter().map(|(name, _)| name));
+        self.forgotten.extend(self.index.forget_others(|name| there.contains(name)));
+        self.forgotten.extend(self.remembered.keys().filter(|name| !there.contains(name)).cloned());
+        problems.extend(listing.failures.into_iter().map(|(name, error)| Problem::Look(name, error)));
+        problems.extend(self.read_settled(now, progress));
+        self.remembered = HashMap::new();
+        self.has_looked = true;
+        problems
+    }
+
+    /// Looks at some names, as a ring asked for; says whether anything is new. The second part of
+    /// each is whether a writer closed the file.
+    pub fn look_at(&mut self, names: &[(FileName, bool)], now: Now) -> (bool, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let mut news = false;
+        for (name, whole) in names {
+            match name.kind() {
+                NameKind::Marker { archive } => {
+                    let pinned = self.store.is_pinned(&archive);
+                    if let Some(known) = self.index.get_mut(&archive) {
+                        news |= known.pinned != pinned;
+                        known.pinned = pinned;
+                    }
+                }
+                NameKind::Kubelet | NameKind::OtherTar => match self.store.stat(name) {
+                    Ok(Some(stat)) => {
+                        let sighting = if *whole { Sighting::Closed } else { Sighting::Again };
+                        let pinned = self.store.is_pinned(name);
+                        news |= self.index.sight(name, stat, pinned, sighting, now);
+                    }
+                    Ok(None) => {
+                        news |= self.index.forget(name);
+                        self.forgotten.push(name.clone());
+                    }
+                    Err(error) => problems.push(Problem::Look(name.clone(), error)),
+                },
+                NameKind::MarkerBeingWritten | NameKind::Other => {}
+            }
+        }
+        (news, problems)
+    }
+
+    /// Looks again at what was last seen changing; says whether anything settled.
+    pub fn look_at_unsettled(&mut self, now: Now) -> (bool, Vec<Problem>) {
+        let waiting: Vec<(FileName, bool)> = self
+            .index
+            .iter()
+            .filter(|(_, known)| known.read.is_none() && known.is_settled(self.settle, now))
+            .map(|(name, _)| (name.clone(), false))
+            .collect();
+        let (changed, mut problems) = self.look_at(&waiting, now);
+        problems.extend(self.read_settled(now, &mut |_, _| {}));
+        (changed || !waiting.is_empty(), problems)
+    }
+
+    /// How long until an archive that is being written may have settled.
+    pub fn settles_in(&self, now: Now) -> Option<Duration> {
+        let unread = self.index.iter().filter(|(_, known)| known.read.is_none());
+        unread.map(|(_, known)| known.settles_in(self.settle, now)).min()
+    }
+
+    /// Reads what has settled and was not read yet.
+    fn read_settled(&mut self, now: Now, progress: Progress<'_>) -> Vec<Problem> {
+        let due: Vec<(FileName, Stat, Option<Timestamp>)> = self
+            .index
+            .iter()
+            .filter(|(_, known)| known.read.is_none() && known.is_settled(self.settle, now))
+            .map(|(name, known)| (name.clone(), known.stat, known.first_seen))
+            .collect();
+        let mut problems = Vec::new();
+        let total = due.len();
+        for (done, (name, stat, first_seen)) in due.into_iter().enumerate() {
+            progress(done, total);
+            if let Some(record) = self.remembered.get(&name).filter(|record| record.stat.is_same(&stat)) {
+                self.index.note(&name, &record.contents, record.taken);
+                if let Some(known) = self.index.get_mut(&name) {
+                    known.first_seen = Some(record.first_seen);
+                }
+                continue;
+            }
+            // Changed since it was looked at: the next look sees that.
+            let Some(contents) = self.store.read(&name, &stat) else { continue };
+            let first_seen = first_seen.or_else(|| self.catalog.as_ref().map(|_| now.wall));
+            let taken = when(&name, &stat, &contents, first_seen, now.wall);
+            if taken.source == taken::Source::Corrected {
+                problems.push(Problem::Future(name.clone(), taken.at));
+            }
+            self.index.note(&name, &contents, taken);
+            if self.catalog.is_some() {
+                let first_seen = first_seen.unwrap_or(now.wall);
+                self.unwritten.push((name, Record { stat, contents, taken, first_seen }));
+            }
+        }
+        progress(total, total);
+        problems
+    }
+
+    /// Brings the catalog up to date. Where that fails collecting goes on without, and the next
+    /// look at everything tries again.
+    pub fn write_catalog(&mut self) -> Vec<Problem> {
+        let (records, forget) = (std::mem::take(&mut self.unwritten), std::mem::take(&mut self.forgotten));
+        let Some(catalog) = &self.catalog else { return Vec::new() };
+        match catalog.update(&records, &forget) {
+            Ok(()) => Vec::new(),
+            Err(error) => {
+                self.catalog = None;
+                vec![Problem::Catalog(error)]
+            }
+        }
+    }
+
+    /// What lies here at this moment, for the plan.
+    pub fn snapshot(&mut self, now: Now) -> (Snapshot, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let mut snapshot = Snapshot {
+            clock: self.clock.judge(now),
+            node_labels: self.node_labels.clone(),
+            ..Snapshot::default()
+        };
+        let mut deleting = false;
+        for (name, known) in self.index.iter() {
+            if known.condemned {
+                deleting = true;
+            } else if !is_foreign(name, known) {
+                snapshot.archives.push(archive(name, known, now));
+            }
+        }
+        match self.store.filesystem() {
+            Ok(mut filesystem) => {
+                let shown = |release: &Release| {
+                    filesystem.available_bytes >= release.available_bytes || now.uptime >= release.until
+                };
+                self.release = self.release.filter(|release| !shown(release));
+                filesystem.awaiting_release = deleting || self.release.is_some();
+                snapshot.filesystem = Some(filesystem);
+            }
+            Err(error) => problems.push(Problem::FileSystem(error)),
+        }
+        (snapshot, problems)
+    }
+
+    /// The deletions of a plan, each with the file that was decided about. From here on these
+    /// archives count as gone, until [`Self::finish`] says otherwise.
+    pub fn condemn(&mut self, snapshot: &Snapshot, plan: &Plan, now: Now) -> Vec<Deletion> {
+        let mut deletions = Vec::new();
+        let mut for_space = 0_u64;
+        for (archive, verdict) in snapshot.archives.iter().zip(&plan.verdicts) {
+            if verdict.action() != Action::Delete {
+                continue;
+            }
+            let Some(known) = self.index.get_mut(&archive.file) else { continue };
+            known.condemned = true;
+            if verdict.reason == Reason::StorageWatermark {
+                for_space = for_space.saturating_add(known.stat.allocated);
+            }
+            deletions.push(Deletion { archive: archive.clone(), stat: known.stat, verdict: verdict.clone() });
+        }
+        if let (1.., Some(filesystem)) = (for_space, snapshot.filesystem) {
+            // Nine tenths: metadata and other writers take their part meanwhile.
+            let expected = filesystem.available_bytes.saturating_add(for_space / 10 * 9);
+            self.release = Some(Release { available_bytes: expected, until: now.uptime + RELEASE });
+        }
+        deletions
+    }
+
+    /// Notes what became of a deletion.
+    pub fn finish(&mut self, outcome: &Outcome, now: Now) {
+        use crate::store::Removal;
+        let name = &outcome.deletion.archive.file;
+        match &outcome.removal {
+            Removal::Removed | Removal::AlreadyGone => {
+                self.index.forget(name);
+                self.forgotten.push(name.clone());
+            }
+            Removal::Pinned | Removal::Changed | Removal::Failed(_) => {
+                if let Some(known) = self.index.get_mut(name) {
+                    known.condemned = false;
+                }
+                self.look_at(&[(name.clone(), false)], now);
+            }
+        }
+    }
+}
+
+/// Files that only look like archives by their names are somebody else's. What the kubelet names
+/// counts as an archive even if it cannot be read, and so does what is one inside.
+fn is_foreign(name: &FileName, known: &Known) -> bool {
+    let whole = known.read.as_ref().is_some_and(|read| read.state == State::Complete);
+    name.kind() != NameKind::Kubelet && !whole
+}
+
+fn when(
+    name: &FileName,
+    stat: &Stat,
+    contents: &Contents,
+    first_seen: Option<Timestamp>,
+    now: Timestamp,
+) -> Taken {
+    let claims = Claims {
+        inside: contents.checkpointed_at,
+        name: name.checkpoint_time(),
+        modified: stat.modified_at(),
+    };
+    taken::taken(claims, first_seen, now)
+}
+
+fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
+    let unread = || Read {
+        state: State::Unreadable,
+        identity: None,
+        taken: Taken {
+            at: name.checkpoint_time().unwrap_or_else(|| known.stat.modified_at()),
+            source: taken::Source::Modified,
+        },
+        runtime: None,
+        problem: None,
+    };
+    let read = known.read.clone().unwrap_or_else(unread);
+    Archive {
+        file: name.clone(),
+        identity: read.identity,
+        state: read.state,
+        taken: read.taken.at,
+        changed: known.changed_at(now),
+        size: known.stat.size,
+        allocated: known.stat.allocated,
+        pinned: known.pinned,
+        settled: known.read.is_some(),
+        discarded: false,
+        pod_labels: None,
+        workload: None,
+        absences: None,
+        idle_since: None,
+    }
+}
+
+fn record_of(name: &FileName, known: &Known) -> Option<(FileName, Record)> {
+    let read = known.read.as_ref()?;
+    let contents = Contents {
+        state: read.state,
+        problem: read.problem.as_deref().map(str::to_owned),
+        identity: read.identity.as_deref().cloned(),
+        checkpointed_at: None,
+        runtime: read.runtime.as_deref().map(str::to_owned),
+        image: None,
+    };
+    let first_seen = known.first_seen.unwrap_or(read.taken.at);
+    Some((name.clone(), Record { stat: known.stat, contents, taken: read.taken, first_seen }))
+}

@@ -1,0 +1,204 @@
+//! What is known about each archive at this moment: its file, whether it is settled, what it holds.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use checkpoint_keeper_core::archive::{Contents, State};
+use checkpoint_keeper_core::identity::Identity;
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::taken::Taken;
+use jiff::Timestamp;
+
+use crate::clock::Now;
+use crate::store::Stat;
+
+/// One archive.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// Its file as it was last seen.
+    pub stat: Stat,
+    /// Whether a marker lies beside it.
+    pub pinned: bool,
+    /// When it was first seen; none where it lay there already and nothing is remembered.
+    pub first_seen: Option<Timestamp>,
+    /// What its bytes said; none until it is settled.
+    pub read: Option<Read>,
+    /// Whether its deletion is under way.
+    pub condemned: bool,
+    quiet: Quiet,
+}
+
+/// What an archive's bytes said.
+#[derive(Debug, Clone)]
+pub struct Read {
+    /// Complete, incomplete or unreadable.
+    pub state: State,
+    /// Whose checkpoint it is.
+    pub identity: Option<Arc<Identity>>,
+    /// When the checkpoint was taken.
+    pub taken: Taken,
+    /// The OCI runtime.
+    pub runtime: Option<Arc<str>>,
+    /// What is wrong with it.
+    pub problem: Option<Arc<str>>,
+}
+
+/// How it is known that nobody writes to an archive any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quiet {
+    /// It lay there at the first look: its own times tell.
+    FoundThere,
+    /// It was seen to change, at this uptime; waiting from there is not fooled by a clock that is set.
+    ChangedAt(Duration),
+    /// A writer was seen closing it.
+    Closed,
+}
+
+impl Known {
+    /// Whether it has been left alone for the settle time.
+    pub fn is_settled(&self, settle: Duration, now: Now) -> bool {
+        self.settles_in(settle, now).is_zero()
+    }
+
+    /// How long until it is settled if nobody writes to it.
+    pub fn settles_in(&self, settle: Duration, now: Now) -> Duration {
+        match self.quiet {
+            Quiet::Closed => Duration::ZERO,
+            Quiet::ChangedAt(uptime) => settle.saturating_sub(now.uptime.saturating_sub(uptime)),
+            Quiet::FoundThere => {
+                let since = now.wall.duration_since(self.changed_at(now));
+                settle.saturating_sub(since.try_into().unwrap_or(Duration::ZERO))
+            }
+        }
+    }
+
+    /// When its bytes last changed. A modification time in the future was set by hand; the time
+    /// that the system keeps for itself is then the better one.
+    pub fn changed_at(&self, now: Now) -> Timestamp {
+        let modified = self.stat.modified_at();
+        if modified <= now.wall { modified } else { self.stat.changed_at() }
+    }
+}
+
+/// Every archive by its name.
+#[derive(Debug, Default)]
+pub struct Index {
+    known: HashMap<FileName, Known>,
+    identities: HashSet<Arc<Identity>>,
+    texts: HashSet<Arc<str>>,
+}
+
+/// How an archive came to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sighting {
+    /// It lay there at the first look of all.
+    First,
+    /// It was looked at again, or is new.
+    Again,
+    /// A writer closed it, or moved it into place whole.
+    Closed,
+}
+
+impl Index {
+    /// All archives.
+    pub fn iter(&self) -> impl Iterator<Item = (&FileName, &Known)> {
+        self.known.iter()
+    }
+
+    /// One archive.
+    pub fn get(&self, name: &FileName) -> Option<&Known> {
+        self.known.get(name)
+    }
+
+    /// One archive, to change what is known of it.
+    pub fn get_mut(&mut self, name: &FileName) -> Option<&mut Known> {
+        self.known.get_mut(name)
+    }
+
+    /// How many archives there are.
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Notes how a file looks now; says whether that is news.
+    pub fn sight(&mut self, name: &FileName, stat: Stat, pinned: bool, sighting: Sighting, now: Now) -> bool {
+        if let Some(known) = self.known.get_mut(name)
+            && known.stat.is_same(&stat)
+        {
+            let news =
+                known.pinned != pinned || (sighting == Sighting::Closed && known.quiet != Quiet::Closed);
+            known.stat.allocated = stat.allocated;
+            known.pinned = pinned;
+            if sighting == Sighting::Closed {
+                known.quiet = Quiet::Closed;
+            }
+            return news;
+        }
+        let quiet = match sighting {
+            Sighting::First => Quiet::FoundThere,
+            Sighting::Again => Quiet::ChangedAt(now.uptime),
+            Sighting::Closed => Quiet::Closed,
+        };
+        // Another file of the same name, or the same with other contents: nothing old holds for it.
+        let first_seen = (sighting != Sighting::First).then_some(now.wall);
+        let known = Known { stat, pinned, first_seen, read: None, condemned: false, quiet };
+        self.known.insert(name.clone(), known);
+        true
+    }
+
+    /// Forgets an archive; says whether that is news.
+    pub fn forget(&mut self, name: &FileName) -> bool {
+        self.known.remove(name).is_some_and(|known| !known.condemned)
+    }
+
+    /// Forgets all archives that `is_there` does not know of, and returns their names.
+    pub fn forget_others(&mut self, is_there: impl Fn(&FileName) -> bool) -> Vec<FileName> {
+        let gone: Vec<FileName> = self.known.keys().filter(|name| !is_there(name)).cloned().collect();
+        for name in &gone {
+            self.known.remove(name);
+        }
+        // What only the forgotten ones shared goes with them.
+        self.identities.retain(|identity| Arc::strong_count(identity) > 1);
+        self.texts.retain(|text| Arc::strong_count(text) > 1);
+        gone
+    }
+
+    /// Notes what an archive holds.
+    pub fn note(&mut self, name: &FileName, contents: &Contents, taken: Taken) {
+        let read = Read {
+            state: contents.state,
+            identity: contents.identity.as_ref().map(|identity| share(&mut self.identities, identity)),
+            taken,
+            runtime: contents.runtime.as_deref().map(|runtime| share_text(&mut self.texts, runtime)),
+            problem: contents.problem.as_deref().map(|problem| share_text(&mut self.texts, problem)),
+        };
+        if let Some(known) = self.known.get_mut(name) {
+            known.read = Some(read);
+        }
+    }
+}
+
+/// One allocation for what many archives have in common.
+fn share(shared: &mut HashSet<Arc<Identity>>, identity: &Identity) -> Arc<Identity> {
+    if let Some(known) = shared.get(identity) {
+        return Arc::clone(known);
+    }
+    let new = Arc::new(identity.clone());
+    shared.insert(Arc::clone(&new));
+    new
+}
+
+fn share_text(shared: &mut HashSet<Arc<str>>, text: &str) -> Arc<str> {
+    if let Some(known) = shared.get(text) {
+        return Arc::clone(known);
+    }
+    let new: Arc<str> = Arc::from(text);
+    shared.insert(Arc::clone(&new));
+    new
+}

@@ -1,0 +1,15 @@
+//! One directory of checkpoint archives on one machine.
+//!
+//! What is decided about archives is [`checkpoint_keeper_core::plan`]'s part; here is everything
+//! that touches the disk. [`store`] holds the directory's handle and the only `unlinkat`,
+//! [`doorbell`] says that something changed, [`catalog`] remembers across restarts what was read,
+//! [`collector`] puts these together into a snapshot, and [`watch`] runs it for as long as wanted.
+
+pub mod catalog;
+pub mod clock;
+pub mod collector;
+pub mod doorbell;
+pub mod index;
+pub mod store;
+pub mod sweeper;
+pub mod watch;

@@ -1,0 +1,355 @@
+//! The directory that archives lie in, by a handle that is held, and the only `unlinkat`.
+//!
+//! Everything here goes by a name relative to the held handle and follows no symbolic link, so
+//! that nothing outside the directory can be read or removed, whatever happens to the path.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use checkpoint_keeper_core::archive::{self, Contents, Inspection, State};
+use checkpoint_keeper_core::name::{FileName, NameKind};
+use checkpoint_keeper_core::plan::FileSystem;
+use jiff::Timestamp;
+use rustix::fs::{Advice, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+/// A directory of archives.
+#[derive(Debug)]
+pub struct Store {
+    handle: OwnedFd,
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It cannot be opened.
+    #[error("cannot open the directory {path}")]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Somebody else collects here.
+    #[error("another collector works on {0}; two on one directory would each delete")]
+    Locked(PathBuf),
+}
+
+/// What the system says of a file: enough to notice that it is another one, or changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Stat {
+    /// The device that it lies on.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When its bytes last changed: seconds and nanoseconds since 1970.
+    pub modified: (i64, u32),
+    /// When anything about it last changed.
+    pub changed: (i64, u32),
+    /// What it occupies in bytes. Not part of what tells files apart: file systems settle it late.
+    pub allocated: u64,
+}
+
+impl Stat {
+    fn of(stat: &rustix::fs::Stat) -> Self {
+        let nanoseconds = |value: u64| u32::try_from(value).unwrap_or(0);
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            modified: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
+            changed: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
+            // `stat` counts in 512 bytes whatever the file system's blocks are.
+            allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
+        }
+    }
+
+    /// Whether this is the same file with the same contents.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let what = |stat: &Self| (stat.device, stat.inode, stat.size, stat.modified, stat.changed);
+        what(self) == what(other)
+    }
+
+    /// When its bytes last changed.
+    pub fn modified_at(&self) -> Timestamp {
+        timestamp(self.modified)
+    }
+
+    /// When anything about it last changed.
+    pub fn changed_at(&self) -> Timestamp {
+        timestamp(self.changed)
+    }
+}
+
+/// Times that no calendar has are as early as can be: the file is then old, and not just written.
+fn timestamp((seconds, nanoseconds): (i64, u32)) -> Timestamp {
+    Timestamp::new(seconds, i32::try_from(nanoseconds).unwrap_or(0)).unwrap_or(Timestamp::MIN)
+}
+
+/// What lies in a directory.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Regular files whose names could be an archive's.
+    pub files: Vec<(FileName, Stat)>,
+    /// The archives that a marker lies beside.
+    pub pinned: HashSet<FileName>,
+    /// Files that could not be looked at.
+    pub failures: Vec<(FileName, io::Error)>,
+}
+
+/// What became of a removal.
+#[derive(Debug)]
+pub enum Removal {
+    /// It is gone.
+    Removed,
+    /// Somebody else removed it first.
+    AlreadyGone,
+    /// It is not the file that was decided about, or its contents changed: it stays.
+    Changed,
+    /// A marker lies beside it by now, or might: it stays.
+    Pinned,
+    /// The system refused.
+    Failed(io::Error),
+}
+
+/// Whether the path still leads to the directory that is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It does.
+    Here,
+    /// It leads to another one.
+    Replaced,
+    /// It leads nowhere.
+    Gone,
+}
+
+impl Store {
+    /// Opens a directory and holds its handle.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let fail = |source: Errno| OpenError::Open { path: path.to_owned(), source: source.into() };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let handle = rustix::fs::open(path, flags, Mode::empty()).map_err(fail)?;
+        let stat = rustix::fs::fstat(&handle).map_err(fail)?;
+        Ok(Self { handle, path: path.to_owned(), device: stat.st_dev, inode: stat.st_ino })
+    }
+
+    /// Keeps every other collector off this directory for as long as the store lives.
+    pub fn lock(&self) -> Result<(), OpenError> {
+        match rustix::fs::flock(&self.handle, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(()),
+            Err(Errno::WOULDBLOCK) => Err(OpenError::Locked(self.path.clone())),
+            Err(source) => Err(OpenError::Open { path: self.path.clone(), source: source.into() }),
+        }
+    }
+
+    /// The path that it was opened by, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn handle(&self) -> &OwnedFd {
+        &self.handle
+    }
+
+    /// Whether the path still leads here.
+    pub fn presence(&self) -> Presence {
+        match rustix::fs::stat(&self.path) {
+            Ok(stat) if (stat.st_dev, stat.st_ino) == (self.device, self.inode) => Presence::Here,
+            Ok(_) => Presence::Replaced,
+            Err(_) => Presence::Gone,
+        }
+    }
+
+    /// Lists and looks at everything that could be an archive.
+    pub fn list(&self) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        for entry in Dir::read_from(&self.handle)? {
+            let entry = entry?;
+            if !matches!(entry.file_type(), FileType::RegularFile | FileType::Unknown | FileType::Directory)
+                && !entry.file_name().to_bytes().ends_with(b".keep")
+            {
+                continue;
+            }
+            let Some(name) = FileName::new(entry.file_name().to_bytes()) else { continue };
+            match name.kind() {
+                NameKind::Marker { archive } => _ = listing.pinned.insert(archive),
+                NameKind::Kubelet | NameKind::OtherTar if entry.file_type() != FileType::Directory => {
+                    match self.stat(&name) {
+                        Ok(Some(stat)) => listing.files.push((name, stat)),
+                        Ok(None) => {}
+                        Err(error) => listing.failures.push((name, error)),
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Looks at one name; none where no regular file has it.
+    pub fn stat(&self, name: &FileName) -> io::Result<Option<Stat>> {
+        match rustix::fs::statat(&self.handle, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                Ok(Some(Stat::of(&stat)))
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a marker lies beside the archive. Any doubt counts as a pin; only a name too long
+    /// to exist does not, or a long enough pod name would make its archives immortal.
+    pub fn is_pinned(&self, archive: &FileName) -> bool {
+        let marker = archive.marker();
+        let found = rustix::fs::statat(&self.handle, marker.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
+        !matches!(found, Err(Errno::NOENT | Errno::NAMETOOLONG))
+    }
+
+    /// Reads what an archive holds. What cannot be read is `Unreadable` and says why; none where
+    /// the file is no longer the one that `expected` describes.
+    pub fn read(&self, name: &FileName, expected: &Stat) -> Option<Contents> {
+        self.open_archive(name, Some(expected), archive::read)
+            .unwrap_or_else(|problem| Some(unreadable(problem)))
+    }
+
+    /// Reads all that an archive can tell.
+    pub fn inspect(&self, name: &FileName) -> io::Result<(Stat, Inspection)> {
+        let stat = self.stat(name)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let found = self.open_archive(name, None, archive::inspect).map_err(io::Error::other)?;
+        found.map(|inspection| (stat, inspection)).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn open_archive<T>(
+        &self,
+        name: &FileName,
+        expected: Option<&Stat>,
+        read: impl FnOnce(&mut ArchiveFile) -> io::Result<T>,
+    ) -> Result<Option<T>, String> {
+        // NONBLOCK: opening a pipe of that name must not hang.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file = match rustix::fs::openat(&self.handle, name.as_bytes(), flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
+            Err(error) => return Err(format!("cannot be opened: {}", io::Error::from(error))),
+        };
+        let Some((stat, mut source)) = ArchiveFile::new(file.into()).map_err(|error| error.to_string())?
+        else {
+            return Ok(None);
+        };
+        if expected.is_some_and(|expected| !expected.is_same(&stat)) {
+            return Ok(None);
+        }
+        guarded(|| read(&mut source)).map(Some)
+    }
+
+    /// Removes an archive, if it still is the very file that was decided about.
+    pub fn remove(&self, name: &FileName, expected: &Stat) -> Removal {
+        if self.is_pinned(name) {
+            return Removal::Pinned;
+        }
+        match self.stat(name) {
+            Ok(Some(stat)) if stat.is_same(expected) => {}
+            Ok(Some(_)) => return Removal::Changed,
+            Ok(None) => return Removal::AlreadyGone,
+            Err(error) => return Removal::Failed(error),
+        }
+        match rustix::fs::unlinkat(&self.handle, name.as_bytes(), AtFlags::empty()) {
+            Ok(()) => Removal::Removed,
+            Err(Errno::NOENT) => Removal::AlreadyGone,
+            Err(error) => Removal::Failed(error.into()),
+        }
+    }
+
+    /// The file system's size and what is free of it, as an ordinary process sees it.
+    pub fn filesystem(&self) -> io::Result<FileSystem> {
+        let usage = rustix::fs::fstatvfs(&self.handle)?;
+        Ok(FileSystem {
+            total_bytes: usage.f_blocks.saturating_mul(usage.f_frsize),
+            available_bytes: usage.f_bavail.saturating_mul(usage.f_frsize),
+            total_inodes: usage.f_files,
+            available_inodes: usage.f_favail,
+            awaiting_release: false,
+        })
+    }
+}
+
+/// Reads all that the archive at `path` can tell, wherever that is. Symbolic links are followed:
+/// whoever names a path means what it leads to.
+pub fn inspect_file(path: &Path) -> io::Result<(Stat, Inspection)> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    let (stat, mut source) =
+        ArchiveFile::new(file.into())?.ok_or_else(|| io::Error::other("is not a file"))?;
+    let inspection = guarded(|| archive::inspect(&mut source)).map_err(io::Error::other)?;
+    Ok((stat, inspection))
+}
+
+/// Runs a reader. A panicking parse is one archive's error, not a dead collector.
+fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Ok(contents)) => Ok(contents),
+        Ok(Err(error)) => Err(format!("cannot be read: {error}")),
+        Err(_) => Err("cannot be understood: the reader gave up".to_owned()),
+    }
+}
+
+fn unreadable(problem: String) -> Contents {
+    Contents {
+        state: State::Unreadable,
+        problem: Some(problem),
+        identity: None,
+        checkpointed_at: None,
+        runtime: None,
+        image: None,
+    }
+}
+
+/// An archive's bytes: one `pread` for each read, and no system call for a seek.
+struct ArchiveFile {
+    file: File,
+    position: u64,
+    length: u64,
+}
+
+impl ArchiveFile {
+    /// An open file; none where it is not a regular one.
+    fn new(file: File) -> io::Result<Option<(Stat, Self)>> {
+        let found = rustix::fs::fstat(&file)?;
+        if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+            return Ok(None);
+        }
+        // Headers lie far apart: reading ahead would fetch the memory pages between them.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
+        let stat = Stat::of(&found);
+        Ok(Some((stat, Self { file, position: 0, length: stat.size })))
+    }
+}
+
+impl Read for ArchiveFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = std::os::unix::fs::FileExt::read_at(&self.file, buffer, self.position)?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for ArchiveFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(offset) => self.length.checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}

@@ -1,0 +1,105 @@
+//! Carrying out deletions, on a thread of its own where somebody waits: unlinking gigabytes takes
+//! time, and the next archive is closed meanwhile.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use checkpoint_keeper_core::plan::{Archive, Verdict};
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::store::{Removal, Stat, Store};
+
+/// An archive that is to go.
+#[derive(Debug, Clone)]
+pub struct Deletion {
+    /// The archive as it was decided about.
+    pub archive: Archive,
+    /// Its file as it was decided about.
+    pub stat: Stat,
+    /// Why it goes.
+    pub verdict: Verdict,
+}
+
+/// What became of a deletion.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Which.
+    pub deletion: Deletion,
+    /// What became of it.
+    pub removal: Removal,
+}
+
+/// Carries out deletions one after the other.
+pub fn sweep(store: &Store, deletions: Vec<Deletion>, mut done: impl FnMut(Outcome)) {
+    for deletion in deletions {
+        let removal = store.remove(&deletion.archive.file, &deletion.stat);
+        done(Outcome { deletion, removal });
+    }
+}
+
+/// A thread that carries out deletions in the order in which they come.
+#[derive(Debug)]
+pub struct Sweeper {
+    queue: Option<mpsc::Sender<(Arc<Store>, Deletion)>>,
+    outcomes: mpsc::Receiver<Outcome>,
+    bell: Arc<OwnedFd>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sweeper {
+    /// Starts the thread.
+    pub fn start() -> std::io::Result<Self> {
+        let (queue, deletions) = mpsc::channel::<(Arc<Store>, Deletion)>();
+        let (done, outcomes) = mpsc::channel();
+        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ring, stopped) = (Arc::clone(&bell), Arc::clone(&stop));
+        let work = move || {
+            for (store, deletion) in deletions {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let removal = store.remove(&deletion.archive.file, &deletion.stat);
+                // Nobody listens any more when the watch has ended: there is nothing left to do.
+                let _ = done.send(Outcome { deletion, removal });
+                let _ = rustix::io::write(&*ring, &1_u64.to_ne_bytes());
+            }
+        };
+        let thread = std::thread::Builder::new().name("sweeper".to_owned()).spawn(work)?;
+        Ok(Self { queue: Some(queue), outcomes, bell, stop, thread: Some(thread) })
+    }
+
+    /// Has an archive deleted, after those before it.
+    pub fn delete(&self, store: &Arc<Store>, deletion: Deletion) {
+        if let Some(queue) = &self.queue {
+            let _ = queue.send((Arc::clone(store), deletion));
+        }
+    }
+
+    /// What has been done since the last call; does not wait.
+    pub fn outcomes(&self) -> Vec<Outcome> {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&*self.bell, &mut count);
+        self.outcomes.try_iter().collect()
+    }
+
+    /// Finishes the deletion under way, begins no other, and returns what was done.
+    pub fn stop(mut self) -> Vec<Outcome> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        self.outcomes.try_iter().collect()
+    }
+}
+
+impl AsFd for Sweeper {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}

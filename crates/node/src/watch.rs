@@ -1,0 +1,178 @@
+//! Collecting for as long as wanted: a loop that waits for the doorbell, the timer and its sweeper.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Duration;
+
+use checkpoint_keeper_core::plan::{Plan, Snapshot, plan};
+use checkpoint_keeper_core::policy::PolicySet;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::clock::Now;
+use crate::collector::{Collector, Problem};
+use crate::doorbell::Doorbell;
+use crate::store::{OpenError, Presence, Store};
+use crate::sweeper::{Outcome, Sweeper};
+
+/// What happens while watching, for whoever reports it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A plan was made; its deletions begin.
+    Planned(&'a Snapshot, &'a Plan),
+    /// A deletion was carried out, or was not.
+    Finished(&'a Outcome),
+    /// Something is wrong.
+    Problem(&'a Problem),
+    /// The directory is not there.
+    DirectoryGone,
+    /// Another directory took its place, and collecting goes on there.
+    DirectoryReplaced,
+    /// The new directory cannot be used.
+    DirectoryUnusable(&'a OpenError),
+    /// The system gives no notice of changes: only the timer looks.
+    NoDoorbell(Errno),
+}
+
+/// Why watching ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The thread that deletes could not be started.
+    #[error("cannot start the sweeper thread")]
+    Sweeper(#[source] std::io::Error),
+    /// Waiting failed.
+    #[error("cannot wait for events")]
+    Wait(#[source] std::io::Error),
+}
+
+/// A collector at work.
+pub struct Watch<'a> {
+    /// What it collects.
+    pub collector: Collector,
+    /// What it goes by.
+    pub policies: &'a PolicySet,
+    /// How often it looks at everything, whether or not the doorbell rang.
+    pub interval: Duration,
+}
+
+impl Watch<'_> {
+    /// Collects until `stop` becomes readable. The store must be locked by the caller.
+    pub fn run(mut self, stop: impl AsFd, mut report: impl FnMut(Event<'_>)) -> Result<(), WatchError> {
+        let sweeper = Sweeper::start().map_err(WatchError::Sweeper)?;
+        let mut doorbell = listen(self.collector.store(), &mut report);
+        let mut next_look = Duration::ZERO;
+        let mut gone = false;
+        loop {
+            let now = Now::read();
+            let rings = doorbell.as_ref().map(Doorbell::rings).unwrap_or_default();
+            let due = rings.overflow || rings.directory_moved || now.uptime >= next_look;
+            let mut news = due;
+            if due {
+                next_look = now.uptime + self.interval;
+                let moved = self.follow_directory(&mut gone, &mut report);
+                if moved {
+                    doorbell = listen(self.collector.store(), &mut report);
+                }
+                report_all(&self.collector.look(now, &mut |_, _| {}), &mut report);
+            } else {
+                let (changed, problems) = self.collector.look_at(&rings.names, now);
+                report_all(&problems, &mut report);
+                let (settled, problems) = self.collector.look_at_unsettled(now);
+                report_all(&problems, &mut report);
+                news |= changed || settled;
+            }
+            if news {
+                self.sweep(now, &sweeper, &mut report);
+            }
+            // Only now: between a closed archive and the unlink of the surplus one, nothing waits
+            // for the disk.
+            report_all(&self.collector.write_catalog(), &mut report);
+            let wake = next_look.saturating_sub(now.uptime);
+            let wake = self.collector.settles_in(now).map_or(wake, |settles| settles.min(wake));
+            if wait(&stop, doorbell.as_ref(), &sweeper, wake).map_err(WatchError::Wait)? {
+                for outcome in sweeper.stop() {
+                    self.finish(&outcome, &mut report);
+                }
+                report_all(&self.collector.write_catalog(), &mut report);
+                return Ok(());
+            }
+            for outcome in sweeper.outcomes() {
+                self.finish(&outcome, &mut report);
+            }
+        }
+    }
+
+    /// Goes on in whatever directory the path leads to by now; says whether that is another one.
+    fn follow_directory(&mut self, gone: &mut bool, report: &mut impl FnMut(Event<'_>)) -> bool {
+        let presence = self.collector.store().presence();
+        if presence == Presence::Gone && !*gone {
+            report(Event::DirectoryGone);
+        }
+        *gone = presence == Presence::Gone;
+        if presence != Presence::Replaced {
+            return false;
+        }
+        match reopen(self.collector.store().path()) {
+            Ok(store) => {
+                report(Event::DirectoryReplaced);
+                self.collector.move_to(store);
+                true
+            }
+            Err(error) => {
+                report(Event::DirectoryUnusable(&error));
+                false
+            }
+        }
+    }
+
+    fn finish(&mut self, outcome: &Outcome, report: &mut impl FnMut(Event<'_>)) {
+        self.collector.finish(outcome, Now::read());
+        report(Event::Finished(outcome));
+    }
+
+    /// Plans, and hands over what is to go.
+    fn sweep(&mut self, now: Now, sweeper: &Sweeper, report: &mut impl FnMut(Event<'_>)) {
+        let (snapshot, problems) = self.collector.snapshot(now);
+        report_all(&problems, report);
+        let plan = plan(&snapshot, self.policies, now.wall);
+        for deletion in self.collector.condemn(&snapshot, &plan, now) {
+            sweeper.delete(self.collector.store(), deletion);
+        }
+        report(Event::Planned(&snapshot, &plan));
+    }
+}
+
+fn report_all(problems: &[Problem], report: &mut impl FnMut(Event<'_>)) {
+    for problem in problems {
+        report(Event::Problem(problem));
+    }
+}
+
+fn reopen(path: &Path) -> Result<Store, OpenError> {
+    let store = Store::open(path)?;
+    store.lock()?;
+    Ok(store)
+}
+
+fn listen(store: &Store, report: &mut impl FnMut(Event<'_>)) -> Option<Doorbell> {
+    Doorbell::new(store).map_err(|error| report(Event::NoDoorbell(error))).ok()
+}
+
+/// Waits for the doorbell, the sweeper or the end, but not longer than `timeout`; says whether it
+/// is the end.
+fn wait(
+    stop: &impl AsFd,
+    doorbell: Option<&Doorbell>,
+    sweeper: &Sweeper,
+    timeout: Duration,
+) -> std::io::Result<bool> {
+    let mut descriptors = vec![PollFd::new(stop, PollFlags::IN), PollFd::new(sweeper, PollFlags::IN)];
+    descriptors.extend(doorbell.map(|doorbell| PollFd::new(doorbell, PollFlags::IN)));
+    // A moment at least: a deadline that has just passed is not to be waited for in circles.
+    let timeout = Timespec::try_from(timeout.max(Duration::from_millis(1))).ok();
+    match poll(&mut descriptors, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(descriptors.first().is_some_and(|stop| !stop.revents().is_empty()))
+}

@@ -1,0 +1,184 @@
+//! The catalog: a record counts only for its very file, and no damage stops the collecting.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may, and so may what tests share")]
+
+mod support;
+
+use std::fs;
+use std::time::Duration;
+
+use checkpoint_keeper_core::archive::State;
+use checkpoint_keeper_node::catalog::{Catalog, CatalogError};
+use checkpoint_keeper_node::clock::Now;
+use checkpoint_keeper_node::collector::{Collector, Problem};
+use checkpoint_keeper_node::store::Store;
+use support::{archive, write_old};
+use tempfile::TempDir;
+
+const SETTLE: Duration = Duration::from_secs(5);
+
+struct Place {
+    _parent: TempDir,
+    directory: std::path::PathBuf,
+    state: std::path::PathBuf,
+}
+
+fn place() -> Place {
+    let parent = TempDir::new().unwrap();
+    let directory = parent.path().join("checkpoints");
+    fs::create_dir(&directory).unwrap();
+    let state = parent.path().join("catalog");
+    Place { _parent: parent, directory, state }
+}
+
+/// Looks once with the catalog, and says what was wrong.
+fn look(place: &Place) -> (Collector, Vec<String>) {
+    let now = Now::read();
+    let mut collector = Collector::new(Store::open(&place.directory).unwrap(), SETTLE, now);
+    let mut problems = collector.remember_in(place.state.clone());
+    problems.extend(collector.look(now, &mut |_, _| {}));
+    problems.extend(collector.write_catalog());
+    (collector, problems.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn what_was_read_is_not_read_again_and_what_changed_is() {
+    let place = place();
+    let kept = write_old(&place.directory, &archive("server", 1));
+    let changed = write_old(&place.directory, &archive("engine", 2));
+    assert_eq!(look(&place).1, Vec::<String>::new());
+    // A record is believed for its very file: one that lies shows that it was used.
+    let opened = Catalog::open(&place.state).unwrap();
+    assert_eq!(opened.records.len(), 2);
+    let lies: Vec<_> = opened
+        .records
+        .into_iter()
+        .map(|(name, mut record)| {
+            record.contents.state = State::Incomplete;
+            (name, record)
+        })
+        .collect();
+    opened.catalog.update(&lies, &[]).unwrap();
+    drop(opened.catalog);
+    fs::write(&changed, archive("engine", 2).build().unwrap()).unwrap();
+    support::age(&changed);
+    let (collector, problems) = look(&place);
+    assert_eq!(problems, Vec::<String>::new());
+    let state = |path: &std::path::Path| {
+        let name = support::name(path.file_name().unwrap().as_encoded_bytes());
+        collector.index().get(&name).unwrap().read.as_ref().unwrap().state
+    };
+    assert_eq!(state(&kept), State::Incomplete, "remembered, not read");
+    assert_eq!(state(&changed), State::Complete, "read again");
+}
+
+#[test]
+fn what_is_gone_is_forgotten() {
+    let place = place();
+    let path = write_old(&place.directory, &archive("server", 1));
+    drop(look(&place));
+    fs::remove_file(path).unwrap();
+    drop(look(&place));
+    assert_eq!(Catalog::open(&place.state).unwrap().records.len(), 0);
+}
+
+#[test]
+fn a_damaged_or_foreign_file_is_moved_aside_and_the_catalog_made_anew() {
+    let place = place();
+    write_old(&place.directory, &archive("server", 1));
+    drop(look(&place));
+    let sound = fs::read(&place.state).unwrap();
+    let damages: Vec<(&str, Vec<u8>)> = vec![
+        ("foreign", b"#!/bin/sh\necho precious\n".to_vec()),
+        ("foreign and large", b"precious ".repeat(100_000)),
+        ("cut off", sound[..sound.len() / 3].to_vec()),
+        ("only a header", sound[..512].to_vec()),
+        (
+            "zeroed pages",
+            sound.iter().enumerate().map(|(at, byte)| if at < 4096 { *byte } else { 0 }).collect(),
+        ),
+        (
+            "random pages",
+            sound
+                .iter()
+                .enumerate()
+                .map(|(at, byte)| if at < 4096 { *byte } else { u8::try_from(at * 31 % 251).unwrap() })
+                .collect(),
+        ),
+        (
+            "zeroed header",
+            sound.iter().enumerate().map(|(at, byte)| if at < 512 { 0 } else { *byte }).collect(),
+        ),
+    ];
+    for (what, bytes) in damages {
+        fs::write(&place.state, &bytes).unwrap();
+        let (collector, problems) = look(&place);
+        assert_eq!(collector.index().len(), 1, "{what}: the archive is known");
+        drop(collector);
+        // redb mends some damage by itself; what it cannot mend is moved aside, whole.
+        if let [problem] = problems.as_slice() {
+            assert!(problem.contains("catalog.damaged"), "{what}: {problem}");
+            let aside = fs::read(place.state.with_file_name("catalog.damaged")).unwrap();
+            assert_eq!(aside.len(), bytes.len(), "{what}");
+        }
+        if what.starts_with("foreign") {
+            assert_eq!(fs::read(place.state.with_file_name("catalog.damaged")).unwrap(), bytes, "{what}");
+        }
+        let (_, problems) = look(&place);
+        assert_eq!(problems, Vec::<String>::new(), "{what}: the new catalog is sound");
+    }
+}
+
+#[test]
+fn every_truncation_and_flipped_byte_is_survived() {
+    let place = place();
+    for second in 0..20 {
+        write_old(&place.directory, &archive("server", second));
+    }
+    drop(look(&place));
+    let sound = fs::read(&place.state).unwrap();
+    let step = sound.len() / 40;
+    for at in (0..sound.len()).step_by(step.max(1)) {
+        fs::write(&place.state, &sound[..at]).unwrap();
+        assert_eq!(look(&place).0.index().len(), 20, "cut off at {at}");
+        let mut flipped = sound.clone();
+        flipped[at] ^= 0x55;
+        fs::write(&place.state, &flipped).unwrap();
+        let (collector, _) = look(&place);
+        // Whatever was believed, it is about the right archives.
+        for (name, known) in collector.index().iter() {
+            let read = known.read.as_ref().unwrap();
+            assert_eq!(read.state, State::Complete, "{name} flipped at {at}");
+            assert_eq!(read.identity.as_ref().unwrap().pod, "web-0", "{name} flipped at {at}");
+        }
+    }
+}
+
+#[test]
+fn a_catalog_in_use_is_left_alone() {
+    let place = place();
+    write_old(&place.directory, &archive("server", 1));
+    let (first, _) = look(&place);
+    let (second, problems) = look(&place);
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].contains("another process uses"), "{problems:?}");
+    assert_eq!(second.index().len(), 1, "collecting goes on without");
+    drop(first);
+}
+
+#[test]
+fn a_catalog_that_cannot_be_made_is_reported() {
+    let place = place();
+    write_old(&place.directory, &archive("server", 1));
+    let state = place.state.join("no/such/directory");
+    let mut collector = Collector::new(Store::open(&place.directory).unwrap(), SETTLE, Now::read());
+    let problems = collector.remember_in(state);
+    assert!(matches!(problems.as_slice(), [Problem::Catalog(CatalogError::Open { .. })]), "{problems:?}");
+    assert!(
+        collector
+            .look(Now::read(), &mut |_, _| {})
+            .iter()
+            .all(|problem| matches!(problem, Problem::Catalog(_)))
+    );
+    assert_eq!(collector.index().len(), 1);
+}

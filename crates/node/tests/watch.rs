@@ -1,0 +1,201 @@
+//! The watching engine: bursts, rings that get lost, directories that go and come.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may, and so may what tests share")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Arc, Barrier, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use checkpoint_keeper_core::policy::PolicySet;
+use checkpoint_keeper_node::clock::Now;
+use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::store::Store;
+use checkpoint_keeper_node::watch::{Event, Watch};
+use support::{archive, files, per_container, wait_until, write_old};
+use tempfile::TempDir;
+
+/// A watch on a thread, ended when it goes out of scope.
+struct Running {
+    stop: UnixStream,
+    thread: Option<JoinHandle<()>>,
+    said: mpsc::Receiver<String>,
+}
+
+impl Running {
+    fn start(directory: &Path, policies: PolicySet, settle: Duration, interval: Duration) -> Self {
+        let (stop, stopped) = UnixStream::pair().unwrap();
+        let (say, said) = mpsc::channel();
+        let store = Store::open(directory).unwrap();
+        store.lock().unwrap();
+        let thread = thread::spawn(move || {
+            let collector = Collector::new(store, settle, Now::read());
+            let watch = Watch { collector, policies: &policies, interval };
+            watch
+                .run(stopped, |event| {
+                    let line = match event {
+                        Event::Planned(..) => "planned".to_owned(),
+                        Event::Finished(outcome) => {
+                            format!("{:?} {}", outcome.removal, outcome.deletion.archive.file)
+                        }
+                        Event::Problem(problem) => problem.to_string(),
+                        other => format!("{other:?}"),
+                    };
+                    let _ = say.send(line);
+                })
+                .unwrap();
+        });
+        Self { stop, thread: Some(thread), said }
+    }
+
+    fn wait_for(&self, line: &str) {
+        loop {
+            let said =
+                self.said.recv_timeout(support::DEADLINE).unwrap_or_else(|_| panic!("never said {line}"));
+            if said.starts_with(line) {
+                return;
+            }
+        }
+    }
+
+    fn end(mut self) {
+        self.stop.write_all(b"x").unwrap();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// compat: "ten checkpoints finishing together under limit 30 leave 0–2 of 30 archives".
+#[test]
+fn a_burst_of_ten_writers_under_limit_thirty_leaves_exactly_the_newest_thirty() {
+    for round in 0..20 {
+        let directory = TempDir::new().unwrap();
+        for second in 0..30 {
+            write_old(directory.path(), &archive("server", second));
+        }
+        let running = Running::start(directory.path(), per_container(30), SETTLE, HOUR);
+        running.wait_for("planned");
+        let start = Arc::new(Barrier::new(10));
+        let writers: Vec<_> = (0..10)
+            .map(|writer| {
+                let (start, path) = (Arc::clone(&start), directory.path().to_owned());
+                thread::spawn(move || {
+                    let archive = archive("server", 100 + writer).pages(vec![7; 200_000]);
+                    start.wait();
+                    archive.write_to(&path).unwrap()
+                })
+            })
+            .collect();
+        let written: Vec<_> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+        wait_until("thirty are left", || files(directory.path()).len(), |left| *left <= 30);
+        running.end();
+        let newest: BTreeSet<String> = (10..30)
+            .map(|second| archive("server", second).file_name())
+            .chain(written.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()))
+            .collect();
+        assert_eq!(files(directory.path()), newest, "round {round}");
+    }
+}
+
+#[test]
+fn an_archive_is_not_judged_while_it_is_being_written() {
+    let directory = TempDir::new().unwrap();
+    write_old(directory.path(), &archive("server", 1));
+    let running = Running::start(directory.path(), per_container(1), HOUR, HOUR);
+    running.wait_for("planned");
+    let new = archive("server", 2);
+    let bytes = new.build().unwrap();
+    let path = directory.path().join(new.file_name());
+    let mut file = fs::File::create(&path).unwrap();
+    file.write_all(&bytes[..bytes.len() / 2]).unwrap();
+    // Another archive comes and is closed, so that a plan is made in the middle of the writing.
+    archive("engine", 3).write_to(directory.path()).unwrap();
+    running.wait_for("planned");
+    file.write_all(&bytes[bytes.len() / 2..]).unwrap();
+    assert_eq!(files(directory.path()).len(), 3, "the half-written one displaces nothing");
+    drop(file);
+    running.wait_for("Removed checkpoint-web-0_team-server-2026-01-01T06:00:01Z.tar");
+    running.end();
+    assert!(path.exists());
+}
+
+#[test]
+fn an_archive_whose_writer_never_closes_settles_by_time() {
+    let directory = TempDir::new().unwrap();
+    write_old(directory.path(), &archive("server", 1));
+    let settle = Duration::from_millis(300);
+    let running = Running::start(directory.path(), per_container(1), settle, HOUR);
+    running.wait_for("planned");
+    let new = archive("server", 2);
+    let mut file = fs::File::create(directory.path().join(new.file_name())).unwrap();
+    file.write_all(&new.build().unwrap()).unwrap();
+    running.wait_for("Removed checkpoint-web-0_team-server-2026-01-01T06:00:01Z.tar");
+    drop(file);
+    running.end();
+}
+
+#[test]
+fn a_marker_put_beside_an_archive_counts_from_then_on() {
+    let directory = TempDir::new().unwrap();
+    let old = write_old(directory.path(), &archive("server", 1));
+    let running = Running::start(directory.path(), per_container(1), SETTLE, HOUR);
+    running.wait_for("planned");
+    fs::write(old.with_added_extension("keep"), "").unwrap();
+    running.wait_for("planned");
+    archive("server", 2).write_to(directory.path()).unwrap();
+    running.wait_for("planned");
+    fs::remove_file(old.with_added_extension("keep")).unwrap();
+    running.wait_for("Removed checkpoint-web-0_team-server-2026-01-01T06:00:01Z.tar");
+    running.end();
+    assert_eq!(files(directory.path()).len(), 1);
+}
+
+/// More changes at once than the kernel keeps for us: the sweep heals what the rings missed.
+#[test]
+fn an_overflow_of_rings_leads_to_a_look_at_everything() {
+    let directory = TempDir::new().unwrap();
+    let limit: usize =
+        fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
+    let running = Running::start(directory.path(), per_container(3), SETTLE, HOUR);
+    running.wait_for("planned");
+    // Three events for each: more than fit, however fast they are taken out.
+    for noise in 0..limit {
+        let path = directory.path().join(format!("noise-{noise}"));
+        fs::write(&path, "x").unwrap();
+        fs::remove_file(&path).unwrap();
+    }
+    for second in 0..10 {
+        archive("server", second).write_to(directory.path()).unwrap();
+    }
+    wait_until("three are left", || files(directory.path()), |left| left.len() == 3);
+    running.end();
+}
+
+#[test]
+fn a_directory_that_is_replaced_is_collected_anew() {
+    let parent = TempDir::new().unwrap();
+    let here = parent.path().join("checkpoints");
+    fs::create_dir(&here).unwrap();
+    write_old(&here, &archive("server", 1));
+    let running = Running::start(&here, per_container(1), SETTLE, Duration::from_millis(100));
+    running.wait_for("planned");
+    fs::rename(&here, parent.path().join("moved")).unwrap();
+    running.wait_for("DirectoryGone");
+    fs::create_dir(&here).unwrap();
+    running.wait_for("DirectoryReplaced");
+    for second in 2..5 {
+        archive("server", second).write_to(&here).unwrap();
+    }
+    wait_until("one is left", || files(&here), |left| left.len() == 1);
+    running.end();
+    assert_eq!(files(&here).len(), 1);
+    assert_eq!(files(&parent.path().join("moved")).len(), 1, "what was moved away is nobody's business");
+}

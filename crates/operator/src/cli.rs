@@ -1,0 +1,130 @@
+//! What can be asked for on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use checkpoint_keeper_core::duration;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+
+/// Where the kubelet writes checkpoint archives.
+const KUBELET_DIRECTORY: &str = "/var/lib/kubelet/checkpoints";
+
+/// Decides which container checkpoints stay, deletes the others, and says why.
+#[derive(Debug, Parser)]
+#[command(name = "checkpoint-keeper", version, arg_required_else_help = true, max_term_width = 100)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Delete what the policies do not keep, in one directory and without a cluster
+    #[command(after_help = GC_HELP)]
+    Gc(GcArguments),
+    /// Show what an archive is: whose checkpoint, when, how large, whether it is complete
+    #[command(after_help = INSPECT_HELP)]
+    Inspect(InspectArguments),
+    /// Print the custom resource definitions
+    Crds,
+}
+
+const GC_HELP: &str = "\
+Examples:
+  See what would happen, and change nothing:
+    checkpoint-keeper gc --dry-run --policy policy.yaml
+  See what will be kept in a month:
+    checkpoint-keeper gc --dry-run --policy policy.yaml --now 2027-01-01T00:00:00Z
+  Keep a directory tidy for as long as this runs:
+    checkpoint-keeper gc --watch --policy policy.yaml --state /var/lib/checkpoint-keeper/catalog
+
+An archive with a file <archive>.keep beside it is never deleted.
+
+Exit codes: 0 done; 1 something failed (each failure is named); 2 wrong usage or policy.";
+
+const INSPECT_HELP: &str = "\
+Exit codes: 0 done; 1 a path could not be read (each one is named); 2 wrong usage.";
+
+/// How results are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table for people
+    Text,
+    /// JSON for programs
+    Json,
+}
+
+/// What `gc` is told.
+#[derive(Debug, Args)]
+pub struct GcArguments {
+    /// The directory that archives lie in
+    #[arg(default_value = KUBELET_DIRECTORY)]
+    pub directory: PathBuf,
+    /// A YAML file of policies, of any retention kind; may be given several times
+    #[arg(long = "policy", value_name = "FILE", required = true)]
+    pub policies: Vec<PathBuf>,
+    /// Only show what would be deleted; writes nothing at all
+    #[arg(long, conflicts_with = "watch")]
+    pub dry_run: bool,
+    /// Go on until stopped: collect whenever something changes
+    #[arg(long)]
+    pub watch: bool,
+    /// Show results as a table or as JSON; with --watch, as lines of either
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// Decide as if it were that time
+    #[arg(long, value_name = "RFC3339", requires = "dry_run")]
+    pub now: Option<Timestamp>,
+    /// Remember in FILE what was read, so that it need not be read again
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// An archive counts as written once it has been left alone for this long
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+    pub settle: Duration,
+    /// With --watch: look at everything this often, however quiet it is
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_interval, requires = "watch")]
+    pub interval: Duration,
+    /// This node's labels, for storage policies with a nodeSelector
+    #[arg(long, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = parse_label)]
+    pub node_labels: Option<Vec<(String, String)>>,
+}
+
+/// What `inspect` is told.
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    /// Archives, or directories of archives
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Show results as text or as JSON
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map_err(|error| error.to_string())
+}
+
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text)?;
+    if interval < Duration::from_secs(1) { Err("is below 1s".to_owned()) } else { Ok(interval) }
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("is not KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

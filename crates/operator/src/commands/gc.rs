@@ -1,0 +1,161 @@
+//! `checkpoint-keeper gc`: one pass over a directory. Going on and on is [`super::watch`].
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use anyhow::Context;
+use checkpoint_keeper_api::manifest::{self, Loaded};
+use checkpoint_keeper_core::plan::{self, Plan, Snapshot};
+use checkpoint_keeper_core::policy::{Labels, Mode, PolicySet};
+use checkpoint_keeper_node::clock::Now;
+use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::store::{Removal, Store};
+use checkpoint_keeper_node::sweeper;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::{GcArguments, Output};
+use crate::failure::{Failure, say};
+use crate::output::{self, report::Report};
+
+/// Collects once, or for as long as wanted.
+pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
+    let loaded = load_policies(arguments)?;
+    let policies = &loaded.policies;
+    if policies.retention.iter().any(|policy| policy.orphans.is_some()) {
+        say("note", "without a cluster nothing is known of pods: the orphan rule deletes nothing");
+    }
+    let store = Store::open(&arguments.directory).map_err(anyhow::Error::new)?;
+    if !arguments.dry_run {
+        store.lock().map_err(anyhow::Error::new)?;
+    }
+    let now = Now::read();
+    let mut collector = Collector::new(store, arguments.settle, now);
+    let mut failures = 0;
+    match &arguments.state {
+        // Its watch lock and its repairs would be writing.
+        Some(state) if arguments.dry_run => collector.recall_from(state),
+        Some(state) => {
+            for problem in collector.remember_in(state.clone()) {
+                say("error", problem);
+                failures += 1;
+            }
+        }
+        None => {}
+    }
+    let node_labels = arguments.node_labels.as_ref().map(|labels| labels.iter().cloned().collect::<Labels>());
+    collector.know_node_labels(node_labels);
+    if arguments.watch {
+        return super::watch::run(collector, policies, arguments);
+    }
+    for problem in look(&mut collector, now) {
+        say(if problem.is_failure() { "error" } else { "warning" }, &problem);
+        failures += u64::from(problem.is_failure());
+    }
+    let (snapshot, problems) = collector.snapshot(now);
+    problems.iter().for_each(|problem| say("warning", problem));
+    let wall = arguments.now.unwrap_or(now.wall);
+    let plan = plan::plan(&snapshot, policies, wall);
+    for policy in &plan.unjudged_storage {
+        say("warning", format!("{policy} has a nodeSelector; without --node-labels it does nothing here"));
+    }
+    let mut report = Report::new(&collector, &snapshot, &plan, wall);
+    report.add_differences(&snapshot, &differences(&snapshot, policies, wall, &plan));
+    if !arguments.dry_run {
+        let deletions = collector.condemn(&snapshot, &plan, now);
+        let store = std::sync::Arc::clone(collector.store());
+        let bar = progress_bar("deleting");
+        bar.set_length(deletions.len() as u64);
+        sweeper::sweep(&store, deletions, |outcome| {
+            bar.inc(1);
+            let file = &outcome.deletion.archive.file;
+            match &outcome.removal {
+                Removal::Failed(error) => {
+                    bar.suspend(|| say("error", format!("cannot delete {file}: {error}")));
+                }
+                Removal::Pinned => {
+                    bar.suspend(|| say("note", format!("{file} was pinned meanwhile and stays")));
+                }
+                Removal::Changed => {
+                    bar.suspend(|| say("note", format!("{file} changed meanwhile and stays")));
+                }
+                Removal::Removed | Removal::AlreadyGone => {}
+            }
+            report.note(&outcome);
+            collector.finish(&outcome, now);
+        });
+        bar.finish_and_clear();
+        for problem in collector.write_catalog() {
+            say("error", problem);
+            failures += 1;
+        }
+    }
+    report.totals.failures += failures;
+    match arguments.output {
+        Output::Json => output::json::report(&report)?,
+        Output::Text => output::text::report(&report, arguments.dry_run)?,
+    }
+    if report.totals.failures > 0 { Err(Failure::Named) } else { Ok(()) }
+}
+
+fn load_policies(arguments: &GcArguments) -> Result<Loaded, Failure> {
+    let mut files = Vec::new();
+    for path in &arguments.policies {
+        files.push((path.display().to_string(), read_policy(path)?));
+    }
+    let loaded = manifest::load(&files)
+        .map_err(|errors| Failure::Usage(errors.iter().map(ToString::to_string).collect()))?;
+    loaded.warnings.iter().for_each(|warning| say("warning", warning));
+    Ok(loaded)
+}
+
+fn read_policy(path: &Path) -> Result<String, Failure> {
+    let text = if path == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(path)
+    };
+    text.with_context(|| format!("{}: cannot be read", path.display()))
+        .map_err(|error| Failure::Usage(vec![format!("{error:#}")]))
+}
+
+/// Looks at everything, and shows how far it is where that takes long.
+fn look(collector: &mut Collector, now: Now) -> Vec<checkpoint_keeper_node::collector::Problem> {
+    let bar = progress_bar("reading archives");
+    let problems = collector.look(now, &mut |done, total| {
+        // Every so often: drawing must not cost more than reading.
+        if done % 64 == 0 {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        }
+    });
+    bar.finish_and_clear();
+    problems
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress_bar(what: &'static str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {eta}");
+    let bar = ProgressBar::no_length().with_message(what);
+    style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
+}
+
+/// What each policy in dry-run mode would change.
+fn differences(
+    snapshot: &Snapshot,
+    policies: &PolicySet,
+    now: jiff::Timestamp,
+    plan: &Plan,
+) -> Vec<(String, plan::Difference)> {
+    let mut ids: Vec<_> = policies
+        .retention
+        .iter()
+        .filter(|policy| policy.mode == Mode::DryRun)
+        .map(|policy| &policy.id)
+        .collect();
+    // An object of several parts is one policy to whoever wrote it.
+    ids.dedup_by_key(|id| id.to_string());
+    ids.into_iter().map(|id| (id.to_string(), plan::difference(snapshot, policies, now, plan, id))).collect()
+}

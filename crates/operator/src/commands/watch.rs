@@ -1,0 +1,136 @@
+//! `checkpoint-keeper gc --watch`: collecting until told to stop, with a line for each deletion.
+
+use std::collections::HashSet;
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+
+use anyhow::Context;
+use checkpoint_keeper_core::policy::PolicySet;
+use checkpoint_keeper_core::quantity;
+use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::store::Removal;
+use checkpoint_keeper_node::sweeper::Outcome;
+use checkpoint_keeper_node::watch::{Event, Watch};
+use jiff::Timestamp;
+
+use crate::cli::{GcArguments, Output};
+use crate::failure::{Failure, say};
+use crate::output::{json, text};
+
+/// Collects until SIGTERM or SIGINT.
+pub(super) fn run(
+    collector: Collector,
+    policies: &PolicySet,
+    arguments: &GcArguments,
+) -> Result<(), Failure> {
+    let (stop, signalled) = UnixStream::pair().context("cannot make a pipe for signals")?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        let end = signalled.try_clone().context("cannot make a pipe for signals")?;
+        signal_hook::low_level::pipe::register(signal, end).context("cannot listen for signals")?;
+    }
+    let mut log = Log { output: arguments.output, said: HashSet::new(), begun: false, failure: None };
+    let closed = signalled.try_clone().context("cannot make a pipe for signals")?;
+    Watch { collector, policies, interval: arguments.interval }
+        .run(stop, |event| {
+            if let Err(error) = log.event(&event)
+                && log.failure.is_none()
+            {
+                log.failure = Some(error);
+                // Nobody reads any more: end as if told to.
+                let _ = (&closed).write_all(b"x");
+            }
+        })
+        .map_err(anyhow::Error::new)?;
+    match log.failure {
+        Some(error) => Err(error.into()),
+        None => Ok(()),
+    }
+}
+
+/// What is said while watching.
+struct Log {
+    output: Output,
+    /// Problems that were said already: each sweep meets them again.
+    said: HashSet<String>,
+    begun: bool,
+    failure: Option<io::Error>,
+}
+
+impl Log {
+    fn event(&mut self, event: &Event<'_>) -> io::Result<()> {
+        match event {
+            Event::Planned(snapshot, plan) => {
+                if !self.begun {
+                    self.begun = true;
+                    let archives = text::count(snapshot.archives.len() as u64);
+                    let deletions = plan.deletions().count();
+                    say("note", format!("watching; {archives} here, {deletions} to delete"));
+                }
+                if let Some(round) = plan.watermark.filter(|round| !round.is_satisfied() && !round.waiting) {
+                    let (wanted, freed) =
+                        (quantity::human(round.wanted_bytes), quantity::human(round.freed_bytes));
+                    self.complain("warning", format!("the disk is too full: wanted {wanted}, freed {freed}"));
+                }
+            }
+            Event::Finished(outcome) => self.finished(outcome)?,
+            Event::Problem(problem) => self.complain("warning", problem.to_string()),
+            Event::DirectoryGone => say("error", "the directory is gone; waiting for it to come back"),
+            Event::DirectoryReplaced => {
+                self.said.clear();
+                say("note", "another directory took the place of the old one; collecting there");
+            }
+            Event::DirectoryUnusable(error) => self.complain("error", error.to_string()),
+            Event::NoDoorbell(error) => {
+                say(
+                    "warning",
+                    format!("the system gives no notice of changes ({error}): looking by the timer only"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn finished(&mut self, outcome: &Outcome) -> io::Result<()> {
+        let file = &outcome.deletion.archive.file;
+        match &outcome.removal {
+            Removal::Removed => self.deleted(outcome),
+            Removal::Failed(error) => {
+                self.complain("error", format!("cannot delete {file}: {error}"));
+                Ok(())
+            }
+            Removal::Pinned => {
+                say("note", format!("{file} was pinned meanwhile and stays"));
+                Ok(())
+            }
+            Removal::Changed | Removal::AlreadyGone => Ok(()),
+        }
+    }
+
+    fn deleted(&self, outcome: &Outcome) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        let now = Timestamp::now();
+        if self.output == Output::Json {
+            serde_json::to_writer(&mut out, &json::deletion(outcome, now))?;
+            writeln!(out)?;
+        } else {
+            let (archive, verdict) = (&outcome.deletion.archive, &outcome.deletion.verdict);
+            let whose = archive.identity.as_ref().map_or_else(
+                || "of unknown identity".to_owned(),
+                |identity| format!("{}/{}/{}", identity.namespace, identity.pod, identity.container),
+            );
+            let policy = verdict.policy.as_ref().map(|policy| format!(" by {policy}")).unwrap_or_default();
+            let detail = verdict.detail.to_string();
+            let detail = if detail.is_empty() { detail } else { format!(" ({detail})") };
+            let (size, reason) = (quantity::human(archive.size), verdict.reason);
+            writeln!(out, "{now:.3} deleted {} {whose} {size} {reason}{detail}{policy}", archive.file)?;
+        }
+        out.flush()
+    }
+
+    /// Says it once: the next sweep would say it again.
+    fn complain(&mut self, kind: &str, what: String) {
+        if self.said.insert(what.clone()) {
+            say(kind, what);
+        }
+    }
+}

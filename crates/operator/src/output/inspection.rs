@@ -1,0 +1,99 @@
+//! What `inspect` has to say about one archive, as data.
+
+use std::path::Path;
+
+use checkpoint_keeper_core::archive::{Engine, Format, Inspection, State, Statistics};
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::taken::{self, Claims};
+use checkpoint_keeper_node::store::Stat;
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// One archive.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inspected {
+    /// The file's name.
+    pub file: String,
+    /// The same, safe for a terminal.
+    #[serde(skip)]
+    pub shown: String,
+    /// Where it lies.
+    pub path: String,
+    /// The pod's namespace.
+    pub namespace: Option<String>,
+    /// The pod's name.
+    pub pod: Option<String>,
+    /// The pod's UID.
+    pub pod_uid: Option<String>,
+    /// The container's name.
+    pub container: Option<String>,
+    /// The OCI runtime.
+    pub runtime: Option<String>,
+    /// The container engine.
+    pub engine: Option<Engine>,
+    /// When the checkpoint was taken.
+    pub checkpointed_at: Timestamp,
+    /// The file's size.
+    pub size_bytes: u64,
+    /// Whether it is whole.
+    pub state: State,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+    /// How its bytes are packed.
+    pub format: Format,
+    /// How many members it has.
+    pub members: u64,
+    /// The container's ID at the runtime.
+    pub container_id: Option<String>,
+    /// The image by name.
+    pub image: Option<String>,
+    /// The image by digest or ID.
+    pub image_ref: Option<String>,
+    /// When the container was made.
+    pub created_at: Option<Timestamp>,
+    /// How often the kubelet had restarted the container.
+    pub restart_count: Option<u32>,
+    /// When the container had been restored from an earlier checkpoint.
+    pub restored_at: Option<Timestamp>,
+    /// CRIU's figures of the dump.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<Statistics>,
+}
+
+impl Inspected {
+    /// What was found in the file `name` at `path`.
+    pub fn new(name: &FileName, path: &Path, stat: &Stat, found: Inspection) -> Self {
+        let identity = found.contents.identity;
+        let claims = Claims {
+            inside: found.contents.checkpointed_at,
+            name: name.checkpoint_time(),
+            modified: stat.modified_at(),
+        };
+        Self {
+            file: name.to_json_text().into_owned(),
+            shown: name.to_string(),
+            path: path.display().to_string(),
+            namespace: identity.as_ref().map(|identity| identity.namespace.clone()),
+            pod: identity.as_ref().map(|identity| identity.pod.clone()),
+            pod_uid: identity.as_ref().and_then(|identity| identity.pod_uid.clone()),
+            container: identity.map(|identity| identity.container),
+            runtime: found.contents.runtime,
+            engine: found.engine,
+            // As it is written, also where that is in the future: here nothing is decided by it.
+            checkpointed_at: taken::taken(claims, None, Timestamp::MAX).at,
+            size_bytes: stat.size,
+            state: found.contents.state,
+            problem: found.contents.problem,
+            format: found.format,
+            members: found.members,
+            container_id: found.container_id,
+            image: found.contents.image,
+            image_ref: found.image_ref,
+            created_at: found.created_at,
+            restart_count: found.restart_count,
+            restored_at: found.restored_at,
+            statistics: found.statistics,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Results for programs.
+
+use std::io::{self, Write};
+
+use checkpoint_keeper_core::plan::Reason;
+use checkpoint_keeper_node::sweeper::Outcome;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::inspection::Inspected;
+use super::report::Report;
+
+/// Prints the report of one pass.
+pub fn report(report: &Report) -> io::Result<()> {
+    print(report)
+}
+
+/// Prints what was inspected, as a list.
+pub fn inspected(inspected: &[Inspected]) -> io::Result<()> {
+    print(&inspected)
+}
+
+fn print(value: &impl Serialize) -> io::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    serde_json::to_writer_pretty(&mut out, value)?;
+    writeln!(out)?;
+    out.flush()
+}
+
+/// One deletion, as a line of a log.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deletion {
+    time: Timestamp,
+    file: String,
+    namespace: Option<String>,
+    pod: Option<String>,
+    pod_uid: Option<String>,
+    container: Option<String>,
+    checkpointed_at: Timestamp,
+    size_bytes: u64,
+    reason: Reason,
+    policy: Option<String>,
+    detail: String,
+}
+
+/// What is to be known of a deletion for good.
+pub fn deletion(outcome: &Outcome, time: Timestamp) -> Deletion {
+    let (archive, verdict) = (&outcome.deletion.archive, &outcome.deletion.verdict);
+    let identity = archive.identity.as_deref();
+    Deletion {
+        time,
+        file: archive.file.to_json_text().into_owned(),
+        namespace: identity.map(|identity| identity.namespace.clone()),
+        pod: identity.map(|identity| identity.pod.clone()),
+        pod_uid: identity.and_then(|identity| identity.pod_uid.clone()),
+        container: identity.map(|identity| identity.container.clone()),
+        checkpointed_at: archive.taken,
+        size_bytes: archive.size,
+        reason: verdict.reason,
+        policy: verdict.policy.as_ref().map(ToString::to_string),
+        detail: verdict.detail.to_string(),
+    }
+}

@@ -1,0 +1,8 @@
+//! Results, for people and for programs. What is shown is made here first, as plain data, so that
+//! the table and the JSON cannot disagree.
+
+pub mod inspection;
+pub mod json;
+pub mod report;
+mod table;
+pub mod text;

@@ -1,0 +1,239 @@
+//! What `gc` has to say, as data: a row for each archive, totals, and what else was noticed.
+
+use std::collections::HashMap;
+
+use checkpoint_keeper_core::archive::State;
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::plan::{Action, Difference, Plan, Reason, Snapshot, WatermarkReport};
+use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::store::Removal;
+use checkpoint_keeper_node::sweeper::Outcome;
+use jiff::Timestamp;
+use serde::Serialize;
+
+/// Everything about one pass.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The directory.
+    pub directory: String,
+    /// The file system below it.
+    pub filesystem: Option<FileSystem>,
+    /// A row for each archive.
+    pub archives: Vec<Row>,
+    /// Sums.
+    pub totals: Totals,
+    /// What policies in dry-run mode would change.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dry_run_policies: Vec<DryRunPolicy>,
+    /// What the storage watermark wanted and found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<Watermark>,
+    /// The time that ages refer to.
+    #[serde(skip)]
+    pub now: Timestamp,
+    #[serde(skip)]
+    places: HashMap<FileName, usize>,
+}
+
+/// A file system's size.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileSystem {
+    /// Its size in bytes.
+    pub total_bytes: u64,
+    /// Bytes that ordinary processes may still use.
+    pub free_bytes: u64,
+}
+
+/// One archive and what becomes of it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    /// The file's name in the directory.
+    pub file: String,
+    /// The same, safe for a terminal.
+    #[serde(skip)]
+    pub shown: String,
+    /// The pod's namespace.
+    pub namespace: Option<String>,
+    /// The pod's name.
+    pub pod: Option<String>,
+    /// The pod's UID.
+    pub pod_uid: Option<String>,
+    /// The container's name.
+    pub container: Option<String>,
+    /// The OCI runtime.
+    pub runtime: Option<String>,
+    /// When the checkpoint was taken.
+    pub checkpointed_at: Timestamp,
+    /// The file's size.
+    pub size_bytes: u64,
+    /// Whether it is whole.
+    pub state: State,
+    /// What becomes of it.
+    pub verdict: Action,
+    /// Why.
+    pub reason: Reason,
+    /// The policy that gave the reason.
+    pub policy: Option<String>,
+    /// The same with its kind's short name, for tables.
+    #[serde(skip)]
+    pub short_policy: Option<String>,
+    /// The figures behind the reason, and what is wrong with the archive.
+    pub detail: String,
+    /// Whether it has been deleted.
+    pub deleted: bool,
+}
+
+/// Sums over all archives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Totals {
+    /// Archives.
+    pub archives: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Archives to delete.
+    pub delete_archives: u64,
+    /// Their bytes.
+    pub delete_bytes: u64,
+    /// What went wrong.
+    pub failures: u64,
+}
+
+/// What a policy in dry-run mode would change.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DryRunPolicy {
+    /// The policy.
+    pub policy: String,
+    /// Files that it would delete and that stay now.
+    pub would_delete: Vec<String>,
+    /// Files that it would keep and that go now.
+    pub would_keep: Vec<String>,
+}
+
+/// What the storage watermark wanted and found.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Watermark {
+    /// Bytes to be freed.
+    pub wanted_bytes: u64,
+    /// Bytes that can be.
+    pub freed_bytes: u64,
+    /// Whether somebody else than checkpoints fills the disk.
+    pub below_reserve: bool,
+}
+
+impl Report {
+    /// Everything that a plan says, before anything is done.
+    pub fn new(collector: &Collector, snapshot: &Snapshot, plan: &Plan, now: Timestamp) -> Self {
+        let mut report = Self {
+            directory: collector.store().path().display().to_string(),
+            filesystem: snapshot.filesystem.map(|filesystem| FileSystem {
+                total_bytes: filesystem.total_bytes,
+                free_bytes: filesystem.available_bytes,
+            }),
+            archives: Vec::new(),
+            totals: Totals::default(),
+            dry_run_policies: Vec::new(),
+            watermark: plan.watermark.map(watermark),
+            now,
+            places: HashMap::new(),
+        };
+        let mut order: Vec<usize> = (0..snapshot.archives.len()).collect();
+        // By container, newest first; what is of unknown identity comes last.
+        order.sort_by(|&one, &other| {
+            let key = |place: usize| {
+                let archive = &snapshot.archives[place];
+                (
+                    archive.identity.is_none(),
+                    archive
+                        .identity
+                        .as_deref()
+                        .map(|identity| (&identity.namespace, &identity.pod, &identity.container)),
+                )
+            };
+            let (archive, beside) = (&snapshot.archives[one], &snapshot.archives[other]);
+            key(one)
+                .cmp(&key(other))
+                .then_with(|| beside.taken.cmp(&archive.taken))
+                .then_with(|| archive.file.cmp(&beside.file))
+        });
+        for place in order {
+            let (archive, verdict) = (&snapshot.archives[place], &plan.verdicts[place]);
+            let identity = archive.identity.as_deref();
+            let read = collector.index().get(&archive.file).and_then(|known| known.read.as_ref());
+            let problem = read.and_then(|read| read.problem.as_deref());
+            let figures = verdict.detail.to_string();
+            let detail: Vec<&str> =
+                [figures.as_str()].into_iter().filter(|text| !text.is_empty()).chain(problem).collect();
+            let row = Row {
+                file: archive.file.to_json_text().into_owned(),
+                shown: archive.file.to_string(),
+                namespace: identity.map(|identity| identity.namespace.clone()),
+                pod: identity.map(|identity| identity.pod.clone()),
+                pod_uid: identity.and_then(|identity| identity.pod_uid.clone()),
+                container: identity.map(|identity| identity.container.clone()),
+                runtime: read.and_then(|read| read.runtime.as_deref()).map(str::to_owned),
+                checkpointed_at: archive.taken,
+                size_bytes: archive.size,
+                state: archive.state,
+                verdict: verdict.action(),
+                reason: verdict.reason,
+                policy: verdict.policy.as_ref().map(ToString::to_string),
+                short_policy: verdict.policy.as_ref().map(|policy| policy.short()),
+                detail: detail.join("; "),
+                deleted: false,
+            };
+            report.totals.archives += 1;
+            report.totals.bytes = report.totals.bytes.saturating_add(row.size_bytes);
+            if row.verdict == Action::Delete {
+                report.totals.delete_archives += 1;
+                report.totals.delete_bytes = report.totals.delete_bytes.saturating_add(row.size_bytes);
+            }
+            report.places.insert(archive.file.clone(), report.archives.len());
+            report.archives.push(row);
+        }
+        report
+    }
+
+    /// Adds what policies in dry-run mode would change.
+    pub fn add_differences(&mut self, snapshot: &Snapshot, differences: &[(String, Difference)]) {
+        for (policy, difference) in differences {
+            let files = |changes: &[(usize, checkpoint_keeper_core::plan::Verdict)]| {
+                let names = changes.iter().map(|(place, _)| &snapshot.archives[*place].file);
+                names.map(|file| file.to_json_text().into_owned()).collect()
+            };
+            self.dry_run_policies.push(DryRunPolicy {
+                policy: policy.clone(),
+                would_delete: files(&difference.would_delete),
+                would_keep: files(&difference.would_keep),
+            });
+        }
+    }
+
+    /// Notes what became of a deletion.
+    pub fn note(&mut self, outcome: &Outcome) {
+        match outcome.removal {
+            Removal::Removed | Removal::AlreadyGone => {
+                if let Some(row) =
+                    self.places.get(&outcome.deletion.archive.file).map(|place| &mut self.archives[*place])
+                {
+                    row.deleted = true;
+                }
+            }
+            Removal::Failed(_) => self.totals.failures += 1,
+            Removal::Pinned | Removal::Changed => {}
+        }
+    }
+}
+
+fn watermark(report: WatermarkReport) -> Watermark {
+    Watermark {
+        wanted_bytes: report.wanted_bytes,
+        freed_bytes: report.freed_bytes,
+        below_reserve: report.below_reserve,
+    }
+}

@@ -1,0 +1,233 @@
+//! What goes wrong on a real node: kills, full and read-only disks, files that may not be touched.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may, and so may what tests share")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use serde_json::Value;
+use support::{Place, Run, age, files, of, program, server, verdicts};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_checkpoint-keeper");
+
+/// Runs a shell script in a mount namespace of its own, where it may mount what it likes: all of
+/// that is gone when it ends, however it ends. `$1` is the directory, `$2` the place, `$3` the
+/// program.
+fn in_own_mounts(place: &Place, script: &str) -> Run {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private"]);
+    if !rustix_is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["sh", "-euc", script, "sh"]).arg(place.directory()).arg(place.root()).arg(PROGRAM);
+    Run::of(&mut command)
+}
+
+fn rustix_is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+#[test]
+fn a_kill_at_any_instant_loses_nothing_that_is_to_stay() {
+    const CONTAINERS: u32 = 10;
+    const EACH: u32 = 30;
+    let fill = |place: &Place| {
+        for container in 0..CONTAINERS {
+            for second in 0..EACH {
+                place.add(&of("team", "web-0", &format!("c{container}"), second));
+            }
+        }
+    };
+    let kept: BTreeSet<String> = (0..CONTAINERS)
+        .flat_map(|container| (EACH - 3..EACH).map(move |second| (container, second)))
+        .map(|(container, second)| of("team", "web-0", &format!("c{container}"), second).file_name())
+        .collect();
+    let place = Place::new();
+    place.cluster_policy("retention: {perContainer: {maxCount: 3}}");
+    let state = place.state();
+    let arguments = ["--state", state.to_str().unwrap()];
+    fill(&place);
+    let begin = Instant::now();
+    assert_eq!(place.gc(&arguments).code, Some(0));
+    let whole = begin.elapsed();
+    assert_eq!(place.files(), kept);
+    let mut in_the_middle = 0;
+    for round in 0..40 {
+        fill(&place);
+        // Spread over the whole run: start, first reading, sweep, the catalog's write, end.
+        let after = whole * round / 40;
+        let run = Run::of(
+            Command::new("timeout")
+                .args(["--signal=KILL", &format!("{:.6}", after.as_secs_f64().max(0.000_1)), PROGRAM, "gc"])
+                .arg(place.directory())
+                .arg("--policy")
+                .arg(place.root().join("policy.yaml"))
+                .args(arguments),
+        );
+        let left = place.files();
+        assert!(left.is_superset(&kept), "round {round}: {:?}", kept.difference(&left));
+        in_the_middle +=
+            usize::from(run.code != Some(0) && left != kept && left.len() < (CONTAINERS * EACH) as usize);
+        let healed = place.gc(&arguments);
+        assert_eq!((healed.code, healed.stderr.as_str()), (Some(0), ""), "round {round}");
+        assert_eq!(place.files(), kept, "round {round}");
+    }
+    println!("killed in the middle of the sweep: {in_the_middle} of 40");
+}
+
+#[test]
+fn a_kill_while_watching_and_writing_the_catalog_costs_at_most_a_second_reading() {
+    let place = Place::new();
+    place.cluster_policy("retention: {perContainer: {maxCount: 5}}");
+    let state = place.state();
+    for round in 0..20 {
+        let mut watching = program()
+            .args(["gc", "--watch", "--policy"])
+            .arg(place.root().join("policy.yaml"))
+            .arg(place.directory())
+            .arg("--state")
+            .arg(&state)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        for second in 0..20 {
+            server(round * 20 + second).write_to(&place.directory()).unwrap();
+        }
+        // A different moment each time: as soon as so many are gone.
+        let left = 24 - usize::try_from(round).unwrap() % 15;
+        support::wait_until("some were deleted", || place.files().len(), |count| *count <= left);
+        watching.kill().unwrap();
+        watching.wait().unwrap();
+        let newest: BTreeSet<String> =
+            (15..20).map(|second| server(round * 20 + second).file_name()).collect();
+        assert!(place.files().is_superset(&newest), "round {round}");
+    }
+    place.files().iter().for_each(|file| age(&place.directory().join(file)));
+    let run = place.gc(&["--state", state.to_str().unwrap()]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert_eq!(place.files().len(), 5);
+}
+
+#[test]
+fn a_full_disk_never_blocks_deletion() {
+    let place = Place::new();
+    let source = Place::new();
+    (0..6).for_each(|second| _ = source.add(&server(second).pages(vec![1; 100_000])));
+    fs::rename(source.directory(), place.root().join("source")).unwrap();
+    place.cluster_policy(
+        "retention: {perContainer: {maxCount: 2}}\nincomplete: {action: Delete, gracePeriod: 1ms}",
+    );
+    let run = in_own_mounts(
+        &place,
+        r#"mount -t tmpfs -o size=2m tmpfs "$1"
+        cp -a "$2"/source/. "$1"/
+        dd if=/dev/zero of="$1"/filler bs=4k 2>/dev/null && exit 9
+        code=0
+        "$3" gc "$1" --policy "$2"/policy.yaml --state "$1"/catalog || code=$?
+        echo "code $code"
+        ls "$1""#,
+    );
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(run.stderr.contains("cannot open the catalog"), "said what failed: {}", run.stderr);
+    assert!(run.stdout.contains("4 deleted") && run.stdout.contains("code 1"), "{}", run.stdout);
+    let left: BTreeSet<&str> = run.stdout.lines().filter(|line| line.starts_with("checkpoint-")).collect();
+    let newest = [server(4).file_name(), server(5).file_name()];
+    assert_eq!(left, newest.iter().map(String::as_str).collect());
+}
+
+#[test]
+fn what_a_full_disk_cut_off_is_incomplete_and_goes_after_its_grace_period() {
+    let place = Place::new();
+    let source = Place::new();
+    source.add(&server(1).pages(vec![1; 900_000]));
+    source.add(&server(2).pages(vec![1; 900_000]));
+    fs::rename(source.directory(), place.root().join("source")).unwrap();
+    place.cluster_policy("incomplete: {action: Delete, gracePeriod: 1h}");
+    let run = in_own_mounts(
+        &place,
+        r#"mount -t tmpfs -o size=1m tmpfs "$1"
+        cp "$2"/source/*06:00:01Z.tar "$1"/
+        cp "$2"/source/*06:00:02Z.tar "$1"/ 2>/dev/null && exit 9
+        touch --date '2 hours ago' "$1"/*.tar
+        "$3" gc "$1" --policy "$2"/policy.yaml --output json"#,
+    );
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let expected = [
+        (server(1).file_name(), "Keep WithinLimits".to_owned()),
+        (server(2).file_name(), "Delete Incomplete".to_owned()),
+    ];
+    assert_eq!(verdicts(&report), expected);
+}
+
+#[test]
+fn a_read_only_disk_is_reported_for_each_archive() {
+    let place = Place::new();
+    let source = Place::new();
+    (0..3).for_each(|second| _ = source.add(&server(second)));
+    fs::rename(source.directory(), place.root().join("source")).unwrap();
+    place.cluster_policy("retention: {perContainer: {maxCount: 1}}");
+    let run = in_own_mounts(
+        &place,
+        r#"mount -t tmpfs tmpfs "$1"
+        cp -a "$2"/source/. "$1"/
+        mount -o remount,ro "$1"
+        code=0
+        "$3" gc "$1" --policy "$2"/policy.yaml --output json || code=$?
+        test $code = 1
+        test "$(ls "$1" | wc -l)" = 3"#,
+    );
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    for second in 0..2 {
+        let complaint = format!("error: cannot delete {}: Read-only file system", server(second).file_name());
+        assert!(run.stderr.contains(&complaint), "{}", run.stderr);
+    }
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["totals"]["failures"], 2);
+    assert!(report["archives"].as_array().unwrap().iter().all(|row| row["deleted"] == false));
+}
+
+#[test]
+fn an_archive_that_may_not_be_read_is_kept_and_one_that_may_not_be_deleted_is_named() {
+    let place = Place::new();
+    let secret = place.add(&server(1));
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o0)).unwrap();
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for second in 2..4 {
+        open(&place.add(&server(second)), 0o644);
+    }
+    place.cluster_policy("retention: {perContainer: {maxCount: 1}}");
+    open(place.root(), 0o755);
+    open(&place.directory(), 0o555);
+    let mut command = Command::new(if rustix_is_root() { "setpriv" } else { "env" });
+    if rustix_is_root() {
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+    }
+    // The program may lie where only root gets to.
+    let copy = place.root().join("checkpoint-keeper");
+    fs::copy(PROGRAM, &copy).unwrap();
+    command.arg(copy).arg("gc").arg(place.directory()).arg("--policy").arg(place.root().join("policy.yaml"));
+    let run = Run::of(command.args(["--output", "json"]));
+    open(&place.directory(), 0o755);
+    assert_eq!(run.code, Some(1), "{run:#?}");
+    let complaint = format!("error: cannot delete {}: Permission denied", server(2).file_name());
+    assert!(run.stderr.contains(&complaint), "{}", run.stderr);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let row = report["archives"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["file"] == server(1).file_name())
+        .unwrap();
+    assert_eq!((&row["state"], &row["reason"]), (&"Unreadable".into(), &"UnknownIdentity".into()));
+    assert!(row["detail"].as_str().unwrap().contains("Permission denied"), "{row}");
+    assert_eq!(files(&place.directory()).len(), 3);
+}

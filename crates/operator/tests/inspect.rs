@@ -1,0 +1,65 @@
+//! `checkpoint-keeper inspect`: what it shows of real archives, and of what is none.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may, and so may what tests share")]
+
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::{Place, Run, program, server};
+
+const ARCHIVES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/archives");
+
+fn inspect(arguments: &[&str]) -> Run {
+    Run::of(program().arg("inspect").args(arguments))
+}
+
+#[test]
+fn a_real_archive_is_described_for_a_person() {
+    let archive = format!("{ARCHIVES}/checkpoint-db-0_shop-eu-engine-2026-11-22T16:00:22Z.tar");
+    let run = inspect(&[&archive]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    insta::assert_snapshot!(run.stdout);
+}
+
+#[test]
+fn a_directory_gives_all_its_archives() {
+    let run = inspect(&["--output", "json", ARCHIVES]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    let mut found: Value = serde_json::from_str(&run.stdout).unwrap();
+    for archive in found.as_array_mut().unwrap() {
+        // Where the repository lies, and when it was checked out.
+        archive.as_object_mut().unwrap().remove("path");
+        if archive["namespace"].is_null() {
+            archive.as_object_mut().unwrap().remove("checkpointedAt");
+        }
+    }
+    insta::assert_json_snapshot!(found);
+}
+
+#[test]
+fn a_link_is_followed_and_what_is_no_archive_is_said_to_be_none() {
+    let place = Place::new();
+    let archive = place.add(&server(1));
+    let link = place.root().join("link");
+    std::os::unix::fs::symlink(&archive, &link).unwrap();
+    let text = place.root().join("notes.txt");
+    fs::write(&text, "x".repeat(2_000)).unwrap();
+    let run = inspect(&["--output", "json", link.to_str().unwrap(), text.to_str().unwrap()]);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let found: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&found[0]["pod"], &found[0]["state"]), (&"web-0".into(), &"Complete".into()));
+    assert_eq!((&found[1]["pod"], &found[1]["state"]), (&Value::Null, &"Unreadable".into()));
+}
+
+#[test]
+fn each_path_that_cannot_be_read_is_named() {
+    let place = Place::new();
+    let archive = place.add(&server(1));
+    let run = inspect(&["/nowhere/a.tar", archive.to_str().unwrap(), "/dev/null"]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("/nowhere/a.tar: No such file"), "{}", run.stderr);
+    assert!(run.stderr.contains("/dev/null: is not a file"), "{}", run.stderr);
+    assert!(run.stdout.contains("team/web-0/server"), "the others are shown: {}", run.stdout);
+}
