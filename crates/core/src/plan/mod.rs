@@ -6,9 +6,11 @@
 //! of [`plan`]. Each rule's arithmetic has a file of its own beside this one.
 
 mod difference;
+mod floor;
 mod governing;
 mod groups;
 mod limits;
+mod rules;
 mod snapshot;
 mod storage;
 mod tiers;

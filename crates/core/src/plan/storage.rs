@@ -208,6 +208,7 @@ impl Working<'_> {
             for place in self.oldest_first.clone() {
                 if round.goes_on()
                     && self.watermark_may_take(place)
+                    && self.frees_something(place, &round)
                     && !self.floor[place]
                     && kind(self, place)
                 {
@@ -222,7 +223,7 @@ impl Working<'_> {
             let Some(identity) = cell.identity.filter(|_| self.stays(place)) else { continue };
             let (used, candidates) = namespaces.entry((&identity.namespace, cell.vanished)).or_default();
             *used = used.saturating_add(self.snapshot.archives[place].allocated);
-            if self.watermark_may_take(place) {
+            if self.watermark_may_take(place) && self.frees_something(place, &round) {
                 candidates.push_back(place);
             }
         }
@@ -244,6 +245,11 @@ impl Working<'_> {
             }
         }
         Some(round.report)
+    }
+
+    /// An archive of no blocks is of no use to a disk that lacks bytes.
+    fn frees_something(&self, place: usize, round: &Round) -> bool {
+        self.snapshot.archives[place].allocated > 0 || round.report.wanted_inodes > 0
     }
 
     fn is_cut_off(&self, place: usize) -> bool {
@@ -276,6 +282,8 @@ impl Working<'_> {
             wanted_by = Some(id);
         }
         if let Some((least, id)) = &self.storage.min_free_bytes
+            // More than there is cannot be meant: it would take everything, every time.
+            && *least <= total
             && available < *least
         {
             report.wanted_bytes = report.wanted_bytes.max(least - available);
@@ -283,8 +291,8 @@ impl Working<'_> {
         }
         let free_inodes = filesystem.available_inodes.saturating_add(gone_inodes);
         if let Some((least, id)) = &self.storage.min_free_inodes
-            // Some file systems make inodes as they need them, and report none.
-            && filesystem.total_inodes > 0
+            // The same; and some file systems make inodes as they need them, and report none.
+            && *least <= filesystem.total_inodes
             && free_inodes < *least
         {
             report.wanted_inodes = least - free_inodes;

@@ -1,4 +1,5 @@
-//! A plan in the making: the state that the rules share, and the rules that are about one archive.
+//! A plan in the making: the state that the rules share. The rules themselves are in the files
+//! beside this one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,15 +9,13 @@ use jiff::Timestamp;
 
 use super::governing::{Governing, Governors};
 use super::groups::Cells;
-use super::limits::Measure;
-use super::snapshot::{Absences, Archive, Clock, Snapshot};
+use super::rules::unjudgeable;
+use super::snapshot::{Clock, Snapshot};
 use super::storage::{EffectiveStorage, WatermarkReport};
-use super::tiers;
-use super::verdict::{Action, Detail, Level, Reason, Verdict};
+use super::verdict::{Action, Detail, Reason, Verdict};
 use super::{Plan, QUIET};
 use crate::archive::State;
-use crate::name::NameKind;
-use crate::policy::{DEFAULT_KEEP_LATEST, KeepFor, OrphanWhen, Policy, PolicyRef, PolicySet, Size, Tiers};
+use crate::policy::{Policy, PolicyRef, PolicySet};
 
 /// Who gives a reason: an index into [`Working::givers`], or nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +44,8 @@ pub(super) struct Working<'a> {
     /// Whether the archive is among the newest of its lineage.
     pub(super) floor: Vec<bool>,
     /// Whether one of these was taken, so that others are the newest now.
-    floor_taken: bool,
-    governors: Governors<'a>,
+    pub(super) floor_taken: bool,
+    pub(super) governors: Governors<'a>,
     decisions: Vec<Option<Decision>>,
     /// Why archives stay that nothing was decided about: what nearly took them.
     remarks: Vec<Option<Decision>>,
@@ -144,11 +143,11 @@ impl<'a> Working<'a> {
     }
 
     /// Whether `length` has passed since `start`, by a clock that can be trusted.
-    fn has_passed(&self, start: Timestamp, length: Duration) -> bool {
+    pub(super) fn has_passed(&self, start: Timestamp, length: Duration) -> bool {
         self.snapshot.clock == Clock::Trusted && self.is_due(start, length)
     }
 
-    fn is_due(&self, start: Timestamp, length: Duration) -> bool {
+    pub(super) fn is_due(&self, start: Timestamp, length: Duration) -> bool {
         end_of(start, length) <= self.now
     }
 
@@ -160,7 +159,7 @@ impl<'a> Working<'a> {
     }
 
     /// Takes by the wall clock, or remarks that the clock is not to be trusted.
-    fn take_by_time(&mut self, place: usize, reason: Reason, by: By, detail: Detail) {
+    pub(super) fn take_by_time(&mut self, place: usize, reason: Reason, by: By, detail: Detail) {
         if self.snapshot.clock == Clock::Trusted {
             self.take(place, reason, by, detail);
         } else {
@@ -174,213 +173,18 @@ impl<'a> Working<'a> {
     }
 
     /// Notes why an archive that stays does so; the first remark is the strongest.
-    fn remark(&mut self, place: usize, reason: Reason, by: By, detail: Detail) {
+    pub(super) fn remark(&mut self, place: usize, reason: Reason, by: By, detail: Detail) {
         self.remarks[place].get_or_insert(Decision { reason, by, detail });
     }
 
-    fn keep(&mut self, place: usize, reason: Reason, detail: Detail) {
-        self.decisions[place] = Some(Decision { reason, by: By::NOBODY, detail });
+    /// What has been decided about the archive so far.
+    pub(super) fn reason(&self, place: usize) -> Option<Reason> {
+        self.decisions[place].map(|decision| decision.reason)
     }
 
-    /// What no rule may touch.
-    pub(super) fn protect(&mut self) {
-        for place in 0..self.snapshot.archives.len() {
-            let archive = &self.snapshot.archives[place];
-            if archive.pinned {
-                self.keep(place, Reason::Pinned, Detail::None);
-            } else if let Some((reason, detail)) = unjudgeable(archive) {
-                self.keep(place, reason, detail);
-            }
-        }
-    }
-
-    /// What somebody asked to be deleted. A request names the archive, so not knowing whose it is
-    /// does not stand in its way; a pin does, and so does a writer.
-    pub(super) fn discard(&mut self) {
-        for place in 0..self.snapshot.archives.len() {
-            let unknown = |decision: Decision| decision.reason == Reason::UnknownIdentity;
-            let open = self.decisions[place].is_none_or(unknown);
-            let archive = &self.snapshot.archives[place];
-            if archive.discarded && open && archive.file.kind() == NameKind::Kubelet {
-                self.decisions[place] =
-                    Some(Decision { reason: Reason::Discarded, by: By::NOBODY, detail: Detail::None });
-            }
-        }
-    }
-
-    /// Every undecided archive with the policy that governs it.
-    fn governed(&self) -> Vec<(usize, By, &'a Policy)> {
-        let open = self.oldest_first.iter().filter(|&&place| self.decisions[place].is_none());
-        open.filter_map(|&place| self.policy(place).map(|(by, policy)| (place, By(Some(by)), policy)))
-            .collect()
-    }
-
-    pub(super) fn take_orphans(&mut self) {
-        for (place, by, policy) in self.governed() {
-            let (Some(rule), Some(absences)) = (policy.orphans, &self.snapshot.archives[place].absences)
-            else {
-                continue;
-            };
-            let absence = match rule.when {
-                OrphanWhen::WorkloadDeleted => absences.workload,
-                OrphanWhen::PodDeleted => absences.pod,
-                OrphanWhen::NamespaceDeleted => absences.namespace,
-            };
-            let Some(absence) = absence else { continue };
-            let end = end_of(absence.since, rule.grace);
-            // Absent at the end of the grace period, not only at its beginning.
-            if absence.confirmed >= end && self.is_due(absence.since, rule.grace) {
-                self.take_by_time(place, Reason::Orphaned, by, Detail::GoneSince(absence.since));
-            } else {
-                self.remark(place, Reason::OrphanGracePeriod, by, Detail::GraceEnds(end));
-            }
-        }
-    }
-
-    pub(super) fn take_incomplete(&mut self) {
-        for (place, by, policy) in self.governed() {
-            let archive = &self.snapshot.archives[place];
-            let (State::Incomplete, Some(grace)) = (archive.state, policy.incomplete_grace) else { continue };
-            if self.is_due(archive.changed, grace) {
-                let age = age(archive.changed, self.now);
-                self.take_by_time(place, Reason::Incomplete, by, Detail::Age { age, limit: grace });
-            } else {
-                let ends = Detail::GraceEnds(end_of(archive.changed, grace));
-                self.remark(place, Reason::WithinLimits, by, ends);
-            }
-        }
-    }
-
-    pub(super) fn take_oversized(&mut self) {
-        for (place, by, policy) in self.governed() {
-            // 0 is off.
-            let Some(limit) = policy.retention.max_archive_size.filter(|limit| *limit > 0) else { continue };
-            let have = self.snapshot.archives[place].size;
-            if have > limit && self.may_take(place) {
-                self.take(place, Reason::MaxArchiveSize, by, Detail::Size { have, limit });
-            }
-        }
-    }
-
-    /// Marks the newest complete archives of each lineage that are still there.
-    pub(super) fn raise_floor(&mut self) {
-        for lineage in self.cells.lineages(&self.rank) {
-            let archives = &self.snapshot.archives;
-            // The lineage has left the node when that is confirmed for all that is known of it.
-            let idle_since = lineage
-                .iter()
-                .map(|&place| archives[place].idle_since)
-                .try_fold(Timestamp::MIN, |latest, idle| Some(latest.max(idle?)));
-            let newest: Vec<usize> =
-                lineage.iter().rev().copied().filter(|&place| self.is_candidate_for_newest(place)).collect();
-            for (newer, place) in newest.into_iter().enumerate() {
-                let retention = self.policy(place).map(|(_, policy)| &policy.retention);
-                let keep = retention.map_or(DEFAULT_KEEP_LATEST, |retention| retention.keep_latest);
-                let ended =
-                    match retention.map_or_else(KeepFor::default, |retention| retention.keep_latest_for) {
-                        KeepFor::Forever => false,
-                        KeepFor::For(length) => idle_since.is_some_and(|idle| self.has_passed(idle, length)),
-                    };
-                self.floor[place] = !ended && newer < usize::try_from(keep).unwrap_or(usize::MAX);
-            }
-        }
-    }
-
-    /// Marks them again where a limit took some, so that the rules after it spare the newest of
-    /// what it left.
-    pub(super) fn renew_floor(&mut self) {
-        if std::mem::take(&mut self.floor_taken) {
-            self.raise_floor();
-        }
-    }
-
-    pub(super) fn take_by_tiers(&mut self) {
-        for policy in 0..self.governors.ranked().len() {
-            // Tiers that keep nothing are off, each of them.
-            let tiers = self.governors.ranked()[policy].retention.tiers;
-            let Some(wanted) = tiers.filter(|tiers| *tiers != Tiers::default()) else { continue };
-            let by = By(Some(policy));
-            for lineage in self.cells.governed_lineages(policy, &self.rank) {
-                let archives = &self.snapshot.archives;
-                let whole: Vec<usize> = lineage
-                    .iter()
-                    .rev()
-                    .copied()
-                    .filter(|&place| self.counts(place) && archives[place].state == State::Complete)
-                    .collect();
-                let times: Vec<Timestamp> = whole.iter().map(|&place| archives[place].taken).collect();
-                // Of incomplete ones, tiers keep none and take none: these have a rule of their own.
-                for (place, kept_by) in whole.into_iter().zip(tiers::kept_by(wanted, &times)) {
-                    if !self.may_take(place) {
-                    } else if kept_by.any() {
-                        self.remark(place, Reason::TierKept, by, Detail::KeptBy(kept_by));
-                    } else if self.floor[place] {
-                        self.spare(place, Reason::Tiers, by);
-                    } else {
-                        self.take_by_time(place, Reason::Tiers, by, Detail::None);
-                    }
-                }
-            }
-        }
-    }
-
-    pub(super) fn take_by_age(&mut self) {
-        for (place, by, policy) in self.governed() {
-            // 0 is off.
-            let Some(limit) = policy.retention.max_age.filter(|limit| !limit.is_zero()) else { continue };
-            let taken = self.snapshot.archives[place].taken;
-            if !self.is_due(taken, limit) || !self.may_take(place) {
-            } else if self.floor[place] {
-                self.spare(place, Reason::MaxAge, by);
-            } else {
-                self.take_by_time(
-                    place,
-                    Reason::MaxAge,
-                    by,
-                    Detail::Age { age: age(taken, self.now), limit },
-                );
-            }
-        }
-    }
-
-    pub(super) fn take_by_count(&mut self, level: Level) {
-        self.take_by_level(level, Measure::Count, level.count_reason());
-    }
-
-    pub(super) fn take_by_total_size(&mut self, level: Level) {
-        self.take_by_level(level, Measure::TotalSize, level.size_reason());
-    }
-
-    fn take_by_level(&mut self, level: Level, measure: Measure, reason: Reason) {
-        self.renew_floor();
-        let total = self.snapshot.filesystem.map(|filesystem| filesystem.total_bytes);
-        for policy in 0..self.governors.ranked().len() {
-            let retention = &self.governors.ranked()[policy].retention;
-            let limits = match level {
-                Level::Container => retention.per_container,
-                Level::Workload => retention.per_workload,
-                Level::Pod => retention.per_pod,
-                Level::Namespace => retention.per_namespace,
-            };
-            let keep_latest = retention.keep_latest;
-            let limit = match measure {
-                Measure::Count => limits.max_count,
-                Measure::TotalSize => limits.max_total_size.and_then(|size: Size| size.bytes(total)),
-            };
-            // 0 is off.
-            let Some(limit) = limit.filter(|limit| *limit > 0) else { continue };
-            for group in self.cells.governed_groups(policy, level, &self.rank) {
-                self.limit(&group, measure, limit, keep_latest, (reason, By(Some(policy))));
-            }
-        }
-    }
-
-    pub(super) fn take_ceiling_age(&mut self, place: usize, limit: Duration, by: By) {
-        let taken = self.snapshot.archives[place].taken;
-        if self.is_due(taken, limit) && self.may_take(place) {
-            let detail = Detail::Age { age: age(taken, self.now), limit };
-            self.take_by_time(place, Reason::NamespaceCeiling, by, detail);
-        }
+    /// Decides about the archive, for good.
+    pub(super) fn decide(&mut self, place: usize, reason: Reason, by: By, detail: Detail) {
+        self.decisions[place] = Some(Decision { reason, by, detail });
     }
 
     /// Lets the oldest of what is to go, go now, and has the rest wait for the deletion bucket.
@@ -445,18 +249,6 @@ impl<'a> Working<'a> {
         }
     }
 
-    /// Whether what the archive belongs to is known to be gone, by its policy's measure.
-    pub(super) fn is_orphan(&self, place: usize) -> bool {
-        let absences: Absences =
-            self.snapshot.archives[place].absences.as_deref().copied().unwrap_or_default();
-        let when = self.policy(place).and_then(|(_, policy)| policy.orphans).map(|rule| rule.when);
-        match when.unwrap_or_default() {
-            OrphanWhen::WorkloadDeleted => absences.workload.is_some(),
-            OrphanWhen::PodDeleted => absences.pod.is_some(),
-            OrphanWhen::NamespaceDeleted => absences.namespace.is_some(),
-        }
-    }
-
     /// Whether the watermark may take the archive: a policy that does not parse does not stop it.
     pub(super) fn watermark_may_take(&self, place: usize) -> bool {
         let archive = &self.snapshot.archives[place];
@@ -464,34 +256,10 @@ impl<'a> Working<'a> {
     }
 }
 
-/// Why an archive is not judged at all: it may still be being written, it is not the kubelet's, or
-/// whose it is cannot be told.
-fn unjudgeable(archive: &Archive) -> Option<(Reason, Detail)> {
-    if !archive.settled {
-        Some((Reason::Settling, Detail::None))
-    } else if archive.file.kind() != NameKind::Kubelet && archive.identity.is_some() {
-        Some((Reason::NoPolicy, Detail::ForeignName))
-    } else if archive.file.kind() != NameKind::Kubelet || is_unknown(archive) {
-        Some((Reason::UnknownIdentity, Detail::None))
-    } else {
-        None
-    }
-}
-
-/// A complete archive without an identity, or one that is not understood at all. Incomplete ones
-/// are different: a cut-off dump has lost the end, where its identity would be.
-fn is_unknown(archive: &Archive) -> bool {
-    match archive.state {
-        State::Complete => archive.identity.is_none(),
-        State::Incomplete => false,
-        State::Unreadable => true,
-    }
-}
-
-fn end_of(start: Timestamp, length: Duration) -> Timestamp {
+pub(super) fn end_of(start: Timestamp, length: Duration) -> Timestamp {
     start.checked_add(length).unwrap_or(Timestamp::MAX)
 }
 
-fn age(start: Timestamp, now: Timestamp) -> Duration {
+pub(super) fn age(start: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(start)).unwrap_or_default()
 }

@@ -1,0 +1,219 @@
+//! The rules that are about one archive at a time, and how limits are applied level by level.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::limits::Measure;
+use super::snapshot::{Absences, Archive};
+use super::tiers;
+use super::verdict::{Detail, Level, Reason};
+use super::working::{By, Working, age, end_of};
+use crate::archive::State;
+use crate::name::NameKind;
+use crate::policy::{OrphanWhen, Policy, Size, Tiers};
+
+impl<'a> Working<'a> {
+    /// What no rule may touch.
+    pub(super) fn protect(&mut self) {
+        for place in 0..self.snapshot.archives.len() {
+            let archive = &self.snapshot.archives[place];
+            if archive.pinned {
+                self.decide(place, Reason::Pinned, By::NOBODY, Detail::None);
+            } else if let Some((reason, detail)) = unjudgeable(archive) {
+                self.decide(place, reason, By::NOBODY, detail);
+            }
+        }
+    }
+
+    /// What somebody asked to be deleted. A request names the archive, so not knowing whose it is
+    /// does not stand in its way; a pin does, and so does a writer.
+    pub(super) fn discard(&mut self) {
+        for place in 0..self.snapshot.archives.len() {
+            let open = self.reason(place).is_none_or(|reason| reason == Reason::UnknownIdentity);
+            let archive = &self.snapshot.archives[place];
+            if archive.discarded && open && archive.file.kind() == NameKind::Kubelet {
+                self.decide(place, Reason::Discarded, By::NOBODY, Detail::None);
+            }
+        }
+    }
+
+    /// Every undecided archive with the policy that governs it.
+    fn governed(&self) -> Vec<(usize, By, &'a Policy)> {
+        let open = self.oldest_first.iter().filter(|&&place| self.reason(place).is_none());
+        open.filter_map(|&place| self.policy(place).map(|(by, policy)| (place, By(Some(by)), policy)))
+            .collect()
+    }
+
+    pub(super) fn take_orphans(&mut self) {
+        for (place, by, policy) in self.governed() {
+            let (Some(rule), Some(absences)) = (policy.orphans, &self.snapshot.archives[place].absences)
+            else {
+                continue;
+            };
+            let absence = match rule.when {
+                OrphanWhen::WorkloadDeleted => absences.workload,
+                OrphanWhen::PodDeleted => absences.pod,
+                OrphanWhen::NamespaceDeleted => absences.namespace,
+            };
+            let Some(absence) = absence else { continue };
+            let end = end_of(absence.since, rule.grace);
+            // Absent at the end of the grace period, not only at its beginning.
+            if absence.confirmed >= end && self.is_due(absence.since, rule.grace) {
+                self.take_by_time(place, Reason::Orphaned, by, Detail::GoneSince(absence.since));
+            } else {
+                self.remark(place, Reason::OrphanGracePeriod, by, Detail::GraceEnds(end));
+            }
+        }
+    }
+
+    pub(super) fn take_incomplete(&mut self) {
+        for (place, by, policy) in self.governed() {
+            let archive = &self.snapshot.archives[place];
+            let (State::Incomplete, Some(grace)) = (archive.state, policy.incomplete_grace) else { continue };
+            if self.is_due(archive.changed, grace) {
+                let age = age(archive.changed, self.now);
+                self.take_by_time(place, Reason::Incomplete, by, Detail::Age { age, limit: grace });
+            } else {
+                let ends = Detail::GraceEnds(end_of(archive.changed, grace));
+                self.remark(place, Reason::WithinLimits, by, ends);
+            }
+        }
+    }
+
+    pub(super) fn take_oversized(&mut self) {
+        for (place, by, policy) in self.governed() {
+            // 0 is off.
+            let Some(limit) = policy.retention.max_archive_size.filter(|limit| *limit > 0) else { continue };
+            let have = self.snapshot.archives[place].size;
+            if have > limit && self.may_take(place) {
+                self.take(place, Reason::MaxArchiveSize, by, Detail::Size { have, limit });
+            }
+        }
+    }
+
+    pub(super) fn take_by_tiers(&mut self) {
+        for policy in 0..self.governors.ranked().len() {
+            // Tiers that keep nothing are off, each of them.
+            let tiers = self.governors.ranked()[policy].retention.tiers;
+            let Some(wanted) = tiers.filter(|tiers| *tiers != Tiers::default()) else { continue };
+            let by = By(Some(policy));
+            for lineage in self.cells.governed_lineages(policy, &self.rank) {
+                let archives = &self.snapshot.archives;
+                let whole: Vec<usize> = lineage
+                    .iter()
+                    .rev()
+                    .copied()
+                    .filter(|&place| self.counts(place) && archives[place].state == State::Complete)
+                    .collect();
+                let times: Vec<Timestamp> = whole.iter().map(|&place| archives[place].taken).collect();
+                // Of incomplete ones, tiers keep none and take none: these have a rule of their own.
+                for (place, kept_by) in whole.into_iter().zip(tiers::kept_by(wanted, &times)) {
+                    if !self.may_take(place) {
+                    } else if kept_by.any() {
+                        self.remark(place, Reason::TierKept, by, Detail::KeptBy(kept_by));
+                    } else if self.floor[place] {
+                        self.spare(place, Reason::Tiers, by);
+                    } else {
+                        self.take_by_time(place, Reason::Tiers, by, Detail::None);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn take_by_age(&mut self) {
+        for (place, by, policy) in self.governed() {
+            // 0 is off.
+            let Some(limit) = policy.retention.max_age.filter(|limit| !limit.is_zero()) else { continue };
+            let taken = self.snapshot.archives[place].taken;
+            if !self.is_due(taken, limit) || !self.may_take(place) {
+            } else if self.floor[place] {
+                self.spare(place, Reason::MaxAge, by);
+            } else {
+                self.take_by_time(
+                    place,
+                    Reason::MaxAge,
+                    by,
+                    Detail::Age { age: age(taken, self.now), limit },
+                );
+            }
+        }
+    }
+
+    pub(super) fn take_by_count(&mut self, level: Level) {
+        self.take_by_level(level, Measure::Count, level.count_reason());
+    }
+
+    pub(super) fn take_by_total_size(&mut self, level: Level) {
+        self.take_by_level(level, Measure::TotalSize, level.size_reason());
+    }
+
+    fn take_by_level(&mut self, level: Level, measure: Measure, reason: Reason) {
+        self.renew_floor();
+        let total = self.snapshot.filesystem.map(|filesystem| filesystem.total_bytes);
+        for policy in 0..self.governors.ranked().len() {
+            let retention = &self.governors.ranked()[policy].retention;
+            let limits = match level {
+                Level::Container => retention.per_container,
+                Level::Workload => retention.per_workload,
+                Level::Pod => retention.per_pod,
+                Level::Namespace => retention.per_namespace,
+            };
+            let keep_latest = retention.keep_latest;
+            let limit = match measure {
+                Measure::Count => limits.max_count,
+                Measure::TotalSize => limits.max_total_size.and_then(|size: Size| size.bytes(total)),
+            };
+            // 0 is off.
+            let Some(limit) = limit.filter(|limit| *limit > 0) else { continue };
+            for group in self.cells.governed_groups(policy, level, &self.rank) {
+                self.limit(&group, measure, limit, keep_latest, (reason, By(Some(policy))));
+            }
+        }
+    }
+
+    pub(super) fn take_ceiling_age(&mut self, place: usize, limit: Duration, by: By) {
+        let taken = self.snapshot.archives[place].taken;
+        if self.is_due(taken, limit) && self.may_take(place) {
+            let detail = Detail::Age { age: age(taken, self.now), limit };
+            self.take_by_time(place, Reason::NamespaceCeiling, by, detail);
+        }
+    }
+
+    /// Whether what the archive belongs to is known to be gone, by its policy's measure.
+    pub(super) fn is_orphan(&self, place: usize) -> bool {
+        let absences: Absences =
+            self.snapshot.archives[place].absences.as_deref().copied().unwrap_or_default();
+        let when = self.policy(place).and_then(|(_, policy)| policy.orphans).map(|rule| rule.when);
+        match when.unwrap_or_default() {
+            OrphanWhen::WorkloadDeleted => absences.workload.is_some(),
+            OrphanWhen::PodDeleted => absences.pod.is_some(),
+            OrphanWhen::NamespaceDeleted => absences.namespace.is_some(),
+        }
+    }
+}
+
+/// Why an archive is not judged at all: it may still be being written, it is not the kubelet's, or
+/// whose it is cannot be told.
+pub(super) fn unjudgeable(archive: &Archive) -> Option<(Reason, Detail)> {
+    if !archive.settled {
+        Some((Reason::Settling, Detail::None))
+    } else if archive.file.kind() != NameKind::Kubelet && archive.identity.is_some() {
+        Some((Reason::NoPolicy, Detail::ForeignName))
+    } else if archive.file.kind() != NameKind::Kubelet || is_unknown(archive) {
+        Some((Reason::UnknownIdentity, Detail::None))
+    } else {
+        None
+    }
+}
+
+/// A complete archive without an identity, or one that is not understood at all. Incomplete ones
+/// are different: a cut-off dump has lost the end, where its identity would be.
+fn is_unknown(archive: &Archive) -> bool {
+    match archive.state {
+        State::Complete => archive.identity.is_none(),
+        State::Incomplete => false,
+        State::Unreadable => true,
+    }
+}
