@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use checkpoint_keeper_core::archive::{Contents, State};
 use checkpoint_keeper_core::name::{FileName, NameKind};
-use checkpoint_keeper_core::plan::{Action, Archive, Plan, Reason, Snapshot};
+use checkpoint_keeper_core::plan::{Action, Archive, Clock, Plan, Reason, Snapshot};
 use checkpoint_keeper_core::policy::Labels;
 use checkpoint_keeper_core::taken::{self, Claims, Taken};
 use jiff::Timestamp;
@@ -88,6 +88,8 @@ pub struct Collector {
     unwritten: Vec<(FileName, Record)>,
     forgotten: Vec<FileName>,
     has_looked: bool,
+    /// Markers without an archive, at the last look at everything.
+    stray_markers: Vec<FileName>,
     /// What a watermark round freed and the file system has yet to show.
     release: Option<Release>,
     node_labels: Option<Labels>,
@@ -116,6 +118,7 @@ impl Collector {
             unwritten: Vec::new(),
             forgotten: Vec::new(),
             has_looked: false,
+            stray_markers: Vec::new(),
             release: None,
             node_labels: None,
         }
@@ -192,6 +195,8 @@ impl Collector {
         there.extend(listing.failures.iter().map(|(name, _)| name));
         self.forgotten.extend(self.index.forget_others(|name| there.contains(name)));
         self.forgotten.extend(self.remembered.keys().filter(|name| !there.contains(name)).cloned());
+        let stray = listing.pinned.iter().filter(|archive| !there.contains(archive)).map(FileName::marker);
+        self.stray_markers = stray.chain(listing.unfinished_markers).collect();
         problems.extend(listing.failures.into_iter().map(|(name, error)| Problem::Look(name, error)));
         problems.extend(self.read_settled(now, progress));
         self.remembered = HashMap::new();
@@ -242,6 +247,15 @@ impl Collector {
         let (changed, mut problems) = self.look_at(&waiting, now);
         problems.extend(self.read_settled(now, &mut |_, _| {}));
         (changed || !waiting.is_empty(), problems)
+    }
+
+    /// Removes markers whose archive is long gone, and says how many.
+    pub fn clear_litter(&mut self, now: Now) -> usize {
+        if self.clock.judge(now) == Clock::Suspect {
+            return 0;
+        }
+        let stray = std::mem::take(&mut self.stray_markers);
+        stray.iter().filter(|marker| self.store.remove_litter(marker, now.wall)).count()
     }
 
     /// How long until an archive that is being written may have settled.
@@ -359,9 +373,13 @@ impl Collector {
         use crate::store::Removal;
         let name = &outcome.deletion.archive.file;
         match &outcome.removal {
+            // Another file may have taken the name since: that one is not gone.
             Removal::Removed | Removal::AlreadyGone => {
-                self.index.forget(name);
-                self.forgotten.push(name.clone());
+                let same = |known: &Known| known.stat.is_same(&outcome.deletion.stat);
+                if self.index.get(name).is_some_and(same) {
+                    self.index.forget(name);
+                    self.forgotten.push(name.clone());
+                }
             }
             Removal::Pinned | Removal::Changed | Removal::Failed(_) => {
                 if let Some(known) = self.index.get_mut(name) {

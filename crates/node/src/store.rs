@@ -17,6 +17,15 @@ use jiff::Timestamp;
 use rustix::fs::{Advice, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+/// How long a marker without an archive stays: whoever wrote it may be about to bring the archive.
+const LITTER_AGE: std::time::Duration = std::time::Duration::from_hours(24);
+
+/// No marker of ours is larger, in bytes.
+const LARGEST_MARKER: u64 = 64 << 10;
+
+/// What this program writes as `managedBy` into its markers.
+const MANAGER: &str = "checkpoint-keeper";
+
 /// A directory of archives.
 #[derive(Debug)]
 pub struct Store {
@@ -102,6 +111,8 @@ pub struct Listing {
     pub files: Vec<(FileName, Stat)>,
     /// The archives that a marker lies beside.
     pub pinned: HashSet<FileName>,
+    /// Markers that somebody began to write.
+    pub unfinished_markers: Vec<FileName>,
     /// Files that could not be looked at.
     pub failures: Vec<(FileName, io::Error)>,
 }
@@ -182,6 +193,7 @@ impl Store {
             let Some(name) = FileName::new(entry.file_name().to_bytes()) else { continue };
             match name.kind() {
                 NameKind::Marker { archive } => _ = listing.pinned.insert(archive),
+                NameKind::MarkerBeingWritten => listing.unfinished_markers.push(name),
                 NameKind::Kubelet | NameKind::OtherTar if entry.file_type() != FileType::Directory => {
                     match self.stat(&name) {
                         Ok(Some(stat)) => listing.files.push((name, stat)),
@@ -267,6 +279,43 @@ impl Store {
             Err(Errno::NOENT) => Removal::AlreadyGone,
             Err(error) => Removal::Failed(error.into()),
         }
+    }
+
+    /// Removes a marker whose archive is gone, if it has been there for a day and is either empty
+    /// or of this program's making; what somebody else wrote into one is not ours to judge. Says
+    /// whether it did.
+    pub fn remove_litter(&self, marker: &FileName, now: Timestamp) -> bool {
+        let archive = match marker.kind() {
+            NameKind::Marker { archive } => Some(archive),
+            NameKind::MarkerBeingWritten => None,
+            _ => return false,
+        };
+        let Ok(Some(stat)) = self.stat(marker) else { return false };
+        let untouched_since = stat.modified_at().max(stat.changed_at());
+        let is_old = untouched_since.checked_add(LITTER_AGE).is_ok_and(|end| end <= now);
+        if !is_old || !(stat.size == 0 || self.is_our_marker(marker)) {
+            return false;
+        }
+        // The archive may have come back since the directory was listed.
+        let is_stray = archive.is_none_or(|archive| {
+            let found = rustix::fs::statat(&self.handle, archive.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
+            found.is_err_and(|error| error == Errno::NOENT)
+        });
+        is_stray && rustix::fs::unlinkat(&self.handle, marker.as_bytes(), AtFlags::empty()).is_ok()
+    }
+
+    fn is_our_marker(&self, marker: &FileName) -> bool {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Marker {
+            managed_by: String,
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(file) = rustix::fs::openat(&self.handle, marker.as_bytes(), flags, Mode::empty()) else {
+            return false;
+        };
+        let text = File::from(file).take(LARGEST_MARKER);
+        serde_json::from_reader(text).is_ok_and(|marker: Marker| marker.managed_by == MANAGER)
     }
 
     /// The file system's size and what is free of it, as an ordinary process sees it.

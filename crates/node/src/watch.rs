@@ -74,6 +74,7 @@ impl Watch<'_> {
                     doorbell = listen(self.collector.store(), &mut report);
                 }
                 report_all(&self.collector.look(now, &mut |_, _| {}), &mut report);
+                self.collector.clear_litter(now);
             } else {
                 let (changed, problems) = self.collector.look_at(&rings.names, now);
                 report_all(&problems, &mut report);
