@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything that is done with this repository but build it.
 
+mod bench;
 mod generate;
 mod test;
 
@@ -18,6 +19,8 @@ struct Arguments {
 enum Command {
     /// Run every check and every test
     Test(test::Arguments),
+    /// Measure the budgets beside their baselines
+    Bench(bench::Arguments),
     /// Write the files that are made from code
     Generate,
 }
@@ -25,6 +28,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test(arguments) => test::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Generate => generate::run(),
     };
     match result {

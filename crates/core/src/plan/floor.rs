@@ -8,8 +8,8 @@ use crate::policy::{DEFAULT_KEEP_LATEST, KeepFor};
 impl Working<'_> {
     /// Marks the newest complete archives of each lineage that are still there.
     pub(super) fn raise_floor(&mut self) {
-        for lineage in self.cells.lineages(&self.rank) {
-            let archives = &self.snapshot.archives;
+        for lineage in self.cells.lineages() {
+            let archives = &self.archives;
             // The lineage has left the node when that is confirmed for all that is known of it.
             let idle_since = lineage
                 .iter()

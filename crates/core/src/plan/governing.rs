@@ -82,10 +82,10 @@ impl<'a> Governors<'a> {
         &self.ranked
     }
 
-    /// Whether an archive taken at `taken` belongs to an earlier namespace of that name.
-    pub(super) fn vanished(&self, identity: &Identity, taken: Timestamp) -> bool {
-        let created = self.namespaces.get(&identity.namespace).and_then(|namespace| namespace.created);
-        created.is_some_and(|created| taken < created)
+    /// When the namespace that has this name now was created: an archive older than that belonged
+    /// to another.
+    pub(super) fn created(&self, namespace: &str) -> Option<Timestamp> {
+        self.namespaces.get(namespace).and_then(|namespace| namespace.created)
     }
 
     pub(super) fn governing(&self, subject: Subject<'a>) -> Governing<'a> {

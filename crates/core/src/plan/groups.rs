@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
+
+use jiff::Timestamp;
 
 use super::governing::{Governing, Governors, Subject};
 use super::snapshot::{Archive, Snapshot, Workload};
 use super::verdict::Level;
 use crate::identity::Identity;
-use crate::policy::Labels;
 
 /// The owner kind whose pods are told apart by name, as each has its own state.
 const STATEFUL_SET: &str = "StatefulSet";
@@ -33,30 +35,39 @@ pub(super) struct Cells<'a> {
     of_policy: Vec<Vec<usize>>,
 }
 
-/// Archives that a limit counts together, as lists of places, oldest first.
+/// Archives that a limit counts together, by their places in the plan's order, oldest first.
 pub(super) type Group = Vec<usize>;
 
-#[derive(PartialEq, Eq, Hash)]
-struct CellKey<'a> {
-    names: Option<(&'a str, &'a str, &'a str)>,
-    vanished: bool,
-    workload: Option<&'a Workload>,
-    labels: Option<&'a Labels>,
+/// What two archives share whose cells need not even be compared: the very same identity, owner and
+/// labels in memory. Whoever makes snapshots shares these, and where he does not there are merely
+/// more cells.
+type SameInMemory = (usize, usize, usize);
+
+/// The cells of archives that are the same in memory.
+#[derive(Default)]
+struct Known {
+    /// When the namespace that has the name now was created.
+    created: Option<Timestamp>,
+    /// The cell of those taken since then, and of those taken before.
+    cells: [Option<usize>; 2],
 }
 
 impl<'a> Cells<'a> {
-    /// Sorts every archive into its cell. `oldest_first` are all places in the plan's order.
-    pub(super) fn new(snapshot: &'a Snapshot, governors: &Governors<'a>, oldest_first: &[usize]) -> Self {
-        let mut places: HashMap<CellKey<'a>, usize> = HashMap::new();
+    /// Sorts every archive into its cell. `order` are their places in the snapshot, oldest first.
+    pub(super) fn new(snapshot: &'a Snapshot, governors: &Governors<'a>, order: &[usize]) -> Self {
+        let mut known: HashMap<SameInMemory, Known> = HashMap::new();
         let mut of_archive = vec![0; snapshot.archives.len()];
         let mut cells = Vec::new();
         let mut members: Vec<Vec<usize>> = Vec::new();
-        for &place in oldest_first {
-            let archive = &snapshot.archives[place];
+        for (place, &in_snapshot) in order.iter().enumerate() {
+            let archive = &snapshot.archives[in_snapshot];
             let identity = archive.identity.as_deref();
-            let vanished = identity.is_some_and(|identity| governors.vanished(identity, archive.taken));
-            let key = cell_key(archive, vanished);
-            let cell = *places.entry(key).or_insert_with(|| {
+            let known = known.entry(same_in_memory(archive)).or_insert_with(|| Known {
+                created: identity.and_then(|identity| governors.created(&identity.namespace)),
+                cells: [None; 2],
+            });
+            let vanished = known.created.is_some_and(|created| archive.taken < created);
+            let cell = *known.cells[usize::from(vanished)].get_or_insert_with(|| {
                 let subject = Subject { identity, vanished, pod_labels: archive.pod_labels.as_deref() };
                 let workload = archive.workload.as_deref();
                 cells.push(Cell { identity, vanished, workload, governing: governors.governing(subject) });
@@ -81,35 +92,31 @@ impl<'a> Cells<'a> {
     }
 
     /// The archives of a level's groups among those that the policy at place `policy` governs.
-    pub(super) fn governed_groups(&self, policy: usize, level: Level, rank: &[usize]) -> Vec<Group> {
+    pub(super) fn governed_groups(&self, policy: usize, level: Level) -> Vec<Group> {
         let cells = self.of_policy[policy].iter().copied();
-        self.groups(cells, rank, |cell| level_key(level, cell.identity?, cell))
+        self.groups(cells, |cell| level_key(level, cell.identity?, cell))
     }
 
     /// The lineages among the archives that the policy at place `policy` governs.
-    pub(super) fn governed_lineages(&self, policy: usize, rank: &[usize]) -> Vec<Group> {
+    pub(super) fn governed_lineages(&self, policy: usize) -> Vec<Group> {
         let cells = self.of_policy[policy].iter().copied();
-        self.groups(cells, rank, |cell| Some(lineage_key(cell.identity?, cell)))
+        self.groups(cells, |cell| Some(lineage_key(cell.identity?, cell)))
     }
 
     /// The lineages: each is what one checkpoint can stand in for.
-    pub(super) fn lineages(&self, rank: &[usize]) -> Vec<Group> {
-        self.groups(0..self.alike.len(), rank, |cell| Some(lineage_key(cell.identity?, cell)))
+    pub(super) fn lineages(&self) -> Vec<Group> {
+        self.groups(0..self.alike.len(), |cell| Some(lineage_key(cell.identity?, cell)))
     }
 
     /// The namespaces, whoever governs what lies in them.
-    pub(super) fn namespaces(&self, rank: &[usize]) -> Vec<Group> {
-        self.groups(0..self.alike.len(), rank, |cell| {
-            Some((cell.identity?.namespace.as_str(), cell.vanished))
-        })
+    pub(super) fn namespaces(&self) -> Vec<Group> {
+        self.groups(0..self.alike.len(), |cell| Some((cell.identity?.namespace.as_str(), cell.vanished)))
     }
 
-    /// Joins the cells that have the same key; cells without one are left out. `rank` is each
-    /// archive's place in the plan's order.
+    /// Joins the cells that have the same key; cells without one are left out.
     fn groups<K: Hash + Eq>(
         &self,
         cells: impl Iterator<Item = usize>,
-        rank: &[usize],
         key: impl Fn(&Cell<'a>) -> Option<K>,
     ) -> Vec<Group> {
         let mut places: HashMap<K, usize> = HashMap::new();
@@ -123,21 +130,21 @@ impl<'a> Cells<'a> {
             groups[place].extend_from_slice(&self.members[cell]);
         }
         for group in &mut groups {
-            group.sort_unstable_by_key(|&place| rank[place]);
+            group.sort_unstable();
         }
         groups
     }
 }
 
-fn cell_key(archive: &Archive, vanished: bool) -> CellKey<'_> {
-    CellKey {
-        names: archive.identity.as_deref().map(|identity| {
-            (identity.namespace.as_str(), identity.pod.as_str(), identity.container.as_str())
-        }),
-        vanished,
-        workload: archive.workload.as_deref(),
-        labels: archive.pod_labels.as_deref(),
+fn same_in_memory(archive: &Archive) -> SameInMemory {
+    fn address<T>(shared: Option<&Arc<T>>) -> usize {
+        shared.map_or(0, |shared| Arc::as_ptr(shared).addr())
     }
+    (
+        address(archive.identity.as_ref()),
+        address(archive.workload.as_ref()),
+        address(archive.pod_labels.as_ref()),
+    )
 }
 
 /// What two archives must share to count together at `level`; none where the level has no meaning.

@@ -1,6 +1,6 @@
 //! Limits on a group of archives: what goes first, and what a limit never takes.
 
-use super::snapshot::Archive;
+use super::facts::Facts;
 use super::verdict::{Detail, Reason};
 use super::working::{By, Working};
 use crate::archive::State;
@@ -15,7 +15,7 @@ pub(super) enum Measure {
 }
 
 impl Measure {
-    fn of(self, archive: &Archive) -> u64 {
+    fn of(self, archive: &Facts<'_>) -> u64 {
         match self {
             Self::Count => 1,
             Self::TotalSize => archive.size,
@@ -56,11 +56,9 @@ impl Working<'_> {
         keep_newest: u32,
         (reason, by): (Reason, By),
     ) {
-        let snapshot = self.snapshot;
-        let archives = &snapshot.archives;
         let counted = group.iter().filter(|&&place| self.counts(place));
         // Wider than any one size, so that a sum of absurd ones is still a sum.
-        let have: u128 = counted.map(|&place| u128::from(measure.of(&archives[place]))).sum();
+        let have: u128 = counted.map(|&place| u128::from(measure.of(&self.archives[place]))).sum();
         let limited = u128::from(limit);
         if have <= limited {
             return;
@@ -72,10 +70,9 @@ impl Working<'_> {
             .filter(|&place| self.is_candidate_for_newest(place))
             .take(usize::try_from(keep_newest).unwrap_or(usize::MAX))
             .collect();
-        // Newest first, and so in falling rank: the oldest of them bounds what may be taken.
-        let first_kept = newest.last().map(|&place| self.rank[place]);
-        let kept =
-            |working: &Self, place: usize| first_kept.is_some_and(|first| working.rank[place] >= first);
+        // Newest first: the last of them bounds what may be taken.
+        let first_kept = newest.last().copied();
+        let kept = |place: usize| first_kept.is_some_and(|first| place >= first);
         let mut left = have;
         let have = u64::try_from(have).unwrap_or(u64::MAX);
         for pass in PASSES {
@@ -86,18 +83,18 @@ impl Working<'_> {
                 if !self.may_take(place) || !self.counts(place) {
                     continue;
                 }
-                let archive = &archives[place];
+                let archive = self.archives[place];
                 let turn = match (archive.state, self.floor[place]) {
                     (State::Complete, true) => Pass::Floor,
                     (State::Complete, false) => Pass::Surplus,
                     _ => Pass::Incomplete,
                 };
-                let untouchable = archive.state == State::Complete && kept(self, place);
+                let untouchable = archive.state == State::Complete && kept(place);
                 if (turn == pass && untouchable) || (turn == Pass::Floor && pass == Pass::Surplus) {
                     // It was next, and only its place among the newest saved it.
                     self.spare(place, reason, by);
                 } else if turn == pass {
-                    left -= u128::from(measure.of(archive));
+                    left -= u128::from(measure.of(&archive));
                     self.take(place, reason, by, measure.detail(have, limit));
                 }
             }

@@ -6,6 +6,7 @@
 //! of [`plan`]. Each rule's arithmetic has a file of its own beside this one.
 
 mod difference;
+mod facts;
 mod floor;
 mod governing;
 mod groups;

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::facts::Facts;
 use super::limits::Measure;
-use super::snapshot::{Absences, Archive};
+use super::snapshot::Absences;
 use super::tiers;
 use super::verdict::{Detail, Level, Reason};
 use super::working::{By, Working, age, end_of};
 use crate::archive::State;
-use crate::name::NameKind;
 use crate::policy::{OrphanWhen, Policy, Size, Tiers};
 
 impl<'a> Working<'a> {
     /// What no rule may touch.
     pub(super) fn protect(&mut self) {
-        for place in 0..self.snapshot.archives.len() {
-            let archive = &self.snapshot.archives[place];
+        for place in 0..self.archives.len() {
+            let archive = &self.archives[place];
             if archive.pinned {
                 self.decide(place, Reason::Pinned, By::NOBODY, Detail::None);
             } else if let Some((reason, detail)) = unjudgeable(archive) {
@@ -29,10 +29,10 @@ impl<'a> Working<'a> {
     /// What somebody asked to be deleted. A request names the archive, so not knowing whose it is
     /// does not stand in its way; a pin does, and so does a writer.
     pub(super) fn discard(&mut self) {
-        for place in 0..self.snapshot.archives.len() {
+        for place in 0..self.archives.len() {
             let open = self.reason(place).is_none_or(|reason| reason == Reason::UnknownIdentity);
-            let archive = &self.snapshot.archives[place];
-            if archive.discarded && open && archive.file.kind() == NameKind::Kubelet {
+            let archive = &self.archives[place];
+            if archive.discarded && open && archive.is_kubelets {
                 self.decide(place, Reason::Discarded, By::NOBODY, Detail::None);
             }
         }
@@ -40,15 +40,14 @@ impl<'a> Working<'a> {
 
     /// Every undecided archive with the policy that governs it.
     fn governed(&self) -> Vec<(usize, By, &'a Policy)> {
-        let open = self.oldest_first.iter().filter(|&&place| self.reason(place).is_none());
-        open.filter_map(|&place| self.policy(place).map(|(by, policy)| (place, By(Some(by)), policy)))
+        let open = (0..self.archives.len()).filter(|&place| self.reason(place).is_none());
+        open.filter_map(|place| self.policy(place).map(|(by, policy)| (place, By(Some(by)), policy)))
             .collect()
     }
 
     pub(super) fn take_orphans(&mut self) {
         for (place, by, policy) in self.governed() {
-            let (Some(rule), Some(absences)) = (policy.orphans, &self.snapshot.archives[place].absences)
-            else {
+            let (Some(rule), Some(absences)) = (policy.orphans, self.archives[place].absences) else {
                 continue;
             };
             let absence = match rule.when {
@@ -69,7 +68,7 @@ impl<'a> Working<'a> {
 
     pub(super) fn take_incomplete(&mut self) {
         for (place, by, policy) in self.governed() {
-            let archive = &self.snapshot.archives[place];
+            let archive = &self.archives[place];
             let (State::Incomplete, Some(grace)) = (archive.state, policy.incomplete_grace) else { continue };
             if self.is_due(archive.changed, grace) {
                 let age = age(archive.changed, self.now);
@@ -85,7 +84,7 @@ impl<'a> Working<'a> {
         for (place, by, policy) in self.governed() {
             // 0 is off.
             let Some(limit) = policy.retention.max_archive_size.filter(|limit| *limit > 0) else { continue };
-            let have = self.snapshot.archives[place].size;
+            let have = self.archives[place].size;
             if have > limit && self.may_take(place) {
                 self.take(place, Reason::MaxArchiveSize, by, Detail::Size { have, limit });
             }
@@ -98,8 +97,8 @@ impl<'a> Working<'a> {
             let tiers = self.governors.ranked()[policy].retention.tiers;
             let Some(wanted) = tiers.filter(|tiers| *tiers != Tiers::default()) else { continue };
             let by = By(Some(policy));
-            for lineage in self.cells.governed_lineages(policy, &self.rank) {
-                let archives = &self.snapshot.archives;
+            for lineage in self.cells.governed_lineages(policy) {
+                let archives = &self.archives;
                 let whole: Vec<usize> = lineage
                     .iter()
                     .rev()
@@ -126,7 +125,7 @@ impl<'a> Working<'a> {
         for (place, by, policy) in self.governed() {
             // 0 is off.
             let Some(limit) = policy.retention.max_age.filter(|limit| !limit.is_zero()) else { continue };
-            let taken = self.snapshot.archives[place].taken;
+            let taken = self.archives[place].taken;
             if !self.is_due(taken, limit) || !self.may_take(place) {
             } else if self.floor[place] {
                 self.spare(place, Reason::MaxAge, by);
@@ -167,14 +166,14 @@ impl<'a> Working<'a> {
             };
             // 0 is off.
             let Some(limit) = limit.filter(|limit| *limit > 0) else { continue };
-            for group in self.cells.governed_groups(policy, level, &self.rank) {
+            for group in self.cells.governed_groups(policy, level) {
                 self.limit(&group, measure, limit, keep_latest, (reason, By(Some(policy))));
             }
         }
     }
 
     pub(super) fn take_ceiling_age(&mut self, place: usize, limit: Duration, by: By) {
-        let taken = self.snapshot.archives[place].taken;
+        let taken = self.archives[place].taken;
         if self.is_due(taken, limit) && self.may_take(place) {
             let detail = Detail::Age { age: age(taken, self.now), limit };
             self.take_by_time(place, Reason::NamespaceCeiling, by, detail);
@@ -183,8 +182,7 @@ impl<'a> Working<'a> {
 
     /// Whether what the archive belongs to is known to be gone, by its policy's measure.
     pub(super) fn is_orphan(&self, place: usize) -> bool {
-        let absences: Absences =
-            self.snapshot.archives[place].absences.as_deref().copied().unwrap_or_default();
+        let absences: Absences = self.archives[place].absences.copied().unwrap_or_default();
         let when = self.policy(place).and_then(|(_, policy)| policy.orphans).map(|rule| rule.when);
         match when.unwrap_or_default() {
             OrphanWhen::WorkloadDeleted => absences.workload.is_some(),
@@ -196,12 +194,12 @@ impl<'a> Working<'a> {
 
 /// Why an archive is not judged at all: it may still be being written, it is not the kubelet's, or
 /// whose it is cannot be told.
-pub(super) fn unjudgeable(archive: &Archive) -> Option<(Reason, Detail)> {
+pub(super) fn unjudgeable(archive: &Facts<'_>) -> Option<(Reason, Detail)> {
     if !archive.settled {
         Some((Reason::Settling, Detail::None))
-    } else if archive.file.kind() != NameKind::Kubelet && archive.identity.is_some() {
+    } else if !archive.is_kubelets && archive.has_identity {
         Some((Reason::NoPolicy, Detail::ForeignName))
-    } else if archive.file.kind() != NameKind::Kubelet || is_unknown(archive) {
+    } else if !archive.is_kubelets || is_unknown(archive) {
         Some((Reason::UnknownIdentity, Detail::None))
     } else {
         None
@@ -210,9 +208,9 @@ pub(super) fn unjudgeable(archive: &Archive) -> Option<(Reason, Detail)> {
 
 /// A complete archive without an identity, or one that is not understood at all. Incomplete ones
 /// are different: a cut-off dump has lost the end, where its identity would be.
-fn is_unknown(archive: &Archive) -> bool {
+fn is_unknown(archive: &Facts<'_>) -> bool {
     match archive.state {
-        State::Complete => archive.identity.is_none(),
+        State::Complete => !archive.has_identity,
         State::Incomplete => false,
         State::Unreadable => true,
     }

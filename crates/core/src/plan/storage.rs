@@ -169,7 +169,7 @@ impl Working<'_> {
     /// whoever governs it; the newest one of what is limited always stays.
     pub(super) fn take_by_storage_limits(&mut self) {
         let storage = self.storage.clone();
-        let namespaces = self.cells.namespaces(&self.rank);
+        let namespaces = self.cells.namespaces();
         if let Some((limit, id)) = &storage.namespace_age {
             let by = self.by(id);
             for place in namespaces.iter().flatten() {
@@ -189,7 +189,7 @@ impl Working<'_> {
         if let Some((limit, id)) = storage.max_total_size {
             self.renew_floor();
             let by = self.by(&id);
-            let all = self.oldest_first.clone();
+            let all: Vec<usize> = (0..self.archives.len()).collect();
             self.limit(&all, Measure::TotalSize, limit, 1, (Reason::StorageWatermark, by));
         }
     }
@@ -205,7 +205,7 @@ impl Working<'_> {
         let by = self.by(&id);
         let detail = Detail::DiskUse(round.report.used);
         for kind in [Self::is_cut_off, Self::is_orphan] {
-            for place in self.oldest_first.clone() {
+            for place in 0..self.archives.len() {
                 if round.goes_on()
                     && self.watermark_may_take(place)
                     && self.frees_something(place, &round)
@@ -218,11 +218,11 @@ impl Working<'_> {
         }
         // What each namespace still uses, and what of that may go, oldest first.
         let mut namespaces: BTreeMap<(&str, bool), (u64, VecDeque<usize>)> = BTreeMap::new();
-        for &place in &self.oldest_first {
+        for place in 0..self.archives.len() {
             let cell = self.cells.of(place);
             let Some(identity) = cell.identity.filter(|_| self.stays(place)) else { continue };
             let (used, candidates) = namespaces.entry((&identity.namespace, cell.vanished)).or_default();
-            *used = used.saturating_add(self.snapshot.archives[place].allocated);
+            *used = used.saturating_add(self.archives[place].allocated);
             if self.watermark_may_take(place) && self.frees_something(place, &round) {
                 candidates.push_back(place);
             }
@@ -241,7 +241,7 @@ impl Working<'_> {
                 largest.push((used, name));
             } else {
                 self.take_for_space(place, by, detail, &mut round);
-                largest.push((used.saturating_sub(self.snapshot.archives[place].allocated), name));
+                largest.push((used.saturating_sub(self.archives[place].allocated), name));
             }
         }
         Some(round.report)
@@ -249,18 +249,17 @@ impl Working<'_> {
 
     /// An archive of no blocks is of no use to a disk that lacks bytes.
     fn frees_something(&self, place: usize, round: &Round) -> bool {
-        self.snapshot.archives[place].allocated > 0 || round.report.wanted_inodes > 0
+        self.archives[place].allocated > 0 || round.report.wanted_inodes > 0
     }
 
     fn is_cut_off(&self, place: usize) -> bool {
-        self.snapshot.archives[place].state == State::Incomplete
+        self.archives[place].state == State::Incomplete
     }
 
     /// What is to be freed, if anything, and the policy that wants it.
     fn begin_round(&self, filesystem: FileSystem) -> Option<(Round, PolicyRef)> {
-        let archives = &self.snapshot.archives;
         let (mut kept_bytes, mut gone_bytes, mut gone_inodes) = (0_u64, 0_u64, 0_u64);
-        for (place, archive) in archives.iter().enumerate() {
+        for (place, archive) in self.archives.iter().enumerate() {
             if self.stays(place) {
                 kept_bytes = kept_bytes.saturating_add(archive.allocated);
             } else {
@@ -306,8 +305,7 @@ impl Working<'_> {
     }
 
     fn take_for_space(&mut self, place: usize, by: super::working::By, detail: Detail, round: &mut Round) {
-        round.report.freed_bytes =
-            round.report.freed_bytes.saturating_add(self.snapshot.archives[place].allocated);
+        round.report.freed_bytes = round.report.freed_bytes.saturating_add(self.archives[place].allocated);
         round.report.freed_inodes += 1;
         self.take(place, Reason::StorageWatermark, by, detail);
     }

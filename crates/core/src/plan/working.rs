@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::facts::{self, Facts};
 use super::governing::{Governing, Governors};
 use super::groups::Cells;
 use super::rules::unjudgeable;
@@ -37,9 +38,11 @@ pub(super) struct Working<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) now: Timestamp,
     pub(super) storage: EffectiveStorage,
-    /// Each archive's place in the order oldest first, equal times by file name.
-    pub(super) rank: Vec<usize>,
-    pub(super) oldest_first: Vec<usize>,
+    /// What the rules ask of each archive, oldest first. Everywhere in a plan in the making, an
+    /// archive's place is its place here.
+    pub(super) archives: Vec<Facts<'a>>,
+    /// Each archive's place in the snapshot.
+    order: Vec<usize>,
     pub(super) cells: Cells<'a>,
     /// Whether the archive is among the newest of its lineage.
     pub(super) floor: Vec<bool>,
@@ -57,18 +60,10 @@ pub(super) struct Working<'a> {
 
 impl<'a> Working<'a> {
     pub(super) fn new(snapshot: &'a Snapshot, policies: &'a PolicySet, now: Timestamp) -> Self {
-        let archives = &snapshot.archives;
-        let mut oldest_first: Vec<usize> = (0..archives.len()).collect();
-        oldest_first.sort_unstable_by(|&one, &other| {
-            let (one, other) = (&archives[one], &archives[other]);
-            one.taken.cmp(&other.taken).then_with(|| one.file.cmp(&other.file))
-        });
-        let mut rank = vec![0; archives.len()];
-        for (order, &place) in oldest_first.iter().enumerate() {
-            rank[place] = order;
-        }
+        let order = facts::order(snapshot);
+        let archives = facts::facts(snapshot, &order);
         let governors = Governors::new(policies, &snapshot.namespaces);
-        let cells = Cells::new(snapshot, &governors, &oldest_first);
+        let cells = Cells::new(snapshot, &governors, &order);
         let givers = governors.ranked().iter().map(|policy| Arc::new(policy.id.clone())).collect();
         Self {
             snapshot,
@@ -78,14 +73,14 @@ impl<'a> Working<'a> {
                 snapshot.node_labels.as_ref(),
                 snapshot.filesystem,
             ),
-            rank,
-            oldest_first,
             cells,
             floor: vec![false; archives.len()],
             floor_taken: false,
             governors,
             decisions: vec![None; archives.len()],
             remarks: vec![None; archives.len()],
+            archives,
+            order,
             givers,
             extra_givers: HashMap::new(),
             metered_deletions: 0,
@@ -127,18 +122,18 @@ impl<'a> Working<'a> {
     /// pinned or not.
     pub(super) fn counts(&self, place: usize) -> bool {
         let judged = self.decisions[place].is_none_or(|decision| {
-            decision.reason == Reason::Pinned && unjudgeable(&self.snapshot.archives[place]).is_none()
+            decision.reason == Reason::Pinned && unjudgeable(&self.archives[place]).is_none()
         });
         judged && self.is_whole_or_quiet(place)
     }
 
     /// Whether it could be among the newest of its lineage or group.
     pub(super) fn is_candidate_for_newest(&self, place: usize) -> bool {
-        self.decisions[place].is_none() && self.snapshot.archives[place].state == State::Complete
+        self.decisions[place].is_none() && self.archives[place].state == State::Complete
     }
 
     fn is_whole_or_quiet(&self, place: usize) -> bool {
-        let archive = &self.snapshot.archives[place];
+        let archive = &self.archives[place];
         archive.state == State::Complete || self.has_passed(archive.changed, QUIET)
     }
 
@@ -189,10 +184,7 @@ impl<'a> Working<'a> {
 
     /// Lets the oldest of what is to go, go now, and has the rest wait for the deletion bucket.
     pub(super) fn draw_from_bucket(&mut self) {
-        let metered: Vec<usize> = self
-            .oldest_first
-            .iter()
-            .copied()
+        let metered: Vec<usize> = (0..self.archives.len())
             .filter(|&place| {
                 self.decisions[place].is_some_and(|decision| {
                     decision.reason.action() == Action::Delete && decision.reason != Reason::Discarded
@@ -216,7 +208,7 @@ impl<'a> Working<'a> {
 
     /// Gives every archive that nothing took its reason to stay.
     pub(super) fn finish(mut self, watermark: Option<WatermarkReport>) -> Plan {
-        for place in 0..self.snapshot.archives.len() {
+        for place in 0..self.archives.len() {
             if self.decisions[place].is_some() {
                 continue;
             }
@@ -235,14 +227,16 @@ impl<'a> Working<'a> {
             };
             self.decisions[place] = Some(Decision { reason, by, detail });
         }
-        let givers = &self.givers;
-        let verdict = |decision: &Option<Decision>| {
-            let fallback = Decision { reason: Reason::NoPolicy, by: By::NOBODY, detail: Detail::None };
-            let Decision { reason, by, detail } = decision.unwrap_or(fallback);
-            Verdict { reason, policy: by.0.map(|giver| Arc::clone(&givers[giver])), detail }
-        };
+        let unknown = Verdict { reason: Reason::NoPolicy, policy: None, detail: Detail::None };
+        let mut verdicts = vec![unknown; self.archives.len()];
+        for (decision, &in_snapshot) in self.decisions.iter().zip(&self.order) {
+            if let Some(Decision { reason, by, detail }) = *decision {
+                let policy = by.0.map(|giver| Arc::clone(&self.givers[giver]));
+                verdicts[in_snapshot] = Verdict { reason, policy, detail };
+            }
+        }
         Plan {
-            verdicts: self.decisions.iter().map(verdict).collect(),
+            verdicts,
             watermark,
             unjudged_storage: self.storage.unjudged.iter().cloned().map(Arc::new).collect(),
             metered_deletions: self.metered_deletions,
@@ -251,7 +245,7 @@ impl<'a> Working<'a> {
 
     /// Whether the watermark may take the archive: a policy that does not parse does not stop it.
     pub(super) fn watermark_may_take(&self, place: usize) -> bool {
-        let archive = &self.snapshot.archives[place];
+        let archive = &self.archives[place];
         self.decisions[place].is_none() && self.is_whole_or_quiet(place) && archive.state != State::Unreadable
     }
 }

@@ -1,0 +1,67 @@
+//! The archives in the plan's order, each with what the rules ask of it.
+//!
+//! Rules go over all archives again and again. What they ask lies close together here and in the
+//! order in which they go, as looking it up all over a large snapshot is what a plan would spend
+//! most of its time on.
+
+use std::cmp::Ordering;
+
+use jiff::Timestamp;
+
+use super::snapshot::{Absences, Archive, Snapshot};
+use crate::archive::State;
+use crate::name::NameKind;
+
+/// What the rules ask of an archive.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts<'a> {
+    pub(super) taken: Timestamp,
+    pub(super) changed: Timestamp,
+    pub(super) idle_since: Option<Timestamp>,
+    pub(super) size: u64,
+    pub(super) allocated: u64,
+    pub(super) absences: Option<&'a Absences>,
+    pub(super) state: State,
+    pub(super) pinned: bool,
+    pub(super) settled: bool,
+    pub(super) discarded: bool,
+    pub(super) has_identity: bool,
+    /// Whether the kubelet names archives like this.
+    pub(super) is_kubelets: bool,
+}
+
+impl<'a> Facts<'a> {
+    fn of(archive: &'a Archive) -> Self {
+        Self {
+            taken: archive.taken,
+            changed: archive.changed,
+            idle_since: archive.idle_since,
+            size: archive.size,
+            allocated: archive.allocated,
+            absences: archive.absences.as_deref(),
+            state: archive.state,
+            pinned: archive.pinned,
+            settled: archive.settled,
+            discarded: archive.discarded,
+            has_identity: archive.identity.is_some(),
+            is_kubelets: archive.file.kind() == NameKind::Kubelet,
+        }
+    }
+}
+
+/// The archives' places in the snapshot, oldest first, equal times in byte order of the file name.
+pub(super) fn order(snapshot: &Snapshot) -> Vec<usize> {
+    let archives = &snapshot.archives;
+    let mut order: Vec<(Timestamp, usize)> =
+        archives.iter().enumerate().map(|(place, archive)| (archive.taken, place)).collect();
+    order.sort_unstable_by(|(taken, one), (other_taken, other)| match taken.cmp(other_taken) {
+        Ordering::Equal => archives[*one].file.cmp(&archives[*other].file),
+        unequal => unequal,
+    });
+    order.into_iter().map(|(_, place)| place).collect()
+}
+
+/// What the rules ask of each archive, in that order.
+pub(super) fn facts<'a>(snapshot: &'a Snapshot, order: &[usize]) -> Vec<Facts<'a>> {
+    order.iter().map(|&place| Facts::of(&snapshot.archives[place])).collect()
+}

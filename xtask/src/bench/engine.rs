@@ -1,0 +1,100 @@
+//! A collector at work in a process of its own: `checkpoint-keeper gc --watch` where that has been
+//! built, else the same engine in this program.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use checkpoint_keeper_node::clock::Now;
+use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::store::Store;
+use checkpoint_keeper_node::watch::{Event, Watch};
+
+use super::directory::Bench;
+use super::policies;
+
+/// What it says once it has looked at everything and made its first plan.
+const READY: &str = "watching;";
+
+/// How long an archive must have been left alone, where nobody saw it being closed.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// The process. It ends when this does.
+pub(super) struct Engine {
+    child: Child,
+    /// Held open: a collector that cannot say anything any more ends.
+    said: BufReader<ChildStderr>,
+    /// Which program it is.
+    pub(super) what: &'static str,
+}
+
+impl Engine {
+    /// Starts one and waits until it is at work.
+    pub(super) fn start(
+        bench: &Bench,
+        directory: &Path,
+        policies: usize,
+        interval: u64,
+    ) -> anyhow::Result<Self> {
+        let (mut command, what) = if let Some(binary) = &bench.binary {
+            let mut command = Command::new(binary);
+            command.arg("gc").arg(directory).args(["--watch", "--output", "json", "--interval"]);
+            command.arg(format!("{interval}s")).arg("--policy");
+            command.arg(policies::write(bench.path(), policies)?);
+            (command, "checkpoint-keeper gc --watch")
+        } else {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["bench", "--engine"]).arg(directory);
+            command.args(["--engine-policies", &policies.to_string()]);
+            command.args(["--engine-interval", &interval.to_string()]);
+            (command, "the engine alone: checkpoint-keeper is not built")
+        };
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let stderr = child.stderr.take().context("the collector has no standard error")?;
+        let mut engine = Self { child, said: BufReader::new(stderr), what };
+        engine.wait_until_ready()?;
+        Ok(engine)
+    }
+
+    fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let mut said = String::new();
+        while !said.contains(READY) {
+            if self.said.read_line(&mut said)? == 0 {
+                bail!("the collector ended too early: {said}");
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Is such a process, until standard input ends.
+pub(super) fn run(directory: &Path, policies: usize, interval: u64) -> anyhow::Result<()> {
+    let store = Store::open(directory)?;
+    store.lock()?;
+    let collector = Collector::new(store, SETTLE, Now::read());
+    let policies = policies::set(policies);
+    let watch = Watch { collector, policies: &policies, interval: Duration::from_secs(interval) };
+    let mut begun = false;
+    watch.run(std::io::stdin(), |event| match event {
+        Event::Planned(snapshot, _) if !begun => {
+            begun = true;
+            eprintln!("{READY} {} archives here", snapshot.archives.len());
+        }
+        Event::Problem(problem) => eprintln!("{problem}"),
+        _ => {}
+    })?;
+    Ok(())
+}

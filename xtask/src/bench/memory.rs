@@ -1,0 +1,38 @@
+//! Resident memory of a collector at work.
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use super::directory::Bench;
+use super::engine::Engine;
+use super::process;
+use super::row::{Budget, Row};
+
+const ID: &str = "memory";
+const POLICIES: usize = 200;
+
+/// Seconds between two sweeps, and time for a few of them.
+const INTERVAL: u64 = 1;
+const SWEEPS: Duration = Duration::from_millis(4_500);
+
+pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
+    let mut rows = vec![row(bench, &bench.empty("idle")?, 0, 16.0)?];
+    // A smaller directory has to make do with the same memory.
+    for (archives, quick, most) in [(10_000, 2_000, 30.0), (100_000, 10_000, 120.0)] {
+        let archives = bench.either(archives, quick);
+        let directory = bench.population(archives)?;
+        rows.push(row(bench, &directory, archives, most)?);
+    }
+    Ok(rows)
+}
+
+fn row(bench: &Bench, directory: &Path, archives: usize, most: f64) -> anyhow::Result<Row> {
+    let engine = Engine::start(bench, directory, POLICIES, INTERVAL)?;
+    thread::sleep(SWEEPS);
+    let (resident, highest) = process::resident(engine.pid())?;
+    let what = format!("{archives} archives, {POLICIES} policies, after a few sweeps: resident");
+    Ok(Row::new(ID, what, resident, "MiB")
+        .budget(Budget::AtMost(most))
+        .note(format!("at most {highest:.1} MiB; {}", engine.what)))
+}
