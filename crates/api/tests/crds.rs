@@ -49,7 +49,7 @@ fn names_and_scopes_are_the_documented_ones() {
             "clustercheckpointpolicies criu.org/v1alpha1 Cluster ccp",
             "checkpointpolicies criu.org/v1alpha1 Namespaced cp",
             "checkpointstoragepolicies criu.org/v1alpha1 Cluster csp",
-            "checkpointrestoreoperators criu.org/v1 Namespaced ",
+            "checkpointrestoreoperators criu.org/v1 Namespaced cro",
         ]
     );
     assert_eq!(crds_yaml().matches("\n---\n").count(), 4);

@@ -239,6 +239,21 @@ fn what_was_read_before_the_end_still_counts() {
 }
 
 #[test]
+fn what_holds_nothing_of_a_checkpoint_is_not_called_incomplete() {
+    let problem = "holds nothing of a checkpoint";
+    assert_state(&tarball(&[file("weights.bin", b"w")]), State::Unreadable, problem);
+    assert_state(&file("weights.bin", &[b'w'; 5_000])[..2_000], State::Unreadable, problem);
+    assert_state(&tarball(&[file("sub/checkpoint/x", b"")]), State::Unreadable, problem);
+    assert_state(b"my notes", State::Unreadable, "not a tar archive");
+    assert_state(b"c", State::Incomplete, "is shorter than a tar's first header");
+    assert_state(
+        &tarball(&[file("./checkpoint/x", b"")]),
+        State::Incomplete,
+        "has neither config.dump nor spec.dump",
+    );
+}
+
+#[test]
 fn what_is_no_tar_is_unreadable() {
     assert_state(&[b'x'; 512], State::Unreadable, "not a tar archive");
     assert_state(&[vec![b'x'; 4096], vec![0; 1024]].concat(), State::Unreadable, "not a tar archive");
@@ -255,7 +270,7 @@ fn what_is_no_tar_is_unreadable() {
 fn sizes_cannot_be_used_to_lead_a_walk_astray() {
     let sized = |field: &[u8; 12]| {
         let mut header = tar::Header::new_gnu();
-        header.as_old_mut().name[..1].copy_from_slice(b"a");
+        header.as_old_mut().name[..8].copy_from_slice(b"dump.log");
         header.set_entry_type(tar::EntryType::Regular);
         header.as_old_mut().size = *field;
         header.set_cksum();
@@ -487,7 +502,7 @@ fn long_names_and_pax_headers_are_understood() {
 fn sparse_members_are_passed_over() {
     let sparse = |extensions: usize| {
         let mut header = tar::Header::new_gnu();
-        header.as_old_mut().name[..5].copy_from_slice(b"pages");
+        header.as_old_mut().name[..16].copy_from_slice(b"checkpoint/pages");
         header.set_entry_type(tar::EntryType::GNUSparse);
         header.set_size(700);
         header.as_gnu_mut().unwrap().set_is_extended(extensions > 0);
@@ -556,7 +571,8 @@ fn compressed_archives_are_read() {
         State::Unreadable,
         "the compressed stream is corrupt",
     );
-    assert_eq!(read(&part(b"no tar")).state, State::Incomplete);
+    assert_eq!(read(&part(b"no tar")).state, State::Unreadable);
+    assert_eq!(read(&part(b"checkpoint/")).state, State::Incomplete);
     assert_state(&part(&[b'x'; 512]), State::Unreadable, "not a tar archive");
 }
 
@@ -569,7 +585,7 @@ fn a_stream_that_expands_too_far_is_left() {
     io::copy(&mut io::repeat(0).take(110 << 20), &mut encoder).unwrap();
     let bomb = encoder.finish().unwrap();
     assert_state(&bomb, State::Unreadable, "the compressed stream expands too far");
-    let pages = member(b'0', "pages", 1 << 40, b"");
+    let pages = member(b'0', "checkpoint/pages", 1 << 40, b"");
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
     io::Write::write_all(&mut encoder, &pages).unwrap();
     let promise = encoder.finish().unwrap();

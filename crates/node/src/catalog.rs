@@ -24,6 +24,9 @@ const ARCHIVES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("archives-1
 /// How much of the file redb keeps in memory: little, as it is read once and then written to.
 const CACHE: usize = 4 << 20;
 
+/// How many damaged catalogs are kept: more than that, and the disk is the trouble.
+const MOST_SET_ASIDE: u32 = 10;
+
 /// What is remembered about one archive.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -110,8 +113,7 @@ impl Catalog {
                 Ok(Opened { catalog, records, set_aside: None })
             }
             Err(Failure::Damaged) => {
-                let aside = beside(path);
-                std::fs::rename(path, &aside)
+                let aside = set_aside(path)
                     .map_err(|source| CatalogError::SetAside { path: path.to_owned(), source })?;
                 let (database, records) = open_and_load(path).map_err(error)?;
                 let catalog = Self { database, path: path.to_owned() };
@@ -156,17 +158,34 @@ impl Catalog {
     }
 }
 
-/// `<path>.damaged`: the last one of its kind is kept for whoever wants to know.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".damaged");
-    name.into()
+/// Moves a file that is no catalog to `<path>.damaged`, or the first such name with a number that is
+/// free: it may be somebody's, and so may what lies beside it.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    for number in 0..MOST_SET_ASIDE {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".damaged");
+        if number > 0 {
+            name.push(format!(".{number}"));
+        }
+        match renameat_with(CWD, path, CWD, &name, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(name.into()),
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "too many have been moved aside already"))
 }
 
 fn open_and_load(path: &Path) -> Result<(Database, HashMap<FileName, Record>), Failure> {
     // A damaged file may make redb panic where it trusts what it once wrote.
     let open = || -> Result<_, Failure> {
-        let database = Database::builder().set_cache_size(CACHE).create(path).map_err(opening)?;
+        // A flipped bit in a name would have the wrong policy govern: checksums are looked at.
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .set_check_integrity_on_open(true)
+            .create(path)
+            .map_err(opening)?;
         let records = load(&database).map_err(|error| match error {
             redb::Error::Io(_) => Failure::Other(error),
             _ => Failure::Damaged,

@@ -28,28 +28,46 @@ impl Now {
     }
 }
 
+/// How long a wall clock that was set must then go on as it should, to be believed as it is.
+const PROBATION: Duration = Duration::from_hours(1);
+
 /// Watches whether the wall clock goes on as the monotonic clock does.
 #[derive(Debug, Clone, Copy)]
 pub struct ClockWatch {
-    start: Now,
+    believed: Now,
+    /// When the wall clock was first seen as it is since it was set.
+    doubted: Option<Now>,
 }
 
 impl ClockWatch {
     /// Believes the wall clock as it is at `start`.
     pub fn new(start: Now) -> Self {
-        Self { start }
+        Self { believed: start, doubted: None }
     }
 
-    /// Whether the wall clock still agrees. It is believed again when it comes back.
-    pub fn judge(&self, now: Now) -> plan::Clock {
-        let elapsed = now.uptime.saturating_sub(self.start.uptime);
-        let expected = self.start.wall.checked_add(elapsed).unwrap_or(Timestamp::MAX);
-        if now.wall.duration_since(expected).unsigned_abs() <= TOLERANCE {
-            plan::Clock::Trusted
-        } else {
-            plan::Clock::Suspect
+    /// Whether the wall clock is to be believed: it agrees with the time that passed, again, or for
+    /// long enough since it was set.
+    pub fn judge(&mut self, now: Now) -> plan::Clock {
+        if agrees(self.believed, now) {
+            self.doubted = None;
+            return plan::Clock::Trusted;
         }
+        let doubted = *self.doubted.get_or_insert(now);
+        if !agrees(doubted, now) {
+            self.doubted = Some(now);
+        } else if now.uptime.saturating_sub(doubted.uptime) >= PROBATION {
+            *self = Self::new(now);
+            return plan::Clock::Trusted;
+        }
+        plan::Clock::Suspect
     }
+}
+
+/// Whether as much time has passed by the one clock as by the other.
+fn agrees(then: Now, now: Now) -> bool {
+    let elapsed = now.uptime.saturating_sub(then.uptime);
+    let expected = then.wall.checked_add(elapsed).unwrap_or(Timestamp::MAX);
+    now.wall.duration_since(expected).unsigned_abs() <= TOLERANCE
 }
 
 #[cfg(test)]
@@ -62,12 +80,28 @@ mod tests {
             wall: Timestamp::from_second(wall).unwrap(),
             uptime: Duration::from_secs(uptime),
         };
-        let watch = ClockWatch::new(now(1_000_000, 50));
+        let mut watch = ClockWatch::new(now(1_000_000, 50));
         assert_eq!(watch.judge(now(1_003_600, 3_650)), plan::Clock::Trusted);
         assert_eq!(watch.judge(now(1_003_900, 3_650)), plan::Clock::Trusted);
         assert_eq!(watch.judge(now(1_003_901, 3_650)), plan::Clock::Suspect);
         assert_eq!(watch.judge(now(1_003_299, 3_650)), plan::Clock::Suspect);
         assert_eq!(watch.judge(now(9_000_000, 51)), plan::Clock::Suspect);
         assert_eq!(watch.judge(now(1_000_010, 60)), plan::Clock::Trusted);
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_put_right_is_believed_after_an_hour() {
+        let now = |wall, uptime| Now {
+            wall: Timestamp::from_second(wall).unwrap(),
+            uptime: Duration::from_secs(uptime),
+        };
+        let mut watch = ClockWatch::new(now(1_000_000, 0));
+        assert_eq!(watch.judge(now(2_000_000, 10)), plan::Clock::Suspect);
+        assert_eq!(watch.judge(now(2_001_800, 1_810)), plan::Clock::Suspect);
+        // Set once more: the hour begins anew.
+        assert_eq!(watch.judge(now(3_000_000, 2_000)), plan::Clock::Suspect);
+        assert_eq!(watch.judge(now(3_003_599, 5_599)), plan::Clock::Suspect);
+        assert_eq!(watch.judge(now(3_003_600, 5_600)), plan::Clock::Trusted);
+        assert_eq!(watch.judge(now(3_003_700, 5_700)), plan::Clock::Trusted);
     }
 }

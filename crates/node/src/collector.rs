@@ -26,7 +26,10 @@ use crate::sweeper::{Deletion, Outcome};
 
 /// How long the file system gets to show what the watermark deleted before it is asked to free
 /// more: somebody may hold a deleted archive open, or write as fast as space is freed.
-const RELEASE: Duration = Duration::from_secs(30);
+const RELEASE: Duration = Duration::from_mins(5);
+
+/// How long the watermark looks elsewhere after the system refused to delete an archive.
+const REFUSED: Duration = Duration::from_mins(10);
 
 /// Something that the administrator should know. Nothing is deleted because of it.
 #[derive(Debug)]
@@ -35,6 +38,10 @@ pub enum Problem {
     List(io::Error),
     /// A file could not be looked at.
     Look(FileName, io::Error),
+    /// An archive could not be read.
+    Read(FileName, io::Error),
+    /// The wall clock was set: rules by time wait.
+    Clock,
     /// An archive claims to be from the future.
     Future(FileName, Timestamp),
     /// The file system did not tell its size.
@@ -48,7 +55,7 @@ pub enum Problem {
 impl Problem {
     /// Whether something could not be done, and not only looks odd.
     pub fn is_failure(&self) -> bool {
-        !matches!(self, Self::Future(..) | Self::CatalogSetAside(_))
+        !matches!(self, Self::Future(..) | Self::CatalogSetAside(_) | Self::Clock)
     }
 }
 
@@ -57,6 +64,10 @@ impl fmt::Display for Problem {
         match self {
             Self::List(error) => write!(formatter, "cannot list the directory: {error}"),
             Self::Look(file, error) => write!(formatter, "cannot look at {file}: {error}"),
+            Self::Read(file, error) => write!(formatter, "cannot read {file}: {error}"),
+            Self::Clock => formatter.write_str(
+                "the clock was set by more than five minutes: rules by time wait until it is set back, or has run well for an hour",
+            ),
             Self::Future(file, corrected) => {
                 write!(formatter, "{file} claims to be from the future; taken for one of {corrected:.0}")
             }
@@ -198,6 +209,7 @@ impl Collector {
         let stray = listing.pinned.iter().filter(|archive| !there.contains(archive)).map(FileName::marker);
         self.stray_markers = stray.chain(listing.unfinished_markers).collect();
         problems.extend(listing.failures.into_iter().map(|(name, error)| Problem::Look(name, error)));
+        self.index.retry_failures();
         problems.extend(self.read_settled(now, progress));
         self.remembered = HashMap::new();
         self.has_looked = true;
@@ -283,9 +295,26 @@ impl Collector {
                 }
                 continue;
             }
-            // Changed since it was looked at: the next look sees that.
-            let Some(contents) = self.store.read(&name, &stat) else { continue };
-            let first_seen = first_seen.or_else(|| self.catalog.as_ref().map(|_| now.wall));
+            let contents = match self.store.read(&name, &stat) {
+                Ok(Some(contents)) => contents,
+                // Changed since it was looked at: the next look sees that.
+                Ok(None) => continue,
+                Err(error) => {
+                    let at = name.checkpoint_time().unwrap_or_else(|| stat.modified_at());
+                    let taken = Taken { at, source: taken::Source::Modified };
+                    self.index.note_failure(&name, taken, &format!("cannot be read: {error}"));
+                    problems.push(Problem::Read(name, error));
+                    continue;
+                }
+            };
+            // A close is anybody's. What is whole then is done; what is not may have another writer.
+            if contents.state != State::Complete
+                && let Some(known) = self.index.get_mut(&name)
+                && known.is_settled_by_close()
+            {
+                known.distrust_close(now);
+                continue;
+            }
             let taken = when(&name, &stat, &contents, first_seen, now.wall);
             if taken.source == taken::Source::Corrected {
                 problems.push(Problem::Future(name.clone(), taken.at));
@@ -317,11 +346,11 @@ impl Collector {
     /// What lies here at this moment, for the plan.
     pub fn snapshot(&mut self, now: Now) -> (Snapshot, Vec<Problem>) {
         let mut problems = Vec::new();
-        let mut snapshot = Snapshot {
-            clock: self.clock.judge(now),
-            node_labels: self.node_labels.clone(),
-            ..Snapshot::default()
-        };
+        let clock = self.clock.judge(now);
+        if clock == Clock::Suspect {
+            problems.push(Problem::Clock);
+        }
+        let mut snapshot = Snapshot { clock, node_labels: self.node_labels.clone(), ..Snapshot::default() };
         let mut deleting = false;
         for (name, known) in self.index.iter() {
             if known.condemned {
@@ -372,18 +401,25 @@ impl Collector {
     pub fn finish(&mut self, outcome: &Outcome, now: Now) {
         use crate::store::Removal;
         let name = &outcome.deletion.archive.file;
+        // Another file may have taken the name since: this outcome says nothing of that one.
+        if !self.index.get(name).is_some_and(|known| known.stat.is_same(&outcome.deletion.stat)) {
+            return;
+        }
         match &outcome.removal {
-            // Another file may have taken the name since: that one is not gone.
             Removal::Removed | Removal::AlreadyGone => {
-                let same = |known: &Known| known.stat.is_same(&outcome.deletion.stat);
-                if self.index.get(name).is_some_and(same) {
-                    self.index.forget(name);
-                    self.forgotten.push(name.clone());
-                }
+                self.index.forget(name);
+                self.forgotten.push(name.clone());
             }
-            Removal::Pinned | Removal::Changed | Removal::Failed(_) => {
+            Removal::Pinned | Removal::Changed | Removal::DirectoryMoved | Removal::Failed(_) => {
                 if let Some(known) = self.index.get_mut(name) {
                     known.condemned = false;
+                }
+                if matches!(outcome.removal, Removal::Failed(_)) {
+                    // Nothing comes back that could be waited for.
+                    self.release = None;
+                    if let Some(known) = self.index.get_mut(name) {
+                        known.failed_at = Some(now.uptime);
+                    }
                 }
                 self.look_at(&[(name.clone(), false)], now);
             }
@@ -423,6 +459,7 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
         },
         runtime: None,
         problem: None,
+        is_failure: false,
     };
     let read = known.read.clone().unwrap_or_else(unread);
     Archive {
@@ -436,6 +473,7 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
         pinned: known.pinned,
         settled: known.read.is_some(),
         discarded: false,
+        undeletable: known.failed_at.is_some_and(|failed| now.uptime < failed + REFUSED),
         pod_labels: None,
         workload: None,
         absences: None,
@@ -444,7 +482,7 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
 }
 
 fn record_of(name: &FileName, known: &Known) -> Option<(FileName, Record)> {
-    let read = known.read.as_ref()?;
+    let read = known.read.as_ref().filter(|read| !read.is_failure)?;
     let contents = Contents {
         state: read.state,
         problem: read.problem.as_deref().map(str::to_owned),

@@ -26,6 +26,8 @@ pub struct Known {
     pub read: Option<Read>,
     /// Whether its deletion is under way.
     pub condemned: bool,
+    /// When its deletion last failed, by the uptime.
+    pub failed_at: Option<Duration>,
     quiet: Quiet,
 }
 
@@ -42,6 +44,8 @@ pub struct Read {
     pub runtime: Option<Arc<str>>,
     /// What is wrong with it.
     pub problem: Option<Arc<str>>,
+    /// Whether the system refused to have it read: the next look at everything tries again.
+    pub is_failure: bool,
 }
 
 /// How it is known that nobody writes to an archive any more.
@@ -59,6 +63,16 @@ impl Known {
     /// Whether it has been left alone for the settle time.
     pub fn is_settled(&self, settle: Duration, now: Now) -> bool {
         self.settles_in(settle, now).is_zero()
+    }
+
+    /// Waits from now on: the close that was seen was not the last writer's.
+    pub fn distrust_close(&mut self, now: Now) {
+        self.quiet = Quiet::ChangedAt(now.uptime);
+    }
+
+    /// Whether only a close that was seen says that it is settled.
+    pub fn is_settled_by_close(&self) -> bool {
+        self.quiet == Quiet::Closed
     }
 
     /// How long until it is settled if nobody writes to it.
@@ -141,13 +155,22 @@ impl Index {
             return news;
         }
         let quiet = match sighting {
+            // Written by a clock that was set back since: its times tell nothing.
+            Sighting::First if stat.modified_at() > now.wall && stat.changed_at() > now.wall => {
+                Quiet::ChangedAt(now.uptime)
+            }
             Sighting::First => Quiet::FoundThere,
             Sighting::Again => Quiet::ChangedAt(now.uptime),
             Sighting::Closed => Quiet::Closed,
         };
-        // Another file of the same name, or the same with other contents: nothing old holds for it.
-        let first_seen = (sighting != Sighting::First).then_some(now.wall);
-        let known = Known { stat, pinned, first_seen, read: None, condemned: false, quiet };
+        // Another file of the same name, or the same with other contents: nothing old holds for it,
+        // but when it was first seen, if only its owner, mode or links changed.
+        let before = self.known.get(name).filter(|known| known.stat.has_same_bytes(&stat));
+        let first_seen = match before {
+            Some(known) => known.first_seen,
+            None => (sighting != Sighting::First).then_some(now.wall),
+        };
+        let known = Known { stat, pinned, first_seen, read: None, condemned: false, failed_at: None, quiet };
         self.known.insert(name.clone(), known);
         true
     }
@@ -169,6 +192,23 @@ impl Index {
         gone
     }
 
+    /// Notes that an archive could not be read.
+    pub fn note_failure(&mut self, name: &FileName, taken: Taken, problem: &str) {
+        let problem = Some(share_text(&mut self.texts, problem));
+        let state = State::Unreadable;
+        if let Some(known) = self.known.get_mut(name) {
+            known.read =
+                Some(Read { state, identity: None, taken, runtime: None, problem, is_failure: true });
+        }
+    }
+
+    /// Forgets which archives could not be read, so that they are tried again.
+    pub fn retry_failures(&mut self) {
+        for known in self.known.values_mut() {
+            known.read.take_if(|read| read.is_failure);
+        }
+    }
+
     /// Notes what an archive holds.
     pub fn note(&mut self, name: &FileName, contents: &Contents, taken: Taken) {
         let read = Read {
@@ -177,6 +217,7 @@ impl Index {
             taken,
             runtime: contents.runtime.as_deref().map(|runtime| share_text(&mut self.texts, runtime)),
             problem: contents.problem.as_deref().map(|problem| share_text(&mut self.texts, problem)),
+            is_failure: false,
         };
         if let Some(known) = self.known.get_mut(name) {
             known.read = Some(read);

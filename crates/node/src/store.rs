@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use checkpoint_keeper_core::archive::{self, Contents, Inspection, State};
+use checkpoint_keeper_core::archive::{self, Contents, Inspection};
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::FileSystem;
 use jiff::Timestamp;
@@ -64,7 +64,8 @@ pub struct Stat {
     pub modified: (i64, u32),
     /// When anything about it last changed.
     pub changed: (i64, u32),
-    /// What it occupies in bytes. Not part of what tells files apart: file systems settle it late.
+    /// What its removal gives back in bytes: what it occupies, or nothing while it has another name.
+    /// Not part of what tells files apart: file systems settle it late.
     pub allocated: u64,
 }
 
@@ -78,13 +79,22 @@ impl Stat {
             modified: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
             changed: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
             // `stat` counts in 512 bytes whatever the file system's blocks are.
-            allocated: u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
+            allocated: match stat.st_nlink {
+                0 | 1 => u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
+                _ => 0,
+            },
         }
     }
 
     /// Whether this is the same file with the same contents.
     pub fn is_same(&self, other: &Self) -> bool {
         let what = |stat: &Self| (stat.device, stat.inode, stat.size, stat.modified, stat.changed);
+        what(self) == what(other)
+    }
+
+    /// Whether this is the same file with bytes of the same time: its owner, mode or links may differ.
+    pub fn has_same_bytes(&self, other: &Self) -> bool {
+        let what = |stat: &Self| (stat.device, stat.inode, stat.size, stat.modified);
         what(self) == what(other)
     }
 
@@ -128,6 +138,8 @@ pub enum Removal {
     Changed,
     /// A marker lies beside it by now, or might: it stays.
     Pinned,
+    /// The path leads to another directory by now, or nowhere: what was moved away is left alone.
+    DirectoryMoved,
     /// The system refused.
     Failed(io::Error),
 }
@@ -226,17 +238,16 @@ impl Store {
         !matches!(found, Err(Errno::NOENT | Errno::NAMETOOLONG))
     }
 
-    /// Reads what an archive holds. What cannot be read is `Unreadable` and says why; none where
-    /// the file is no longer the one that `expected` describes.
-    pub fn read(&self, name: &FileName, expected: &Stat) -> Option<Contents> {
+    /// Reads what an archive holds; none where the file is no longer the one that `expected`
+    /// describes. An error is the system's, and may be gone at the next try.
+    pub fn read(&self, name: &FileName, expected: &Stat) -> io::Result<Option<Contents>> {
         self.open_archive(name, Some(expected), archive::read)
-            .unwrap_or_else(|problem| Some(unreadable(problem)))
     }
 
     /// Reads all that an archive can tell.
     pub fn inspect(&self, name: &FileName) -> io::Result<(Stat, Inspection)> {
         let stat = self.stat(name)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        let found = self.open_archive(name, None, archive::inspect).map_err(io::Error::other)?;
+        let found = self.open_archive(name, None, archive::inspect)?;
         found.map(|inspection| (stat, inspection)).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
@@ -245,16 +256,15 @@ impl Store {
         name: &FileName,
         expected: Option<&Stat>,
         read: impl FnOnce(&mut ArchiveFile) -> io::Result<T>,
-    ) -> Result<Option<T>, String> {
+    ) -> io::Result<Option<T>> {
         // NONBLOCK: opening a pipe of that name must not hang.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let file = match rustix::fs::openat(&self.handle, name.as_bytes(), flags, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
-            Err(error) => return Err(format!("cannot be opened: {}", io::Error::from(error))),
+            Err(error) => return Err(error.into()),
         };
-        let Some((stat, mut source)) = ArchiveFile::new(file.into()).map_err(|error| error.to_string())?
-        else {
+        let Some((stat, mut source)) = ArchiveFile::new(file.into())? else {
             return Ok(None);
         };
         if expected.is_some_and(|expected| !expected.is_same(&stat)) {
@@ -265,14 +275,18 @@ impl Store {
 
     /// Removes an archive, if it still is the very file that was decided about.
     pub fn remove(&self, name: &FileName, expected: &Stat) -> Removal {
-        if self.is_pinned(name) {
-            return Removal::Pinned;
+        if self.presence() != Presence::Here {
+            return Removal::DirectoryMoved;
         }
         match self.stat(name) {
             Ok(Some(stat)) if stat.is_same(expected) => {}
             Ok(Some(_)) => return Removal::Changed,
             Ok(None) => return Removal::AlreadyGone,
             Err(error) => return Removal::Failed(error),
+        }
+        // Last, so that a marker counts until the very end.
+        if self.is_pinned(name) {
+            return Removal::Pinned;
         }
         match rustix::fs::unlinkat(&self.handle, name.as_bytes(), AtFlags::empty()) {
             Ok(()) => Removal::Removed,
@@ -338,28 +352,14 @@ pub fn inspect_file(path: &Path) -> io::Result<(Stat, Inspection)> {
     let file = rustix::fs::open(path, flags, Mode::empty())?;
     let (stat, mut source) =
         ArchiveFile::new(file.into())?.ok_or_else(|| io::Error::other("is not a file"))?;
-    let inspection = guarded(|| archive::inspect(&mut source)).map_err(io::Error::other)?;
+    let inspection = guarded(|| archive::inspect(&mut source))?;
     Ok((stat, inspection))
 }
 
 /// Runs a reader. A panicking parse is one archive's error, not a dead collector.
-fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(Ok(contents)) => Ok(contents),
-        Ok(Err(error)) => Err(format!("cannot be read: {error}")),
-        Err(_) => Err("cannot be understood: the reader gave up".to_owned()),
-    }
-}
-
-fn unreadable(problem: String) -> Contents {
-    Contents {
-        state: State::Unreadable,
-        problem: Some(problem),
-        identity: None,
-        checkpointed_at: None,
-        runtime: None,
-        image: None,
-    }
+fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(io::Error::other("the reader gave up on what it holds")))
 }
 
 /// An archive's bytes: one `pread` for each read, and no system call for a seek.

@@ -61,7 +61,7 @@ impl Watch<'_> {
         let sweeper = Sweeper::start().map_err(WatchError::Sweeper)?;
         let mut doorbell = listen(self.collector.store(), &mut report);
         let mut next_look = Duration::ZERO;
-        let mut gone = false;
+        let mut is_here = true;
         loop {
             let now = Now::read();
             let rings = doorbell.as_ref().map(Doorbell::rings).unwrap_or_default();
@@ -69,19 +69,21 @@ impl Watch<'_> {
             let mut news = due;
             if due {
                 next_look = now.uptime + self.interval;
-                let moved = self.follow_directory(&mut gone, &mut report);
-                if moved {
-                    doorbell = listen(self.collector.store(), &mut report);
+                let was_here = is_here;
+                is_here = self.follow_directory(was_here, &mut doorbell, &mut report);
+                if is_here {
+                    report_all(&self.collector.look(now, &mut |_, _| {}), &mut report);
+                    self.collector.clear_litter(now);
                 }
-                report_all(&self.collector.look(now, &mut |_, _| {}), &mut report);
-                self.collector.clear_litter(now);
-            } else {
+            } else if is_here {
                 let (changed, problems) = self.collector.look_at(&rings.names, now);
                 report_all(&problems, &mut report);
                 let (settled, problems) = self.collector.look_at_unsettled(now);
                 report_all(&problems, &mut report);
                 news |= changed || settled;
             }
+            // What was moved away is nobody's business but his who moved it.
+            news &= is_here;
             if news {
                 self.sweep(now, &sweeper, &mut report);
             }
@@ -89,7 +91,8 @@ impl Watch<'_> {
             // for the disk.
             report_all(&self.collector.write_catalog(), &mut report);
             let wake = next_look.saturating_sub(now.uptime);
-            let wake = self.collector.settles_in(now).map_or(wake, |settles| settles.min(wake));
+            let settles = self.collector.settles_in(now).filter(|_| is_here);
+            let wake = settles.map_or(wake, |settles| settles.min(wake));
             if wait(&stop, doorbell.as_ref(), &sweeper, wake).map_err(WatchError::Wait)? {
                 for outcome in sweeper.stop() {
                     self.finish(&outcome, &mut report);
@@ -103,20 +106,28 @@ impl Watch<'_> {
         }
     }
 
-    /// Goes on in whatever directory the path leads to by now; says whether that is another one.
-    fn follow_directory(&mut self, gone: &mut bool, report: &mut impl FnMut(Event<'_>)) -> bool {
-        let presence = self.collector.store().presence();
-        if presence == Presence::Gone && !*gone {
-            report(Event::DirectoryGone);
-        }
-        *gone = presence == Presence::Gone;
-        if presence != Presence::Replaced {
-            return false;
+    /// Goes on in whatever directory the path leads to by now; says whether there is one.
+    fn follow_directory(
+        &mut self,
+        was_here: bool,
+        doorbell: &mut Option<Doorbell>,
+        report: &mut impl FnMut(Event<'_>),
+    ) -> bool {
+        match self.collector.store().presence() {
+            Presence::Here => return true,
+            Presence::Gone => {
+                if was_here {
+                    report(Event::DirectoryGone);
+                }
+                return false;
+            }
+            Presence::Replaced => {}
         }
         match reopen(self.collector.store().path()) {
             Ok(store) => {
                 report(Event::DirectoryReplaced);
                 self.collector.move_to(store);
+                *doorbell = listen(self.collector.store(), report);
                 true
             }
             Err(error) => {

@@ -126,7 +126,14 @@ fn a_damaged_or_foreign_file_is_moved_aside_and_the_catalog_made_anew() {
         }
         let (_, problems) = look(&place);
         assert_eq!(problems, Vec::<String>::new(), "{what}: the new catalog is sound");
+        let _ = fs::remove_file(place.state.with_file_name("catalog.damaged"));
     }
+    // What lies there under that name is not ours to replace.
+    fs::write(place.state.with_file_name("catalog.damaged"), "precious").unwrap();
+    fs::write(&place.state, "foreign").unwrap();
+    drop(look(&place));
+    assert_eq!(fs::read(place.state.with_file_name("catalog.damaged")).unwrap(), b"precious");
+    assert_eq!(fs::read(place.state.with_file_name("catalog.damaged.1")).unwrap(), b"foreign");
 }
 
 #[test]
@@ -137,10 +144,12 @@ fn every_truncation_and_flipped_byte_is_survived() {
     }
     drop(look(&place));
     let sound = fs::read(&place.state).unwrap();
-    let step = sound.len() / 40;
+    let step = sound.len() / 200;
     for at in (0..sound.len()).step_by(step.max(1)) {
+        let _ = fs::remove_file(place.state.with_file_name("catalog.damaged"));
         fs::write(&place.state, &sound[..at]).unwrap();
         assert_eq!(look(&place).0.index().len(), 20, "cut off at {at}");
+        let _ = fs::remove_file(place.state.with_file_name("catalog.damaged"));
         let mut flipped = sound.clone();
         flipped[at] ^= 0x55;
         fs::write(&place.state, &flipped).unwrap();

@@ -87,15 +87,24 @@ fn an_archive_from_the_future_is_reported_and_taken_for_one_of_when_it_was_first
     let directory = TempDir::new().unwrap();
     let state = TempDir::new().unwrap();
     let start = Now::read();
-    let path = archive("server", 1).at("2099-01-01T00:00:00Z").write_to(directory.path()).unwrap();
-    support::age(&path);
-    let file = name(path.file_name().unwrap().as_encoded_bytes());
+    let future = |container| archive(container, 1).at("2099-01-01T00:00:00Z");
+    let there = write_old(directory.path(), &future("server"));
     let mut first = Collector::new(Store::open(directory.path()).unwrap(), SETTLE, start);
     assert!(first.remember_in(state.path().join("catalog")).is_empty());
-    let problems = first.look(start, &mut |_, _| {});
+    let mut problems = first.look(start, &mut |_, _| {});
+    let path = write_old(directory.path(), &future("engine"));
+    let file = name(path.file_name().unwrap().as_encoded_bytes());
+    first.look_at(&[(file.clone(), true)], start);
+    problems.extend(first.look_at_unsettled(start).1);
+    assert_eq!(problems.len(), 2);
     assert!(problems[0].to_string().contains("claims to be from the future"), "{problems:?}");
-    let taken = first.index().get(&file).unwrap().read.as_ref().unwrap().taken;
-    assert_eq!(taken.at, start.wall);
+    let taken_of =
+        |collector: &Collector, file| collector.index().get(&file).unwrap().read.as_ref().unwrap().taken;
+    let taken = taken_of(&first, file.clone());
+    assert_eq!(taken.at, start.wall, "seen to come: first sight");
+    // One that lay there already is as old as its file: a lost catalog must not make it the newest.
+    let there = name(there.file_name().unwrap().as_encoded_bytes());
+    assert_eq!(taken_of(&first, there).at, Timestamp::from_second(1_700_000_000).unwrap());
     first.write_catalog();
     drop(first);
     // Once and for all: not even when the claimed time has come.

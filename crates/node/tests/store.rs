@@ -128,7 +128,7 @@ fn what_is_no_regular_file_is_not_listed_read_or_removed() {
     for other in
         ["checkpoint-link.tar", "checkpoint-dangling.tar", "checkpoint-directory.tar", "checkpoint-pipe.tar"]
     {
-        assert!(store.read(&name(other), &stat).is_none(), "{other}");
+        assert!(store.read(&name(other), &stat).unwrap().is_none(), "{other}");
         assert!(matches!(store.remove(&name(other), &stat), Removal::AlreadyGone), "{other}");
         assert!(directory.path().join(other).symlink_metadata().is_ok(), "{other}");
     }
@@ -152,11 +152,14 @@ fn a_swapped_directory_does_not_lead_the_unlink_astray() {
     fs::rename(&here, parent.path().join("moved")).unwrap();
     symlink(&precious, &here).unwrap();
     assert_eq!(store.presence(), Presence::Replaced);
-    assert!(matches!(store.remove(&file, &stat), Removal::Removed));
-    assert!(copy.exists(), "the copy in the other directory is not ours");
-    assert!(support::files(&parent.path().join("moved")).is_empty());
+    assert!(matches!(store.remove(&file, &stat), Removal::DirectoryMoved));
     fs::remove_file(&here).unwrap();
     assert_eq!(store.presence(), Presence::Gone);
+    assert!(matches!(store.remove(&file, &stat), Removal::DirectoryMoved));
+    assert!(copy.exists(), "the copy in the other directory is not ours");
+    assert_eq!(support::files(&parent.path().join("moved")).len(), 1, "nor is what was moved away");
+    fs::rename(parent.path().join("moved"), &here).unwrap();
+    assert!(matches!(store.remove(&file, &stat), Removal::Removed), "back again, it is the same");
 }
 
 #[test]
@@ -176,7 +179,7 @@ fn names_of_any_bytes_are_read_and_removed() {
     let store = store(&directory);
     for file in names {
         let stat = store.stat(&name(file)).unwrap().unwrap();
-        assert_eq!(store.read(&name(file), &stat).unwrap().state, State::Complete);
+        assert_eq!(store.read(&name(file), &stat).unwrap().unwrap().state, State::Complete);
         assert!(matches!(store.remove(&name(file), &stat), Removal::Removed));
     }
     assert!(support::files(directory.path()).is_empty());

@@ -199,3 +199,45 @@ fn a_directory_that_is_replaced_is_collected_anew() {
     assert_eq!(files(&here).len(), 1);
     assert_eq!(files(&parent.path().join("moved")).len(), 1, "what was moved away is nobody's business");
 }
+
+#[test]
+fn nothing_is_deleted_in_a_directory_that_was_moved_away() {
+    let parent = TempDir::new().unwrap();
+    let (here, moved) = (parent.path().join("checkpoints"), parent.path().join("moved"));
+    fs::create_dir(&here).unwrap();
+    write_old(&here, &archive("server", 1));
+    let running = Running::start(&here, per_container(1), SETTLE, Duration::from_millis(50));
+    running.wait_for("planned");
+    fs::rename(&here, &moved).unwrap();
+    running.wait_for("DirectoryGone");
+    for second in 2..5 {
+        archive("server", second).write_to(&moved).unwrap();
+    }
+    // It comes back with what was put into it meanwhile, and only then is collected.
+    assert_eq!(files(&moved).len(), 4);
+    fs::rename(&moved, &here).unwrap();
+    wait_until("one is left", || files(&here), |left| left.len() == 1);
+    running.end();
+}
+
+/// A close is anybody's: somebody else's says nothing of the writer who is still at it.
+#[test]
+fn the_close_of_another_does_not_settle_a_half_written_archive() {
+    let directory = TempDir::new().unwrap();
+    let mut policies = per_container(9);
+    policies.retention[0].incomplete_grace = Some(Duration::from_nanos(1));
+    let running = Running::start(directory.path(), policies, HOUR, HOUR);
+    running.wait_for("planned");
+    let new = archive("server", 2);
+    let bytes = new.build().unwrap();
+    let path = directory.path().join(new.file_name());
+    let mut file = fs::File::create(&path).unwrap();
+    file.write_all(&bytes[..bytes.len() / 2]).unwrap();
+    drop(fs::File::options().append(true).open(&path).unwrap());
+    // Whatever comes after it has been looked at comes after that close.
+    archive("engine", 3).write_to(directory.path()).unwrap();
+    running.wait_for("planned");
+    file.write_all(&bytes[bytes.len() / 2..]).unwrap();
+    running.end();
+    assert_eq!(fs::read(path).unwrap(), bytes);
+}

@@ -215,7 +215,7 @@ fn an_archive_that_may_not_be_read_is_kept_and_one_that_may_not_be_deleted_is_na
         open(&place.add(&server(second)), 0o644);
     }
     place.cluster_policy("retention: {perContainer: {maxCount: 1}}");
-    open(place.root(), 0o755);
+    open(place.root(), 0o777);
     open(&place.directory(), 0o555);
     let mut command = Command::new(if rustix_is_root() { "setpriv" } else { "env" });
     if rustix_is_root() {
@@ -227,7 +227,7 @@ fn an_archive_that_may_not_be_read_is_kept_and_one_that_may_not_be_deleted_is_na
     // and a file held open for writing cannot be run.
     assert!(Command::new("cp").arg(PROGRAM).arg(&copy).status().unwrap().success());
     command.arg(copy).arg("gc").arg(place.directory()).arg("--policy").arg(place.root().join("policy.yaml"));
-    let run = Run::of(command.args(["--output", "json"]));
+    let run = Run::of(command.args(["--output", "json", "--state"]).arg(place.state()));
     open(&place.directory(), 0o755);
     assert_eq!(run.code, Some(1), "{run:#?}");
     let complaint = format!("error: cannot delete {}: Permission denied", server(2).file_name());
@@ -241,5 +241,59 @@ fn an_archive_that_may_not_be_read_is_kept_and_one_that_may_not_be_deleted_is_na
         .unwrap();
     assert_eq!((&row["state"], &row["reason"]), (&"Unreadable".into(), &"UnknownIdentity".into()));
     assert!(row["detail"].as_str().unwrap().contains("Permission denied"), "{row}");
+    assert!(run.stderr.contains(&format!("error: cannot read {}: Permission denied", server(1).file_name())));
     assert_eq!(files(&place.directory()).len(), 3);
+    // A failure is not remembered: whoever may read it the next time does.
+    open(&secret, 0o600);
+    let report = place.gc_json(&["--dry-run", "--state", place.state().to_str().unwrap()]);
+    assert!(report["archives"].as_array().unwrap().iter().all(|row| row["state"] == "Complete"), "{report}");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_does_not_stop_the_collecting() {
+    let place = Place::new();
+    place.add(&server(1));
+    place.cluster_policy("retention: {perContainer: {maxCount: 1}}");
+    let mut watching = program()
+        .args(["gc", "--watch", "--policy"])
+        .arg(place.root().join("policy.yaml"))
+        .arg(place.directory())
+        .stdout(fs::File::options().write(true).open("/dev/full").unwrap())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    for second in 2..6 {
+        server(second).write_to(&place.directory()).unwrap();
+        let newest = BTreeSet::from([server(second).file_name()]);
+        support::wait_until("only the newest is left", || place.files(), |left| *left == newest);
+    }
+    assert_eq!(watching.try_wait().unwrap(), None, "still watching");
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}
+
+#[test]
+fn the_watermark_does_not_count_on_what_another_name_holds_on_to() {
+    let place = Place::new();
+    let source = Place::new();
+    (0..8).for_each(|second| _ = source.add(&server(second).pages(vec![1; 2_000_000])));
+    fs::rename(source.directory(), place.root().join("source")).unwrap();
+    place.policy(
+        "apiVersion: criu.org/v1alpha1\nkind: CheckpointStoragePolicy\nmetadata: {name: disk}\n\
+         spec: {highWatermark: 80%, lowWatermark: 60%, reserved: 1%}\n",
+    );
+    let run = in_own_mounts(
+        &place,
+        r#"mount -t tmpfs -o size=19m tmpfs "$1"
+        mkdir "$1"/checkpoints "$1"/backup
+        cp -a "$2"/source/. "$1"/checkpoints/
+        "$3" gc "$1"/checkpoints --dry-run --policy "$2"/policy.yaml
+        cp -al "$1"/checkpoints/. "$1"/backup/
+        "$3" gc "$1"/checkpoints --policy "$2"/policy.yaml
+        ls "$1"/checkpoints | wc -l"#,
+    );
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    assert!(run.stdout.contains("3 to delete"), "without other names it takes what it needs: {}", run.stdout);
+    assert!(run.stdout.ends_with("\n8\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("The disk is too full: wanted"), "{}", run.stdout);
 }

@@ -216,6 +216,22 @@ fn a_directory_without_archives_is_said_to_be_so() {
     assert_eq!(place.files().len(), 2);
 }
 
+/// A tar of one file, as anybody makes them.
+fn tar_of(name: &str, data: &[u8]) -> Vec<u8> {
+    let mut header = vec![0; 512];
+    let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, name.as_bytes());
+    put(124, format!("{:011o}\0", data.len()).as_bytes());
+    put(156, b"0");
+    put(257, b"ustar\0");
+    put(148, b"        ");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header.extend_from_slice(data);
+    header.resize(header.len().next_multiple_of(512) + 1_024, 0);
+    header
+}
+
 #[test]
 fn foreign_files_are_never_touched() {
     let place = Place::new();
@@ -227,13 +243,24 @@ fn foreign_files_are_never_touched() {
     place.add_bytes("backup.tar", b"not a checkpoint");
     place.add_bytes("renamed-by-hand.tar", &archive);
     place.add_bytes("cut-off.tar", &archive[..archive.len() / 2]);
+    // By the kubelet's kind of name, but nothing that a runtime ever wrote.
+    place.add_bytes("checkpoint-notes.tar", b"my notes");
+    let epoch = tar_of("weights.bin", &[b'w'; 2_000]);
+    place.add_bytes("checkpoint-epoch3.tar", &epoch);
+    place.add_bytes("checkpoint-epoch4.tar", &epoch[..1_500]);
     place.add_bytes("checkpoint-x.tar.bak", &archive);
     place.add_bytes(".checkpoint-x.tar", &archive);
     fs::create_dir(place.directory().join("checkpoint-directory.tar")).unwrap();
     let before = place.files();
     let report = place.gc_json(&[]);
     assert_eq!(place.files(), before);
-    assert_eq!(verdicts(&report), [("renamed-by-hand.tar".to_owned(), "Keep NoPolicy".to_owned())]);
+    let expected = [
+        ("checkpoint-epoch3.tar", "Keep UnknownIdentity"),
+        ("checkpoint-epoch4.tar", "Keep UnknownIdentity"),
+        ("checkpoint-notes.tar", "Keep UnknownIdentity"),
+        ("renamed-by-hand.tar", "Keep NoPolicy"),
+    ];
+    assert_eq!(verdicts(&report), expected.map(|(file, verdict)| (file.to_owned(), verdict.to_owned())));
 }
 
 #[test]
@@ -283,6 +310,11 @@ fn wrong_usage_and_wrong_policies_end_with_two_and_a_hint() {
     let none = Run::of(program().args(["gc"]).arg(place.directory()));
     assert_eq!(none.code, Some(2));
     assert!(none.stderr.contains("--policy"), "{}", none.stderr);
+    let archive = place.directory().join(server(1).file_name());
+    place.cluster_policy("retention: {maxAge: 1d}");
+    let state = place.gc(&["--state", archive.to_str().unwrap()]);
+    assert_eq!(state.code, Some(2));
+    assert!(state.stderr.contains("names an archive"), "{}", state.stderr);
     let now = Run::of(program().args(["gc", "--policy", "x", "--now", NOON]));
     assert_eq!(now.code, Some(2));
 }

@@ -82,7 +82,7 @@ pub(super) fn identify_again_and_again(path: &Path, rounds: usize) -> anyhow::Re
     let name = name.context("an archive has a name")?;
     let stat = store.stat(&name)?.context("the archive is gone")?;
     let identify = || {
-        let contents = store.read(&name, &stat).context("the archive changed")?;
+        let contents = store.read(&name, &stat)?.context("the archive changed")?;
         ensure!(contents.state != State::Unreadable, "the archive cannot be read");
         Ok(contents)
     };

@@ -121,6 +121,7 @@ fn of_pod(pod: usize, now: Timestamp, archives: &mut Vec<Archive>) -> anyhow::Re
             pinned: place.is_multiple_of(97),
             settled: true,
             discarded: false,
+            undeletable: false,
             pod_labels: Some(Arc::clone(&labels)),
             workload: workload.clone(),
             absences: None,

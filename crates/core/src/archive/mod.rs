@@ -193,6 +193,10 @@ fn judge(cut_off: Option<String>, members: Members, format: Format) -> Inspectio
         (Some(_), None) => Some("has no spec.dump"),
         (Some(_), Some(_)) => None,
     };
+    // Somebody else's file, cut off or not: nothing here is for this program to call incomplete.
+    if missing.is_some() && !members.has_checkpoint_member && members.count > 0 {
+        return unreadable("holds nothing of a checkpoint".to_owned(), &members, format);
+    }
     let incomplete = cut_off.or_else(|| missing.map(str::to_owned));
     let state = if incomplete.is_some() { State::Incomplete } else { State::Complete };
     // Without spec.dump, annotations say nothing; then a name either decides or nobody does.

@@ -55,8 +55,28 @@ pub(super) struct Members {
     pub(super) spec: Option<Result<Spec, &'static str>>,
     /// `stats-dump`, if it is asked for and can be understood.
     pub(super) statistics: Option<Statistics>,
+    /// Whether anything there is what a runtime writes into a checkpoint.
+    pub(super) has_checkpoint_member: bool,
     wants_statistics: bool,
 }
+
+/// What runtimes put at the top of a checkpoint archive: containerd, CRI-O and podman, as in
+/// checkpointctl's `metadata` package. A directory's name stands for all that is in it.
+const CHECKPOINT_MEMBERS: [&[u8]; 13] = [
+    b"checkpoint/",
+    b"config.dump",
+    b"spec.dump",
+    b"stats-dump",
+    b"dump.log",
+    b"rootfs-diff.tar",
+    b"deleted.files",
+    b"status.dump",
+    b"container.log",
+    b"bind.mounts",
+    b"network.status",
+    b"devshm-checkpoint.tar",
+    b"artifacts/",
+];
 
 impl Members {
     pub(super) fn new(wants_statistics: bool) -> Self {
@@ -94,6 +114,9 @@ pub(super) fn walk<I: Input>(input: &mut I, first: Option<Block>, members: &mut 
             None => Block::read(input)?,
         };
         let Some(bytes) = block.full() else {
+            if is_first && !could_begin_a_checkpoint(block.bytes()) {
+                return Err(Stop::refused("not a tar archive"));
+            }
             return Err(Stop::cut_off(match (is_first, block.length) {
                 (true, 0) => "is empty",
                 (true, _) => "is shorter than a tar's first header",
@@ -131,6 +154,14 @@ pub(super) fn walk<I: Input>(input: &mut I, first: Option<Block>, members: &mut 
             }
         }
     }
+}
+
+/// Whether a file cut off within its first header could have become a checkpoint. An empty one
+/// could, and so could zeros, as a crash leaves them.
+fn could_begin_a_checkpoint(start: &[u8]) -> bool {
+    let start = start.strip_prefix(b"./").unwrap_or(start);
+    let begins = |name: &&[u8]| start.iter().zip(name.iter()).all(|(byte, expected)| byte == expected);
+    start.iter().all(|&byte| byte == 0) || CHECKPOINT_MEMBERS.iter().any(begins)
 }
 
 /// After one block of zeros: a second one ends the tar, whatever follows it.
@@ -175,6 +206,10 @@ fn member(
         Some(name) => Cow::Owned(name),
         None => header.path_bytes(),
     };
+    let name = name.strip_prefix(b"./").unwrap_or(&name);
+    members.has_checkpoint_member |= CHECKPOINT_MEMBERS
+        .iter()
+        .any(|known| if known.ends_with(b"/") { name.starts_with(known) } else { name == *known });
     let regular = matches!(kind, b'0' | 0 | b'7') && !pax.sparse;
     let size = match kind {
         // Links, devices, directories and pipes have no data, whatever their size says.
@@ -188,7 +223,7 @@ fn member(
         skip_sparse_map(input, header, allowance)?;
     }
     let whole = padded(size)?;
-    match name.strip_prefix(b"./").unwrap_or(&name) {
+    match name {
         b"config.dump" => {
             check_json_member(regular, members.config.is_some(), size, "config.dump")?;
             input.expect(whole)?;

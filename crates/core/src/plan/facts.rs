@@ -8,7 +8,8 @@ use std::cmp::Ordering;
 
 use jiff::Timestamp;
 
-use super::snapshot::{Absences, Archive, Snapshot};
+use super::QUIET;
+use super::snapshot::{Absences, Archive, Clock, Snapshot};
 use crate::archive::State;
 use crate::name::NameKind;
 
@@ -24,14 +25,19 @@ pub(super) struct Facts<'a> {
     pub(super) state: State,
     pub(super) pinned: bool,
     pub(super) settled: bool,
+    /// Whether it is complete, or has been left alone for so long that nobody can be writing it.
+    pub(super) is_whole_or_quiet: bool,
     pub(super) discarded: bool,
+    pub(super) undeletable: bool,
     pub(super) has_identity: bool,
     /// Whether the kubelet names archives like this.
     pub(super) is_kubelets: bool,
 }
 
 impl<'a> Facts<'a> {
-    fn of(archive: &'a Archive) -> Self {
+    /// `quiet_since`: what changed later than this may still be being written.
+    fn of(archive: &'a Archive, quiet_since: Option<Timestamp>) -> Self {
+        let is_quiet = quiet_since.is_some_and(|since| archive.changed <= since);
         Self {
             taken: archive.taken,
             changed: archive.changed,
@@ -42,7 +48,9 @@ impl<'a> Facts<'a> {
             state: archive.state,
             pinned: archive.pinned,
             settled: archive.settled,
+            is_whole_or_quiet: archive.state == State::Complete || is_quiet,
             discarded: archive.discarded,
+            undeletable: archive.undeletable,
             has_identity: archive.identity.is_some(),
             is_kubelets: archive.file.kind() == NameKind::Kubelet,
         }
@@ -62,6 +70,9 @@ pub(super) fn order(snapshot: &Snapshot) -> Vec<usize> {
 }
 
 /// What the rules ask of each archive, in that order.
-pub(super) fn facts<'a>(snapshot: &'a Snapshot, order: &[usize]) -> Vec<Facts<'a>> {
-    order.iter().map(|&place| Facts::of(&snapshot.archives[place])).collect()
+pub(super) fn facts<'a>(snapshot: &'a Snapshot, order: &[usize], now: Timestamp) -> Vec<Facts<'a>> {
+    // By a clock that is not to be trusted, nothing is known to be quiet.
+    let trusted = snapshot.clock == Clock::Trusted;
+    let quiet_since = trusted.then(|| now.checked_sub(QUIET).unwrap_or(Timestamp::MIN));
+    order.iter().map(|&place| Facts::of(&snapshot.archives[place], quiet_since)).collect()
 }

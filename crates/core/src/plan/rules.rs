@@ -38,18 +38,23 @@ impl<'a> Working<'a> {
         }
     }
 
-    /// Every undecided archive with the policy that governs it.
-    fn governed(&self) -> Vec<(usize, By, &'a Policy)> {
+    /// Every undecided archive that a policy governs to which `rule` applies, and that rule.
+    fn governed<T: Copy>(&self, rule: impl Fn(&'a Policy) -> Option<T>) -> Vec<(usize, By, T)> {
+        let rules: Vec<Option<T>> = self.governors.ranked().iter().map(|policy| rule(policy)).collect();
+        if rules.iter().all(Option::is_none) {
+            return Vec::new();
+        }
         let open = (0..self.archives.len()).filter(|&place| self.reason(place).is_none());
-        open.filter_map(|place| self.policy(place).map(|(by, policy)| (place, By(Some(by)), policy)))
-            .collect()
+        open.filter_map(|place| {
+            let (policy, _) = self.policy(place)?;
+            rules[policy].map(|rule| (place, By(Some(policy)), rule))
+        })
+        .collect()
     }
 
     pub(super) fn take_orphans(&mut self) {
-        for (place, by, policy) in self.governed() {
-            let (Some(rule), Some(absences)) = (policy.orphans, self.archives[place].absences) else {
-                continue;
-            };
+        for (place, by, rule) in self.governed(|policy| policy.orphans) {
+            let Some(absences) = self.archives[place].absences else { continue };
             let absence = match rule.when {
                 OrphanWhen::WorkloadDeleted => absences.workload,
                 OrphanWhen::PodDeleted => absences.pod,
@@ -67,9 +72,11 @@ impl<'a> Working<'a> {
     }
 
     pub(super) fn take_incomplete(&mut self) {
-        for (place, by, policy) in self.governed() {
-            let archive = &self.archives[place];
-            let (State::Incomplete, Some(grace)) = (archive.state, policy.incomplete_grace) else { continue };
+        for (place, by, grace) in self.governed(|policy| policy.incomplete_grace) {
+            let archive = self.archives[place];
+            if archive.state != State::Incomplete {
+                continue;
+            }
             if self.is_due(archive.changed, grace) {
                 let age = age(archive.changed, self.now);
                 self.take_by_time(place, Reason::Incomplete, by, Detail::Age { age, limit: grace });
@@ -81,9 +88,9 @@ impl<'a> Working<'a> {
     }
 
     pub(super) fn take_oversized(&mut self) {
-        for (place, by, policy) in self.governed() {
-            // 0 is off.
-            let Some(limit) = policy.retention.max_archive_size.filter(|limit| *limit > 0) else { continue };
+        // 0 is off.
+        let rule = |policy: &Policy| policy.retention.max_archive_size.filter(|limit| *limit > 0);
+        for (place, by, limit) in self.governed(rule) {
             let have = self.archives[place].size;
             if have > limit && self.may_take(place) {
                 self.take(place, Reason::MaxArchiveSize, by, Detail::Size { have, limit });
@@ -122,20 +129,16 @@ impl<'a> Working<'a> {
     }
 
     pub(super) fn take_by_age(&mut self) {
-        for (place, by, policy) in self.governed() {
-            // 0 is off.
-            let Some(limit) = policy.retention.max_age.filter(|limit| !limit.is_zero()) else { continue };
+        // 0 is off.
+        let rule = |policy: &Policy| policy.retention.max_age.filter(|limit| !limit.is_zero());
+        for (place, by, limit) in self.governed(rule) {
             let taken = self.archives[place].taken;
             if !self.is_due(taken, limit) || !self.may_take(place) {
             } else if self.floor[place] {
                 self.spare(place, Reason::MaxAge, by);
             } else {
-                self.take_by_time(
-                    place,
-                    Reason::MaxAge,
-                    by,
-                    Detail::Age { age: age(taken, self.now), limit },
-                );
+                let detail = Detail::Age { age: age(taken, self.now), limit };
+                self.take_by_time(place, Reason::MaxAge, by, detail);
             }
         }
     }

@@ -52,6 +52,8 @@ pub struct Archive {
     pub settled: bool,
     /// Whether somebody with the right to do so asked for its deletion.
     pub discarded: bool,
+    /// Whether the system refused to delete it a moment ago: the watermark looks elsewhere.
+    pub undeletable: bool,
     /// The pod's labels as they were remembered; none where they were never seen.
     pub pod_labels: Option<Arc<Labels>>,
     /// The pod's topmost owner as it was remembered; none for a bare pod or where it was never seen.

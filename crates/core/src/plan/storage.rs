@@ -1,13 +1,13 @@
 //! What checkpoints may use on a node: ceilings that bind whatever policies say, and the watermark.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use super::limits::Measure;
 use super::snapshot::FileSystem;
 use super::verdict::{Detail, Reason};
-use super::working::Working;
+use super::working::{By, Working};
 use crate::archive::State;
 use crate::policy::{DeletionLimit, Labels, PolicyRef, StoragePolicy};
 use crate::quantity::Share;
@@ -216,35 +216,41 @@ impl Working<'_> {
                 }
             }
         }
-        // What each namespace still uses, and what of that may go, oldest first.
-        let mut namespaces: BTreeMap<(&str, bool), (u64, VecDeque<usize>)> = BTreeMap::new();
-        for place in 0..self.archives.len() {
-            let cell = self.cells.of(place);
-            let Some(identity) = cell.identity.filter(|_| self.stays(place)) else { continue };
-            let (used, candidates) = namespaces.entry((&identity.namespace, cell.vanished)).or_default();
-            *used = used.saturating_add(self.archives[place].allocated);
-            if self.watermark_may_take(place) && self.frees_something(place, &round) {
-                candidates.push_back(place);
-            }
+        self.take_from_the_largest(&mut round, by, detail);
+        Some(round.report)
+    }
+
+    /// Takes the oldest of the namespace that uses most, again and again.
+    fn take_from_the_largest(&mut self, round: &mut Round, by: By, detail: Detail) {
+        // What each namespace uses, its name for the order among equals, and what of it may go.
+        let mut largest = BinaryHeap::new();
+        for namespace in self.cells.namespaces() {
+            let cell = namespace.first().map(|&place| self.cells.of(place));
+            let Some((identity, vanished)) = cell.and_then(|cell| Some((cell.identity?, cell.vanished)))
+            else {
+                continue;
+            };
+            let stay = namespace.iter().filter(|&&place| self.stays(place));
+            let used = stay.map(|&place| self.archives[place].allocated).fold(0, u64::saturating_add);
+            let may_go =
+                |place: &usize| self.watermark_may_take(*place) && self.frees_something(*place, round);
+            let candidates: VecDeque<usize> = namespace.into_iter().filter(may_go).collect();
+            largest.push((used, Reverse((identity.namespace.as_str(), vanished)), Reverse(candidates)));
         }
-        let mut largest: BinaryHeap<_> =
-            namespaces.iter().map(|(name, (used, _))| (*used, Reverse(*name))).collect();
-        let mut namespaces: BTreeMap<_, _> =
-            namespaces.iter().map(|(name, (_, candidates))| (*name, candidates.clone())).collect();
-        while let Some((used, name)) = largest.pop() {
+        while let Some((used, name, Reverse(mut candidates))) = largest.pop() {
             if !round.goes_on() {
                 break;
             }
-            let Some(place) = namespaces.get_mut(&name.0).and_then(VecDeque::pop_front) else { continue };
-            if self.floor[place] {
+            let Some(place) = candidates.pop_front() else { continue };
+            let left = if self.floor[place] {
                 self.spare(place, Reason::StorageWatermark, by);
-                largest.push((used, name));
+                used
             } else {
-                self.take_for_space(place, by, detail, &mut round);
-                largest.push((used.saturating_sub(self.archives[place].allocated), name));
-            }
+                self.take_for_space(place, by, detail, round);
+                used.saturating_sub(self.archives[place].allocated)
+            };
+            largest.push((left, name, Reverse(candidates)));
         }
-        Some(round.report)
     }
 
     /// An archive of no blocks is of no use to a disk that lacks bytes.
@@ -304,7 +310,7 @@ impl Working<'_> {
         Some((Round { report, above_reserve }, id))
     }
 
-    fn take_for_space(&mut self, place: usize, by: super::working::By, detail: Detail, round: &mut Round) {
+    fn take_for_space(&mut self, place: usize, by: By, detail: Detail, round: &mut Round) {
         round.report.freed_bytes = round.report.freed_bytes.saturating_add(self.archives[place].allocated);
         round.report.freed_inodes += 1;
         self.take(place, Reason::StorageWatermark, by, detail);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::Plan;
 use super::facts::{self, Facts};
 use super::governing::{Governing, Governors};
 use super::groups::Cells;
@@ -14,7 +15,6 @@ use super::rules::unjudgeable;
 use super::snapshot::{Clock, Snapshot};
 use super::storage::{EffectiveStorage, WatermarkReport};
 use super::verdict::{Action, Detail, Reason, Verdict};
-use super::{Plan, QUIET};
 use crate::archive::State;
 use crate::policy::{Policy, PolicyRef, PolicySet};
 
@@ -61,7 +61,7 @@ pub(super) struct Working<'a> {
 impl<'a> Working<'a> {
     pub(super) fn new(snapshot: &'a Snapshot, policies: &'a PolicySet, now: Timestamp) -> Self {
         let order = facts::order(snapshot);
-        let archives = facts::facts(snapshot, &order);
+        let archives = facts::facts(snapshot, &order, now);
         let governors = Governors::new(policies, &snapshot.namespaces);
         let cells = Cells::new(snapshot, &governors, &order);
         let givers = governors.ranked().iter().map(|policy| Arc::new(policy.id.clone())).collect();
@@ -109,7 +109,7 @@ impl<'a> Working<'a> {
     /// neither protected nor gone, and, if it is incomplete, nobody can still be writing it.
     pub(super) fn may_take(&self, place: usize) -> bool {
         self.decisions[place].is_none()
-            && self.is_whole_or_quiet(place)
+            && self.archives[place].is_whole_or_quiet
             && !matches!(self.cells.of(place).governing, Governing::Invalid(_))
     }
 
@@ -124,17 +124,12 @@ impl<'a> Working<'a> {
         let judged = self.decisions[place].is_none_or(|decision| {
             decision.reason == Reason::Pinned && unjudgeable(&self.archives[place]).is_none()
         });
-        judged && self.is_whole_or_quiet(place)
+        judged && self.archives[place].is_whole_or_quiet
     }
 
     /// Whether it could be among the newest of its lineage or group.
     pub(super) fn is_candidate_for_newest(&self, place: usize) -> bool {
         self.decisions[place].is_none() && self.archives[place].state == State::Complete
-    }
-
-    fn is_whole_or_quiet(&self, place: usize) -> bool {
-        let archive = &self.archives[place];
-        archive.state == State::Complete || self.has_passed(archive.changed, QUIET)
     }
 
     /// Whether `length` has passed since `start`, by a clock that can be trusted.
@@ -246,7 +241,10 @@ impl<'a> Working<'a> {
     /// Whether the watermark may take the archive: a policy that does not parse does not stop it.
     pub(super) fn watermark_may_take(&self, place: usize) -> bool {
         let archive = &self.archives[place];
-        self.decisions[place].is_none() && self.is_whole_or_quiet(place) && archive.state != State::Unreadable
+        self.decisions[place].is_none()
+            && archive.is_whole_or_quiet
+            && archive.state != State::Unreadable
+            && !archive.undeletable
     }
 }
 

@@ -54,6 +54,7 @@ pub(crate) fn archive(short: &str) -> Archive {
         pinned: false,
         settled: true,
         discarded: false,
+        undeletable: false,
         pod_labels: None,
         workload: None,
         absences: None,

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use checkpoint_keeper_api::manifest::{self, Loaded};
+use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{self, Plan, Snapshot};
 use checkpoint_keeper_core::policy::{Labels, Mode, PolicySet};
 use checkpoint_keeper_node::clock::Now;
@@ -23,6 +24,9 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let policies = &loaded.policies;
     if policies.retention.iter().any(|policy| policy.orphans.is_some()) {
         say("note", "without a cluster nothing is known of pods: the orphan rule deletes nothing");
+    }
+    if let Some(state) = arguments.state.as_deref().filter(|state| names_an_archive(state)) {
+        return Err(Failure::Usage(vec![format!("--state {}: names an archive", state.display())]));
     }
     let store = Store::open(&arguments.directory).map_err(anyhow::Error::new)?;
     if !arguments.dry_run {
@@ -78,6 +82,11 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
                 Removal::Changed => {
                     bar.suspend(|| say("note", format!("{file} changed meanwhile and stays")));
                 }
+                Removal::DirectoryMoved => {
+                    bar.suspend(|| {
+                        say("warning", format!("{file} stays: the directory was moved meanwhile"))
+                    });
+                }
                 Removal::Removed | Removal::AlreadyGone => {}
             }
             report.note(&outcome);
@@ -110,6 +119,12 @@ fn load_policies(arguments: &GcArguments) -> Result<Loaded, Failure> {
         .map_err(|errors| Failure::Usage(errors.iter().map(ToString::to_string).collect()))?;
     loaded.warnings.iter().for_each(|warning| say("warning", warning));
     Ok(loaded)
+}
+
+/// Whether a path ends as archives and their markers do: a catalog there would be taken for one.
+fn names_an_archive(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| FileName::new(name.as_encoded_bytes()));
+    name.is_some_and(|name| name.kind() != NameKind::Other)
 }
 
 fn read_policy(path: &Path) -> Result<String, Failure> {

@@ -9,6 +9,7 @@ use checkpoint_keeper_node::store::{Stat, Store, inspect_file};
 
 use crate::cli::{InspectArguments, Output};
 use crate::failure::{Failure, say};
+use crate::output::text::safe;
 use crate::output::{self, inspection::Inspected};
 
 /// Inspects every path, naming each that cannot be read.
@@ -37,9 +38,9 @@ pub fn run(arguments: &InspectArguments) -> Result<(), Failure> {
 }
 
 fn inspect_one(path: &Path, inspected: &mut Vec<Inspected>) -> anyhow::Result<usize> {
-    let (stat, inspection) = inspect_file(path).with_context(|| path.display().to_string())?;
+    let (stat, inspection) = inspect_file(path).with_context(|| shown(path))?;
     let name = path.file_name().and_then(|name| FileName::new(name.as_encoded_bytes()));
-    let name = name.with_context(|| format!("{} names no file", path.display()))?;
+    let name = name.with_context(|| format!("{} names no file", shown(path)))?;
     inspected.push(Inspected::new(&name, path, &stat, inspection));
     Ok(0)
 }
@@ -47,7 +48,7 @@ fn inspect_one(path: &Path, inspected: &mut Vec<Inspected>) -> anyhow::Result<us
 /// Inspects all archives of a directory; says how many could not be read.
 fn inspect_directory(path: &Path, inspected: &mut Vec<Inspected>) -> anyhow::Result<usize> {
     let store = Store::open(path)?;
-    let mut listing = store.list().with_context(|| format!("cannot list {}", path.display()))?;
+    let mut listing = store.list().with_context(|| format!("cannot list {}", shown(path)))?;
     listing.files.sort_by(|(one, _), (other, _)| one.cmp(other));
     let mut failures = listing.failures.len();
     for (name, error) in &listing.failures {
@@ -76,4 +77,9 @@ fn of(name: &FileName, path: &Path, stat: &Stat, inspection: Inspection) -> Insp
 /// A tar by another name than the kubelet's counts as an archive if it is one inside.
 fn is_archive(name: &FileName, inspection: &Inspection) -> bool {
     name.kind() == NameKind::Kubelet || inspection.contents.state == State::Complete
+}
+
+/// A path, safe for a terminal.
+fn shown(path: &Path) -> String {
+    safe(&path.to_string_lossy())
 }

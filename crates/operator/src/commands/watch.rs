@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use checkpoint_keeper_core::policy::PolicySet;
@@ -24,27 +26,31 @@ pub(super) fn run(
     arguments: &GcArguments,
 ) -> Result<(), Failure> {
     let (stop, signalled) = UnixStream::pair().context("cannot make a pipe for signals")?;
+    let asked = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        // A second signal ends at once: a long read must not hold up whoever is in a hurry.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&asked))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked)))
+            .context("cannot listen for signals")?;
         let end = signalled.try_clone().context("cannot make a pipe for signals")?;
         signal_hook::low_level::pipe::register(signal, end).context("cannot listen for signals")?;
     }
-    let mut log = Log { output: arguments.output, said: HashSet::new(), begun: false, failure: None };
+    let mut log = Log { output: arguments.output, said: HashSet::new(), begun: false };
     let closed = signalled.try_clone().context("cannot make a pipe for signals")?;
     Watch { collector, policies, interval: arguments.interval }
         .run(stop, |event| {
-            if let Err(error) = log.event(&event)
-                && log.failure.is_none()
-            {
-                log.failure = Some(error);
-                // Nobody reads any more: end as if told to.
-                let _ = (&closed).write_all(b"x");
+            match log.event(&event) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    // Nobody reads any more: end as if told to.
+                    let _ = (&closed).write_all(b"x");
+                }
+                // A full disk may stop the log, and must not stop what frees it.
+                Err(error) => log.complain("error", format!("cannot write the log: {error}")),
             }
         })
         .map_err(anyhow::Error::new)?;
-    match log.failure {
-        Some(error) => Err(error.into()),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// What is said while watching.
@@ -53,8 +59,10 @@ struct Log {
     /// Problems that were said already: each sweep meets them again.
     said: HashSet<String>,
     begun: bool,
-    failure: Option<io::Error>,
 }
+
+/// More different problems than this, and old ones may be said again.
+const MOST_SAID: usize = 1_000;
 
 impl Log {
     fn event(&mut self, event: &Event<'_>) -> io::Result<()> {
@@ -69,7 +77,11 @@ impl Log {
                 if let Some(round) = plan.watermark.filter(|round| !round.is_satisfied() && !round.waiting) {
                     let (wanted, freed) =
                         (quantity::human(round.wanted_bytes), quantity::human(round.freed_bytes));
-                    self.complain("warning", format!("the disk is too full: wanted {wanted}, freed {freed}"));
+                    if self.said.insert("the disk is too full".to_owned()) {
+                        say("warning", format!("the disk is too full: wanted {wanted}, freed {freed}"));
+                    }
+                } else {
+                    self.said.remove("the disk is too full");
                 }
             }
             Event::Finished(outcome) => self.finished(outcome)?,
@@ -102,7 +114,7 @@ impl Log {
                 say("note", format!("{file} was pinned meanwhile and stays"));
                 Ok(())
             }
-            Removal::Changed | Removal::AlreadyGone => Ok(()),
+            Removal::Changed | Removal::AlreadyGone | Removal::DirectoryMoved => Ok(()),
         }
     }
 
@@ -129,6 +141,9 @@ impl Log {
 
     /// Says it once: the next sweep would say it again.
     fn complain(&mut self, kind: &str, what: String) {
+        if self.said.len() > MOST_SAID {
+            self.said.clear();
+        }
         if self.said.insert(what.clone()) {
             say(kind, what);
         }

@@ -217,7 +217,7 @@ impl Report {
     /// Notes what became of a deletion.
     pub fn note(&mut self, outcome: &Outcome) {
         match outcome.removal {
-            Removal::Removed | Removal::AlreadyGone => {
+            Removal::Removed => {
                 if let Some(row) =
                     self.places.get(&outcome.deletion.archive.file).map(|place| &mut self.archives[*place])
                 {
@@ -225,7 +225,7 @@ impl Report {
                 }
             }
             Removal::Failed(_) => self.totals.failures += 1,
-            Removal::Pinned | Removal::Changed => {}
+            Removal::AlreadyGone | Removal::Pinned | Removal::Changed | Removal::DirectoryMoved => {}
         }
     }
 }

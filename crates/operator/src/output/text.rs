@@ -197,10 +197,12 @@ fn criu(statistics: &checkpoint_keeper_core::archive::Statistics) -> String {
     )
 }
 
-/// Text from an archive, made safe for a terminal.
-fn safe(text: &str) -> String {
-    FileName::new(text.as_bytes().to_vec())
-        .map_or_else(|| text.escape_debug().to_string(), |name| name.to_string())
+/// Text from outside, made safe for a terminal: what it would act on or hide is spelled out.
+pub fn safe(text: &str) -> String {
+    // Names follow these rules; a slash is the one thing that they cannot have.
+    let part =
+        |part: &str| FileName::new(part.as_bytes()).map_or_else(|| part.to_owned(), |name| name.to_string());
+    text.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
 /// A long name with its middle left out: its beginning says which pod, its end says when.
