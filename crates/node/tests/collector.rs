@@ -52,16 +52,21 @@ fn a_clock_that_jumps_pauses_rules_by_time_and_no_others() {
     // Somebody sets the clock to next year.
     let jumped = later(start, Duration::from_hours(24 * 365), minute);
     assert_eq!(collector.snapshot(jumped).0.clock, Clock::Suspect);
-    use Reason::{ClockSuspect, KeepLatest, MaxAge, MaxCountPerContainer, WithinLimits};
-    assert_eq!(reasons(&mut collector, jumped, &by_age), [KeepLatest, ClockSuspect, ClockSuspect]);
-    let by_count = [WithinLimits, MaxCountPerContainer, MaxCountPerContainer];
+    assert_eq!(
+        reasons(&mut collector, jumped, &by_age),
+        [Reason::KeepLatest, Reason::ClockSuspect, Reason::ClockSuspect]
+    );
+    let by_count = [Reason::WithinLimits, Reason::MaxCountPerContainer, Reason::MaxCountPerContainer];
     assert_eq!(reasons(&mut collector, jumped, &per_container(1)), by_count);
     // And back.
     let back = later(start, 2 * minute, 2 * minute);
-    assert_eq!(reasons(&mut collector, back, &by_age), [WithinLimits; 3]);
+    assert_eq!(reasons(&mut collector, back, &by_age), [Reason::WithinLimits; 3]);
     // A year that really passes is another matter.
     let year = Duration::from_hours(24 * 365);
-    assert_eq!(reasons(&mut collector, later(start, year, year), &by_age), [KeepLatest, MaxAge, MaxAge]);
+    assert_eq!(
+        reasons(&mut collector, later(start, year, year), &by_age),
+        [Reason::KeepLatest, Reason::MaxAge, Reason::MaxAge]
+    );
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //! Archives that agree in everything that matters share a [`Cell`], so that the work per archive is
 //! one look-up, and the rest is done once for each of far fewer cells.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -33,6 +33,8 @@ pub(super) struct Cells<'a> {
     members: Vec<Vec<usize>>,
     /// The cells that each policy governs, by the policy's place.
     of_policy: Vec<Vec<usize>>,
+    /// See [`Self::numbers`].
+    numbers: [OnceCell<Vec<Option<usize>>>; Together::COUNT],
 }
 
 /// Archives that a limit counts together, by their places in the plan's order, oldest first.
@@ -56,25 +58,34 @@ impl<'a> Cells<'a> {
     /// Sorts every archive into its cell. `order` are their places in the snapshot, oldest first.
     pub(super) fn new(snapshot: &'a Snapshot, governors: &Governors<'a>, order: &[usize]) -> Self {
         let mut known: HashMap<SameInMemory, Known> = HashMap::new();
-        let mut of_archive = vec![0; snapshot.archives.len()];
         let mut cells = Vec::new();
-        let mut members: Vec<Vec<usize>> = Vec::new();
-        for (place, &in_snapshot) in order.iter().enumerate() {
-            let archive = &snapshot.archives[in_snapshot];
-            let identity = archive.identity.as_deref();
-            let known = known.entry(same_in_memory(archive)).or_insert_with(|| Known {
-                created: identity.and_then(|identity| governors.created(&identity.namespace)),
-                cells: [None; 2],
-            });
-            let vanished = known.created.is_some_and(|created| archive.taken < created);
-            let cell = *known.cells[usize::from(vanished)].get_or_insert_with(|| {
-                let subject = Subject { identity, vanished, pod_labels: archive.pod_labels.as_deref() };
-                let workload = archive.workload.as_deref();
-                cells.push(Cell { identity, vanished, workload, governing: governors.governing(subject) });
-                members.push(Vec::new());
-                cells.len() - 1
-            });
-            of_archive[place] = cell;
+        // As they lie in memory, not in order: each archive is looked up but once.
+        let as_they_lie: Vec<usize> = snapshot
+            .archives
+            .iter()
+            .map(|archive| {
+                let identity = archive.identity.as_deref();
+                let known = known.entry(same_in_memory(archive)).or_insert_with(|| Known {
+                    created: identity.and_then(|identity| governors.created(&identity.namespace)),
+                    cells: [None; 2],
+                });
+                let vanished = known.created.is_some_and(|created| archive.taken < created);
+                *known.cells[usize::from(vanished)].get_or_insert_with(|| {
+                    let subject = Subject { identity, vanished, pod_labels: archive.pod_labels.as_deref() };
+                    let workload = archive.workload.as_deref();
+                    cells.push(Cell {
+                        identity,
+                        vanished,
+                        workload,
+                        governing: governors.governing(subject),
+                    });
+                    cells.len() - 1
+                })
+            })
+            .collect();
+        let of_archive: Vec<usize> = order.iter().map(|&in_snapshot| as_they_lie[in_snapshot]).collect();
+        let mut members = vec![Vec::new(); cells.len()];
+        for (place, &cell) in of_archive.iter().enumerate() {
             members[cell].push(place);
         }
         let mut of_policy = vec![Vec::new(); governors.ranked().len()];
@@ -83,7 +94,7 @@ impl<'a> Cells<'a> {
                 of_policy[policy].push(place);
             }
         }
-        Self { of_archive, alike: cells, members, of_policy }
+        Self { of_archive, alike: cells, members, of_policy, numbers: Default::default() }
     }
 
     /// The cell of the archive at `place`.
@@ -93,46 +104,78 @@ impl<'a> Cells<'a> {
 
     /// The archives of a level's groups among those that the policy at place `policy` governs.
     pub(super) fn governed_groups(&self, policy: usize, level: Level) -> Vec<Group> {
-        let cells = self.of_policy[policy].iter().copied();
-        self.groups(cells, |cell| level_key(level, cell.identity?, cell))
+        self.groups(self.of_policy[policy].iter().copied(), Together::AtLevel(level))
     }
 
     /// The lineages among the archives that the policy at place `policy` governs.
     pub(super) fn governed_lineages(&self, policy: usize) -> Vec<Group> {
-        let cells = self.of_policy[policy].iter().copied();
-        self.groups(cells, |cell| Some(lineage_key(cell.identity?, cell)))
+        self.groups(self.of_policy[policy].iter().copied(), Together::InLineage)
     }
 
     /// The lineages: each is what one checkpoint can stand in for.
     pub(super) fn lineages(&self) -> Vec<Group> {
-        self.groups(0..self.alike.len(), |cell| Some(lineage_key(cell.identity?, cell)))
+        self.groups(0..self.alike.len(), Together::InLineage)
     }
 
     /// The namespaces, whoever governs what lies in them.
     pub(super) fn namespaces(&self) -> Vec<Group> {
-        self.groups(0..self.alike.len(), |cell| Some((cell.identity?.namespace.as_str(), cell.vanished)))
+        self.groups(0..self.alike.len(), Together::AtLevel(Level::Namespace))
     }
 
-    /// Joins the cells that have the same key; cells without one are left out.
-    fn groups<K: Hash + Eq>(
-        &self,
-        cells: impl Iterator<Item = usize>,
-        key: impl Fn(&Cell<'a>) -> Option<K>,
-    ) -> Vec<Group> {
-        let mut places: HashMap<K, usize> = HashMap::new();
-        let mut groups: Vec<Group> = Vec::new();
-        for cell in cells {
-            let Some(key) = key(&self.alike[cell]) else { continue };
-            let place = *places.entry(key).or_insert_with(|| {
-                groups.push(Vec::new());
-                groups.len() - 1
-            });
-            groups[place].extend_from_slice(&self.members[cell]);
+    /// Joins the cells that count together.
+    fn groups(&self, cells: impl Iterator<Item = usize>, together: Together) -> Vec<Group> {
+        let numbers = self.numbers(together);
+        let mut numbered: Vec<(usize, usize)> =
+            cells.filter_map(|cell| numbers[cell].map(|number| (number, cell))).collect();
+        numbered.sort_unstable();
+        let join = |same: &[(usize, usize)]| {
+            let mut group: Group = same.iter().flat_map(|(_, cell)| &self.members[*cell]).copied().collect();
+            if same.len() > 1 {
+                group.sort_unstable();
+            }
+            group
+        };
+        numbered.chunk_by(|(one, _), (other, _)| one == other).map(join).collect()
+    }
+
+    /// A number for each cell, the same for those that count together; none for those that count
+    /// with nobody. Names are compared here, once, and numbers ever after.
+    fn numbers(&self, together: Together) -> &[Option<usize>] {
+        self.numbers[together.place()].get_or_init(|| {
+            let mut seen: HashMap<_, usize> = HashMap::with_capacity(self.alike.len());
+            let number = |cell: &Cell<'a>| {
+                let key = match together {
+                    Together::AtLevel(level) => level_key(level, cell.identity?, cell)?,
+                    Together::InLineage => lineage_key(cell.identity?, cell),
+                };
+                let next = seen.len();
+                Some(*seen.entry(key).or_insert(next))
+            };
+            self.alike.iter().map(number).collect()
+        })
+    }
+}
+
+/// Why archives count together.
+#[derive(Debug, Clone, Copy)]
+enum Together {
+    /// A limit at that level counts them.
+    AtLevel(Level),
+    /// One can stand in for the other.
+    InLineage,
+}
+
+impl Together {
+    const COUNT: usize = 5;
+
+    fn place(self) -> usize {
+        match self {
+            Self::AtLevel(Level::Container) => 0,
+            Self::AtLevel(Level::Workload) => 1,
+            Self::AtLevel(Level::Pod) => 2,
+            Self::AtLevel(Level::Namespace) => 3,
+            Self::InLineage => 4,
         }
-        for group in &mut groups {
-            group.sort_unstable();
-        }
-        groups
     }
 }
 

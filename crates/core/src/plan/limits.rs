@@ -56,6 +56,9 @@ impl Working<'_> {
         keep_newest: u32,
         (reason, by): (Reason, By),
     ) {
+        if measure == Measure::Count && group.len() as u64 <= limit {
+            return;
+        }
         let counted = group.iter().filter(|&&place| self.counts(place));
         // Wider than any one size, so that a sum of absurd ones is still a sum.
         let have: u128 = counted.map(|&place| u128::from(measure.of(&self.archives[place]))).sum();

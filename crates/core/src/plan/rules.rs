@@ -47,7 +47,7 @@ impl<'a> Working<'a> {
         let open = (0..self.archives.len()).filter(|&place| self.reason(place).is_none());
         open.filter_map(|place| {
             let (policy, _) = self.policy(place)?;
-            rules[policy].map(|rule| (place, By(Some(policy)), rule))
+            rules[policy].map(|rule| (place, By::giver(policy), rule))
         })
         .collect()
     }
@@ -103,7 +103,7 @@ impl<'a> Working<'a> {
             // Tiers that keep nothing are off, each of them.
             let tiers = self.governors.ranked()[policy].retention.tiers;
             let Some(wanted) = tiers.filter(|tiers| *tiers != Tiers::default()) else { continue };
-            let by = By(Some(policy));
+            let by = By::giver(policy);
             for lineage in self.cells.governed_lineages(policy) {
                 let archives = &self.archives;
                 let whole: Vec<usize> = lineage
@@ -170,7 +170,7 @@ impl<'a> Working<'a> {
             // 0 is off.
             let Some(limit) = limit.filter(|limit| *limit > 0) else { continue };
             for group in self.cells.governed_groups(policy, level) {
-                self.limit(&group, measure, limit, keep_latest, (reason, By(Some(policy))));
+                self.limit(&group, measure, limit, keep_latest, (reason, By::giver(policy)));
             }
         }
     }

@@ -2,6 +2,7 @@
 //! beside this one.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,12 +19,21 @@ use super::verdict::{Action, Detail, Reason, Verdict};
 use crate::archive::State;
 use crate::policy::{Policy, PolicyRef, PolicySet};
 
-/// Who gives a reason: an index into [`Working::givers`], or nobody.
+/// Who gives a reason: the object at this place among [`Working::givers`], or nobody. Small, as
+/// there are two for every archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct By(pub(super) Option<usize>);
+pub(super) struct By(Option<NonZeroU32>);
 
 impl By {
     pub(super) const NOBODY: Self = Self(None);
+
+    pub(super) fn giver(place: usize) -> Self {
+        Self(u32::try_from(place).ok().and_then(|place| NonZeroU32::MIN.checked_add(place)))
+    }
+
+    fn place(self) -> Option<usize> {
+        self.0.and_then(|number| usize::try_from(number.get() - 1).ok())
+    }
 }
 
 /// A reason, who gave it, and its figures.
@@ -98,11 +108,11 @@ impl<'a> Working<'a> {
     /// Refers to an object that is not one of the ranked policies.
     pub(super) fn by(&mut self, id: &PolicyRef) -> By {
         if let Some(&giver) = self.extra_givers.get(id) {
-            return By(Some(giver));
+            return By::giver(giver);
         }
         self.givers.push(Arc::new(id.clone()));
         self.extra_givers.insert(id.clone(), self.givers.len() - 1);
-        By(Some(self.givers.len() - 1))
+        By::giver(self.givers.len() - 1)
     }
 
     /// Whether nothing has been decided about the archive yet, so that a rule may take it: it is
@@ -217,8 +227,12 @@ impl<'a> Working<'a> {
                 Governing::Invalid(policy) => (Reason::PolicyInvalid, self.by(&policy.id), Detail::None),
                 _ if speaks_for_itself => (remark.reason, remark.by, remark.detail),
                 Governing::Nothing => (Reason::NoPolicy, By::NOBODY, Detail::None),
-                Governing::Doubtful(policy) => (Reason::NoPolicy, By(Some(policy)), Detail::LabelsUnknown),
-                Governing::Policy(policy) => (remark.reason, By(remark.by.0.or(Some(policy))), remark.detail),
+                Governing::Doubtful(policy) => (Reason::NoPolicy, By::giver(policy), Detail::LabelsUnknown),
+                Governing::Policy(policy) => (
+                    remark.reason,
+                    if remark.by == By::NOBODY { By::giver(policy) } else { remark.by },
+                    remark.detail,
+                ),
             };
             self.decisions[place] = Some(Decision { reason, by, detail });
         }
@@ -226,7 +240,7 @@ impl<'a> Working<'a> {
         let mut verdicts = vec![unknown; self.archives.len()];
         for (decision, &in_snapshot) in self.decisions.iter().zip(&self.order) {
             if let Some(Decision { reason, by, detail }) = *decision {
-                let policy = by.0.map(|giver| Arc::clone(&self.givers[giver]));
+                let policy = by.place().map(|giver| Arc::clone(&self.givers[giver]));
                 verdicts[in_snapshot] = Verdict { reason, policy, detail };
             }
         }

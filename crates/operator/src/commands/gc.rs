@@ -84,7 +84,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
                 }
                 Removal::DirectoryMoved => {
                     bar.suspend(|| {
-                        say("warning", format!("{file} stays: the directory was moved meanwhile"))
+                        say("warning", format!("{file} stays: the directory was moved meanwhile"));
                     });
                 }
                 Removal::Removed | Removal::AlreadyGone => {}
