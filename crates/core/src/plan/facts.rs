@@ -9,19 +9,16 @@ use std::cmp::Ordering;
 use jiff::Timestamp;
 
 use super::QUIET;
-use super::snapshot::{Absences, Archive, Clock, Snapshot};
+use super::snapshot::{Archive, Clock, Snapshot};
 use crate::archive::State;
 use crate::name::NameKind;
 
-/// What the rules ask of an archive.
+/// What all rules ask of an archive. What only a few ask of few, they look up in the snapshot.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Facts<'a> {
+pub(super) struct Facts {
     pub(super) taken: Timestamp,
-    pub(super) changed: Timestamp,
-    pub(super) idle_since: Option<Timestamp>,
     pub(super) size: u64,
     pub(super) allocated: u64,
-    pub(super) absences: Option<&'a Absences>,
     pub(super) state: State,
     pub(super) pinned: bool,
     pub(super) settled: bool,
@@ -34,17 +31,14 @@ pub(super) struct Facts<'a> {
     pub(super) is_kubelets: bool,
 }
 
-impl<'a> Facts<'a> {
+impl Facts {
     /// `quiet_since`: what changed later than this may still be being written.
-    fn of(archive: &'a Archive, quiet_since: Option<Timestamp>) -> Self {
+    fn of(archive: &Archive, quiet_since: Option<Timestamp>) -> Self {
         let is_quiet = quiet_since.is_some_and(|since| archive.changed <= since);
         Self {
             taken: archive.taken,
-            changed: archive.changed,
-            idle_since: archive.idle_since,
             size: archive.size,
             allocated: archive.allocated,
-            absences: archive.absences.as_deref(),
             state: archive.state,
             pinned: archive.pinned,
             settled: archive.settled,
@@ -70,12 +64,12 @@ pub(super) fn order(snapshot: &Snapshot) -> Vec<usize> {
 }
 
 /// What the rules ask of each archive, in that order.
-pub(super) fn facts<'a>(snapshot: &'a Snapshot, order: &[usize], now: Timestamp) -> Vec<Facts<'a>> {
+pub(super) fn facts(snapshot: &Snapshot, order: &[usize], now: Timestamp) -> Vec<Facts> {
     // By a clock that is not to be trusted, nothing is known to be quiet.
     let trusted = snapshot.clock == Clock::Trusted;
     let quiet_since = trusted.then(|| now.checked_sub(QUIET).unwrap_or(Timestamp::MIN));
     // First as they lie in memory, then in order: what is put in order is small.
-    let as_they_lie: Vec<Facts<'_>> =
+    let as_they_lie: Vec<Facts> =
         snapshot.archives.iter().map(|archive| Facts::of(archive, quiet_since)).collect();
     order.iter().map(|&place| as_they_lie[place]).collect()
 }

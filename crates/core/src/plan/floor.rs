@@ -9,11 +9,10 @@ impl Working<'_> {
     /// Marks the newest complete archives of each lineage that are still there.
     pub(super) fn raise_floor(&mut self) {
         for lineage in self.cells.lineages() {
-            let archives = &self.archives;
             // The lineage has left the node when that is confirmed for all that is known of it.
             let idle_since = lineage
                 .iter()
-                .map(|&place| archives[place].idle_since)
+                .map(|&place| self.archive(place).idle_since)
                 .try_fold(Timestamp::MIN, |latest, idle| Some(latest.max(idle?)));
             let newest: Vec<usize> =
                 lineage.iter().rev().copied().filter(|&place| self.is_candidate_for_newest(place)).collect();

@@ -15,7 +15,7 @@ pub(super) enum Measure {
 }
 
 impl Measure {
-    fn of(self, archive: &Facts<'_>) -> u64 {
+    fn of(self, archive: &Facts) -> u64 {
         match self {
             Self::Count => 1,
             Self::TotalSize => archive.size,

@@ -54,7 +54,7 @@ impl<'a> Working<'a> {
 
     pub(super) fn take_orphans(&mut self) {
         for (place, by, rule) in self.governed(|policy| policy.orphans) {
-            let Some(absences) = self.archives[place].absences else { continue };
+            let Some(absences) = &self.archive(place).absences else { continue };
             let absence = match rule.when {
                 OrphanWhen::WorkloadDeleted => absences.workload,
                 OrphanWhen::PodDeleted => absences.pod,
@@ -73,15 +73,15 @@ impl<'a> Working<'a> {
 
     pub(super) fn take_incomplete(&mut self) {
         for (place, by, grace) in self.governed(|policy| policy.incomplete_grace) {
-            let archive = self.archives[place];
-            if archive.state != State::Incomplete {
+            if self.archives[place].state != State::Incomplete {
                 continue;
             }
-            if self.is_due(archive.changed, grace) {
-                let age = age(archive.changed, self.now);
+            let changed = self.archive(place).changed;
+            if self.is_due(changed, grace) {
+                let age = age(changed, self.now);
                 self.take_by_time(place, Reason::Incomplete, by, Detail::Age { age, limit: grace });
             } else {
-                let ends = Detail::GraceEnds(end_of(archive.changed, grace));
+                let ends = Detail::GraceEnds(end_of(changed, grace));
                 self.remark(place, Reason::WithinLimits, by, ends);
             }
         }
@@ -185,7 +185,7 @@ impl<'a> Working<'a> {
 
     /// Whether what the archive belongs to is known to be gone, by its policy's measure.
     pub(super) fn is_orphan(&self, place: usize) -> bool {
-        let absences: Absences = self.archives[place].absences.copied().unwrap_or_default();
+        let absences: Absences = self.archive(place).absences.as_deref().copied().unwrap_or_default();
         let when = self.policy(place).and_then(|(_, policy)| policy.orphans).map(|rule| rule.when);
         match when.unwrap_or_default() {
             OrphanWhen::WorkloadDeleted => absences.workload.is_some(),
@@ -197,7 +197,7 @@ impl<'a> Working<'a> {
 
 /// Why an archive is not judged at all: it may still be being written, it is not the kubelet's, or
 /// whose it is cannot be told.
-pub(super) fn unjudgeable(archive: &Facts<'_>) -> Option<(Reason, Detail)> {
+pub(super) fn unjudgeable(archive: &Facts) -> Option<(Reason, Detail)> {
     if !archive.settled {
         Some((Reason::Settling, Detail::None))
     } else if !archive.is_kubelets && archive.has_identity {
@@ -211,7 +211,7 @@ pub(super) fn unjudgeable(archive: &Facts<'_>) -> Option<(Reason, Detail)> {
 
 /// A complete archive without an identity, or one that is not understood at all. Incomplete ones
 /// are different: a cut-off dump has lost the end, where its identity would be.
-fn is_unknown(archive: &Facts<'_>) -> bool {
+fn is_unknown(archive: &Facts) -> bool {
     match archive.state {
         State::Complete => !archive.has_identity,
         State::Incomplete => false,

@@ -13,7 +13,7 @@ use super::facts::{self, Facts};
 use super::governing::{Governing, Governors};
 use super::groups::Cells;
 use super::rules::unjudgeable;
-use super::snapshot::{Clock, Snapshot};
+use super::snapshot::{Archive, Clock, Snapshot};
 use super::storage::{EffectiveStorage, WatermarkReport};
 use super::verdict::{Action, Detail, Reason, Verdict};
 use crate::archive::State;
@@ -44,13 +44,38 @@ struct Decision {
     detail: Detail,
 }
 
+/// How an archive stands while rules go over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Undecided: it counts, and may be taken.
+    Open,
+    /// Undecided, but incomplete and perhaps still being written: it neither counts nor may be taken
+    /// by a limit.
+    Unfinished,
+    /// Pinned, and known well enough to count.
+    Counted,
+    /// Decided about: limits pass it by.
+    Decided,
+}
+
+impl Standing {
+    fn of_undecided(archive: &Facts) -> Self {
+        if archive.is_whole_or_quiet { Self::Open } else { Self::Unfinished }
+    }
+
+    fn of_decided(archive: &Facts, reason: Reason) -> Self {
+        let counts = reason == Reason::Pinned && unjudgeable(archive).is_none() && archive.is_whole_or_quiet;
+        if counts { Self::Counted } else { Self::Decided }
+    }
+}
+
 pub(super) struct Working<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) now: Timestamp,
     pub(super) storage: EffectiveStorage,
     /// What the rules ask of each archive, oldest first. Everywhere in a plan in the making, an
     /// archive's place is its place here.
-    pub(super) archives: Vec<Facts<'a>>,
+    pub(super) archives: Vec<Facts>,
     /// Each archive's place in the snapshot.
     order: Vec<usize>,
     pub(super) cells: Cells<'a>,
@@ -60,6 +85,8 @@ pub(super) struct Working<'a> {
     pub(super) floor_taken: bool,
     pub(super) governors: Governors<'a>,
     decisions: Vec<Option<Decision>>,
+    /// What rules ask most about, in a byte for each archive.
+    standings: Vec<Standing>,
     /// Why archives stay that nothing was decided about: what nearly took them.
     remarks: Vec<Option<Decision>>,
     /// The objects that reasons refer to: the ranked policies first, then others as they come up.
@@ -88,6 +115,7 @@ impl<'a> Working<'a> {
             floor_taken: false,
             governors,
             decisions: vec![None; archives.len()],
+            standings: archives.iter().map(Standing::of_undecided).collect(),
             remarks: vec![None; archives.len()],
             archives,
             order,
@@ -95,6 +123,11 @@ impl<'a> Working<'a> {
             extra_givers: HashMap::new(),
             metered_deletions: 0,
         }
+    }
+
+    /// The archive at `place`.
+    pub(super) fn archive(&self, place: usize) -> &'a Archive {
+        &self.snapshot.archives[self.order[place]]
     }
 
     /// The policy that governs the archive at `place`.
@@ -118,8 +151,7 @@ impl<'a> Working<'a> {
     /// Whether nothing has been decided about the archive yet, so that a rule may take it: it is
     /// neither protected nor gone, and, if it is incomplete, nobody can still be writing it.
     pub(super) fn may_take(&self, place: usize) -> bool {
-        self.decisions[place].is_none()
-            && self.archives[place].is_whole_or_quiet
+        self.standings[place] == Standing::Open
             && !matches!(self.cells.of(place).governing, Governing::Invalid(_))
     }
 
@@ -131,15 +163,12 @@ impl<'a> Working<'a> {
     /// Whether the archive counts toward limits: pinned ones do; what cannot be judged does not,
     /// pinned or not.
     pub(super) fn counts(&self, place: usize) -> bool {
-        let judged = self.decisions[place].is_none_or(|decision| {
-            decision.reason == Reason::Pinned && unjudgeable(&self.archives[place]).is_none()
-        });
-        judged && self.archives[place].is_whole_or_quiet
+        matches!(self.standings[place], Standing::Open | Standing::Counted)
     }
 
     /// Whether it could be among the newest of its lineage or group.
     pub(super) fn is_candidate_for_newest(&self, place: usize) -> bool {
-        self.decisions[place].is_none() && self.archives[place].state == State::Complete
+        self.standings[place] == Standing::Open && self.archives[place].state == State::Complete
     }
 
     /// Whether `length` has passed since `start`, by a clock that can be trusted.
@@ -155,7 +184,7 @@ impl<'a> Working<'a> {
     pub(super) fn take(&mut self, place: usize, reason: Reason, by: By, detail: Detail) {
         debug_assert!(self.stays(place), "an archive has one verdict");
         self.floor_taken |= self.floor[place];
-        self.decisions[place] = Some(Decision { reason, by, detail });
+        self.decide(place, reason, by, detail);
     }
 
     /// Takes by the wall clock, or remarks that the clock is not to be trusted.
@@ -184,6 +213,7 @@ impl<'a> Working<'a> {
 
     /// Decides about the archive, for good.
     pub(super) fn decide(&mut self, place: usize, reason: Reason, by: By, detail: Detail) {
+        self.standings[place] = Standing::of_decided(&self.archives[place], reason);
         self.decisions[place] = Some(Decision { reason, by, detail });
     }
 
@@ -202,6 +232,7 @@ impl<'a> Working<'a> {
         };
         for &place in &metered[allowed..] {
             if let Some(decision) = self.decisions[place].take() {
+                self.standings[place] = Standing::of_undecided(&self.archives[place]);
                 let pending = Detail::Would(decision.reason);
                 // It is next to go, so no weaker remark may speak for it.
                 self.remarks[place] =
@@ -255,10 +286,7 @@ impl<'a> Working<'a> {
     /// Whether the watermark may take the archive: a policy that does not parse does not stop it.
     pub(super) fn watermark_may_take(&self, place: usize) -> bool {
         let archive = &self.archives[place];
-        self.decisions[place].is_none()
-            && archive.is_whole_or_quiet
-            && archive.state != State::Unreadable
-            && !archive.undeletable
+        self.standings[place] == Standing::Open && archive.state != State::Unreadable && !archive.undeletable
     }
 }
 
