@@ -10,6 +10,7 @@ pub mod clock;
 pub mod collector;
 pub mod doorbell;
 pub mod index;
+pub mod problem;
 pub mod store;
 pub mod sweeper;
 pub mod watch;

@@ -10,8 +10,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::clock::Now;
-use crate::collector::{Collector, Problem};
+use crate::collector::Collector;
 use crate::doorbell::Doorbell;
+use crate::problem::Problem;
 use crate::store::{OpenError, Presence, Store};
 use crate::sweeper::{Outcome, Sweeper};
 

@@ -97,10 +97,8 @@ fn a_kill_while_watching_and_writing_the_catalog_costs_at_most_a_second_reading(
     place.cluster_policy("retention: {perContainer: {maxCount: 5}}");
     let state = place.state();
     for round in 0..20 {
-        let mut watching = program()
-            .args(["gc", "--watch", "--policy"])
-            .arg(place.root().join("policy.yaml"))
-            .arg(place.directory())
+        let mut watching = place
+            .watch()
             .arg("--state")
             .arg(&state)
             .args(["--settle", "10ms"])
@@ -254,10 +252,8 @@ fn a_log_that_cannot_be_written_does_not_stop_the_collecting() {
     let place = Place::new();
     place.add(&server(1));
     place.cluster_policy("retention: {perContainer: {maxCount: 1}}");
-    let mut watching = program()
-        .args(["gc", "--watch", "--policy"])
-        .arg(place.root().join("policy.yaml"))
-        .arg(place.directory())
+    let mut watching = place
+        .watch()
         .stdout(fs::File::options().write(true).open("/dev/full").unwrap())
         .stderr(Stdio::null())
         .spawn()

@@ -122,13 +122,7 @@ fn a_dry_run_writes_nothing_and_needs_no_lock() {
     place.add(&server(1));
     place.cluster_policy("retention: {perContainer: {maxCount: 9999}}");
     let state = place.state();
-    let mut watching = program()
-        .args(["gc", "--watch", "--policy"])
-        .arg(place.root().join("policy.yaml"))
-        .arg(place.directory())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut watching = place.watch().stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(watching.stderr.take().unwrap());
     said.read_line(&mut String::new()).unwrap();
     let run = place.gc(&["--dry-run", "--state", state.to_str().unwrap()]);
@@ -151,14 +145,7 @@ fn watching_says_a_line_for_each_deletion() {
     let place = Place::new();
     place.add(&server(1));
     place.cluster_policy("retention: {perContainer: {maxCount: 1}}");
-    let mut watching = program()
-        .args(["gc", "--watch", "--policy"])
-        .arg(place.root().join("policy.yaml"))
-        .arg(place.directory())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut watching = place.watch().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut said = BufReader::new(watching.stderr.take().unwrap());
     let mut begun = String::new();
     said.read_line(&mut begun).unwrap();

@@ -10,6 +10,7 @@ use checkpoint_keeper_core::plan::{self, Plan, Snapshot};
 use checkpoint_keeper_core::policy::{Labels, Mode, PolicySet};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::problem::Problem;
 use checkpoint_keeper_node::store::{Removal, Store};
 use checkpoint_keeper_node::sweeper;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -138,7 +139,7 @@ fn read_policy(path: &Path) -> Result<String, Failure> {
 }
 
 /// Looks at everything, and shows how far it is where that takes long.
-fn look(collector: &mut Collector, now: Now) -> Vec<checkpoint_keeper_node::collector::Problem> {
+fn look(collector: &mut Collector, now: Now) -> Vec<Problem> {
     let bar = progress_bar("reading archives");
     let problems = collector.look(now, &mut |done, total| {
         // Every so often: drawing must not cost more than reading.

@@ -75,6 +75,14 @@ impl Place {
         Run::of(command.args(arguments))
     }
 
+    /// `gc --watch` on it, to be spawned.
+    pub(crate) fn watch(&self) -> Command {
+        let mut command = program();
+        command.args(["gc", "--watch", "--policy"]).arg(self.parent.path().join("policy.yaml"));
+        command.arg(self.directory());
+        command
+    }
+
     pub(crate) fn gc_json(&self, arguments: &[&str]) -> Value {
         let run = self.gc(&[arguments, &["--output", "json"]].concat());
         assert_eq!(run.code, Some(0), "{run:#?}");
