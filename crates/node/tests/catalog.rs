@@ -137,6 +137,27 @@ fn a_damaged_or_foreign_file_is_moved_aside_and_the_catalog_made_anew() {
     assert_eq!(fs::read(place.state.with_file_name("catalog.damaged.1")).unwrap(), b"foreign");
 }
 
+/// A flipped bit in a name would have the wrong policy govern.
+#[test]
+fn a_record_that_was_altered_is_noticed_before_it_is_believed() {
+    let place = place();
+    write_old(&place.directory, &archive("server", 1));
+    drop(look(&place));
+    let mut bytes = fs::read(&place.state).unwrap();
+    let (name, altered) = (br#""pod":"web-0""#, br#""pod":"web-9""#);
+    let places: Vec<usize> =
+        (0..bytes.len() - name.len()).filter(|at| bytes[*at..].starts_with(name)).collect();
+    assert!(!places.is_empty(), "the catalog holds the name");
+    for at in places {
+        bytes[at..at + altered.len()].copy_from_slice(altered);
+    }
+    fs::write(&place.state, &bytes).unwrap();
+    let (collector, problems) = look(&place);
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    let pods = collector.index().iter().map(|(_, known)| known.read.as_ref().unwrap().identity.clone());
+    assert!(pods.into_iter().all(|identity| identity.unwrap().pod == "web-0"));
+}
+
 #[test]
 fn every_truncation_and_flipped_byte_is_survived() {
     let place = place();

@@ -162,21 +162,39 @@ fn a_marker_put_beside_an_archive_counts_from_then_on() {
 #[test]
 fn an_overflow_of_rings_leads_to_a_look_at_everything() {
     let directory = TempDir::new().unwrap();
-    let limit: usize =
-        fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
-    let running = Running::start(directory.path(), per_container(3), SETTLE, HOUR);
-    running.wait_for("planned");
-    // Three events for each: more than fit, however fast they are taken out.
-    for noise in 0..limit {
-        let path = directory.path().join(format!("noise-{noise}"));
-        fs::write(&path, "x").unwrap();
-        fs::remove_file(&path).unwrap();
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let limit: usize = limit.trim().parse().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let (mut stop, stopped) = UnixStream::pair().unwrap();
+    let (deaf, hearing) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let gates = (Arc::clone(&deaf), Arc::clone(&hearing));
+    let thread = thread::spawn(move || {
+        let collector = Collector::new(store, SETTLE, Now::read());
+        let policies = per_container(3);
+        let mut first = true;
+        let watch = Watch { collector, policies: &policies, interval: HOUR };
+        watch
+            .run(stopped, |event| {
+                if matches!(event, Event::Planned(..)) && std::mem::take(&mut first) {
+                    gates.0.wait();
+                    gates.1.wait();
+                }
+            })
+            .unwrap();
+    });
+    deaf.wait();
+    // While it does not listen, the queue fills to the brim, and of the archives it hears nothing.
+    for noise in 0..=limit {
+        fs::File::create(directory.path().join(format!("noise-{}", noise % 2))).unwrap();
     }
     for second in 0..10 {
         archive("server", second).write_to(directory.path()).unwrap();
     }
-    wait_until("three are left", || files(directory.path()), |left| left.len() == 3);
-    running.end();
+    hearing.wait();
+    let archives = || files(directory.path()).iter().filter(|file| file.ends_with(".tar")).count();
+    wait_until("three are left", archives, |left| *left == 3);
+    stop.write_all(b"x").unwrap();
+    thread.join().unwrap();
 }
 
 #[test]
@@ -224,7 +242,7 @@ fn nothing_is_deleted_in_a_directory_that_was_moved_away() {
 #[test]
 fn the_close_of_another_does_not_settle_a_half_written_archive() {
     let directory = TempDir::new().unwrap();
-    let mut policies = per_container(9);
+    let mut policies = per_container(1);
     policies.retention[0].incomplete_grace = Some(Duration::from_nanos(1));
     let running = Running::start(directory.path(), policies, HOUR, HOUR);
     running.wait_for("planned");
@@ -234,9 +252,13 @@ fn the_close_of_another_does_not_settle_a_half_written_archive() {
     let mut file = fs::File::create(&path).unwrap();
     file.write_all(&bytes[..bytes.len() / 2]).unwrap();
     drop(fs::File::options().append(true).open(&path).unwrap());
-    // Whatever comes after it has been looked at comes after that close.
+    // Something else is rotated, again and again: all that came before has been judged, and what
+    // was to go is gone.
     archive("engine", 3).write_to(directory.path()).unwrap();
-    running.wait_for("planned");
+    for second in 4..7 {
+        archive("engine", second).write_to(directory.path()).unwrap();
+        running.wait_for(&format!("Removed {}", archive("engine", second - 1).file_name()));
+    }
     file.write_all(&bytes[bytes.len() / 2..]).unwrap();
     running.end();
     assert_eq!(fs::read(path).unwrap(), bytes);

@@ -1,4 +1,4 @@
-//! `checkpoint-keeper gc`: one pass over a directory. Going on and on is [`super::watch`].
+//! `checkpoint-keeper gc`: one pass over a directory. Going on and on is `watch`'s part.
 
 use std::io::IsTerminal;
 use std::path::Path;
