@@ -22,8 +22,8 @@ const STATEFUL_SET: &str = "StatefulSet";
 pub(super) struct Cell<'a> {
     pub(super) identity: Option<&'a Identity>,
     pub(super) vanished: bool,
-    pub(super) workload: Option<&'a Workload>,
     pub(super) governing: Governing<'a>,
+    names: Option<Names>,
 }
 
 /// The cell of every archive, and the archives of every cell in the plan's order.
@@ -35,6 +35,40 @@ pub(super) struct Cells<'a> {
     of_policy: Vec<Vec<usize>>,
     /// See [`Self::numbers`].
     numbers: [OnceCell<Vec<Option<usize>>>; Together::COUNT],
+}
+
+/// The names of a cell, each as a number that no other name has: comparing and hashing text is what
+/// a plan for many pods would else spend its time on.
+#[derive(Debug, Clone, Copy)]
+struct Names {
+    namespace: u32,
+    pod: u32,
+    container: u32,
+    /// The topmost owner's kind and name, and whether its pods are told apart by name.
+    workload: Option<(u32, u32, bool)>,
+}
+
+/// Numbers for names, from 1.
+#[derive(Default)]
+struct Texts<'a>(HashMap<&'a str, u32>);
+
+impl<'a> Texts<'a> {
+    fn number(&mut self, text: &'a str) -> u32 {
+        // There are far fewer names than would not fit.
+        let next = u32::try_from(self.0.len()).map_or(u32::MAX, |known| known.saturating_add(1));
+        *self.0.entry(text).or_insert(next)
+    }
+
+    fn names(&mut self, identity: &'a Identity, workload: Option<&'a Workload>) -> Names {
+        Names {
+            namespace: self.number(&identity.namespace),
+            pod: self.number(&identity.pod),
+            container: self.number(&identity.container),
+            workload: workload.map(|workload| {
+                (self.number(&workload.kind), self.number(&workload.name), workload.kind == STATEFUL_SET)
+            }),
+        }
+    }
 }
 
 /// Archives that a limit counts together, by their places in the plan's order, oldest first.
@@ -59,6 +93,7 @@ impl<'a> Cells<'a> {
     pub(super) fn new(snapshot: &'a Snapshot, governors: &Governors<'a>, order: &[usize]) -> Self {
         let mut known: HashMap<SameInMemory, Known> = HashMap::new();
         let mut cells = Vec::new();
+        let mut texts = Texts::default();
         // As they lie in memory, not in order: each archive is looked up but once.
         let as_they_lie: Vec<usize> = snapshot
             .archives
@@ -76,8 +111,8 @@ impl<'a> Cells<'a> {
                     cells.push(Cell {
                         identity,
                         vanished,
-                        workload,
                         governing: governors.governing(subject),
+                        names: identity.map(|identity| texts.names(identity, workload)),
                     });
                     cells.len() - 1
                 })
@@ -139,14 +174,14 @@ impl<'a> Cells<'a> {
     }
 
     /// A number for each cell, the same for those that count together; none for those that count
-    /// with nobody. Names are compared here, once, and numbers ever after.
+    /// with nobody. Keys are compared here, once, and numbers ever after.
     fn numbers(&self, together: Together) -> &[Option<usize>] {
         self.numbers[together.place()].get_or_init(|| {
-            let mut seen: HashMap<_, usize> = HashMap::with_capacity(self.alike.len());
+            let mut seen: HashMap<Key, usize> = HashMap::with_capacity(self.alike.len());
             let number = |cell: &Cell<'a>| {
                 let key = match together {
-                    Together::AtLevel(level) => level_key(level, cell.identity?, cell)?,
-                    Together::InLineage => lineage_key(cell.identity?, cell),
+                    Together::AtLevel(level) => level_key(level, cell.names?, cell.vanished)?,
+                    Together::InLineage => lineage_key(cell.names?, cell.vanished),
                 };
                 let next = seen.len();
                 Some(*seen.entry(key).or_insert(next))
@@ -190,30 +225,30 @@ fn same_in_memory(archive: &Archive) -> SameInMemory {
     )
 }
 
-/// What two archives must share to count together at `level`; none where the level has no meaning.
-fn level_key<'a>(level: Level, identity: &'a Identity, cell: &Cell<'a>) -> Option<[Option<&'a str>; 5]> {
-    let vanished = cell.vanished.then_some("vanished");
-    let namespace = Some(identity.namespace.as_str());
-    let (pod, container) = (Some(identity.pod.as_str()), Some(identity.container.as_str()));
+/// What two archives must share to count together.
+type Key = [u32; 5];
+
+/// What it is at `level`; none where the level has no meaning.
+fn level_key(level: Level, names: Names, vanished: bool) -> Option<Key> {
+    let Names { namespace, pod, container, workload } = names;
+    let vanished = u32::from(vanished);
     Some(match level {
-        Level::Container => [vanished, namespace, pod, container, None],
+        Level::Container => [vanished, namespace, pod, container, 0],
         Level::Workload => {
-            let workload = cell.workload?;
-            [vanished, namespace, Some(&workload.kind), Some(&workload.name), container]
+            let (kind, name, _) = workload?;
+            [vanished, namespace, kind, name, container]
         }
-        Level::Pod => [vanished, namespace, pod, None, None],
-        Level::Namespace => [vanished, namespace, None, None, None],
+        Level::Pod => [vanished, namespace, pod, 0, 0],
+        Level::Namespace => [vanished, namespace, 0, 0, 0],
     })
 }
 
-/// What two archives must share for one to stand in for the other.
-fn lineage_key<'a>(identity: &'a Identity, cell: &Cell<'a>) -> [Option<&'a str>; 5] {
-    let vanished = cell.vanished.then_some("vanished");
-    let (namespace, container) = (Some(identity.namespace.as_str()), Some(identity.container.as_str()));
-    match cell.workload {
-        Some(workload) if workload.kind != STATEFUL_SET => {
-            [vanished, namespace, Some(&workload.kind), Some(&workload.name), container]
-        }
-        _ => [vanished, namespace, None, Some(&identity.pod), container],
+/// What it is for one archive to stand in for the other.
+fn lineage_key(names: Names, vanished: bool) -> Key {
+    let Names { namespace, pod, container, workload } = names;
+    let vanished = u32::from(vanished);
+    match workload {
+        Some((kind, name, false)) => [vanished, namespace, kind, name, container],
+        _ => [vanished, namespace, 0, pod, container],
     }
 }
