@@ -91,63 +91,72 @@ impl<'a> Governors<'a> {
     pub(super) fn governing(&self, subject: Subject<'a>) -> Governing<'a> {
         let namespace =
             subject.identity.filter(|_| !subject.vanished).map(|identity| identity.namespace.as_str());
+        // Looked up once, for all the policies that ask.
+        let labels = namespace.and_then(|namespace| self.namespaces.get(namespace));
+        let labels = labels.map(|namespace| &namespace.labels);
         if let Some(namespace) = namespace {
             if let Some(invalid) = self.invalid_by_namespace.get(namespace) {
                 return Governing::Invalid(invalid);
             }
             let local = self.by_namespace.get(namespace).map_or(&[][..], Vec::as_slice);
-            if let Some(found) = self.first_match(local, subject) {
+            if let Some(found) = self.first_match(local, subject, labels) {
                 return found;
             }
         }
         if let Some(invalid) = self.invalid_cluster_wide {
             return Governing::Invalid(invalid);
         }
-        self.first_match(&self.cluster_wide, subject).unwrap_or(Governing::Nothing)
+        self.first_match(&self.cluster_wide, subject, labels).unwrap_or(Governing::Nothing)
     }
 
-    fn first_match(&self, places: &[usize], subject: Subject<'a>) -> Option<Governing<'a>> {
-        places.iter().find_map(|&place| match self.matches(&self.ranked[place].selector, subject) {
-            Match::Yes => Some(Governing::Policy(place)),
-            Match::Unknown => Some(Governing::Doubtful(place)),
-            Match::No => None,
+    fn first_match(
+        &self,
+        places: &[usize],
+        subject: Subject<'a>,
+        namespace_labels: Option<&Labels>,
+    ) -> Option<Governing<'a>> {
+        places.iter().find_map(|&place| {
+            match matches(&self.ranked[place].selector, subject, namespace_labels) {
+                Match::Yes => Some(Governing::Policy(place)),
+                Match::Unknown => Some(Governing::Doubtful(place)),
+                Match::No => None,
+            }
         })
     }
+}
 
-    fn matches(&self, selector: &Selector, subject: Subject<'a>) -> Match {
-        let Some(identity) = subject.identity else {
-            return if selector.is_empty() { Match::Yes } else { Match::No };
-        };
-        let names = |wanted: &[String], name: &String| wanted.is_empty() || wanted.contains(name);
-        if !names(&selector.namespaces, &identity.namespace)
-            || !names(&selector.pods, &identity.pod)
-            || !names(&selector.containers, &identity.container)
-        {
+/// Whether a selector matches. `namespace_labels` are none where they are not known.
+fn matches(selector: &Selector, subject: Subject<'_>, namespace_labels: Option<&Labels>) -> Match {
+    let Some(identity) = subject.identity else {
+        return if selector.is_empty() { Match::Yes } else { Match::No };
+    };
+    let names = |wanted: &[String], name: &String| wanted.is_empty() || wanted.contains(name);
+    if !names(&selector.namespaces, &identity.namespace)
+        || !names(&selector.pods, &identity.pod)
+        || !names(&selector.containers, &identity.container)
+    {
+        return Match::No;
+    }
+    let mut outcome = Match::Yes;
+    if !selector.namespace_labels.0.is_empty() {
+        // A namespace that is gone has no labels, and never will have.
+        if subject.vanished {
             return Match::No;
         }
-        let mut outcome = Match::Yes;
-        if !selector.namespace_labels.0.is_empty() {
-            // A namespace that is gone has no labels, and never will have.
-            let labels = if subject.vanished {
-                return Match::No;
-            } else {
-                self.namespaces.get(&identity.namespace).map(|namespace| &namespace.labels)
-            };
-            match labels {
-                Some(labels) if selector.namespace_labels.matches(labels) => {}
-                Some(_) => return Match::No,
-                None => outcome = Match::Unknown,
-            }
+        match namespace_labels {
+            Some(labels) if selector.namespace_labels.matches(labels) => {}
+            Some(_) => return Match::No,
+            None => outcome = Match::Unknown,
         }
-        if !selector.pod_labels.0.is_empty() {
-            match subject.pod_labels {
-                Some(labels) if selector.pod_labels.matches(labels) => {}
-                Some(_) => return Match::No,
-                None => outcome = Match::Unknown,
-            }
-        }
-        outcome
     }
+    if !selector.pod_labels.0.is_empty() {
+        match subject.pod_labels {
+            Some(labels) if selector.pod_labels.matches(labels) => {}
+            Some(_) => return Match::No,
+            None => outcome = Match::Unknown,
+        }
+    }
+    outcome
 }
 
 /// Sorts the most binding policy first: namespaced before cluster-wide, then by what it names,
