@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that is done with this repository but build it.
 
 mod bench;
+mod cluster;
 mod generate;
 mod test;
 
@@ -21,6 +22,9 @@ enum Command {
     Test(test::Arguments),
     /// Measure the budgets beside their baselines
     Bench(bench::Arguments),
+    /// Bring up a real throw-away cluster, use it, break it, take it down
+    #[command(disable_help_flag = true)]
+    Cluster(cluster::Arguments),
     /// Write the files that are made from code
     Generate,
 }
@@ -29,6 +33,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Generate => generate::run(),
     };
     match result {

@@ -1,0 +1,207 @@
+//! What can be broken on purpose, and mended again.
+
+use std::fmt;
+use std::process::Command;
+
+use anyhow::Context;
+use clap::{Subcommand, ValueEnum};
+
+use crate::cgroups::Cgroups;
+use crate::cluster::Cluster;
+use crate::machine::{CHECKPOINTS, CONTROL_PLANE, RUN};
+use crate::network;
+use crate::paths::read_json;
+use crate::process::output;
+
+/// A daemon of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "kebab-case")]
+pub enum Daemon {
+    /// The cluster's store, on the control plane
+    Etcd,
+    /// The API server, on the control plane
+    KubeApiserver,
+    /// On the control plane
+    KubeControllerManager,
+    /// On the control plane
+    KubeScheduler,
+    /// On every machine
+    KubeProxy,
+    /// On every node
+    Kubelet,
+    /// On every node
+    Containerd,
+}
+
+impl fmt::Display for Daemon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.to_possible_value().as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+/// A fault that lasts until it is undone.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Fault {
+    /// A daemon is killed, and stays down
+    Down {
+        /// Where
+        machine: String,
+        /// Which
+        daemon: Daemon,
+    },
+    /// A daemon hangs (SIGSTOP): connections stay open, nobody answers
+    Hung {
+        /// Where
+        machine: String,
+        /// Which
+        daemon: Daemon,
+    },
+    /// A machine is powered off; its disks stay
+    Off {
+        /// Which
+        machine: String,
+    },
+    /// A node's network cable is pulled
+    Cut {
+        /// Which node
+        node: String,
+    },
+    /// The pods of a node cannot reach the API server; its kubelet can
+    Blocked {
+        /// Which node
+        node: String,
+    },
+    /// The disk for checkpoints has only so much room left
+    DiskFull {
+        /// Which node
+        node: String,
+        /// How much is still free, in KiB
+        free_kib: u64,
+    },
+    /// The disk for checkpoints is read-only
+    ReadOnly {
+        /// Which node
+        node: String,
+    },
+    /// A container is frozen
+    Frozen {
+        /// Which node
+        node: String,
+        /// The container's ID at the runtime
+        container: String,
+    },
+    /// CRIU takes this much longer to start
+    SlowCriu {
+        /// Which node
+        node: String,
+        /// How much longer
+        seconds: u32,
+    },
+}
+
+/// The size of the disk for checkpoints while nothing is broken.
+const DISK: &str = "2g";
+
+/// Found before Debian's own CRIU, by the machines' program path.
+const SLOW_CRIU: &str = "/usr/local/sbin/criu";
+
+impl Fault {
+    /// Breaks it.
+    pub fn inject(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        match self {
+            Self::Down { machine, daemon } => {
+                let script = format!("touch {RUN}/{daemon}.hold; kill -KILL $(cat {RUN}/{daemon}.pid)");
+                shell(cluster, machine, &script)
+            }
+            Self::Hung { machine, daemon } => signal(cluster, machine, *daemon, "STOP"),
+            Self::Off { machine } => cluster.keeper().power_off(machine),
+            Self::Cut { node } => network::set_cable(cluster.machine(CONTROL_PLANE)?, node, false),
+            Self::Blocked { node } => block(cluster, node, "-I"),
+            Self::DiskFull { node, free_kib } => {
+                let used = format!("$(df --block-size=1K --output=used {CHECKPOINTS} | tail -n 1)");
+                let size = format!("size=$(({used} + {free_kib}))k");
+                shell(cluster, node, &format!("mount -o remount,{size} {CHECKPOINTS}"))
+            }
+            Self::ReadOnly { node } => remount(cluster, node, "ro"),
+            Self::Frozen { node, container } => freeze(cluster, node, container, "FROZEN"),
+            Self::SlowCriu { node, seconds } => {
+                let wrapper = format!("printf '#!/bin/sh\\nsleep {seconds}\\nexec /usr/sbin/criu \"$@\"\\n'");
+                shell(cluster, node, &format!("{wrapper} >{SLOW_CRIU} && chmod 755 {SLOW_CRIU}"))
+            }
+        }
+    }
+
+    /// Mends it.
+    pub fn undo(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        match self {
+            Self::Down { machine, daemon } => shell(cluster, machine, &format!("rm -f {RUN}/{daemon}.hold")),
+            Self::Hung { machine, daemon } => signal(cluster, machine, *daemon, "CONT"),
+            Self::Off { machine } => cluster.keeper().boot(machine),
+            Self::Cut { node } => network::set_cable(cluster.machine(CONTROL_PLANE)?, node, true),
+            Self::Blocked { node } => block(cluster, node, "-D"),
+            Self::DiskFull { node, .. } => {
+                shell(cluster, node, &format!("mount -o remount,size={DISK} {CHECKPOINTS}"))
+            }
+            Self::ReadOnly { node } => remount(cluster, node, "rw"),
+            Self::Frozen { node, container } => freeze(cluster, node, container, "THAWED"),
+            Self::SlowCriu { node, .. } => shell(cluster, node, &format!("rm -f {SLOW_CRIU}")),
+        }
+    }
+}
+
+impl Cluster {
+    /// Kills a daemon; it is back half a second later.
+    pub fn kill(&self, machine: &str, daemon: Daemon) -> anyhow::Result<()> {
+        signal(self, machine, daemon, "KILL")
+    }
+}
+
+fn shell(cluster: &Cluster, machine: &str, script: &str) -> anyhow::Result<()> {
+    output(cluster.command(machine, "/bin/sh")?.args(["-ec", script])).map(drop)
+}
+
+fn signal(cluster: &Cluster, machine: &str, daemon: Daemon, signal: &str) -> anyhow::Result<()> {
+    shell(cluster, machine, &format!("kill -{signal} $(cat {RUN}/{daemon}.pid)"))
+}
+
+fn block(cluster: &Cluster, node: &str, change: &str) -> anyhow::Result<()> {
+    shell(cluster, node, &format!("iptables --wait {change} FORWARD -p tcp --dport 6443 -j DROP"))
+}
+
+/// The file system itself, wherever it is mounted: running pods see it as well.
+fn remount(cluster: &Cluster, node: &str, how: &str) -> anyhow::Result<()> {
+    let keeper = cluster.keeper().process.pid.to_string();
+    let disk = cluster.state().machine(node).join("checkpoints");
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &keeper, "--mount", "--", "mount", "-o", &format!("remount,{how}")]);
+    output(command.arg(disk)).map(drop)
+}
+
+fn freeze(cluster: &Cluster, node: &str, container: &str, state: &str) -> anyhow::Result<()> {
+    let parents: Vec<std::path::PathBuf> = read_json(&cluster.state().root().join(crate::keeper::CGROUPS))?;
+    let folder = Cgroups::of(&parents, node).find_freezer(container);
+    let folder = folder.with_context(|| format!("{node} runs no container {container}"))?;
+    std::fs::write(folder.join("freezer.state"), state)
+        .with_context(|| format!("cannot write {}", folder.display()))
+}
+
+/// A fault that is mended when this is dropped.
+#[derive(Debug)]
+pub struct Injected<'a> {
+    cluster: &'a Cluster,
+    fault: Fault,
+}
+
+impl<'a> Injected<'a> {
+    pub(crate) fn new(cluster: &'a Cluster, fault: Fault) -> Self {
+        Self { cluster, fault }
+    }
+}
+
+impl Drop for Injected<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.fault.undo(self.cluster) {
+            eprintln!("{:?} could not be undone: {error:#}", self.fault);
+        }
+    }
+}
