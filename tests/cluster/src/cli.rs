@@ -36,7 +36,11 @@ enum Command {
     /// Bring it up and wait until every node is Ready; what it is made of is made once
     Up(Up),
     /// End everything of it, and leave nothing behind
-    Down,
+    Down {
+        /// Keep what its daemons said, and say where
+        #[arg(long)]
+        keep_logs: bool,
+    },
     /// Show its machines
     Status,
     /// Make what machines are made of, without starting any
@@ -132,18 +136,33 @@ enum FaultCommand {
     },
 }
 
+/// The exit code that says that this machine lacks something.
+const CANNOT: u8 = 3;
+
 /// Runs the command line of this process.
 pub fn run() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let state = Cache::of_user()?.cluster(&arguments.name);
     let open = || Cluster::open(&state);
+    if matches!(arguments.command, Command::Up(_) | Command::Provide) {
+        let missing = components::missing();
+        if !missing.is_empty() {
+            eprintln!("this machine cannot run the test cluster; it lacks: {}", missing.join(", "));
+            return Ok(ExitCode::from(CANNOT));
+        }
+    }
     match arguments.command {
         Command::Up(up) => {
             let program = std::env::current_exe()?;
             let cluster = lifecycle::up(&wanted(up, arguments.name), &program)?;
             println!("export KUBECONFIG={}", cluster.state().kubeconfig().display());
         }
-        Command::Down => lifecycle::down(&state)?,
+        Command::Down { keep_logs } => {
+            if keep_logs {
+                eprintln!("{}", lifecycle::keep_logs(&state));
+            }
+            lifecycle::down(&state)?;
+        }
         Command::Status => status(&state)?,
         Command::Provide => drop(components::Components::provide(&Cache::of_user()?)?),
         Command::Exec { machine, command } => {

@@ -225,7 +225,7 @@ impl Machines {
             .create(true)
             .append(true)
             .open(self.state.logs(machine).join("init.log"))?;
-        let mut child = Command::new(std::env::current_exe()?)
+        let mut child = Command::new(program_of(rustix::process::getpid()))
             .args(["launch", "--state"])
             .arg(self.state.root())
             .arg(machine)
@@ -278,6 +278,11 @@ impl Machines {
     }
 }
 
+/// The program of a process, also if its file was replaced by a newer one since.
+fn program_of(process: rustix::process::Pid) -> std::path::PathBuf {
+    format!("/proc/{}/exe", process.as_raw_nonzero()).into()
+}
+
 /// A machine's first process, if it runs.
 pub(crate) fn process_of(state: &State, machine: &str) -> anyhow::Result<Process> {
     let not_running = || format!("{machine} does not run");
@@ -296,7 +301,7 @@ pub(crate) fn launch(state: &State, machine: &str) -> anyhow::Result<()> {
     let error = Command::new("unshare")
         .args(["--mount", "--pid", "--fork", "--kill-child", "--uts", "--ipc", "--net", "--cgroup"])
         .args(["--propagation", "private"])
-        .arg(std::env::current_exe()?)
+        .arg(program_of(rustix::process::getppid().context("the keeper has ended")?))
         .arg("machine")
         .arg(state.machine(machine).join("machine.json"))
         .exec();

@@ -1,0 +1,116 @@
+//! What the kubelet does, as `docs/kubelet.md` tells it, and what we do then.
+
+use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::{Fault, wait};
+use jiff::Timestamp;
+
+use crate::support::{
+    DEADLINE, NODES, cluster, counting_pod, files_of, inspect, pod, policy, run_keeper, verdict,
+};
+
+#[test]
+fn two_checkpoints_within_one_second_share_a_file_and_count_as_one() -> anyhow::Result<()> {
+    let _whole = NODES.read();
+    for node in cluster().nodes() {
+        let namespace = cluster().namespace("second")?;
+        let name = namespace.name();
+        namespace.apply(&counting_pod("web", node, &["server"]))?;
+        namespace.wait_until_running("web")?;
+        // Begun at a second's first moment; on a slow machine the second one may miss it, and is tried again.
+        let file = wait::for_value("two checkpoints within one second", DEADLINE, || {
+            let start = Timestamp::now().as_second();
+            wait::until("the next second", DEADLINE, || Ok(Timestamp::now().as_second() > start))?;
+            let first = node.checkpoint(name, "web", "server")?.file()?;
+            let second = node.checkpoint(name, "web", "server")?.file()?;
+            Ok((first == second).then_some(second))
+        })?;
+        let inspected = inspect(node, &file)?;
+        ensure!(inspected["state"] == "Complete" && inspected["namespace"] == name, "{inspected}");
+        let policy = policy(
+            "second",
+            &format!(
+                "apiVersion: criu.org/v1alpha1
+kind: CheckpointPolicy
+metadata: {{name: one, namespace: {name}}}
+spec: {{retention: {{perContainer: {{maxCount: 100}}}}}}
+"
+            ),
+        )?;
+        let (report, _) = run_keeper(
+            node,
+            &["gc", "--dry-run", "--output", "json", "--policy", &policy, node.directory()],
+        )?;
+        let here = files_of(node, name)?.len();
+        let shown = here - usize::from(verdict(&report, &file)?.is_none());
+        ensure!(shown == here, "the archive is not in the report: {report}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_container_that_cannot_be_dumped_leaves_nothing_behind_and_runs_on() -> anyhow::Result<()> {
+    let _whole = NODES.read();
+    for node in cluster().nodes() {
+        let namespace = cluster().namespace("tcp")?;
+        // An established connection: CRIU refuses it unless told otherwise, and the runtimes do not.
+        // Whoever finds nobody listening ends when it next writes, and tries again.
+        let script = "(while :; do nc -l -p 7777 -e /bin/cat; done) & \
+                      while :; do (while sleep 1; do echo x; done) | nc 127.0.0.1 7777; done";
+        namespace.apply(&pod("tcp", node, &["talker"], script))?;
+        namespace.wait_until_running("tcp")?;
+        let container = node.containers(namespace.name(), "tcp")?.remove(0);
+        wait::until("the connection", DEADLINE, || {
+            let exec = ["-n", namespace.name(), "exec", "tcp", "--", "cat", "/proc/net/tcp"];
+            let connections = checkpoint_keeper_testcluster::process::output(&mut cluster().kubectl(&exec))?;
+            // The fourth column is the state, and 01 is ESTABLISHED (Linux, net/tcp_states.h).
+            Ok(connections.lines().any(|line| line.split_whitespace().nth(3) == Some("01")))
+        })?;
+        let answer = node.checkpoint(namespace.name(), "tcp", "talker")?;
+        ensure!(answer.status == 500 && answer.body.contains("failed"), "{answer:?}");
+        ensure!(files_of(node, namespace.name())?.is_empty(), "something was left behind");
+        let after = node.containers(namespace.name(), "tcp")?.remove(0);
+        ensure!(after.id == container.id, "the container was restarted");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_pod_deleted_while_it_is_dumped_leaves_a_whole_archive_or_none() -> anyhow::Result<()> {
+    let _broken = NODES.write();
+    for node in cluster().nodes() {
+        let namespace = cluster().namespace("deleted")?;
+        let name = namespace.name();
+        namespace.apply(&counting_pod("web", node, &["server"]))?;
+        namespace.wait_until_running("web")?;
+        let uid = namespace.pod("web")?["metadata"]["uid"].as_str().context("no UID")?.to_owned();
+        let slow = cluster().inject(Fault::SlowCriu { node: node.name().to_owned(), seconds: 2 })?;
+        let answer = std::thread::scope(|scope| {
+            let dump = scope.spawn(|| node.checkpoint(name, "web", "server"));
+            wait::until("CRIU to be started", DEADLINE, || {
+                Ok(node.run("pgrep", &["--full", "criu.*swrk"]).is_ok())
+            })?;
+            namespace.delete_pod("web")?;
+            dump.join().expect("a thread of this test panicked")
+        })?;
+        drop(slow);
+        let files = files_of(node, name)?;
+        if answer.status == 200 {
+            ensure!(files == [answer.file()?], "{files:?}");
+        } else {
+            ensure!(answer.status == 500, "{answer:?}");
+        }
+        // Whatever is left is known for what it is, and nobody's policy: it stays.
+        for file in files {
+            let inspected = inspect(node, &file)?;
+            if answer.status == 200 {
+                ensure!(
+                    inspected["state"] == "Complete" && inspected["podUid"] == uid.as_str(),
+                    "{inspected}"
+                );
+            } else {
+                ensure!(inspected["state"] != "Complete", "an archive that nobody was told of: {inspected}");
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! What must hold on real nodes: real kubelets, containerd, runc, crun and CRIU.
+//!
+//! All tests share one cluster, each in namespaces of its own. [`smoke`] is the few that tell whether
+//! anything works at all; the rest are in a module for each subject.
+
+#![allow(clippy::expect_used)]
+
+mod collector;
+mod faults;
+mod host;
+mod kubelet;
+mod smoke;
+mod support;

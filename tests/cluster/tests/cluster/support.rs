@@ -1,0 +1,153 @@
+//! What the tests share: the cluster, the collector's program, and pods to checkpoint.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::{OnceLock, RwLock};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::lifecycle::BUSYBOX;
+use checkpoint_keeper_testcluster::{Cluster, Node, wait};
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// Longer than a busy machine needs.
+pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
+
+/// Written by tests that break a node; read by those that need it whole.
+pub(crate) static NODES: RwLock<()> = RwLock::new(());
+
+/// The cluster that all tests share.
+pub(crate) fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| Cluster::join(program()).expect("there is no cluster, and none can be brought up"))
+}
+
+/// The program that brings clusters up.
+pub(crate) fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_testcluster"))
+}
+
+/// The collector's program, where every machine sees it.
+pub(crate) fn keeper() -> &'static str {
+    static KEEPER: OnceLock<String> = OnceLock::new();
+    KEEPER.get_or_init(|| {
+        let beside = program().with_file_name("checkpoint-keeper");
+        let program = std::env::var_os("CHECKPOINT_KEEPER").map_or(beside, PathBuf::from);
+        cluster().share(&program).expect("first: cargo build --package checkpoint-keeper")
+    })
+}
+
+/// A pod on one node with these containers, each a busybox that counts.
+pub(crate) fn counting_pod(name: &str, node: Node<'_>, containers: &[&str]) -> String {
+    pod(name, node, containers, "i=0; while :; do i=$((i+1)); echo $i >/tmp/n; sleep 1; done")
+}
+
+/// A pod on one node with these containers, each of which runs this script.
+pub(crate) fn pod(name: &str, node: Node<'_>, containers: &[&str], script: &str) -> String {
+    let containers: String = containers.iter().map(|container| busybox(container, script, "")).collect();
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  nodeName: {}
+  terminationGracePeriodSeconds: 1
+  containers:
+{containers}",
+        node.name()
+    )
+}
+
+/// A container of a manifest.
+pub(crate) fn busybox(name: &str, script: &str, more: &str) -> String {
+    format!(
+        "  - {{name: {name}, image: \"{BUSYBOX}\", imagePullPolicy: Never, {more} \
+         command: [/bin/sh, -c, '{script}']}}\n"
+    )
+}
+
+/// Runs the collector on a node to its end; its standard output, and its exit code.
+pub(crate) fn run_keeper(node: Node<'_>, arguments: &[&str]) -> anyhow::Result<(String, i32)> {
+    let output = node.command(keeper())?.args(arguments).stdin(Stdio::null()).output()?;
+    let code = output.status.code().context("the collector was killed")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(code <= 1, "{arguments:?} ended with {code}: {said}");
+    Ok((String::from_utf8(output.stdout)?, code))
+}
+
+/// What `inspect` says of one archive on a node.
+pub(crate) fn inspect(node: Node<'_>, file: &str) -> anyhow::Result<Value> {
+    let path = format!("{}/{file}", node.directory());
+    let (text, _) = run_keeper(node, &["inspect", "--output", "json", &path])?;
+    let list: Value = serde_json::from_str(&text)?;
+    ensure!(list.as_array().is_some_and(|list| list.len() == 1), "not one archive: {list}");
+    Ok(list[0].clone())
+}
+
+/// What `gc` says of one archive on a node, or nothing where it does not name it.
+pub(crate) fn verdict(report: &str, file: &str) -> anyhow::Result<Option<Value>> {
+    let report: Value = serde_json::from_str(report)?;
+    let archives = report["archives"].as_array().context("the report has no archives")?;
+    Ok(archives.iter().find(|archive| archive["file"] == file).cloned())
+}
+
+/// Writes a policy where a node sees it.
+pub(crate) fn policy(name: &str, yaml: &str) -> anyhow::Result<String> {
+    let mut file = tempfile::Builder::new().prefix(name).suffix(".yaml").tempfile()?;
+    file.write_all(yaml.as_bytes())?;
+    cluster().share(file.path())
+}
+
+/// A collector that watches a node's directory until it is told to stop.
+pub(crate) struct Watching {
+    process: Child,
+}
+
+impl Watching {
+    pub(crate) fn start(node: Node<'_>, policy: &str) -> anyhow::Result<Self> {
+        let mut command = node.command(keeper())?;
+        command.args(["gc", "--watch", "--output", "json", "--policy", policy]);
+        let process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+        Ok(Self { process })
+    }
+
+    /// Stops it as a service manager would, and gives the deletions that it told of.
+    pub(crate) fn stop(mut self, node: Node<'_>) -> anyhow::Result<Vec<Value>> {
+        // nsenter hands no signal on: the collector itself gets it, by its name on this node.
+        node.run("pkill", &["-TERM", "--full", "gc --watch"])?;
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut self.process.stdout.take().context("no output")?, &mut said)?;
+        let status = self.process.wait()?;
+        ensure!(status.success(), "the collector ended with {status}");
+        said.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Makes a checkpoint that does not share its file name's second with one before.
+pub(crate) fn checkpoint_alone(
+    node: Node<'_>,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+) -> anyhow::Result<String> {
+    let file = node.checkpoint(namespace, pod, container)?.file()?;
+    // The name is from some moment before the answer.
+    let answered = Timestamp::now().as_second();
+    wait::until("the next second", DEADLINE, || Ok(Timestamp::now().as_second() > answered))?;
+    Ok(file)
+}
+
+/// Whose files of a directory a namespace's archives are, by the names that the kubelet gives.
+pub(crate) fn files_of(node: Node<'_>, namespace: &str) -> anyhow::Result<Vec<String>> {
+    let of = format!("_{namespace}-");
+    Ok(node.files()?.into_iter().filter(|file| file.contains(&of)).collect())
+}
