@@ -145,12 +145,17 @@ impl Cluster {
 
     /// Any request without a body; its status, and what came back.
     pub fn request(&self, method: &str, path: &str) -> anyhow::Result<(u16, Value)> {
-        let url = format!("https://127.0.0.1:{}{path}", self.keeper.api_port);
-        let request = ureq::http::Request::builder().method(method).uri(&url).body(())?;
-        let mut response = self.agent.run(request).with_context(|| format!("{method} {path}"))?;
-        let text = response.body_mut().read_to_string()?;
-        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Ok((response.status().as_u16(), body))
+        let request = ureq::http::Request::builder().method(method).uri(self.url(path)).body(())?;
+        answer(self.agent.run(request).with_context(|| format!("{method} {path}"))?)
+    }
+
+    /// Creates an object below this path; the status, and what came back.
+    pub fn create(&self, path: &str, object: &Value) -> anyhow::Result<(u16, Value)> {
+        answer(self.agent.post(self.url(path)).send_json(object).with_context(|| format!("POST {path}"))?)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://127.0.0.1:{}{path}", self.keeper.api_port)
     }
 
     /// A namespace of the caller's own, gone when the guard is dropped.
@@ -185,6 +190,12 @@ impl Default for Wanted {
                 .to_vec(),
         }
     }
+}
+
+fn answer(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<(u16, Value)> {
+    let text = response.body_mut().read_to_string()?;
+    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+    Ok((response.status().as_u16(), body))
 }
 
 /// An HTTP client with a certificate of the cluster's.

@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used)]
 
 mod collector;
+mod crds;
 mod faults;
 mod host;
 mod kubelet;

@@ -1,0 +1,173 @@
+//! That the real API server takes our definitions, and refuses what they say is wrong, in words that
+//! help.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::process::output;
+use checkpoint_keeper_testcluster::wait;
+use serde_json::{Value, json};
+
+use crate::support::{DEADLINE, cluster};
+
+const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// Applies the definitions as users do, once.
+fn install() -> anyhow::Result<()> {
+    static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
+    let install = || {
+        let folder = format!("{REPOSITORY}/config/crd");
+        output(&mut cluster().kubectl(&["apply", "--filename", &folder]))?;
+        let wait = ["wait", "--for=condition=Established", "--timeout=30s", "--filename", &folder];
+        output(&mut cluster().kubectl(&wait)).map(drop)
+    };
+    let installed = INSTALLED.get_or_init(|| install().map_err(|error: anyhow::Error| format!("{error:#}")));
+    installed.clone().map_err(anyhow::Error::msg)
+}
+
+const CLUSTER: (&str, &str) = ("v1alpha1/clustercheckpointpolicies", "ClusterCheckpointPolicy");
+const NAMESPACED: (&str, &str) = ("v1alpha1/namespaces/default/checkpointpolicies", "CheckpointPolicy");
+const STORAGE: (&str, &str) = ("v1alpha1/checkpointstoragepolicies", "CheckpointStoragePolicy");
+const LEGACY: (&str, &str) =
+    ("v1/namespaces/default/checkpointrestoreoperators", "CheckpointRestoreOperator");
+
+/// What the API server says to an object, without keeping it.
+fn try_create((path, kind): (&str, &str), spec: &Value) -> anyhow::Result<(u16, String)> {
+    let version = path.split('/').next().context("a path has parts")?;
+    let object = json!({
+        "apiVersion": format!("criu.org/{version}"), "kind": kind, "metadata": {"name": "try"}, "spec": spec,
+    });
+    let (status, answer) =
+        cluster().create(&format!("/apis/criu.org/{path}?dryRun=All&fieldValidation=Strict"), &object)?;
+    Ok((status, answer["message"].as_str().unwrap_or_default().to_owned()))
+}
+
+#[test]
+fn the_api_server_takes_every_definition_and_every_example() -> anyhow::Result<()> {
+    install()?;
+    for namespace in ["shop-eu", "checkpoint-restore-operator-system"] {
+        cluster().apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}"))?;
+    }
+    let mut examples = 0;
+    for entry in std::fs::read_dir(Path::new(REPOSITORY).join("examples"))? {
+        let path = entry?.path().to_string_lossy().into_owned();
+        let said = output(&mut cluster().kubectl(&[
+            "apply",
+            "--dry-run=server",
+            "--validate=strict",
+            "--filename",
+            &path,
+        ]))?;
+        ensure!(said.contains("created"), "{path}: {said}");
+        examples += 1;
+    }
+    ensure!(examples >= 4, "only {examples} examples were found");
+    Ok(())
+}
+
+#[test]
+fn the_api_server_takes_what_is_right() -> anyhow::Result<()> {
+    install()?;
+    let entry =
+        |limit: Value| json!({"podPolicies": [{"namespace": "team", "pod": "db-0", "maxTotalSize": limit}]});
+    let right = [
+        (CLUSTER, json!({})),
+        (CLUSTER, json!({"retention": {"maxArchiveSize": 0, "maxAge": "2w", "keepLatestFor": "Forever"}})),
+        (CLUSTER, json!({"retention": {"perPod": {"maxTotalSize": "12.5%"}}})),
+        (NAMESPACED, json!({"retention": {"tiers": {"hourly": 24}}, "mode": "DryRun"})),
+        (STORAGE, json!({"highWatermark": "88%", "lowWatermark": "85%", "maxTotalSize": "200Gi"})),
+        (LEGACY, entry(json!(0))),
+        (LEGACY, entry(json!(1024))),
+        (LEGACY, entry(json!("0"))),
+        (LEGACY, entry(json!("2048"))),
+        (LEGACY, entry(json!("2Gi"))),
+        (LEGACY, entry(json!("1.5M"))),
+        (LEGACY, json!({"globalPolicy": {"maxCheckpointSize": "4Gi", "maxCheckpointsPerPod": 0}})),
+    ];
+    for (kind, spec) in right {
+        let (status, message) = try_create(kind, &spec)?;
+        ensure!(status == 201, "{} {spec} is refused: {status} {message}", kind.1);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_api_server_refuses_what_is_wrong_in_words_that_help() -> anyhow::Result<()> {
+    install()?;
+    let entry =
+        |limit: Value| json!({"podPolicies": [{"namespace": "team", "pod": "db-0", "maxTotalSize": limit}]});
+    let small = "is below 1Ki: the value is in bytes, and so small a limit would delete every archive; \
+                 write a unit, for example 10Mi";
+    let duration = "must be a length of time such as 30m, 24h, 7d or 2w";
+    let name = "must be an exact name (lower-case letters, digits, '-' and '.'); it can neither be empty nor a pattern";
+    let wrong = [
+        (CLUSTER, json!({"retention": {"maxArchiveSize": 10}}), small),
+        (CLUSTER, json!({"retention": {"maxArchiveSize": "1000"}}), small),
+        (
+            CLUSTER,
+            json!({"retention": {"maxArchiveSize": "20GB"}}),
+            "must be a size such as 500Mi, 20Gi or 1Ti",
+        ),
+        (CLUSTER, json!({"retention": {"maxAge": "30 days"}}), duration),
+        (
+            CLUSTER,
+            json!({"retention": {"maxAge": "7d", "tiers": {"daily": 7}}}),
+            "tiers and maxAge exclude each other",
+        ),
+        (CLUSTER, json!({"retention": {"maxage": "7d"}}), "unknown field \"spec.retention.maxage\""),
+        (CLUSTER, json!({"mode": "Dry"}), "supported values: \"Enforce\", \"DryRun\""),
+        (CLUSTER, json!({"selector": {"pods": ["db-*"]}}), name),
+        (CLUSTER, json!({"retention": {"keepLatest": -1}}), "should be greater than or equal to 0"),
+        (NAMESPACED, json!({"retention": {"tiers": {"daily": 0}}}), "tiers that are all 0 keep nothing"),
+        (
+            NAMESPACED,
+            json!({"selector": {"namespaceSelector": {}}}),
+            "unknown field \"spec.selector.namespaceSelector\"",
+        ),
+        (
+            STORAGE,
+            json!({"highWatermark": "85%", "lowWatermark": "88%"}),
+            "lowWatermark must be below highWatermark",
+        ),
+        (STORAGE, json!({"highWatermark": "88"}), "must be a share between 0% and 100%"),
+        (LEGACY, json!({"globalPolicy": {"maxCheckpointSize": 10}}), small),
+        (LEGACY, entry(json!(10)), small),
+        (LEGACY, entry(json!(-1)), small),
+        (LEGACY, entry(json!("10")), small),
+        (LEGACY, entry(json!("10 Gi")), "should match"),
+        (
+            LEGACY,
+            json!({"podPolicies": [{"namespace": "team", "maxCheckpoints": 1}]}),
+            "spec.podPolicies[0].pod: Required value",
+        ),
+        (LEGACY, json!({"podPolicies": [{"namespace": "team", "pod": "*", "maxCheckpoints": 1}]}), name),
+    ];
+    for (kind, spec, words) in wrong {
+        let (status, message) = try_create(kind, &spec)?;
+        // Unknown fields are a bad request, the rest is unprocessable.
+        ensure!(status == 422 || status == 400, "{} {spec} is accepted: {status} {message}", kind.1);
+        ensure!(message.contains(words), "{} {spec}: {message:?} does not say {words:?}", kind.1);
+    }
+    Ok(())
+}
+
+#[test]
+fn kubectl_explains_and_lists_our_kinds() -> anyhow::Result<()> {
+    install()?;
+    let explain = |path: &str| output(&mut cluster().kubectl(&["explain", path]));
+    // What is explained is served a moment after a definition is established.
+    wait::until("the definitions to be explained", DEADLINE, || Ok(explain("ccp.spec.retention").is_ok()))?;
+    let retention = explain("ccp.spec.retention")?;
+    ensure!(
+        retention.contains("keepLatest\t<integer>") && retention.contains("How many of the newest"),
+        "{retention}"
+    );
+    for path in ["cp.spec", "csp.spec", "checkpointrestoreoperators.spec"] {
+        let fields = explain(path)?;
+        ensure!(!fields.contains("<no description>"), "{path} has a field without a description: {fields}");
+    }
+    let kinds = output(&mut cluster().kubectl(&["get", "checkpoints", "--all-namespaces"]))?;
+    ensure!(kinds.is_empty() || kinds.contains("NAME"), "{kinds}");
+    Ok(())
+}
