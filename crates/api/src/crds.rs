@@ -4,7 +4,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::{CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy};
+use crate::{
+    CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
+    NodeCheckpointStore,
+};
 
 /// Every definition, as the API server takes it.
 pub fn crds() -> Vec<CustomResourceDefinition> {
@@ -13,6 +16,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         CheckpointPolicy::crd(),
         CheckpointStoragePolicy::crd(),
         CheckpointRestoreOperator::crd(),
+        NodeCheckpointStore::crd(),
     ]
     .into_iter()
     .map(without_nulls)

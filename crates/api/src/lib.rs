@@ -12,8 +12,10 @@
 mod cluster_policy;
 pub mod crds;
 mod error;
+pub mod in_force;
 mod legacy;
 pub mod manifest;
+pub mod node_store;
 pub mod parts;
 mod policy;
 pub mod rules;
@@ -26,6 +28,7 @@ pub use legacy::{
     CheckpointRestoreOperator, CheckpointRestoreOperatorSpec, ContainerPolicySpec, GlobalPolicySpec, Governs,
     LegacyPolicies, LegacySettings, NamespacePolicySpec, PodPolicySpec,
 };
+pub use node_store::{NodeCheckpointStore, NodeCheckpointStoreSpec, NodeCheckpointStoreStatus};
 pub use policy::{CheckpointPolicy, CheckpointPolicySpec, SelectorSpec};
 pub use storage::{
     CheckpointStoragePolicy, CheckpointStoragePolicySpec, DeletionLimitSpec, MinFreeSpec,

@@ -26,6 +26,24 @@ pub struct PolicyStatus {
     /// The metadata.generation that the conditions speak of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// What the policy governs, over all nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub totals: Option<PolicyTotals>,
+}
+
+/// What a policy governs, over all nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyTotals {
+    /// On how many nodes.
+    pub nodes: i64,
+    /// How many archives it governs; for a dry run, would govern.
+    pub archives: i64,
+    /// How many bytes these have together.
+    pub bytes: i64,
+    /// How many are to go and wait, as policies may only delete so many a minute; for a dry run, how
+    /// many more archives would go.
+    pub pending: i64,
 }
 
 /// Whether a policy deletes or only reports what it would delete.

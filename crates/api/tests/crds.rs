@@ -50,9 +50,10 @@ fn names_and_scopes_are_the_documented_ones() {
             "checkpointpolicies criu.org/v1alpha1 Namespaced cp",
             "checkpointstoragepolicies criu.org/v1alpha1 Cluster csp",
             "checkpointrestoreoperators criu.org/v1 Namespaced cro",
+            "nodecheckpointstores criu.org/v1alpha1 Cluster ncs",
         ]
     );
-    assert_eq!(crds_yaml().matches("\n---\n").count(), 4);
+    assert_eq!(crds_yaml().matches("\n---\n").count(), 5);
 }
 
 /// What Kubernetes asks of a structural schema, and this project of its own.

@@ -1,0 +1,299 @@
+//! Which of a cluster's objects are in force, and why the others are not.
+//!
+//! Agents go by the policies, the controller writes the reasons into the objects' status: both ask
+//! this one function, so that what people read is what happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use checkpoint_keeper_core::policy::{InvalidPolicy, Kind, Mode, PolicyRef, PolicySet};
+use jiff::Timestamp;
+
+use crate::{
+    CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
+    FieldError, Governs, LegacyPolicies,
+};
+
+/// An object as the API gave it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Seen<K> {
+    /// It is what its kind says.
+    Parsed(K),
+    /// It is not: it was stored by another version, or before a rule existed.
+    Unparsable(Unparsable),
+}
+
+/// What is known of an object that is not what its kind says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unparsable {
+    /// Its namespace; none where its kind has none.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+    /// What is wrong.
+    pub error: String,
+}
+
+/// All objects of the kinds that say what may be deleted.
+#[derive(Debug, Clone, Default)]
+pub struct Objects {
+    /// The administrator's retention.
+    pub cluster: Vec<Seen<ClusterCheckpointPolicy>>,
+    /// The namespaces' own retention.
+    pub namespaced: Vec<Seen<CheckpointPolicy>>,
+    /// What checkpoints may use on nodes.
+    pub storage: Vec<Seen<CheckpointStoragePolicy>>,
+    /// The older operator's retention.
+    pub legacy: Vec<Seen<CheckpointRestoreOperator>>,
+}
+
+/// What beside the objects decides which are in force.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// The namespaces whose `CheckpointRestoreOperator`s govern the cluster: the operator's own first of all.
+    pub operator_namespaces: BTreeSet<String>,
+    /// Whether the older operator runs as well: two collectors on one directory is what nobody wants.
+    pub other_operator: bool,
+    /// The directory that agents collect in.
+    pub directory: String,
+}
+
+/// The policies in force, and what became of each object.
+#[derive(Debug, Clone, Default)]
+pub struct InForce {
+    /// What agents go by.
+    pub policies: PolicySet,
+    /// What became of each object, with the generation that was looked at.
+    pub standings: BTreeMap<PolicyRef, (Option<i64>, Standing)>,
+    /// The objects whose changes wait for the next archive or sweep, as their authors left it.
+    pub patient: BTreeSet<PolicyRef>,
+}
+
+/// What became of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It is in force.
+    Accepted,
+    /// It is understood, governs nothing, and reports what it would change.
+    DryRun,
+    /// An older object is in force in its place.
+    Superseded(PolicyRef),
+    /// These entries name another namespace; the rest is in force.
+    ForeignNamespace(Vec<String>),
+    /// The older operator runs and acts by it.
+    OtherOperator,
+    /// No agent has that directory.
+    DirectoryNotMounted(String),
+    /// It is not understood: nothing that it could govern is deleted by policy.
+    Invalid(String),
+}
+
+impl Standing {
+    /// Whether all of it is as its author wants it.
+    pub fn is_ready(&self) -> bool {
+        matches!(self, Self::Accepted | Self::DryRun)
+    }
+
+    /// The reason of the condition `Ready`.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::DryRun => "DryRun",
+            Self::Superseded(_) => "Superseded",
+            Self::ForeignNamespace(_) => "ForeignNamespace",
+            Self::OtherOperator => "OtherOperator",
+            Self::DirectoryNotMounted(_) => "DirectoryNotMounted",
+            Self::Invalid(_) => "Invalid",
+        }
+    }
+
+    /// The same in words, with what would mend it.
+    pub fn message(&self, id: &PolicyRef) -> String {
+        match self {
+            Self::Accepted => "The policy is in force.".to_owned(),
+            Self::DryRun => "The policy deletes nothing; nodes report what it would change.".to_owned(),
+            Self::Superseded(other) => format!("{other} is older and in force; delete one of the two."),
+            Self::ForeignNamespace(entries) => {
+                let (namespace, name) = (id.namespace.as_deref().unwrap_or_default(), &id.name);
+                format!(
+                    "{} name another namespace and are not in force; only an object in the operator's own \
+                     namespace governs others. To move it there: kubectl get checkpointrestoreoperators.criu.org \
+                     {name} -n {namespace} -o yaml | sed 's/^  namespace: {namespace}$/  namespace: \
+                     OPERATOR-NAMESPACE/' | kubectl create -f -",
+                    entries.join(", ")
+                )
+            }
+            Self::OtherOperator => {
+                "The older checkpoint-restore-operator is running and acts by this object; \
+                                    it is enforced here as soon as that one has stopped."
+                    .to_owned()
+            }
+            Self::DirectoryNotMounted(directory) => format!(
+                "{directory} is not where the agents collect; set spec.checkpointDirectory to their directory, \
+                 or mount this one."
+            ),
+            Self::Invalid(error) => {
+                format!("{error}. Until it is mended, nothing that it could govern is deleted by policy.")
+            }
+        }
+    }
+}
+
+/// Which objects are in force.
+pub fn in_force(objects: &Objects, scope: &Scope) -> InForce {
+    let mut found = InForce::default();
+    for object in &objects.cluster {
+        match object {
+            Seen::Parsed(object) => {
+                let read = object.to_policy().map(|policy| (policy.mode, policy));
+                found.retention(object.policy_ref(), object.metadata.generation, None, read);
+            }
+            Seen::Unparsable(object) => found.unparsable(Kind::ClusterCheckpointPolicy, object, None),
+        }
+    }
+    for object in &objects.namespaced {
+        match object {
+            Seen::Parsed(object) => {
+                let namespace = object.metadata.namespace.clone();
+                let read = object.to_policy().map(|policy| (policy.mode, policy));
+                found.retention(object.policy_ref(), object.metadata.generation, namespace, read);
+            }
+            Seen::Unparsable(object) => {
+                found.unparsable(Kind::CheckpointPolicy, object, object.namespace.clone());
+            }
+        }
+    }
+    for object in &objects.storage {
+        match object {
+            Seen::Parsed(object) => {
+                let standing = match object.to_policy() {
+                    Ok(policy) => {
+                        found.policies.storage.push(policy);
+                        Standing::Accepted
+                    }
+                    // It only ever takes more: without it less goes, and so nothing else need wait.
+                    Err(errors) => Standing::Invalid(in_words(&errors)),
+                };
+                found.standings.insert(object.policy_ref(), (object.metadata.generation, standing));
+            }
+            Seen::Unparsable(object) => {
+                let standing = Standing::Invalid(object.error.clone());
+                found.standings.insert(id(Kind::CheckpointStoragePolicy, object), (None, standing));
+            }
+        }
+    }
+    found.legacy(&objects.legacy, scope);
+    found
+}
+
+fn id(kind: Kind, object: &Unparsable) -> PolicyRef {
+    PolicyRef { kind, namespace: object.namespace.clone(), name: object.name.clone(), part: None }
+}
+
+fn in_words(errors: &[FieldError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl InForce {
+    fn retention(
+        &mut self,
+        id: PolicyRef,
+        generation: Option<i64>,
+        namespace: Option<String>,
+        read: Result<(Mode, checkpoint_keeper_core::policy::Policy), Vec<FieldError>>,
+    ) {
+        let standing = match read {
+            Ok((mode, policy)) => {
+                self.policies.retention.push(policy);
+                if mode == Mode::DryRun { Standing::DryRun } else { Standing::Accepted }
+            }
+            Err(errors) => {
+                self.policies.invalid.push(InvalidPolicy { id: id.clone(), namespace });
+                Standing::Invalid(in_words(&errors))
+            }
+        };
+        self.standings.insert(id, (generation, standing));
+    }
+
+    fn unparsable(&mut self, kind: Kind, object: &Unparsable, namespace: Option<String>) {
+        let id = id(kind, object);
+        self.policies.invalid.push(InvalidPolicy { id: id.clone(), namespace });
+        self.standings.insert(id, (None, Standing::Invalid(object.error.clone())));
+    }
+
+    /// The older operator's objects: in each place the oldest is in force.
+    fn legacy(&mut self, objects: &[Seen<CheckpointRestoreOperator>], scope: &Scope) {
+        let governs = |namespace: &Option<String>| {
+            let own = namespace.clone().unwrap_or_default();
+            if scope.operator_namespaces.contains(&own) { None } else { Some(own) }
+        };
+        let mut parsed: Vec<&CheckpointRestoreOperator> = Vec::new();
+        for object in objects {
+            match object {
+                Seen::Parsed(object) => parsed.push(object),
+                Seen::Unparsable(object) if scope.other_operator => {
+                    let id = id(Kind::CheckpointRestoreOperator, object);
+                    self.standings.insert(id, (None, Standing::OtherOperator));
+                }
+                Seen::Unparsable(object) => {
+                    let namespace = governs(&object.namespace);
+                    self.unparsable(Kind::CheckpointRestoreOperator, object, namespace);
+                }
+            }
+        }
+        parsed.sort_by_key(|object| age_and_name(object));
+        let mut first: BTreeMap<Option<String>, PolicyRef> = BTreeMap::new();
+        for object in parsed {
+            let (id, generation) = (object.policy_ref(), object.metadata.generation);
+            let settings = object.settings();
+            let place = governs(&object.metadata.namespace);
+            let standing = if scope.other_operator {
+                Standing::OtherOperator
+            } else if let Some(first) = first.get(&place) {
+                Standing::Superseded(first.clone())
+            } else if settings.checkpoint_directory != scope.directory {
+                Standing::DirectoryNotMounted(settings.checkpoint_directory)
+            } else {
+                first.insert(place.clone(), id.clone());
+                if !settings.apply_policies_immediately {
+                    self.patient.insert(id.clone());
+                }
+                let governs = place.as_deref().map_or(Governs::Cluster, Governs::Namespace);
+                self.legacy_in_force(object.to_policies(governs), &id, place.clone())
+            };
+            self.standings.insert(id, (generation, standing));
+        }
+    }
+
+    fn legacy_in_force(
+        &mut self,
+        read: Result<LegacyPolicies, Vec<FieldError>>,
+        id: &PolicyRef,
+        namespace: Option<String>,
+    ) -> Standing {
+        match read {
+            Ok(policies) => {
+                let dry_run = policies.policies.iter().any(|policy| policy.mode == Mode::DryRun);
+                self.policies.retention.extend(policies.policies);
+                if !policies.foreign.is_empty() {
+                    Standing::ForeignNamespace(policies.foreign)
+                } else if dry_run {
+                    Standing::DryRun
+                } else {
+                    Standing::Accepted
+                }
+            }
+            Err(errors) => {
+                self.policies.invalid.push(InvalidPolicy { id: id.clone(), namespace });
+                Standing::Invalid(in_words(&errors))
+            }
+        }
+    }
+}
+
+/// The oldest first; of equally old ones, by name.
+fn age_and_name(
+    object: &CheckpointRestoreOperator,
+) -> (bool, Option<Timestamp>, Option<String>, Option<String>) {
+    let created = object.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    (created.is_none(), created, object.metadata.namespace.clone(), object.metadata.name.clone())
+}

@@ -1,0 +1,213 @@
+//! `NodeCheckpointStore`: what one node's checkpoint directory holds, as its agent sees it.
+//!
+//! Everything in the status is bounded, so that an object stays below 32 KiB whatever lies on the node;
+//! the bounds are constants here, and whoever fills the status keeps to them.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::parts::Mode;
+
+/// The most namespaces that the status names; the largest are.
+pub const MOST_NAMESPACES: usize = 40;
+/// The most policies whose archives the status counts.
+pub const MOST_POLICIES: usize = 40;
+/// The most deletions that the status remembers; the latest are.
+pub const MOST_DELETIONS: usize = 16;
+/// The most problems that the status names.
+pub const MOST_PROBLEMS: usize = 10;
+/// The longest message of a problem, in bytes.
+pub const LONGEST_MESSAGE: usize = 256;
+
+/// What people ask of a node's checkpoint directory.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, CustomResource)]
+#[kube(
+    group = "criu.org",
+    version = "v1alpha1",
+    kind = "NodeCheckpointStore",
+    plural = "nodecheckpointstores",
+    shortname = "ncs",
+    category = "checkpoints",
+    status = "NodeCheckpointStoreStatus",
+    derive = "PartialEq",
+    doc = "The checkpoint directory of the node of the same name: what it holds, what was deleted there and why. Its status is written by that node's agent only.",
+    printcolumn(name = "Archives", type_ = "integer", json_path = ".status.archives"),
+    printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
+    printcolumn(name = "Disk used", type_ = "string", json_path = ".status.filesystem.used"),
+    printcolumn(name = "Pending", type_ = "integer", json_path = ".status.deletionPending"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
+    printcolumn(name = "Pinned", type_ = "integer", json_path = ".status.pinned", priority = 1),
+    printcolumn(name = "Incomplete", type_ = "integer", json_path = ".status.incomplete", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeCheckpointStoreSpec {
+    /// File names of archives to delete that have no namespace, as whose they are is not known. A pin
+    /// holds them all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 255)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
+    pub discard: Vec<String>,
+}
+
+/// What a node's checkpoint directory holds.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeCheckpointStoreStatus {
+    /// The metadata.generation that was carried out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The directory on the node.
+    #[serde(default)]
+    #[schemars(length(max = 4096))]
+    pub directory: String,
+    /// How many archives there are.
+    #[serde(default)]
+    pub archives: i64,
+    /// How many bytes they have together.
+    #[serde(default)]
+    pub bytes: i64,
+    /// The same for people.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    pub size: String,
+    /// How many of them are pinned.
+    #[serde(default)]
+    pub pinned: i64,
+    /// How many of them were cut off.
+    #[serde(default)]
+    pub incomplete: i64,
+    /// How many of them are of a container that is not known.
+    #[serde(default)]
+    pub unknown: i64,
+    /// How many are to go and wait, as policies may only delete so many a minute.
+    #[serde(default)]
+    pub deletion_pending: i64,
+    /// The file system that they lie on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<FileSystemStatus>,
+    /// Who has them: the namespaces with the most bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 40))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub namespaces: Vec<NamespaceUsage>,
+    /// How many more namespaces have archives here.
+    #[serde(default)]
+    pub more_namespaces: i64,
+    /// What each policy governs here, and a dry run would change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 40))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub policies: Vec<PolicyUsage>,
+    /// How many more policies govern archives here.
+    #[serde(default)]
+    pub more_policies: i64,
+    /// The latest deletions, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub deletions: Vec<DeletionRecord>,
+    /// What is wrong on the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), inner(length(max = 256)))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub problems: Vec<String>,
+    /// Whether archives are collected on the node, and if not, why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(length(max = 16))]
+    pub conditions: Vec<Condition>,
+}
+
+/// A file system.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FileSystemStatus {
+    /// Its size in bytes.
+    pub capacity_bytes: i64,
+    /// Bytes that ordinary processes may still use, to the nearest percent of the size.
+    pub available_bytes: i64,
+    /// How much of it is used, for people: 88%.
+    #[schemars(length(max = 8))]
+    pub used: String,
+}
+
+/// What one namespace has on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NamespaceUsage {
+    /// The namespace.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// How many archives.
+    pub archives: i64,
+    /// How many bytes together.
+    pub bytes: i64,
+}
+
+/// What one policy governs on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyUsage {
+    /// The policy's kind.
+    #[schemars(length(max = 63))]
+    pub kind: String,
+    /// The policy's namespace, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub namespace: Option<String>,
+    /// The policy's name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// Whether it acts.
+    pub mode: Mode,
+    /// How many archives it governs; for a dry run, would govern.
+    pub archives: i64,
+    /// How many bytes these have together.
+    pub bytes: i64,
+    /// How many of them are to go and wait; for a dry run, how many more archives would go.
+    #[serde(default)]
+    pub pending: i64,
+    /// For a dry run: how many archives would stay that now go.
+    #[serde(default)]
+    pub spared: i64,
+}
+
+/// One deletion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletionRecord {
+    /// When.
+    pub time: Time,
+    /// The archive's file.
+    #[schemars(length(max = 255))]
+    pub file: String,
+    /// Whose checkpoint it was: namespace/pod/container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub container: Option<String>,
+    /// Its bytes.
+    pub bytes: i64,
+    /// Why.
+    #[schemars(length(max = 63))]
+    pub reason: String,
+    /// The figures behind the reason.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 128))]
+    pub detail: String,
+    /// The policy that gave the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 400))]
+    pub policy: Option<String>,
+}

@@ -1,0 +1,188 @@
+//! Which of a cluster's objects are in force, and what the others are told.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value)]
+
+use checkpoint_keeper_api::in_force::{InForce, Objects, Scope, Seen, Standing, Unparsable, in_force};
+use checkpoint_keeper_core::policy::{Kind, PolicyRef};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+const DIRECTORY: &str = "/var/lib/kubelet/checkpoints";
+
+fn scope() -> Scope {
+    Scope {
+        operator_namespaces: ["keeper".to_owned()].into(),
+        other_operator: false,
+        directory: DIRECTORY.to_owned(),
+    }
+}
+
+fn object<K: DeserializeOwned>(metadata: Value, spec: Value) -> Seen<K> {
+    let mut object = json!({"metadata": metadata, "spec": spec});
+    for (kind, version) in [
+        ("ClusterCheckpointPolicy", "criu.org/v1alpha1"),
+        ("CheckpointPolicy", "criu.org/v1alpha1"),
+        ("CheckpointStoragePolicy", "criu.org/v1alpha1"),
+        ("CheckpointRestoreOperator", "criu.org/v1"),
+    ] {
+        if std::any::type_name::<K>().ends_with(&format!("::{kind}")) {
+            object["apiVersion"] = json!(version);
+            object["kind"] = json!(kind);
+        }
+    }
+    Seen::Parsed(serde_json::from_value(object).unwrap())
+}
+
+fn legacy(
+    namespace: &str,
+    name: &str,
+    created: &str,
+    spec: Value,
+) -> Seen<checkpoint_keeper_api::CheckpointRestoreOperator> {
+    object(json!({"namespace": namespace, "name": name, "creationTimestamp": created, "generation": 3}), spec)
+}
+
+fn standing<'a>(found: &'a InForce, kind: Kind, namespace: Option<&str>, name: &str) -> &'a Standing {
+    let id = PolicyRef { kind, namespace: namespace.map(str::to_owned), name: name.to_owned(), part: None };
+    &found.standings.get(&id).unwrap_or_else(|| panic!("{id} has no standing: {:?}", found.standings)).1
+}
+
+#[test]
+fn an_object_that_does_not_parse_stands_for_all_that_it_could_govern() {
+    let unparsable = |namespace: Option<&str>| Unparsable {
+        namespace: namespace.map(str::to_owned),
+        name: "broken".to_owned(),
+        error: "spec.retention.maxAge: invalid type: integer".to_owned(),
+    };
+    let objects = Objects {
+        cluster: vec![Seen::Unparsable(unparsable(None))],
+        namespaced: vec![Seen::Unparsable(unparsable(Some("team")))],
+        storage: vec![Seen::Unparsable(unparsable(None))],
+        legacy: vec![
+            Seen::Unparsable(unparsable(Some("keeper"))),
+            Seen::Unparsable(unparsable(Some("other"))),
+        ],
+    };
+    let found = in_force(&objects, &scope());
+    let invalid: Vec<(Kind, Option<&str>)> =
+        found.policies.invalid.iter().map(|policy| (policy.id.kind, policy.namespace.as_deref())).collect();
+    assert_eq!(
+        invalid,
+        [
+            (Kind::ClusterCheckpointPolicy, None),
+            (Kind::CheckpointPolicy, Some("team")),
+            // In the operator's own namespace it could govern everything, elsewhere only that namespace.
+            (Kind::CheckpointRestoreOperator, None),
+            (Kind::CheckpointRestoreOperator, Some("other")),
+        ]
+    );
+    assert!(found.policies.retention.is_empty() && found.policies.storage.is_empty());
+    let told = standing(&found, Kind::CheckpointStoragePolicy, None, "broken");
+    assert_eq!(told.reason(), "Invalid");
+    assert!(!told.is_ready());
+}
+
+#[test]
+fn an_object_that_was_stored_before_a_rule_existed_is_invalid_too() {
+    let objects = Objects {
+        cluster: vec![object(json!({"name": "old"}), json!({"retention": {"maxArchiveSize": 10}}))],
+        ..Objects::default()
+    };
+    let found = in_force(&objects, &scope());
+    assert_eq!(found.policies.invalid.len(), 1);
+    assert!(found.policies.retention.is_empty());
+    let Standing::Invalid(error) = standing(&found, Kind::ClusterCheckpointPolicy, None, "old") else {
+        panic!("not invalid")
+    };
+    assert!(error.contains("spec.retention.maxArchiveSize") && error.contains("below 1Ki"), "{error}");
+}
+
+#[test]
+fn of_several_in_the_operators_namespace_the_oldest_is_in_force() {
+    let spec = |count: i64| json!({"globalPolicy": {"maxCheckpointsPerContainer": count}});
+    let objects = Objects {
+        legacy: vec![
+            legacy("keeper", "young", "2026-03-01T00:00:00Z", spec(1)),
+            legacy("keeper", "old", "2026-01-01T00:00:00Z", spec(7)),
+            legacy("keeper", "middle", "2026-02-01T00:00:00Z", spec(2)),
+        ],
+        ..Objects::default()
+    };
+    let found = in_force(&objects, &scope());
+    let kind = Kind::CheckpointRestoreOperator;
+    assert_eq!(standing(&found, kind, Some("keeper"), "old"), &Standing::Accepted);
+    let superseded = standing(&found, kind, Some("keeper"), "young");
+    assert_eq!(superseded.reason(), "Superseded");
+    assert_eq!(standing(&found, kind, Some("keeper"), "middle").reason(), "Superseded");
+    let id = PolicyRef { kind, namespace: Some("keeper".to_owned()), name: "young".to_owned(), part: None };
+    assert!(superseded.message(&id).contains("CheckpointRestoreOperator/keeper/old is older"));
+    let limits: Vec<_> =
+        found.policies.retention.iter().map(|policy| policy.retention.per_container.max_count).collect();
+    assert_eq!(limits, [Some(7)]);
+}
+
+#[test]
+fn an_object_in_a_tenants_namespace_governs_only_that_namespace() {
+    let spec = json!({"namespacePolicies": [
+        {"namespace": "team", "maxCheckpoints": 5}, {"namespace": "victim", "maxCheckpoints": 1},
+    ]});
+    let objects =
+        Objects { legacy: vec![legacy("team", "mine", "2026-01-01T00:00:00Z", spec)], ..Objects::default() };
+    let found = in_force(&objects, &scope());
+    assert!(found.policies.retention.iter().all(|policy| policy.namespace.as_deref() == Some("team")));
+    let told = standing(&found, Kind::CheckpointRestoreOperator, Some("team"), "mine");
+    assert_eq!(told, &Standing::ForeignNamespace(vec!["namespacePolicies[1]".to_owned()]));
+    let id = found.standings.keys().next().unwrap();
+    assert!(told.message(id).contains("kubectl"), "{}", told.message(id));
+}
+
+#[test]
+fn while_the_older_operator_runs_its_objects_are_not_enforced_and_ours_are() {
+    let objects = Objects {
+        cluster: vec![object(json!({"name": "ours"}), json!({"retention": {"maxAge": "30d"}}))],
+        legacy: vec![legacy("keeper", "theirs", "2026-01-01T00:00:00Z", json!({}))],
+        ..Objects::default()
+    };
+    let found = in_force(&objects, &Scope { other_operator: true, ..scope() });
+    let kinds: Vec<Kind> = found.policies.retention.iter().map(|policy| policy.id.kind).collect();
+    assert_eq!(kinds, [Kind::ClusterCheckpointPolicy]);
+    assert_eq!(
+        standing(&found, Kind::CheckpointRestoreOperator, Some("keeper"), "theirs"),
+        &Standing::OtherOperator
+    );
+}
+
+#[test]
+fn a_directory_that_agents_do_not_have_is_not_collected_in() {
+    let objects = Objects {
+        legacy: vec![legacy(
+            "keeper",
+            "far",
+            "2026-01-01T00:00:00Z",
+            json!({"checkpointDirectory": "/srv/dumps"}),
+        )],
+        ..Objects::default()
+    };
+    let found = in_force(&objects, &scope());
+    assert!(found.policies.retention.is_empty());
+    let told = standing(&found, Kind::CheckpointRestoreOperator, Some("keeper"), "far");
+    assert_eq!(told, &Standing::DirectoryNotMounted("/srv/dumps".to_owned()));
+}
+
+#[test]
+fn a_dry_run_is_understood_and_said_to_delete_nothing() {
+    let objects = Objects {
+        cluster: vec![object(
+            json!({"name": "try", "generation": 5}),
+            json!({"mode": "DryRun", "retention": {"maxAge": "1d"}}),
+        )],
+        legacy: vec![legacy("keeper", "try", "2026-01-01T00:00:00Z", json!({"dryRun": true}))],
+        ..Objects::default()
+    };
+    let found = in_force(&objects, &scope());
+    for (id, (generation, standing)) in &found.standings {
+        assert_eq!(standing, &Standing::DryRun, "{id}");
+        assert!(generation.is_some(), "{id}");
+    }
+    assert_eq!(found.standings.len(), 2);
+}
