@@ -334,7 +334,11 @@ fn a_round_has_its_measure_and_the_next_goes_on_where_it_ended() {
     for _ in 0..4 {
         let known: Vec<_> =
             node.archives.iter().map(|archive| (archive.identity.clone().unwrap(), archive.taken)).collect();
-        node.owners.begin_round(known.iter().map(|(identity, taken)| (identity, *taken)), &node.policies);
+        node.owners.begin_round(
+            known.iter().map(|(identity, taken)| (identity, *taken)),
+            true,
+            &node.policies,
+        );
         let mut in_round = 0;
         loop {
             let questions = node.owners.questions(3);
@@ -431,6 +435,14 @@ fn what_has_no_archive_here_any_more_is_forgotten() {
     node.ask();
     assert_eq!(node.records.len(), 2);
     node.archives.pop();
+    // Perhaps the archive that is being read is one of its.
+    node.all_are_known = false;
+    node.ask();
+    assert_eq!(
+        (node.records.len(), node.asked()),
+        (2, vec!["namespace shop".to_owned(), "pod shop/web-0".to_owned()])
+    );
+    node.all_are_known = true;
     node.ask();
     let left = PodKey { namespace: "shop".into(), pod: "web-0".into(), uid: Some("u1".into()) };
     assert_eq!(node.records.keys().collect::<Vec<_>>(), [&left]);

@@ -91,11 +91,13 @@ impl Owners {
         Self { pods, knows_node, ..Self::default() }
     }
 
-    /// Begins a round, in which each question is asked once at most. `archives` are all that are
-    /// here: what was known of other pods is forgotten.
+    /// Begins a round, in which each question is asked once at most. `archives` are those whose
+    /// identity is known; where these are `all` that are here, what was known of other pods is
+    /// forgotten.
     pub fn begin_round<'a>(
         &mut self,
         archives: impl Iterator<Item = (&'a Arc<Identity>, Timestamp)>,
+        all: bool,
         policies: &PolicySet,
     ) {
         let asking = Asking::new(policies, self.knows_node);
@@ -109,11 +111,15 @@ impl Owners {
             let entry = pods.entry(PodKey::of(identity)).or_insert((Needs::default(), taken));
             *entry = (entry.0.and(asking.about(identity)), entry.1.min(taken));
         }
-        let gone: Vec<PodKey> = self.pods.keys().filter(|key| !pods.contains_key(key)).cloned().collect();
-        for key in gone {
-            self.pods.remove(&key);
-            self.changed.remove(&key);
-            self.forgotten.insert(key);
+        let others: Vec<PodKey> = self.pods.keys().filter(|key| !pods.contains_key(key)).cloned().collect();
+        for key in others {
+            if all {
+                self.pods.remove(&key);
+                self.changed.remove(&key);
+                self.forgotten.insert(key);
+            } else if let Some(pod) = self.pods.get_mut(&key) {
+                pod.needs = Needs::default();
+            }
         }
         for (key, (needs, oldest)) in pods {
             if let Some(pod) = self.pods.get_mut(&key) {

@@ -120,6 +120,8 @@ pub(crate) struct Node {
     pub(crate) now: Timestamp,
     pub(crate) clock: Clock,
     pub(crate) is_named: bool,
+    /// Whether the identity of every archive is known.
+    pub(crate) all_are_known: bool,
     /// What is remembered on the disk.
     pub(crate) records: BTreeMap<PodKey, PodRecord>,
     /// The questions of the last round.
@@ -156,6 +158,7 @@ impl Node {
             now: crate::plan_support::now(),
             clock: Clock::Trusted,
             is_named: false,
+            all_are_known: true,
             records: BTreeMap::new(),
             asked: Vec::new(),
         }
@@ -178,7 +181,7 @@ impl Node {
         self.asked.clear();
         let archives = self.archives.iter();
         let known = archives.filter_map(|archive| Some((archive.identity.as_ref()?, archive.taken)));
-        self.owners.begin_round(known, &self.policies);
+        self.owners.begin_round(known, self.all_are_known, &self.policies);
         loop {
             let questions = self.owners.questions(usize::MAX);
             if questions.is_empty() {

@@ -37,7 +37,7 @@ pub(super) fn run(
     }
     let mut log = Log { output: arguments.output, said: HashSet::new(), begun: false };
     let closed = signalled.try_clone().context("cannot make a pipe for signals")?;
-    Watch { collector, policies, interval: arguments.interval }
+    Watch { collector, policies, interval: arguments.interval, inquiry: None }
         .run(stop, |event| {
             match log.event(&event) {
                 Ok(()) => {}
