@@ -70,10 +70,12 @@ pub enum Finding {
     Forbidden(String),
     /// No answer, or none that can be believed.
     Failed(String),
+    /// It was not asked, as nobody answered the questions before it.
+    NotAsked,
 }
 
 impl Finding {
-    /// Why it answers nothing; none where it does.
+    /// Why it answers nothing; none where it does, or where that was said of another.
     pub fn failure(&self) -> Option<&str> {
         match self {
             Self::Forbidden(why) | Self::Failed(why) => Some(why),
