@@ -164,6 +164,16 @@ fn every_kind_of_owner_is_climbed_to_its_top() {
 }
 
 #[test]
+fn an_owner_that_went_before_it_could_be_asked_is_not_asked_for_ever() {
+    let mut node = node(WorkloadDeleted, Duration::ZERO);
+    node.cluster.run("shop/web-0", "u1", Some("apps/v1 ReplicaSet web"));
+    node.ask();
+    node.cluster.stop("shop/web-0");
+    assert_eq!(node.ask().asked(), ["namespace shop", "pod shop/web-0"]);
+    assert_eq!(node.reasons(), [WithinLimits], "what stood above it will never be known");
+}
+
+#[test]
 fn an_owner_that_may_not_be_read_is_never_gone() {
     // A custom one is the topmost owner by the reference to it; a built-in one may have another above.
     for (controller, known) in [("kafka.io/v1 PodSet web", true), ("apps/v1 ReplicaSet web", false)] {

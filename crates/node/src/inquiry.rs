@@ -67,9 +67,9 @@ impl Inquiry {
         Ok(Self { questions, answers, bell, is_waiting: false })
     }
 
-    /// Has these asked; nothing while earlier ones are not answered.
+    /// Has these asked, after those before them.
     pub fn ask(&mut self, questions: Vec<Question>) {
-        if !self.is_waiting && !questions.is_empty() {
+        if !questions.is_empty() {
             self.is_waiting = self.questions.send(questions).is_ok();
         }
     }
