@@ -7,6 +7,7 @@ mod support;
 
 use std::net::TcpListener;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use checkpoint_keeper_testkit::ArchiveBuilder;
 use jiff::SignedDuration;
@@ -122,9 +123,11 @@ fn an_api_error_counts_as_pod_gone() {
 fn an_api_server_that_hangs_is_given_up_on_and_everything_stays() {
     let node = Node::new(&orphans("PodDeleted", "0s"));
     node.api.reply(&pod_path("web-0"), Reply::Hang);
+    let begin = Instant::now();
     let run = node.gc(&[]);
     assert_eq!((run.code, node.left()), (Some(0), 1), "{run:?}");
     assert!(run.stderr.contains("no reply within 10 s"), "{}", run.stderr);
+    assert!(begin.elapsed() < Duration::from_secs(40), "{:?}", begin.elapsed());
 }
 
 #[test]
@@ -420,6 +423,30 @@ fn a_watch_asks_again_and_again_and_deletes_what_became_an_orphan() {
     let mut said = String::new();
     std::io::Read::read_to_string(&mut watching.stdout.take().unwrap(), &mut said).unwrap();
     assert!(said.contains("Orphaned (gone since "), "{said}");
+}
+
+/// Between two rounds nobody looks at the connection.
+#[test]
+fn a_connection_that_the_server_closed_meanwhile_is_no_failure() {
+    let node = Node::new(&orphans("PodDeleted", "1ms"));
+    node.api.pod("web-0", "u1", None);
+    let log = node.place.root().join("log");
+    let mut watching = node
+        .place
+        .watch()
+        .arg("--kubeconfig")
+        .arg(node.api.kubeconfig(node.place.root()))
+        .args(["--interval", "1s"])
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    for round in 1..4 {
+        wait_until("another round", || node.api.replied(), |replied| *replied >= 2 * round);
+        assert_eq!(node.api.close_connections(), 1);
+    }
+    end(&mut watching);
+    assert_eq!(std::fs::read_to_string(log).unwrap(), "note: watching; 1 archive here, 0 to delete\n");
 }
 
 /// Ends it as an administrator does.

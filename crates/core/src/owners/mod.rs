@@ -282,13 +282,16 @@ impl Owners {
         let mut known: HashMap<(*const Identity, bool), Known> = HashMap::new();
         let mut workloads: HashMap<OwnerId, Arc<Workload>> = HashMap::new();
         let idle = self.idle_lineages(now);
+        let mut found: HashMap<*const Identity, Option<(&PodKey, &Pod)>> = HashMap::new();
         for archive in &mut snapshot.archives {
             let Some(identity) = &archive.identity else { continue };
-            let key = PodKey::of(identity);
-            let Some(pod) = self.pods.get(&key) else { continue };
+            // Archives of one container share their identity: each is looked up once.
+            let found = found.entry(Arc::as_ptr(identity));
+            let found = found.or_insert_with(|| self.pods.get_key_value(&PodKey::of(identity)));
+            let Some((key, pod)) = *found else { continue };
             let is_former = pod.is_from_former_namespace(archive.taken);
             let known = known.entry((Arc::as_ptr(identity), is_former)).or_insert_with(|| {
-                let mut known = if is_former { pod.former(&key, now) } else { pod.current(now) };
+                let mut known = if is_former { pod.former(key, now) } else { pod.current(now) };
                 known.workload = known.owner.take().map(|owner| {
                     let workload = || Arc::new(owner.workload());
                     Arc::clone(workloads.entry(owner.id()).or_insert_with(workload))
@@ -296,7 +299,7 @@ impl Owners {
                 let node_is_known = self.running.as_ref().is_some_and(|running| is_live(running.at, now));
                 known.idle_since = match &pod.record.namespace {
                     Some(namespace) if is_former => namespace.since.filter(|_| node_is_known),
-                    _ => idle.get(&Lineage::of(&key, &pod.record)).copied().flatten(),
+                    _ => idle.get(&Lineage::of(key, &pod.record)).copied().flatten(),
                 };
                 known
             });

@@ -1,6 +1,6 @@
 //! Asking a cluster about pods, namespaces and owners: live requests, and never a write.
 //!
-//! [`request`] says what is requested, [`reply`] what a reply means; here are the connection, its
+//! `request` says what is requested, `reply` what a reply means; here are the connection, its
 //! timeouts and its patience. What follows from the answers is the core's part.
 
 mod reply;

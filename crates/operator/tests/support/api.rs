@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -35,10 +35,11 @@ pub(crate) struct Request {
 struct State {
     replies: BTreeMap<String, Reply>,
     requests: Vec<Request>,
+    /// How many were replied to.
+    replied: usize,
     /// How far its clock is ahead.
     ahead: SignedDuration,
-    /// Connections that are never replied to.
-    hanging: Vec<TcpStream>,
+    connections: Vec<TcpStream>,
 }
 
 /// The server. What no reply was given for is not found, in the API's own words.
@@ -58,6 +59,8 @@ impl Api {
         thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 let shared = Arc::clone(&shared);
+                // Held, so that it stays open when it is not replied to.
+                shared.lock().unwrap().connections.push(connection.try_clone().unwrap());
                 thread::spawn(move || serve(&connection, &shared));
             }
         });
@@ -82,6 +85,16 @@ impl Api {
 
     pub(crate) fn set_clock_ahead(&self, ahead: SignedDuration) {
         self.state.lock().unwrap().ahead = ahead;
+    }
+
+    /// Closes all connections, as a server does with those that are idle; says how many.
+    pub(crate) fn close_connections(&self) -> usize {
+        let connections = std::mem::take(&mut self.state.lock().unwrap().connections);
+        connections.iter().filter(|connection| connection.shutdown(Shutdown::Both).is_ok()).count()
+    }
+
+    pub(crate) fn replied(&self) -> usize {
+        self.state.lock().unwrap().replied
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
@@ -189,10 +202,7 @@ fn serve(connection: &TcpStream, shared: &Mutex<State>) {
         let reply = state.replies.get(bare).cloned().unwrap_or_else(|| not_found(bare));
         let date = (Timestamp::now() + state.ahead).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
         let bytes = match reply {
-            Reply::Hang => {
-                state.hanging.push(connection.try_clone().unwrap());
-                return;
-            }
+            Reply::Hang => return,
             Reply::Raw(bytes) => bytes,
             Reply::Body(code, body) => {
                 let mut head = format!("HTTP/1.1 {code} Whatever\r\nDate: {date}\r\n");
@@ -204,7 +214,9 @@ fn serve(connection: &TcpStream, shared: &Mutex<State>) {
         drop(state);
         let is_whole = bytes.starts_with("HTTP/1.1") && !bytes.contains("Content-Length: 99999");
         if (&mut &*connection).write_all(bytes.as_bytes()).is_err() || !is_whole {
+            let _ = connection.shutdown(Shutdown::Both);
             return;
         }
+        shared.lock().unwrap().replied += 1;
     }
 }
