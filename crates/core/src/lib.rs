@@ -9,6 +9,7 @@ pub mod bucket;
 pub mod duration;
 pub mod identity;
 pub mod name;
+pub mod owners;
 pub mod plan;
 pub mod policy;
 pub mod quantity;

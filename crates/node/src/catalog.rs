@@ -1,18 +1,21 @@
-//! What was learned about archives, kept across restarts in one crash-safe file.
+//! What was learned about archives and their pods, kept across restarts in one crash-safe file.
 //!
 //! Losing it costs a second reading and restarted grace periods, never a wrong deletion: a record
 //! counts only for the very file it was made for, told by device, inode, size and times.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use checkpoint_keeper_core::archive::Contents;
 use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::owners::{PodKey, PodRecord};
 use checkpoint_keeper_core::taken::Taken;
 use jiff::Timestamp;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::store::Stat;
@@ -20,6 +23,9 @@ use crate::store::Stat;
 /// The archives by file name. The number changes with the records' layout, so that an older or
 /// newer program's records are not misread but made anew.
 const ARCHIVES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("archives-1");
+
+/// The pods whose archives are here, by their keys as JSON.
+const PODS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("pods-1");
 
 /// How much of the file redb keeps in memory: little, as it is read once and then written to.
 const CACHE: usize = 4 << 20;
@@ -38,6 +44,37 @@ pub struct Record {
     pub taken: Taken,
     /// When it was first seen.
     pub first_seen: Timestamp,
+}
+
+/// What a catalog remembers.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Of archives.
+    pub records: HashMap<FileName, Record>,
+    /// Of the pods that they are of.
+    pub pods: BTreeMap<PodKey, PodRecord>,
+}
+
+/// What is to be remembered, and what forgotten.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Changes<'a> {
+    /// Archives.
+    pub records: &'a [(FileName, Record)],
+    /// Archives to forget; what is in `records`, too, is remembered.
+    pub forget: &'a [FileName],
+    /// Pods.
+    pub pods: &'a [(PodKey, PodRecord)],
+    /// Pods to forget; what is in `pods`, too, is remembered.
+    pub forget_pods: &'a [PodKey],
+}
+
+impl Changes<'_> {
+    fn is_empty(&self) -> bool {
+        self.records.is_empty()
+            && self.forget.is_empty()
+            && self.pods.is_empty()
+            && self.forget_pods.is_empty()
+    }
 }
 
 /// The open file.
@@ -84,7 +121,7 @@ pub struct Opened {
     /// The catalog, for writing to.
     pub catalog: Catalog,
     /// What it remembered.
-    pub records: HashMap<FileName, Record>,
+    pub memory: Memory,
     /// Where a file went that was no catalog, or a damaged one.
     pub set_aside: Option<PathBuf>,
 }
@@ -108,23 +145,23 @@ impl Catalog {
             },
         };
         match open_and_load(path) {
-            Ok((database, records)) => {
+            Ok((database, memory)) => {
                 let catalog = Self { database, path: path.to_owned() };
-                Ok(Opened { catalog, records, set_aside: None })
+                Ok(Opened { catalog, memory, set_aside: None })
             }
             Err(Failure::Damaged) => {
                 let aside = set_aside(path)
                     .map_err(|source| CatalogError::SetAside { path: path.to_owned(), source })?;
-                let (database, records) = open_and_load(path).map_err(error)?;
+                let (database, memory) = open_and_load(path).map_err(error)?;
                 let catalog = Self { database, path: path.to_owned() };
-                Ok(Opened { catalog, records, set_aside: Some(aside) })
+                Ok(Opened { catalog, memory, set_aside: Some(aside) })
             }
             Err(failure) => Err(error(failure)),
         }
     }
 
     /// What a catalog remembers, without touching it; nothing where it cannot be read.
-    pub fn peek(path: &Path) -> HashMap<FileName, Record> {
+    pub fn peek(path: &Path) -> Memory {
         let read = || {
             let database = Database::builder().set_cache_size(CACHE).open_read_only(path).ok()?;
             load(&database).ok()
@@ -133,20 +170,26 @@ impl Catalog {
     }
 
     /// Remembers and forgets, all or nothing.
-    pub fn update(&self, records: &[(FileName, Record)], forget: &[FileName]) -> Result<(), CatalogError> {
-        if records.is_empty() && forget.is_empty() {
+    pub fn update(&self, changes: Changes<'_>) -> Result<(), CatalogError> {
+        if changes.is_empty() {
             return Ok(());
         }
         let write = || -> Result<(), redb::Error> {
             let transaction = self.database.begin_write()?;
             {
                 let mut table = transaction.open_table(ARCHIVES)?;
-                for name in forget {
+                for name in changes.forget {
                     table.remove(name.as_bytes())?;
                 }
-                for (name, record) in records {
-                    let value = serde_json::to_vec(record).map_err(io::Error::from)?;
-                    table.insert(name.as_bytes(), value.as_slice())?;
+                for (name, record) in changes.records {
+                    table.insert(name.as_bytes(), json(record)?.as_slice())?;
+                }
+                let mut table = transaction.open_table(PODS)?;
+                for key in changes.forget_pods {
+                    table.remove(json(key)?.as_slice())?;
+                }
+                for (key, record) in changes.pods {
+                    table.insert(json(key)?.as_slice(), json(record)?.as_slice())?;
                 }
             }
             Ok(transaction.commit()?)
@@ -156,6 +199,10 @@ impl Catalog {
             .unwrap_or_else(|_| Err(damaged()))
             .map_err(|source| CatalogError::Write { path: self.path.clone(), source: Box::new(source) })
     }
+}
+
+fn json(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    Ok(serde_json::to_vec(value)?)
 }
 
 /// Moves a file that is no catalog to `<path>.damaged`, or the first such name with a number that is
@@ -177,7 +224,7 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::new(io::ErrorKind::AlreadyExists, "too many have been moved aside already"))
 }
 
-fn open_and_load(path: &Path) -> Result<(Database, HashMap<FileName, Record>), Failure> {
+fn open_and_load(path: &Path) -> Result<(Database, Memory), Failure> {
     // A damaged file may make redb panic where it trusts what it once wrote.
     let open = || -> Result<_, Failure> {
         // A flipped bit in a name would have the wrong policy govern: checksums are looked at.
@@ -186,11 +233,11 @@ fn open_and_load(path: &Path) -> Result<(Database, HashMap<FileName, Record>), F
             .set_check_integrity_on_open(true)
             .create(path)
             .map_err(opening)?;
-        let records = load(&database).map_err(|error| match error {
+        let memory = load(&database).map_err(|error| match error {
             redb::Error::Io(_) => Failure::Other(error),
             _ => Failure::Damaged,
         })?;
-        Ok((database, records))
+        Ok((database, memory))
     };
     catch_unwind(AssertUnwindSafe(open)).unwrap_or(Err(Failure::Damaged))
 }
@@ -207,21 +254,33 @@ fn opening(error: DatabaseError) -> Failure {
     }
 }
 
-fn load(database: &impl ReadableDatabase) -> Result<HashMap<FileName, Record>, redb::Error> {
+fn load(database: &impl ReadableDatabase) -> Result<Memory, redb::Error> {
     let transaction = database.begin_read()?;
-    let table = match transaction.open_table(ARCHIVES) {
+    // A record that is not understood is as good as none.
+    let records = entries(&transaction, ARCHIVES, |name, value| {
+        Some((FileName::new(name)?, serde_json::from_slice(value).ok()?))
+    })?;
+    let pods = entries(&transaction, PODS, |key, value| {
+        Some((serde_json::from_slice(key).ok()?, serde_json::from_slice(value).ok()?))
+    })?;
+    Ok(Memory { records, pods })
+}
+
+/// All entries of a table that are understood; none where there is no such table yet.
+fn entries<Entry, All: FromIterator<Entry>>(
+    transaction: &ReadTransaction,
+    table: TableDefinition<&[u8], &[u8]>,
+    understand: impl Fn(&[u8], &[u8]) -> Option<Entry>,
+) -> Result<All, redb::Error> {
+    let table = match transaction.open_table(table) {
         Ok(table) => table,
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(HashMap::new()),
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(std::iter::empty().collect()),
         Err(error) => return Err(error.into()),
     };
-    let mut records = HashMap::new();
+    let mut entries = Vec::new();
     for entry in table.iter()? {
-        let (name, value) = entry?;
-        // A record that is not understood is as good as none.
-        if let (Some(name), Ok(record)) = (FileName::new(name.value()), serde_json::from_slice(value.value()))
-        {
-            records.insert(name, record);
-        }
+        let (key, value) = entry?;
+        entries.extend(understand(key.value(), value.value()));
     }
-    Ok(records)
+    Ok(entries.into_iter().collect())
 }

@@ -37,17 +37,34 @@ pub struct ClockWatch {
     believed: Now,
     /// When the wall clock was first seen as it is since it was set.
     doubted: Option<Now>,
+    /// What time it last was by the API server's clock.
+    server: Option<Now>,
 }
 
 impl ClockWatch {
     /// Believes the wall clock as it is at `start`.
     pub fn new(start: Now) -> Self {
-        Self { believed: start, doubted: None }
+        Self { believed: start, doubted: None, server: None }
     }
 
-    /// Whether the wall clock is to be believed: it agrees with the time that passed, again, or for
-    /// long enough since it was set.
+    /// Hears what time it is by the API server's clock.
+    pub fn hear(&mut self, server_time: Timestamp, now: Now) {
+        self.server = Some(Now { wall: server_time, ..now });
+    }
+
+    /// Whether the wall clock strays from the API server's, as far as that was heard.
+    pub fn strays_from_server(&self, now: Now) -> bool {
+        self.server.is_some_and(|server| !agrees(server, now))
+    }
+
+    /// Whether the wall clock is to be believed: it agrees with the API server's, and with the time
+    /// that passed, again, or for long enough since it was set.
     pub fn judge(&mut self, now: Now) -> plan::Clock {
+        let progress = self.judge_progress(now);
+        if self.strays_from_server(now) { plan::Clock::Suspect } else { progress }
+    }
+
+    fn judge_progress(&mut self, now: Now) -> plan::Clock {
         if agrees(self.believed, now) {
             self.doubted = None;
             return plan::Clock::Trusted;
@@ -56,7 +73,7 @@ impl ClockWatch {
         if !agrees(doubted, now) {
             self.doubted = Some(now);
         } else if now.uptime.saturating_sub(doubted.uptime) >= PROBATION {
-            *self = Self::new(now);
+            (self.believed, self.doubted) = (now, None);
             return plan::Clock::Trusted;
         }
         plan::Clock::Suspect
@@ -87,6 +104,27 @@ mod tests {
         assert_eq!(watch.judge(now(1_003_299, 3_650)), plan::Clock::Suspect);
         assert_eq!(watch.judge(now(9_000_000, 51)), plan::Clock::Suspect);
         assert_eq!(watch.judge(now(1_000_010, 60)), plan::Clock::Trusted);
+    }
+
+    #[test]
+    fn a_wall_clock_that_strays_from_the_api_servers_is_not_believed() {
+        let now = |wall, uptime| Now {
+            wall: Timestamp::from_second(wall).unwrap(),
+            uptime: Duration::from_secs(uptime),
+        };
+        let mut watch = ClockWatch::new(now(1_000_000, 0));
+        watch.hear(now(1_000_310, 0).wall, now(1_000_010, 10));
+        assert_eq!(watch.judge(now(1_000_010, 10)), plan::Clock::Trusted);
+        watch.hear(now(1_000_311, 0).wall, now(1_000_010, 10));
+        assert_eq!(watch.judge(now(1_000_010, 10)), plan::Clock::Suspect);
+        // It strays no less for nobody having asked since.
+        assert_eq!(watch.judge(now(1_090_010, 90_010)), plan::Clock::Suspect);
+        assert!(watch.strays_from_server(now(1_090_010, 90_010)));
+        watch.hear(now(999_710, 0).wall, now(1_000_010, 10));
+        assert_eq!(watch.judge(now(1_000_010, 10)), plan::Clock::Trusted);
+        // The server's word does not make up for a jump.
+        watch.hear(now(2_000_000, 0).wall, now(2_000_000, 20));
+        assert_eq!(watch.judge(now(2_000_000, 20)), plan::Clock::Suspect);
     }
 
     #[test]

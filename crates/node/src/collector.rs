@@ -4,19 +4,22 @@
 //! ([`Collector::look_at`]), and turns what it knows into a [`Snapshot`] for the plan. It deletes
 //! nothing: carrying out is [`crate::sweeper`]'s part.
 
-use std::collections::HashMap;
+mod asking;
+
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoint_keeper_core::archive::{Contents, State};
 use checkpoint_keeper_core::name::{FileName, NameKind};
+use checkpoint_keeper_core::owners::{Owners, PodKey, PodRecord};
 use checkpoint_keeper_core::plan::{Action, Archive, Clock, Plan, Reason, Snapshot};
 use checkpoint_keeper_core::policy::Labels;
 use checkpoint_keeper_core::taken::{self, Claims, Taken};
 use jiff::Timestamp;
 
-use crate::catalog::{Catalog, Record};
+use crate::catalog::{Catalog, Changes, Memory, Record};
 use crate::clock::{ClockWatch, Now};
 use crate::index::{Index, Known, Read, Sighting};
 use crate::problem::Problem;
@@ -41,6 +44,10 @@ pub struct Collector {
     catalog: Option<Catalog>,
     /// What the catalog remembered of archives that have not been looked at yet.
     remembered: HashMap<FileName, Record>,
+    /// What the catalog remembered of their pods, for whoever asks a cluster.
+    remembered_pods: BTreeMap<PodKey, PodRecord>,
+    /// What is known of a cluster; none where there is none to ask.
+    owners: Option<Owners>,
     /// What the catalog does not have yet.
     unwritten: Vec<(FileName, Record)>,
     forgotten: Vec<FileName>,
@@ -72,6 +79,8 @@ impl Collector {
             catalog_path: None,
             catalog: None,
             remembered: HashMap::new(),
+            remembered_pods: BTreeMap::new(),
+            owners: None,
             unwritten: Vec::new(),
             forgotten: Vec::new(),
             has_looked: false,
@@ -94,7 +103,8 @@ impl Collector {
 
     /// Knows what the file at `path` remembers, and writes nothing.
     pub fn recall_from(&mut self, path: &std::path::Path) {
-        self.remembered = Catalog::peek(path);
+        let Memory { records, pods } = Catalog::peek(path);
+        (self.remembered, self.remembered_pods) = (records, pods);
     }
 
     fn open_catalog(&mut self) -> Vec<Problem> {
@@ -102,7 +112,11 @@ impl Collector {
         match Catalog::open(path) {
             Ok(opened) => {
                 self.catalog = Some(opened.catalog);
-                self.remembered = opened.records;
+                self.remembered = opened.memory.records;
+                match &mut self.owners {
+                    Some(owners) => owners.remember_all(),
+                    None => self.remembered_pods = opened.memory.pods,
+                }
                 opened.set_aside.map(Problem::CatalogSetAside).into_iter().collect()
             }
             Err(error) => vec![Problem::Catalog(error)],
@@ -157,7 +171,7 @@ impl Collector {
         problems.extend(listing.failures.into_iter().map(|(name, error)| Problem::Look(name, error)));
         self.index.retry_failures();
         problems.extend(self.read_settled(now, progress));
-        self.remembered = HashMap::new();
+        (self.remembered, self.remembered_pods) = (HashMap::new(), BTreeMap::new());
         self.has_looked = true;
         problems
     }
@@ -279,8 +293,10 @@ impl Collector {
     /// look at everything tries again.
     pub fn write_catalog(&mut self) -> Vec<Problem> {
         let (records, forget) = (std::mem::take(&mut self.unwritten), std::mem::take(&mut self.forgotten));
+        let (pods, forget_pods) = self.owners.as_mut().map(Owners::take_changes).unwrap_or_default();
         let Some(catalog) = &self.catalog else { return Vec::new() };
-        match catalog.update(&records, &forget) {
+        let changes = Changes { records: &records, forget: &forget, pods: &pods, forget_pods: &forget_pods };
+        match catalog.update(changes) {
             Ok(()) => Vec::new(),
             Err(error) => {
                 self.catalog = None;
@@ -294,7 +310,8 @@ impl Collector {
         let mut problems = Vec::new();
         let clock = self.clock.judge(now);
         if clock == Clock::Suspect {
-            problems.push(Problem::Clock);
+            let strays = self.clock.strays_from_server(now);
+            problems.push(if strays { Problem::ServerClock } else { Problem::Clock });
         }
         let mut snapshot = Snapshot { clock, node_labels: self.node_labels.clone(), ..Snapshot::default() };
         let mut deleting = false;
@@ -304,6 +321,9 @@ impl Collector {
             } else if !is_foreign(name, known) {
                 snapshot.archives.push(archive(name, known, now));
             }
+        }
+        if let Some(owners) = &self.owners {
+            owners.fill(&mut snapshot, now.wall);
         }
         match self.store.filesystem() {
             Ok(mut filesystem) => {

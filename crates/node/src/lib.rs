@@ -4,12 +4,14 @@
 //! that touches the disk. [`store`] holds the directory's handle and the only `unlinkat`,
 //! [`doorbell`] says that something changed, [`catalog`] remembers across restarts what was read,
 //! [`collector`] puts these together into a snapshot, and [`watch`] runs it for as long as wanted.
+//! What only a cluster knows is asked through [`inquiry`].
 
 pub mod catalog;
 pub mod clock;
 pub mod collector;
 pub mod doorbell;
 pub mod index;
+pub mod inquiry;
 pub mod problem;
 pub mod store;
 pub mod sweeper;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::owners::Question;
 use jiff::Timestamp;
 
 use crate::catalog::CatalogError;
@@ -20,6 +21,10 @@ pub enum Problem {
     Read(FileName, io::Error),
     /// The wall clock was set: rules by time wait.
     Clock,
+    /// The wall clock strays from the API server's: rules by time wait.
+    ServerClock,
+    /// The API did not answer a question, and why.
+    Unanswered(Question, String),
     /// An archive claims to be from the future.
     Future(FileName, Timestamp),
     /// The file system did not tell its size.
@@ -33,7 +38,14 @@ pub enum Problem {
 impl Problem {
     /// Whether something could not be done, and not only looks odd.
     pub fn is_failure(&self) -> bool {
-        !matches!(self, Self::Future(..) | Self::CatalogSetAside(_) | Self::Clock)
+        !matches!(
+            self,
+            Self::Future(..)
+                | Self::CatalogSetAside(_)
+                | Self::Clock
+                | Self::ServerClock
+                | Self::Unanswered(..)
+        )
     }
 }
 
@@ -46,6 +58,12 @@ impl fmt::Display for Problem {
             Self::Clock => formatter.write_str(
                 "the clock was set by more than five minutes: rules by time wait until it is set back, or has run well for an hour",
             ),
+            Self::ServerClock => formatter.write_str(
+                "the clock differs from the API server's by more than five minutes: rules by time wait",
+            ),
+            Self::Unanswered(question, why) => {
+                write!(formatter, "nothing known of {question}, so what depends on it stays: {why}")
+            }
             Self::Future(file, corrected) => {
                 write!(formatter, "{file} claims to be from the future; taken for one of {corrected:.0}")
             }

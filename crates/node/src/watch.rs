@@ -1,6 +1,7 @@
-//! Collecting for as long as wanted: a loop that waits for the doorbell, the timer and its sweeper.
+//! Collecting for as long as wanted: a loop that waits for the doorbell, the timer, its sweeper and
+//! whoever asks the cluster.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -12,9 +13,14 @@ use rustix::io::Errno;
 use crate::clock::Now;
 use crate::collector::Collector;
 use crate::doorbell::Doorbell;
+use crate::inquiry::Inquiry;
 use crate::problem::Problem;
 use crate::store::{OpenError, Presence, Store};
 use crate::sweeper::{Outcome, Sweeper};
+
+/// The most questions in one round. A node has at most some hundred pods, and all of them are asked
+/// about within a few intervals; an orphan has hours of grace.
+const MOST_QUESTIONS: usize = 100;
 
 /// What happens while watching, for whoever reports it.
 #[derive(Debug)]
@@ -54,6 +60,8 @@ pub struct Watch<'a> {
     pub policies: &'a PolicySet,
     /// How often it looks at everything, whether or not the doorbell rang.
     pub interval: Duration,
+    /// Who asks the cluster, a round of questions an interval at most; none where there is none.
+    pub inquiry: Option<Inquiry>,
 }
 
 impl Watch<'_> {
@@ -63,11 +71,12 @@ impl Watch<'_> {
         let mut doorbell = listen(self.collector.store(), &mut report);
         let mut next_look = Duration::ZERO;
         let mut is_here = true;
+        let mut answered = false;
         loop {
             let now = Now::read();
             let rings = doorbell.as_ref().map(Doorbell::rings).unwrap_or_default();
             let due = rings.overflow || rings.directory_moved || now.uptime >= next_look;
-            let mut news = due;
+            let mut news = due || std::mem::take(&mut answered);
             if due {
                 next_look = now.uptime + self.interval;
                 let was_here = is_here;
@@ -75,6 +84,7 @@ impl Watch<'_> {
                 if is_here {
                     report_all(&self.collector.look(now, &mut |_, _| {}), &mut report);
                     self.collector.clear_litter(now);
+                    self.begin_questions();
                 }
             } else if is_here {
                 let (changed, problems) = self.collector.look_at(&rings.names, now);
@@ -94,7 +104,8 @@ impl Watch<'_> {
             let wake = next_look.saturating_sub(now.uptime);
             let settles = self.collector.settles_in(now).filter(|_| is_here);
             let wake = settles.map_or(wake, |settles| settles.min(wake));
-            if wait(&stop, doorbell.as_ref(), &sweeper, wake).map_err(WatchError::Wait)? {
+            let others = [doorbell.as_ref().map(AsFd::as_fd), self.inquiry.as_ref().map(AsFd::as_fd)];
+            if wait(&stop, &sweeper, others, wake).map_err(WatchError::Wait)? {
                 for outcome in sweeper.stop() {
                     self.finish(&outcome, &mut report);
                 }
@@ -104,6 +115,25 @@ impl Watch<'_> {
             for outcome in sweeper.outcomes() {
                 self.finish(&outcome, &mut report);
             }
+            if let Some(answers) = self.inquiry.as_mut().and_then(Inquiry::answers) {
+                report_all(&self.collector.learn(answers), &mut report);
+                self.ask();
+                answered = true;
+            }
+        }
+    }
+
+    /// Begins a round of questions, unless the last one is still going on.
+    fn begin_questions(&mut self) {
+        if self.inquiry.as_ref().is_some_and(|inquiry| !inquiry.is_waiting()) {
+            self.collector.begin_questions(self.policies);
+            self.ask();
+        }
+    }
+
+    fn ask(&mut self) {
+        if let Some(inquiry) = &mut self.inquiry {
+            inquiry.ask(self.collector.questions(MOST_QUESTIONS));
         }
     }
 
@@ -171,16 +201,17 @@ fn listen(store: &Store, report: &mut impl FnMut(Event<'_>)) -> Option<Doorbell>
     Doorbell::new(store).map_err(|error| report(Event::NoDoorbell(error))).ok()
 }
 
-/// Waits for the doorbell, the sweeper or the end, but not longer than `timeout`; says whether it
+/// Waits for the sweeper, others or the end, but not longer than `timeout`; says whether it
 /// is the end.
 fn wait(
     stop: &impl AsFd,
-    doorbell: Option<&Doorbell>,
     sweeper: &Sweeper,
+    others: [Option<BorrowedFd<'_>>; 2],
     timeout: Duration,
 ) -> std::io::Result<bool> {
     let mut descriptors = vec![PollFd::new(stop, PollFlags::IN), PollFd::new(sweeper, PollFlags::IN)];
-    descriptors.extend(doorbell.map(|doorbell| PollFd::new(doorbell, PollFlags::IN)));
+    let others = others.iter().flatten();
+    descriptors.extend(others.map(|other| PollFd::from_borrowed_fd(*other, PollFlags::IN)));
     // A moment at least: a deadline that has just passed is not to be waited for in circles.
     let timeout = Timespec::try_from(timeout.max(Duration::from_millis(1))).ok();
     match poll(&mut descriptors, timeout.as_ref()) {

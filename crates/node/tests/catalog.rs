@@ -8,7 +8,7 @@ use std::fs;
 use std::time::Duration;
 
 use checkpoint_keeper_core::archive::State;
-use checkpoint_keeper_node::catalog::{Catalog, CatalogError};
+use checkpoint_keeper_node::catalog::{Catalog, CatalogError, Changes};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::problem::Problem;
@@ -50,8 +50,9 @@ fn what_was_read_is_not_read_again_and_what_changed_is() {
     assert_eq!(look(&place).1, Vec::<String>::new());
     // A record is believed for its very file: one that lies shows that it was used.
     let opened = Catalog::open(&place.state).unwrap();
-    assert_eq!(opened.records.len(), 2);
+    assert_eq!(opened.memory.records.len(), 2);
     let lies: Vec<_> = opened
+        .memory
         .records
         .into_iter()
         .map(|(name, mut record)| {
@@ -59,7 +60,7 @@ fn what_was_read_is_not_read_again_and_what_changed_is() {
             (name, record)
         })
         .collect();
-    opened.catalog.update(&lies, &[]).unwrap();
+    opened.catalog.update(Changes { records: &lies, ..Changes::default() }).unwrap();
     drop(opened.catalog);
     fs::write(&changed, archive("engine", 2).build().unwrap()).unwrap();
     support::age(&changed);
@@ -80,7 +81,7 @@ fn what_is_gone_is_forgotten() {
     drop(look(&place));
     fs::remove_file(path).unwrap();
     drop(look(&place));
-    assert_eq!(Catalog::open(&place.state).unwrap().records.len(), 0);
+    assert_eq!(Catalog::open(&place.state).unwrap().memory.records.len(), 0);
 }
 
 #[test]

@@ -36,7 +36,7 @@ impl Running {
         store.lock().unwrap();
         let thread = thread::spawn(move || {
             let collector = Collector::new(store, settle, Now::read());
-            let watch = Watch { collector, policies: &policies, interval };
+            let watch = Watch { collector, policies: &policies, interval, inquiry: None };
             watch
                 .run(stopped, |event| {
                     let line = match event {
@@ -172,7 +172,7 @@ fn an_overflow_of_rings_leads_to_a_look_at_everything() {
         let collector = Collector::new(store, SETTLE, Now::read());
         let policies = per_container(3);
         let mut first = true;
-        let watch = Watch { collector, policies: &policies, interval: HOUR };
+        let watch = Watch { collector, policies: &policies, interval: HOUR, inquiry: None };
         watch
             .run(stopped, |event| {
                 if matches!(event, Event::Planned(..)) && std::mem::take(&mut first) {

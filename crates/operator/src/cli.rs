@@ -7,6 +7,8 @@ use checkpoint_keeper_core::duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+use crate::cluster;
+
 /// Where the kubelet writes checkpoint archives.
 const KUBELET_DIRECTORY: &str = "/var/lib/kubelet/checkpoints";
 
@@ -22,7 +24,7 @@ pub struct Arguments {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Delete what the policies do not keep, in one directory and without a cluster
+    /// Delete what the policies do not keep, in one directory; a cluster is only asked, and only if given
     #[command(after_help = GC_HELP)]
     Gc(GcArguments),
     /// Show what an archive is: whose checkpoint, when, how large, whether it is complete
@@ -40,6 +42,8 @@ Examples:
     checkpoint-keeper gc --dry-run --policy policy.yaml --now 2027-01-01T00:00:00Z
   Keep a directory tidy for as long as this runs:
     checkpoint-keeper gc --watch --policy policy.yaml --state /var/lib/checkpoint-keeper/catalog
+  See which archives are orphans by what a cluster says, and since when:
+    checkpoint-keeper gc --dry-run --policy policy.yaml --kubeconfig reader.kubeconfig
 
 An archive with a file <archive>.keep beside it is never deleted.
 
@@ -78,7 +82,7 @@ pub struct GcArguments {
     /// Decide as if it were that time
     #[arg(long, value_name = "RFC3339", requires = "dry_run")]
     pub now: Option<Timestamp>,
-    /// Remember in FILE what was read, so that it need not be read again
+    /// Remember in FILE what was read, so that it need not be read again, and since when what is gone
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
     /// An archive counts as written once it has been left alone for this long
@@ -90,6 +94,16 @@ pub struct GcArguments {
     /// This node's labels, for storage policies with a nodeSelector
     #[arg(long, value_name = "KEY=VALUE,…", value_delimiter = ',', value_parser = parse_label)]
     pub node_labels: Option<Vec<(String, String)>>,
+    /// Ask the cluster of this kubeconfig, by GET alone, about pods, their owners and namespaces:
+    /// for orphans, selectors by labels and perWorkload limits
+    #[arg(long, value_name = "FILE", group = "cluster")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Ask the cluster around this pod, by its service account
+    #[arg(long, group = "cluster")]
+    pub in_cluster: bool,
+    /// This node's name, so that keepLatest ends keepLatestFor after the last pod left it
+    #[arg(long, value_name = "NAME", requires = "cluster", value_parser = parse_node_name)]
+    pub node_name: Option<String>,
 }
 
 /// What `inspect` is told.
@@ -110,6 +124,10 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text)?;
     if interval < Duration::from_secs(1) { Err("is below 1s".to_owned()) } else { Ok(interval) }
+}
+
+fn parse_node_name(text: &str) -> Result<String, String> {
+    if cluster::is_node_name(text) { Ok(text.to_owned()) } else { Err("is no name of a node".to_owned()) }
 }
 
 fn parse_label(text: &str) -> Result<(String, String), String> {

@@ -1,9 +1,10 @@
 //! The commands of `checkpoint-keeper`.
 //!
-//! [`cli`] is what can be asked for, [`commands`] has a file for each command, [`output`] shows
-//! results to people and programs.
+//! [`cli`] is what can be asked for, [`commands`] has a file for each command, [`cluster`] asks the
+//! Kubernetes API, [`output`] shows results to people and programs.
 
 pub mod cli;
+pub mod cluster;
 pub mod commands;
 pub mod failure;
 pub mod output;

@@ -86,7 +86,8 @@ pub(super) fn run(directory: &Path, policies: usize, interval: u64) -> anyhow::R
     store.lock()?;
     let collector = Collector::new(store, SETTLE, Now::read());
     let policies = policies::set(policies);
-    let watch = Watch { collector, policies: &policies, interval: Duration::from_secs(interval) };
+    let watch =
+        Watch { collector, policies: &policies, interval: Duration::from_secs(interval), inquiry: None };
     let mut begun = false;
     watch.run(std::io::stdin(), |event| match event {
         Event::Planned(snapshot, _) if !begun => {

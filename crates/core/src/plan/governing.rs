@@ -93,7 +93,7 @@ impl<'a> Governors<'a> {
             subject.identity.filter(|_| !subject.vanished).map(|identity| identity.namespace.as_str());
         // Looked up once, for all the policies that ask.
         let labels = namespace.and_then(|namespace| self.namespaces.get(namespace));
-        let labels = labels.map(|namespace| &namespace.labels);
+        let labels = labels.and_then(|namespace| namespace.labels.as_ref());
         if let Some(namespace) = namespace {
             if let Some(invalid) = self.invalid_by_namespace.get(namespace) {
                 return Governing::Invalid(invalid);

@@ -93,11 +93,18 @@ pub struct Absence {
     pub confirmed: Timestamp,
 }
 
+impl Absence {
+    /// One that the API has not confirmed of late: no rule may delete anything for it.
+    pub fn unconfirmed(since: Timestamp) -> Self {
+        Self { since, confirmed: Timestamp::MIN }
+    }
+}
+
 /// A namespace as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Namespace {
-    /// Its labels.
-    pub labels: Labels,
+    /// Its labels; none where they are not known.
+    pub labels: Option<Labels>,
     /// When it was created: an archive older than that belonged to another of the same name.
     pub created: Option<Timestamp>,
 }

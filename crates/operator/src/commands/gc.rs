@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use checkpoint_keeper_api::manifest::{self, Loaded};
 use checkpoint_keeper_core::name::{FileName, NameKind};
+use checkpoint_keeper_core::owners::Finding;
 use checkpoint_keeper_core::plan::{self, Plan, Snapshot};
 use checkpoint_keeper_core::policy::{Labels, Mode, PolicySet};
 use checkpoint_keeper_node::clock::Now;
@@ -16,6 +17,7 @@ use checkpoint_keeper_node::sweeper;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{GcArguments, Output};
+use crate::cluster::{Cluster, ConnectError};
 use crate::failure::{Failure, say};
 use crate::output::{self, report::Report};
 
@@ -23,9 +25,8 @@ use crate::output::{self, report::Report};
 pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let loaded = load_policies(arguments)?;
     let policies = &loaded.policies;
-    if policies.retention.iter().any(|policy| policy.orphans.is_some()) {
-        say("note", "without a cluster nothing is known of pods: the orphan rule deletes nothing");
-    }
+    let mut cluster = connect(arguments)?;
+    say_what_orphans_need(arguments, policies);
     if let Some(state) = arguments.state.as_deref().filter(|state| names_an_archive(state)) {
         return Err(Failure::Usage(vec![format!("--state {}: names an archive", state.display())]));
     }
@@ -49,13 +50,24 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     }
     let node_labels = arguments.node_labels.as_ref().map(|labels| labels.iter().cloned().collect::<Labels>());
     collector.know_node_labels(node_labels);
+    if cluster.is_some() {
+        collector.know_cluster(arguments.node_name.is_some());
+    }
     if arguments.watch {
-        return super::watch::run(collector, policies, arguments);
+        return super::watch::run(collector, policies, cluster, arguments);
     }
     for problem in look(&mut collector, now) {
         say(if problem.is_failure() { "error" } else { "warning" }, &problem);
         failures += u64::from(problem.is_failure());
     }
+    let now = match &mut cluster {
+        Some(cluster) => {
+            ask(&mut collector, policies, cluster);
+            // That took its time.
+            Now::read()
+        }
+        None => now,
+    };
     let (snapshot, problems) = collector.snapshot(now);
     problems.iter().for_each(|problem| say("warning", problem));
     let wall = arguments.now.unwrap_or(now.wall);
@@ -120,6 +132,53 @@ fn load_policies(arguments: &GcArguments) -> Result<Loaded, Failure> {
         .map_err(|errors| Failure::Usage(errors.iter().map(ToString::to_string).collect()))?;
     loaded.warnings.iter().for_each(|warning| say("warning", warning));
     Ok(loaded)
+}
+
+/// The cluster to ask, where one was given.
+fn connect(arguments: &GcArguments) -> Result<Option<Cluster>, Failure> {
+    let node_name = arguments.node_name.clone();
+    let usage =
+        |option: String| move |error: ConnectError| Failure::Usage(vec![format!("{option}: {error}")]);
+    if let Some(path) = &arguments.kubeconfig {
+        let option = format!("--kubeconfig {}", path.display());
+        Cluster::of_kubeconfig(path, node_name).map(Some).map_err(usage(option))
+    } else if arguments.in_cluster {
+        Cluster::around_us(node_name).map(Some).map_err(usage("--in-cluster".to_owned()))
+    } else {
+        Ok(None)
+    }
+}
+
+/// Says what keeps the orphan rule from deleting anything.
+fn say_what_orphans_need(arguments: &GcArguments, policies: &PolicySet) {
+    let mut rules = policies.retention.iter().filter_map(|policy| policy.orphans).peekable();
+    if rules.peek().is_none() {
+    } else if arguments.kubeconfig.is_none() && !arguments.in_cluster {
+        say("note", "without a cluster nothing is known of pods: the orphan rule deletes nothing");
+    } else if !arguments.watch && arguments.state.is_none() && rules.any(|rule| !rule.grace.is_zero()) {
+        say(
+            "note",
+            "without --state nothing is remembered from one pass to the next: a grace period of orphans never ends",
+        );
+    }
+}
+
+/// Asks the cluster all that the policies could need to know.
+fn ask(collector: &mut Collector, policies: &PolicySet, cluster: &mut Cluster) {
+    collector.begin_questions(policies);
+    let mut not_asked = 0;
+    loop {
+        let questions = collector.questions(usize::MAX);
+        if questions.is_empty() {
+            break;
+        }
+        let answers = cluster.ask(questions);
+        not_asked += answers.iter().filter(|answer| answer.finding == Finding::NotAsked).count();
+        collector.learn(answers).iter().for_each(|problem| say("warning", problem));
+    }
+    if not_asked > 0 {
+        say("warning", format!("the API does not answer: {not_asked} more questions were not asked"));
+    }
 }
 
 /// Whether a path ends as archives and their markers do: a catalog there would be taken for one.

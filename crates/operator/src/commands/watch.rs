@@ -10,12 +10,14 @@ use anyhow::Context;
 use checkpoint_keeper_core::policy::PolicySet;
 use checkpoint_keeper_core::quantity;
 use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::inquiry::Inquiry;
 use checkpoint_keeper_node::store::Removal;
 use checkpoint_keeper_node::sweeper::Outcome;
 use checkpoint_keeper_node::watch::{Event, Watch};
 use jiff::Timestamp;
 
 use crate::cli::{GcArguments, Output};
+use crate::cluster::Cluster;
 use crate::failure::{Failure, say};
 use crate::output::{json, text};
 
@@ -23,6 +25,7 @@ use crate::output::{json, text};
 pub(super) fn run(
     collector: Collector,
     policies: &PolicySet,
+    cluster: Option<Cluster>,
     arguments: &GcArguments,
 ) -> Result<(), Failure> {
     let (stop, signalled) = UnixStream::pair().context("cannot make a pipe for signals")?;
@@ -35,9 +38,11 @@ pub(super) fn run(
         let end = signalled.try_clone().context("cannot make a pipe for signals")?;
         signal_hook::low_level::pipe::register(signal, end).context("cannot listen for signals")?;
     }
+    let inquiry = cluster.map(|mut cluster| Inquiry::start(move |questions| cluster.ask(questions)));
+    let inquiry = inquiry.transpose().context("cannot start the thread that asks the cluster")?;
     let mut log = Log { output: arguments.output, said: HashSet::new(), begun: false };
     let closed = signalled.try_clone().context("cannot make a pipe for signals")?;
-    Watch { collector, policies, interval: arguments.interval }
+    Watch { collector, policies, interval: arguments.interval, inquiry }
         .run(stop, |event| {
             match log.event(&event) {
                 Ok(()) => {}

@@ -1,6 +1,8 @@
 //! A place with archives, and the program run on it.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod api;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,231 @@
+//! What an answer changes.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::record::{Owner, OwnerRef, PodKey, PodRecord, SeenNamespace};
+use super::{Finding, LivePod, Owners, Pod, Question};
+use crate::plan::Clock;
+use crate::policy::Labels;
+
+impl Owners {
+    /// Learns from an answer that came `now`. By a clock that is not to be trusted nothing begins to
+    /// be gone, and nothing is confirmed to be; that something is there counts by any clock.
+    pub fn fold(&mut self, question: &Question, finding: Finding, now: Timestamp, clock: Clock) {
+        let gone_at = (clock == Clock::Trusted).then_some(now);
+        match (question, finding) {
+            (Question::NodePods, Finding::NodePods(pods)) => {
+                let round = self.round;
+                for pod in &pods {
+                    self.pod_is_there(&pod.namespace, &pod.name, pod, gone_at);
+                    let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
+                    self.asked.insert(Question::Pod { namespace, name }, round);
+                }
+                self.running = Some(Self::keep_running(&self.pods, now, pods));
+            }
+            (Question::NodePods, _) => self.doubt_idle(),
+            (Question::Namespace(name), Finding::Namespace { labels, created }) => {
+                self.namespace_is_there(name, labels, created, gone_at);
+            }
+            (Question::Namespace(name), finding) => {
+                self.namespace_labels.remove(name);
+                let gone_at = gone_at.filter(|_| finding == Finding::NotFound);
+                self.change(name, |_, pod| {
+                    pod.confirmed.namespace = gone_at;
+                    let gone = &mut pod.record.namespace_gone;
+                    *gone = gone.or(gone_at);
+                });
+            }
+            (Question::Pod { namespace, name }, Finding::Pod(live)) => {
+                self.pod_is_there(namespace, name, &live, gone_at);
+            }
+            (Question::Pod { namespace, name }, finding) => {
+                let gone_at = gone_at.filter(|_| finding == Finding::NotFound);
+                self.change_named(namespace, name, |_, pod| {
+                    pod.confirmed.pod = gone_at;
+                    pod.record.pod_gone = pod.record.pod_gone.or(gone_at);
+                    pod.bare_pod_is_gone(gone_at);
+                });
+            }
+            (Question::Owner { namespace, owner }, finding) => {
+                self.owner_answered(namespace, owner, finding, gone_at);
+            }
+        }
+        self.resolve();
+        self.note_idle(clock);
+    }
+
+    fn namespace_is_there(
+        &mut self,
+        name: &str,
+        labels: Labels,
+        created: Timestamp,
+        gone_at: Option<Timestamp>,
+    ) {
+        self.namespace_labels.insert(name.to_owned(), labels);
+        self.change(name, |key, pod| {
+            pod.confirmed.namespace = gone_at;
+            // What was gone before this one was made is gone since then.
+            let since = pod.record.namespace_gone.take().or(gone_at);
+            let is_former = pod.is_of_former_namespace(key);
+            match &mut pod.record.namespace {
+                Some(known) if known.created == created => known.since = known.since.or(since),
+                // Another once more; the pod's own went before that.
+                Some(known) if known.created < created && is_former => known.since = known.since.or(since),
+                namespace => *namespace = Some(SeenNamespace { created, since }),
+            }
+        });
+    }
+
+    fn pod_is_there(&mut self, namespace: &str, name: &str, live: &LivePod, gone_at: Option<Timestamp>) {
+        let controller = live.controller.as_ref().filter(|controller| !controller.is_node());
+        let labels = Arc::new(live.labels.clone());
+        self.change_named(namespace, name, |key, pod| {
+            let may_follow = pod.record.namespace.is_some();
+            let is_of_former_namespace = pod.is_of_former_namespace(key);
+            let record = &mut pod.record;
+            (record.pod_gone, pod.confirmed.pod) = (None, None);
+            let same_uid = live.uid.is_none() || key.uid == live.uid;
+            if is_of_former_namespace {
+                // Another's namespace, another's pod.
+            } else if same_uid || (key.uid.is_none() && may_follow) {
+                if record.labels.as_ref() != Some(&labels) {
+                    record.labels = Some(Arc::clone(&labels));
+                }
+                if let Some(controller) = controller {
+                    record.belongs_to(controller);
+                } else {
+                    record.owner = Owner::Bare;
+                    record.workload_gone = None;
+                }
+            } else if key.uid.is_some() {
+                // Another pod of that name. A StatefulSet gives its pods the names of those before
+                // them, so this one's owner is theirs; of other owners that cannot be told.
+                if record.owner == Owner::Unknown
+                    && may_follow
+                    && let Some(controller) = controller.filter(|controller| controller.is_stateful())
+                {
+                    record.belongs_to(controller);
+                    record.labels.get_or_insert_with(|| Arc::clone(&labels));
+                }
+                pod.bare_pod_is_gone(gone_at);
+            }
+        });
+    }
+
+    fn owner_answered(
+        &mut self,
+        namespace: &str,
+        owner: &OwnerRef,
+        finding: Finding,
+        gone_at: Option<Timestamp>,
+    ) {
+        let id = (namespace.to_owned(), owner.id());
+        let (gone_at, is_there, live_uid) = match finding {
+            Finding::NotFound => (gone_at, false, None),
+            Finding::Owner { uid, controller } => {
+                self.above.insert(id, controller);
+                (None, true, uid)
+            }
+            // A kind of somebody else's that we may not read is an owner all the same. What stands
+            // above it is not our business then, and that it is gone is never confirmed.
+            Finding::Forbidden(_) if !owner.is_built_in() => {
+                self.above.entry(id).or_insert(None);
+                (None, false, None)
+            }
+            _ => (None, false, None),
+        };
+        self.change(namespace, |_, pod| {
+            let record = &mut pod.record;
+            if let Owner::Controlled { topmost: Some(topmost), .. } = &mut record.owner
+                && topmost.is(owner)
+            {
+                pod.confirmed.workload = gone_at;
+                record.workload_gone = record.workload_gone.filter(|_| !is_there).or(gone_at);
+                if live_uid.is_some() {
+                    topmost.uid.clone_from(&live_uid);
+                }
+            }
+        });
+        if gone_at.is_some() {
+            self.forget_way_through(namespace, owner);
+        }
+    }
+
+    /// An owner is gone before it could say what stood above it: that will never be known.
+    fn forget_way_through(&mut self, namespace: &str, owner: &OwnerRef) {
+        let lost: Vec<PodKey> = super::in_namespace(&self.pods, namespace)
+            .filter(|(_, pod)| match &pod.record.owner {
+                Owner::Controlled { controller, topmost: None } => {
+                    self.climb(namespace, controller).is_err_and(|next| next.is(owner))
+                }
+                _ => false,
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in lost {
+            if let Some(pod) = self.pods.get_mut(&key) {
+                (pod.record.owner, pod.record.workload_gone) = (Owner::Unknown, None);
+                self.changed.insert(key);
+            }
+        }
+    }
+
+    /// Changes what is known of all pods of a namespace.
+    fn change(&mut self, namespace: &str, with: impl FnMut(&PodKey, &mut Pod)) {
+        let first = PodKey { namespace: namespace.to_owned(), pod: String::new(), uid: None };
+        self.change_from(first, |key| key.namespace == namespace, with);
+    }
+
+    /// Changes what is known of all pods of a name.
+    fn change_named(&mut self, namespace: &str, name: &str, with: impl FnMut(&PodKey, &mut Pod)) {
+        let first = PodKey { namespace: namespace.to_owned(), pod: name.to_owned(), uid: None };
+        self.change_from(first, |key| key.namespace == namespace && key.pod == name, with);
+    }
+
+    fn change_from(
+        &mut self,
+        first: PodKey,
+        among: impl Fn(&PodKey) -> bool,
+        mut with: impl FnMut(&PodKey, &mut Pod),
+    ) {
+        let pods: &mut BTreeMap<PodKey, Pod> = &mut self.pods;
+        let range = pods.range_mut((Bound::Included(first), Bound::Unbounded));
+        for (key, pod) in range.take_while(|(key, _)| among(key)) {
+            let before = pod.record.clone();
+            with(key, pod);
+            if pod.record != before {
+                self.changed.insert(key.clone());
+            }
+        }
+    }
+}
+
+impl Pod {
+    /// The pod is gone, and if it is a bare one, it is its own workload.
+    fn bare_pod_is_gone(&mut self, gone_at: Option<Timestamp>) {
+        if self.record.owner == Owner::Bare {
+            self.confirmed.workload = gone_at;
+            self.record.workload_gone = self.record.workload_gone.or(gone_at);
+        }
+    }
+}
+
+impl PodRecord {
+    /// The pod names that controller now. What stands above it stays known as long as it is the
+    /// same, also when an owner between them is gone.
+    fn belongs_to(&mut self, controller: &OwnerRef) {
+        match &mut self.owner {
+            Owner::Controlled { controller: known, .. } if known.is(controller) => {
+                known.clone_from(controller);
+            }
+            owner => {
+                *owner = Owner::Controlled { controller: controller.clone(), topmost: None };
+                self.workload_gone = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Which lineages have no pod on this node.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::Timestamp;
+
+use super::record::{OwnerId, OwnerRef, PodKey, PodRecord};
+use super::{LivePod, Owners, Pod, is_live};
+use crate::plan::Clock;
+
+/// The pods that run on this node, as the last answer showed them.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) at: Timestamp,
+    pub(super) pods: Vec<LivePod>,
+}
+
+/// What one checkpoint can stand in for, all its containers together: the plan's rule.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Lineage {
+    /// All pods of a topmost owner.
+    Owner(String, OwnerId),
+    /// A `StatefulSet`'s pod, a bare one, or one of an unknown owner.
+    Pod(String, String),
+}
+
+impl Lineage {
+    pub(super) fn of(key: &PodKey, record: &PodRecord) -> Self {
+        Self::new(&key.namespace, &key.pod, record.owner.topmost())
+    }
+
+    fn new(namespace: &str, pod: &str, topmost: Option<&OwnerRef>) -> Self {
+        match topmost.filter(|owner| !owner.is_stateful()) {
+            Some(owner) => Self::Owner(namespace.to_owned(), owner.id()),
+            None => Self::Pod(namespace.to_owned(), pod.to_owned()),
+        }
+    }
+}
+
+impl Owners {
+    /// Notes which lineages run on this node, and which do not.
+    pub(super) fn note_idle(&mut self, clock: Clock) {
+        let Some(running) = &self.running else { return };
+        let mut busy = BTreeSet::new();
+        // Namespaces with a pod that could be of any owner.
+        let mut unsure = BTreeSet::new();
+        for pod in &running.pods {
+            busy.insert(Lineage::new(&pod.namespace, &pod.name, None));
+            match pod.controller.as_ref().map(|controller| self.climb(&pod.namespace, controller)) {
+                Some(Ok(owner)) => _ = busy.insert(Lineage::new(&pod.namespace, &pod.name, Some(&owner))),
+                Some(Err(_)) => _ = unsure.insert(pod.namespace.clone()),
+                None => {}
+            }
+        }
+        let at = running.at;
+        let of_this_namespace = |(key, pod): &(&PodKey, &mut Pod)| !pod.is_of_former_namespace(key);
+        let pods = self.pods.iter_mut().filter(|(_, pod)| pod.needs.idle);
+        for (key, pod) in pods.filter(of_this_namespace) {
+            let lineage = Lineage::of(key, &pod.record);
+            let before = pod.record.idle_since;
+            pod.confirmed.idle = None;
+            if busy.contains(&lineage) {
+                pod.record.idle_since = None;
+            } else if clock == Clock::Trusted
+                && !matches!(&lineage, Lineage::Owner(namespace, _) if unsure.contains(namespace))
+            {
+                pod.record.idle_since.get_or_insert(at);
+                pod.confirmed.idle = Some(at);
+            }
+            if pod.record.idle_since != before {
+                self.changed.insert(key.clone());
+            }
+        }
+    }
+
+    /// Nothing is known of this node for now.
+    pub(super) fn doubt_idle(&mut self) {
+        self.running = None;
+        self.pods.values_mut().for_each(|pod| pod.confirmed.idle = None);
+    }
+
+    /// The owners to ask about, so that it is known of which lineage running pods are that have no
+    /// archive here.
+    pub(super) fn unplaced_runners(&self) -> impl Iterator<Item = (&String, OwnerRef)> {
+        let by_owner = |(key, pod): (&PodKey, &Pod)| match Lineage::of(key, &pod.record) {
+            Lineage::Owner(namespace, _) if pod.needs.idle => Some(namespace),
+            _ => None,
+        };
+        let asking: BTreeSet<String> = self.pods.iter().filter_map(by_owner).collect();
+        let running = self.running.iter().flat_map(|running| &running.pods);
+        running.filter(move |pod| asking.contains(&pod.namespace)).filter_map(|pod| {
+            let above = self.climb(&pod.namespace, pod.controller.as_ref()?).err()?;
+            Some((&pod.namespace, above))
+        })
+    }
+
+    /// Since when each lineage has no pod on this node: the same for all its archives, and none
+    /// where it is not known of all of them, just now.
+    pub(super) fn idle_lineages(&self, now: Timestamp) -> HashMap<Lineage, Option<Timestamp>> {
+        let mut idle: HashMap<Lineage, Option<Timestamp>> = HashMap::new();
+        for (key, pod) in self.pods.iter().filter(|(key, pod)| !pod.is_of_former_namespace(key)) {
+            let live = pod.confirmed.idle.is_some_and(|at| is_live(at, now));
+            let since = pod.record.idle_since.filter(|_| live);
+            idle.entry(Lineage::of(key, &pod.record))
+                .and_modify(|known| *known = known.zip(since).map(|(one, other)| one.max(other)))
+                .or_insert(since);
+        }
+        idle
+    }
+
+    /// What of a node's pods is kept: those where archives are.
+    pub(super) fn keep_running(pods: &BTreeMap<PodKey, Pod>, at: Timestamp, live: Vec<LivePod>) -> Running {
+        let namespaces: BTreeSet<&String> = pods.keys().map(|key| &key.namespace).collect();
+        Running { at, pods: live.into_iter().filter(|pod| namespaces.contains(&pod.namespace)).collect() }
+    }
+}

@@ -1,0 +1,402 @@
+//! What is known about the pods whose archives are here, and what to ask the API next.
+//!
+//! [`Owners`] is told which archives there are ([`Owners::begin_round`]), says what is to be asked
+//! ([`Owners::questions`]), folds the answers in ([`Owners::fold`]) and gives the plan what it knows
+//! ([`Owners::fill`]). Who asks, and how, is not its business, and neither is the time.
+//!
+//! Nothing counts as gone but what the API itself said is not found, since the first time it said
+//! so. A question that fails makes nothing known, and what was known to be gone is then not to be
+//! acted on until it is confirmed again. A namespace that is younger than an archive is another one
+//! of the same name: the archive's own is gone, with all that was in it.
+
+mod fold;
+mod idle;
+mod needs;
+mod question;
+mod record;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+pub use question::{Finding, LivePod, Question};
+pub use record::{Owner, OwnerRef, PodKey, PodRecord, SeenNamespace};
+
+use crate::identity::Identity;
+use crate::plan::{Absence, Absences, Namespace, Snapshot, Workload};
+use crate::policy::{Labels, PolicySet};
+use idle::{Lineage, Running};
+use needs::{Asking, Needs};
+use record::OwnerId;
+
+/// How long an answer counts as live: long enough for a plan to be made from it, too short for a pod
+/// to have come back unnoticed for long.
+pub const LIVE: Duration = Duration::from_mins(10);
+
+/// More owners above each other than this, and they go in circles.
+const MOST_ABOVE: usize = 8;
+
+/// What is known about the pods whose archives are here.
+#[derive(Debug, Default)]
+pub struct Owners {
+    pods: BTreeMap<PodKey, Pod>,
+    /// The labels of namespaces, as the last answer showed them.
+    namespace_labels: BTreeMap<String, Labels>,
+    /// What controls an owner; none: it is the topmost.
+    above: HashMap<(String, OwnerId), Option<OwnerRef>>,
+    /// Whether it can be asked which pods run on this node.
+    knows_node: bool,
+    running: Option<Running>,
+    round: u64,
+    asked_in_round: usize,
+    /// In which round each question was last asked.
+    asked: HashMap<Question, u64>,
+    changed: BTreeSet<PodKey>,
+    forgotten: BTreeSet<PodKey>,
+}
+
+/// One pod.
+#[derive(Debug)]
+struct Pod {
+    record: PodRecord,
+    needs: Needs,
+    /// When the oldest of its archives was taken.
+    oldest: Timestamp,
+    confirmed: Confirmed,
+}
+
+/// When the API last confirmed what is gone; none where it did not, or the last question failed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Confirmed {
+    pod: Option<Timestamp>,
+    workload: Option<Timestamp>,
+    /// That the namespace is gone, or that the one there is of that age.
+    namespace: Option<Timestamp>,
+    idle: Option<Timestamp>,
+}
+
+impl Owners {
+    /// Knows what was remembered, and asks about this node's pods if `knows_node`.
+    pub fn new(knows_node: bool, remembered: BTreeMap<PodKey, PodRecord>) -> Self {
+        let pod = |record| Pod {
+            record,
+            needs: Needs::default(),
+            oldest: Timestamp::MAX,
+            confirmed: Confirmed::default(),
+        };
+        let pods = remembered.into_iter().map(|(key, record)| (key, pod(record))).collect();
+        Self { pods, knows_node, ..Self::default() }
+    }
+
+    /// Begins a round, in which each question is asked once at most. `archives` are those whose
+    /// identity is known; where these are `all` that are here, what was known of other pods is
+    /// forgotten.
+    pub fn begin_round<'a>(
+        &mut self,
+        archives: impl Iterator<Item = (&'a Arc<Identity>, Timestamp)>,
+        all: bool,
+        policies: &PolicySet,
+    ) {
+        let asking = Asking::new(policies, self.knows_node);
+        let mut here: HashMap<*const Identity, (&Identity, Timestamp)> = HashMap::new();
+        for (identity, taken) in archives {
+            let (_, oldest) = here.entry(Arc::as_ptr(identity)).or_insert((&**identity, taken));
+            *oldest = taken.min(*oldest);
+        }
+        let mut pods: BTreeMap<PodKey, (Needs, Timestamp)> = BTreeMap::new();
+        for (identity, taken) in here.into_values() {
+            let entry = pods.entry(PodKey::of(identity)).or_insert((Needs::default(), taken));
+            *entry = (entry.0.and(asking.about(identity)), entry.1.min(taken));
+        }
+        let others: Vec<PodKey> = self.pods.keys().filter(|key| !pods.contains_key(key)).cloned().collect();
+        for key in others {
+            if all {
+                self.pods.remove(&key);
+                self.changed.remove(&key);
+                self.forgotten.insert(key);
+            } else if let Some(pod) = self.pods.get_mut(&key) {
+                pod.needs = Needs::default();
+            }
+        }
+        for (key, (needs, oldest)) in pods {
+            if let Some(pod) = self.pods.get_mut(&key) {
+                (pod.needs, pod.oldest) = (needs, oldest);
+            } else if needs.any() {
+                let (record, confirmed) = (PodRecord::default(), Confirmed::default());
+                self.pods.insert(key, Pod { record, needs, oldest, confirmed });
+            }
+        }
+        self.round += 1;
+        self.asked_in_round = 0;
+        self.resolve();
+        self.prune();
+    }
+
+    /// Forgets what only pods that are gone from here were about.
+    fn prune(&mut self) {
+        let needed = self.needed();
+        self.asked.retain(|question, _| needed.contains(question));
+        let pods = &self.pods;
+        let is_here = |namespace: &String| in_namespace(pods, namespace).next().is_some();
+        self.namespace_labels.retain(|namespace, _| is_here(namespace));
+        let controllers = self.pods.iter().filter_map(|(key, pod)| match &pod.record.owner {
+            Owner::Controlled { controller, .. } => Some((&key.namespace, controller)),
+            Owner::Unknown | Owner::Bare => None,
+        });
+        let running = self.running.iter().flat_map(|running| &running.pods);
+        let running = running.filter_map(|pod| Some((&pod.namespace, pod.controller.as_ref()?)));
+        let used: BTreeSet<(String, OwnerId)> = controllers
+            .chain(running)
+            .flat_map(|(namespace, controller)| self.passed(namespace, controller))
+            .collect();
+        self.above.retain(|owner, _| used.contains(owner));
+    }
+
+    /// What to ask next, at most so many in one round: what was asked longest ago first. Empty: the
+    /// round is over. Answers may lead to further questions.
+    pub fn questions(&mut self, most_in_round: usize) -> Vec<Question> {
+        let round = self.round;
+        let is_open = |asked: &HashMap<Question, u64>, question: &Question| {
+            asked.get(question).is_none_or(|&last| last < round)
+        };
+        let mut open: Vec<Question> =
+            self.needed().into_iter().filter(|question| is_open(&self.asked, question)).collect();
+        // First what decides how the others are to be understood, then what may answer many of them.
+        let is_new_namespace = |question: &Question| {
+            matches!(question, Question::Namespace(_)) && !self.asked.contains_key(question)
+        };
+        if open.iter().any(is_new_namespace) {
+            open.retain(is_new_namespace);
+        } else if open.contains(&Question::NodePods) {
+            open.retain(|question| *question == Question::NodePods);
+        }
+        open.sort_by_cached_key(|question| self.asked.get(question).copied().unwrap_or(0));
+        open.truncate(most_in_round.saturating_sub(self.asked_in_round));
+        self.asked_in_round += open.len();
+        self.asked.extend(open.iter().cloned().map(|question| (question, round)));
+        open
+    }
+
+    /// One question for each object that something is to be known of.
+    fn needed(&self) -> BTreeSet<Question> {
+        let mut needed = BTreeSet::new();
+        for (key, pod) in &self.pods {
+            let namespace = &key.namespace;
+            if pod.needs.idle {
+                needed.insert(Question::NodePods);
+            }
+            if pod.needs.namespace {
+                needed.insert(Question::Namespace(namespace.clone()));
+            }
+            // Gone for good: whoever has the name now is another.
+            if pod.is_of_former_namespace(key) {
+                continue;
+            }
+            if pod.needs.pod {
+                needed.insert(Question::Pod { namespace: namespace.clone(), name: key.pod.clone() });
+            }
+            if (pod.needs.owner || pod.needs.idle)
+                && let Owner::Controlled { controller, topmost } = &pod.record.owner
+            {
+                let above = match topmost {
+                    Some(topmost) if pod.needs.owner => Some(topmost.clone()),
+                    Some(_) => None,
+                    None => self.climb(namespace, controller).err(),
+                };
+                needed.extend(above.map(|owner| ask_owner(namespace, owner)));
+            }
+        }
+        needed.extend(self.unplaced_runners().map(|(namespace, owner)| ask_owner(namespace, owner)));
+        needed
+    }
+
+    /// The topmost owner from a controller upwards; else the one to be asked about next.
+    fn climb(&self, namespace: &str, controller: &OwnerRef) -> Result<OwnerRef, OwnerRef> {
+        let mut owner = controller;
+        for _ in 0..MOST_ABOVE {
+            if owner.is_workload() {
+                return Ok(owner.clone());
+            }
+            match self.above.get(&(namespace.to_owned(), owner.id())) {
+                Some(Some(above)) => owner = above,
+                Some(None) => return Ok(owner.clone()),
+                None => return Err(owner.clone()),
+            }
+        }
+        Ok(owner.clone())
+    }
+
+    /// The owners that climbing passes.
+    fn passed(&self, namespace: &str, controller: &OwnerRef) -> Vec<(String, OwnerId)> {
+        let mut passed = vec![(namespace.to_owned(), controller.id())];
+        while let Some(Some(above)) = passed.last().and_then(|last| self.above.get(last))
+            && passed.len() < MOST_ABOVE
+        {
+            passed.push((namespace.to_owned(), above.id()));
+        }
+        passed
+    }
+
+    /// Notes the topmost owners that have become known.
+    fn resolve(&mut self) {
+        let found: Vec<(PodKey, OwnerRef)> = self
+            .pods
+            .iter()
+            .filter_map(|(key, pod)| match &pod.record.owner {
+                Owner::Controlled { controller, topmost: None } => {
+                    Some((key.clone(), self.climb(&key.namespace, controller).ok()?))
+                }
+                _ => None,
+            })
+            .collect();
+        for (key, owner) in found {
+            if let Some(Pod { record: PodRecord { owner: Owner::Controlled { topmost, .. }, .. }, .. }) =
+                self.pods.get_mut(&key)
+            {
+                *topmost = Some(owner);
+                self.changed.insert(key);
+            }
+        }
+    }
+
+    /// What changed since the last call, for whoever remembers it: records, and pods to forget.
+    pub fn take_changes(&mut self) -> (Vec<(PodKey, PodRecord)>, Vec<PodKey>) {
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        let records = changed.filter_map(|key| {
+            let record = self.pods.get(&key)?.record.clone();
+            Some((key, record))
+        });
+        (records.collect(), std::mem::take(&mut self.forgotten).into_iter().collect())
+    }
+
+    /// Has everything written anew, as into a memory that was lost.
+    pub fn remember_all(&mut self) {
+        self.changed = self.pods.keys().cloned().collect();
+    }
+
+    /// Gives a snapshot's archives what is known about their pods, and the snapshot its namespaces.
+    pub fn fill(&self, snapshot: &mut Snapshot, now: Timestamp) {
+        let mut known: HashMap<(*const Identity, bool), Known> = HashMap::new();
+        let mut workloads: HashMap<OwnerId, Arc<Workload>> = HashMap::new();
+        let idle = self.idle_lineages(now);
+        let mut found: HashMap<*const Identity, Option<(&PodKey, &Pod)>> = HashMap::new();
+        for archive in &mut snapshot.archives {
+            let Some(identity) = &archive.identity else { continue };
+            // Archives of one container share their identity: each is looked up once.
+            let found = found.entry(Arc::as_ptr(identity));
+            let found = found.or_insert_with(|| self.pods.get_key_value(&PodKey::of(identity)));
+            let Some((key, pod)) = *found else { continue };
+            let is_former = pod.is_from_former_namespace(archive.taken);
+            let known = known.entry((Arc::as_ptr(identity), is_former)).or_insert_with(|| {
+                let mut known = if is_former { pod.former(key, now) } else { pod.current(now) };
+                known.workload = known.owner.take().map(|owner| {
+                    let workload = || Arc::new(owner.workload());
+                    Arc::clone(workloads.entry(owner.id()).or_insert_with(workload))
+                });
+                let node_is_known = self.running.as_ref().is_some_and(|running| is_live(running.at, now));
+                known.idle_since = match &pod.record.namespace {
+                    Some(namespace) if is_former => namespace.since.filter(|_| node_is_known),
+                    _ => idle.get(&Lineage::of(key, &pod.record)).copied().flatten(),
+                };
+                known
+            });
+            archive.pod_labels.clone_from(&known.labels);
+            archive.workload.clone_from(&known.workload);
+            archive.absences.clone_from(&known.absences);
+            archive.idle_since = known.idle_since;
+        }
+        for (key, pod) in &self.pods {
+            let labels = self.namespace_labels.get(&key.namespace);
+            let created = pod.record.namespace.map(|namespace| namespace.created);
+            if labels.is_some() || created.is_some() {
+                let namespace = snapshot
+                    .namespaces
+                    .entry(key.namespace.clone())
+                    .or_insert_with(|| Namespace { labels: labels.cloned(), created: None });
+                namespace.created = namespace.created.max(created);
+            }
+        }
+    }
+}
+
+/// What the plan is given about a pod's archives.
+#[derive(Default)]
+struct Known {
+    labels: Option<Arc<Labels>>,
+    owner: Option<OwnerRef>,
+    workload: Option<Arc<Workload>>,
+    absences: Option<Arc<Absences>>,
+    idle_since: Option<Timestamp>,
+}
+
+impl Pod {
+    /// Whether an archive of it is from before the namespace that has the name now.
+    fn is_from_former_namespace(&self, taken: Timestamp) -> bool {
+        self.record.namespace.is_some_and(|namespace| taken < namespace.created)
+    }
+
+    /// Whether the pod itself is: no pod lives in two namespaces.
+    fn is_of_former_namespace(&self, key: &PodKey) -> bool {
+        key.uid.is_some() && self.is_from_former_namespace(self.oldest)
+    }
+
+    /// What is known for archives from the namespace that is there.
+    fn current(&self, now: Timestamp) -> Known {
+        let (record, confirmed) = (&self.record, &self.confirmed);
+        let absences = Absences {
+            pod: record.pod_gone.map(|since| absence(since, confirmed.pod, now)),
+            workload: record.workload_gone.map(|since| absence(since, confirmed.workload, now)),
+            namespace: record.namespace_gone.map(|since| absence(since, confirmed.namespace, now)),
+        };
+        Known {
+            labels: record.labels.clone(),
+            owner: record.owner.topmost().cloned(),
+            absences: (absences != Absences::default()).then(|| Arc::new(absences)),
+            ..Known::default()
+        }
+    }
+
+    /// What is known for archives from a namespace that is gone.
+    fn former(&self, key: &PodKey, now: Timestamp) -> Known {
+        let since = self.record.namespace.and_then(|namespace| namespace.since);
+        let gone = since.map(|since| absence(since, self.confirmed.namespace, now));
+        // Without a UID what is known may be of the pod that has the name now.
+        let is_its_own = key.uid.is_some();
+        Known {
+            labels: self.record.labels.clone().filter(|_| is_its_own),
+            owner: self.record.owner.topmost().filter(|_| is_its_own).cloned(),
+            absences: Some(Arc::new(Absences { pod: gone, workload: gone, namespace: gone })),
+            ..Known::default()
+        }
+    }
+}
+
+/// An absence, as confirmed only if that was just now.
+fn absence(since: Timestamp, confirmed: Option<Timestamp>, now: Timestamp) -> Absence {
+    match confirmed.filter(|confirmed| is_live(*confirmed, now)) {
+        Some(confirmed) => Absence { since, confirmed },
+        None => Absence::unconfirmed(since),
+    }
+}
+
+fn is_live(at: Timestamp, now: Timestamp) -> bool {
+    let age = now.duration_since(at);
+    !age.is_negative() && age.unsigned_abs() <= LIVE
+}
+
+fn ask_owner(namespace: &str, owner: OwnerRef) -> Question {
+    Question::Owner { namespace: namespace.to_owned(), owner: OwnerRef { uid: None, ..owner } }
+}
+
+/// The pods of a namespace.
+fn in_namespace<'a>(
+    pods: &'a BTreeMap<PodKey, Pod>,
+    namespace: &'a str,
+) -> impl Iterator<Item = (&'a PodKey, &'a Pod)> {
+    let first = PodKey { namespace: namespace.to_owned(), pod: String::new(), uid: None };
+    pods.range((Bound::Included(first), Bound::Unbounded))
+        .take_while(move |(key, _)| key.namespace == namespace)
+}

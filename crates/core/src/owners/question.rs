@@ -1,0 +1,101 @@
+//! What is asked of the API, one object a question, and what it can answer.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::record::OwnerRef;
+use crate::policy::Labels;
+
+/// One live request. In the order in which they are best asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Question {
+    /// A namespace. Whose a pod is that has the name now, its age tells.
+    Namespace(String),
+    /// All pods that run on this node: one answer for many of those that follow.
+    NodePods,
+    /// A pod.
+    Pod {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// A pod's owner, or an owner's.
+    Owner {
+        /// The namespace of what it owns.
+        namespace: String,
+        /// The owner. Its UID is left out: it is asked for by its name.
+        owner: OwnerRef,
+    },
+}
+
+impl fmt::Display for Question {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NodePods => formatter.write_str("the pods of this node"),
+            Self::Namespace(name) => write!(formatter, "namespace {name}"),
+            Self::Pod { namespace, name } => write!(formatter, "pod {namespace}/{name}"),
+            Self::Owner { namespace, owner } => {
+                write!(formatter, "{} {namespace}/{}", owner.kind, owner.name)
+            }
+        }
+    }
+}
+
+/// What came of a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// The API itself said of that very object that it is not there. Nothing else is this.
+    NotFound,
+    /// The namespace is there.
+    Namespace {
+        /// Its labels.
+        labels: Labels,
+        /// When it was created.
+        created: Timestamp,
+    },
+    /// A pod of that name is there.
+    Pod(LivePod),
+    /// All pods that run on this node.
+    NodePods(Vec<LivePod>),
+    /// An owner of that name is there.
+    Owner {
+        /// Its UID.
+        uid: Option<String>,
+        /// What controls it in turn.
+        controller: Option<OwnerRef>,
+    },
+    /// The API does not let us read it.
+    Forbidden(String),
+    /// No answer, or none that can be believed.
+    Failed(String),
+    /// It was not asked, as nobody answered the questions before it.
+    NotAsked,
+}
+
+impl Finding {
+    /// Why it answers nothing; none where it does, or where that was said of another.
+    pub fn failure(&self) -> Option<&str> {
+        match self {
+            Self::Forbidden(why) | Self::Failed(why) => Some(why),
+            _ => None,
+        }
+    }
+}
+
+/// A pod as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LivePod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID. None for the mirror of a static pod: the kubelet and its archives know such a pod
+    /// by another.
+    pub uid: Option<String>,
+    /// Its labels.
+    pub labels: Labels,
+    /// What controls it.
+    pub controller: Option<OwnerRef>,
+}

@@ -1,0 +1,464 @@
+//! What counts as gone, since when, and what is asked to find out.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod owners_support;
+mod plan_support;
+
+use std::time::Duration;
+
+use Reason::{OrphanGracePeriod, Orphaned, WithinLimits};
+use checkpoint_keeper_core::owners::{LIVE, Owner, PodKey, Question};
+use checkpoint_keeper_core::plan::{Clock, Reason};
+use checkpoint_keeper_core::policy::OrphanWhen::{NamespaceDeleted, PodDeleted, WorkloadDeleted};
+use checkpoint_keeper_core::policy::{KeepFor, OrphanWhen};
+use owners_support::*;
+use plan_support::{DAY, HOUR, ago, cluster, count, keep, label_is, labels, local, watermark, with};
+
+const GRACE: Duration = HOUR;
+const ALL: [OrphanWhen; 3] = [PodDeleted, WorkloadDeleted, NamespaceDeleted];
+
+/// A node with one archive of `shop/web-0`, whose pod has the UID `u1`.
+fn node(when: OrphanWhen, grace: Duration) -> Node {
+    Node::new(orphans(when, grace), [of("a", "shop/web-0/server", "u1")])
+}
+
+#[test]
+fn an_orphan_goes_when_it_is_still_gone_after_the_grace_period() {
+    let mut node = node(PodDeleted, GRACE);
+    node.cluster.run("shop/web-0", "u1", None);
+    assert_eq!(node.ask().reasons(), [WithinLimits]);
+    node.cluster.stop("shop/web-0");
+    assert_eq!(node.ask().reasons(), [OrphanGracePeriod]);
+    assert_eq!(node.later(GRACE / 2).ask().reasons(), [OrphanGracePeriod]);
+    // That the time has passed is not enough: it must be gone at the end, too.
+    assert_eq!(node.later(GRACE / 2).reasons(), [OrphanGracePeriod]);
+    assert_eq!(node.ask().reasons(), [Orphaned]);
+}
+
+/// compat: `retainOrphan: false` with a pod that never existed.
+#[test]
+fn a_pod_that_never_existed_is_gone() {
+    assert_eq!(node(PodDeleted, Duration::ZERO).ask().reasons(), [Orphaned]);
+    let mut waits = node(PodDeleted, GRACE);
+    assert_eq!(waits.ask().reasons(), [OrphanGracePeriod]);
+    assert_eq!(waits.later(GRACE).ask().reasons(), [Orphaned]);
+    assert_eq!(node(WorkloadDeleted, Duration::ZERO).ask().reasons(), [WithinLimits], "an unknown owner");
+}
+
+/// compat: "orphan at the very second of a reschedule".
+#[test]
+fn a_pod_that_comes_back_is_no_orphan_and_its_grace_period_begins_anew() {
+    let mut node = node(PodDeleted, GRACE);
+    node.ask().later(GRACE / 2);
+    node.cluster.run("shop/web-0", "u2", None);
+    assert_eq!(node.ask().later(GRACE).ask().reasons(), [WithinLimits]);
+    node.cluster.stop("shop/web-0");
+    assert_eq!(node.ask().reasons(), [OrphanGracePeriod]);
+    assert_eq!(node.later(GRACE / 2).ask().reasons(), [OrphanGracePeriod]);
+    assert_eq!(node.later(GRACE / 2).ask().reasons(), [Orphaned]);
+}
+
+/// compat: "an API error counts as pod gone".
+#[test]
+fn a_question_that_fails_keeps_whatever_was_known_to_be_gone() {
+    for when in ALL {
+        let mut node = node(when, Duration::ZERO);
+        node.cluster.is_down = true;
+        assert_eq!(node.ask().reasons(), [WithinLimits], "{when:?}: never known to be gone");
+        node.cluster.is_down = false;
+        node.cluster.run("shop/web-0", "u1", None);
+        node.ask();
+        node.cluster.delete_namespace("shop");
+        assert_eq!(node.ask().reasons(), [Orphaned], "{when:?}");
+        node.cluster.is_down = true;
+        assert_eq!(node.ask().reasons(), [OrphanGracePeriod], "{when:?}: known, and not confirmed now");
+        node.cluster.is_down = false;
+        assert_eq!(node.ask().reasons(), [Orphaned], "{when:?}");
+        // An answer does not stay live by itself.
+        assert_eq!(node.later(LIVE + Duration::from_secs(1)).reasons(), [OrphanGracePeriod], "{when:?}");
+    }
+}
+
+#[test]
+fn grace_periods_survive_a_restart_and_confirmations_do_not() {
+    for when in ALL {
+        let mut node = node(when, GRACE);
+        node.cluster.run("shop/web-0", "u1", None);
+        node.ask();
+        node.cluster.delete_namespace("shop");
+        node.ask().later(GRACE);
+        assert_eq!(node.ask().reasons(), [Orphaned], "{when:?}");
+        assert_eq!(node.restart().reasons(), [OrphanGracePeriod], "{when:?}");
+        assert_eq!(node.ask().reasons(), [Orphaned], "{when:?}: since the first time, not since the restart");
+    }
+}
+
+#[test]
+fn a_workload_is_gone_when_its_topmost_owner_is() {
+    let mut node = node(WorkloadDeleted, Duration::ZERO);
+    node.cluster.deploy("shop/web-0", "u1");
+    assert_eq!(node.ask().reasons(), [WithinLimits]);
+    let questions = ["namespace shop", "pod shop/web-0", "ReplicaSet shop/web-1"];
+    assert_eq!(
+        node.asked(),
+        questions
+            .map(str::to_owned)
+            .iter()
+            .cloned()
+            .chain(["Deployment shop/web".to_owned()])
+            .collect::<Vec<_>>()
+    );
+    let workload = node.filled("a").workload.unwrap();
+    assert_eq!((workload.kind.as_str(), workload.name.as_str()), ("Deployment", "web"));
+    // The pod goes and so does its ReplicaSet; the Deployment stays.
+    node.cluster.stop("shop/web-0");
+    node.cluster.delete_owner("shop", "ReplicaSet", "web-1");
+    assert_eq!(node.restart().ask().reasons(), [WithinLimits]);
+    assert_eq!(node.asked(), ["namespace shop", "pod shop/web-0", "Deployment shop/web"]);
+    node.cluster.delete_owner("shop", "Deployment", "web");
+    assert_eq!(node.ask().reasons(), [Orphaned]);
+    // Made anew by the same name, it is the same workload.
+    node.cluster.create_owner("shop", "Deployment", "web", None);
+    assert_eq!(node.ask().reasons(), [WithinLimits]);
+}
+
+#[test]
+fn every_kind_of_owner_is_climbed_to_its_top() {
+    /// Owners with what controls each, the one that the pod names, and the kind of the topmost.
+    type Chain =
+        (&'static [(&'static str, &'static str, Option<&'static str>)], &'static str, Option<&'static str>);
+    let chains: [Chain; 9] = [
+        (&[], "apps/v1 StatefulSet db", Some("StatefulSet")),
+        (&[], "apps/v1 DaemonSet log", Some("DaemonSet")),
+        (&[("ReplicaSet", "web", None)], "apps/v1 ReplicaSet web", Some("ReplicaSet")),
+        (
+            &[("ReplicationController", "web", None)],
+            "v1 ReplicationController web",
+            Some("ReplicationController"),
+        ),
+        (&[("Job", "once", None)], "batch/v1 Job once", Some("Job")),
+        (
+            &[("Job", "nightly-1", Some("batch/v1 CronJob nightly"))],
+            "batch/v1 Job nightly-1",
+            Some("CronJob"),
+        ),
+        (
+            &[("ReplicaSet", "web", Some("argoproj.io/v1 Rollout web")), ("Rollout", "web", None)],
+            "apps/v1 ReplicaSet web",
+            Some("Rollout"),
+        ),
+        // The ReplicaSet was gone before it could be asked.
+        (&[], "apps/v1 ReplicaSet web", None),
+        // A circle ends somewhere.
+        (&[("A", "a", Some("x.io/v1 B b")), ("B", "b", Some("x.io/v1 A a"))], "x.io/v1 A a", Some("A")),
+    ];
+    for (owners, controller, wanted) in chains {
+        let mut node = node(WorkloadDeleted, GRACE);
+        for (kind, name, above) in owners {
+            node.cluster.create_owner("shop", kind, name, *above);
+        }
+        node.cluster.run("shop/web-0", "u1", Some(controller));
+        let workload = node.ask().filled("a").workload;
+        assert_eq!(workload.as_ref().map(|workload| workload.kind.as_str()), wanted, "{controller}");
+    }
+}
+
+#[test]
+fn an_owner_that_went_before_it_could_be_asked_is_not_asked_for_ever() {
+    let mut node = node(WorkloadDeleted, Duration::ZERO);
+    node.cluster.run("shop/web-0", "u1", Some("apps/v1 ReplicaSet web"));
+    node.ask();
+    node.cluster.stop("shop/web-0");
+    assert_eq!(node.ask().asked(), ["namespace shop", "pod shop/web-0"]);
+    assert_eq!(node.reasons(), [WithinLimits], "what stood above it will never be known");
+}
+
+#[test]
+fn an_owner_that_may_not_be_read_is_never_gone() {
+    // A custom one is the topmost owner by the reference to it; a built-in one may have another above.
+    for (controller, known) in [("kafka.io/v1 PodSet web", true), ("apps/v1 ReplicaSet web", false)] {
+        let mut node = node(WorkloadDeleted, Duration::ZERO);
+        node.cluster.forbidden = ["PodSet", "ReplicaSet"].map(str::to_owned).into();
+        node.cluster.run("shop/web-0", "u1", Some(controller));
+        assert_eq!(node.ask().filled("a").workload.is_some(), known, "{controller}");
+        node.cluster.stop("shop/web-0");
+        assert_eq!(node.ask().ask().reasons(), [WithinLimits], "{controller}");
+        assert!(node.asked().last().unwrap().contains("Set shop/web"), "it is asked again each round");
+    }
+}
+
+#[test]
+fn a_bare_pod_made_anew_is_another_and_a_static_pod_is_bare() {
+    let mut node = node(WorkloadDeleted, Duration::ZERO);
+    node.cluster.run("shop/web-0", "u1", None);
+    assert_eq!(node.ask().reasons(), [WithinLimits]);
+    node.cluster.run("shop/web-0", "u2", None);
+    assert_eq!(node.ask().reasons(), [Orphaned]);
+    assert_eq!(node.filled("a").pod_labels.unwrap()["uid"], "u1", "the labels are those of the first");
+    assert_eq!(node.filled("a").absences.unwrap().pod, None, "a pod of that name is there");
+    // The mirror of a static pod has another UID than the kubelet writes, and its node as owner.
+    let mut mirror = self::node(WorkloadDeleted, Duration::ZERO);
+    mirror.cluster.run("shop/web-0", "", Some("v1 Node worker"));
+    assert_eq!(mirror.ask().reasons(), [WithinLimits]);
+    assert_eq!((mirror.asked().len(), mirror.filled("a").workload), (2, None));
+    mirror.cluster.stop("shop/web-0");
+    assert_eq!(mirror.ask().reasons(), [Orphaned]);
+}
+
+/// Its pod was rescheduled before we ever saw it.
+#[test]
+fn a_pod_that_a_stateful_set_made_anew_has_the_same_owner_and_no_other_has() {
+    for (controller, kind) in [
+        (Some("apps/v1 StatefulSet web"), Some("StatefulSet")),
+        (Some("apps/v1 DaemonSet web"), None),
+        (Some("batch/v1 Job web"), None),
+        (None, None),
+    ] {
+        let mut node = node(WorkloadDeleted, Duration::ZERO);
+        node.cluster.run("shop/web-0", "u2", controller);
+        let known = node.ask().filled("a");
+        assert_eq!(known.workload.as_ref().map(|workload| &*workload.kind), kind, "{controller:?}");
+        assert_eq!(known.pod_labels.is_some(), kind.is_some(), "{controller:?}");
+        // What is not known to be its owner says nothing of it when it goes.
+        node.cluster.stop("shop/web-0");
+        let expected = if kind.is_some() { Orphaned } else { WithinLimits };
+        assert_eq!(node.ask().reasons(), [expected], "{controller:?}");
+    }
+}
+
+#[test]
+fn a_namespace_younger_than_an_archive_is_another() {
+    for when in ALL {
+        for uid in ["u1", ""] {
+            let old = of("old", "shop/db-0/engine", uid);
+            let mut new = of("new", "shop/db-0/engine", if uid.is_empty() { "" } else { "u2" });
+            new.taken = ago(HOUR);
+            let mut node = Node::new(orphans(when, GRACE), [old, new]);
+            node.cluster.create_namespace("shop", ago(HOUR * 2));
+            node.cluster.create_owner("shop", "StatefulSet", "db", None);
+            node.cluster.run("shop/db-0", "u2", Some("apps/v1 StatefulSet db"));
+            assert_eq!(node.ask().reasons(), [OrphanGracePeriod, WithinLimits], "{when:?} {uid}");
+            let (old, new) = (node.filled("old"), node.filled("new"));
+            assert_eq!((old.workload, old.pod_labels), (None, None), "{when:?} {uid}: not its pod");
+            if when != NamespaceDeleted {
+                assert_eq!(new.pod_labels.unwrap()["uid"], "u2", "{when:?} {uid}");
+            }
+            assert_eq!(
+                node.restart().later(GRACE).ask().reasons(),
+                [Orphaned, WithinLimits],
+                "{when:?} {uid}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_namespace_made_anew_again_and_again_does_not_prolong_the_grace_period() {
+    let mut node = node(NamespaceDeleted, HOUR * 5);
+    for _ in 0..5 {
+        node.cluster.create_namespace("shop", node.now);
+        assert_eq!(node.ask().reasons(), [OrphanGracePeriod]);
+        node.cluster.delete_namespace("shop");
+        assert_eq!(node.later(HOUR / 2).ask().reasons(), [OrphanGracePeriod]);
+        node.later(HOUR / 2);
+    }
+    node.cluster.create_namespace("shop", node.now);
+    assert_eq!(node.ask().reasons(), [Orphaned]);
+    // While nobody answers, old archives stay those of another namespace.
+    node.cluster.is_down = true;
+    node.ask();
+    let namespace = &node.snapshot().namespaces["shop"];
+    assert!(namespace.created.is_some() && namespace.labels.is_none());
+}
+
+#[test]
+fn a_clock_that_is_not_trusted_begins_no_grace_period() {
+    let mut node = node(PodDeleted, Duration::ZERO);
+    node.clock = Clock::Suspect;
+    node.ask();
+    node.clock = Clock::Trusted;
+    assert_eq!(node.reasons(), [WithinLimits]);
+    assert!(node.records.values().all(|record| record.pod_gone.is_none()));
+    // That something is there counts by any clock.
+    node.ask();
+    node.cluster.run("shop/web-0", "u1", None);
+    node.clock = Clock::Suspect;
+    node.ask();
+    node.clock = Clock::Trusted;
+    assert!(node.records.values().all(|record| record.pod_gone.is_none()));
+    assert_eq!(*node.filled("a").pod_labels.unwrap(), labels(&[("uid", "u1")]));
+}
+
+#[test]
+fn only_what_a_policy_could_need_is_asked_and_each_thing_once() {
+    let archives = || {
+        let mut archives = Vec::new();
+        for (number, path) in ["shop/a/x", "shop/a/y", "shop/a/x", "bank/b/x", "bank/c/x"].iter().enumerate()
+        {
+            archives.push(of(&number.to_string(), path, &path[5..6]));
+        }
+        archives
+    };
+    let asked = |policy, policies: &dyn Fn(&mut Node)| {
+        let mut node = Node::new(policy, archives()).named();
+        node.cluster.create_namespace("bank", ago(DAY * 100));
+        for pod in ["shop/a", "bank/b", "bank/c"] {
+            let controller = format!("batch/v1 Job {}", &pod[..4]);
+            node.cluster.run(pod, &pod[5..], Some(&controller));
+            node.cluster.pods.values_mut().for_each(|(_, is_here)| *is_here = false);
+            node.cluster.create_owner(&pod[..4], "Job", &pod[..4], None);
+        }
+        policies(&mut node);
+        node.ask().asked()
+    };
+    let as_it_is = |_: &mut Node| {};
+    let all = ["namespace bank", "namespace shop"];
+    let pods = ["pod bank/b", "pod bank/c", "pod shop/a"];
+    let jobs = ["Job bank/bank", "Job shop/shop"];
+    let none: [&str; 0] = [];
+    assert_eq!(asked(cluster("p"), &as_it_is), none);
+    assert_eq!(asked(keep(|keep| keep.keep_latest_for = KeepFor::Forever), &as_it_is), none);
+    assert_eq!(asked(orphans(NamespaceDeleted, GRACE), &as_it_is), all);
+    assert_eq!(asked(orphans(PodDeleted, GRACE), &as_it_is), [&all[..], &pods].concat());
+    assert_eq!(asked(orphans(WorkloadDeleted, GRACE), &as_it_is), [&all[..], &pods, &jobs].concat());
+    let by_workload = keep(|keep| (keep.per_workload, keep.keep_latest) = (count(1), 0));
+    assert_eq!(asked(by_workload, &as_it_is), [&all[..], &pods, &jobs].concat());
+    let selecting = with(cluster("p"), |policy| policy.selector.pod_labels = label_is("a", "b"));
+    assert_eq!(asked(selecting, &as_it_is), [&all[..], &pods].concat());
+    let selecting = with(cluster("p"), |policy| policy.selector.namespace_labels = label_is("a", "b"));
+    assert_eq!(asked(selecting, &as_it_is), all);
+    let local = with(local("shop", "p"), |policy| policy.orphans = orphans(PodDeleted, GRACE).orphans);
+    assert_eq!(asked(local, &as_it_is), ["namespace shop", "pod shop/a"]);
+    let named = with(orphans(PodDeleted, GRACE), |policy| policy.selector.containers = vec!["y".into()]);
+    assert_eq!(asked(named, &as_it_is), ["namespace shop", "pod shop/a"]);
+    assert_eq!(asked(keep(|keep| keep.max_age = Some(DAY)), &as_it_is), ["the pods of this node"]);
+    let disk = |node: &mut Node| node.policies.storage.push(watermark(80, 70));
+    assert_eq!(asked(cluster("p"), &disk), ["the pods of this node"]);
+}
+
+#[test]
+fn a_round_has_its_measure_and_the_next_goes_on_where_it_ended() {
+    let archives = (0..10).map(|pod| of(&format!("a{pod}"), &format!("shop/p{pod}/c"), "u"));
+    let mut node = Node::new(orphans(PodDeleted, GRACE), archives);
+    let mut asked = Vec::new();
+    for _ in 0..4 {
+        let known: Vec<_> =
+            node.archives.iter().map(|archive| (archive.identity.clone().unwrap(), archive.taken)).collect();
+        node.owners.begin_round(
+            known.iter().map(|(identity, taken)| (identity, *taken)),
+            true,
+            &node.policies,
+        );
+        let mut in_round = 0;
+        loop {
+            let questions = node.owners.questions(3);
+            if questions.is_empty() {
+                break;
+            }
+            in_round += questions.len();
+            for question in questions {
+                let finding = node.cluster.answer(&question);
+                node.owners.fold(&question, finding, node.now, Clock::Trusted);
+                asked.push(question);
+            }
+        }
+        assert_eq!(in_round, 3);
+    }
+    let different: std::collections::BTreeSet<&Question> = asked.iter().collect();
+    assert_eq!((asked.len(), different.len()), (12, 11), "all of them before any comes again");
+}
+
+#[test]
+fn the_pods_of_this_node_answer_for_themselves_and_for_nobody_else() {
+    let mut node = Node::new(
+        with(orphans(WorkloadDeleted, Duration::ZERO), |policy| policy.retention.max_age = Some(DAY * 30)),
+        [of("here", "shop/web-0/server", "u1"), of("elsewhere", "shop/web-1/server", "u2")],
+    )
+    .named();
+    node.cluster.deploy("shop/web-0", "u1");
+    node.cluster.deploy("shop/web-1", "u2");
+    node.cluster.pods.get_mut(&("shop".into(), "web-1".into())).unwrap().1 = false;
+    node.ask();
+    assert!(!node.asked().contains(&"pod shop/web-0".to_owned()));
+    assert!(node.asked().contains(&"pod shop/web-1".to_owned()));
+    assert_eq!(node.reasons(), [WithinLimits, WithinLimits]);
+    for short in ["here", "elsewhere"] {
+        let known = node.filled(short);
+        assert!(known.workload.is_some() && known.pod_labels.is_some(), "{short}");
+        // One lineage, of which one pod runs here.
+        assert_eq!(known.idle_since, None, "{short}");
+    }
+}
+
+#[test]
+fn a_lineage_is_idle_since_the_api_first_said_that_none_of_its_pods_runs_here() {
+    let policy = || keep(|keep| keep.max_age = Some(DAY * 30));
+    let archives = || [of("a", "shop/web-0/server", "u1"), of("b", "shop/web-1/server", "u2")];
+    let mut node = Node::new(policy(), archives()).named();
+    node.cluster.deploy("shop/web-0", "u1");
+    node.cluster.deploy("shop/web-1", "u2");
+    node.ask();
+    node.cluster.stop("shop/web-0");
+    node.cluster.stop("shop/web-1");
+    // A pod of the same Deployment that has no archive here.
+    node.cluster.deploy("shop/web-2", "u3");
+    assert_eq!((node.ask().filled("a").idle_since, node.filled("b").idle_since), (None, None));
+    node.cluster.stop("shop/web-2");
+    let since = Some(node.later(HOUR).now);
+    assert_eq!((node.ask().filled("a").idle_since, node.filled("b").idle_since), (since, since));
+    // Whose pod it is cannot be told for now.
+    node.cluster.run("shop/other", "u4", Some("apps/v1 ReplicaSet unreadable"));
+    node.cluster.forbidden.insert("ReplicaSet".to_owned());
+    assert_eq!(node.later(HOUR).ask().filled("a").idle_since, None);
+    node.cluster.stop("shop/other");
+    assert_eq!(node.later(HOUR).ask().filled("a").idle_since, since, "it was never seen to run");
+    node.cluster.is_down = true;
+    assert_eq!(node.ask().filled("a").idle_since, None);
+    node.cluster.is_down = false;
+    assert_eq!(node.restart().filled("a").idle_since, None);
+    assert_eq!(node.ask().filled("a").idle_since, since, "a restart does not begin it anew");
+    assert_eq!(node.later(LIVE * 2).filled("a").idle_since, None);
+    // Without a node's name nothing is known.
+    let mut unnamed = Node::new(policy(), archives());
+    assert_eq!(unnamed.ask().filled("a").idle_since, None);
+}
+
+#[test]
+fn stateful_and_bare_pods_are_lineages_of_their_own() {
+    for controller in [Some("apps/v1 StatefulSet db"), None] {
+        let archives = [of("a", "shop/db-0/engine", "u1"), of("b", "shop/db-1/engine", "u2")];
+        let mut node = Node::new(keep(|keep| keep.max_age = Some(DAY * 30)), archives).named();
+        node.cluster.run("shop/db-0", "u1", controller);
+        node.cluster.run("shop/db-1", "u2", controller);
+        node.ask();
+        node.cluster.stop("shop/db-1");
+        node.ask();
+        assert_eq!(node.filled("a").idle_since, None, "{controller:?}");
+        assert_eq!(node.filled("b").idle_since, Some(node.now), "{controller:?}");
+    }
+}
+
+#[test]
+fn what_has_no_archive_here_any_more_is_forgotten() {
+    let mut node = node(PodDeleted, GRACE);
+    node.archives.push(of("b", "shop/web-1/server", "u2"));
+    node.ask();
+    assert_eq!(node.records.len(), 2);
+    node.archives.pop();
+    // Perhaps the archive that is being read is one of its.
+    node.all_are_known = false;
+    node.ask();
+    assert_eq!(
+        (node.records.len(), node.asked()),
+        (2, vec!["namespace shop".to_owned(), "pod shop/web-0".to_owned()])
+    );
+    node.all_are_known = true;
+    node.ask();
+    let left = PodKey { namespace: "shop".into(), pod: "web-0".into(), uid: Some("u1".into()) };
+    assert_eq!(node.records.keys().collect::<Vec<_>>(), [&left]);
+    // What cannot be learned again stays, whatever the policies ask at the moment.
+    node.policies.retention.clear();
+    node.ask();
+    assert_eq!((node.records.len(), node.asked.len()), (1, 0));
+    assert_eq!(node.records[&left].owner, Owner::Unknown);
+}

@@ -1,0 +1,235 @@
+//! A cluster made of tables that answers questions, and a node that asks it.
+#![allow(dead_code)] // each test crate uses its own part
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use checkpoint_keeper_core::identity::Identity;
+use checkpoint_keeper_core::owners::{Finding, LivePod, OwnerRef, Owners, PodKey, PodRecord, Question};
+use checkpoint_keeper_core::plan::{Archive, Clock, Reason, Snapshot, plan};
+use checkpoint_keeper_core::policy::{Labels, OrphanRule, OrphanWhen, Policy, PolicySet};
+use jiff::Timestamp;
+
+use crate::plan_support::{ago, archive, cluster, labels, with};
+
+/// What is there.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cluster {
+    pub(crate) namespaces: BTreeMap<String, (Labels, Timestamp)>,
+    /// By namespace and name, and whether it runs on this node.
+    pub(crate) pods: BTreeMap<(String, String), (LivePod, bool)>,
+    /// What controls each, by namespace, kind and name.
+    pub(crate) owners: BTreeMap<(String, String, String), Option<OwnerRef>>,
+    /// Kinds that may not be read.
+    pub(crate) forbidden: BTreeSet<String>,
+    /// Nothing is answered.
+    pub(crate) is_down: bool,
+}
+
+/// `apps/v1 Deployment web`
+pub(crate) fn owner(text: &str) -> OwnerRef {
+    let mut parts = text.split(' ').map(str::to_owned);
+    let mut part = || parts.next().unwrap();
+    OwnerRef { api_version: part(), kind: part(), name: part(), uid: None }
+}
+
+impl Cluster {
+    pub(crate) fn answer(&self, question: &Question) -> Finding {
+        if self.is_down {
+            return Finding::Failed("down".to_owned());
+        }
+        match question {
+            Question::Namespace(name) => match self.namespaces.get(name) {
+                Some((labels, created)) => Finding::Namespace { labels: labels.clone(), created: *created },
+                None => Finding::NotFound,
+            },
+            Question::NodePods => {
+                let here = self.pods.values().filter(|(_, is_here)| *is_here);
+                Finding::NodePods(here.map(|(pod, _)| pod.clone()).collect())
+            }
+            Question::Pod { namespace, name } => {
+                let found = self.pods.get(&(namespace.clone(), name.clone()));
+                found.map_or(Finding::NotFound, |(pod, _)| Finding::Pod(pod.clone()))
+            }
+            Question::Owner { owner, .. } if self.forbidden.contains(&owner.kind) => {
+                Finding::Forbidden("forbidden".to_owned())
+            }
+            Question::Owner { namespace, owner } => {
+                let key = (namespace.clone(), owner.kind.clone(), owner.name.clone());
+                match self.owners.get(&key) {
+                    Some(controller) => Finding::Owner { uid: None, controller: controller.clone() },
+                    None => Finding::NotFound,
+                }
+            }
+        }
+    }
+
+    pub(crate) fn create_namespace(&mut self, name: &str, created: Timestamp) {
+        self.namespaces.insert(name.to_owned(), (labels(&[("env", "prod")]), created));
+    }
+
+    /// A namespace is deleted with all that is in it.
+    pub(crate) fn delete_namespace(&mut self, name: &str) {
+        self.namespaces.remove(name);
+        self.pods.retain(|(namespace, _), _| namespace != name);
+        self.owners.retain(|(namespace, ..), _| namespace != name);
+    }
+
+    /// `shop/web-0`, on this node.
+    pub(crate) fn run(&mut self, path: &str, uid: &str, controller: Option<&str>) {
+        let (namespace, name) = path.split_once('/').unwrap();
+        let pod = LivePod {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: (!uid.is_empty()).then(|| uid.to_owned()),
+            labels: labels(&[("uid", uid)]),
+            controller: controller.map(owner),
+        };
+        self.pods.insert((namespace.to_owned(), name.to_owned()), (pod, true));
+    }
+
+    pub(crate) fn stop(&mut self, path: &str) {
+        let (namespace, name) = path.split_once('/').unwrap();
+        assert!(self.pods.remove(&(namespace.to_owned(), name.to_owned())).is_some(), "{path} ran");
+    }
+
+    pub(crate) fn create_owner(&mut self, namespace: &str, kind: &str, name: &str, above: Option<&str>) {
+        self.owners.insert((namespace.into(), kind.into(), name.into()), above.map(owner));
+    }
+
+    pub(crate) fn delete_owner(&mut self, namespace: &str, kind: &str, name: &str) {
+        let key = (namespace.to_owned(), kind.to_owned(), name.to_owned());
+        assert!(self.owners.remove(&key).is_some(), "{kind} {name} was there");
+    }
+
+    /// `shop/web-1` of Deployment web, through a `ReplicaSet`.
+    pub(crate) fn deploy(&mut self, pod: &str, uid: &str) {
+        self.create_owner("shop", "Deployment", "web", None);
+        self.create_owner("shop", "ReplicaSet", "web-1", Some("apps/v1 Deployment web"));
+        self.run(pod, uid, Some("apps/v1 ReplicaSet web-1"));
+    }
+}
+
+/// A node with archives that asks the cluster.
+pub(crate) struct Node {
+    pub(crate) cluster: Cluster,
+    pub(crate) owners: Owners,
+    pub(crate) archives: Vec<Archive>,
+    pub(crate) policies: PolicySet,
+    pub(crate) now: Timestamp,
+    pub(crate) clock: Clock,
+    pub(crate) is_named: bool,
+    /// Whether the identity of every archive is known.
+    pub(crate) all_are_known: bool,
+    /// What is remembered on the disk.
+    pub(crate) records: BTreeMap<PodKey, PodRecord>,
+    /// The questions of the last round.
+    pub(crate) asked: Vec<Question>,
+}
+
+/// An archive taken yesterday.
+pub(crate) fn of(short: &str, path: &str, uid: &str) -> Archive {
+    let mut parts = path.split('/').map(str::to_owned);
+    let mut part = || parts.next().unwrap();
+    let identity = Identity {
+        namespace: part(),
+        pod: part(),
+        pod_uid: (!uid.is_empty()).then(|| uid.to_owned()),
+        container: part(),
+    };
+    let yesterday = ago(Duration::from_hours(24));
+    Archive { identity: Some(Arc::new(identity)), taken: yesterday, changed: yesterday, ..archive(short) }
+}
+
+pub(crate) fn orphans(when: OrphanWhen, grace: Duration) -> Policy {
+    with(cluster("orphans"), |policy| policy.orphans = Some(OrphanRule { when, grace }))
+}
+
+impl Node {
+    pub(crate) fn new(policy: Policy, archives: impl IntoIterator<Item = Archive>) -> Self {
+        let mut cluster = Cluster::default();
+        cluster.create_namespace("shop", ago(Duration::from_hours(24 * 100)));
+        Self {
+            cluster,
+            owners: Owners::new(false, BTreeMap::new()),
+            archives: archives.into_iter().collect(),
+            policies: PolicySet { retention: vec![policy], ..PolicySet::default() },
+            now: crate::plan_support::now(),
+            clock: Clock::Trusted,
+            is_named: false,
+            all_are_known: true,
+            records: BTreeMap::new(),
+            asked: Vec::new(),
+        }
+    }
+
+    /// Knows which pods run on it.
+    pub(crate) fn named(mut self) -> Self {
+        self.is_named = true;
+        self.owners = Owners::new(true, BTreeMap::new());
+        self
+    }
+
+    pub(crate) fn later(&mut self, length: Duration) -> &mut Self {
+        self.now = self.now.checked_add(length).unwrap();
+        self
+    }
+
+    /// Asks all there is to ask.
+    pub(crate) fn ask(&mut self) -> &mut Self {
+        self.asked.clear();
+        let archives = self.archives.iter();
+        let known = archives.filter_map(|archive| Some((archive.identity.as_ref()?, archive.taken)));
+        self.owners.begin_round(known, self.all_are_known, &self.policies);
+        loop {
+            let questions = self.owners.questions(usize::MAX);
+            if questions.is_empty() {
+                break;
+            }
+            for question in questions {
+                assert!(!self.asked.contains(&question), "asked twice: {question}");
+                let finding = self.cluster.answer(&question);
+                self.owners.fold(&question, finding, self.now, self.clock);
+                self.asked.push(question);
+            }
+        }
+        let (records, forgotten) = self.owners.take_changes();
+        self.records.extend(records);
+        self.records.retain(|key, _| !forgotten.contains(key));
+        self
+    }
+
+    /// Ends, and begins again with what is on the disk.
+    pub(crate) fn restart(&mut self) -> &mut Self {
+        let text = serde_json::to_string(&self.records.iter().collect::<Vec<_>>()).unwrap();
+        let records: Vec<(PodKey, PodRecord)> = serde_json::from_str(&text).unwrap();
+        let records: BTreeMap<PodKey, PodRecord> = records.into_iter().collect();
+        assert_eq!(records, self.records, "a record comes back as it was written");
+        self.owners = Owners::new(self.is_named, records);
+        self
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let mut snapshot =
+            Snapshot { archives: self.archives.clone(), clock: self.clock, ..Snapshot::default() };
+        self.owners.fill(&mut snapshot, self.now);
+        snapshot
+    }
+
+    /// The archive as the plan gets it.
+    pub(crate) fn filled(&self, short: &str) -> Archive {
+        let place = self.archives.iter().position(|known| known.file == archive(short).file).unwrap();
+        self.snapshot().archives[place].clone()
+    }
+
+    /// What the plan says of each archive, in the order given.
+    pub(crate) fn reasons(&self) -> Vec<Reason> {
+        let plan = plan(&self.snapshot(), &self.policies, self.now);
+        plan.verdicts.iter().map(|verdict| verdict.reason).collect()
+    }
+
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.asked.iter().map(ToString::to_string).collect()
+    }
+}

@@ -1,0 +1,50 @@
+//! What a collector asks a cluster about its archives, and what it learns from the answers.
+
+use checkpoint_keeper_core::name::NameKind;
+use checkpoint_keeper_core::owners::{Owners, Question};
+use checkpoint_keeper_core::policy::PolicySet;
+
+use super::Collector;
+use crate::inquiry::Answer;
+use crate::problem::Problem;
+
+impl Collector {
+    /// There is a cluster to ask; what the catalog remembers of pods counts from here on.
+    /// `knows_node`: whether it can be asked which pods run on this node.
+    pub fn know_cluster(&mut self, knows_node: bool) {
+        self.owners = Some(Owners::new(knows_node, std::mem::take(&mut self.remembered_pods)));
+    }
+
+    /// Begins a round of questions about whoever owned what is here.
+    pub fn begin_questions(&mut self, policies: &PolicySet) {
+        let Some(owners) = &mut self.owners else { return };
+        let archives = || self.index.iter().filter(|(name, _)| name.kind() == NameKind::Kubelet);
+        let all = archives().all(|(_, known)| known.read.as_ref().is_some_and(|read| !read.is_failure));
+        let known = archives().filter_map(|(_, known)| {
+            let read = known.read.as_ref()?;
+            Some((read.identity.as_ref()?, read.taken.at))
+        });
+        owners.begin_round(known, all, policies);
+    }
+
+    /// What to ask next, at most so many in a round; empty when the round is over, or no policy needs
+    /// to know anything.
+    pub fn questions(&mut self, most_in_round: usize) -> Vec<Question> {
+        self.owners.as_mut().map(|owners| owners.questions(most_in_round)).unwrap_or_default()
+    }
+
+    /// Learns from answers, and says which were none.
+    pub fn learn(&mut self, answers: Vec<Answer>) -> Vec<Problem> {
+        let Some(owners) = &mut self.owners else { return Vec::new() };
+        let mut problems = Vec::new();
+        for Answer { question, finding, at, server_time } in answers {
+            if let Some(time) = server_time {
+                self.clock.hear(time, at);
+            }
+            let failure = finding.failure().map(str::to_owned);
+            owners.fold(&question, finding, at.wall, self.clock.judge(at));
+            problems.extend(failure.map(|why| Problem::Unanswered(question, why)));
+        }
+        problems
+    }
+}

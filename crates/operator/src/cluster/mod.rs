@@ -1,0 +1,190 @@
+//! Asking a cluster about pods, namespaces and owners: live requests, and never a write.
+//!
+//! `request` says what is requested, `reply` what a reply means; here are the connection, its
+//! timeouts and its patience. What follows from the answers is the core's part.
+
+mod reply;
+mod request;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use checkpoint_keeper_core::owners::{Finding, Question};
+use checkpoint_keeper_node::clock::Now;
+use checkpoint_keeper_node::inquiry::Answer;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use kube::client::Body;
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+
+use reply::Refusal;
+pub use request::is_node_name;
+use request::{Get, Kind};
+
+/// How long one request may take. The API answers such requests in milliseconds, or is in trouble.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// So many requests in a row without a reply, and the API is left in peace for a while.
+const PATIENCE: u32 = 2;
+
+/// How long it is left in peace.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// A cluster that can be asked.
+pub struct Cluster {
+    runtime: Runtime,
+    client: Client,
+    node_name: Option<String>,
+    /// How kinds are requested that not every cluster has.
+    kinds: HashMap<(String, String), Kind>,
+    /// How many requests in a row had no reply.
+    silence: u32,
+    /// Until when it is left in peace.
+    quiet_until: Option<Instant>,
+}
+
+/// Why a cluster cannot be asked at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The kubeconfig cannot be used.
+    #[error("cannot be used: {0}")]
+    Kubeconfig(#[from] KubeconfigError),
+    /// There is no service account.
+    #[error("no service account of a pod is here; outside of a pod, give a --kubeconfig: {0}")]
+    InCluster(#[from] kube::config::InClusterError),
+    /// No client can be made of it.
+    #[error("no client can be made: {0}")]
+    Client(#[from] kube::Error),
+    /// Nothing can be waited for.
+    #[error("cannot start a runtime: {0}")]
+    Runtime(#[from] std::io::Error),
+}
+
+impl Cluster {
+    /// The cluster that a kubeconfig's current context leads to.
+    pub fn of_kubeconfig(path: &Path, node_name: Option<String>) -> Result<Self, ConnectError> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let kubeconfig = Kubeconfig::read_from(path)?;
+        let options = KubeConfigOptions::default();
+        let config = runtime.block_on(Config::from_custom_kubeconfig(kubeconfig, &options))?;
+        Self::new(runtime, config, node_name)
+    }
+
+    /// The cluster that this pod runs in.
+    pub fn around_us(node_name: Option<String>) -> Result<Self, ConnectError> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        Self::new(runtime, Config::incluster()?, node_name)
+    }
+
+    fn new(runtime: Runtime, mut config: Config, node_name: Option<String>) -> Result<Self, ConnectError> {
+        config.connect_timeout = Some(CONNECT);
+        // A question that fails is asked again in the next round.
+        config.default_retry = false;
+        let client = {
+            let _inside = runtime.enter();
+            Client::try_from(config)?
+        };
+        Ok(Self { runtime, client, node_name, kinds: HashMap::new(), silence: 0, quiet_until: None })
+    }
+
+    /// Asks one question after the other. No requests run at once: a mass deletion is no reason to
+    /// load the API.
+    pub fn ask(&mut self, questions: Vec<Question>) -> Vec<Answer> {
+        questions.into_iter().map(|question| self.ask_one(question)).collect()
+    }
+
+    fn ask_one(&mut self, question: Question) -> Answer {
+        if self.quiet_until.take_if(|until| *until <= Instant::now()).is_some() {
+            self.silence = 0;
+        }
+        if self.quiet_until.is_some() {
+            return Answer { question, finding: Finding::NotAsked, at: Now::read(), server_time: None };
+        }
+        let mut server_time = None;
+        let finding = self.find(&question, &mut server_time).unwrap_or_else(Finding::from);
+        if self.silence >= PATIENCE {
+            self.quiet_until.get_or_insert_with(|| Instant::now() + PAUSE);
+        }
+        Answer { question, finding, at: Now::read(), server_time }
+    }
+
+    fn find(&mut self, question: &Question, server_time: &mut Option<Timestamp>) -> Result<Finding, Refusal> {
+        let request = self.request_for(question, server_time)?;
+        let (status, body) = self.send(&request, server_time)?;
+        Ok(reply::finding(&request, status, &body))
+    }
+
+    /// What to request. Of a kind that not every cluster has, the API is asked how.
+    fn request_for(
+        &mut self,
+        question: &Question,
+        server_time: &mut Option<Timestamp>,
+    ) -> Result<Get, Refusal> {
+        let failed = Refusal::Failed;
+        match question {
+            Question::Namespace(name) => Ok(Get::namespace(name)),
+            Question::NodePods => {
+                let node = self.node_name.as_deref().ok_or_else(|| failed("no --node-name".to_owned()))?;
+                Ok(Get::pods_on(node))
+            }
+            Question::Pod { namespace, name } => Ok(Get::pod(namespace, name)),
+            Question::Owner { namespace, owner } => {
+                request::check(owner).map_err(failed)?;
+                if let Some(kind) = Kind::built_in(owner) {
+                    return Ok(Get::owner(&kind, namespace, &owner.name));
+                }
+                let key = (owner.api_version.clone(), owner.kind.clone());
+                if !self.kinds.contains_key(&key) {
+                    let discovery = Get::kinds_of(&owner.api_version);
+                    let (status, body) = self.send(&discovery, server_time)?;
+                    self.kinds.insert(key.clone(), reply::kind(owner, status, &body)?);
+                }
+                Ok(Get::owner(&self.kinds[&key], namespace, &owner.name))
+            }
+        }
+    }
+
+    /// One request, and the whole of its reply: status and body.
+    fn send(&mut self, get: &Get, server_time: &mut Option<Timestamp>) -> Result<(u16, Vec<u8>), Refusal> {
+        let request = get.http().map_err(|error| Refusal::Failed(error.to_string()))?;
+        let exchange = async {
+            let response = self.client.send(request.map(Body::from)).await?;
+            let date = response.headers().get("date").and_then(|date| date.to_str().ok());
+            let date = date.and_then(|date| rfc2822::parse(date).ok()).map(|date| date.timestamp());
+            let status = response.status().as_u16();
+            Ok::<_, kube::Error>((date, status, response.into_body().collect_bytes().await?))
+        };
+        match self.runtime.block_on(async { timeout(REQUEST, exchange).await }) {
+            Ok(Ok((date, status, body))) => {
+                *server_time = date.or(*server_time);
+                // Too many requests, or nobody there to answer: as good as silence.
+                self.silence = if matches!(status, 429 | 503) { self.silence + 1 } else { 0 };
+                Ok((status, body.to_vec()))
+            }
+            Ok(Err(error)) => {
+                self.silence += 1;
+                Err(Refusal::Failed(reply::plain(&deepest(&error))))
+            }
+            Err(_) => {
+                self.silence += 1;
+                Err(Refusal::Failed(format!("no reply within {} s", REQUEST.as_secs())))
+            }
+        }
+    }
+}
+
+/// What is at the bottom of an error: those above it only say that a request failed.
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}

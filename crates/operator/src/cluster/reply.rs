@@ -1,0 +1,224 @@
+//! What a reply means. Pure: a status and a body in, a finding out.
+//!
+//! Only the API itself, speaking of the very object that was asked for, can say that it is not
+//! there. A proxy's 404, one for a kind that is not served (any more), and whatever cannot be
+//! understood are no answers.
+
+use checkpoint_keeper_core::owners::{Finding, LivePod, OwnerRef};
+use checkpoint_keeper_core::policy::Labels;
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::request::{Get, Kind, Object, Wanted};
+
+/// The kubelet's mark on the mirror of a static pod (kubelet `pkg/kubelet/types`).
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// The longest part of a message that is worth showing.
+const MESSAGE: usize = 200;
+
+#[derive(Deserialize)]
+struct Partial {
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Partials {
+    kind: String,
+    items: Vec<Partial>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    name: String,
+    namespace: Option<String>,
+    uid: Option<String>,
+    creation_timestamp: Option<Timestamp>,
+    #[serde(default)]
+    labels: Labels,
+    #[serde(default)]
+    annotations: Labels,
+    #[serde(default)]
+    owner_references: Vec<Reference>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Reference {
+    api_version: String,
+    kind: String,
+    name: String,
+    uid: Option<String>,
+    #[serde(default)]
+    controller: bool,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Status {
+    kind: String,
+    reason: String,
+    message: String,
+    details: Details,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Details {
+    name: String,
+    group: String,
+    /// The plural, against what its name says (`apimachinery/pkg/api/errors`, `NewNotFound`).
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct Kinds {
+    resources: Vec<Resource>,
+}
+
+#[derive(Deserialize)]
+struct Resource {
+    name: String,
+    kind: String,
+    namespaced: bool,
+}
+
+/// Why there is no answer.
+pub(super) enum Refusal {
+    /// The API does not let us read it.
+    Forbidden(String),
+    /// Whatever else.
+    Failed(String),
+}
+
+impl From<Refusal> for Finding {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Forbidden(why) => Self::Forbidden(why),
+            Refusal::Failed(why) => Self::Failed(why),
+        }
+    }
+}
+
+/// What a reply to `get` says.
+pub(super) fn finding(get: &Get, status: u16, body: &[u8]) -> Finding {
+    match (&get.wanted, status) {
+        (Wanted::Namespace(object) | Wanted::Pod(object) | Wanted::Owner(object), 200) => {
+            match of_object(object, body) {
+                Some(metadata) => found(&get.wanted, metadata),
+                None => Finding::Failed(format!("the reply is no such object: {}", beginning(body))),
+            }
+        }
+        (Wanted::Pods(_), 200) => {
+            let list = serde_json::from_slice::<Partials>(body).ok();
+            let list =
+                list.filter(|list| ["PartialObjectMetadataList", "PodList"].contains(&list.kind.as_str()));
+            let pods =
+                list.and_then(|list| list.items.into_iter().map(|item| live_pod(item.metadata)).collect());
+            pods.map_or_else(
+                || Finding::Failed(format!("the reply is no list of pods: {}", beginning(body))),
+                Finding::NodePods,
+            )
+        }
+        (Wanted::Namespace(object) | Wanted::Pod(object) | Wanted::Owner(object), 404)
+            if is_not_found(object, body) =>
+        {
+            Finding::NotFound
+        }
+        _ => refusal(status, body).into(),
+    }
+}
+
+/// How a kind is requested, by the reply to a request for all kinds of its group's version.
+pub(super) fn kind(owner: &OwnerRef, status: u16, body: &[u8]) -> Result<Kind, Refusal> {
+    if status != 200 {
+        return Err(refusal(status, body));
+    }
+    let kinds: Kinds = serde_json::from_slice(body)
+        .map_err(|_| Refusal::Failed(format!("the reply lists no kinds: {}", beginning(body))))?;
+    let is_it = |resource: &Resource| resource.kind == owner.kind && !resource.name.contains('/');
+    let not_served =
+        || Refusal::Failed(format!("the API serves no {} of {}", plain(&owner.kind), owner.api_version));
+    let resource = kinds.resources.into_iter().find(is_it).ok_or_else(not_served)?;
+    Ok(Kind {
+        api_version: owner.api_version.clone(),
+        plural: resource.name,
+        is_namespaced: resource.namespaced,
+    })
+}
+
+/// The metadata in a body, if it is that object's.
+fn of_object(object: &Object, body: &[u8]) -> Option<Metadata> {
+    let metadata = serde_json::from_slice::<Partial>(body).ok()?.metadata;
+    (metadata.name == object.name && metadata.namespace == object.namespace && metadata.uid.is_some())
+        .then_some(metadata)
+}
+
+fn found(wanted: &Wanted, metadata: Metadata) -> Finding {
+    match wanted {
+        Wanted::Namespace(_) => match metadata.creation_timestamp {
+            Some(created) => Finding::Namespace { labels: metadata.labels, created },
+            None => Finding::Failed("the namespace has no creationTimestamp".to_owned()),
+        },
+        Wanted::Pod(_) => live_pod(metadata)
+            .map_or_else(|| Finding::Failed("the pod has no namespace".to_owned()), Finding::Pod),
+        _ => {
+            let uid = metadata.uid.clone();
+            Finding::Owner { uid, controller: controller(metadata) }
+        }
+    }
+}
+
+fn live_pod(metadata: Metadata) -> Option<LivePod> {
+    Some(LivePod {
+        namespace: metadata.namespace.clone()?,
+        name: metadata.name.clone(),
+        uid: metadata.uid.clone().filter(|_| !metadata.annotations.contains_key(MIRROR)),
+        labels: metadata.labels.clone(),
+        controller: controller(metadata),
+    })
+}
+
+fn controller(metadata: Metadata) -> Option<OwnerRef> {
+    let reference = metadata.owner_references.into_iter().find(|reference| reference.controller)?;
+    let Reference { api_version, kind, name, uid, .. } = reference;
+    Some(OwnerRef { api_version, kind, name, uid })
+}
+
+/// Whether the API says of that very object that it is not there.
+fn is_not_found(object: &Object, body: &[u8]) -> bool {
+    serde_json::from_slice::<Status>(body).is_ok_and(|status| {
+        status.kind == "Status"
+            && status.reason == "NotFound"
+            && status.details.name == object.name
+            && status.details.kind == object.plural
+            && status.details.group == object.group
+    })
+}
+
+/// A reply that answers nothing.
+fn refusal(status: u16, body: &[u8]) -> Refusal {
+    match serde_json::from_slice::<Status>(body) {
+        Ok(said) if said.kind == "Status" => {
+            let why = format!("{status} {}: {}", plain(&said.reason), plain(&said.message));
+            if status == 403 && said.reason == "Forbidden" {
+                Refusal::Forbidden(why)
+            } else {
+                Refusal::Failed(why)
+            }
+        }
+        _ => Refusal::Failed(format!("{status}: {}", beginning(body))),
+    }
+}
+
+fn beginning(body: &[u8]) -> String {
+    plain(&String::from_utf8_lossy(&body[..body.len().min(MESSAGE)]))
+}
+
+/// Text from outside, on one line, not too long, and without what a terminal would act on.
+pub(super) fn plain(text: &str) -> String {
+    let visible = |char: char| if char.is_control() { ' ' } else { char };
+    let short: String = text.chars().take(MESSAGE).map(visible).collect();
+    short.trim().to_owned()
+}
