@@ -279,6 +279,12 @@ fn a_clock_that_is_not_trusted_begins_no_grace_period() {
     node.clock = Clock::Trusted;
     assert_eq!(node.reasons(), [WithinLimits]);
     assert!(node.records.values().all(|record| record.pod_gone.is_none()));
+    let policy = keep(|keep| keep.max_age = Some(DAY * 30));
+    let mut idle = Node::new(policy, [of("a", "shop/web-0/server", "u1")]).named();
+    idle.clock = Clock::Suspect;
+    idle.ask();
+    assert_eq!(idle.filled("a").idle_since, None);
+    assert_eq!(idle.records.len(), 0, "there is nothing to remember");
     // That something is there counts by any clock.
     node.ask();
     node.cluster.run("shop/web-0", "u1", None);
@@ -358,7 +364,7 @@ fn a_round_has_its_measure_and_the_next_goes_on_where_it_ended() {
             in_round += questions.len();
             for question in questions {
                 let finding = node.cluster.answer(&question);
-                node.owners.fold(&question, finding, node.now, Clock::Trusted);
+                node.owners.fold([(question.clone(), finding, node.now, Clock::Trusted)]);
                 asked.push(question);
             }
         }

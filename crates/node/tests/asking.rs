@@ -349,7 +349,7 @@ fn there_is_one_round_of_questions_an_interval_and_none_before_the_last_is_answe
     (0..4).for_each(|_| running.wait_for("planned"));
     let_go.send(()).unwrap();
     drop(let_go);
-    assert_eq!(is_asked.recv_timeout(support::DEADLINE).unwrap().0, [pod.clone()]);
+    assert_eq!(is_asked.recv_timeout(support::DEADLINE).unwrap().0, std::slice::from_ref(&pod));
     for _ in 0..5 {
         let (questions, at) = is_asked.recv_timeout(support::DEADLINE).unwrap();
         assert_eq!(questions, [Question::Namespace("team".to_owned()), pod.clone()]);

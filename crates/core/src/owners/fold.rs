@@ -12,9 +12,18 @@ use crate::plan::Clock;
 use crate::policy::Labels;
 
 impl Owners {
-    /// Learns from an answer that came `now`. By a clock that is not to be trusted nothing begins to
-    /// be gone, and nothing is confirmed to be; that something is there counts by any clock.
-    pub fn fold(&mut self, question: &Question, finding: Finding, now: Timestamp, clock: Clock) {
+    /// Learns from answers, each with the time at which it came and whether that is to be trusted.
+    /// By a clock that is not, nothing begins to be gone, and nothing is confirmed to be; that
+    /// something is there counts by any clock.
+    pub fn fold(&mut self, answers: impl IntoIterator<Item = (Question, Finding, Timestamp, Clock)>) {
+        for (question, finding, now, clock) in answers {
+            self.fold_one(&question, finding, now, clock);
+        }
+        self.resolve();
+        self.note_idle();
+    }
+
+    fn fold_one(&mut self, question: &Question, finding: Finding, now: Timestamp, clock: Clock) {
         let gone_at = (clock == Clock::Trusted).then_some(now);
         match (question, finding) {
             (Question::NodePods, Finding::NodePods(pods)) => {
@@ -24,7 +33,7 @@ impl Owners {
                     let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
                     self.asked.insert(Question::Pod { namespace, name }, round);
                 }
-                self.running = Some(Self::keep_running(&self.pods, now, pods));
+                self.running = Some(Self::keep_running(&self.pods, now, clock, pods));
             }
             (Question::NodePods, _) => self.doubt_idle(),
             (Question::Namespace(name), Finding::Namespace { labels, created }) => {
@@ -54,8 +63,6 @@ impl Owners {
                 self.owner_answered(namespace, owner, finding, gone_at);
             }
         }
-        self.resolve();
-        self.note_idle(clock);
     }
 
     fn namespace_is_there(

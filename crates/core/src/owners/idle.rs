@@ -12,6 +12,7 @@ use crate::plan::Clock;
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) at: Timestamp,
+    clock: Clock,
     pub(super) pods: Vec<LivePod>,
 }
 
@@ -39,7 +40,7 @@ impl Lineage {
 
 impl Owners {
     /// Notes which lineages run on this node, and which do not.
-    pub(super) fn note_idle(&mut self, clock: Clock) {
+    pub(super) fn note_idle(&mut self) {
         let Some(running) = &self.running else { return };
         let mut busy = BTreeSet::new();
         // Namespaces with a pod that could be of any owner.
@@ -52,7 +53,7 @@ impl Owners {
                 None => {}
             }
         }
-        let at = running.at;
+        let (at, clock) = (running.at, running.clock);
         let of_this_namespace = |(key, pod): &(&PodKey, &mut Pod)| !pod.is_of_former_namespace(key);
         let pods = self.pods.iter_mut().filter(|(_, pod)| pod.needs.idle);
         for (key, pod) in pods.filter(of_this_namespace) {
@@ -109,8 +110,17 @@ impl Owners {
     }
 
     /// What of a node's pods is kept: those where archives are.
-    pub(super) fn keep_running(pods: &BTreeMap<PodKey, Pod>, at: Timestamp, live: Vec<LivePod>) -> Running {
+    pub(super) fn keep_running(
+        pods: &BTreeMap<PodKey, Pod>,
+        at: Timestamp,
+        clock: Clock,
+        live: Vec<LivePod>,
+    ) -> Running {
         let namespaces: BTreeSet<&String> = pods.keys().map(|key| &key.namespace).collect();
-        Running { at, pods: live.into_iter().filter(|pod| namespaces.contains(&pod.namespace)).collect() }
+        Running {
+            at,
+            clock,
+            pods: live.into_iter().filter(|pod| namespaces.contains(&pod.namespace)).collect(),
+        }
     }
 }

@@ -187,12 +187,14 @@ impl Node {
             if questions.is_empty() {
                 break;
             }
-            for question in questions {
-                assert!(!self.asked.contains(&question), "asked twice: {question}");
-                let finding = self.cluster.answer(&question);
-                self.owners.fold(&question, finding, self.now, self.clock);
-                self.asked.push(question);
+            for question in &questions {
+                assert!(!self.asked.contains(question), "asked twice: {question}");
             }
+            self.asked.extend(questions.iter().cloned());
+            self.owners.fold(questions.into_iter().map(|question| {
+                let finding = self.cluster.answer(&question);
+                (question, finding, self.now, self.clock)
+            }));
         }
         let (records, forgotten) = self.owners.take_changes();
         self.records.extend(records);

@@ -37,14 +37,14 @@ impl Collector {
     pub fn learn(&mut self, answers: Vec<Answer>) -> Vec<Problem> {
         let Some(owners) = &mut self.owners else { return Vec::new() };
         let mut problems = Vec::new();
-        for Answer { question, finding, at, server_time } in answers {
+        owners.fold(answers.into_iter().map(|Answer { question, finding, at, server_time }| {
             if let Some(time) = server_time {
                 self.clock.hear(time, at);
             }
-            let failure = finding.failure().map(str::to_owned);
-            owners.fold(&question, finding, at.wall, self.clock.judge(at));
-            problems.extend(failure.map(|why| Problem::Unanswered(question, why)));
-        }
+            let failure = finding.failure();
+            problems.extend(failure.map(|why| Problem::Unanswered(question.clone(), why.to_owned())));
+            (question, finding, at.wall, self.clock.judge(at))
+        }));
         problems
     }
 }
