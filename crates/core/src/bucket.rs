@@ -6,7 +6,7 @@ use crate::policy::DeletionLimit;
 
 /// A token bucket that policy deletions draw from (promise 11).
 ///
-/// It starts full, refills at its capacity a period, and gains a token for every archive that
+/// By default it starts full; it refills at its capacity a period, and gains a token for every archive that
 /// arrives, so that steady rotation never waits. Time is the monotonic clock's.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DeletionBucket {
@@ -16,6 +16,11 @@ pub struct DeletionBucket {
 }
 
 impl DeletionBucket {
+    /// A bucket that has yet to fill: whoever restarts again and again deletes no faster for it.
+    pub fn empty(uptime: Duration) -> Self {
+        Self { tokens: 0.0, filled_at: Some(uptime) }
+    }
+
     /// Refills for the time since the last call and says how many deletions may begin now.
     /// `uptime` is monotonic; `archives` is how many lie in the directory.
     pub fn allowance(&mut self, limit: DeletionLimit, archives: u64, uptime: Duration) -> u64 {
@@ -62,6 +67,13 @@ mod tests {
         assert_eq!(bucket.allowance(limit, 1_000, MINUTE), 0);
         assert_eq!(bucket.allowance(limit, 1_000, MINUTE + MINUTE / 2), 25);
         assert_eq!(bucket.allowance(limit, 1_000, 60 * MINUTE), 50);
+    }
+
+    #[test]
+    fn an_empty_one_fills_within_a_period() {
+        let mut bucket = DeletionBucket::empty(MINUTE);
+        assert_eq!(bucket.allowance(DeletionLimit::default(), 1_000, MINUTE), 0);
+        assert_eq!(bucket.allowance(DeletionLimit::default(), 1_000, 2 * MINUTE), 50);
     }
 
     #[test]

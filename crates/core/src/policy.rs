@@ -71,7 +71,7 @@ impl fmt::Display for PolicyRef {
 }
 
 /// Everything in force on a node.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct PolicySet {
     /// Retention policies, in any order.
     pub retention: Vec<Policy>,

@@ -6,7 +6,7 @@
 
 mod asking;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +57,10 @@ pub struct Collector {
     /// What a watermark round freed and the file system has yet to show.
     release: Option<Release>,
     node_labels: Option<Labels>,
+    /// Archives of unknown identity that are wanted gone.
+    discard: Arc<BTreeSet<FileName>>,
+    /// Archives that came since somebody asked.
+    arrivals: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -87,12 +91,24 @@ impl Collector {
             stray_markers: Vec::new(),
             release: None,
             node_labels: None,
+            discard: Arc::default(),
+            arrivals: 0,
         }
     }
 
     /// Says which labels this node has, for storage policies that select nodes.
     pub fn know_node_labels(&mut self, labels: Option<Labels>) {
         self.node_labels = labels;
+    }
+
+    /// Says which archives of unknown identity are wanted gone.
+    pub fn know_discards(&mut self, discard: Arc<BTreeSet<FileName>>) {
+        self.discard = discard;
+    }
+
+    /// How many archives came since the last call.
+    pub fn take_arrivals(&mut self) -> u64 {
+        std::mem::take(&mut self.arrivals)
     }
 
     /// Remembers in the file at `path` what is read, and knows what it remembers.
@@ -280,6 +296,7 @@ impl Collector {
                 problems.push(Problem::Future(name.clone(), taken.at));
             }
             self.index.note(&name, &contents, taken);
+            self.arrivals += u64::from(first_seen.is_some());
             if self.catalog.is_some() {
                 let first_seen = first_seen.unwrap_or(now.wall);
                 self.unwritten.push((name, Record { stat, contents, taken, first_seen }));
@@ -319,7 +336,10 @@ impl Collector {
             if known.condemned {
                 deleting = true;
             } else if !is_foreign(name, known) {
-                snapshot.archives.push(archive(name, known, now));
+                let archive = archive(name, known, now);
+                // Whose it is decides who may discard it; here is what nobody else can name.
+                let discarded = archive.identity.is_none() && self.discard.contains(name);
+                snapshot.archives.push(Archive { discarded, ..archive });
             }
         }
         if let Some(owners) = &self.owners {

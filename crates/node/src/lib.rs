@@ -12,6 +12,7 @@ pub mod collector;
 pub mod doorbell;
 pub mod index;
 pub mod inquiry;
+pub mod orders;
 pub mod problem;
 pub mod store;
 pub mod sweeper;

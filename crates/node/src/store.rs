@@ -153,6 +153,8 @@ pub enum Presence {
     Replaced,
     /// It leads nowhere.
     Gone,
+    /// It leads here, and the directory was removed: a mount holds it, and nothing new comes in.
+    Dead,
 }
 
 impl Store {
@@ -186,7 +188,10 @@ impl Store {
     /// Whether the path still leads here.
     pub fn presence(&self) -> Presence {
         match rustix::fs::stat(&self.path) {
-            Ok(stat) if (stat.st_dev, stat.st_ino) == (self.device, self.inode) => Presence::Here,
+            Ok(stat) if (stat.st_dev, stat.st_ino) == (self.device, self.inode) => {
+                // A directory that was removed has no name; only a mount of it leads here.
+                if stat.st_nlink == 0 { Presence::Dead } else { Presence::Here }
+            }
             Ok(_) => Presence::Replaced,
             Err(_) => Presence::Gone,
         }

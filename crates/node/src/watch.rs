@@ -3,9 +3,11 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use checkpoint_keeper_core::plan::{Plan, Snapshot, plan};
+use checkpoint_keeper_core::bucket::DeletionBucket;
+use checkpoint_keeper_core::plan::{EffectiveStorage, Plan, Snapshot, plan};
 use checkpoint_keeper_core::policy::PolicySet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -14,6 +16,7 @@ use crate::clock::Now;
 use crate::collector::Collector;
 use crate::doorbell::Doorbell;
 use crate::inquiry::Inquiry;
+use crate::orders::{OrderLine, Orders};
 use crate::problem::Problem;
 use crate::store::{OpenError, Presence, Store};
 use crate::sweeper::{Outcome, Sweeper};
@@ -26,13 +29,23 @@ const MOST_QUESTIONS: usize = 100;
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A plan was made; its deletions begin.
-    Planned(&'a Snapshot, &'a Plan),
+    Planned {
+        /// From this,
+        snapshot: &'a Snapshot,
+        /// by these,
+        policies: &'a PolicySet,
+        /// and it is this.
+        plan: &'a Plan,
+    },
     /// A deletion was carried out, or was not.
     Finished(&'a Outcome),
     /// Something is wrong.
     Problem(&'a Problem),
     /// The directory is not there.
     DirectoryGone,
+    /// The directory was removed, and a mount holds what is left of it: only whoever mounts anew sees
+    /// the one that took its place.
+    DirectoryDead,
     /// Another directory took its place, and collecting goes on there.
     DirectoryReplaced,
     /// The new directory cannot be used.
@@ -53,18 +66,27 @@ pub enum WatchError {
 }
 
 /// A collector at work.
-pub struct Watch<'a> {
+pub struct Watch {
     /// What it collects.
     pub collector: Collector,
-    /// What it goes by.
-    pub policies: &'a PolicySet,
+    /// What it goes by. None until it is known: it then looks and reads, and deletes nothing.
+    pub orders: Option<Orders>,
+    /// Who tells it to go by something else; none: nobody does.
+    pub line: Option<OrderLine>,
+    /// How fast policies may delete; none: as fast as they want.
+    pub bucket: Option<DeletionBucket>,
     /// How often it looks at everything, whether or not the doorbell rang.
     pub interval: Duration,
     /// Who asks the cluster, a round of questions an interval at most; none where there is none.
     pub inquiry: Option<Inquiry>,
 }
 
-impl Watch<'_> {
+impl Watch {
+    /// A collector that goes by these orders to its end.
+    pub fn new(collector: Collector, orders: Orders, interval: Duration) -> Self {
+        Self { collector, orders: Some(orders), line: None, bucket: None, interval, inquiry: None }
+    }
+
     /// Collects until `stop` becomes readable. The store must be locked by the caller.
     pub fn run(mut self, stop: impl AsFd, mut report: impl FnMut(Event<'_>)) -> Result<(), WatchError> {
         let sweeper = Sweeper::start().map_err(WatchError::Sweeper)?;
@@ -72,11 +94,12 @@ impl Watch<'_> {
         let mut next_look = Duration::ZERO;
         let mut is_here = true;
         let mut answered = false;
+        let mut urgent = false;
         loop {
             let now = Now::read();
             let rings = doorbell.as_ref().map(Doorbell::rings).unwrap_or_default();
             let due = rings.overflow || rings.directory_moved || now.uptime >= next_look;
-            let mut news = due || std::mem::take(&mut answered);
+            let mut news = due || std::mem::take(&mut answered) || std::mem::take(&mut urgent);
             if due {
                 next_look = now.uptime + self.interval;
                 let was_here = is_here;
@@ -104,7 +127,11 @@ impl Watch<'_> {
             let wake = next_look.saturating_sub(now.uptime);
             let settles = self.collector.settles_in(now).filter(|_| is_here);
             let wake = settles.map_or(wake, |settles| settles.min(wake));
-            let others = [doorbell.as_ref().map(AsFd::as_fd), self.inquiry.as_ref().map(AsFd::as_fd)];
+            let others = [
+                doorbell.as_ref().map(AsFd::as_fd),
+                self.inquiry.as_ref().map(AsFd::as_fd),
+                self.line.as_ref().map(AsFd::as_fd),
+            ];
             if wait(&stop, &sweeper, others, wake).map_err(WatchError::Wait)? {
                 for outcome in sweeper.stop() {
                     self.finish(&outcome, &mut report);
@@ -114,6 +141,10 @@ impl Watch<'_> {
             }
             for outcome in sweeper.outcomes() {
                 self.finish(&outcome, &mut report);
+            }
+            if let Some((orders, at_once)) = self.line.as_ref().and_then(OrderLine::latest) {
+                urgent = at_once || self.orders.is_none();
+                self.orders = Some(orders);
             }
             if let Some(answers) = self.inquiry.as_mut().and_then(Inquiry::answers) {
                 report_all(&self.collector.learn(answers), &mut report);
@@ -125,8 +156,10 @@ impl Watch<'_> {
 
     /// Begins a round of questions, unless the last one is still going on.
     fn begin_questions(&mut self) {
-        if self.inquiry.as_ref().is_some_and(|inquiry| !inquiry.is_waiting()) {
-            self.collector.begin_questions(self.policies);
+        if self.inquiry.as_ref().is_some_and(|inquiry| !inquiry.is_waiting())
+            && let Some(orders) = &self.orders
+        {
+            self.collector.begin_questions(&orders.policies);
             self.ask();
         }
     }
@@ -146,6 +179,12 @@ impl Watch<'_> {
     ) -> bool {
         match self.collector.store().presence() {
             Presence::Here => return true,
+            Presence::Dead => {
+                if was_here {
+                    report(Event::DirectoryDead);
+                }
+                return false;
+            }
             Presence::Gone => {
                 if was_here {
                     report(Event::DirectoryGone);
@@ -175,13 +214,26 @@ impl Watch<'_> {
 
     /// Plans, and hands over what is to go.
     fn sweep(&mut self, now: Now, sweeper: &Sweeper, report: &mut impl FnMut(Event<'_>)) {
-        let (snapshot, problems) = self.collector.snapshot(now);
+        let Some(orders) = &self.orders else { return };
+        self.collector.know_node_labels(orders.node_labels.clone());
+        self.collector.know_discards(Arc::clone(&orders.discard));
+        let (mut snapshot, problems) = self.collector.snapshot(now);
         report_all(&problems, report);
-        let plan = plan(&snapshot, self.policies, now.wall);
+        if let Some(bucket) = &mut self.bucket {
+            bucket.arrived(self.collector.take_arrivals());
+            let storage = &orders.policies.storage;
+            let storage = EffectiveStorage::new(storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
+            let archives = snapshot.archives.len() as u64;
+            snapshot.allowance = Some(bucket.allowance(storage.deletion_limit, archives, now.uptime));
+        }
+        let plan = plan(&snapshot, &orders.policies, now.wall);
+        if let Some(bucket) = &mut self.bucket {
+            bucket.spend(plan.metered_deletions);
+        }
         for deletion in self.collector.condemn(&snapshot, &plan, now) {
             sweeper.delete(self.collector.store(), deletion);
         }
-        report(Event::Planned(&snapshot, &plan));
+        report(Event::Planned { snapshot: &snapshot, policies: &orders.policies, plan: &plan });
     }
 }
 
@@ -206,7 +258,7 @@ fn listen(store: &Store, report: &mut impl FnMut(Event<'_>)) -> Option<Doorbell>
 fn wait(
     stop: &impl AsFd,
     sweeper: &Sweeper,
-    others: [Option<BorrowedFd<'_>>; 2],
+    others: [Option<BorrowedFd<'_>>; 3],
     timeout: Duration,
 ) -> std::io::Result<bool> {
     let mut descriptors = vec![PollFd::new(stop, PollFlags::IN), PollFd::new(sweeper, PollFlags::IN)];

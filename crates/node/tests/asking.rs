@@ -19,6 +19,7 @@ use checkpoint_keeper_node::catalog::{Catalog, Changes};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::inquiry::{Answer, Inquiry};
+use checkpoint_keeper_node::orders::Orders;
 use checkpoint_keeper_node::store::Store;
 use checkpoint_keeper_node::watch::{Event, Watch};
 use redb::{Database, TableDefinition};
@@ -265,12 +266,12 @@ impl Running {
             let mut collector = Collector::new(store, SETTLE, Now::read());
             collector.know_cluster(false);
             let inquiry = Some(Inquiry::start(ask).unwrap());
-            let watch = Watch { collector, policies: &policies, interval, inquiry };
+            let watch = Watch { inquiry, ..Watch::new(collector, Orders::policies(policies), interval) };
             watch
                 .run(stopped, |event| {
                     let _ = match event {
                         Event::Problem(problem) => say.send(problem.to_string()),
-                        Event::Planned(..) => say.send("planned".to_owned()),
+                        Event::Planned { .. } => say.send("planned".to_owned()),
                         _ => Ok(()),
                     };
                 })

@@ -16,6 +16,7 @@ use std::time::Duration;
 use checkpoint_keeper_core::policy::PolicySet;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::orders::Orders;
 use checkpoint_keeper_node::store::Store;
 use checkpoint_keeper_node::watch::{Event, Watch};
 use support::{archive, files, per_container, wait_until, write_old};
@@ -36,11 +37,11 @@ impl Running {
         store.lock().unwrap();
         let thread = thread::spawn(move || {
             let collector = Collector::new(store, settle, Now::read());
-            let watch = Watch { collector, policies: &policies, interval, inquiry: None };
+            let watch = Watch::new(collector, Orders::policies(policies), interval);
             watch
                 .run(stopped, |event| {
                     let line = match event {
-                        Event::Planned(..) => "planned".to_owned(),
+                        Event::Planned { .. } => "planned".to_owned(),
                         Event::Finished(outcome) => {
                             format!("{:?} {}", outcome.removal, outcome.deletion.archive.file)
                         }
@@ -172,10 +173,10 @@ fn an_overflow_of_rings_leads_to_a_look_at_everything() {
         let collector = Collector::new(store, SETTLE, Now::read());
         let policies = per_container(3);
         let mut first = true;
-        let watch = Watch { collector, policies: &policies, interval: HOUR, inquiry: None };
+        let watch = Watch::new(collector, Orders::policies(policies), HOUR);
         watch
             .run(stopped, |event| {
-                if matches!(event, Event::Planned(..)) && std::mem::take(&mut first) {
+                if matches!(event, Event::Planned { .. }) && std::mem::take(&mut first) {
                     gates.0.wait();
                     gates.1.wait();
                 }

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod commands;
 pub mod failure;
 pub mod output;
+pub mod runtime;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

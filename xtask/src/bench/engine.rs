@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::orders::Orders;
 use checkpoint_keeper_node::store::Store;
 use checkpoint_keeper_node::watch::{Event, Watch};
 
@@ -86,11 +87,10 @@ pub(super) fn run(directory: &Path, policies: usize, interval: u64) -> anyhow::R
     store.lock()?;
     let collector = Collector::new(store, SETTLE, Now::read());
     let policies = policies::set(policies);
-    let watch =
-        Watch { collector, policies: &policies, interval: Duration::from_secs(interval), inquiry: None };
+    let watch = Watch::new(collector, Orders::policies(policies), Duration::from_secs(interval));
     let mut begun = false;
     watch.run(std::io::stdin(), |event| match event {
-        Event::Planned(snapshot, _) if !begun => {
+        Event::Planned { snapshot, .. } if !begun => {
             begun = true;
             eprintln!("{READY} {} archives here", snapshot.archives.len());
         }

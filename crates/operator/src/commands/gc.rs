@@ -48,8 +48,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         }
         None => {}
     }
-    let node_labels = arguments.node_labels.as_ref().map(|labels| labels.iter().cloned().collect::<Labels>());
-    collector.know_node_labels(node_labels);
+    collector.know_node_labels(node_labels(arguments));
     if cluster.is_some() {
         collector.know_cluster(arguments.node_name.is_some());
     }
@@ -132,6 +131,11 @@ fn load_policies(arguments: &GcArguments) -> Result<Loaded, Failure> {
         .map_err(|errors| Failure::Usage(errors.iter().map(ToString::to_string).collect()))?;
     loaded.warnings.iter().for_each(|warning| say("warning", warning));
     Ok(loaded)
+}
+
+/// This node's labels, where they were given.
+pub(super) fn node_labels(arguments: &GcArguments) -> Option<Labels> {
+    arguments.node_labels.as_ref().map(|labels| labels.iter().cloned().collect())
 }
 
 /// The cluster to ask, where one was given.

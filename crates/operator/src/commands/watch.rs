@@ -11,6 +11,7 @@ use checkpoint_keeper_core::policy::PolicySet;
 use checkpoint_keeper_core::quantity;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::inquiry::Inquiry;
+use checkpoint_keeper_node::orders::Orders;
 use checkpoint_keeper_node::store::Removal;
 use checkpoint_keeper_node::sweeper::Outcome;
 use checkpoint_keeper_node::watch::{Event, Watch};
@@ -42,7 +43,9 @@ pub(super) fn run(
     let inquiry = inquiry.transpose().context("cannot start the thread that asks the cluster")?;
     let mut log = Log { output: arguments.output, said: HashSet::new(), begun: false };
     let closed = signalled.try_clone().context("cannot make a pipe for signals")?;
-    Watch { collector, policies, interval: arguments.interval, inquiry }
+    let node_labels = super::gc::node_labels(arguments);
+    let orders = Orders { node_labels, ..Orders::policies(policies.clone()) };
+    Watch { inquiry, ..Watch::new(collector, orders, arguments.interval) }
         .run(stop, |event| {
             match log.event(&event) {
                 Ok(()) => {}
@@ -72,7 +75,7 @@ const MOST_SAID: usize = 1_000;
 impl Log {
     fn event(&mut self, event: &Event<'_>) -> io::Result<()> {
         match event {
-            Event::Planned(snapshot, plan) => {
+            Event::Planned { snapshot, plan, .. } => {
                 if !self.begun {
                     self.begun = true;
                     let archives = text::count(snapshot.archives.len() as u64);
@@ -91,6 +94,9 @@ impl Log {
             }
             Event::Finished(outcome) => self.finished(outcome)?,
             Event::Problem(problem) => self.complain("warning", problem.to_string()),
+            Event::DirectoryDead => {
+                say("error", "the directory was removed under its mount; start again to mount the new one");
+            }
             Event::DirectoryGone => say("error", "the directory is gone; waiting for it to come back"),
             Event::DirectoryReplaced => {
                 self.said.clear();

@@ -1,0 +1,75 @@
+//! What a watching collector goes by, and the line by which it is told anew at any time.
+
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, mpsc};
+
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::policy::{Labels, PolicySet};
+use rustix::event::{EventfdFlags, eventfd};
+
+/// What a collector goes by.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Orders {
+    /// The policies.
+    pub policies: Arc<PolicySet>,
+    /// This node's labels, for storage policies that select nodes; none where they are not known.
+    pub node_labels: Option<Labels>,
+    /// Archives of unknown identity that somebody with the right to do so wants deleted.
+    pub discard: Arc<BTreeSet<FileName>>,
+}
+
+impl Orders {
+    /// These policies, and nothing else.
+    pub fn policies(policies: PolicySet) -> Self {
+        Self { policies: Arc::new(policies), ..Self::default() }
+    }
+}
+
+/// The end that tells.
+#[derive(Debug, Clone)]
+pub struct OrderSender {
+    queue: mpsc::Sender<(Orders, bool)>,
+    bell: Arc<OwnedFd>,
+}
+
+/// The end that listens.
+#[derive(Debug)]
+pub struct OrderLine {
+    queue: mpsc::Receiver<(Orders, bool)>,
+    bell: Arc<OwnedFd>,
+}
+
+/// A line.
+pub fn line() -> std::io::Result<(OrderSender, OrderLine)> {
+    let (sender, receiver) = mpsc::channel();
+    let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    Ok((OrderSender { queue: sender, bell: Arc::clone(&bell) }, OrderLine { queue: receiver, bell }))
+}
+
+impl OrderSender {
+    /// Tells the collector to go by these from now on, and to act on it at once or when it next looks
+    /// of its own accord.
+    pub fn tell(&self, orders: Orders, at_once: bool) {
+        // A collector that has ended needs no orders.
+        if self.queue.send((orders, at_once)).is_ok() {
+            let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+impl OrderLine {
+    /// The latest orders, if there are new ones, and whether any since the last call were urgent; does
+    /// not wait.
+    pub fn latest(&self) -> Option<(Orders, bool)> {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&*self.bell, &mut count);
+        self.queue.try_iter().reduce(|(_, earlier), (orders, at_once)| (orders, at_once || earlier))
+    }
+}
+
+impl AsFd for OrderLine {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}

@@ -1,0 +1,168 @@
+//! What a watching collector goes by, told at any time: before it is told it deletes nothing, and what
+//! it is told wrongly costs at most the bucket.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may, and so may what tests share")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use checkpoint_keeper_core::bucket::DeletionBucket;
+use checkpoint_keeper_core::policy::PolicySet;
+use checkpoint_keeper_node::clock::Now;
+use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::orders::{OrderSender, Orders, line};
+use checkpoint_keeper_node::store::Store;
+use checkpoint_keeper_node::watch::{Event, Watch};
+use support::{DEADLINE, archive, files, name, per_container, wait_until, write_old};
+use tempfile::TempDir;
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// A watch that goes by what it is told.
+struct Told {
+    orders: OrderSender,
+    stop: UnixStream,
+    /// How many deletions each plan has.
+    plans: mpsc::Receiver<usize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Told {
+    fn start(directory: &Path, bucket: Option<DeletionBucket>) -> Self {
+        let (stop, stopped) = UnixStream::pair().unwrap();
+        let (plan, plans) = mpsc::channel();
+        let (orders, line) = line().unwrap();
+        let store = Store::open(directory).unwrap();
+        let thread = thread::spawn(move || {
+            let collector = Collector::new(store, Duration::from_secs(5), Now::read());
+            let watch =
+                Watch { collector, orders: None, line: Some(line), bucket, interval: HOUR, inquiry: None };
+            let report = |event: Event<'_>| {
+                if let Event::Planned { plan: made, .. } = event {
+                    let _ = plan.send(made.deletions().count());
+                }
+            };
+            watch.run(stopped, report).unwrap();
+        });
+        Self { orders, stop, plans, thread: Some(thread) }
+    }
+
+    fn next_plan(&self) -> usize {
+        self.plans.recv_timeout(DEADLINE).unwrap()
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let _ = self.stop.write_all(b"x");
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            assert!(ended.is_ok() || thread::panicking());
+        }
+    }
+}
+
+fn with(archives: u32) -> TempDir {
+    let directory = TempDir::new().unwrap();
+    for second in 0..archives {
+        write_old(directory.path(), &archive("server", second));
+    }
+    directory
+}
+
+#[test]
+fn nothing_is_planned_before_the_first_orders_and_these_take_effect_at_once() {
+    let directory = with(5);
+    let told = Told::start(directory.path(), None);
+    // An archive that comes is looked at, and still nothing is planned.
+    archive("server", 100).write_to(directory.path()).unwrap();
+    assert!(told.plans.try_recv().is_err());
+    assert_eq!(files(directory.path()).len(), 6);
+    told.orders.tell(Orders::policies(per_container(2)), false);
+    wait_until("two are left", || files(directory.path()).len(), |left| *left == 2);
+}
+
+#[test]
+fn orders_that_are_not_urgent_wait_for_the_next_archive() {
+    let directory = with(5);
+    let told = Told::start(directory.path(), None);
+    told.orders.tell(Orders::policies(per_container(100)), true);
+    assert_eq!(told.next_plan(), 0);
+    told.orders.tell(Orders::policies(per_container(2)), false);
+    // The patient order was there first: were it acted upon, its plan would be the next one.
+    archive("server", 100).write_to(directory.path()).unwrap();
+    assert_eq!(told.next_plan(), 4);
+    wait_until("two are left", || files(directory.path()).len(), |left| *left == 2);
+    told.orders.tell(Orders::policies(per_container(1)), true);
+    wait_until("one is left", || files(directory.path()).len(), |left| *left == 1);
+}
+
+#[test]
+fn a_limit_mistyped_and_mended_costs_at_most_the_bucket() {
+    let directory = with(300);
+    // Full: 5 % of 300 archives.
+    let told = Told::start(directory.path(), Some(DeletionBucket::default()));
+    told.orders.tell(Orders::policies(per_container(300)), true);
+    assert_eq!(told.next_plan(), 0);
+    told.orders.tell(Orders::policies(per_container(1)), true);
+    let deleted = told.next_plan();
+    assert_eq!(deleted, 15);
+    told.orders.tell(Orders::policies(per_container(300)), true);
+    wait_until("they are gone", || files(directory.path()).len(), |left| *left == 285);
+    // The orders that were mended came last, and leave the rest.
+    while let Ok(more) = told.plans.recv_timeout(Duration::from_millis(300)) {
+        assert_eq!(more, 0);
+    }
+    assert_eq!(files(directory.path()).len(), 285);
+}
+
+#[test]
+fn rotation_of_what_arrives_never_waits_for_the_bucket() {
+    let directory = with(30);
+    // Empty, and an hour to fill.
+    let bucket = DeletionBucket::empty(Now::read().uptime);
+    let told = Told::start(directory.path(), Some(bucket));
+    told.orders.tell(Orders::policies(per_container(30)), true);
+    assert_eq!(told.next_plan(), 0);
+    for second in 0..20 {
+        archive("server", 100 + second).write_to(directory.path()).unwrap();
+    }
+    wait_until("thirty are left", || files(directory.path()).len(), |left| *left == 30);
+}
+
+#[test]
+fn what_is_of_unknown_identity_can_be_discarded_and_nothing_else() {
+    let directory = with(1);
+    let known = archive("server", 0).file_name();
+    let write = |file: &str| std::fs::write(directory.path().join(file), nameless()).unwrap();
+    let (unknown, pinned, other) = (
+        "checkpoint-x_y-z-2026-01-01T00:00:00Z.tar",
+        "checkpoint-x_y-z-2026-01-02T00:00:00Z.tar",
+        "checkpoint-x_y-z-2026-01-03T00:00:00Z.tar",
+    );
+    for file in [unknown, pinned, other] {
+        write(file);
+        support::age(&directory.path().join(file));
+    }
+    std::fs::write(directory.path().join(format!("{pinned}.keep")), "").unwrap();
+    let told = Told::start(directory.path(), None);
+    let discard = [&known, unknown, pinned, "checkpoint-no_such-file.tar"].map(name);
+    let orders = Orders { discard: Arc::new(discard.into()), ..Orders::policies(PolicySet::default()) };
+    told.orders.tell(orders, true);
+    wait_until("it is gone", || files(directory.path()), |left| !left.contains(unknown));
+    assert_eq!(told.next_plan(), 1);
+    let left: BTreeSet<String> = files(directory.path());
+    assert!(left.contains(&known) && left.contains(pinned) && left.contains(other), "{left:?}");
+}
+
+/// A whole archive that does not say whose it is.
+fn nameless() -> Vec<u8> {
+    archive("server", 0).runtime_name(Some("ledger")).spec_json(b"{}".as_slice()).build().unwrap()
+}
