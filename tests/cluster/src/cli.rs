@@ -3,17 +3,16 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use crate::cluster::Cluster;
+use crate::components;
 use crate::fault::{Daemon, Fault};
-use crate::image::Image;
 use crate::keeper::{self, Keeper};
-use crate::lifecycle::{self, BUSYBOX, Wanted};
-use crate::machine::{self, CONTROL_PLANE, IMAGES};
+use crate::lifecycle::{self, Wanted};
+use crate::machine::{self, CONTROL_PLANE};
 use crate::paths::{Cache, State};
-use crate::{components, process};
 
 /// A real throw-away Kubernetes cluster on this machine, in namespaces of its own.
 #[derive(Debug, Parser)]
@@ -25,7 +24,7 @@ use crate::{components, process};
 )]
 struct Arguments {
     /// Which cluster: several of different names do not meet
-    #[arg(long, global = true, default_value = Cluster::SHARED, value_parser = parse_name)]
+    #[arg(long, global = true, env = Cluster::NAME, default_value = Cluster::SHARED, value_parser = parse_name)]
     name: String,
     #[command(subcommand)]
     command: Command,
@@ -178,7 +177,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
             println!("{} {}", checkpoint.status, checkpoint.body);
             ensure!(checkpoint.status == 200, "the kubelet made no checkpoint");
         }
-        Command::Load { program, reference } => load(&open()?, &program, &reference)?,
+        Command::Load { program, reference } => open()?.load(&program, &reference)?,
         Command::Fault(FaultCommand::Inject(fault)) => fault.inject(&open()?)?,
         Command::Fault(FaultCommand::Undo(fault)) => fault.undo(&open()?)?,
         Command::Fault(FaultCommand::Kill { machine, daemon }) => open()?.kill(&machine, daemon)?,
@@ -233,25 +232,4 @@ fn status(state: &State) -> anyhow::Result<()> {
 fn code(command: &mut std::process::Command) -> anyhow::Result<ExitCode> {
     let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
-}
-
-fn load(cluster: &Cluster, program: &std::path::Path, reference: &str) -> anyhow::Result<()> {
-    ensure!(reference != BUSYBOX, "{BUSYBOX} is there already");
-    let name = program.file_name().context("the program has no name")?.to_string_lossy().into_owned();
-    if name.ends_with(".tar") {
-        bail!("{name}: images are made from a program");
-    }
-    let at = format!("/{name}");
-    let image = Image::new(&[&at]).folder("/tmp", 0o1777).program(&at, program)?;
-    image.write(&cluster.state().images().join(format!("{name}.tar")), reference)?;
-    for node in cluster.nodes() {
-        let archive = format!("{IMAGES}/{name}.tar");
-        process::output(node.command("ctr")?.args([
-            "--namespace=k8s.io",
-            "images",
-            "import",
-            archive.as_str(),
-        ]))?;
-    }
-    Ok(())
 }

@@ -8,19 +8,17 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
+use crate::client::Client;
 use crate::fault::{Fault, Injected};
+use crate::image::Image;
 use crate::keeper::{self, Keeper};
-use crate::lifecycle::{self, Description, Wanted};
-use crate::machine::{CONTROL_PLANE, SHARED};
+use crate::lifecycle::{self, BUSYBOX, Description, Wanted};
+use crate::machine::{CONTROL_PLANE, IMAGES, SHARED};
 use crate::node::Node;
 use crate::paths::{Cache, State, read_json};
 use crate::process::Process;
 use crate::wait;
-
-/// How long a request to the API server may take.
-const REQUEST: Duration = Duration::from_secs(30);
 
 /// A cluster that is up.
 #[derive(Debug, Clone)]
@@ -28,17 +26,24 @@ pub struct Cluster {
     state: State,
     description: Description,
     keeper: Keeper,
-    agent: ureq::Agent,
+    administrator: Client,
 }
 
 impl Cluster {
-    /// The name of the cluster that tests share.
+    /// The name of the cluster that tests share, unless another one is wished for.
     pub const SHARED: &str = "default";
+    /// The environment variable by which one is: whoever breaks things has a cluster of his own.
+    pub const NAME: &str = "CHECKPOINT_KEEPER_CLUSTER";
+
+    /// The name of the cluster that this process is about.
+    pub fn name() -> String {
+        std::env::var(Self::NAME).unwrap_or_else(|_| Self::SHARED.to_owned())
+    }
 
     /// The cluster that this test run shares. Where none is up it is brought up with `program`, and
     /// ends with whoever runs the tests.
     pub fn join(program: &Path) -> anyhow::Result<Self> {
-        let state = Cache::of_user()?.cluster(Self::SHARED);
+        let state = Cache::of_user()?.cluster(&Self::name());
         if Keeper::find(&state).is_ok() {
             return Self::open(&state);
         }
@@ -50,8 +55,13 @@ impl Cluster {
     pub fn open(state: &State) -> anyhow::Result<Self> {
         let description = read_json(&state.description()).context("the cluster is not up")?;
         let keeper = Keeper::find(state)?;
-        let agent = agent(state, "admin", REQUEST)?;
-        Ok(Self { state: state.clone(), description, keeper, agent })
+        let administrator = Client::with_certificate(state, "admin", keeper.api_port)?;
+        Ok(Self { state: state.clone(), description, keeper, administrator })
+    }
+
+    /// Speaks to the API server as whoever has this token.
+    pub fn with_token(&self, token: &str) -> anyhow::Result<Client> {
+        Client::with_token(&self.state, token, self.keeper.api_port)
     }
 
     /// Where its files are.
@@ -136,26 +146,39 @@ impl Cluster {
         Ok(())
     }
 
+    /// Speaks to the API server as the administrator, as this does by itself.
+    pub fn administrator(&self) -> &Client {
+        &self.administrator
+    }
+
     /// An object or a list, by its path in the API.
     pub fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let (status, body) = self.request("GET", path)?;
-        ensure!(status == 200, "GET {path}: {status}: {body}");
-        Ok(body)
+        self.administrator.get(path)
     }
 
     /// Any request without a body; its status, and what came back.
     pub fn request(&self, method: &str, path: &str) -> anyhow::Result<(u16, Value)> {
-        let request = ureq::http::Request::builder().method(method).uri(self.url(path)).body(())?;
-        answer(self.agent.run(request).with_context(|| format!("{method} {path}"))?)
+        self.administrator.request(method, path)
     }
 
     /// Creates an object below this path; the status, and what came back.
     pub fn create(&self, path: &str, object: &Value) -> anyhow::Result<(u16, Value)> {
-        answer(self.agent.post(self.url(path)).send_json(object).with_context(|| format!("POST {path}"))?)
+        self.administrator.create(path, object)
     }
 
-    fn url(&self, path: &str) -> String {
-        format!("https://127.0.0.1:{}{path}", self.keeper.api_port)
+    /// Makes an image of one program that is linked statically, and imports it on every node.
+    pub fn load(&self, program: &Path, reference: &str) -> anyhow::Result<()> {
+        ensure!(reference != BUSYBOX, "{BUSYBOX} is there already");
+        let name = program.file_name().context("the program has no name")?.to_string_lossy();
+        ensure!(!name.ends_with(".tar"), "{name}: images are made from a program");
+        let at = format!("/{name}");
+        let image = Image::new(&[&at]).folder("/tmp", 0o1777).program(&at, program)?;
+        image.write(&self.state.images().join(format!("{name}.tar")), reference)?;
+        let archive = format!("{IMAGES}/{name}.tar");
+        for node in self.nodes() {
+            node.run("ctr", &["--namespace=k8s.io", "images", "import", &archive])?;
+        }
+        Ok(())
     }
 
     /// A namespace of the caller's own, gone when the guard is dropped.
@@ -179,7 +202,7 @@ impl Cluster {
 impl Default for Wanted {
     fn default() -> Self {
         Self {
-            name: Cluster::SHARED.to_owned(),
+            name: Cluster::name(),
             nodes: 2,
             oci_runtimes: vec!["runc".to_owned(), "crun".to_owned()],
             owner: None,
@@ -190,35 +213,6 @@ impl Default for Wanted {
                 .to_vec(),
         }
     }
-}
-
-fn answer(mut response: ureq::http::Response<ureq::Body>) -> anyhow::Result<(u16, Value)> {
-    let text = response.body_mut().read_to_string()?;
-    let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-    Ok((response.status().as_u16(), body))
-}
-
-/// An HTTP client with a certificate of the cluster's.
-pub(crate) fn agent(state: &State, client: &str, timeout: Duration) -> anyhow::Result<ureq::Agent> {
-    let read = |name: &str| {
-        let path = state.pki().join(name);
-        std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let authority = Certificate::from_pem(&read("ca.crt")?)?;
-    let certificate = Certificate::from_pem(&read(&format!("{client}.crt"))?)?;
-    let key = PrivateKey::from_pem(&read(&format!("{client}.key"))?)?;
-    let tls = TlsConfig::builder()
-        .root_certs(RootCerts::new_with_certs(&[authority]))
-        .client_cert(Some(ClientCert::new_with_certs(&[certificate], key)))
-        .build();
-    let config = ureq::Agent::config_builder()
-        .tls_config(tls)
-        .http_status_as_error(false)
-        .timeout_global(Some(timeout))
-        // The proxies of this machine do not lead to its own loopback.
-        .proxy(None)
-        .build();
-    Ok(config.new_agent())
 }
 
 /// A namespace that is deleted when this is dropped.

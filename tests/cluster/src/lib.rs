@@ -9,6 +9,7 @@
 
 pub mod cgroups;
 pub mod cli;
+mod client;
 mod cluster;
 pub mod components;
 mod fault;
@@ -23,6 +24,7 @@ pub mod pki;
 pub mod process;
 pub mod wait;
 
+pub use client::Client;
 pub use cluster::{Cluster, Namespace};
 pub use fault::{Daemon, Fault};
 pub use node::{Checkpoint, Node, RunningContainer};

@@ -8,7 +8,8 @@ use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, agent};
+use crate::client::agent;
+use crate::cluster::Cluster;
 use crate::lifecycle::NodeDescription;
 use crate::machine::CHECKPOINTS;
 use crate::process::output;

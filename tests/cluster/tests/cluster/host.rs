@@ -83,7 +83,7 @@ fn names(folder: &str) -> BTreeSet<String> {
 fn folders(at: &Path, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(at).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let others = name == format!("checkpoint-keeper-{}", Cluster::SHARED);
+        let others = name == format!("checkpoint-keeper-{}", Cluster::name());
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !others {
             found.insert(entry.path().display().to_string());
             folders(&entry.path(), found);

@@ -9,6 +9,8 @@ mod collector;
 mod crds;
 mod faults;
 mod host;
+mod install;
 mod kubelet;
+mod rights;
 mod smoke;
 mod support;
