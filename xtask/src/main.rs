@@ -3,6 +3,7 @@
 mod bench;
 mod cluster;
 mod generate;
+mod image;
 mod test;
 
 use std::process::ExitCode;
@@ -27,6 +28,8 @@ enum Command {
     Cluster(cluster::Arguments),
     /// Write the files that are made from code
     Generate,
+    /// Build the program for a container image, linked statically, and say where it is
+    Image,
 }
 
 fn main() -> ExitCode {
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Generate => generate::run(),
+        Command::Image => image::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -133,6 +133,11 @@ fn on_cluster(
         let owner = std::process::id().to_string();
         steps.time("cluster up", || run(&mut cluster(&["up", "--owner", &owner])))?;
     }
+    // What an image holds, for the tests that run it as a pod.
+    let image = match filter {
+        [] => Some(steps.time("static build", crate::image::build)?),
+        _ => None,
+    };
     let test = [&["test"][..], tests, &["--"], filter].concat();
     let outcome = steps.time("cluster tests", || {
         let mut command = Command::new(binary);
@@ -140,6 +145,9 @@ fn on_cluster(
         if !arguments.fast {
             // What users get, as it was just built.
             command.env("CHECKPOINT_KEEPER", repository().join("target/release/checkpoint-keeper"));
+        }
+        if let Some(program) = image {
+            command.env("CHECKPOINT_KEEPER_STATIC", program);
         }
         run(&mut command)
     });
@@ -170,12 +178,12 @@ impl Steps {
         })
     }
 
-    fn time(&mut self, name: &str, step: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    fn time<T>(&mut self, name: &str, step: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
         println!("── {name}");
         let begin = Instant::now();
-        step().with_context(|| format!("step {name:?}"))?;
+        let done = step().with_context(|| format!("step {name:?}"))?;
         self.times.push((name.to_owned(), begin.elapsed()));
-        Ok(())
+        Ok(done)
     }
 
     fn print(&self) {

@@ -1,11 +1,13 @@
 //! The operator installed as users do it, from `config`. What is installed is for all tests, once, and stays.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use anyhow::Context;
 use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::wait;
 
-use crate::support::{DEADLINE, cluster};
+use crate::support::{DEADLINE, cluster, program};
 
 /// This repository.
 pub(crate) const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -25,6 +27,21 @@ const RIGHTS: [&str; 5] = [
     "3-controller-rights.yaml",
     "4-admission.yaml",
 ];
+
+/// The image that `config/deploy` names.
+pub(crate) const IMAGE: &str = "localhost/checkpoint-keeper:dev";
+
+/// The program as an image, on every node.
+pub(crate) fn image() -> anyhow::Result<()> {
+    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+    once(&LOADED, || cluster().load(&static_program(), IMAGE).context("first: cargo xtask image"))
+}
+
+/// The program that an image holds.
+pub(crate) fn static_program() -> PathBuf {
+    let built = program().with_file_name("../x86_64-unknown-linux-gnu/release/checkpoint-keeper");
+    std::env::var_os("CHECKPOINT_KEEPER_STATIC").map_or(built, PathBuf::from)
+}
 
 /// The custom resources.
 pub(crate) fn definitions() -> anyhow::Result<()> {

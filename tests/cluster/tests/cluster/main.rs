@@ -9,6 +9,7 @@ mod collector;
 mod crds;
 mod faults;
 mod host;
+mod image;
 mod install;
 mod kubelet;
 mod rights;
