@@ -12,6 +12,7 @@ mod host;
 mod image;
 mod install;
 mod kubelet;
+mod pods;
 mod rights;
 mod smoke;
 mod support;
