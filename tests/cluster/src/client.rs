@@ -62,8 +62,8 @@ impl Client {
     /// Applies an object at this path, which names the field manager; the status, and what came back.
     pub fn apply(&self, path: &str, object: &Value) -> anyhow::Result<(u16, Value)> {
         // JSON is YAML too.
-        let patch = self.agent.patch(self.url(path)).content_type("application/apply-patch+yaml");
-        answer(patch.send(&object.to_string()).with_context(|| format!("PATCH {path}"))?)
+        let request = self.agent.patch(self.url(path)).content_type("application/apply-patch+yaml");
+        answer(request.send(&object.to_string()).with_context(|| format!("PATCH {path}"))?)
     }
 
     fn url(&self, path: &str) -> String {
