@@ -132,6 +132,9 @@ pub struct AgentArguments {
     /// An archive counts as written once it has been left alone for this long
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub settle: Duration,
+    /// Write the node's NodeCheckpointStore no more often than this, unless a problem appears
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_interval)]
+    pub status_interval: Duration,
     /// Serve /livez, /readyz and /metrics here
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9464")]
     pub listen: std::net::SocketAddr,

@@ -29,9 +29,6 @@ use crate::runtime::objects::{Change, PolicyObjects, follow};
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
 
-/// How long the status rests after it was written, unless a problem appears.
-const REST: Duration = Duration::from_mins(1);
-
 /// How often what only time brings about is looked at.
 const TICK: Duration = Duration::from_secs(5);
 
@@ -47,6 +44,8 @@ pub(super) struct ApiSide {
     pub(super) objects: PolicyObjects,
     pub(super) board: Board,
     pub(super) own: Own,
+    /// How long the status rests after it was written, unless a problem appears.
+    pub(super) rest: Duration,
 }
 
 /// What the API shows of this node, shared by those who watch it.
@@ -192,7 +191,7 @@ impl ApiSide {
             let is_urgent = before.is_none_or(|before| {
                 before.problems != next.problems || before.conditions != next.conditions
             });
-            let rests = written.is_some_and(|written| now.duration_since(written) < REST);
+            let rests = written.is_some_and(|written| now.duration_since(written) < self.rest);
             if before == Some(&next) || (rests && !is_urgent) {
                 continue;
             }

@@ -55,6 +55,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     let node = Some(arguments.node_name.clone());
     let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node).map_err(anyhow::Error::new)?;
     collector.know_cluster(true);
+    collector.be_curious();
     let inquiry = Inquiry::start(move |questions| asked.ask(questions))
         .context("cannot start the thread that asks the cluster")?;
     let (teller, line) = orders::line().context("cannot make a line for orders")?;
@@ -103,6 +104,7 @@ fn start_api_side(arguments: &AgentArguments, board: Board, orders: OrderSender)
         objects: objects.clone(),
         board: board.clone(),
         own: api::Own::default(),
+        rest: arguments.status_interval,
     };
     let seen = board.clone();
     let started = Instant::now();
