@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::fault::{Fault, Injected};
@@ -16,7 +16,7 @@ use crate::keeper::{self, Keeper};
 use crate::lifecycle::{self, BUSYBOX, Description, Wanted};
 use crate::machine::{CONTROL_PLANE, IMAGES, SHARED};
 use crate::node::Node;
-use crate::paths::{Cache, State, read_json};
+use crate::paths::{Cache, State, read_json, write_json};
 use crate::process::Process;
 use crate::wait;
 
@@ -144,6 +144,14 @@ impl Cluster {
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "cannot apply the manifests: {said}\n{yaml}");
         Ok(())
+    }
+
+    /// Writes a kubeconfig for programs in the machines, by which they are whoever has this token. It is among
+    /// what they share.
+    pub fn write_kubeconfig(&self, name: &str, token: &str) -> anyhow::Result<()> {
+        let mut config: Value = read_json(&self.state.pki().join("admin-inside.kubeconfig"))?;
+        config["users"][0]["user"] = json!({"token": token});
+        write_json(&self.state.shared().join(name), &config)
     }
 
     /// Speaks to the API server as the administrator, as this does by itself.

@@ -3,7 +3,7 @@
 //! Each kind is watched by itself: a kind that may not be read, or that is not installed, does not keep
 //! the others from being seen. Objects that are not what their kind says are seen as such.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,7 @@ use checkpoint_keeper_api::in_force::{Objects, Seen, Unparsable};
 use checkpoint_keeper_api::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
 };
+use checkpoint_keeper_core::policy::PolicyRef;
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::core::DeserializeGuard;
@@ -149,12 +150,12 @@ impl PolicyObjects {
     async fn watch_kind<K>(
         &self,
         api: Api<DeserializeGuard<K>>,
-        shelf: impl Fn(&mut Shelves) -> &mut Shelf<Seen<K>> + Copy,
+        of: impl Fn(&mut Shelves) -> &mut Shelf<Seen<K>> + Copy,
     ) where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     {
         follow(watcher(api, watcher::Config::default()), |change| {
-            if shelf(&mut self.shelves()).note(change, seen) {
+            if of(&mut self.shelves()).note(change, seen) {
                 self.changed.send_replace(());
             }
         })
@@ -211,6 +212,33 @@ impl PolicyObjects {
         shelves.leases.objects.values().any(|(renewed, counts)| now.duration_since(*renewed) < *counts * 2)
     }
 
+    /// Tells those who wait for changes that something changed beside the objects.
+    pub fn touch(&self) {
+        self.changed.send_replace(());
+    }
+
+    /// The UIDs of all objects, for references to them.
+    pub fn uids(&self) -> BTreeMap<PolicyRef, String> {
+        let shelves = self.shelves();
+        let mut uids = BTreeMap::new();
+        uids.extend(uids_of(&shelves.cluster, ClusterCheckpointPolicy::policy_ref));
+        uids.extend(uids_of(&shelves.namespaced, CheckpointPolicy::policy_ref));
+        uids.extend(uids_of(&shelves.storage, CheckpointStoragePolicy::policy_ref));
+        uids.extend(uids_of(&shelves.legacy, CheckpointRestoreOperator::policy_ref));
+        uids
+    }
+
+    /// The UIDs of the objects in each namespace that say what may be deleted there.
+    pub fn governors(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut governors: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (id, uid) in self.uids() {
+            if let Some(namespace) = id.namespace {
+                governors.entry(namespace).or_default().insert(uid);
+            }
+        }
+        governors
+    }
+
     /// What is wrong with the watches.
     pub fn troubles(&self, now: Instant) -> Vec<String> {
         let shelves = self.shelves();
@@ -225,6 +253,16 @@ impl PolicyObjects {
         .flatten()
         .collect()
     }
+}
+
+fn uids_of<K: ResourceExt>(
+    shelf: &Shelf<Seen<K>>,
+    id: impl Fn(&K) -> PolicyRef,
+) -> impl Iterator<Item = (PolicyRef, String)> {
+    shelf.objects.values().filter_map(move |object| match object {
+        Seen::Parsed(object) => Some((id(object), object.uid()?)),
+        Seen::Unparsable(_) => None,
+    })
 }
 
 fn seen<K: Resource>(object: DeserializeGuard<K>) -> Seen<K> {

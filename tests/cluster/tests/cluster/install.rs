@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::machine::SHARED;
 use checkpoint_keeper_testcluster::process::output;
-use checkpoint_keeper_testcluster::wait;
+use checkpoint_keeper_testcluster::{Node, wait};
+use serde_json::{Value, json};
 
-use crate::support::{DEADLINE, cluster, program};
-
-/// This repository.
-pub(crate) const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+use crate::support::{DEADLINE, REPOSITORY, cluster, install_crds, program};
 
 /// Where its parts live.
 pub(crate) const NAMESPACE: &str = "checkpoint-keeper";
@@ -43,31 +42,52 @@ pub(crate) fn static_program() -> PathBuf {
     std::env::var_os("CHECKPOINT_KEEPER_STATIC").map_or(built, PathBuf::from)
 }
 
-/// The custom resources.
-pub(crate) fn definitions() -> anyhow::Result<()> {
-    static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
-    once(&INSTALLED, || {
-        let folder = format!("{REPOSITORY}/config/crd");
-        output(&mut cluster().kubectl(&["apply", "--filename", &folder]))?;
-        let wait = ["wait", "--for=condition=Established", "--timeout=30s", "--filename", &folder];
-        output(&mut cluster().kubectl(&wait)).map(drop)
-    })
-}
-
 /// The custom resources, the namespace, the accounts and what they may; nothing that runs.
 pub(crate) fn rights() -> anyhow::Result<()> {
     static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
-    definitions()?;
+    install_crds()?;
     once(&INSTALLED, || {
         let files = RIGHTS.map(|name| format!("--filename={REPOSITORY}/config/deploy/{name}"));
         let mut command = cluster().kubectl(&["apply", "--validate=strict"]);
         output(command.args(files))?;
         for account in [AGENT, CONTROLLER] {
-            let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}");
-            wait::until("the service accounts", DEADLINE, || cluster().get(&path).map(|_| true))?;
+            // A role is in force a moment after it was applied.
+            let client = cluster().with_token(&token(account, None)?)?;
+            let path = "/apis/criu.org/v1alpha1/clustercheckpointpolicies";
+            wait::until("the accounts' rights", DEADLINE, || client.get(path).map(|_| true))?;
         }
         Ok(())
     })
+}
+
+/// All that an agent needs to run as a program on a node, by the rights of the agent in that node's pod.
+pub(crate) fn agents() -> anyhow::Result<()> {
+    static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
+    rights()?;
+    once(&INSTALLED, || {
+        for node in cluster().nodes() {
+            let token = token(AGENT, Some(json!({"kind": "Node", "apiVersion": "v1", "name": node.name()})))?;
+            cluster().write_kubeconfig(&format!("agent-{}.kubeconfig", node.name()), &token)?;
+        }
+        Ok(())
+    })
+}
+
+/// Where [`agents`] writes the kubeconfig for an agent on this node, as the node sees it.
+pub(crate) fn agent_kubeconfig(node: Node<'_>) -> String {
+    format!("{SHARED}/agent-{}.kubeconfig", node.name())
+}
+
+/// A token of an account, bound to an object or to nothing.
+pub(crate) fn token(account: &str, bound: Option<Value>) -> anyhow::Result<String> {
+    let request = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {"audiences": [], "boundObjectRef": bound, "expirationSeconds": 7200},
+    });
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token");
+    let (status, answer) = cluster().create(&path, &request)?;
+    ensure!(status == 201, "{status} {answer}");
+    Ok(answer["status"]["token"].as_str().context("no token")?.to_owned())
 }
 
 fn once(

@@ -7,8 +7,8 @@ use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Node, wait};
 use serde_json::{Value, json};
 
-use crate::install::{self, NAMESPACE, REPOSITORY};
-use crate::support::{DEADLINE, NODES, cluster};
+use crate::install::{self, NAMESPACE};
+use crate::support::{DEADLINE, NODES, REPOSITORY, cluster};
 
 /// Runs a script in a pod of this manifest's on a node; what it said.
 fn run(manifest: &str, node: Node<'_>, script: &str) -> anyhow::Result<String> {

@@ -8,7 +8,7 @@ use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Client, Node, wait};
 use serde_json::{Value, json};
 
-use crate::install::{self, AGENT, CONTROLLER, NAMESPACE};
+use crate::install::{self, AGENT, CONTROLLER, NAMESPACE, token};
 use crate::support::{DEADLINE, NODES, busybox, cluster};
 
 const STORES: &str = "/apis/criu.org/v1alpha1/nodecheckpointstores";
@@ -99,7 +99,7 @@ fn rules_of(account: &str, namespace: &str) -> anyhow::Result<BTreeSet<String>> 
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": namespace},
     });
-    let client = cluster().with_token(&unbound_token(account)?)?;
+    let client = cluster().with_token(&token(account, None)?)?;
     let (status, answer) = client.create("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", &review)?;
     ensure!(status == 201, "{status} {answer}");
     let list = |rule: &Value, field: &str| -> Vec<String> {
@@ -238,7 +238,7 @@ fn the_api_server_grants_what_is_needed_and_denies_what_would_be_dangerous() -> 
 fn lists_by_name_are_answered_and_lists_of_all_leases_are_not() -> anyhow::Result<()> {
     install::rights()?;
     for account in [AGENT, CONTROLLER] {
-        let client = cluster().with_token(&unbound_token(account)?)?;
+        let client = cluster().with_token(&token(account, None)?)?;
         let leases = "/apis/coordination.k8s.io/v1/leases";
         let by_name = format!("{leases}?fieldSelector=metadata.name%3D{OLDER_OPERATORS_LEASE}");
         wait::until("the lease to be listed by its name", DEADLINE, || client.get(&by_name).map(|_| true))?;
@@ -264,15 +264,6 @@ fn the_api_server_finds_no_fault_with_the_admission_policies() -> anyhow::Result
         })?;
     }
     Ok(())
-}
-
-/// A token of an account that is bound to nothing.
-fn unbound_token(account: &str) -> anyhow::Result<String> {
-    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token");
-    let (status, answer) = cluster().create(&path, &request)?;
-    ensure!(status == 201, "{status} {answer}");
-    Ok(answer["status"]["token"].as_str().context("no token")?.to_owned())
 }
 
 /// A pod with the agent's account on one node: what an agent, or whoever takes its place, can do there.
@@ -415,7 +406,7 @@ fn an_agent_makes_its_own_node_the_owner_of_its_report_and_nothing_else() -> any
 fn an_agents_token_that_names_no_node_writes_nothing() -> anyhow::Result<()> {
     install::rights()?;
     cluster().apply(&store("node-1").to_string())?;
-    let agent = cluster().with_token(&unbound_token(AGENT)?)?;
+    let agent = cluster().with_token(&token(AGENT, None)?)?;
     let words = "the agent's token does not say on which node it runs";
     refused(words, || apply_store(&agent, &store("node-1"), "", TRY))?;
     refused(words, || apply_store(&agent, &status_of("node-1"), "/status", TRY))?;
@@ -426,7 +417,7 @@ fn an_agents_token_that_names_no_node_writes_nothing() -> anyhow::Result<()> {
 fn nobody_but_agents_writes_what_they_report() -> anyhow::Result<()> {
     install::rights()?;
     cluster().apply(&store("node-1").to_string())?;
-    let controller = cluster().with_token(&unbound_token(CONTROLLER)?)?;
+    let controller = cluster().with_token(&token(CONTROLLER, None)?)?;
     refused("cannot patch resource \"nodecheckpointstores/status\"", || {
         apply_store(&controller, &status_of("node-1"), "/status", TRY)
     })?;
