@@ -8,6 +8,7 @@
 mod agent;
 mod collector;
 mod crds;
+mod deployed;
 mod faults;
 mod host;
 mod image;

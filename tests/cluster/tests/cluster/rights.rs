@@ -151,6 +151,7 @@ fn listed(rights: &[Right]) -> BTreeSet<String> {
 
 #[test]
 fn each_account_may_what_it_needs_and_nothing_else() -> anyhow::Result<()> {
+    let _whole = NODES.read();
     install::rights()?;
     let at_home = [&CONTROLLER_RIGHTS[..], &CONTROLLER_RIGHTS_AT_HOME].concat();
     let accounts = [
@@ -195,6 +196,7 @@ fn may(account: &str, verb: &str, resource: &str, name: &str, namespace: &str) -
 
 #[test]
 fn the_api_server_grants_what_is_needed_and_denies_what_would_be_dangerous() -> anyhow::Result<()> {
+    let _whole = NODES.read();
     install::rights()?;
     for (account, rights) in [(AGENT, &AGENT_RIGHTS[..]), (CONTROLLER, &CONTROLLER_RIGHTS)] {
         for (resource, name, verbs) in rights {
@@ -236,6 +238,7 @@ fn the_api_server_grants_what_is_needed_and_denies_what_would_be_dangerous() -> 
 
 #[test]
 fn lists_by_name_are_answered_and_lists_of_all_leases_are_not() -> anyhow::Result<()> {
+    let _whole = NODES.read();
     install::rights()?;
     for account in [AGENT, CONTROLLER] {
         let client = cluster().with_token(&token(account, None)?)?;
@@ -253,6 +256,7 @@ fn lists_by_name_are_answered_and_lists_of_all_leases_are_not() -> anyhow::Resul
 
 #[test]
 fn the_api_server_finds_no_fault_with_the_admission_policies() -> anyhow::Result<()> {
+    let _whole = NODES.read();
     install::rights()?;
     for name in ["checkpoint-keeper-agent-own-node", "checkpoint-keeper-status-by-agent"] {
         let path = format!("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{name}");
@@ -404,6 +408,7 @@ fn an_agent_makes_its_own_node_the_owner_of_its_report_and_nothing_else() -> any
 
 #[test]
 fn an_agents_token_that_names_no_node_writes_nothing() -> anyhow::Result<()> {
+    let _whole = NODES.read();
     install::rights()?;
     cluster().apply(&store("node-1").to_string())?;
     let agent = cluster().with_token(&token(AGENT, None)?)?;
@@ -415,6 +420,7 @@ fn an_agents_token_that_names_no_node_writes_nothing() -> anyhow::Result<()> {
 
 #[test]
 fn nobody_but_agents_writes_what_they_report() -> anyhow::Result<()> {
+    let _whole = NODES.read();
     install::rights()?;
     cluster().apply(&store("node-1").to_string())?;
     let controller = cluster().with_token(&token(CONTROLLER, None)?)?;
