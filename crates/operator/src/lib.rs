@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod commands;
+pub mod controller;
 pub mod failure;
 pub mod output;
 pub mod runtime;
@@ -30,6 +31,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match arguments.command {
         Command::Gc(arguments) => commands::gc::run(&arguments),
         Command::Inspect(arguments) => commands::inspect::run(&arguments),
+        Command::Controller(arguments) => commands::controller::run(arguments),
         Command::Crds => commands::crds::run(),
     };
     match result {
