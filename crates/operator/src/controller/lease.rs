@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::FIELD_MANAGER;
 use super::election::{Lost, Record, Refused, Seen, Step, Terms, next};
@@ -76,7 +76,7 @@ impl Hold {
 
     async fn look(&mut self) {
         let begun = Instant::now();
-        match timeout(REQUEST, self.api.get_opt(NAME)).await {
+        match timeout_at(self.limit(begun), self.api.get_opt(NAME)).await {
             Ok(Ok(found)) => {
                 self.seen.found(found.as_ref().map(|lease| record(lease, self.terms)), begun, Instant::now());
                 self.lease = found.unwrap_or_else(|| Lease {
@@ -95,6 +95,11 @@ impl Hold {
         }
     }
 
+    /// How long a request may take; an answer that comes after the lease has ended is of no use.
+    fn limit(&self, begun: Instant) -> Instant {
+        self.seen.held_until().map_or(begun + REQUEST, |end| end.min(begun + REQUEST))
+    }
+
     /// Writes it as ours: for the first time, or once more.
     async fn write(&mut self, is_new: bool) {
         let begun = Instant::now();
@@ -109,7 +114,7 @@ impl Hold {
             lease_transitions: Some(spec.lease_transitions.unwrap_or(0) + i32::from(is_new)),
             ..spec
         });
-        let written = timeout(REQUEST, self.send(&lease)).await.map_err(|_| None);
+        let written = timeout_at(self.limit(begun), self.send(&lease)).await.map_err(|_| None);
         match written.and_then(|answer| answer.map_err(Some)) {
             Ok(lease) => {
                 self.seen.written(record(&lease, self.terms), begun, Instant::now());
