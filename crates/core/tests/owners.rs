@@ -468,3 +468,31 @@ fn what_has_no_archive_here_any_more_is_forgotten() {
     assert_eq!((node.records.len(), node.asked.len()), (1, 0));
     assert_eq!(node.records[&left].owner, Owner::Unknown);
 }
+
+#[test]
+fn the_curious_learn_whose_an_archive_is_whatever_the_policies_need_and_ask_but_once() {
+    let mut node = Node::new(cluster("no-need"), [of("a", "shop/web-0/server", "u1")]);
+    node.cluster.deploy("shop/web-0", "u1");
+    assert!(node.ask().asked.is_empty(), "asked without a need");
+    node.owners.be_curious();
+    assert!(!node.ask().asked.is_empty());
+    assert!(node.ask().asked.is_empty(), "asked again what is known: {:?}", node.asked());
+    // What was learned outlives the pod, and a restart.
+    node.cluster.stop("shop/web-0");
+    node.restart().owners.be_curious();
+    assert!(node.ask().asked.is_empty(), "{:?}", node.asked());
+    let archive = node.filled("a");
+    assert_eq!(archive.workload.unwrap().kind, "Deployment");
+    assert!(archive.pod_labels.is_some());
+}
+
+#[test]
+fn the_curious_give_up_on_what_is_gone_and_try_again_after_a_failure() {
+    let mut node = Node::new(cluster("no-need"), [of("a", "shop/web-0/server", "u1")]);
+    node.owners.be_curious();
+    node.cluster.is_down = true;
+    assert!(!node.ask().asked.is_empty());
+    node.cluster.is_down = false;
+    assert!(!node.ask().asked.is_empty(), "a failure is no answer");
+    assert!(node.ask().asked.is_empty(), "the pod is gone, and asked about again: {:?}", node.asked());
+}

@@ -120,6 +120,10 @@ impl Watch {
             news &= is_here;
             if news {
                 self.sweep(now, &sweeper, &mut report);
+                if !due {
+                    // Whose the new ones are is asked while it still can be.
+                    self.go_on_with_questions();
+                }
             }
             // Only now: between a closed archive and the unlink of the surplus one, nothing waits
             // for the disk.
@@ -160,6 +164,15 @@ impl Watch {
             && let Some(orders) = &self.orders
         {
             self.collector.begin_questions(&orders.policies);
+            self.ask();
+        }
+    }
+
+    fn go_on_with_questions(&mut self) {
+        if self.inquiry.as_ref().is_some_and(|inquiry| !inquiry.is_waiting())
+            && let Some(orders) = &self.orders
+        {
+            self.collector.go_on_with_questions(&orders.policies);
             self.ask();
         }
     }

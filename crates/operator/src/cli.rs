@@ -31,6 +31,8 @@ pub enum Command {
     /// Show what an archive is: whose checkpoint, when, how large, whether it is complete
     #[command(after_help = INSPECT_HELP)]
     Inspect(InspectArguments),
+    /// Collect on this node, as the policies of the cluster say, until told to end
+    Agent(AgentArguments),
     /// Say in every policy object whether it is in force, and clear up after nodes that are gone;
     /// of several replicas one works
     #[command(after_help = CONTROLLER_HELP)]
@@ -112,6 +114,41 @@ pub struct GcArguments {
     /// This node's name, so that keepLatest ends keepLatestFor after the last pod left it
     #[arg(long, value_name = "NAME", requires = "cluster", value_parser = parse_node_name)]
     pub node_name: Option<String>,
+}
+
+/// What `agent` is told.
+#[derive(Debug, Args)]
+pub struct AgentArguments {
+    /// This node's name in the cluster
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = parse_node_name)]
+    pub node_name: String,
+    /// The namespace that the operator runs in: the older operator's objects there govern the cluster
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
+    pub namespace: String,
+    /// Further namespaces in which the older operator's objects govern the cluster
+    #[arg(long, value_name = "NAMESPACE,…", value_delimiter = ',')]
+    pub cluster_policy_namespaces: Vec<String>,
+    /// The directory that archives lie in
+    #[arg(long, default_value = KUBELET_DIRECTORY)]
+    pub directory: PathBuf,
+    /// Remember in FILE what was read, and how long pods have been gone
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/checkpoint-keeper/catalog")]
+    pub state: PathBuf,
+    /// Look at everything this often, however quiet it is
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_interval)]
+    pub interval: Duration,
+    /// An archive counts as written once it has been left alone for this long
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
+    pub settle: Duration,
+    /// Write the node's NodeCheckpointStore no more often than this, unless a problem appears
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_interval)]
+    pub status_interval: Duration,
+    /// Serve /livez, /readyz and /metrics here
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9464")]
+    pub listen: std::net::SocketAddr,
+    /// Reach the API by this kubeconfig, rather than as a pod of the cluster
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// What `inspect` is told.

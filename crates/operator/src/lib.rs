@@ -3,6 +3,7 @@
 //! [`cli`] is what can be asked for, [`commands`] has a file for each command, [`cluster`] asks the
 //! Kubernetes API, [`output`] shows results to people and programs.
 
+pub mod agent;
 pub mod cli;
 pub mod cluster;
 pub mod commands;
@@ -31,6 +32,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match arguments.command {
         Command::Gc(arguments) => commands::gc::run(&arguments),
         Command::Inspect(arguments) => commands::inspect::run(&arguments),
+        Command::Agent(arguments) => agent::run(&arguments),
         Command::Controller(arguments) => commands::controller::run(arguments),
         Command::Crds => commands::crds::run(),
     };

@@ -32,18 +32,25 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The name of the cluster that tests share.
+    /// The name of the cluster that tests share, unless another one is wished for.
     pub const SHARED: &str = "default";
+    /// The environment variable by which one is: whoever breaks things has a cluster of his own.
+    pub const NAME: &str = "CHECKPOINT_KEEPER_CLUSTER";
+
+    /// The name of the cluster that this process is about.
+    pub fn name() -> String {
+        std::env::var(Self::NAME).unwrap_or_else(|_| Self::SHARED.to_owned())
+    }
 
     /// The cluster that this test run shares. Where none is up it is brought up with `program`, and
     /// ends with whoever runs the tests.
     pub fn join(program: &Path) -> anyhow::Result<Self> {
-        let state = Cache::of_user()?.cluster(Self::SHARED);
+        let state = Cache::of_user()?.cluster(&Self::name());
         if Keeper::find(&state).is_ok() {
             return Self::open(&state);
         }
         let owner = rustix::process::getppid().map(rustix::process::Pid::as_raw_pid);
-        lifecycle::up(&Wanted { owner, ..Wanted::default() }, program)
+        lifecycle::up(&Wanted { owner, name: Self::name(), ..Wanted::default() }, program)
     }
 
     /// A cluster that is up already.

@@ -49,6 +49,9 @@ pub struct Owners {
     above: HashMap<(String, OwnerId), Option<OwnerRef>>,
     /// Whether it can be asked which pods run on this node.
     knows_node: bool,
+    /// Whether each pod is asked about once, whatever the policies need now: later ones may need to
+    /// know what only lives as long as the pod.
+    is_curious: bool,
     running: Option<Running>,
     round: u64,
     asked_in_round: usize,
@@ -91,10 +94,27 @@ impl Owners {
         Self { pods, knows_node, ..Self::default() }
     }
 
+    /// From here on each pod is asked about once, whether or not a policy needs it.
+    pub fn be_curious(&mut self) {
+        self.is_curious = true;
+    }
+
     /// Begins a round, in which each question is asked once at most. `archives` are those whose
     /// identity is known; where these are `all` that are here, what was known of other pods is
     /// forgotten.
     pub fn begin_round<'a>(
+        &mut self,
+        archives: impl Iterator<Item = (&'a Arc<Identity>, Timestamp)>,
+        all: bool,
+        policies: &PolicySet,
+    ) {
+        self.round += 1;
+        self.asked_in_round = 0;
+        self.go_on(archives, all, policies);
+    }
+
+    /// The same within the round that was begun: only what is new leads to questions.
+    pub fn go_on<'a>(
         &mut self,
         archives: impl Iterator<Item = (&'a Arc<Identity>, Timestamp)>,
         all: bool,
@@ -121,7 +141,10 @@ impl Owners {
                 pod.needs = Needs::default();
             }
         }
-        for (key, (needs, oldest)) in pods {
+        for (key, (mut needs, oldest)) in pods {
+            if self.is_curious {
+                needs = needs.and(Needs::to_learn(self.pods.get(&key).map(|pod| &pod.record)));
+            }
             if let Some(pod) = self.pods.get_mut(&key) {
                 (pod.needs, pod.oldest) = (needs, oldest);
             } else if needs.any() {
@@ -129,8 +152,6 @@ impl Owners {
                 self.pods.insert(key, Pod { record, needs, oldest, confirmed });
             }
         }
-        self.round += 1;
-        self.asked_in_round = 0;
         self.resolve();
         self.prune();
     }

@@ -1,5 +1,6 @@
 //! What the policies could need to know about a pod, so that nothing else is asked.
 
+use super::record::{Owner, PodRecord};
 use crate::identity::Identity;
 use crate::policy::{KeepFor, Limit, OrphanWhen, Policy, PolicySet, Retention, Tiers};
 
@@ -28,6 +29,17 @@ impl Needs {
             owner: self.owner || other.owner,
             idle: self.idle || other.idle,
         }
+    }
+
+    /// What is yet to be learned of a pod, if it still can be.
+    pub(super) fn to_learn(record: Option<&PodRecord>) -> Self {
+        let is_new = record.is_none_or(|record| {
+            record.owner == Owner::Unknown && record.pod_gone.is_none() && record.namespace_gone.is_none()
+        });
+        let is_climbing =
+            record.is_some_and(|record| matches!(record.owner, Owner::Controlled { topmost: None, .. }));
+        // Whose pod that is, only the namespace's age tells.
+        Self { namespace: is_new, pod: is_new, owner: is_new || is_climbing, idle: false }
     }
 
     /// What a policy could need of an archive that it governs. Dry runs ask as well: their report

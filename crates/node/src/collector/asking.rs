@@ -15,8 +15,24 @@ impl Collector {
         self.owners = Some(Owners::new(knows_node, std::mem::take(&mut self.remembered_pods)));
     }
 
+    /// Each pod whose archive comes is asked about once, whatever the policies need now.
+    pub fn be_curious(&mut self) {
+        if let Some(owners) = &mut self.owners {
+            owners.be_curious();
+        }
+    }
+
     /// Begins a round of questions about whoever owned what is here.
     pub fn begin_questions(&mut self, policies: &PolicySet) {
+        self.see_owners(policies, true);
+    }
+
+    /// Goes on with the round for what came since it was begun.
+    pub fn go_on_with_questions(&mut self, policies: &PolicySet) {
+        self.see_owners(policies, false);
+    }
+
+    fn see_owners(&mut self, policies: &PolicySet, is_new_round: bool) {
         let Some(owners) = &mut self.owners else { return };
         let archives = || self.index.iter().filter(|(name, _)| name.kind() == NameKind::Kubelet);
         let all = archives().all(|(_, known)| known.read.as_ref().is_some_and(|read| !read.is_failure));
@@ -24,7 +40,11 @@ impl Collector {
             let read = known.read.as_ref()?;
             Some((read.identity.as_ref()?, read.taken.at))
         });
-        owners.begin_round(known, all, policies);
+        if is_new_round {
+            owners.begin_round(known, all, policies);
+        } else {
+            owners.go_on(known, all, policies);
+        }
     }
 
     /// What to ask next, at most so many in a round; empty when the round is over, or no policy needs

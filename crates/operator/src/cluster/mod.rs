@@ -67,30 +67,28 @@ pub enum ConnectError {
     Runtime(#[from] std::io::Error),
 }
 
+/// A client of the cluster that a kubeconfig's current context leads to; none: the one that this pod runs
+/// in, by the address in the pod's environment.
+pub fn client(runtime: &Runtime, kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path)?;
+            runtime.block_on(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()))?
+        }
+        None => Config::incluster_env()?,
+    };
+    config.connect_timeout = Some(CONNECT);
+    // Whoever asks knows what to do about a failure, and when.
+    config.default_retry = false;
+    let _inside = runtime.enter();
+    Ok(Client::try_from(config)?)
+}
+
 impl Cluster {
-    /// The cluster that a kubeconfig's current context leads to.
-    pub fn of_kubeconfig(path: &Path, node_name: Option<String>) -> Result<Self, ConnectError> {
+    /// The cluster that a kubeconfig's current context leads to; none: the one that this pod runs in.
+    pub fn new(kubeconfig: Option<&Path>, node_name: Option<String>) -> Result<Self, ConnectError> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let kubeconfig = Kubeconfig::read_from(path)?;
-        let options = KubeConfigOptions::default();
-        let config = runtime.block_on(Config::from_custom_kubeconfig(kubeconfig, &options))?;
-        Self::new(runtime, config, node_name)
-    }
-
-    /// The cluster that this pod runs in.
-    pub fn around_us(node_name: Option<String>) -> Result<Self, ConnectError> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        Self::new(runtime, Config::incluster()?, node_name)
-    }
-
-    fn new(runtime: Runtime, mut config: Config, node_name: Option<String>) -> Result<Self, ConnectError> {
-        config.connect_timeout = Some(CONNECT);
-        // A question that fails is asked again in the next round.
-        config.default_retry = false;
-        let client = {
-            let _inside = runtime.enter();
-            Client::try_from(config)?
-        };
+        let client = client(&runtime, kubeconfig)?;
         Ok(Self { runtime, client, node_name, kinds: HashMap::new(), silence: 0, quiet_until: None })
     }
 

@@ -3,28 +3,29 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use kube::Client;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::ControllerArguments;
+use crate::cluster;
 use crate::controller::{Controller, Settings};
 use crate::failure::Failure;
 use crate::runtime::admin::{self, Page};
-use crate::runtime::connection;
 
 /// Runs until SIGTERM or SIGINT, or until the lease is lost.
 pub fn run(arguments: ControllerArguments) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start a runtime")?.block_on(serve(arguments))
-}
-
-async fn serve(arguments: ControllerArguments) -> Result<(), Failure> {
-    let client = connection::client(arguments.kubeconfig.as_deref()).await;
-    let client = client.map_err(|error| {
+    let runtime = runtime.context("cannot start a runtime")?;
+    let client = cluster::client(&runtime, arguments.kubeconfig.as_deref()).map_err(|error| {
         let option = arguments.kubeconfig.as_ref().map(|path| format!("--kubeconfig {}: ", path.display()));
         Failure::Usage(vec![format!("{}{error}", option.unwrap_or_default())])
     })?;
+    runtime.block_on(serve(client, arguments))
+}
+
+async fn serve(client: Client, arguments: ControllerArguments) -> Result<(), Failure> {
     let stop = watch::Sender::new(false);
     let stopped = stop.subscribe();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;

@@ -145,9 +145,9 @@ fn connect(arguments: &GcArguments) -> Result<Option<Cluster>, Failure> {
         |option: String| move |error: ConnectError| Failure::Usage(vec![format!("{option}: {error}")]);
     if let Some(path) = &arguments.kubeconfig {
         let option = format!("--kubeconfig {}", path.display());
-        Cluster::of_kubeconfig(path, node_name).map(Some).map_err(usage(option))
+        Cluster::new(Some(path), node_name).map(Some).map_err(usage(option))
     } else if arguments.in_cluster {
-        Cluster::around_us(node_name).map(Some).map_err(usage("--in-cluster".to_owned()))
+        Cluster::new(None, node_name).map(Some).map_err(usage("--in-cluster".to_owned()))
     } else {
         Ok(None)
     }

@@ -2,9 +2,6 @@
 
 use std::collections::HashSet;
 use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use checkpoint_keeper_core::policy::PolicySet;
@@ -21,6 +18,7 @@ use crate::cli::{GcArguments, Output};
 use crate::cluster::Cluster;
 use crate::failure::{Failure, say};
 use crate::output::{json, text};
+use crate::runtime::signals;
 
 /// Collects until SIGTERM or SIGINT.
 pub(super) fn run(
@@ -29,16 +27,7 @@ pub(super) fn run(
     cluster: Option<Cluster>,
     arguments: &GcArguments,
 ) -> Result<(), Failure> {
-    let (stop, signalled) = UnixStream::pair().context("cannot make a pipe for signals")?;
-    let asked = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        // A second signal ends at once: a long read must not hold up whoever is in a hurry.
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&asked))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked)))
-            .context("cannot listen for signals")?;
-        let end = signalled.try_clone().context("cannot make a pipe for signals")?;
-        signal_hook::low_level::pipe::register(signal, end).context("cannot listen for signals")?;
-    }
+    let (stop, signalled) = signals::until_told()?;
     let inquiry = cluster.map(|mut cluster| Inquiry::start(move |questions| cluster.ask(questions)));
     let inquiry = inquiry.transpose().context("cannot start the thread that asks the cluster")?;
     let mut log = Log { output: arguments.output, said: HashSet::new(), begun: false };

@@ -96,9 +96,10 @@ mod tests {
 
     #[test]
     fn a_store_goes_when_its_node_was_missing_twice_a_minute_apart_and_not_otherwise() {
+        type Case = (&'static str, Vec<(u64, Answer)>, bool);
         use Answer::{Exists, Missing};
         let failed = || Answer::Failed("500".to_owned());
-        let table: Vec<(&str, Vec<(u64, Answer)>, bool)> = vec![
+        let table: Vec<Case> = vec![
             ("once", vec![(0, Missing)], false),
             ("twice", vec![(0, Missing), (60, Missing)], true),
             ("too soon", vec![(0, Missing), (59, Missing)], false),
@@ -147,7 +148,7 @@ mod tests {
             let mut departed = Departed::default();
             departed.is_gone(&store("n1"), &Answer::Missing, begin);
             departed.questions(&now_there, &listed, begin + Duration::from_secs(30));
-            assert!(!departed.is_gone(&store("n1"), &Answer::Missing, begin + Duration::from_secs(60)));
+            assert!(!departed.is_gone(&store("n1"), &Answer::Missing, begin + APART));
         }
     }
 

@@ -296,11 +296,12 @@ mod tests {
 
     #[test]
     fn a_follower_takes_only_what_nobody_holds() {
+        type Case = (&'static str, Vec<(u64, Option<Record>)>, u64, Step);
         let begin = Instant::now();
         let wait = |second| Step::Wait(after(begin, second));
         let theirs = || Some(record("1", "other"));
         let renewed = || Some(record("2", "other"));
-        let table: Vec<(&str, Vec<(u64, Option<Record>)>, u64, Step)> = vec![
+        let table: Vec<Case> = vec![
             ("nothing was seen", vec![], 0, Step::Look),
             ("there is none", vec![(0, None)], 0, Step::Create),
             ("it was given back", vec![(0, Some(record("1", "")))], 0, Step::Take),

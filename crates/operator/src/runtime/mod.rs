@@ -1,6 +1,7 @@
-//! What the long-running commands share: guarded watches of the API, and the page for probes and metrics.
+//! What the long-running commands share: guarded watches of the API, the page for probes and
+//! metrics, and ending when told to.
 
 pub mod admin;
-pub mod connection;
 pub mod guarded;
 pub mod objects;
+pub mod signals;

@@ -13,6 +13,7 @@ use checkpoint_keeper_api::in_force::{Objects, Seen, Unparsable};
 use checkpoint_keeper_api::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
 };
+use checkpoint_keeper_core::policy::PolicyRef;
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::WatchStreamExt;
@@ -152,12 +153,12 @@ impl PolicyObjects {
     async fn watch_kind<K>(
         &self,
         api: Api<Guarded<K>>,
-        pick: impl Fn(&mut Shelves) -> &mut Shelf<Seen<K>> + Copy,
+        of: impl Fn(&mut Shelves) -> &mut Shelf<Seen<K>> + Copy,
     ) where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     {
         follow(watcher(api, watcher::Config::default()), |change| {
-            if pick(&mut self.shelves()).note(change, seen) {
+            if of(&mut self.shelves()).note(change, seen) {
                 self.changed.send_replace(());
             }
         })
@@ -214,6 +215,22 @@ impl PolicyObjects {
         shelves.leases.objects.values().any(|(renewed, counts)| now.duration_since(*renewed) < *counts * 2)
     }
 
+    /// Tells those who wait for changes that something changed beside the objects.
+    pub fn touch(&self) {
+        self.changed.send_replace(());
+    }
+
+    /// The UIDs of all objects, for references to them.
+    pub fn uids(&self) -> BTreeMap<PolicyRef, String> {
+        let shelves = self.shelves();
+        let mut uids = BTreeMap::new();
+        uids.extend(uids_of(&shelves.cluster, ClusterCheckpointPolicy::policy_ref));
+        uids.extend(uids_of(&shelves.namespaced, CheckpointPolicy::policy_ref));
+        uids.extend(uids_of(&shelves.storage, CheckpointStoragePolicy::policy_ref));
+        uids.extend(uids_of(&shelves.legacy, CheckpointRestoreOperator::policy_ref));
+        uids
+    }
+
     /// What is wrong with the watches.
     pub fn troubles(&self, now: Instant) -> Vec<String> {
         let shelves = self.shelves();
@@ -228,6 +245,16 @@ impl PolicyObjects {
         .flatten()
         .collect()
     }
+}
+
+fn uids_of<K: ResourceExt>(
+    shelf: &Shelf<Seen<K>>,
+    id: impl Fn(&K) -> PolicyRef,
+) -> impl Iterator<Item = (PolicyRef, String)> {
+    shelf.objects.values().filter_map(move |object| match object {
+        Seen::Parsed(object) => Some((id(object), object.uid()?)),
+        Seen::Unparsable(_) => None,
+    })
 }
 
 fn seen<K>(object: Guarded<K>) -> Seen<K> {

@@ -1,6 +1,6 @@
 //! Replicas of the controller against an API server in memory, by a clock that jumps whenever everybody waits.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value)]
 
 mod fake;
 
@@ -312,8 +312,8 @@ async fn the_store_of_a_node_that_is_gone_goes_after_a_minute_and_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn no_store_goes_on_an_error_on_an_empty_list_or_while_its_node_is_there() {
-    let not_found = |plural: &str, name: &str| Some(Fault::Reply(404, words(404, "NotFound", plural, name)));
     type Replies = Box<dyn Fn(&Asked) -> Option<Fault> + Send>;
+    let not_found = |plural: &str, name: &str| Some(Fault::Reply(404, words(404, "NotFound", plural, name)));
     let replies: Vec<(&str, Replies)> = vec![
         ("errors", Box::new(|_| Some(Fault::Reply(500, words(500, "InternalError", "nodes", "gone"))))),
         ("nobody says so", Box::new(|_| Some(Fault::Reply(404, json!("404 page not found"))))),

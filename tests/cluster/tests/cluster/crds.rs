@@ -2,29 +2,13 @@
 //! help.
 
 use std::path::Path;
-use std::sync::OnceLock;
 
 use anyhow::{Context, ensure};
 use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::wait;
 use serde_json::{Value, json};
 
-use crate::support::{DEADLINE, cluster};
-
-const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-
-/// Applies the definitions as users do, once.
-fn install() -> anyhow::Result<()> {
-    static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
-    let install = || {
-        let folder = format!("{REPOSITORY}/config/crd");
-        output(&mut cluster().kubectl(&["apply", "--filename", &folder]))?;
-        let wait = ["wait", "--for=condition=Established", "--timeout=30s", "--filename", &folder];
-        output(&mut cluster().kubectl(&wait)).map(drop)
-    };
-    let installed = INSTALLED.get_or_init(|| install().map_err(|error: anyhow::Error| format!("{error:#}")));
-    installed.clone().map_err(anyhow::Error::msg)
-}
+use crate::support::{DEADLINE, REPOSITORY, cluster, install_crds};
 
 const CLUSTER: (&str, &str) = ("v1alpha1/clustercheckpointpolicies", "ClusterCheckpointPolicy");
 const NAMESPACED: (&str, &str) = ("v1alpha1/namespaces/default/checkpointpolicies", "CheckpointPolicy");
@@ -45,7 +29,7 @@ fn try_create((path, kind): (&str, &str), spec: &Value) -> anyhow::Result<(u16, 
 
 #[test]
 fn the_api_server_takes_every_definition_and_every_example() -> anyhow::Result<()> {
-    install()?;
+    install_crds()?;
     for namespace in ["shop-eu", "checkpoint-restore-operator-system"] {
         cluster().apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}"))?;
     }
@@ -68,7 +52,7 @@ fn the_api_server_takes_every_definition_and_every_example() -> anyhow::Result<(
 
 #[test]
 fn the_api_server_takes_what_is_right() -> anyhow::Result<()> {
-    install()?;
+    install_crds()?;
     let entry =
         |limit: Value| json!({"podPolicies": [{"namespace": "team", "pod": "db-0", "maxTotalSize": limit}]});
     let right = [
@@ -94,7 +78,7 @@ fn the_api_server_takes_what_is_right() -> anyhow::Result<()> {
 
 #[test]
 fn the_api_server_refuses_what_is_wrong_in_words_that_help() -> anyhow::Result<()> {
-    install()?;
+    install_crds()?;
     let entry =
         |limit: Value| json!({"podPolicies": [{"namespace": "team", "pod": "db-0", "maxTotalSize": limit}]});
     let small = "is below 1Ki: the value is in bytes, and so small a limit would delete every archive; \
@@ -154,7 +138,7 @@ fn the_api_server_refuses_what_is_wrong_in_words_that_help() -> anyhow::Result<(
 
 #[test]
 fn kubectl_explains_and_lists_our_kinds() -> anyhow::Result<()> {
-    install()?;
+    install_crds()?;
     let explain = |path: &str| output(&mut cluster().kubectl(&["explain", path]));
     // What is explained is served a moment after a definition is established.
     wait::until("the definitions to be explained", DEADLINE, || Ok(explain("ccp.spec.retention").is_ok()))?;

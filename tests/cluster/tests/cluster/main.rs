@@ -5,6 +5,7 @@
 
 #![allow(clippy::expect_used)]
 
+mod agent;
 mod collector;
 mod crds;
 mod faults;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use checkpoint_keeper_testcluster::lifecycle::BUSYBOX;
+use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Cluster, Node, wait};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -37,6 +38,22 @@ pub(crate) fn keeper() -> &'static str {
         let program = std::env::var_os("CHECKPOINT_KEEPER").map_or(beside, PathBuf::from);
         cluster().share(&program).expect("first: cargo build --package checkpoint-keeper")
     })
+}
+
+/// This repository.
+pub(crate) const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// Applies the definitions as users do, once.
+pub(crate) fn install_crds() -> anyhow::Result<()> {
+    static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
+    let install = || {
+        let folder = format!("{REPOSITORY}/config/crd");
+        output(&mut cluster().kubectl(&["apply", "--filename", &folder]))?;
+        let wait = ["wait", "--for=condition=Established", "--timeout=30s", "--filename", &folder];
+        output(&mut cluster().kubectl(&wait)).map(drop)
+    };
+    let installed = INSTALLED.get_or_init(|| install().map_err(|error: anyhow::Error| format!("{error:#}")));
+    installed.clone().map_err(anyhow::Error::msg)
 }
 
 /// A pod on one node with these containers, each a busybox that counts.
@@ -150,4 +167,99 @@ pub(crate) fn checkpoint_alone(
 pub(crate) fn files_of(node: Node<'_>, namespace: &str) -> anyhow::Result<Vec<String>> {
     let of = format!("_{namespace}-");
     Ok(node.files()?.into_iter().filter(|file| file.contains(&of)).collect())
+}
+
+/// An agent that runs on a node as a program, with the administrator's rights.
+pub(crate) struct Agent<'a> {
+    node: Node<'a>,
+    process: Child,
+    said: PathBuf,
+    _files: tempfile::TempDir,
+}
+
+impl<'a> Agent<'a> {
+    /// Starts one, and waits until it knows the policies.
+    pub(crate) fn start(node: Node<'a>) -> anyhow::Result<Self> {
+        let agent = Self::spawn(node)?;
+        wait::until(
+            "the agent to know the policies",
+            DEADLINE,
+            || Ok(agent.metric("policies_known")? > 0.0),
+        )?;
+        Ok(agent)
+    }
+
+    /// Starts one in the kubelet's directory.
+    pub(crate) fn spawn(node: Node<'a>) -> anyhow::Result<Self> {
+        Self::spawn_in(node, node.directory())
+    }
+
+    /// Starts one.
+    pub(crate) fn spawn_in(node: Node<'a>, directory: &str) -> anyhow::Result<Self> {
+        let files = tempfile::tempdir()?;
+        let said = files.path().join("said");
+        let kubeconfig = format!("{}/admin-inside.kubeconfig", checkpoint_keeper_testcluster::machine::PKI);
+        let mut command = node.command(keeper())?;
+        command.args(["agent", "--node-name", node.name(), "--namespace", "checkpoint-keeper"]);
+        command.args(["--kubeconfig", &kubeconfig, "--directory", directory, "--interval", "2s"]);
+        command.args(["--status-interval", "1s"]);
+        command.args(["--state", "/var/lib/kubelet/checkpoint-keeper-catalog", "--listen", "127.0.0.1:9464"]);
+        let out = std::fs::File::create(&said)?;
+        let process = command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn()?;
+        Ok(Self { node, process, said, _files: files })
+    }
+
+    /// Whether it is ready; the error says what it lacks.
+    pub(crate) fn ready(&self) -> anyhow::Result<()> {
+        let answer = self.page("readyz")?;
+        ensure!(answer.trim() == "ok", "not ready: {answer}");
+        Ok(())
+    }
+
+    /// One of its metrics, by the name after the prefix.
+    pub(crate) fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let page = self.page("metrics")?;
+        let wanted = format!("checkpoint_keeper_{name} ");
+        let line = page.lines().find_map(|line| line.strip_prefix(&wanted));
+        Ok(line.with_context(|| format!("no metric {name}: {page}"))?.trim().parse()?)
+    }
+
+    fn page(&self, name: &str) -> anyhow::Result<String> {
+        self.node.run("curl", &["--silent", "--max-time", "5", &format!("http://127.0.0.1:9464/{name}")])
+    }
+
+    /// Kills it, as a crash would.
+    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
+        self.signal("-KILL")?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Stops it as a node does, and gives the audit lines that it wrote.
+    pub(crate) fn stop(mut self) -> anyhow::Result<Vec<Value>> {
+        self.signal("-TERM")?;
+        let status = self.process.wait()?;
+        let said = std::fs::read_to_string(&self.said)?;
+        ensure!(status.success(), "the agent ended with {status}: {said}");
+        Ok(said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// Waits until it ends by itself; its exit code, and what it said.
+    pub(crate) fn end(mut self) -> anyhow::Result<(Option<i32>, String)> {
+        let status = wait::for_value("the agent to end", DEADLINE, || Ok(self.process.try_wait()?))?;
+        Ok((status.code(), std::fs::read_to_string(&self.said)?))
+    }
+
+    fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        self.node.run("pkill", &[signal, "--full", "checkpoint-keeper agent"]).map(drop)
+    }
+}
+
+impl Drop for Agent<'_> {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            let _ = self.signal("-KILL");
+            let _ = self.process.wait();
+        }
+    }
 }

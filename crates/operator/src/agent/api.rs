@@ -1,0 +1,279 @@
+//! The agent's side of the API: it learns the policies in force and tells the engine, and it publishes
+//! what is on the board. Everything here may fail for as long as it likes; the engine goes on by what it
+//! was told last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use checkpoint_keeper_api::NodeCheckpointStore;
+use checkpoint_keeper_api::in_force::{Scope, in_force};
+use checkpoint_keeper_api::node_store::NodeCheckpointStoreStatus;
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::policy::{Labels, PolicyRef};
+use checkpoint_keeper_node::orders::{OrderSender, Orders};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{Patch, PatchParams};
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::board::Board;
+use super::events::Events;
+use super::status::{Circumstances, status};
+use crate::runtime::objects::{Change, PolicyObjects, follow};
+
+/// How long one request may take.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// How often what only time brings about is looked at.
+const TICK: Duration = Duration::from_secs(5);
+
+/// Who writes, in the objects' managed fields.
+const WRITER: &str = "checkpoint-keeper-agent";
+
+/// The agent's side of the API.
+#[derive(Clone)]
+pub(super) struct ApiSide {
+    pub(super) client: Client,
+    pub(super) node: String,
+    pub(super) scope: Scope,
+    pub(super) objects: PolicyObjects,
+    pub(super) board: Board,
+    pub(super) own: Own,
+    /// How long the status rests after it was written, unless a problem appears.
+    pub(super) rest: Duration,
+}
+
+/// What the API shows of this node, shared by those who watch it.
+#[derive(Clone, Default)]
+pub(super) struct Own(Arc<Mutex<OwnObjects>>);
+
+#[derive(Debug, Default, Clone)]
+struct OwnObjects {
+    /// The node's labels and UID, once they were seen.
+    node: Option<(Labels, String)>,
+    /// The node's `NodeCheckpointStore`, if there is one.
+    store: Option<NodeCheckpointStore>,
+    /// Whether it is known whether there is one.
+    is_listed: bool,
+}
+
+impl Own {
+    fn note(&self, change: impl FnOnce(&mut OwnObjects)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn now(&self) -> OwnObjects {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ApiSide {
+    /// Does all of it, for as long as it is polled.
+    pub(super) async fn run(&self, orders: OrderSender) {
+        tokio::join!(
+            self.objects.watch(&self.client),
+            self.watch_node(),
+            self.watch_store(),
+            self.tell(orders),
+            self.publish(),
+            self.send_events(),
+        );
+    }
+
+    async fn watch_node(&self) {
+        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
+        let api = Api::<PartialObjectMeta<Node>>::all(self.client.clone());
+        follow(watcher(api, config), |change| {
+            let seen = |node: PartialObjectMeta<Node>| {
+                let uid = node.uid().unwrap_or_default();
+                (node.metadata.labels.unwrap_or_default().into_iter().collect::<Labels>(), uid)
+            };
+            match change {
+                Change::Listed(nodes) => {
+                    let node = nodes.into_iter().next().map(seen);
+                    self.own.note(|own| own.node = node);
+                }
+                Change::Applied(node) => self.own.note(|own| own.node = Some(seen(node))),
+                // Its labels are as they were when it was last seen; a plan needs some.
+                Change::Deleted(_) => {}
+                Change::Failed(error) => self.say(&format!("the node cannot be watched: {error}")),
+            }
+            self.objects.touch();
+        })
+        .await;
+    }
+
+    async fn watch_store(&self) {
+        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
+        let api = Api::<NodeCheckpointStore>::all(self.client.clone());
+        follow(watcher(api, config), |change| {
+            match change {
+                Change::Listed(stores) => {
+                    let store = stores.into_iter().next();
+                    self.own.note(|own| (own.store, own.is_listed) = (store, true));
+                }
+                Change::Applied(store) => self.own.note(|own| own.store = Some(store)),
+                Change::Deleted(_) => self.own.note(|own| own.store = None),
+                Change::Failed(error) => {
+                    self.say(&format!("the node's NodeCheckpointStore cannot be watched: {error}"));
+                }
+            }
+            self.objects.touch();
+        })
+        .await;
+    }
+
+    fn say(&self, what: &str) {
+        self.board.problem(what.to_owned(), Instant::now());
+    }
+
+    /// Tells the engine what is in force, whenever that changes. Before every kind was listed in full it
+    /// is told nothing, and so deletes nothing.
+    async fn tell(&self, orders: OrderSender) {
+        let mut changes = self.objects.changes();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut told: Option<(Orders, BTreeSet<PolicyRef>)> = None;
+        loop {
+            tokio::select! {
+                ended = changes.changed() => if ended.is_err() { return },
+                _ = tick.tick() => {}
+            }
+            let Some(objects) = self.objects.all() else { continue };
+            let other_operator = self.objects.other_operator_runs(Instant::now());
+            let found = in_force(&objects, &Scope { other_operator, ..self.scope.clone() });
+            let own = self.own.now();
+            let discard = own.store.map(|store| store.spec.discard).unwrap_or_default();
+            let discard = discard.iter().filter_map(|file| FileName::new(file.as_bytes())).collect();
+            let next = Orders {
+                policies: Arc::new(found.policies),
+                node_labels: own.node.map(|(labels, _)| labels),
+                discard: Arc::new(discard),
+            };
+            let at_once = match &told {
+                Some((before, _)) if *before == next => continue,
+                Some((before, patient)) => !only_patient(before, &next, patient, &found.patient),
+                None => true,
+            };
+            orders.tell(next.clone(), at_once);
+            told = Some((next, found.patient));
+        }
+    }
+
+    /// Keeps the node's `NodeCheckpointStore` as the board says.
+    async fn publish(&self) {
+        let mut changes = self.board.changes();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut written: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                ended = changes.changed() => if ended.is_err() { return },
+                _ = tick.tick() => {}
+            }
+            let own = self.own.now();
+            if !own.is_listed {
+                continue;
+            }
+            let before = own.store.as_ref().and_then(|store| store.status.as_ref());
+            let now = Instant::now();
+            let circumstances = Circumstances {
+                directory: self.scope.directory.clone(),
+                generation: own.store.as_ref().and_then(|store| store.metadata.generation),
+                troubles: self.objects.troubles(now),
+            };
+            let next = self.board.read(|notes| status(notes, &circumstances, before, Timestamp::now()));
+            let is_urgent = before.is_none_or(|before| {
+                before.problems != next.problems || before.conditions != next.conditions
+            });
+            let rests = written.is_some_and(|written| now.duration_since(written) < self.rest);
+            if before == Some(&next) || (rests && !is_urgent) {
+                continue;
+            }
+            match self.write(&own, &next).await {
+                // What was written is seen by the watch a moment later; until then it would be written again.
+                Ok(store) => self.own.note(|own| own.store = Some(store)),
+                Err(error) => self.say(&format!("the node's NodeCheckpointStore cannot be written: {error}")),
+            }
+            written = Some(Instant::now());
+        }
+    }
+
+    async fn write(
+        &self,
+        own: &OwnObjects,
+        status: &NodeCheckpointStoreStatus,
+    ) -> Result<NodeCheckpointStore, String> {
+        let api = Api::<NodeCheckpointStore>::all(self.client.clone());
+        let params = PatchParams::apply(WRITER).force();
+        let kind = json!({"apiVersion": "criu.org/v1alpha1", "kind": "NodeCheckpointStore"});
+        if own.store.is_none() {
+            let mut object = kind.clone();
+            object["metadata"] = json!({"name": self.node});
+            object["spec"] = json!({});
+            // With the node goes what is known of its disk.
+            if let Some((_, uid)) = own.node.as_ref().filter(|(_, uid)| !uid.is_empty()) {
+                object["metadata"]["ownerReferences"] =
+                    json!([{"apiVersion": "v1", "kind": "Node", "name": self.node, "uid": uid}]);
+            }
+            within(api.patch(&self.node, &params, &Patch::Apply(&object))).await?;
+        }
+        let mut object = kind;
+        object["metadata"] = json!({"name": self.node});
+        object["status"] = serde_json::to_value(status).map_err(|error| error.to_string())?;
+        within(api.patch_status(&self.node, &params, &Patch::Apply(&object))).await
+    }
+
+    async fn send_events(&self) {
+        let events = Events::new(self.client.clone(), self.node.clone());
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let fresh = self.board.take_fresh();
+            if fresh.is_empty() {
+                continue;
+            }
+            let uids: BTreeMap<PolicyRef, String> = self.objects.uids();
+            for (policy, reason, count, bytes) in fresh {
+                let sent = events.deleted(policy.as_ref(), &uids, reason, count, bytes);
+                // An event is a courtesy: the audit line was written, and the counters have it.
+                let _ = timeout(REQUEST, sent).await;
+            }
+        }
+    }
+}
+
+/// Whether nothing changed but what may wait: policies of objects whose author left it so.
+fn only_patient(
+    before: &Orders,
+    next: &Orders,
+    patient_before: &BTreeSet<PolicyRef>,
+    patient: &BTreeSet<PolicyRef>,
+) -> bool {
+    let may_wait = |id: &PolicyRef| {
+        let whole = PolicyRef { part: None, ..id.clone() };
+        patient_before.contains(&whole) || patient.contains(&whole)
+    };
+    let urgent = |orders: &Orders| {
+        let policies = orders.policies.retention.iter().filter(|policy| !may_wait(&policy.id));
+        policies.cloned().collect::<Vec<_>>()
+    };
+    urgent(before) == urgent(next)
+        && before.policies.storage == next.policies.storage
+        && before.policies.invalid == next.policies.invalid
+        && before.node_labels == next.node_labels
+        && before.discard == next.discard
+}
+
+async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+    match timeout(REQUEST, request).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no reply within {} s", REQUEST.as_secs())),
+    }
+}

@@ -1,0 +1,202 @@
+//! The agent: one a node. The engine collects in the node's directory by what it is told, on a thread
+//! that waits for no API; the API's side tells it, and publishes what it does.
+
+mod api;
+mod board;
+mod events;
+mod metrics;
+mod status;
+mod summary;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use checkpoint_keeper_api::in_force::Scope;
+use checkpoint_keeper_core::bucket::DeletionBucket;
+use checkpoint_keeper_node::clock::Now;
+use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::inquiry::Inquiry;
+use checkpoint_keeper_node::orders::{self, OrderSender};
+use checkpoint_keeper_node::store::{Removal, Store};
+use checkpoint_keeper_node::sweeper::Outcome;
+use checkpoint_keeper_node::watch::{Event, Watch};
+use jiff::Timestamp;
+use tokio::runtime::Builder;
+
+use self::api::ApiSide;
+use self::board::Board;
+use self::summary::Summary;
+use crate::cli::AgentArguments;
+use crate::cluster::{self, Cluster};
+use crate::failure::{Failure, say};
+use crate::output::json;
+use crate::runtime::admin::{self, Page};
+use crate::runtime::objects::PolicyObjects;
+use crate::runtime::signals;
+
+/// So long without a look at everything, and the engine is stuck for good: reading the largest archive
+/// takes minutes.
+const STUCK: Duration = Duration::from_mins(30);
+
+/// Collects until SIGTERM or SIGINT.
+pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
+    let store = Store::open(&arguments.directory).map_err(anyhow::Error::new)?;
+    store.lock().map_err(anyhow::Error::new)?;
+    let now = Now::read();
+    let mut collector = Collector::new(store, arguments.settle, now);
+    let board = Board::new();
+    for problem in collector.remember_in(arguments.state.clone()) {
+        say("error", &problem);
+        board.problem(problem.to_string(), Instant::now());
+    }
+    let node = Some(arguments.node_name.clone());
+    let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node).map_err(anyhow::Error::new)?;
+    collector.know_cluster(true);
+    collector.be_curious();
+    let inquiry = Inquiry::start(move |questions| asked.ask(questions))
+        .context("cannot start the thread that asks the cluster")?;
+    let (teller, line) = orders::line().context("cannot make a line for orders")?;
+    let (stop, trigger) = signals::until_told()?;
+    start_api_side(arguments, board.clone(), teller)?;
+    let engine = Engine {
+        board,
+        interval: arguments.interval,
+        is_dead: AtomicBool::new(false),
+        end: Box::new(move || {
+            let _ = (&trigger).write_all(b"x");
+        }),
+    };
+    let bucket = Some(DeletionBucket::empty(now.uptime));
+    Watch {
+        collector,
+        orders: None,
+        line: Some(line),
+        bucket,
+        interval: arguments.interval,
+        inquiry: Some(inquiry),
+    }
+    .run(stop, |event| engine.note(&event))
+    .map_err(anyhow::Error::new)?;
+    if engine.is_dead.load(Ordering::Relaxed) {
+        return Err(Failure::Named);
+    }
+    Ok(())
+}
+
+/// Starts the thread that speaks with the API and serves probes and metrics.
+fn start_api_side(arguments: &AgentArguments, board: Board, orders: OrderSender) -> Result<(), Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+    let client = cluster::client(&runtime, arguments.kubeconfig.as_deref()).map_err(anyhow::Error::new)?;
+    let objects = PolicyObjects::default();
+    let mut operator_namespaces = arguments.cluster_policy_namespaces.clone();
+    operator_namespaces.push(arguments.namespace.clone());
+    let side = ApiSide {
+        client,
+        node: arguments.node_name.clone(),
+        scope: Scope {
+            operator_namespaces: operator_namespaces.into_iter().collect(),
+            other_operator: false,
+            directory: arguments.directory.to_string_lossy().into_owned(),
+        },
+        objects: objects.clone(),
+        board: board.clone(),
+        own: api::Own::default(),
+        rest: arguments.status_interval,
+    };
+    let seen = board.clone();
+    let started = Instant::now();
+    let page = Page {
+        metrics: metrics::registry(board),
+        troubles: Box::new(move || objects.troubles(Instant::now())),
+        is_alive: Box::new(move || {
+            let looked = seen.read(|notes| notes.looked).unwrap_or(started);
+            looked.elapsed() < STUCK || seen.read(|notes| notes.summary.is_none())
+        }),
+    };
+    let address = arguments.listen;
+    let work = move || {
+        runtime.block_on(async {
+            tokio::join!(
+                async {
+                    if let Err(error) = admin::serve(address, Arc::new(page)).await {
+                        say("error", format!("cannot serve probes and metrics on {address}: {error}"));
+                    }
+                },
+                side.run(orders),
+            )
+        });
+    };
+    std::thread::Builder::new().name("api".to_owned()).spawn(work).context("cannot start a thread")?;
+    Ok(())
+}
+
+/// What the engine's events lead to.
+struct Engine {
+    board: Board,
+    interval: Duration,
+    is_dead: AtomicBool,
+    end: Box<dyn Fn()>,
+}
+
+impl Engine {
+    fn note(&self, event: &Event<'_>) {
+        let now = Instant::now();
+        let wrong = |what: String| {
+            self.board.problem(what, now);
+        };
+        match event {
+            Event::Planned { snapshot, policies, plan } => {
+                let wall = Timestamp::now();
+                self.board.planned(Summary::of(snapshot, policies, plan, wall), now);
+                if let Some(round) = plan.watermark.filter(|round| !round.is_satisfied() && !round.waiting) {
+                    use checkpoint_keeper_core::quantity::human;
+                    let (wanted, freed) = (human(round.wanted_bytes), human(round.freed_bytes));
+                    wrong(format!("the disk is too full: wanted {wanted}, freed {freed}"));
+                }
+                for policy in &plan.unjudged_storage {
+                    wrong(format!("{policy} selects nodes, and this node's labels are not known"));
+                }
+                // What is still wrong was said again at the last look, or will be at the next.
+                self.board.forget_problems(self.interval * 2 + Duration::from_secs(1), now);
+            }
+            Event::Finished(outcome) => {
+                self.audit(outcome);
+                if let Removal::Failed(error) = &outcome.removal {
+                    wrong(format!("cannot delete {}: {error}", outcome.deletion.archive.file));
+                }
+                self.board.finished(outcome, Timestamp::now());
+            }
+            Event::Problem(problem) => wrong(problem.to_string()),
+            Event::DirectoryGone => wrong("the directory is gone".to_owned()),
+            Event::DirectoryReplaced => say("note", "another directory took the place of the old one"),
+            Event::DirectoryUnusable(error) => wrong(error.to_string()),
+            Event::NoDoorbell(error) => wrong(format!("the system gives no notice of changes: {error}")),
+            Event::DirectoryDead => {
+                say(
+                    "error",
+                    "the directory was removed under its mount: ending, so that the restart mounts the new one",
+                );
+                self.is_dead.store(true, Ordering::Relaxed);
+                (self.end)();
+            }
+        }
+    }
+
+    /// One line for each deletion, for good.
+    fn audit(&self, outcome: &Outcome) {
+        if !matches!(outcome.removal, Removal::Removed) {
+            return;
+        }
+        let mut out = std::io::stdout().lock();
+        let line = serde_json::to_writer(&mut out, &json::deletion(outcome, Timestamp::now()));
+        // A full disk may stop the log, and must not stop what frees it.
+        let written =
+            line.map_err(std::io::Error::from).and_then(|()| writeln!(out)).and_then(|()| out.flush());
+        if let Err(error) = written {
+            self.board.problem(format!("cannot write the audit line of a deletion: {error}"), Instant::now());
+        }
+    }
+}

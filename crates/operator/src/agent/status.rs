@@ -1,0 +1,257 @@
+//! The status of this node's `NodeCheckpointStore`, made from what is on the board. Pure, and bounded
+//! whatever lies on the node.
+
+use std::cmp::Reverse;
+
+use checkpoint_keeper_api::node_store::{
+    DeletionRecord, FileSystemStatus, LONGEST_MESSAGE, MOST_NAMESPACES, MOST_POLICIES, MOST_PROBLEMS,
+    NamespaceUsage, NodeCheckpointStoreStatus, PolicyUsage,
+};
+use checkpoint_keeper_api::parts;
+use checkpoint_keeper_core::policy::Mode;
+use checkpoint_keeper_core::quantity;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::board::Notes;
+use super::summary::{Share, Summary};
+
+/// What beside the board goes into a status.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Circumstances {
+    /// The directory.
+    pub(super) directory: String,
+    /// The generation of the spec that was carried out.
+    pub(super) generation: Option<i64>,
+    /// What keeps policies from being known; none: they are.
+    pub(super) troubles: Vec<String>,
+}
+
+/// The status as it should be.
+pub(super) fn status(
+    notes: &Notes,
+    circumstances: &Circumstances,
+    before: Option<&NodeCheckpointStoreStatus>,
+    now: Timestamp,
+) -> NodeCheckpointStoreStatus {
+    let nothing = Summary::default();
+    let summary = notes.summary.as_ref().unwrap_or(&nothing);
+    let mut problems: Vec<String> =
+        circumstances.troubles.iter().map(String::as_str).chain(notes.problems()).map(short).collect();
+    let more = problems.len().saturating_sub(MOST_PROBLEMS);
+    if more > 0 {
+        problems.truncate(MOST_PROBLEMS - 1);
+        problems.push(format!("and {} more", more + 1));
+    }
+    let conditions = vec![ready(notes, circumstances, before, now)];
+    NodeCheckpointStoreStatus {
+        observed_generation: circumstances.generation,
+        directory: circumstances.directory.clone(),
+        archives: whole(summary.archives),
+        bytes: whole(summary.bytes),
+        size: quantity::human(summary.bytes),
+        pinned: whole(summary.pinned),
+        incomplete: whole(summary.incomplete),
+        unknown: whole(summary.unknown),
+        deletion_pending: whole(summary.pending()),
+        filesystem: summary.filesystem.map(filesystem),
+        more_namespaces: whole(summary.namespaces.len().saturating_sub(MOST_NAMESPACES) as u64),
+        namespaces: namespaces(summary),
+        more_policies: whole(summary.policies.len().saturating_sub(MOST_POLICIES) as u64),
+        policies: policies(summary),
+        deletions: notes.deletions.iter().map(deletion).collect(),
+        problems,
+        conditions,
+    }
+}
+
+/// Whether archives are collected here.
+fn ready(
+    notes: &Notes,
+    circumstances: &Circumstances,
+    before: Option<&NodeCheckpointStoreStatus>,
+    now: Timestamp,
+) -> Condition {
+    let (status, reason, message) = if notes.summary.is_none() && !circumstances.troubles.is_empty() {
+        ("False", "PoliciesUnknown", circumstances.troubles.join("; "))
+    } else if notes.summary.is_none() {
+        ("False", "Starting", "The directory has not been looked at yet.".to_owned())
+    } else if !circumstances.troubles.is_empty() {
+        let troubles = circumstances.troubles.join("; ");
+        ("False", "PoliciesStale", format!("The policies last seen are enforced: {troubles}"))
+    } else {
+        ("True", "Collecting", "The policies in force are enforced.".to_owned())
+    };
+    let conditions = before.map(|before| &before.conditions[..]).unwrap_or_default();
+    let same = conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == status);
+    Condition {
+        type_: "Ready".to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: short(&message),
+        observed_generation: circumstances.generation,
+        last_transition_time: same.map_or_else(|| seconds(now), |same| same.last_transition_time.clone()),
+    }
+}
+
+fn namespaces(summary: &Summary) -> Vec<NamespaceUsage> {
+    let mut all: Vec<_> = summary.namespaces.iter().collect();
+    all.sort_by_key(|(name, (_, bytes))| (Reverse(*bytes), name.as_str()));
+    all.truncate(MOST_NAMESPACES);
+    let usage = |(name, (archives, bytes)): (&String, &(u64, u64))| NamespaceUsage {
+        name: name.clone(),
+        archives: whole(*archives),
+        bytes: whole(*bytes),
+    };
+    all.into_iter().map(usage).collect()
+}
+
+fn policies(summary: &Summary) -> Vec<PolicyUsage> {
+    let mut all: Vec<_> = summary.policies.iter().collect();
+    all.sort_by_key(|(id, share)| (Reverse((share.pending, share.archives)), *id));
+    all.truncate(MOST_POLICIES);
+    // By name again, so that a count that changes does not move the others.
+    all.sort_by_key(|(id, _)| *id);
+    let usage = |(id, share): (&checkpoint_keeper_core::policy::PolicyRef, &Share)| PolicyUsage {
+        kind: format!("{:?}", id.kind),
+        namespace: id.namespace.clone(),
+        name: id.name.clone(),
+        mode: match share.mode {
+            Mode::Enforce => parts::Mode::Enforce,
+            Mode::DryRun => parts::Mode::DryRun,
+        },
+        archives: whole(share.archives),
+        bytes: whole(share.bytes),
+        pending: whole(share.pending),
+        spared: whole(share.spared),
+    };
+    all.into_iter().map(usage).collect()
+}
+
+/// To the percent, so that a status is not written for every byte that somebody else writes.
+fn filesystem((total, available): (u64, u64)) -> FileSystemStatus {
+    let percent = (total / 100).max(1);
+    let free = available.div_ceil(percent).min(100);
+    FileSystemStatus {
+        capacity_bytes: whole(total),
+        available_bytes: whole((free * percent).min(total)),
+        used: format!("{}%", 100 - free),
+    }
+}
+
+fn deletion(deleted: &super::board::Deleted) -> DeletionRecord {
+    DeletionRecord {
+        time: seconds(deleted.at),
+        file: deleted.file.chars().take(255).collect(),
+        container: deleted.container.clone(),
+        bytes: whole(deleted.bytes),
+        reason: deleted.verdict.reason.to_string(),
+        detail: deleted.verdict.detail.to_string().chars().take(128).collect(),
+        policy: deleted.verdict.policy.as_ref().map(ToString::to_string),
+    }
+}
+
+/// The API keeps times of whole seconds.
+fn seconds(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
+
+fn short(text: impl AsRef<str>) -> String {
+    let text = text.as_ref();
+    let end =
+        text.char_indices().map(|(at, sign)| at + sign.len_utf8()).take_while(|end| *end <= LONGEST_MESSAGE);
+    text[..end.last().unwrap_or(0)].to_owned()
+}
+
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use checkpoint_keeper_core::policy::{Kind, PolicyRef};
+
+    use super::*;
+    use crate::agent::board::Board;
+
+    fn now() -> Timestamp {
+        "2026-11-24T12:00:00Z".parse().unwrap()
+    }
+
+    /// As much of everything as a node could have.
+    fn much() -> Summary {
+        let mut summary = Summary { archives: u64::MAX, filesystem: Some((100, 13)), ..Summary::default() };
+        for number in 0..5_000_u64 {
+            summary.namespaces.insert(format!("{number:0>63}"), (1, number));
+            let id = PolicyRef {
+                kind: Kind::CheckpointRestoreOperator,
+                namespace: Some(format!("{number:0>63}")),
+                name: format!("{number:0>253}"),
+                part: None,
+            };
+            let share = Share { archives: number, bytes: u64::MAX, ..Share::default() };
+            summary.policies.insert(id, share);
+        }
+        summary
+    }
+
+    #[test]
+    fn a_status_stays_below_32_kib_whatever_lies_on_the_node() {
+        let board = Board::new();
+        board.planned(much(), Instant::now());
+        for number in 0..1_000 {
+            board.problem(format!("{number} {}", "ü".repeat(1_000)), Instant::now());
+        }
+        let circumstances = Circumstances {
+            directory: "/".repeat(4_096),
+            generation: Some(i64::MAX),
+            troubles: vec!["x".repeat(10_000); 5],
+        };
+        let made = board.read(|notes| status(notes, &circumstances, None, now()));
+        let size = serde_json::to_vec(&made).unwrap().len();
+        assert!(size < 32 << 10, "{size} bytes");
+        assert_eq!((made.namespaces.len(), made.more_namespaces), (MOST_NAMESPACES, 4_960));
+        assert_eq!(made.namespaces[0].bytes, 4_999);
+        assert_eq!(made.problems.len(), MOST_PROBLEMS);
+        assert_eq!(made.problems[MOST_PROBLEMS - 1], "and 996 more");
+    }
+
+    #[test]
+    fn equal_boards_make_equal_statuses_so_that_none_is_written_twice() {
+        let board = Board::new();
+        board.planned(much(), Instant::now());
+        let circumstances = Circumstances::default();
+        let first = board.read(|notes| status(notes, &circumstances, None, now()));
+        let later: Timestamp = "2026-11-24T13:00:00Z".parse().unwrap();
+        let second = board.read(|notes| status(notes, &circumstances, Some(&first), later));
+        assert_eq!(first, second);
+    }
+
+    #[test]
+    fn what_keeps_a_node_from_collecting_is_its_condition() {
+        let board = Board::new();
+        let told = |board: &Board, troubles: &[&str]| {
+            let troubles = troubles.iter().map(ToString::to_string).collect();
+            let circumstances = Circumstances { troubles, ..Circumstances::default() };
+            let made = board.read(|notes| status(notes, &circumstances, None, now()));
+            (made.conditions[0].status.clone(), made.conditions[0].reason.clone())
+        };
+        let pair = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+        assert_eq!(told(&board, &[]), pair("False", "Starting"));
+        assert_eq!(told(&board, &["forbidden"]), pair("False", "PoliciesUnknown"));
+        board.planned(Summary::default(), Instant::now());
+        assert_eq!(told(&board, &[]), pair("True", "Collecting"));
+        assert_eq!(told(&board, &["stale"]), pair("False", "PoliciesStale"));
+    }
+
+    #[test]
+    fn the_disk_is_told_to_the_percent() {
+        let full = filesystem((1_000_000, 119_999));
+        assert_eq!((full.used.as_str(), full.available_bytes), ("88%", 120_000));
+        assert_eq!(filesystem((1_000_000, 0)).used, "100%");
+        assert_eq!(filesystem((0, 0)).used, "100%");
+        assert_eq!(filesystem((1_000_000, 1_000_000)).used, "0%");
+    }
+}

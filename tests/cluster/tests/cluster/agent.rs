@@ -1,0 +1,259 @@
+//! The agent on real nodes: policies of the API are enforced on every node's directory, and whatever
+//! happens to the API, the agent or the node, what the policies keep is there.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::machine::CONTROL_PLANE;
+use checkpoint_keeper_testcluster::{Daemon, Fault, Namespace, Node, wait};
+use serde_json::{Value, json};
+
+use crate::support::{
+    Agent, DEADLINE, NODES, checkpoint_alone, cluster, counting_pod, files_of, install_crds,
+};
+
+/// A policy of a namespace.
+fn policy(namespace: &Namespace<'_>, name: &str, spec: &Value) -> anyhow::Result<()> {
+    let metadata = json!({"name": name, "namespace": namespace.name()});
+    let object = json!({
+        "apiVersion": "criu.org/v1alpha1", "kind": "CheckpointPolicy", "metadata": metadata, "spec": spec,
+    });
+    cluster().apply(&object.to_string())
+}
+
+fn keep(count: u32) -> Value {
+    json!({"retention": {"perContainer": {"maxCount": count}}})
+}
+
+/// As many checkpoints of a pod's container, each with a name of its own.
+fn checkpoints(node: Node<'_>, namespace: &str, pod: &str, count: usize) -> anyhow::Result<Vec<String>> {
+    (0..count).map(|_| checkpoint_alone(node, namespace, pod, "server")).collect()
+}
+
+/// Waits until exactly these are left of a namespace's archives.
+fn left(node: Node<'_>, namespace: &str, expected: &[String]) -> anyhow::Result<()> {
+    let expected: BTreeSet<String> = expected.iter().cloned().collect();
+    wait::until("exactly what the policies keep", DEADLINE, || {
+        let here: BTreeSet<String> = files_of(node, namespace)?.into_iter().collect();
+        ensure!(here == expected, "here: {here:?}, expected: {expected:?}");
+        Ok(true)
+    })
+}
+
+fn store(node: Node<'_>) -> anyhow::Result<Value> {
+    cluster().get(&format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{}", node.name()))
+}
+
+#[test]
+fn every_node_keeps_what_its_namespaces_policies_say_and_reports_it() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install_crds()?;
+    let namespace = cluster().namespace("agent")?;
+    let agents: Vec<Agent> = cluster().nodes().into_iter().map(Agent::start).collect::<Result<_, _>>()?;
+    let mut made = Vec::new();
+    for node in cluster().nodes() {
+        let pod = format!("web-{}", node.name());
+        namespace.apply(&counting_pod(&pod, node, &["server"]))?;
+        namespace.wait_until_running(&pod)?;
+        made.push(checkpoints(node, namespace.name(), &pod, 4)?);
+        // The oldest one is held.
+        std::fs::write(node.checkpoints().join(format!("{}.keep", made[made.len() - 1][0])), "")?;
+    }
+    // No policy, no deletion: four are here, and the store says so.
+    for node in cluster().nodes() {
+        wait::until("the store to count four", DEADLINE, || {
+            let status = &store(node)?["status"];
+            let namespaces = status["namespaces"].as_array().cloned().unwrap_or_default();
+            Ok(namespaces.iter().any(|usage| usage["name"] == namespace.name() && usage["archives"] == 4))
+        })?;
+    }
+    policy(&namespace, "two", &keep(2))?;
+    for (node, made) in cluster().nodes().into_iter().zip(&made) {
+        // The pinned one counts, and stays: beside it the newest.
+        left(node, namespace.name(), &[made[0].clone(), format!("{}.keep", made[0]), made[3].clone()])?;
+        wait::until("the store to tell of the deletions", DEADLINE, || {
+            let status = &store(node)?["status"];
+            let deletions = status["deletions"].as_array().cloned().unwrap_or_default();
+            let ours: Vec<&Value> = deletions
+                .iter()
+                .filter(|deletion| made.iter().any(|file| deletion["file"] == file.as_str()))
+                .collect();
+            ensure!(ours.len() == 2, "deletions: {deletions:?}");
+            ensure!(ours.iter().all(|one| one["reason"] == "MaxCountPerContainer"), "{ours:?}");
+            let policies = status["policies"].as_array().cloned().unwrap_or_default();
+            let policy = policies.iter().find(|policy| policy["namespace"] == namespace.name());
+            ensure!(policy.is_some_and(|policy| policy["name"] == "two"), "{policies:?}");
+            Ok(true)
+        })?;
+    }
+    for (agent, made) in agents.into_iter().zip(&made) {
+        let audit = agent.stop()?;
+        let ours = audit.iter().filter(|line| line["namespace"] == namespace.name());
+        let files: BTreeSet<&str> = ours.filter_map(|line| line["file"].as_str()).collect();
+        ensure!(files == made[1..3].iter().map(String::as_str).collect(), "audit: {audit:?}");
+    }
+    let events = namespace.events()?;
+    ensure!(events.contains("Deleted 2 checkpoint archives"), "{events}");
+    Ok(())
+}
+
+#[test]
+fn a_changed_policy_is_effective_within_a_second() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install_crds()?;
+    let namespace = cluster().namespace("second")?;
+    let node = cluster().nodes()[0];
+    let _agent = Agent::start(node)?;
+    namespace.apply(&counting_pod("web", node, &["server"]))?;
+    namespace.wait_until_running("web")?;
+    policy(&namespace, "limit", &keep(10))?;
+    let made = checkpoints(node, namespace.name(), "web", 3)?;
+    policy(&namespace, "limit", &keep(1))?;
+    let begin = std::time::Instant::now();
+    left(node, namespace.name(), &made[2..])?;
+    let took = begin.elapsed();
+    ensure!(took.as_millis() < 1_000, "it took {took:?}");
+    Ok(())
+}
+
+#[test]
+fn without_the_api_an_agent_that_starts_deletes_nothing_until_it_is_back() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install_crds()?;
+    let namespace = cluster().namespace("away")?;
+    let node = cluster().nodes()[1];
+    namespace.apply(&counting_pod("web", node, &["server"]))?;
+    namespace.wait_until_running("web")?;
+    policy(&namespace, "one", &keep(1))?;
+    let made = checkpoints(node, namespace.name(), "web", 3)?;
+    let down =
+        cluster().inject(Fault::Down { machine: CONTROL_PLANE.to_owned(), daemon: Daemon::KubeApiserver })?;
+    let agent = Agent::spawn(node)?;
+    // It has looked, and found all three.
+    wait::until("the agent to have looked", DEADLINE, || {
+        Ok(agent.metric("archives").is_ok() || agent.ready().is_err())
+    })?;
+    wait::until("the agent to say why it does nothing", DEADLINE, || {
+        let troubles = agent.ready().err().map(|error| error.to_string()).unwrap_or_default();
+        Ok(troubles.contains("clustercheckpointpolicies"))
+    })?;
+    ensure!(agent.metric("policies_known")? == 0.0, "it knows policies without the API");
+    left(node, namespace.name(), &made)?;
+    drop(down);
+    left(node, namespace.name(), &made[2..])
+}
+
+#[test]
+fn while_the_api_hangs_known_policies_are_enforced_and_orphans_are_left_alone() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install_crds()?;
+    let namespace = cluster().namespace("hangs")?;
+    let node = cluster().nodes()[0];
+    for pod in ["web", "gone"] {
+        namespace.apply(&counting_pod(pod, node, &["server"]))?;
+        namespace.wait_until_running(pod)?;
+    }
+    let agent = Agent::start(node)?;
+    let orphans = json!({"action": "Delete", "when": "PodDeleted", "gracePeriod": "0s"});
+    let mut spec = keep(1);
+    spec["orphans"] = orphans;
+    policy(&namespace, "one", &spec)?;
+    let web = checkpoints(node, namespace.name(), "web", 1)?;
+    let gone = checkpoints(node, namespace.name(), "gone", 1)?;
+    wait::until("the policy to be known", DEADLINE, || {
+        let policies = store(node)?["status"]["policies"].as_array().cloned().unwrap_or_default();
+        Ok(policies.iter().any(|policy| policy["namespace"] == namespace.name()))
+    })?;
+    let hung =
+        cluster().inject(Fault::Hung { machine: CONTROL_PLANE.to_owned(), daemon: Daemon::KubeApiserver })?;
+    // What is copied in needs no kubelet, which would ask the API as well.
+    let newer = copy_as_newer(node, &web[0])?;
+    left(node, namespace.name(), &[gone[0].clone(), newer.clone()])?;
+    drop(hung);
+    wait::until("the API to answer", DEADLINE, || Ok(cluster().request("GET", "/readyz")?.0 == 200))?;
+    // Nobody was taken for gone; whoever is gone by now, goes.
+    left(node, namespace.name(), &[gone[0].clone(), newer.clone()])?;
+    namespace.delete_pod("gone")?;
+    left(node, namespace.name(), &[newer])?;
+    drop(agent);
+    Ok(())
+}
+
+/// A copy of an archive under the next second's name, moved into place whole. Its contents are as old
+/// as the original's, and equal times go by the file's name.
+fn copy_as_newer(node: Node<'_>, file: &str) -> anyhow::Result<String> {
+    let newer = file.replacen("-20", "-21", 1);
+    ensure!(newer != file, "{file} has no year to change");
+    let script = format!(
+        "cd {} && cp -p '{file}' '/tmp/{newer}' && cp '/tmp/{newer}' '.{newer}' && mv '.{newer}' '{newer}'",
+        node.directory()
+    );
+    node.run("sh", &["-ec", &script])?;
+    Ok(newer)
+}
+
+#[test]
+fn an_agent_killed_again_and_again_during_a_burst_leaves_exactly_the_newest() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install_crds()?;
+    let namespace = cluster().namespace("killed")?;
+    let node = cluster().nodes()[1];
+    namespace.apply(&counting_pod("web", node, &["server"]))?;
+    namespace.wait_until_running("web")?;
+    policy(&namespace, "three", &keep(3))?;
+    let mut agent = Agent::start(node)?;
+    let mut made = Vec::new();
+    for _ in 0..8 {
+        made.extend(checkpoints(node, namespace.name(), "web", 1)?);
+        agent.kill()?;
+        agent = Agent::spawn(node)?;
+    }
+    left(node, namespace.name(), &made[made.len() - 3..])?;
+    drop(agent);
+    Ok(())
+}
+
+#[test]
+fn a_dry_run_beside_an_enforcing_policy_deletes_nothing_and_reports_the_difference() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install_crds()?;
+    let namespace = cluster().namespace("dryrun")?;
+    let node = cluster().nodes()[0];
+    let _agent = Agent::start(node)?;
+    namespace.apply(&counting_pod("web", node, &["server"]))?;
+    namespace.wait_until_running("web")?;
+    let mut dry = keep(1);
+    dry["mode"] = json!("DryRun");
+    policy(&namespace, "a-dry-run", &dry)?;
+    policy(&namespace, "enforced", &keep(3))?;
+    let made = checkpoints(node, namespace.name(), "web", 4)?;
+    left(node, namespace.name(), &made[1..])?;
+    wait::until("the difference", DEADLINE, || {
+        let policies = store(node)?["status"]["policies"].as_array().cloned().unwrap_or_default();
+        let find = |name: &str| {
+            let mut ours = policies.iter().filter(|policy| policy["namespace"] == namespace.name());
+            ours.find(|policy| policy["name"] == name).cloned().context("the policy is not in the report")
+        };
+        let (dry, enforced) = (find("a-dry-run")?, find("enforced")?);
+        ensure!(dry["mode"] == "DryRun" && dry["pending"] == 2, "{dry}");
+        ensure!(enforced["archives"] == 3 && enforced["pending"] == 0, "{enforced}");
+        Ok(true)
+    })
+}
+
+#[test]
+fn a_directory_replaced_under_its_mount_ends_the_agent_with_a_clear_message() -> anyhow::Result<()> {
+    let _broken = NODES.write();
+    install_crds()?;
+    let node = cluster().nodes()[0];
+    // As in a pod: the directory is mounted elsewhere, and removed where it was.
+    node.run("sh", &["-ec", "mkdir -p /tmp/real /tmp/mounted && mount --bind /tmp/real /tmp/mounted"])?;
+    let agent = Agent::spawn_in(node, "/tmp/mounted")?;
+    wait::until("the agent to be ready", DEADLINE, || agent.ready().map(|()| true))?;
+    node.run("rmdir", &["/tmp/real"])?;
+    let (code, said) = agent.end()?;
+    node.run("umount", &["/tmp/mounted"])?;
+    ensure!(code == Some(1), "it ended with {code:?}");
+    ensure!(said.contains("the directory was removed under its mount"), "{said}");
+    Ok(())
+}
