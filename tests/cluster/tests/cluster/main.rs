@@ -7,6 +7,7 @@
 
 mod agent;
 mod collector;
+mod controller;
 mod crds;
 mod faults;
 mod host;
