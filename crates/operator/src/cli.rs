@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use checkpoint_keeper_core::duration;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
@@ -166,10 +167,10 @@ pub struct InspectArguments {
 #[derive(Debug, Args)]
 pub struct ControllerArguments {
     /// The operator's own namespace: the lease is there, and v1 objects there govern the cluster
-    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE")]
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", value_parser = NonEmptyStringValueParser::new())]
     pub namespace: String,
     /// This replica's name, which no other one has
-    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    #[arg(long, value_name = "NAME", env = "POD_NAME", value_parser = NonEmptyStringValueParser::new())]
     pub identity: String,
     /// More namespaces whose v1 objects govern the cluster
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]

@@ -107,8 +107,6 @@ pub enum Lost {
 pub enum Refused {
     /// It is another version than the one that was to be replaced, or there is one already.
     Conflict,
-    /// It was certainly not written.
-    Denied,
     /// Whether it was written is not known.
     Unanswered,
 }
@@ -227,24 +225,23 @@ impl Seen {
         self.tenure = Some(Tenure { since: begun, disputed: false, unanswered: Vec::new(), refused: None });
     }
 
-    /// A request that was begun then, and that was to write this time, did not do so as far as is known.
-    pub fn refused(&mut self, how: Refused, renewal: Timestamp, begun: Instant) {
+    /// A request is begun that is to write this time. Whatever becomes of it, it may arrive.
+    pub fn attempt(&mut self, renewal: Timestamp, begun: Instant) {
+        if let Some(tenure) = &mut self.tenure {
+            tenure.unanswered.push((renewal, begun));
+        }
+    }
+
+    /// A request that was begun then, to write, did not do so as far as is known.
+    pub fn refused(&mut self, how: Refused, begun: Instant) {
         self.tried = Some(begun);
-        match &mut self.tenure {
-            Some(tenure) if how == Refused::Conflict => {
+        self.is_fresh = false;
+        if let Some(tenure) = &mut self.tenure {
+            tenure.refused = Some(begun);
+            if how == Refused::Conflict {
                 // To be cleared up at once: it is looked at without waiting.
                 tenure.disputed = true;
-                tenure.refused = Some(begun);
                 self.is_fresh = true;
-            }
-            tenure => {
-                self.is_fresh = false;
-                if let Some(tenure) = tenure {
-                    tenure.refused = Some(begun);
-                    if how == Refused::Unanswered {
-                        tenure.unanswered.push((renewal, begun));
-                    }
-                }
             }
         }
     }
@@ -338,7 +335,8 @@ mod tests {
     fn what_was_not_answered_is_looked_at_again_and_not_at_once() {
         let begin = Instant::now();
         let mut seen = found(begin, &[(0, None)]);
-        seen.refused(Refused::Denied, renewal(1), begin);
+        seen.attempt(renewal(1), begin);
+        seen.refused(Refused::Unanswered, begin);
         assert_eq!(next(&seen, begin), Step::Wait(after(begin, 2)));
         assert_eq!(next(&seen, after(begin, 2)), Step::Look);
         seen.not_found_out(after(begin, 2));
@@ -363,7 +361,8 @@ mod tests {
     fn a_conflict_ends_the_right_to_write_at_once_and_loses() {
         let begin = Instant::now();
         let mut seen = leading(begin);
-        seen.refused(Refused::Conflict, renewal(5), after(begin, 5));
+        seen.attempt(renewal(5), after(begin, 5));
+        seen.refused(Refused::Conflict, after(begin, 5));
         assert_eq!(seen.held_until(), None);
         assert_eq!(next(&seen, after(begin, 5)), Step::Look);
         for (found, lost) in [
@@ -384,7 +383,8 @@ mod tests {
     fn a_renewal_that_arrived_without_an_answer_is_known_by_what_it_wrote() {
         let begin = Instant::now();
         let mut seen = leading(begin);
-        seen.refused(Refused::Unanswered, renewal(5), after(begin, 5));
+        seen.attempt(renewal(5), after(begin, 5));
+        seen.refused(Refused::Unanswered, after(begin, 5));
         // It may not have arrived: only the one before counts.
         assert_eq!(seen.held_until(), Some(after(begin, 15)));
         assert_eq!(next(&seen, after(begin, 6)), Step::Wait(after(begin, 7)));
@@ -397,7 +397,8 @@ mod tests {
         // It has not: once more, and if it arrives after all, the conflict is with ourselves.
         seen.found(Some(record("1", "me")), after(begin, 7), after(begin, 7));
         assert_eq!(next(&seen, after(begin, 7)), Step::Renew);
-        seen.refused(Refused::Conflict, renewal(7), after(begin, 7));
+        seen.attempt(renewal(7), after(begin, 7));
+        seen.refused(Refused::Conflict, after(begin, 7));
         seen.found(Some(arrived), after(begin, 7), after(begin, 7));
         assert_eq!(seen.held_until(), Some(after(begin, 20)));
     }
@@ -411,7 +412,7 @@ mod tests {
         while next(&seen, now) != Step::GiveUp(Lost::NotRenewed) {
             match next(&seen, now) {
                 Step::Wait(until) => now = until,
-                Step::Renew => seen.refused(Refused::Unanswered, renewal(5), now),
+                Step::Renew => seen.refused(Refused::Unanswered, now),
                 Step::Look => seen.not_found_out(now),
                 other => panic!("{other:?}"),
             }

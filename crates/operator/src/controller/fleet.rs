@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::departed::{Answer, StoreId};
+use super::plain;
 use super::totals::NodeReport;
 use crate::runtime::guarded::Guarded;
 use crate::runtime::objects::{Change, Shelf, follow};
@@ -162,7 +163,7 @@ pub async fn ask(client: &Client, node: &str) -> Answer {
     };
     match timeout(REQUEST, exchange).await {
         Ok(Ok((status, body))) => answer(node, status, &body),
-        Ok(Err(error)) => Answer::Failed(error.to_string()),
+        Ok(Err(error)) => Answer::Failed(plain(&error)),
         Err(_) => Answer::Failed("no answer in time".to_owned()),
     }
 }
@@ -190,7 +191,7 @@ pub async fn remove(client: &Client, store: &StoreId) -> Result<(), String> {
     let how = DeleteParams { preconditions: Some(same), ..DeleteParams::default() };
     match timeout(REQUEST, api.delete(&store.node, &how)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => Err(plain(&error)),
         Err(_) => Err("no answer in time".to_owned()),
     }
 }

@@ -12,8 +12,8 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::FIELD_MANAGER;
 use super::election::{Lost, Record, Refused, Seen, Step, Terms, next};
+use super::{FIELD_MANAGER, plain};
 use crate::failure::say;
 
 /// The lease's name.
@@ -85,7 +85,7 @@ impl Hold {
                 });
             }
             Ok(Err(error)) => {
-                say("warning", format!("cannot look at the lease: {error}"));
+                say("warning", format!("cannot look at the lease: {}", plain(&error)));
                 self.seen.not_found_out(begun);
             }
             Err(_) => {
@@ -114,6 +114,7 @@ impl Hold {
             lease_transitions: Some(spec.lease_transitions.unwrap_or(0) + i32::from(is_new)),
             ..spec
         });
+        self.seen.attempt(now, begun);
         let written = timeout_at(self.limit(begun), self.send(&lease)).await.map_err(|_| None);
         match written.and_then(|answer| answer.map_err(Some)) {
             Ok(lease) => {
@@ -123,15 +124,14 @@ impl Hold {
             Err(error) => {
                 let how = match &error {
                     Some(kube::Error::Api(status)) if status.code == 409 => Refused::Conflict,
-                    Some(kube::Error::Api(status)) if status.code < 500 => Refused::Denied,
                     _ => Refused::Unanswered,
                 };
-                let why = error.map_or_else(|| "no answer in time".to_owned(), |error| error.to_string());
+                let why = error.as_ref().map_or_else(|| "no answer in time".to_owned(), plain);
                 // Of two that want it, one loses: that is no trouble.
                 if how != Refused::Conflict || !is_new {
                     say("warning", format!("cannot write the lease: {why}"));
                 }
-                self.seen.refused(how, now, begun);
+                self.seen.refused(how, begun);
             }
         }
     }
@@ -149,30 +149,35 @@ impl Hold {
     /// Gives it back, so that another replica need not wait for its end. Nothing may be written after this.
     pub async fn release(mut self) {
         self.held.send_replace(None);
-        let was_ours = self.seen.held_until().is_some();
-        if !was_ours {
-            return;
-        }
-        // A renewal may have been under way.
-        self.look().await;
-        let spec = self.lease.spec.clone().unwrap_or_default();
-        if spec.holder_identity.as_ref() != Some(&self.me) || self.seen.held_until().is_none() {
-            return;
-        }
-        let mut lease = self.lease.clone();
-        lease.spec = Some(LeaseSpec {
-            holder_identity: None,
-            // Whoever reads it without knowing of us does not wait for long either.
-            lease_duration_seconds: Some(1),
-            renew_time: Some(MicroTime(microseconds(Timestamp::now()))),
-            ..spec
-        });
-        match timeout(REQUEST, self.send(&lease)).await {
-            Ok(Ok(_)) => say("note", format!("{} does not lead any more", self.me)),
-            Ok(Err(error)) => say("warning", format!("cannot give the lease back: {error}")),
-            Err(_) => say("warning", "cannot give the lease back: no answer in time"),
+        // A renewal may have been under way, and may arrive between looking and writing.
+        for _ in 0..2 {
+            if self.seen.held_until().is_none() {
+                return;
+            }
+            self.look().await;
+            if self.seen.held_until().is_none() {
+                return;
+            }
+            match timeout(REQUEST, self.send(&given_back(&self.lease))).await {
+                Ok(Ok(_)) => return say("note", format!("{} does not lead any more", self.me)),
+                Ok(Err(error)) => say("warning", format!("cannot give the lease back: {}", plain(&error))),
+                Err(_) => say("warning", "cannot give the lease back: no answer in time"),
+            }
         }
     }
+}
+
+fn given_back(lease: &Lease) -> Lease {
+    let mut lease = lease.clone();
+    let spec = lease.spec.take().unwrap_or_default();
+    lease.spec = Some(LeaseSpec {
+        holder_identity: None,
+        // Whoever reads it without knowing of us does not wait for long either.
+        lease_duration_seconds: Some(1),
+        renew_time: Some(MicroTime(microseconds(Timestamp::now()))),
+        ..spec
+    });
+    lease
 }
 
 fn record(lease: &Lease, terms: Terms) -> Record {

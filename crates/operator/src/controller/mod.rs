@@ -141,3 +141,15 @@ impl Controller {
         Ok(())
     }
 }
+
+/// What is wrong, in as few words as tell it.
+fn plain(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return format!("{} {}: {}", status.code, status.reason, status.message);
+    }
+    let mut deepest: &dyn std::error::Error = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}

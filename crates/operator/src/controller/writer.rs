@@ -14,8 +14,8 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::FIELD_MANAGER;
 use super::statuses::{News, StatusWrite};
+use super::{FIELD_MANAGER, plain};
 
 /// How long one writing may take.
 pub const WRITE: Duration = Duration::from_secs(4);
@@ -81,12 +81,15 @@ impl Writer {
         let exchange = api.patch_status(&write.id.name, &how, &patch);
         match timeout(WRITE, exchange).await {
             Ok(Ok(_)) => Written::Done,
-            Ok(Err(kube::Error::Api(status))) => match status.code {
-                409 => Written::Conflict,
-                404 => Written::Gone,
-                _ => Written::Refused(status.to_string()),
+            Ok(Err(error)) => match &error {
+                kube::Error::Api(status) if status.code == 409 => Written::Conflict,
+                kube::Error::Api(status) if status.code == 404 => Written::Gone,
+                // Too many requests, or nobody there to answer: as good as no answer.
+                kube::Error::Api(status) if status.code < 500 && status.code != 429 => {
+                    Written::Refused(plain(&error))
+                }
+                _ => Written::Unanswered(plain(&error)),
             },
-            Ok(Err(error)) => Written::Unanswered(error.to_string()),
             Err(_) => Written::Unanswered("no answer in time".to_owned()),
         }
     }
@@ -104,7 +107,7 @@ impl Writer {
         };
         match timeout(WRITE, self.recorder.publish(&event, &reference(&write.id, &write.uid))).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(plain(&error)),
             Err(_) => Err("no answer in time".to_owned()),
         }
     }
