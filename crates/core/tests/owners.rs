@@ -496,3 +496,52 @@ fn the_curious_give_up_on_what_is_gone_and_try_again_after_a_failure() {
     assert!(!node.ask().asked.is_empty(), "a failure is no answer");
     assert!(node.ask().asked.is_empty(), "the pod is gone, and asked about again: {:?}", node.asked());
 }
+
+/// tenants stay apart: whoever makes a deleted namespace anew governs nothing that the old one left.
+#[test]
+fn a_policy_that_comes_up_in_a_namespace_waits_until_the_namespace_was_asked_about() {
+    let archives = ["a", "b"].map(|short| of(short, "shop/web-0/server", "u1"));
+    let mut node = Node::new(
+        with(local("shop", "theirs"), |policy| policy.retention.per_container = count(1)),
+        archives,
+    );
+    node.owners.be_curious();
+    node.cluster.run("shop/web-0", "u1", None);
+    node.ask();
+    let surplus = [Reason::MaxCountPerContainer, WithinLimits];
+    assert_eq!(node.reasons(), surplus);
+    // The namespace is deleted and made anew, and a policy comes up in it before anybody asks.
+    node.cluster.delete_namespace("shop");
+    node.cluster.create_namespace("shop", node.now);
+    node.owners.doubt("shop");
+    assert_eq!(node.reasons(), [Reason::NoPolicy, Reason::NoPolicy]);
+    node.cluster.is_down = true;
+    assert_eq!(node.ask().reasons(), [Reason::NoPolicy, Reason::NoPolicy], "a failure is no answer");
+    node.cluster.is_down = false;
+    assert_eq!(node.ask().reasons(), [Reason::NoPolicy, Reason::NoPolicy], "they are the former one's");
+    // In a namespace that is still the same, they are governed as before.
+    let mut same = Node::new(
+        with(local("shop", "ours"), |policy| policy.retention.per_container = count(1)),
+        node.archives.clone(),
+    );
+    same.owners.be_curious();
+    same.ask().owners.doubt("shop");
+    assert_eq!(same.reasons(), [Reason::NoPolicy, Reason::NoPolicy]);
+    assert_eq!(same.ask().reasons(), surplus);
+}
+
+#[test]
+fn an_answer_to_an_earlier_question_does_not_end_a_doubt() {
+    let mut node = Node::new(
+        with(local("shop", "theirs"), |policy| policy.retention.per_container = count(1)),
+        [of("a", "shop/web-0/server", "u1")],
+    );
+    node.owners.be_curious();
+    node.ask();
+    node.owners.doubt("shop");
+    let question = Question::Namespace("shop".to_owned());
+    let answer = node.cluster.answer(&question);
+    node.owners.fold([(question.clone(), answer, node.now, Clock::Trusted)]);
+    assert_eq!(node.reasons(), [Reason::NoPolicy]);
+    assert!(node.owners.questions(usize::MAX).contains(&question), "it is asked again in the same round");
+}

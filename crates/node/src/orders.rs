@@ -1,6 +1,6 @@
 //! What a watching collector goes by, and the line by which it is told anew at any time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, mpsc};
 
@@ -15,6 +15,9 @@ pub struct Orders {
     pub policies: Arc<PolicySet>,
     /// This node's labels, for storage policies that select nodes; none where they are not known.
     pub node_labels: Option<Labels>,
+    /// The UIDs of the objects in each namespace that say what may be deleted there. A new one is a
+    /// reason to ask whether the namespace is still the one that the archives are from.
+    pub governors: Arc<BTreeMap<String, BTreeSet<String>>>,
     /// Archives of unknown identity that somebody with the right to do so wants deleted.
     pub discard: Arc<BTreeSet<FileName>>,
 }

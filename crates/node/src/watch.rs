@@ -1,6 +1,7 @@
 //! Collecting for as long as wanted: a loop that waits for the doorbell, the timer, its sweeper and
 //! whoever asks the cluster.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -148,7 +149,7 @@ impl Watch {
             }
             if let Some((orders, at_once)) = self.line.as_ref().and_then(OrderLine::latest) {
                 urgent = at_once || self.orders.is_none();
-                self.orders = Some(orders);
+                self.follow(orders);
             }
             if let Some(answers) = self.inquiry.as_mut().and_then(Inquiry::answers) {
                 report_all(&self.collector.learn(answers), &mut report);
@@ -166,6 +167,18 @@ impl Watch {
             self.collector.begin_questions(&orders.policies);
             self.ask();
         }
+    }
+
+    /// Goes by these from now on.
+    fn follow(&mut self, orders: Orders) {
+        let nobody = BTreeSet::new();
+        let before = self.orders.as_ref().map(|orders| Arc::clone(&orders.governors)).unwrap_or_default();
+        for (namespace, governors) in &*orders.governors {
+            if !governors.is_subset(before.get(namespace).unwrap_or(&nobody)) {
+                self.collector.doubt(namespace);
+            }
+        }
+        self.orders = Some(orders);
     }
 
     fn go_on_with_questions(&mut self) {

@@ -141,7 +141,7 @@ pub struct AgentArguments {
     /// An archive counts as written once it has been left alone for this long
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub settle: Duration,
-    /// Write the node's NodeCheckpointStore no more often than this, unless a problem appears
+    /// Write the status of this node's store no more often than this, unless a problem appears
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_interval)]
     pub status_interval: Duration,
     /// Serve /livez, /readyz and /metrics here

@@ -71,7 +71,9 @@ fn snapshot(archives: usize, now: Timestamp) -> anyhow::Result<Snapshot> {
     for number in 0..NAMESPACES {
         let environment = ["prod", "test", "dev"].get(number % 3).copied().unwrap_or_default();
         let labels = Labels::from([("env".to_owned(), environment.to_owned())]);
-        snapshot.namespaces.insert(namespace(number), Namespace { labels: Some(labels), created: None });
+        snapshot
+            .namespaces
+            .insert(namespace(number), Namespace { labels: Some(labels), ..Namespace::default() });
     }
     for pod in 0..archives.div_ceil(PER_POD) {
         of_pod(pod, now, &mut snapshot.archives)?;

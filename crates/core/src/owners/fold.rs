@@ -37,6 +37,10 @@ impl Owners {
             }
             (Question::NodePods, _) => self.doubt_idle(),
             (Question::Namespace(name), Finding::Namespace { labels, created }) => {
+                // What was asked before the doubt came up does not end it.
+                if self.doubted.get(name) == Some(&true) {
+                    self.doubted.remove(name);
+                }
                 self.namespace_is_there(name, labels, created, gone_at);
             }
             (Question::Namespace(name), finding) => {

@@ -45,6 +45,9 @@ pub struct Owners {
     pods: BTreeMap<PodKey, Pod>,
     /// The labels of namespaces, as the last answer showed them.
     namespace_labels: BTreeMap<String, Labels>,
+    /// Namespaces in which a policy came up since they were last asked about, and whether they were asked
+    /// about since: an answer to an earlier question may be about the one before.
+    doubted: BTreeMap<String, bool>,
     /// What controls an owner; none: it is the topmost.
     above: HashMap<(String, OwnerId), Option<OwnerRef>>,
     /// Whether it can be asked which pods run on this node.
@@ -156,6 +159,13 @@ impl Owners {
         self.prune();
     }
 
+    /// A policy came up in this namespace, whose name may by now be another's: until it is asked about,
+    /// nothing is known of it for certain.
+    pub fn doubt(&mut self, namespace: &str) {
+        self.doubted.insert(namespace.to_owned(), false);
+        self.asked.remove(&Question::Namespace(namespace.to_owned()));
+    }
+
     /// Forgets what only pods that are gone from here were about.
     fn prune(&mut self) {
         let needed = self.needed();
@@ -196,6 +206,13 @@ impl Owners {
         }
         open.sort_by_cached_key(|question| self.asked.get(question).copied().unwrap_or(0));
         open.truncate(most_in_round.saturating_sub(self.asked_in_round));
+        for question in &open {
+            if let Question::Namespace(name) = question
+                && let Some(is_asked) = self.doubted.get_mut(name)
+            {
+                *is_asked = true;
+            }
+        }
         self.asked_in_round += open.len();
         self.asked.extend(open.iter().cloned().map(|question| (question, round)));
         open
@@ -209,7 +226,7 @@ impl Owners {
             if pod.needs.idle {
                 needed.insert(Question::NodePods);
             }
-            if pod.needs.namespace {
+            if pod.needs.namespace || self.doubted.contains_key(namespace) {
                 needed.insert(Question::Namespace(namespace.clone()));
             }
             // Gone for good: whoever has the name now is another.
@@ -332,11 +349,12 @@ impl Owners {
         for (key, pod) in &self.pods {
             let labels = self.namespace_labels.get(&key.namespace);
             let created = pod.record.namespace.map(|namespace| namespace.created);
-            if labels.is_some() || created.is_some() {
+            let is_doubted = self.doubted.contains_key(&key.namespace);
+            if labels.is_some() || created.is_some() || is_doubted {
                 let namespace = snapshot
                     .namespaces
                     .entry(key.namespace.clone())
-                    .or_insert_with(|| Namespace { labels: labels.cloned(), created: None });
+                    .or_insert_with(|| Namespace { labels: labels.cloned(), created: None, is_doubted });
                 namespace.created = namespace.created.max(created);
             }
         }

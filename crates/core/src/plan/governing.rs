@@ -18,6 +18,8 @@ pub(super) enum Governing<'a> {
     Nothing,
     /// This policy perhaps: labels that it selects by are not known.
     Doubtful(usize),
+    /// This policy perhaps: its namespace may be another of the same name.
+    Unasked(usize),
     /// An object that does not parse might.
     Invalid(&'a InvalidPolicy),
 }
@@ -92,15 +94,18 @@ impl<'a> Governors<'a> {
         let namespace =
             subject.identity.filter(|_| !subject.vanished).map(|identity| identity.namespace.as_str());
         // Looked up once, for all the policies that ask.
-        let labels = namespace.and_then(|namespace| self.namespaces.get(namespace));
-        let labels = labels.and_then(|namespace| namespace.labels.as_ref());
+        let known = namespace.and_then(|namespace| self.namespaces.get(namespace));
+        let is_doubted = known.is_some_and(|namespace| namespace.is_doubted);
+        let labels = known.filter(|_| !is_doubted).and_then(|namespace| namespace.labels.as_ref());
         if let Some(namespace) = namespace {
             if let Some(invalid) = self.invalid_by_namespace.get(namespace) {
                 return Governing::Invalid(invalid);
             }
             let local = self.by_namespace.get(namespace).map_or(&[][..], Vec::as_slice);
-            if let Some(found) = self.first_match(local, subject, labels) {
-                return found;
+            match self.first_match(local, subject, labels) {
+                Some(Governing::Policy(policy)) if is_doubted => return Governing::Unasked(policy),
+                Some(found) => return found,
+                None => {}
             }
         }
         if let Some(invalid) = self.invalid_cluster_wide {

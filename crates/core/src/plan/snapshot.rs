@@ -107,6 +107,9 @@ pub struct Namespace {
     pub labels: Option<Labels>,
     /// When it was created: an archive older than that belonged to another of the same name.
     pub created: Option<Timestamp>,
+    /// Whether a policy came up in it since it was last asked about: it may have been deleted and made
+    /// anew by then, by somebody to whom no archive here belongs.
+    pub is_doubted: bool,
 }
 
 /// The file system that the archives lie on, as `statvfs` shows it to an ordinary process.

@@ -139,6 +139,8 @@ pub enum Detail {
     ForeignName,
     /// Whether the policy selects it depends on labels that are not known.
     LabelsUnknown,
+    /// Whether the policy's namespace is the archive's has yet to be asked.
+    NamespaceUnasked,
     /// So many archives where so many may be.
     Count {
         /// Archives that count.
@@ -220,6 +222,9 @@ impl fmt::Display for Detail {
         match self {
             Self::None => Ok(()),
             Self::ForeignName => formatter.write_str("not named checkpoint-….tar, so not the kubelet's"),
+            Self::NamespaceUnasked => {
+                formatter.write_str("whether its namespace is still the same has yet to be asked")
+            }
             Self::LabelsUnknown => formatter.write_str("a policy selects by labels that are not known here"),
             Self::Count { have, limit } => write!(formatter, "{have} archives, limit {limit}"),
             Self::TotalSize { have, limit } => {

@@ -259,6 +259,7 @@ impl<'a> Working<'a> {
                 _ if speaks_for_itself => (remark.reason, remark.by, remark.detail),
                 Governing::Nothing => (Reason::NoPolicy, By::NOBODY, Detail::None),
                 Governing::Doubtful(policy) => (Reason::NoPolicy, By::giver(policy), Detail::LabelsUnknown),
+                Governing::Unasked(policy) => (Reason::NoPolicy, By::giver(policy), Detail::NamespaceUnasked),
                 Governing::Policy(policy) => (
                     remark.reason,
                     if remark.by == By::NOBODY { By::giver(policy) } else { remark.by },

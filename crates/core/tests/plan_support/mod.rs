@@ -286,7 +286,7 @@ impl Case {
         labels: &[(&str, &str)],
         created: Option<Timestamp>,
     ) -> Self {
-        let namespace = Namespace { labels: Some(self::labels(labels)), created };
+        let namespace = Namespace { labels: Some(self::labels(labels)), created, is_doubted: false };
         self.snapshot.namespaces.insert(name.into(), namespace);
         self
     }

@@ -22,6 +22,13 @@ impl Collector {
         }
     }
 
+    /// Policies came up in this namespace: it has to be asked about before they govern.
+    pub fn doubt(&mut self, namespace: &str) {
+        if let Some(owners) = &mut self.owners {
+            owners.doubt(namespace);
+        }
+    }
+
     /// Begins a round of questions about whoever owned what is here.
     pub fn begin_questions(&mut self, policies: &PolicySet) {
         self.see_owners(policies, true);

@@ -152,6 +152,7 @@ impl ApiSide {
             let discard = discard.iter().filter_map(|file| FileName::new(file.as_bytes())).collect();
             let next = Orders {
                 policies: Arc::new(found.policies),
+                governors: Arc::new(self.objects.governors()),
                 node_labels: own.node.map(|(labels, _)| labels),
                 discard: Arc::new(discard),
             };

@@ -3,7 +3,7 @@
 //! Each kind is watched by itself: a kind that may not be read, or that is not installed, does not keep
 //! the others from being seen. Objects that are not what their kind says are seen as such.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -229,6 +229,17 @@ impl PolicyObjects {
         uids.extend(uids_of(&shelves.storage, CheckpointStoragePolicy::policy_ref));
         uids.extend(uids_of(&shelves.legacy, CheckpointRestoreOperator::policy_ref));
         uids
+    }
+
+    /// The UIDs of the objects in each namespace that say what may be deleted there.
+    pub fn governors(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut governors: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (id, uid) in self.uids() {
+            if let Some(namespace) = id.namespace {
+                governors.entry(namespace).or_default().insert(uid);
+            }
+        }
+        governors
     }
 
     /// What is wrong with the watches.

@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::lifecycle::BUSYBOX;
 use checkpoint_keeper_testcluster::machine::CONTROL_PLANE;
+use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Daemon, Fault, Namespace, Node, wait};
 use serde_json::{Value, json};
 
@@ -86,14 +88,17 @@ fn every_node_keeps_what_its_namespaces_policies_say_and_reports_it() -> anyhow:
             Ok(true)
         })?;
     }
+    wait::until("events on the policy", DEADLINE, || {
+        let events = namespace.events()?;
+        ensure!(events.matches("Deleted 2 checkpoint archives").count() == 2, "{events}");
+        Ok(true)
+    })?;
     for (agent, made) in agents.into_iter().zip(&made) {
         let audit = agent.stop()?;
         let ours = audit.iter().filter(|line| line["namespace"] == namespace.name());
         let files: BTreeSet<&str> = ours.filter_map(|line| line["file"].as_str()).collect();
         ensure!(files == made[1..3].iter().map(String::as_str).collect(), "audit: {audit:?}");
     }
-    let events = namespace.events()?;
-    ensure!(events.contains("Deleted 2 checkpoint archives"), "{events}");
     Ok(())
 }
 
@@ -255,5 +260,99 @@ fn a_directory_replaced_under_its_mount_ends_the_agent_with_a_clear_message() ->
     node.run("umount", &["/tmp/mounted"])?;
     ensure!(code == Some(1), "it ended with {code:?}");
     ensure!(said.contains("the directory was removed under its mount"), "{said}");
+    Ok(())
+}
+
+fn deployment(namespace: &Namespace<'_>, node: Node<'_>) -> anyhow::Result<()> {
+    let object = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web", "namespace": namespace.name()},
+        "spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "strategy": {"type": "Recreate"},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {
+                "nodeName": node.name(), "terminationGracePeriodSeconds": 0,
+                "containers": [{
+                    "name": "server", "image": BUSYBOX, "imagePullPolicy": "Never",
+                    "command": ["/bin/sh", "-c", "while :; do sleep 1; done"],
+                }],
+            }},
+        },
+    });
+    cluster().apply(&object.to_string())
+}
+
+/// The one running pod of a Deployment, when it is another one than before.
+fn pod_of(namespace: &Namespace<'_>, before: Option<&str>) -> anyhow::Result<String> {
+    let path = format!("/api/v1/namespaces/{}/pods?labelSelector=app%3Dweb", namespace.name());
+    let pod = wait::for_value("the Deployment's pod", DEADLINE, || {
+        let pods = cluster().get(&path)?["items"].as_array().cloned().unwrap_or_default();
+        let names = pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+        let names = names.filter_map(|pod| pod["metadata"]["name"].as_str()).map(str::to_owned);
+        let names: Vec<String> = names.filter(|name| Some(name.as_str()) != before).collect();
+        Ok(if names.len() == 1 { names.into_iter().next() } else { None })
+    })?;
+    namespace.wait_until_running(&pod)?;
+    Ok(pod)
+}
+
+#[test]
+fn a_deployment_that_is_rolled_out_is_one_workload() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install_crds()?;
+    let namespace = cluster().namespace("rollout")?;
+    let node = cluster().nodes()[1];
+    // No policy is there while the first pod lives: what it belongs to is learned all the same.
+    let agent = Agent::start(node)?;
+    deployment(&namespace, node)?;
+    let first = pod_of(&namespace, None)?;
+    let mut made = checkpoints(node, namespace.name(), &first, 2)?;
+    wait::until("the agent to have read them", DEADLINE, || {
+        let namespaces = store(node)?["status"]["namespaces"].as_array().cloned().unwrap_or_default();
+        Ok(namespaces.iter().any(|usage| usage["name"] == namespace.name() && usage["archives"] == 2))
+    })?;
+    let name = namespace.name();
+    output(&mut cluster().kubectl(&["-n", name, "rollout", "restart", "deployment", "web"]))?;
+    let second = pod_of(&namespace, Some(&first))?;
+    made.extend(checkpoints(node, name, &second, 1)?);
+    policy(&namespace, "two", &json!({"retention": {"perWorkload": {"maxCount": 2}}}))?;
+    left(node, name, &made[1..])?;
+    // As long as the Deployment is there, no archive of it is an orphan.
+    let orphans = json!({"action": "Delete", "when": "WorkloadDeleted", "gracePeriod": "0s"});
+    policy(&namespace, "two", &json!({"retention": {"perWorkload": {"maxCount": 2}}, "orphans": orphans}))?;
+    let more = checkpoints(node, name, &second, 1)?;
+    left(node, name, &[made[2].clone(), more[0].clone()])?;
+    output(&mut cluster().kubectl(&["-n", name, "delete", "deployment", "web"]))?;
+    left(node, name, &[])?;
+    drop(agent);
+    Ok(())
+}
+
+#[test]
+fn who_makes_a_deleted_namespace_anew_neither_governs_nor_deletes_what_the_old_one_left() -> anyhow::Result<()>
+{
+    let _alone = NODES.write();
+    install_crds()?;
+    let namespace = cluster().namespace("anew")?;
+    let name = namespace.name();
+    let node = cluster().nodes()[0];
+    let agent = Agent::start(node)?;
+    namespace.apply(&counting_pod("web", node, &["server"]))?;
+    namespace.wait_until_running("web")?;
+    policy(&namespace, "many", &keep(10))?;
+    let old = checkpoints(node, name, "web", 3)?;
+    output(&mut cluster().kubectl(&["delete", "namespace", name, "--grace-period=0"]))?;
+    let anew = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    cluster().apply(&anew.to_string())?;
+    policy(&namespace, "one", &keep(1))?;
+    let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
+    wait::until("the new namespace", DEADLINE, || Ok(cluster().get(&account).is_ok()))?;
+    namespace.apply(&counting_pod("web", node, &["server"]))?;
+    namespace.wait_until_running("web")?;
+    let new = checkpoints(node, name, "web", 2)?;
+    let mut kept = old.clone();
+    kept.push(new[1].clone());
+    left(node, name, &kept)?;
+    drop(agent);
     Ok(())
 }
