@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
-    FieldError, Governs, LegacyPolicies,
+    FieldError, Governs, LegacyPolicies, parts::PolicyStatus,
 };
 
 /// An object as the API gave it.
@@ -19,16 +19,24 @@ pub enum Seen<K> {
     /// It is what its kind says.
     Parsed(K),
     /// It is not: it was stored by another version, or before a rule existed.
-    Unparsable(Unparsable),
+    Unparsable(Box<Unparsable>),
 }
 
 /// What is known of an object that is not what its kind says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Unparsable {
     /// Its namespace; none where its kind has none.
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
+    /// Which object of that name.
+    pub uid: Option<String>,
+    /// Which version of the whole object.
+    pub resource_version: Option<String>,
+    /// Which version of what its author wants.
+    pub generation: Option<i64>,
+    /// Its status, as far as that is one.
+    pub status: Option<PolicyStatus>,
     /// What is wrong.
     pub error: String,
 }
@@ -177,7 +185,9 @@ pub fn in_force(objects: &Objects, scope: &Scope) -> InForce {
             }
             Seen::Unparsable(object) => {
                 let standing = Standing::Invalid(object.error.clone());
-                found.standings.insert(id(Kind::CheckpointStoragePolicy, object), (None, standing));
+                found
+                    .standings
+                    .insert(id(Kind::CheckpointStoragePolicy, object), (object.generation, standing));
             }
         }
     }
@@ -185,7 +195,7 @@ pub fn in_force(objects: &Objects, scope: &Scope) -> InForce {
     found
 }
 
-fn id(kind: Kind, object: &Unparsable) -> PolicyRef {
+pub(crate) fn id(kind: Kind, object: &Unparsable) -> PolicyRef {
     PolicyRef { kind, namespace: object.namespace.clone(), name: object.name.clone(), part: None }
 }
 
@@ -217,7 +227,7 @@ impl InForce {
     fn unparsable(&mut self, kind: Kind, object: &Unparsable, namespace: Option<String>) {
         let id = id(kind, object);
         self.policies.invalid.push(InvalidPolicy { id: id.clone(), namespace });
-        self.standings.insert(id, (None, Standing::Invalid(object.error.clone())));
+        self.standings.insert(id, (object.generation, Standing::Invalid(object.error.clone())));
     }
 
     /// The older operator's objects: in each place the oldest is in force.
@@ -232,7 +242,7 @@ impl InForce {
                 Seen::Parsed(object) => parsed.push(object),
                 Seen::Unparsable(object) if scope.other_operator => {
                     let id = id(Kind::CheckpointRestoreOperator, object);
-                    self.standings.insert(id, (None, Standing::OtherOperator));
+                    self.standings.insert(id, (object.generation, Standing::OtherOperator));
                 }
                 Seen::Unparsable(object) => {
                     let namespace = governs(&object.namespace);

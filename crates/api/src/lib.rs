@@ -18,6 +18,7 @@ pub mod manifest;
 pub mod node_store;
 pub mod parts;
 mod policy;
+pub mod record;
 pub mod rules;
 pub mod scalars;
 mod storage;

@@ -49,10 +49,14 @@ fn standing<'a>(found: &'a InForce, kind: Kind, namespace: Option<&str>, name: &
 
 #[test]
 fn an_object_that_does_not_parse_stands_for_all_that_it_could_govern() {
-    let unparsable = |namespace: Option<&str>| Unparsable {
-        namespace: namespace.map(str::to_owned),
-        name: "broken".to_owned(),
-        error: "spec.retention.maxAge: invalid type: integer".to_owned(),
+    let unparsable = |namespace: Option<&str>| {
+        Box::new(Unparsable {
+            namespace: namespace.map(str::to_owned),
+            name: "broken".to_owned(),
+            error: "spec.retention.maxAge: invalid type: integer".to_owned(),
+            generation: Some(4),
+            ..Unparsable::default()
+        })
     };
     let objects = Objects {
         cluster: vec![Seen::Unparsable(unparsable(None))],
@@ -80,6 +84,8 @@ fn an_object_that_does_not_parse_stands_for_all_that_it_could_govern() {
     let told = standing(&found, Kind::CheckpointStoragePolicy, None, "broken");
     assert_eq!(told.reason(), "Invalid");
     assert!(!told.is_ready());
+    // Whoever mends it sees which version was looked at.
+    assert!(found.standings.values().all(|(generation, _)| *generation == Some(4)), "{:?}", found.standings);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What can be asked for on the command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use checkpoint_keeper_core::duration;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
@@ -32,6 +34,10 @@ pub enum Command {
     Inspect(InspectArguments),
     /// Collect on this node, as the policies of the cluster say, until told to end
     Agent(AgentArguments),
+    /// Say in every policy object whether it is in force, and clear up after nodes that are gone;
+    /// of several replicas one works
+    #[command(after_help = CONTROLLER_HELP)]
+    Controller(ControllerArguments),
     /// Print the custom resource definitions
     Crds,
 }
@@ -53,6 +59,9 @@ Exit codes: 0 done; 1 something failed (each failure is named); 2 wrong usage or
 
 const INSPECT_HELP: &str = "\
 Exit codes: 0 done; 1 a path could not be read (each one is named); 2 wrong usage.";
+
+const CONTROLLER_HELP: &str = "\
+Exit codes: 0 told to stop; 1 the lease was lost, or something failed; 2 wrong usage.";
 
 /// How results are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -152,6 +161,29 @@ pub struct InspectArguments {
     /// Show results as text or as JSON
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+}
+
+/// What `controller` is told.
+#[derive(Debug, Args)]
+pub struct ControllerArguments {
+    /// The operator's own namespace: the lease is there, and v1 objects there govern the cluster
+    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", value_parser = NonEmptyStringValueParser::new())]
+    pub namespace: String,
+    /// This replica's name, which no other one has
+    #[arg(long, value_name = "NAME", env = "POD_NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub identity: String,
+    /// More namespaces whose v1 objects govern the cluster
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub cluster_policy_namespaces: Vec<String>,
+    /// The directory that agents collect in
+    #[arg(long, value_name = "PATH", default_value = KUBELET_DIRECTORY)]
+    pub directory: String,
+    /// Where /livez, /readyz and /metrics are served
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:9464")]
+    pub listen: SocketAddr,
+    /// The cluster of this kubeconfig; without it, the one around this pod
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

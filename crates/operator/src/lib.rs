@@ -7,6 +7,7 @@ pub mod agent;
 pub mod cli;
 pub mod cluster;
 pub mod commands;
+pub mod controller;
 pub mod failure;
 pub mod output;
 pub mod runtime;
@@ -32,6 +33,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Gc(arguments) => commands::gc::run(&arguments),
         Command::Inspect(arguments) => commands::inspect::run(&arguments),
         Command::Agent(arguments) => agent::run(&arguments),
+        Command::Controller(arguments) => commands::controller::run(arguments),
         Command::Crds => commands::crds::run(),
     };
     match result {

@@ -48,7 +48,7 @@ impl Cluster {
             return Self::open(&state);
         }
         let owner = rustix::process::getppid().map(rustix::process::Pid::as_raw_pid);
-        lifecycle::up(&Wanted { owner, ..Wanted::default() }, program)
+        lifecycle::up(&Wanted { owner, name: Self::name(), ..Wanted::default() }, program)
     }
 
     /// A cluster that is up already.

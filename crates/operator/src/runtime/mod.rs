@@ -2,5 +2,6 @@
 //! metrics, and ending when told to.
 
 pub mod admin;
+pub mod guarded;
 pub mod objects;
 pub mod signals;

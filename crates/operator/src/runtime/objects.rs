@@ -16,12 +16,13 @@ use checkpoint_keeper_api::{
 use checkpoint_keeper_core::policy::PolicyRef;
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+
+use super::guarded::Guarded;
 
 /// The older operator's lease (its `main.go`, `LeaderElectionID`).
 const OTHER_OPERATOR: &str = "f1499914.criu.org";
@@ -66,9 +67,11 @@ pub async fn follow<T: Send>(
 
 /// One kind, as far as it was seen.
 #[derive(Debug)]
-struct Shelf<T> {
-    objects: BTreeMap<(String, String), T>,
-    is_listed: bool,
+pub(crate) struct Shelf<T> {
+    /// By namespace and name.
+    pub(crate) objects: BTreeMap<(String, String), T>,
+    /// Whether all of them were seen once.
+    pub(crate) is_listed: bool,
     /// Since when the watch fails, and why.
     failing: Option<(Instant, String)>,
 }
@@ -81,7 +84,7 @@ impl<T> Default for Shelf<T> {
 
 impl<T> Shelf<T> {
     /// Notes a change; says whether it is one.
-    fn note<O: ResourceExt>(&mut self, change: Change<O>, keep: impl Fn(O) -> T) -> bool {
+    pub(crate) fn note<O: ResourceExt>(&mut self, change: Change<O>, keep: impl Fn(O) -> T) -> bool {
         let key = |object: &O| (object.namespace().unwrap_or_default(), object.name_any());
         if let Change::Failed(why) = change {
             self.failing.get_or_insert_with(|| (Instant::now(), String::new())).1 = why;
@@ -101,7 +104,7 @@ impl<T> Shelf<T> {
     }
 
     /// What is wrong with the watch, if that is so for so long that it counts.
-    fn trouble(&self, kind: &str, now: Instant) -> Option<String> {
+    pub(crate) fn trouble(&self, kind: &str, now: Instant) -> Option<String> {
         match &self.failing {
             Some((since, why)) if !self.is_listed || now.duration_since(*since) >= STALE => {
                 Some(format!("{kind} cannot be watched: {why}"))
@@ -149,7 +152,7 @@ impl PolicyObjects {
 
     async fn watch_kind<K>(
         &self,
-        api: Api<DeserializeGuard<K>>,
+        api: Api<Guarded<K>>,
         of: impl Fn(&mut Shelves) -> &mut Shelf<Seen<K>> + Copy,
     ) where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
@@ -265,13 +268,17 @@ fn uids_of<K: ResourceExt>(
     })
 }
 
-fn seen<K: Resource>(object: DeserializeGuard<K>) -> Seen<K> {
+fn seen<K>(object: Guarded<K>) -> Seen<K> {
     match object.0 {
         Ok(object) => Seen::Parsed(object),
-        Err(invalid) => Seen::Unparsable(Unparsable {
-            namespace: invalid.metadata.namespace,
-            name: invalid.metadata.name.unwrap_or_default(),
-            error: invalid.error,
-        }),
+        Err(broken) => Seen::Unparsable(Box::new(Unparsable {
+            namespace: broken.metadata.namespace,
+            name: broken.metadata.name.unwrap_or_default(),
+            uid: broken.metadata.uid,
+            resource_version: broken.metadata.resource_version,
+            generation: broken.metadata.generation,
+            status: broken.status.and_then(|status| serde_json::from_value(status).ok()),
+            error: broken.error,
+        })),
     }
 }

@@ -7,6 +7,7 @@
 
 mod agent;
 mod collector;
+mod controller;
 mod crds;
 mod deployed;
 mod faults;

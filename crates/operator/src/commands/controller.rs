@@ -1,0 +1,68 @@
+//! `checkpoint-keeper controller`: a replica of the controller, with its page and its signals.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use kube::Client;
+use prometheus_client::registry::Registry;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::cli::ControllerArguments;
+use crate::cluster;
+use crate::controller::{Controller, Settings};
+use crate::failure::Failure;
+use crate::runtime::admin::{self, Page};
+
+/// Runs until SIGTERM or SIGINT, or until the lease is lost.
+pub fn run(arguments: ControllerArguments) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.context("cannot start a runtime")?;
+    let client = cluster::client(&runtime, arguments.kubeconfig.as_deref()).map_err(|error| {
+        let option = arguments.kubeconfig.as_ref().map(|path| format!("--kubeconfig {}: ", path.display()));
+        Failure::Usage(vec![format!("{}{error}", option.unwrap_or_default())])
+    })?;
+    runtime.block_on(serve(client, arguments))
+}
+
+async fn serve(client: Client, arguments: ControllerArguments) -> Result<(), Failure> {
+    let stop = watch::Sender::new(false);
+    let stopped = stop.subscribe();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    let signals = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.send_replace(true);
+        // A replica that was told to stop ends by itself.
+        std::future::pending::<()>().await;
+    };
+    let controller = Controller::new(
+        client,
+        Settings {
+            namespace: arguments.namespace,
+            identity: arguments.identity,
+            cluster_policy_namespaces: arguments.cluster_policy_namespaces,
+            directory: arguments.directory,
+        },
+    );
+    let mut metrics = Registry::default();
+    controller.metrics().register(&mut metrics);
+    let page = Page {
+        metrics,
+        troubles: Box::new(controller.troubles()),
+        is_alive: Box::new(controller.is_alive()),
+    };
+    tokio::select! {
+        ended = controller.run(stopped) => {
+            ended.map_err(|lost| Failure::Failed(anyhow::Error::new(lost).context("this replica must not go on")))
+        }
+        served = admin::serve(arguments.listen, Arc::new(page)) => {
+            served.with_context(|| format!("cannot listen on {}", arguments.listen))?;
+            Err(Failure::Failed(anyhow::anyhow!("the page on {} ended", arguments.listen)))
+        }
+        () = signals => Ok(()),
+    }
+}

@@ -1,0 +1,197 @@
+//! The lease as the API has it: looked at, taken, renewed and given back. What to do when is `election`'s part.
+//!
+//! Every writing names the version that it replaces, so that of two replicas one loses.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use super::election::{Lost, Record, Refused, Seen, Step, Terms, next};
+use super::{FIELD_MANAGER, plain};
+use crate::failure::say;
+
+/// The lease's name.
+pub const NAME: &str = "checkpoint-keeper";
+
+/// How long a request about it may take: a renewal that was not answered leaves time for another.
+const REQUEST: Duration = Duration::from_secs(3);
+
+/// Until when this process is known to lead; none: it does not.
+pub type HeldUntil = Option<Instant>;
+
+/// One replica's hold on the lease.
+pub struct Hold {
+    api: Api<Lease>,
+    me: String,
+    terms: Terms,
+    seen: Seen,
+    /// The lease as it was last seen, with what others keep in it.
+    lease: Lease,
+    held: watch::Sender<HeldUntil>,
+}
+
+impl Hold {
+    /// A replica of this name that does not hold it.
+    pub fn new(client: &Client, namespace: &str, me: String, terms: Terms) -> Self {
+        let seen = Seen::nothing(me.clone(), terms, Instant::now());
+        let api = Api::namespaced(client.clone(), namespace);
+        let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+        let lease = Lease { metadata, ..Lease::default() };
+        Self { api, me, terms, seen, lease, held: watch::Sender::new(None) }
+    }
+
+    /// Tells from here on until when this replica leads.
+    pub fn held_until(&self) -> watch::Receiver<HeldUntil> {
+        self.held.subscribe()
+    }
+
+    /// Gets it and holds it, for as long as that is possible.
+    pub async fn keep(&mut self) -> Lost {
+        loop {
+            match next(&self.seen, Instant::now()) {
+                Step::Look => self.look().await,
+                Step::Create | Step::Take => {
+                    self.write(true).await;
+                    if self.seen.held_until().is_some() {
+                        say("note", format!("{} leads from now on", self.me));
+                    }
+                }
+                Step::Renew => self.write(false).await,
+                Step::Wait(until) => sleep_until(until).await,
+                Step::GiveUp(lost) => {
+                    self.held.send_replace(None);
+                    return lost;
+                }
+            }
+            let held = self.seen.held_until();
+            self.held.send_if_modified(|told| std::mem::replace(told, held) != held);
+        }
+    }
+
+    async fn look(&mut self) {
+        let begun = Instant::now();
+        match timeout_at(self.limit(begun), self.api.get_opt(NAME)).await {
+            Ok(Ok(found)) => {
+                self.seen.found(found.as_ref().map(|lease| record(lease, self.terms)), begun, Instant::now());
+                self.lease = found.unwrap_or_else(|| Lease {
+                    metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+                    ..Lease::default()
+                });
+            }
+            Ok(Err(error)) => {
+                say("warning", format!("cannot look at the lease: {}", plain(&error)));
+                self.seen.not_found_out(begun);
+            }
+            Err(_) => {
+                say("warning", "cannot look at the lease: no answer in time");
+                self.seen.not_found_out(begun);
+            }
+        }
+    }
+
+    /// How long a request may take; an answer that comes after the lease has ended is of no use.
+    fn limit(&self, begun: Instant) -> Instant {
+        self.seen.held_until().map_or(begun + REQUEST, |end| end.min(begun + REQUEST))
+    }
+
+    /// Writes it as ours: for the first time, or once more.
+    async fn write(&mut self, is_new: bool) {
+        let begun = Instant::now();
+        let now = microseconds(Timestamp::now());
+        let spec = self.lease.spec.clone().unwrap_or_default();
+        let mut lease = self.lease.clone();
+        lease.spec = Some(LeaseSpec {
+            holder_identity: Some(self.me.clone()),
+            lease_duration_seconds: i32::try_from(self.terms.duration.as_secs()).ok(),
+            acquire_time: if is_new { Some(MicroTime(now)) } else { spec.acquire_time },
+            renew_time: Some(MicroTime(now)),
+            lease_transitions: Some(spec.lease_transitions.unwrap_or(0) + i32::from(is_new)),
+            ..spec
+        });
+        self.seen.attempt(now, begun);
+        let written = timeout_at(self.limit(begun), self.send(&lease)).await.map_err(|_| None);
+        match written.and_then(|answer| answer.map_err(Some)) {
+            Ok(lease) => {
+                self.seen.written(record(&lease, self.terms), begun, Instant::now());
+                self.lease = lease;
+            }
+            Err(error) => {
+                let how = match &error {
+                    Some(kube::Error::Api(status)) if status.code == 409 => Refused::Conflict,
+                    _ => Refused::Unanswered,
+                };
+                let why = error.as_ref().map_or_else(|| "no answer in time".to_owned(), plain);
+                // Of two that want it, one loses: that is no trouble.
+                if how != Refused::Conflict || !is_new {
+                    say("warning", format!("cannot write the lease: {why}"));
+                }
+                self.seen.refused(how, begun);
+            }
+        }
+    }
+
+    /// An update where there is one, so that whoever saw an older version loses.
+    async fn send(&self, lease: &Lease) -> Result<Lease, kube::Error> {
+        let how = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), dry_run: false };
+        if lease.metadata.resource_version.is_some() {
+            self.api.replace(NAME, &how, lease).await
+        } else {
+            self.api.create(&how, lease).await
+        }
+    }
+
+    /// Gives it back, so that another replica need not wait for its end. Nothing may be written after this.
+    pub async fn release(mut self) {
+        self.held.send_replace(None);
+        // A renewal may have been under way, and may arrive between looking and writing.
+        for _ in 0..2 {
+            if self.seen.held_until().is_none() {
+                return;
+            }
+            self.look().await;
+            if self.seen.held_until().is_none() {
+                return;
+            }
+            match timeout(REQUEST, self.send(&given_back(&self.lease))).await {
+                Ok(Ok(_)) => return say("note", format!("{} does not lead any more", self.me)),
+                Ok(Err(error)) => say("warning", format!("cannot give the lease back: {}", plain(&error))),
+                Err(_) => say("warning", "cannot give the lease back: no answer in time"),
+            }
+        }
+    }
+}
+
+fn given_back(lease: &Lease) -> Lease {
+    let mut lease = lease.clone();
+    let spec = lease.spec.take().unwrap_or_default();
+    lease.spec = Some(LeaseSpec {
+        holder_identity: None,
+        // Whoever reads it without knowing of us does not wait for long either.
+        lease_duration_seconds: Some(1),
+        renew_time: Some(MicroTime(microseconds(Timestamp::now()))),
+        ..spec
+    });
+    lease
+}
+
+fn record(lease: &Lease, terms: Terms) -> Record {
+    let spec = lease.spec.clone().unwrap_or_default();
+    let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    Record {
+        version: lease.metadata.resource_version.clone().unwrap_or_default(),
+        holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
+        duration: seconds.map_or(terms.duration, Duration::from_secs),
+        renewed: spec.renew_time.map(|time| microseconds(time.0)),
+    }
+}
+
+/// As the API keeps it.
+fn microseconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}

@@ -1,0 +1,82 @@
+//! What the controller counts.
+
+use std::collections::BTreeMap;
+
+use checkpoint_keeper_api::in_force::InForce;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// How a writing went.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    result: &'static str,
+}
+
+/// What became of policies.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+struct Became {
+    kind: String,
+    reason: &'static str,
+}
+
+/// The counts.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    leader: Gauge,
+    writes: Family<Outcome, Counter>,
+    policies: Family<Became, Gauge>,
+    removed: Counter,
+}
+
+impl Metrics {
+    /// Shows them, with the program's prefix.
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("checkpoint_keeper");
+        registry.register("leader", "Whether this replica leads", self.leader.clone());
+        registry.register("status_writes", "Statuses written, by how it went", self.writes.clone());
+        registry.register(
+            "policies",
+            "Policy objects by the reason of their Ready condition; the leader counts them",
+            self.policies.clone(),
+        );
+        registry.register(
+            "stores_removed",
+            "NodeCheckpointStores of nodes that do not exist any more, deleted",
+            self.removed.clone(),
+        );
+    }
+
+    /// Notes whether this replica leads. Who does not counts no policies: each would be counted twice.
+    pub fn leads(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+        if !leads {
+            self.policies.clear();
+        }
+    }
+
+    /// Counts a writing.
+    pub fn wrote(&self, result: &'static str) {
+        self.writes.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// Counts a store that was deleted.
+    pub fn removed(&self) {
+        self.removed.inc();
+    }
+
+    /// Counts the policies; at most the kinds times the reasons.
+    pub fn policies(&self, in_force: &InForce) {
+        let mut counts: BTreeMap<Became, i64> = BTreeMap::new();
+        for (id, (_, standing)) in &in_force.standings {
+            let became = Became { kind: format!("{:?}", id.kind), reason: standing.reason() };
+            *counts.entry(became).or_default() += 1;
+        }
+        self.policies.clear();
+        for (became, count) in counts {
+            self.policies.get_or_create(&became).set(count);
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! `checkpoint-keeper controller`: what one of a cluster needs only one of, and no disk.
+//!
+//! It says in every policy object whether that is in force and what it governs, and takes away the reports
+//! of nodes that do not exist any more. Several replicas may run; the one with the lease works.
+//!
+//! Deciding is pure: [`election`] (who leads), [`statuses`] and [`totals`] (what policy objects should say),
+//! [`pace`] (when they say it), [`departed`] (whose reports go). Doing is [`lease`], [`writer`] and
+//! [`fleet`]; [`work`] puts them together.
+
+pub mod departed;
+pub mod election;
+pub mod fleet;
+pub mod lease;
+pub mod metrics;
+pub mod pace;
+pub mod statuses;
+pub mod totals;
+pub mod work;
+pub mod writer;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::runtime::objects::PolicyObjects;
+use departed::Departed;
+use election::{Lost, Terms};
+use fleet::Fleet;
+use lease::Hold;
+use metrics::Metrics;
+use pace::Pace;
+use work::Work;
+use writer::Writer;
+
+/// By whom fields are written.
+pub const FIELD_MANAGER: &str = "checkpoint-keeper-controller";
+
+/// How long the lease holds after it was renewed.
+pub const LEASE: Duration = Duration::from_secs(15);
+
+/// How long the work may stand still until it is stuck for good.
+const STUCK: Duration = Duration::from_mins(5);
+
+/// What a replica is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The operator's own namespace: the lease is there.
+    pub namespace: String,
+    /// This replica's name.
+    pub identity: String,
+    /// More namespaces whose `CheckpointRestoreOperator`s govern the cluster.
+    pub cluster_policy_namespaces: Vec<String>,
+    /// The directory that agents collect in.
+    pub directory: String,
+}
+
+/// A replica.
+pub struct Controller {
+    client: Client,
+    settings: Settings,
+    objects: PolicyObjects,
+    fleet: Fleet,
+    metrics: Metrics,
+    pulse: watch::Sender<Instant>,
+}
+
+impl Controller {
+    /// One that has not begun yet.
+    pub fn new(client: Client, settings: Settings) -> Self {
+        Self {
+            client,
+            settings,
+            objects: PolicyObjects::default(),
+            fleet: Fleet::default(),
+            metrics: Metrics::default(),
+            pulse: watch::Sender::new(Instant::now()),
+        }
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// What keeps it from working, or from taking over.
+    pub fn troubles(&self) -> impl Fn() -> Vec<String> + Send + Sync + use<> {
+        let (objects, fleet) = (self.objects.clone(), self.fleet.clone());
+        move || {
+            let now = std::time::Instant::now();
+            [objects.troubles(now), fleet.troubles(now)].concat()
+        }
+    }
+
+    /// Whether it is stuck for good.
+    pub fn is_alive(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let pulse = self.pulse.subscribe();
+        move || pulse.borrow().elapsed() < STUCK
+    }
+
+    /// Leads whenever possible, until it is told to stop. Who lost the lease stops for good: what it
+    /// began while it led may be under way still.
+    pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), Lost> {
+        let Self { client, settings, objects, fleet, metrics, pulse } = self;
+        let Settings { namespace, identity, cluster_policy_namespaces, directory } = settings;
+        let mut hold = Hold::new(&client, &namespace, identity.clone(), Terms::of(LEASE));
+        let mut operator_namespaces: BTreeSet<String> = cluster_policy_namespaces.into_iter().collect();
+        operator_namespaces.insert(namespace);
+        let work = Work {
+            client: client.clone(),
+            writer: Writer::new(client.clone(), identity),
+            objects: objects.clone(),
+            fleet: fleet.clone(),
+            operator_namespaces,
+            directory,
+            metrics: metrics.clone(),
+            held: hold.held_until(),
+            stop,
+            pulse,
+            pace: Pace::default(),
+            departed: Departed::default(),
+        };
+        let watches = async {
+            tokio::join!(objects.watch(&client), fleet.watch(&client));
+            // Watches do not end.
+            std::future::pending::<()>().await;
+        };
+        let lost = tokio::select! {
+            biased;
+            lost = hold.keep() => Some(lost),
+            () = work.run() => None,
+            () = watches => None,
+        };
+        metrics.leads(false);
+        if let Some(lost) = lost {
+            return Err(lost);
+        }
+        hold.release().await;
+        Ok(())
+    }
+}
+
+/// What is wrong, in as few words as tell it.
+fn plain(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return format!("{} {}: {}", status.code, status.reason, status.message);
+    }
+    let mut deepest: &dyn std::error::Error = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}

@@ -1,0 +1,136 @@
+//! Which of the statuses to be written are written now, and which later. Pure.
+//!
+//! Thousands of nodes report each minute; figures that change all the time are written now and then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use checkpoint_keeper_core::policy::PolicyRef;
+use tokio::time::Instant;
+
+use super::statuses::StatusWrite;
+
+/// How long new figures wait after a writing.
+const FIGURES: Duration = Duration::from_secs(30);
+
+/// How long one waits after it failed.
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
+
+/// What was written, and when.
+#[derive(Debug, Default)]
+pub struct Pace(BTreeMap<PolicyRef, Last>);
+
+#[derive(Debug)]
+struct Last {
+    at: Instant,
+    write: StatusWrite,
+    has_failed: bool,
+}
+
+impl Pace {
+    /// Those that are due, and when the next of the others is.
+    pub fn due(&mut self, writes: Vec<StatusWrite>, now: Instant) -> (Vec<StatusWrite>, Option<Instant>) {
+        // What needs no writing any more need not be remembered once figures may follow.
+        let wanted: BTreeSet<&PolicyRef> = writes.iter().map(|write| &write.id).collect();
+        self.0.retain(|id, last| now.duration_since(last.at) < FIGURES || wanted.contains(id));
+        let mut next = None;
+        let due = writes.into_iter().filter(|write| {
+            let Some(last) = self.0.get(&write.id) else { return true };
+            // Written already: the watch has not shown it yet, or the API found nothing to change.
+            if !last.has_failed && same(&last.write, write) {
+                return false;
+            }
+            let wait = match (last.has_failed, write.is_urgent) {
+                (true, _) => AFTER_FAILURE,
+                (false, false) => FIGURES,
+                (false, true) => Duration::ZERO,
+            };
+            let at = last.at + wait;
+            if now < at {
+                next = Some(next.map_or(at, |next: Instant| next.min(at)));
+            }
+            now >= at
+        });
+        (due.collect(), next)
+    }
+
+    /// Notes that one was written, or that it failed.
+    pub fn note(&mut self, write: StatusWrite, has_failed: bool, at: Instant) {
+        self.0.insert(write.id.clone(), Last { at, write, has_failed });
+    }
+}
+
+/// Whether the same is written over the same. When a condition changed is from the moment of asking.
+fn same(one: &StatusWrite, other: &StatusWrite) -> bool {
+    let without_times = |write: &StatusWrite| {
+        let mut status = write.status.clone();
+        for condition in &mut status.conditions {
+            condition.last_transition_time.0 = jiff::Timestamp::UNIX_EPOCH;
+        }
+        status
+    };
+    one.uid == other.uid
+        && one.resource_version == other.resource_version
+        && without_times(one) == without_times(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint_keeper_api::parts::{PolicyStatus, PolicyTotals};
+    use checkpoint_keeper_core::policy::Kind;
+
+    use super::*;
+
+    fn write(version: &str, is_urgent: bool, archives: i64) -> StatusWrite {
+        StatusWrite {
+            id: PolicyRef {
+                kind: Kind::ClusterCheckpointPolicy,
+                namespace: None,
+                name: "a".to_owned(),
+                part: None,
+            },
+            uid: "u".to_owned(),
+            resource_version: version.to_owned(),
+            status: PolicyStatus {
+                totals: Some(PolicyTotals { archives, ..PolicyTotals::default() }),
+                ..PolicyStatus::default()
+            },
+            is_urgent,
+            news: None,
+        }
+    }
+
+    #[test]
+    fn news_goes_out_at_once_and_figures_now_and_then() {
+        let begin = Instant::now();
+        let later = |seconds| begin + Duration::from_secs(seconds);
+        let table = [
+            ("the same again", false, write("1", true, 1), 100, false, None),
+            ("figures, soon after", false, write("2", false, 2), 29, false, Some(30)),
+            ("figures, later", false, write("2", false, 2), 30, true, None),
+            ("news, soon after", false, write("2", true, 2), 1, true, None),
+            ("the same after a failure, soon", true, write("1", true, 1), 29, false, Some(30)),
+            ("the same after a failure, later", true, write("1", true, 1), 30, true, None),
+            ("news after a failure, soon", true, write("2", true, 2), 1, false, Some(30)),
+        ];
+        for (what, has_failed, wanted, second, is_due, next) in table {
+            let mut pace = Pace::default();
+            assert_eq!(pace.due(vec![write("1", true, 1)], begin).0.len(), 1);
+            pace.note(write("1", true, 1), has_failed, begin);
+            let (due, again) = pace.due(vec![wanted.clone()], later(second));
+            assert_eq!(due, if is_due { vec![wanted] } else { vec![] }, "{what}");
+            assert_eq!(again, next.map(later), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_longer_wanted_is_forgotten() {
+        let begin = Instant::now();
+        let mut pace = Pace::default();
+        pace.note(write("1", true, 1), false, begin);
+        pace.due(vec![], begin + FIGURES - Duration::from_secs(1));
+        assert_eq!(pace.0.len(), 1);
+        pace.due(vec![], begin + FIGURES);
+        assert!(pace.0.is_empty());
+    }
+}

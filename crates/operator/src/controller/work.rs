@@ -1,0 +1,176 @@
+//! The leader's work, round after round: when something changed, and every minute.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use checkpoint_keeper_api::in_force::{Scope, in_force};
+use jiff::Timestamp;
+use kube::Client;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::departed::{Answer, Departed, StoreId};
+use super::fleet::{self, Fleet};
+use super::lease::HeldUntil;
+use super::metrics::Metrics;
+use super::pace::Pace;
+use super::statuses::{StatusWrite, desired};
+use super::writer::{WRITE, Writer, Written};
+use crate::failure::say;
+use crate::runtime::objects::PolicyObjects;
+
+/// No two rounds begin closer to each other: what comes in a burst is worked off at once.
+const APART: Duration = Duration::from_secs(1);
+
+/// How often everything is looked at again, however quiet it is.
+const AGAIN: Duration = Duration::from_mins(1);
+
+/// How long the API is left in peace when it did not answer.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// So much of the lease must be left when a request that changes something is begun: more than it may take.
+const MARGIN: Duration = WRITE.saturating_add(Duration::from_secs(1));
+
+/// All that the work needs.
+pub struct Work {
+    pub(super) client: Client,
+    pub(super) writer: Writer,
+    pub(super) objects: PolicyObjects,
+    pub(super) fleet: Fleet,
+    pub(super) operator_namespaces: BTreeSet<String>,
+    pub(super) directory: String,
+    pub(super) metrics: Metrics,
+    /// Until when this replica leads.
+    pub(super) held: watch::Receiver<HeldUntil>,
+    /// Whether to stop.
+    pub(super) stop: watch::Receiver<bool>,
+    /// When it last got on.
+    pub(super) pulse: watch::Sender<Instant>,
+    pub(super) pace: Pace,
+    pub(super) departed: Departed,
+}
+
+impl Work {
+    /// Works until it is told to stop; the request under way is finished.
+    pub async fn run(mut self) {
+        let (mut objects, mut fleet) = (self.objects.changes(), self.fleet.changes());
+        let (mut held, mut stop) = (self.held.clone(), self.stop.clone());
+        while !*stop.borrow_and_update() {
+            let begun = Instant::now();
+            self.pulse.send_replace(begun);
+            objects.mark_unchanged();
+            fleet.mark_unchanged();
+            let led = held.borrow_and_update().is_some();
+            let next = if self.may_write() { self.round().await } else { None };
+            self.metrics.leads(self.held.borrow().is_some());
+            let next = next.map_or(begun + AGAIN, |next| next.min(begun + AGAIN));
+            loop {
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => return,
+                    // A renewal changes nothing for us; winning and losing do.
+                    _ = held.changed() => if held.borrow_and_update().is_some() == led { continue },
+                    _ = objects.changed() => {}
+                    _ = fleet.changed() => {}
+                    () = sleep_until(next) => {}
+                }
+                break;
+            }
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return,
+                () = sleep_until(begun + APART) => {}
+            }
+        }
+    }
+
+    /// Whether a request that is begun now ends while this replica still leads.
+    fn may_write(&self) -> bool {
+        self.held.borrow().is_some_and(|until| Instant::now() + MARGIN <= until)
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.pulse.send_replace(Instant::now());
+        !*self.stop.borrow() && self.may_write()
+    }
+
+    /// Looks at everything once, and does what follows from it; says when to look again at the latest.
+    async fn round(&mut self) -> Option<Instant> {
+        let objects = self.objects.all()?;
+        let (reports, nodes) = self.fleet.all()?;
+        let scope = Scope {
+            operator_namespaces: self.operator_namespaces.clone(),
+            other_operator: self.objects.other_operator_runs(std::time::Instant::now()),
+            directory: self.directory.clone(),
+        };
+        let in_force = in_force(&objects, &scope);
+        self.metrics.policies(&in_force);
+        let writes = desired(&objects, &in_force, &reports, Timestamp::now());
+        let (due, later) = self.pace.due(writes, Instant::now());
+        if !self.write(due).await {
+            return Some(Instant::now() + PAUSE);
+        }
+        let stores =
+            reports.iter().map(|report| StoreId { node: report.node.clone(), uid: report.uid.clone() });
+        let again = self.clear(&stores.collect(), &nodes).await;
+        [later, again].into_iter().flatten().min()
+    }
+
+    /// Writes these, for as long as the API answers.
+    async fn write(&mut self, writes: Vec<StatusWrite>) -> bool {
+        let mut tells = true;
+        for write in writes {
+            if !self.may_go_on() {
+                return true;
+            }
+            let written = self.writer.write(&write).await;
+            self.metrics.wrote(written.label());
+            match &written {
+                Written::Done => {
+                    if let Some(news) = write.news.as_ref().filter(|_| tells && self.may_go_on())
+                        && let Err(error) = self.writer.tell(&write, news).await
+                    {
+                        say("warning", format!("cannot tell of {}: {error}", write.id));
+                        tells = false;
+                    }
+                    self.pace.note(write, false, Instant::now());
+                }
+                Written::Conflict | Written::Gone => {}
+                Written::Refused(why) => {
+                    say("warning", format!("cannot write the status of {}: {why}", write.id));
+                    self.pace.note(write, true, Instant::now());
+                }
+                Written::Unanswered(why) => {
+                    say("warning", format!("cannot write the status of {}: {why}", write.id));
+                    self.pace.note(write, true, Instant::now());
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Deletes the stores of nodes that are gone for certain.
+    async fn clear(&mut self, stores: &BTreeSet<StoreId>, nodes: &BTreeSet<String>) -> Option<Instant> {
+        let (questions, again) = self.departed.questions(stores, nodes, Instant::now());
+        for store in questions {
+            if !self.may_go_on() {
+                break;
+            }
+            let asked = Instant::now();
+            let answer = fleet::ask(&self.client, &store.node).await;
+            if let Answer::Failed(why) = &answer {
+                say("warning", format!("cannot find out whether node {} exists: {why}", store.node));
+            }
+            if !self.departed.is_gone(&store, &answer, asked) || !self.may_go_on() {
+                continue;
+            }
+            match fleet::remove(&self.client, &store).await {
+                Ok(()) => {
+                    say("note", format!("node {} does not exist any more: its store is deleted", store.node));
+                    self.metrics.removed();
+                }
+                Err(why) => say("warning", format!("cannot delete the store of node {}: {why}", store.node)),
+            }
+        }
+        again
+    }
+}

@@ -1,0 +1,135 @@
+//! Writing statuses and telling of them. What to write is `statuses`' part, and whether it may be written now
+//! is `work`'s.
+
+use std::time::Duration;
+
+use checkpoint_keeper_api::{
+    CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
+};
+use checkpoint_keeper_core::policy::{Kind, PolicyRef};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::time::timeout;
+
+use super::statuses::{News, StatusWrite};
+use super::{FIELD_MANAGER, plain};
+
+/// How long one writing may take.
+pub const WRITE: Duration = Duration::from_secs(4);
+
+/// The longest note of an event, in bytes (`events.k8s.io/v1`).
+const LONGEST_NOTE: usize = 1024;
+
+/// How a writing went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// It is written.
+    Done,
+    /// The object has changed; what follows from the new version is seen when the watch shows it.
+    Conflict,
+    /// The object is gone.
+    Gone,
+    /// The API refused it.
+    Refused(String),
+    /// The API did not answer.
+    Unanswered(String),
+}
+
+impl Written {
+    /// Its label in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Done => "written",
+            Self::Conflict => "conflict",
+            Self::Gone => "gone",
+            Self::Refused(_) => "refused",
+            Self::Unanswered(_) => "unanswered",
+        }
+    }
+}
+
+/// Writes statuses and events.
+pub struct Writer {
+    client: Client,
+    recorder: Recorder,
+}
+
+impl Writer {
+    /// A writer of this name.
+    pub fn new(client: Client, identity: String) -> Self {
+        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(identity) };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { client, recorder }
+    }
+
+    /// Writes a status over the version that it follows from, and over no other.
+    pub async fn write(&self, write: &StatusWrite) -> Written {
+        // As no kind in particular: an object that is not what its kind says gets its status, too.
+        let resource = resource(write.id.kind);
+        let api: Api<DynamicObject> = match &write.id.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        };
+        let patch = Patch::Merge(json!({
+            "metadata": {"uid": write.uid, "resourceVersion": write.resource_version},
+            "status": write.status,
+        }));
+        let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let exchange = api.patch_status(&write.id.name, &how, &patch);
+        match timeout(WRITE, exchange).await {
+            Ok(Ok(_)) => Written::Done,
+            Ok(Err(error)) => match &error {
+                kube::Error::Api(status) if status.code == 409 => Written::Conflict,
+                kube::Error::Api(status) if status.code == 404 => Written::Gone,
+                // Too many requests, or nobody there to answer: as good as no answer.
+                kube::Error::Api(status) if status.code < 500 && status.code != 429 => {
+                    Written::Refused(plain(&error))
+                }
+                _ => Written::Unanswered(plain(&error)),
+            },
+            Err(_) => Written::Unanswered("no answer in time".to_owned()),
+        }
+    }
+
+    /// Tells of it, if possible.
+    pub async fn tell(&self, write: &StatusWrite, news: &News) -> Result<(), String> {
+        let mut note = news.message.clone();
+        note.truncate(note.floor_char_boundary(LONGEST_NOTE));
+        let event = Event {
+            type_: if news.is_good { EventType::Normal } else { EventType::Warning },
+            reason: news.reason.to_owned(),
+            note: Some(note),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        match timeout(WRITE, self.recorder.publish(&event, &reference(&write.id, &write.uid))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(plain(&error)),
+            Err(_) => Err("no answer in time".to_owned()),
+        }
+    }
+}
+
+fn resource(kind: Kind) -> ApiResource {
+    match kind {
+        Kind::ClusterCheckpointPolicy => ApiResource::erase::<ClusterCheckpointPolicy>(&()),
+        Kind::CheckpointPolicy => ApiResource::erase::<CheckpointPolicy>(&()),
+        Kind::CheckpointStoragePolicy => ApiResource::erase::<CheckpointStoragePolicy>(&()),
+        Kind::CheckpointRestoreOperator => ApiResource::erase::<CheckpointRestoreOperator>(&()),
+    }
+}
+
+fn reference(id: &PolicyRef, uid: &str) -> ObjectReference {
+    let resource = resource(id.kind);
+    ObjectReference {
+        api_version: Some(resource.api_version),
+        kind: Some(resource.kind),
+        namespace: id.namespace.clone(),
+        name: Some(id.name.clone()),
+        uid: Some(uid.to_owned()),
+        ..ObjectReference::default()
+    }
+}

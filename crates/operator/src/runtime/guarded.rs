@@ -1,0 +1,72 @@
+//! An object of a watched kind, or what could be read of one that is not what its kind says.
+//!
+//! kube's own `DeserializeGuard` keeps the metadata of such an object. Its status is needed as well: who
+//! writes that something is wrong must see that it is written already.
+
+use std::borrow::Cow;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+/// An object, or what is left of it.
+#[derive(Debug, Clone)]
+pub struct Guarded<K>(pub Result<K, Box<Broken>>);
+
+/// An object that is not what its kind says.
+#[derive(Debug, Clone, Default)]
+pub struct Broken {
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+    /// Its status, whatever that is.
+    pub status: Option<Value>,
+    /// What is wrong with it.
+    pub error: String,
+}
+
+impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        match K::deserialize(&value) {
+            Ok(object) => Ok(Self(Ok(object))),
+            Err(error) => {
+                let error = error.to_string();
+                let metadata = value.get("metadata").map(ObjectMeta::deserialize).transpose();
+                let metadata = metadata.map_err(D::Error::custom)?.unwrap_or_default();
+                let status = value.get("status").cloned();
+                Ok(Self(Err(Box::new(Broken { metadata, status, error }))))
+            }
+        }
+    }
+}
+
+impl<K: Resource> Resource for Guarded<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(dynamic: &Self::DynamicType) -> Cow<'_, str> {
+        K::kind(dynamic)
+    }
+
+    fn group(dynamic: &Self::DynamicType) -> Cow<'_, str> {
+        K::group(dynamic)
+    }
+
+    fn version(dynamic: &Self::DynamicType) -> Cow<'_, str> {
+        K::version(dynamic)
+    }
+
+    fn plural(dynamic: &Self::DynamicType) -> Cow<'_, str> {
+        K::plural(dynamic)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.as_ref().map_or_else(|broken| &broken.metadata, K::meta)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.as_mut().map_or_else(|broken| &mut broken.metadata, K::meta_mut)
+    }
+}

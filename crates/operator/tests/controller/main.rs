@@ -1,0 +1,399 @@
+//! Replicas of the controller against an API server in memory, by a clock that jumps whenever everybody waits.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value)]
+
+mod fake;
+
+use std::time::Duration;
+
+use axum::http::Method;
+use checkpoint_keeper::controller::election::Lost;
+use checkpoint_keeper::controller::{Controller, Settings};
+use fake::{Asked, Fake, Fault, words};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+const POLICIES: &str = "clustercheckpointpolicies";
+const STORES: &str = "nodecheckpointstores";
+
+struct Replica {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<Result<(), Lost>>,
+}
+
+impl Replica {
+    fn start(fake: &Fake, name: &str) -> Self {
+        let settings = Settings {
+            namespace: "keeper".to_owned(),
+            identity: name.to_owned(),
+            cluster_policy_namespaces: Vec::new(),
+            directory: "/var/lib/kubelet/checkpoints".to_owned(),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(Controller::new(fake.client(name), settings).run(stopped));
+        Self { stop, task }
+    }
+
+    /// Stops it as SIGTERM does, and waits for its end.
+    async fn stop(self) -> Result<(), Lost> {
+        self.stop.send_replace(true);
+        self.task.await.unwrap()
+    }
+}
+
+/// Waits until something holds, by the clock that jumps.
+async fn until(what: &str, limit: u64, condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(limit);
+    while !condition() {
+        assert!(Instant::now() < end, "never came true: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn add_policy(fake: &Fake, name: &str, spec: Value) {
+    let object = json!({"apiVersion": "criu.org/v1alpha1", "kind": "ClusterCheckpointPolicy", "spec": spec});
+    fake.put(POLICIES, "", name, object);
+}
+
+fn add_node(fake: &Fake, name: &str) {
+    fake.put("nodes", "", name, json!({"apiVersion": "v1", "kind": "Node"}));
+}
+
+fn add_store(fake: &Fake, node: &str, policies: Value) {
+    let status = json!({"policies": policies});
+    let object = json!({"apiVersion": "criu.org/v1alpha1", "kind": "NodeCheckpointStore", "spec": {}, "status": status});
+    fake.put(STORES, "", node, object);
+}
+
+fn usage(policy: &str, archives: i64, pending: i64) -> Value {
+    json!({"kind": "ClusterCheckpointPolicy", "name": policy, "mode": "Enforce", "archives": archives,
+           "bytes": archives * 1000, "pending": pending})
+}
+
+/// A condition of a policy: status and reason.
+fn condition(fake: &Fake, policy: &str, kind: &str) -> Option<(String, String)> {
+    let status = fake.get(POLICIES, "", policy)?["status"].clone();
+    let condition =
+        status["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)?.clone();
+    let text = |field: &str| condition[field].as_str().unwrap().to_owned();
+    Some((text("status"), text("reason")))
+}
+
+fn is_ready(fake: &Fake, policy: &str, reason: &str) -> bool {
+    condition(fake, policy, "Ready").is_some_and(|(_, told)| told == reason)
+}
+
+fn leader(fake: &Fake) -> Option<String> {
+    let lease = fake.get("leases", "keeper", "checkpoint-keeper")?;
+    lease["spec"]["holderIdentity"].as_str().map(str::to_owned)
+}
+
+fn patches<'a>(writes: &'a [Asked], policy: &str) -> Vec<&'a Asked> {
+    writes.iter().filter(|asked| asked.method == Method::PATCH && asked.key.2 == policy).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_is_told_what_became_of_it_and_what_it_governs() {
+    let fake = Fake::default();
+    add_node(&fake, "n1");
+    add_node(&fake, "n2");
+    add_policy(&fake, "good", json!({}));
+    add_policy(&fake, "old", json!({"retention": {"maxArchiveSize": 10}}));
+    add_policy(&fake, "broken", json!({"mode": 5}));
+    add_store(&fake, "n1", json!([usage("good", 3, 2)]));
+    add_store(&fake, "n2", json!([usage("good", 4, 0), usage("other", 9, 9)]));
+    let _replica = Replica::start(&fake, "a");
+    until("all are told", 10, || {
+        ["good", "old", "broken"].iter().all(|name| condition(&fake, name, "Ready").is_some())
+    })
+    .await;
+    let told = |name: &str, kind: &str| condition(&fake, name, kind).unwrap();
+    let pair = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+    assert_eq!(told("good", "Ready"), pair("True", "Accepted"));
+    assert_eq!(told("good", "DeletionPending"), pair("True", "DeletionLimit"));
+    assert_eq!(told("old", "Ready"), pair("False", "Invalid"));
+    assert_eq!(told("broken", "Ready"), pair("False", "Invalid"));
+    assert_eq!(told("broken", "DeletionPending"), pair("False", "NothingPending"));
+    let status = fake.get(POLICIES, "", "good").unwrap()["status"].clone();
+    assert_eq!(status["totals"], json!({"nodes": 2, "archives": 7, "bytes": 7000, "pending": 2}));
+    assert_eq!(status["observedGeneration"], 1);
+    // Another spec, another generation.
+    add_policy(&fake, "good", json!({"mode": "DryRun"}));
+    until("it is told of the dry run", 5, || is_ready(&fake, "good", "DryRun")).await;
+    assert_eq!(fake.get(POLICIES, "", "good").unwrap()["status"]["observedGeneration"], 2);
+    until("an event", 5, || fake.writes().iter().any(|asked| asked.body["reason"] == "DryRun")).await;
+    let events: Vec<(String, String)> = fake
+        .writes()
+        .iter()
+        .filter(|asked| asked.key.0 == "events")
+        .map(|asked| (asked.body["regarding"]["name"].to_string(), asked.body["reason"].to_string()))
+        .collect();
+    assert_eq!(events.len(), 3, "{events:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_while_nothing_changes() {
+    let fake = Fake::default();
+    add_node(&fake, "n1");
+    for name in ["a", "b", "c"] {
+        add_policy(&fake, name, json!({}));
+    }
+    add_policy(&fake, "broken", json!({"mode": 5}));
+    add_store(&fake, "n1", json!([usage("a", 3, 2)]));
+    let replicas = [Replica::start(&fake, "a"), Replica::start(&fake, "b")];
+    until("all are told", 10, || is_ready(&fake, "c", "Accepted") && is_ready(&fake, "broken", "Invalid"))
+        .await;
+    sleep(Duration::from_secs(5)).await;
+    let before = fake.asked().len();
+    // A node's heartbeat, and a store with nothing new in it.
+    sleep(Duration::from_mins(5)).await;
+    add_node(&fake, "n1");
+    add_store(&fake, "n1", json!([usage("a", 3, 2)]));
+    sleep(Duration::from_mins(5)).await;
+    let writes: Vec<Asked> = fake.asked().split_off(before).into_iter().filter(Asked::is_write).collect();
+    assert!(writes.is_empty(), "{writes:#?}");
+    let writes = fake.writes();
+    assert!(["a", "b", "c", "broken"].iter().all(|name| patches(&writes, name).len() == 1), "{writes:#?}");
+    for replica in replicas {
+        replica.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn figures_that_change_all_the_time_are_written_now_and_then() {
+    let fake = Fake::default();
+    add_node(&fake, "n1");
+    add_policy(&fake, "a", json!({}));
+    add_store(&fake, "n1", json!([usage("a", 1, 0)]));
+    let _replica = Replica::start(&fake, "a");
+    until("it is told", 10, || is_ready(&fake, "a", "Accepted")).await;
+    for second in 0..120 {
+        add_store(&fake, "n1", json!([usage("a", second, 0)]));
+        sleep(Duration::from_secs(1)).await;
+    }
+    let written = patches(&fake.writes(), "a").len();
+    assert!((3..=6).contains(&written), "{written}");
+    until("the last figures", 61, || {
+        fake.get(POLICIES, "", "a").unwrap()["status"]["totals"]["archives"] == 119
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_whose_lease_somebody_else_takes_stops_for_good() {
+    let fake = Fake::default();
+    add_node(&fake, "n1");
+    let replica = Replica::start(&fake, "a");
+    until("it leads", 5, || leader(&fake).as_deref() == Some("a")).await;
+    let mut lease = fake.get("leases", "keeper", "checkpoint-keeper").unwrap();
+    lease["spec"]["holderIdentity"] = "thief".into();
+    fake.put("leases", "keeper", "checkpoint-keeper", lease);
+    assert_eq!(replica.task.await.unwrap(), Err(Lost::Taken("thief".to_owned())));
+    assert_eq!(leader(&fake).as_deref(), Some("thief"));
+    let before = fake.asked().len();
+    add_policy(&fake, "late", json!({}));
+    sleep(Duration::from_mins(5)).await;
+    assert!(fake.asked()[before..].iter().all(|asked| !asked.is_write()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_cannot_renew_writes_no_more_and_then_stops_for_good() {
+    let fake = Fake::default();
+    add_node(&fake, "n1");
+    let replica = Replica::start(&fake, "a");
+    until("it leads", 5, || leader(&fake).as_deref() == Some("a")).await;
+    fake.set_faults(|asked| (asked.key.0 == "leases" && asked.method == Method::PUT).then_some(Fault::Hang));
+    // The first writing made it the leader, and counts from when it was begun.
+    let held =
+        fake.asked().iter().rfind(|asked| asked.status == Some(201) && asked.key.0 == "leases").unwrap().at;
+    let mut number = 0;
+    while !replica.task.is_finished() {
+        add_policy(&fake, &format!("p{number}"), json!({}));
+        number += 1;
+        sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(replica.task.await.unwrap(), Err(Lost::NotRenewed));
+    assert!(Instant::now() <= held + Duration::from_secs(16));
+    let writes = fake.writes();
+    let last = writes.iter().map(|asked| asked.at).max().unwrap();
+    // It may take four seconds, and a second is left over.
+    assert!(last <= held + Duration::from_secs(10), "{:?}", last - held);
+    assert!(last >= held + Duration::from_secs(7), "it wrote while it could: {:?}", last - held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_whose_reply_is_lost_is_no_reason_to_stop() {
+    let fake = Fake::default();
+    add_node(&fake, "n1");
+    let replica = Replica::start(&fake, "a");
+    until("it leads", 5, || leader(&fake).as_deref() == Some("a")).await;
+    let begin = Instant::now();
+    fake.set_faults(move |asked| {
+        let is_renewal = asked.key.0 == "leases" && asked.method == Method::PUT;
+        (is_renewal && asked.at < begin + Duration::from_secs(7)).then_some(Fault::LoseReply)
+    });
+    sleep(Duration::from_mins(2)).await;
+    assert!(!replica.task.is_finished());
+    replica.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_replica_is_killed_and_the_other_takes_over_and_nothing_is_written_twice() {
+    let fake = Fake::default();
+    add_node(&fake, "n1");
+    let first = Replica::start(&fake, "a");
+    until("a leads", 5, || leader(&fake).as_deref() == Some("a")).await;
+    let second = Replica::start(&fake, "b");
+    for number in 0..100 {
+        add_policy(&fake, &format!("p{number}"), json!({}));
+        if number == 50 {
+            first.task.abort();
+        }
+        sleep(Duration::from_millis(400)).await;
+    }
+    until("b goes on", 20, || (0..100).all(|number| is_ready(&fake, &format!("p{number}"), "Accepted")))
+        .await;
+    assert_eq!(leader(&fake).as_deref(), Some("b"));
+    let writes = fake.writes();
+    for number in 0..100 {
+        assert_eq!(patches(&writes, &format!("p{number}")).len(), 1, "p{number}");
+    }
+    let ended = writes.iter().filter(|asked| asked.who == "a").map(|asked| asked.at).max().unwrap();
+    let began = writes.iter().filter(|asked| asked.who == "b").map(|asked| asked.at).min().unwrap();
+    assert!(began - ended >= Duration::from_secs(10), "{:?}", began - ended);
+    assert!(began - ended <= Duration::from_secs(19), "{:?}", began - ended);
+    second.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_told_to_stop_finishes_its_writing_and_hands_over_at_once() {
+    let fake = Fake::default();
+    add_node(&fake, "n1");
+    let first = Replica::start(&fake, "a");
+    until("a leads", 5, || leader(&fake).as_deref() == Some("a")).await;
+    let second = Replica::start(&fake, "b");
+    sleep(Duration::from_secs(3)).await;
+    fake.set_faults(|asked| (asked.who == "a" && asked.method == Method::PATCH).then_some(Fault::Delay(3)));
+    add_policy(&fake, "p1", json!({}));
+    add_policy(&fake, "p2", json!({}));
+    until("a writes", 5, || !patches(&fake.writes(), "p1").is_empty()).await;
+    let told = Instant::now();
+    first.stop().await.unwrap();
+    assert!(is_ready(&fake, "p1", "Accepted"), "what was under way is finished");
+    assert!(Instant::now() - told >= Duration::from_secs(2));
+    assert_eq!(leader(&fake), None);
+    until("b goes on", 4, || is_ready(&fake, "p2", "Accepted")).await;
+    let writes = fake.writes();
+    assert!(patches(&writes, "p1").iter().all(|asked| asked.who == "a"));
+    let [only] = patches(&writes, "p2")[..] else { panic!("{writes:#?}") };
+    assert_eq!(only.who, "b");
+    second.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_store_of_a_node_that_is_gone_goes_after_a_minute_and_no_other() {
+    let fake = Fake::default();
+    add_node(&fake, "here");
+    add_store(&fake, "here", json!([]));
+    add_store(&fake, "gone", json!([]));
+    let _replica = Replica::start(&fake, "a");
+    let begin = Instant::now();
+    until("it is deleted", 130, || fake.get(STORES, "", "gone").is_none()).await;
+    assert!(begin.elapsed() >= Duration::from_mins(1), "{:?}", begin.elapsed());
+    sleep(Duration::from_mins(10)).await;
+    assert!(fake.get(STORES, "", "here").is_some());
+    let questions =
+        fake.asked().into_iter().filter(|asked| asked.key.0 == "nodes" && !asked.key.2.is_empty());
+    let names: Vec<String> = questions.map(|asked| asked.key.2).collect();
+    assert_eq!(names, ["gone", "gone"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_store_goes_on_an_error_on_an_empty_list_or_while_its_node_is_there() {
+    type Replies = Box<dyn Fn(&Asked) -> Option<Fault> + Send>;
+    let not_found = |plural: &str, name: &str| Some(Fault::Reply(404, words(404, "NotFound", plural, name)));
+    let replies: Vec<(&str, Replies)> = vec![
+        ("errors", Box::new(|_| Some(Fault::Reply(500, words(500, "InternalError", "nodes", "gone"))))),
+        ("nobody says so", Box::new(|_| Some(Fault::Reply(404, json!("404 page not found"))))),
+        ("another node", Box::new(move |_| not_found("nodes", "other"))),
+        ("another kind", Box::new(move |_| not_found("pods", "gone"))),
+        ("silence", Box::new(|_| Some(Fault::Hang))),
+        ("it is there", Box::new(|_| Some(Fault::Reply(200, json!({"metadata": {"name": "gone"}}))))),
+    ];
+    for (what, reply) in replies {
+        let fake = Fake::default();
+        add_node(&fake, "here");
+        add_store(&fake, "gone", json!([]));
+        fake.set_faults(move |asked| {
+            (asked.key.0 == "nodes" && !asked.key.2.is_empty()).then(|| reply(asked))?
+        });
+        let replica = Replica::start(&fake, "a");
+        sleep(Duration::from_mins(10)).await;
+        assert!(fake.get(STORES, "", "gone").is_some(), "{what}");
+        assert!(fake.asked().iter().any(|asked| asked.key.2 == "gone"), "{what}: it was not even asked");
+        replica.stop().await.unwrap();
+    }
+    // No nodes at all: the list is not to be believed.
+    let fake = Fake::default();
+    add_store(&fake, "gone", json!([]));
+    let replica = Replica::start(&fake, "a");
+    sleep(Duration::from_mins(10)).await;
+    assert!(fake.get(STORES, "", "gone").is_some());
+    replica.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_the_api_refuses_keeps_no_other_from_being_written() {
+    let fake = Fake::default();
+    add_node(&fake, "n1");
+    fake.set_faults(|asked| {
+        let refused = asked.key.2 == "a" && asked.method == Method::PATCH;
+        refused.then(|| Fault::Reply(422, words(422, "Invalid", POLICIES, "a")))
+    });
+    add_policy(&fake, "a", json!({}));
+    add_policy(&fake, "b", json!({}));
+    let _replica = Replica::start(&fake, "r");
+    until("b is told", 5, || is_ready(&fake, "b", "Accepted")).await;
+    for number in 0..60 {
+        add_policy(&fake, &format!("p{number}"), json!({}));
+        sleep(Duration::from_secs(1)).await;
+    }
+    let tries = patches(&fake.writes(), "a").len();
+    assert!((2..=3).contains(&tries), "{tries}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_changed_meanwhile_is_not_written_over() {
+    let fake = Fake::default();
+    add_node(&fake, "n1");
+    let again = fake.clone();
+    let once = std::sync::atomic::AtomicBool::new(true);
+    fake.set_faults(move |asked| {
+        let first = asked.method == Method::PATCH && once.swap(false, std::sync::atomic::Ordering::SeqCst);
+        first.then_some(Fault::Delay(1))
+    });
+    add_policy(&fake, "a", json!({}));
+    let _replica = Replica::start(&fake, "r");
+    until("it is being written", 5, || !patches(&fake.writes(), "a").is_empty()).await;
+    add_policy(&again, "a", json!({"mode": "DryRun"}));
+    until("what is new is told", 10, || is_ready(&fake, "a", "DryRun")).await;
+    let writes = fake.writes();
+    let statuses: Vec<Option<u16>> = patches(&writes, "a").iter().map(|asked| asked.status).collect();
+    assert_eq!(statuses, [Some(409), Some(200)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_gone_is_no_trouble() {
+    let fake = Fake::default();
+    add_node(&fake, "n1");
+    add_policy(&fake, "a", json!({}));
+    fake.set_faults(|asked| (asked.method == Method::PATCH && asked.key.2 == "a").then_some(Fault::Delay(1)));
+    let replica = Replica::start(&fake, "r");
+    until("it is being written", 5, || !patches(&fake.writes(), "a").is_empty()).await;
+    fake.delete(POLICIES, "", "a");
+    add_policy(&fake, "b", json!({}));
+    until("the other is told", 5, || is_ready(&fake, "b", "Accepted")).await;
+    replica.stop().await.unwrap();
+}

@@ -1,0 +1,291 @@
+//! Replicas of the controller on the control plane: what became of every policy stands in its status,
+//! whichever replica lives, and nothing is written while nothing changes.
+
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use checkpoint_keeper_testcluster::machine::{CONTROL_PLANE, PKI};
+use checkpoint_keeper_testcluster::process::output;
+use checkpoint_keeper_testcluster::wait;
+use serde_json::{Value, json};
+
+use crate::support::{DEADLINE, cluster, install_crds, keeper};
+
+/// Two controllers of different namespaces would not agree on whose objects govern the cluster.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// How long a lease holds.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// A replica that runs on the control plane as a program, with the administrator's rights.
+struct Replica {
+    name: String,
+    port: u16,
+    process: Child,
+}
+
+impl Replica {
+    fn start(namespace: &str, name: &str, port: u16) -> anyhow::Result<Self> {
+        let mut command = cluster().command(CONTROL_PLANE, keeper())?;
+        let (kubeconfig, listen) = (format!("{PKI}/admin-inside.kubeconfig"), format!("127.0.0.1:{port}"));
+        let name = format!("{namespace}-{name}");
+        command.args(["controller", "--kubeconfig", &kubeconfig, "--namespace", namespace]);
+        command.args(["--listen", &listen, "--identity", &name]);
+        let process = command.stdin(Stdio::null()).spawn()?;
+        let replica = Self { name, port, process };
+        wait::until("the replica to be ready", DEADLINE, || Ok(replica.page("readyz")?.trim() == "ok"))?;
+        Ok(replica)
+    }
+
+    fn page(&self, path: &str) -> anyhow::Result<String> {
+        let address = format!("http://127.0.0.1:{}/{path}", self.port);
+        output(cluster().command(CONTROL_PLANE, "curl")?.args(["--silent", "--max-time", "5", &address]))
+    }
+
+    fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        let pattern = format!("--identity {}$", self.name);
+        output(cluster().command(CONTROL_PLANE, "pkill")?.args([signal, "--full", "--", &pattern])).map(drop)
+    }
+
+    /// Kills it, as a crash would.
+    fn kill(mut self) -> anyhow::Result<()> {
+        self.signal("-KILL")?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Stops it as a node does.
+    fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        self.signal("-TERM")?;
+        Ok(self.process.wait()?)
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            let _ = self.signal("-KILL");
+            let _ = self.process.wait();
+        }
+    }
+}
+
+fn lease(namespace: &str) -> anyhow::Result<Value> {
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/checkpoint-keeper");
+    Ok(cluster().get(&path)?["spec"].clone())
+}
+
+fn leads(namespace: &str, replica: &Replica) -> anyhow::Result<bool> {
+    let lease = lease(namespace)?;
+    ensure!(lease["holderIdentity"] == replica.name.as_str(), "the lease: {lease}");
+    Ok(true)
+}
+
+/// Applies an object of ours.
+fn apply(kind: &str, namespace: &str, name: &str, spec: &Value) -> anyhow::Result<String> {
+    let version = if kind == "CheckpointRestoreOperator" { "v1" } else { "v1alpha1" };
+    let object = json!({"apiVersion": format!("criu.org/{version}"), "kind": kind, "spec": spec,
+                        "metadata": {"namespace": namespace, "name": name}});
+    cluster().apply(&object.to_string())?;
+    let plural = match kind {
+        "CheckpointPolicy" => "checkpointpolicies",
+        _ => "checkpointrestoreoperators",
+    };
+    Ok(format!("/apis/criu.org/{version}/namespaces/{namespace}/{plural}/{name}"))
+}
+
+/// Waits until an object says that about itself, and gives its status.
+fn told(path: &str, status: &str, reason: &str) -> anyhow::Result<Value> {
+    let mut last = Value::Null;
+    wait::until(&format!("{path} to be {reason}"), DEADLINE, || {
+        let object = cluster().get(path)?;
+        last = object["status"].clone();
+        let ready = condition(&last, "Ready");
+        let is_current = last["observedGeneration"] == object["metadata"]["generation"]
+            && ready["observedGeneration"] == object["metadata"]["generation"];
+        ensure!(ready["status"] == status && ready["reason"] == reason && is_current, "it says: {last}");
+        Ok(true)
+    })?;
+    Ok(last)
+}
+
+fn condition(status: &Value, kind: &str) -> Value {
+    let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+    conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default()
+}
+
+fn add_store(name: &str, policies: &Value) -> anyhow::Result<String> {
+    let store = json!({"apiVersion": "criu.org/v1alpha1", "kind": "NodeCheckpointStore", "spec": {},
+                       "metadata": {"name": name}});
+    cluster().apply(&store.to_string())?;
+    let status = json!({"status": {"policies": policies}}).to_string();
+    let patch =
+        ["patch", "nodecheckpointstores", name, "--subresource=status", "--type=merge", "--patch", &status];
+    output(&mut cluster().kubectl(&patch))?;
+    Ok(format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{name}"))
+}
+
+/// Changes an object in etcd, past everything that the API server would refuse.
+fn smuggle(key: &str, change: impl Fn(&mut Value)) -> anyhow::Result<()> {
+    let etcd = |call: &str, body: Value| -> anyhow::Result<Value> {
+        let url = format!("http://127.0.0.1:2379/v3/kv/{call}");
+        let mut command = cluster().command(CONTROL_PLANE, "curl")?;
+        command.args(["--silent", "--fail", "--max-time", "10", "--data", &body.to_string(), &url]);
+        Ok(serde_json::from_str(&output(&mut command)?)?)
+    };
+    let key = BASE64.encode(key);
+    let found = etcd("range", json!({"key": key}))?;
+    let value = found["kvs"][0]["value"].as_str().context("etcd has no such object")?;
+    let mut object: Value = serde_json::from_slice(&BASE64.decode(value)?)?;
+    change(&mut object);
+    etcd("put", json!({"key": key, "value": BASE64.encode(object.to_string())})).map(drop)
+}
+
+#[test]
+fn every_policy_is_told_what_became_of_it() -> anyhow::Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    install_crds()?;
+    let (own, team) = (cluster().namespace("keeper")?, cluster().namespace("team")?);
+    let (own, team) = (own.name(), team.name());
+    let replicas = [Replica::start(own, "a", 9471)?, Replica::start(own, "b", 9472)?];
+    let retention = |count: i64| json!({"retention": {"perContainer": {"maxCount": count}}});
+    let legacy = "CheckpointRestoreOperator";
+    let good = apply("CheckpointPolicy", team, "good", &retention(3))?;
+    told(&good, "True", "Accepted")?;
+    apply("CheckpointPolicy", team, "good", &retention(4))?;
+    let status = told(&good, "True", "Accepted")?;
+    ensure!(condition(&status, "DeletionPending")["status"] == "False", "{status}");
+    ensure!(status["totals"] == json!({"nodes": 0, "archives": 0, "bytes": 0, "pending": 0}), "{status}");
+    let dry = apply("CheckpointPolicy", team, "dry", &json!({"mode": "DryRun"}))?;
+    told(&dry, "True", "DryRun")?;
+    told(&apply(legacy, own, "a-first", &json!({}))?, "True", "Accepted")?;
+    let second = told(&apply(legacy, own, "b-second", &json!({}))?, "False", "Superseded")?;
+    ensure!(condition(&second, "Ready")["message"].to_string().contains("a-first"), "{second}");
+    let entry = |namespace: &str, size: &str| json!({"namespacePolicies": [{"namespace": namespace, "maxTotalSize": size}]});
+    let foreign = apply(legacy, team, "a-foreign", &entry("elsewhere", "5Gi"))?;
+    told(&foreign, "False", "ForeignNamespace")?;
+    output(&mut cluster().kubectl(&[
+        "delete",
+        "--namespace",
+        team,
+        "checkpointrestoreoperators",
+        "a-foreign",
+    ]))?;
+    // What no rule of the API can afford to refuse.
+    let invalid = apply(legacy, team, "invalid", &entry(team, "0.5Ki"))?;
+    let status = told(&invalid, "False", "Invalid")?;
+    ensure!(condition(&status, "Ready")["message"].to_string().contains("below 1Ki"), "{status}");
+    // What was stored by another version.
+    let broken = apply("CheckpointPolicy", team, "broken", &json!({}))?;
+    told(&broken, "True", "Accepted")?;
+    smuggle(&format!("/registry/criu.org/checkpointpolicies/{team}/broken"), |object| {
+        object["spec"]["mode"] = "Gently".into();
+    })?;
+    let status = told(&broken, "False", "Invalid")?;
+    ensure!(condition(&status, "Ready")["message"].to_string().contains("Gently"), "{status}");
+    wait::until("the events", DEADLINE, || {
+        let listed = cluster().get(&format!("/apis/events.k8s.io/v1/namespaces/{team}/events"))?;
+        let events = listed["items"].as_array().context("no list")?;
+        let told = |name: &str, reason: &str| {
+            events.iter().any(|event| event["regarding"]["name"] == name && event["reason"] == reason)
+        };
+        ensure!(told("a-foreign", "ForeignNamespace") && told("broken", "Invalid"), "{events:?}");
+        Ok(true)
+    })?;
+    let metrics: Vec<String> =
+        replicas.iter().map(|replica| replica.page("metrics")).collect::<anyhow::Result<_>>()?;
+    let leading = |page: &&String| page.contains("checkpoint_keeper_leader 1");
+    ensure!(metrics.iter().filter(leading).count() == 1, "{metrics:#?}");
+    let page = metrics.iter().find(leading).context("nobody leads")?;
+    for line in [
+        r#"checkpoint_keeper_policies{kind="CheckpointPolicy",reason="Accepted"}"#,
+        r#"checkpoint_keeper_policies{kind="CheckpointPolicy",reason="Invalid"}"#,
+        r#"checkpoint_keeper_status_writes_total{result="written"}"#,
+    ] {
+        ensure!(page.contains(line), "{line}: {page}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_store_of_a_node_that_is_gone_goes_and_nothing_else_moves() -> anyhow::Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    install_crds()?;
+    let (own, team) = (cluster().namespace("keeper")?, cluster().namespace("team")?);
+    let (own, team) = (own.name(), team.name());
+    let policy = apply("CheckpointPolicy", team, "good", &json!({}))?;
+    let usage = json!({"kind": "CheckpointPolicy", "namespace": team, "name": "good", "mode": "Enforce",
+                       "archives": 5, "bytes": 5000, "pending": 2});
+    let gone = format!("gone-{own}");
+    let gone = add_store(&gone, &json!([usage]))?;
+    let nodes = cluster().nodes();
+    let live = nodes.first().context("no nodes")?.name();
+    let live = format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{live}");
+    // An agent may have made it.
+    if cluster().request("GET", &live)?.0 == 404 {
+        add_store(nodes[0].name(), &json!([]))?;
+    }
+    let begin = Instant::now();
+    let _replica = Replica::start(own, "a", 9473)?;
+    let status = told(&policy, "True", "Accepted")?;
+    ensure!(condition(&status, "DeletionPending")["status"] == "True", "{status}");
+    let totals = json!({"nodes": 1, "archives": 5, "bytes": 5000, "pending": 2});
+    ensure!(status["totals"] == totals, "{status}");
+    let version = || Ok::<_, anyhow::Error>(cluster().get(&policy)?["metadata"]["resourceVersion"].clone());
+    let before = version()?;
+    let limit = 2 * DEADLINE + DEADLINE / 2;
+    wait::until("the store to be deleted", limit, || {
+        if cluster().request("GET", &gone)?.0 == 404 {
+            return Ok(true);
+        }
+        // Nothing has changed, and so nothing is written, whatever is looked at again meanwhile.
+        ensure!(version()? == before, "the policy was written");
+        Ok(false)
+    })?;
+    ensure!(begin.elapsed() >= Duration::from_mins(1), "deleted after {:?}", begin.elapsed());
+    ensure!(cluster().request("GET", &live)?.0 == 200, "the store of a live node is gone");
+    wait::until("the totals to follow", DEADLINE, || {
+        let status = cluster().get(&policy)?["status"].clone();
+        ensure!(status["totals"]["nodes"] == 0, "{status}");
+        ensure!(condition(&status, "DeletionPending")["status"] == "False", "{status}");
+        Ok(true)
+    })
+}
+
+#[test]
+fn whichever_replica_dies_the_other_goes_on() -> anyhow::Result<()> {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    install_crds()?;
+    let (own, team) = (cluster().namespace("keeper")?, cluster().namespace("team")?);
+    let (own, team) = (own.name(), team.name());
+    let first = Replica::start(own, "a", 9474)?;
+    wait::until("a to lead", DEADLINE, || leads(own, &first))?;
+    let second = Replica::start(own, "b", 9475)?;
+    told(&apply("CheckpointPolicy", team, "early", &json!({}))?, "True", "Accepted")?;
+    first.kill()?;
+    let late = apply("CheckpointPolicy", team, "late", &json!({}))?;
+    // Its lease, looking at it, and the work itself.
+    let limit = LEASE + Duration::from_secs(5);
+    wait::until("b to lead", limit, || leads(own, &second))?;
+    told(&late, "True", "Accepted")?;
+    // Whoever is told to stop hands over.
+    let third = Replica::start(own, "c", 9476)?;
+    let begin = Instant::now();
+    let status = second.stop()?;
+    ensure!(status.code() == Some(0), "it ended with {status}");
+    wait::until("c to lead", Duration::from_secs(5), || leads(own, &third))?;
+    ensure!(begin.elapsed() < LEASE / 2, "handing over took {:?}", begin.elapsed());
+    told(&apply("CheckpointPolicy", team, "latest", &json!({}))?, "True", "Accepted")?;
+    // Somebody else takes the lease: what began may be under way, and so the process ends.
+    let path = ["--namespace", own, "patch", "lease", "checkpoint-keeper", "--type=merge", "--patch"];
+    let thief = r#"{"spec": {"holderIdentity": "thief"}}"#;
+    output(&mut cluster().kubectl(&[&path[..], &[thief]].concat()))?;
+    let mut third = third;
+    let status = wait::for_value("c to end", LEASE, || Ok(third.process.try_wait()?))?;
+    ensure!(status.code() == Some(1), "it ended with {status}");
+    Ok(())
+}
