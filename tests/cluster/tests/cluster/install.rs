@@ -52,7 +52,7 @@ pub(crate) fn rights() -> anyhow::Result<()> {
         output(command.args(files))?;
         for account in [AGENT, CONTROLLER] {
             // A role is in force a moment after it was applied.
-            let client = cluster().with_token(&token(account, None)?)?;
+            let client = cluster().with_token(&token(account, &Value::Null)?)?;
             let path = "/apis/criu.org/v1alpha1/clustercheckpointpolicies";
             wait::until("the accounts' rights", DEADLINE, || client.get(path).map(|_| true))?;
         }
@@ -66,7 +66,7 @@ pub(crate) fn agents() -> anyhow::Result<()> {
     rights()?;
     once(&INSTALLED, || {
         for node in cluster().nodes() {
-            let token = token(AGENT, Some(json!({"kind": "Node", "apiVersion": "v1", "name": node.name()})))?;
+            let token = token(AGENT, &json!({"kind": "Node", "apiVersion": "v1", "name": node.name()}))?;
             cluster().write_kubeconfig(&format!("agent-{}.kubeconfig", node.name()), &token)?;
         }
         Ok(())
@@ -78,8 +78,8 @@ pub(crate) fn agent_kubeconfig(node: Node<'_>) -> String {
     format!("{SHARED}/agent-{}.kubeconfig", node.name())
 }
 
-/// A token of an account, bound to an object or to nothing.
-pub(crate) fn token(account: &str, bound: Option<Value>) -> anyhow::Result<String> {
+/// A token of an account, bound to an object, or for null to nothing.
+pub(crate) fn token(account: &str, bound: &Value) -> anyhow::Result<String> {
     let request = json!({
         "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
         "spec": {"audiences": [], "boundObjectRef": bound, "expirationSeconds": 7200},

@@ -99,7 +99,7 @@ fn rules_of(account: &str, namespace: &str) -> anyhow::Result<BTreeSet<String>> 
     let review = json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": namespace},
     });
-    let client = cluster().with_token(&token(account, None)?)?;
+    let client = cluster().with_token(&token(account, &Value::Null)?)?;
     let (status, answer) = client.create("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", &review)?;
     ensure!(status == 201, "{status} {answer}");
     let list = |rule: &Value, field: &str| -> Vec<String> {
@@ -241,7 +241,7 @@ fn lists_by_name_are_answered_and_lists_of_all_leases_are_not() -> anyhow::Resul
     let _whole = NODES.read();
     install::rights()?;
     for account in [AGENT, CONTROLLER] {
-        let client = cluster().with_token(&token(account, None)?)?;
+        let client = cluster().with_token(&token(account, &Value::Null)?)?;
         let leases = "/apis/coordination.k8s.io/v1/leases";
         let by_name = format!("{leases}?fieldSelector=metadata.name%3D{OLDER_OPERATORS_LEASE}");
         wait::until("the lease to be listed by its name", DEADLINE, || client.get(&by_name).map(|_| true))?;
@@ -411,7 +411,7 @@ fn an_agents_token_that_names_no_node_writes_nothing() -> anyhow::Result<()> {
     let _whole = NODES.read();
     install::rights()?;
     cluster().apply(&store("node-1").to_string())?;
-    let agent = cluster().with_token(&token(AGENT, None)?)?;
+    let agent = cluster().with_token(&token(AGENT, &Value::Null)?)?;
     let words = "the agent's token does not say on which node it runs";
     refused(words, || apply_store(&agent, &store("node-1"), "", TRY))?;
     refused(words, || apply_store(&agent, &status_of("node-1"), "/status", TRY))?;
@@ -423,7 +423,7 @@ fn nobody_but_agents_writes_what_they_report() -> anyhow::Result<()> {
     let _whole = NODES.read();
     install::rights()?;
     cluster().apply(&store("node-1").to_string())?;
-    let controller = cluster().with_token(&token(CONTROLLER, None)?)?;
+    let controller = cluster().with_token(&token(CONTROLLER, &Value::Null)?)?;
     refused("cannot patch resource \"nodecheckpointstores/status\"", || {
         apply_store(&controller, &status_of("node-1"), "/status", TRY)
     })?;
