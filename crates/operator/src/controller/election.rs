@@ -332,6 +332,20 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_took_its_time_says_nothing_about_before() {
+        let begin = Instant::now();
+        let mut seen = nothing(begin);
+        let theirs = || Some(record("1", "other"));
+        // It may have been renewed just before the answer came.
+        seen.found(theirs(), begin, after(begin, 1));
+        // And these may have been answered as soon as they were asked.
+        seen.found(theirs(), after(begin, 15), after(begin, 17));
+        assert_eq!(next(&seen, after(begin, 17)), Step::Look);
+        seen.found(theirs(), after(begin, 16), after(begin, 17));
+        assert_eq!(next(&seen, after(begin, 17)), Step::Take);
+    }
+
+    #[test]
     fn what_was_not_answered_is_looked_at_again_and_not_at_once() {
         let begin = Instant::now();
         let mut seen = found(begin, &[(0, None)]);
