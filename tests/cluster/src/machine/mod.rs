@@ -1,7 +1,7 @@
 //! What runs inside a machine as its first process: it assembles the machine's root file system,
 //! waits for the cable, starts the daemons and keeps them running.
 //!
-//! The daemons' command lines and configurations are in [`control_plane`] and [`worker`].
+//! The daemons' command lines and configurations are in `control_plane` and `worker`.
 
 mod control_plane;
 mod root;

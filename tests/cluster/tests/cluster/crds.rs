@@ -8,7 +8,7 @@ use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::wait;
 use serde_json::{Value, json};
 
-use crate::support::{DEADLINE, REPOSITORY, cluster, install_crds};
+use crate::support::{DEADLINE, NODES, REPOSITORY, cluster, install_crds};
 
 const CLUSTER: (&str, &str) = ("v1alpha1/clustercheckpointpolicies", "ClusterCheckpointPolicy");
 const NAMESPACED: (&str, &str) = ("v1alpha1/namespaces/default/checkpointpolicies", "CheckpointPolicy");
@@ -29,6 +29,7 @@ fn try_create((path, kind): (&str, &str), spec: &Value) -> anyhow::Result<(u16, 
 
 #[test]
 fn the_api_server_takes_every_definition_and_every_example() -> anyhow::Result<()> {
+    let _whole = NODES.read();
     install_crds()?;
     for namespace in ["shop-eu", "checkpoint-restore-operator-system"] {
         cluster().apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}"))?;
@@ -52,6 +53,7 @@ fn the_api_server_takes_every_definition_and_every_example() -> anyhow::Result<(
 
 #[test]
 fn the_api_server_takes_what_is_right() -> anyhow::Result<()> {
+    let _whole = NODES.read();
     install_crds()?;
     let entry =
         |limit: Value| json!({"podPolicies": [{"namespace": "team", "pod": "db-0", "maxTotalSize": limit}]});
@@ -78,6 +80,7 @@ fn the_api_server_takes_what_is_right() -> anyhow::Result<()> {
 
 #[test]
 fn the_api_server_refuses_what_is_wrong_in_words_that_help() -> anyhow::Result<()> {
+    let _whole = NODES.read();
     install_crds()?;
     let entry =
         |limit: Value| json!({"podPolicies": [{"namespace": "team", "pod": "db-0", "maxTotalSize": limit}]});
@@ -138,6 +141,7 @@ fn the_api_server_refuses_what_is_wrong_in_words_that_help() -> anyhow::Result<(
 
 #[test]
 fn kubectl_explains_and_lists_our_kinds() -> anyhow::Result<()> {
+    let _whole = NODES.read();
     install_crds()?;
     let explain = |path: &str| output(&mut cluster().kubectl(&["explain", path]));
     // What is explained is served a moment after a definition is established.

@@ -48,7 +48,7 @@ const CONTROLLER_RIGHTS: [Right; 12] = [
     ("checkpointstoragepolicies.criu.org/status", "", &["patch"]),
     ("checkpointrestoreoperators.criu.org/status", "", &["patch"]),
     ("nodecheckpointstores.criu.org", "", &["list", "watch", "delete"]),
-    ("nodes", "", &["list", "watch"]),
+    ("nodes", "", &["get", "list", "watch"]),
     ("leases.coordination.k8s.io", OLDER_OPERATORS_LEASE, &["list", "watch"]),
     ("events.events.k8s.io", "", &["create", "patch"]),
 ];
