@@ -12,7 +12,18 @@ use jiff::Timestamp;
 /// The name of one file in a checkpoint directory: not empty, not `.` or `..`, without `/` and NUL.
 /// Ordered by its bytes. Cheap to clone: plans and reports pass names around by the thousand.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FileName(Arc<[u8]>);
+pub struct FileName {
+    bytes: Arc<[u8]>,
+    /// Told once: a plan asks this of every name, and its bytes lie somewhere else in memory.
+    archive: Option<ArchiveName>,
+}
+
+/// How archives may be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum ArchiveName {
+    Kubelet,
+    OtherTar,
+}
 
 /// What kind of file a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,27 +55,34 @@ impl FileName {
         let bytes = bytes.into();
         let refused =
             matches!(&*bytes, b"" | b"." | b"..") || bytes.iter().any(|byte| matches!(byte, b'/' | 0));
-        (!refused).then_some(Self(bytes))
+        (!refused).then(|| Self::of_allowed(bytes))
+    }
+
+    fn of_allowed(bytes: Arc<[u8]>) -> Self {
+        let archive = archive_name(&bytes);
+        Self { bytes, archive }
     }
 
     /// The name's bytes, as the file system has them.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 
     /// What kind of file the name stands for. A marker is one only beside a name that can be an
     /// archive's: `notes.keep` is somebody else's file.
     pub fn kind(&self) -> NameKind {
-        if let Some(kind) = archive_kind(&self.0) {
-            return kind;
+        match self.archive {
+            Some(ArchiveName::Kubelet) => return NameKind::Kubelet,
+            Some(ArchiveName::OtherTar) => return NameKind::OtherTar,
+            None => {}
         }
-        if let Some(archive) = self.0.strip_suffix(MARKER)
-            && archive_kind(archive).is_some()
+        if let Some(archive) = self.bytes.strip_suffix(MARKER)
+            && archive_name(archive).is_some()
         {
-            return NameKind::Marker { archive: Self(archive.into()) };
+            return NameKind::Marker { archive: Self::of_allowed(archive.into()) };
         }
-        match self.0.strip_suffix(MARKER_BEING_WRITTEN) {
-            Some(archive) if archive_kind(archive).is_some() => NameKind::MarkerBeingWritten,
+        match self.bytes.strip_suffix(MARKER_BEING_WRITTEN) {
+            Some(archive) if archive_name(archive).is_some() => NameKind::MarkerBeingWritten,
             _ => NameKind::Other,
         }
     }
@@ -72,7 +90,7 @@ impl FileName {
     /// The time that the kubelet wrote into the name: when the checkpoint was asked for, to the
     /// second, with the offset of the node's zone.
     pub fn checkpoint_time(&self) -> Option<Timestamp> {
-        let stem = ARCHIVE_ENDINGS.iter().find_map(|ending| self.0.strip_suffix(*ending))?;
+        let stem = ARCHIVE_ENDINGS.iter().find_map(|ending| self.bytes.strip_suffix(*ending))?;
         // By length, since both the time and what is before it are full of dashes.
         ["-2006-01-02T15:04:05Z", "-2006-01-02T15:04:05+00:00"]
             .iter()
@@ -82,13 +100,13 @@ impl FileName {
     /// The name of the marker that pins this archive. It may be longer than a file system allows.
     #[must_use]
     pub fn marker(&self) -> Self {
-        Self([&self.0, MARKER].concat().into())
+        Self::of_allowed([&self.bytes, MARKER].concat().into())
     }
 
     /// The name as JSON output has it: exactly the name where that is valid UTF-8, else the text
     /// of [`Display`](fmt::Display).
     pub fn to_json_text(&self) -> Cow<'_, str> {
-        match std::str::from_utf8(&self.0) {
+        match std::str::from_utf8(&self.bytes) {
             Ok(name) => Cow::Borrowed(name),
             Err(_) => Cow::Owned(self.to_string()),
         }
@@ -101,13 +119,13 @@ impl fmt::Debug for FileName {
     }
 }
 
-fn archive_kind(name: &[u8]) -> Option<NameKind> {
+fn archive_name(name: &[u8]) -> Option<ArchiveName> {
     let kubelet = name.strip_prefix(b"checkpoint-").is_some_and(|rest| rest.ends_with(b".tar"));
     if kubelet {
-        return Some(NameKind::Kubelet);
+        return Some(ArchiveName::Kubelet);
     }
     let tar = !name.starts_with(b".") && ARCHIVE_ENDINGS.iter().any(|ending| name.ends_with(ending));
-    tar.then_some(NameKind::OtherTar)
+    tar.then_some(ArchiveName::OtherTar)
 }
 
 /// The time at the end of a stem, if that has the very shape: digits where the shape has digits,
@@ -132,7 +150,7 @@ fn time_at_end(stem: &[u8], shape: &[u8]) -> Option<Timestamp> {
 /// these (before `n`, `r`, `t`, `u`, `x`, another backslash or an escape).
 impl fmt::Display for FileName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.0.utf8_chunks() {
+        for chunk in self.bytes.utf8_chunks() {
             let mut characters = chunk.valid().chars().peekable();
             while let Some(character) = characters.next() {
                 match character {

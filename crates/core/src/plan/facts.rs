@@ -4,8 +4,6 @@
 //! order in which they go, as looking it up all over a large snapshot is what a plan would spend
 //! most of its time on.
 
-use std::cmp::Ordering;
-
 use jiff::Timestamp;
 
 use super::QUIET;
@@ -54,12 +52,14 @@ impl Facts {
 /// The archives' places in the snapshot, oldest first, equal times in byte order of the file name.
 pub(super) fn order(snapshot: &Snapshot) -> Vec<usize> {
     let archives = &snapshot.archives;
-    let mut order: Vec<(Timestamp, usize)> =
-        archives.iter().enumerate().map(|(place, archive)| (archive.taken, place)).collect();
-    order.sort_unstable_by(|(taken, one), (other_taken, other)| match taken.cmp(other_taken) {
-        Ordering::Equal => archives[*one].file.cmp(&archives[*other].file),
-        unequal => unequal,
-    });
+    let time = |archive: &Archive| (archive.taken.as_second(), archive.taken.subsec_nanosecond());
+    let mut order: Vec<_> =
+        archives.iter().enumerate().map(|(place, archive)| (time(archive), place)).collect();
+    // First by numbers alone, as names lie all over the memory and few times are equal.
+    order.sort_unstable();
+    for same_time in order.chunk_by_mut(|(one, _), (other, _)| one == other) {
+        same_time.sort_unstable_by_key(|(_, place)| &archives[*place].file);
+    }
     order.into_iter().map(|(_, place)| place).collect()
 }
 

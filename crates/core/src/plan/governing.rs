@@ -34,14 +34,25 @@ pub(super) struct Governors<'a> {
     namespaces: &'a BTreeMap<String, Namespace>,
 }
 
-/// What of an archive decides who governs it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Subject<'a> {
-    /// None: an incomplete archive of unknown identity.
-    pub(super) identity: Option<&'a Identity>,
-    /// Whether its namespace is an earlier one of the same name.
-    pub(super) vanished: bool,
-    pub(super) pod_labels: Option<&'a Labels>,
+/// The policies that may govern what lies in one namespace: what depends on the namespace alone is
+/// told once for all of its pods.
+pub(super) struct Contenders<'g, 'a> {
+    governors: &'g Governors<'a>,
+    /// An object that does not parse stands for all that it could govern.
+    invalid: Option<&'a InvalidPolicy>,
+    /// Whether its own policies may be those of another namespace of that name.
+    is_doubted: bool,
+    local: Vec<Candidate>,
+    cluster_wide: Vec<Candidate>,
+}
+
+/// A policy that may govern what lies in a namespace.
+#[derive(Clone, Copy)]
+struct Candidate {
+    /// Its place in [`Governors::ranked`].
+    place: usize,
+    /// What its selector says about the namespace; never [`Match::No`].
+    by_namespace: Match,
 }
 
 /// Whether a selector matches, where labels may not be known.
@@ -50,6 +61,16 @@ enum Match {
     Yes,
     No,
     Unknown,
+}
+
+impl Match {
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No, _) | (_, Self::No) => Self::No,
+            (Self::Yes, Self::Yes) => Self::Yes,
+            _ => Self::Unknown,
+        }
+    }
 }
 
 impl<'a> Governors<'a> {
@@ -90,78 +111,127 @@ impl<'a> Governors<'a> {
         self.namespaces.get(namespace).and_then(|namespace| namespace.created)
     }
 
-    pub(super) fn governing(&self, subject: Subject<'a>) -> Governing<'a> {
-        let namespace =
-            subject.identity.filter(|_| !subject.vanished).map(|identity| identity.namespace.as_str());
-        // Looked up once, for all the policies that ask.
-        let known = namespace.and_then(|namespace| self.namespaces.get(namespace));
+    /// Those that may govern what lies in the namespace of that name, or in an earlier one of the
+    /// same name (`vanished`).
+    pub(super) fn contenders(&self, namespace: &str, vanished: bool) -> Contenders<'_, 'a> {
+        if vanished {
+            return self.contenders_of(
+                &[],
+                |selector| by_namespace(selector, namespace, Lookup::Gone),
+                None,
+                false,
+            );
+        }
+        let known = self.namespaces.get(namespace);
         let is_doubted = known.is_some_and(|namespace| namespace.is_doubted);
         let labels = known.filter(|_| !is_doubted).and_then(|namespace| namespace.labels.as_ref());
-        if let Some(namespace) = namespace {
-            if let Some(invalid) = self.invalid_by_namespace.get(namespace) {
-                return Governing::Invalid(invalid);
-            }
-            let local = self.by_namespace.get(namespace).map_or(&[][..], Vec::as_slice);
-            match self.first_match(local, subject, labels) {
-                Some(Governing::Policy(policy)) if is_doubted => return Governing::Unasked(policy),
-                Some(found) => return found,
-                None => {}
-            }
-        }
-        if let Some(invalid) = self.invalid_cluster_wide {
-            return Governing::Invalid(invalid);
-        }
-        self.first_match(&self.cluster_wide, subject, labels).unwrap_or(Governing::Nothing)
+        let lookup = labels.map_or(Lookup::Unknown, Lookup::Known);
+        let local = self.by_namespace.get(namespace).map_or(&[][..], Vec::as_slice);
+        let invalid = self.invalid_by_namespace.get(namespace).copied();
+        self.contenders_of(local, |selector| by_namespace(selector, namespace, lookup), invalid, is_doubted)
     }
 
-    fn first_match(
+    /// Those that may govern what is of nobody knows which namespace.
+    pub(super) fn contenders_for_unknown(&self) -> Contenders<'_, 'a> {
+        let everything = |selector: &Selector| if selector.is_empty() { Match::Yes } else { Match::No };
+        self.contenders_of(&[], everything, None, false)
+    }
+
+    fn contenders_of(
         &self,
-        places: &[usize],
-        subject: Subject<'a>,
-        namespace_labels: Option<&Labels>,
-    ) -> Option<Governing<'a>> {
-        places.iter().find_map(|&place| {
-            match matches(&self.ranked[place].selector, subject, namespace_labels) {
-                Match::Yes => Some(Governing::Policy(place)),
-                Match::Unknown => Some(Governing::Doubtful(place)),
-                Match::No => None,
-            }
-        })
+        local: &[usize],
+        by_namespace: impl Fn(&Selector) -> Match,
+        invalid: Option<&'a InvalidPolicy>,
+        is_doubted: bool,
+    ) -> Contenders<'_, 'a> {
+        let candidates = |places: &[usize]| {
+            let candidate = |&place: &usize| Candidate {
+                place,
+                by_namespace: by_namespace(&self.ranked[place].selector),
+            };
+            let candidates = places.iter().map(candidate);
+            candidates.filter(|candidate| candidate.by_namespace != Match::No).collect()
+        };
+        Contenders {
+            governors: self,
+            invalid,
+            is_doubted,
+            local: candidates(local),
+            cluster_wide: candidates(&self.cluster_wide),
+        }
     }
 }
 
-/// Whether a selector matches. `namespace_labels` are none where they are not known.
-fn matches(selector: &Selector, subject: Subject<'_>, namespace_labels: Option<&Labels>) -> Match {
-    let Some(identity) = subject.identity else {
-        return if selector.is_empty() { Match::Yes } else { Match::No };
-    };
-    let names = |wanted: &[String], name: &String| wanted.is_empty() || wanted.contains(name);
-    if !names(&selector.namespaces, &identity.namespace)
-        || !names(&selector.pods, &identity.pod)
-        || !names(&selector.containers, &identity.container)
-    {
+impl<'a> Contenders<'_, 'a> {
+    /// What governs an archive that lies in this namespace. Without an identity it is an incomplete
+    /// one, of which no selector knows anything.
+    pub(super) fn governing(
+        &self,
+        identity: Option<&Identity>,
+        pod_labels: Option<&Labels>,
+    ) -> Governing<'a> {
+        if let Some(invalid) = self.invalid {
+            return Governing::Invalid(invalid);
+        }
+        let first = |candidates: &[Candidate]| {
+            candidates.iter().find_map(|candidate| {
+                let selector = &self.governors.ranked[candidate.place].selector;
+                let by_pod = |identity| by_pod(selector, identity, pod_labels);
+                match candidate.by_namespace.and(identity.map_or(Match::Yes, by_pod)) {
+                    Match::Yes => Some(Governing::Policy(candidate.place)),
+                    Match::Unknown => Some(Governing::Doubtful(candidate.place)),
+                    Match::No => None,
+                }
+            })
+        };
+        match first(&self.local) {
+            Some(Governing::Policy(policy)) if self.is_doubted => return Governing::Unasked(policy),
+            Some(found) => return found,
+            None => {}
+        }
+        if let Some(invalid) = self.governors.invalid_cluster_wide {
+            return Governing::Invalid(invalid);
+        }
+        first(&self.cluster_wide).unwrap_or(Governing::Nothing)
+    }
+}
+
+/// What is known of a namespace's labels.
+#[derive(Clone, Copy)]
+enum Lookup<'a> {
+    Known(&'a Labels),
+    Unknown,
+    /// A namespace that is gone has no labels, and never will have.
+    Gone,
+}
+
+/// What a selector says about the namespace.
+fn by_namespace(selector: &Selector, namespace: &str, labels: Lookup<'_>) -> Match {
+    let wanted = &selector.namespace_labels;
+    if !selector.namespaces.is_empty() && !selector.namespaces.iter().any(|name| name == namespace) {
         return Match::No;
     }
-    let mut outcome = Match::Yes;
-    if !selector.namespace_labels.0.is_empty() {
-        // A namespace that is gone has no labels, and never will have.
-        if subject.vanished {
-            return Match::No;
-        }
-        match namespace_labels {
-            Some(labels) if selector.namespace_labels.matches(labels) => {}
-            Some(_) => return Match::No,
-            None => outcome = Match::Unknown,
-        }
+    match labels {
+        _ if wanted.0.is_empty() => Match::Yes,
+        Lookup::Known(labels) if wanted.matches(labels) => Match::Yes,
+        Lookup::Known(_) | Lookup::Gone => Match::No,
+        Lookup::Unknown => Match::Unknown,
     }
-    if !selector.pod_labels.0.is_empty() {
-        match subject.pod_labels {
-            Some(labels) if selector.pod_labels.matches(labels) => {}
-            Some(_) => return Match::No,
-            None => outcome = Match::Unknown,
-        }
+}
+
+/// What a selector says about the pod and the container.
+fn by_pod(selector: &Selector, identity: &Identity, labels: Option<&Labels>) -> Match {
+    let names = |wanted: &[String], name: &String| wanted.is_empty() || wanted.contains(name);
+    let wanted = &selector.pod_labels;
+    if !names(&selector.pods, &identity.pod) || !names(&selector.containers, &identity.container) {
+        return Match::No;
     }
-    outcome
+    match labels {
+        _ if wanted.0.is_empty() => Match::Yes,
+        Some(labels) if wanted.matches(labels) => Match::Yes,
+        Some(_) => Match::No,
+        None => Match::Unknown,
+    }
 }
 
 /// Sorts the most binding policy first: namespaced before cluster-wide, then by what it names,

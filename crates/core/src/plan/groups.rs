@@ -7,9 +7,10 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
-use super::governing::{Governing, Governors, Subject};
+use super::governing::{Contenders, Governing, Governors};
 use super::snapshot::{Archive, Snapshot, Workload};
 use super::verdict::Level;
 use crate::identity::Identity;
@@ -26,15 +27,15 @@ pub(super) struct Cell<'a> {
     names: Option<Names>,
 }
 
-/// The cell of every archive, and the archives of every cell in the plan's order.
+/// The cell of every archive, and which archives count together.
 pub(super) struct Cells<'a> {
     of_archive: Vec<usize>,
     alike: Vec<Cell<'a>>,
-    members: Vec<Vec<usize>>,
-    /// The cells that each policy governs, by the policy's place.
-    of_policy: Vec<Vec<usize>>,
-    /// See [`Self::numbers`].
-    numbers: [OnceCell<Vec<Option<usize>>>; Together::COUNT],
+    /// The archives of every cell.
+    members: Groups,
+    /// Those of each policy, and those whoever governs them: made when a rule first asks.
+    governed: [OnceCell<Groups>; Together::COUNT],
+    all: [OnceCell<Groups>; Together::COUNT],
 }
 
 /// The names of a cell, each as a number that no other name has: comparing and hashing text is what
@@ -71,8 +72,35 @@ impl<'a> Texts<'a> {
     }
 }
 
-/// Archives that a limit counts together, by their places in the plan's order, oldest first.
-pub(super) type Group = Vec<usize>;
+/// Archives that count together, by their places in the plan's order, oldest first.
+pub(super) type Group = [usize];
+
+/// Groups side by side: those that the first policy governs, then those of the second, and so on.
+#[derive(Default)]
+struct Groups {
+    places: Vec<usize>,
+    /// Where each group ends among the places.
+    ends: Vec<usize>,
+    /// Where each policy's groups end among the groups.
+    policy_ends: Vec<usize>,
+}
+
+impl Groups {
+    fn get(&self, group: usize) -> &Group {
+        let begin = group.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.places[begin..self.ends[group]]
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Group> {
+        (0..self.ends.len()).map(|group| self.get(group))
+    }
+
+    fn of_policy(&self, policy: usize) -> impl Iterator<Item = &Group> {
+        let end = |policy: usize| self.policy_ends.get(policy).copied();
+        let begin = policy.checked_sub(1).map_or(Some(0), end).unwrap_or(self.ends.len());
+        (begin..end(policy).unwrap_or(self.ends.len())).map(|group| self.get(group))
+    }
+}
 
 /// What two archives share whose cells need not even be compared: the very same identity, owner and
 /// labels in memory. Whoever makes snapshots shares these, and where he does not there are merely
@@ -91,9 +119,10 @@ struct Known {
 impl<'a> Cells<'a> {
     /// Sorts every archive into its cell. `order` are their places in the snapshot, oldest first.
     pub(super) fn new(snapshot: &'a Snapshot, governors: &Governors<'a>, order: &[usize]) -> Self {
-        let mut known: HashMap<SameInMemory, Known> = HashMap::new();
+        let mut known: HashMap<SameInMemory, Known, RandomState> = HashMap::default();
         let mut cells = Vec::new();
         let mut texts = Texts::default();
+        let mut contenders: HashMap<Option<(&str, bool)>, Contenders<'_, 'a>> = HashMap::new();
         // As they lie in memory, not in order: each archive is looked up but once.
         let as_they_lie: Vec<usize> = snapshot
             .archives
@@ -106,12 +135,16 @@ impl<'a> Cells<'a> {
                 });
                 let vanished = known.created.is_some_and(|created| archive.taken < created);
                 *known.cells[usize::from(vanished)].get_or_insert_with(|| {
-                    let subject = Subject { identity, vanished, pod_labels: archive.pod_labels.as_deref() };
+                    let namespace = identity.map(|identity| (identity.namespace.as_str(), vanished));
+                    let there = contenders.entry(namespace).or_insert_with(|| match namespace {
+                        Some((name, vanished)) => governors.contenders(name, vanished),
+                        None => governors.contenders_for_unknown(),
+                    });
                     let workload = archive.workload.as_deref();
                     cells.push(Cell {
                         identity,
                         vanished,
-                        governing: governors.governing(subject),
+                        governing: there.governing(identity, archive.pod_labels.as_deref()),
                         names: identity.map(|identity| texts.names(identity, workload)),
                     });
                     cells.len() - 1
@@ -119,17 +152,8 @@ impl<'a> Cells<'a> {
             })
             .collect();
         let of_archive: Vec<usize> = order.iter().map(|&in_snapshot| as_they_lie[in_snapshot]).collect();
-        let mut members = vec![Vec::new(); cells.len()];
-        for (place, &cell) in of_archive.iter().enumerate() {
-            members[cell].push(place);
-        }
-        let mut of_policy = vec![Vec::new(); governors.ranked().len()];
-        for (place, cell) in cells.iter().enumerate() {
-            if let Governing::Policy(policy) = cell.governing {
-                of_policy[policy].push(place);
-            }
-        }
-        Self { of_archive, alike: cells, members, of_policy, numbers: Default::default() }
+        let members = members(&of_archive, cells.len());
+        Self { of_archive, alike: cells, members, governed: Default::default(), all: Default::default() }
     }
 
     /// The cell of the archive at `place`.
@@ -137,58 +161,90 @@ impl<'a> Cells<'a> {
         &self.alike[self.of_archive[place]]
     }
 
-    /// The archives of a level's groups among those that the policy at place `policy` governs.
-    pub(super) fn governed_groups(&self, policy: usize, level: Level) -> Vec<Group> {
-        self.groups(self.of_policy[policy].iter().copied(), Together::AtLevel(level))
+    /// A level's groups among the archives that the policy at place `policy` governs.
+    pub(super) fn governed_groups(&self, policy: usize, level: Level) -> impl Iterator<Item = &Group> {
+        self.governed(Together::AtLevel(level)).of_policy(policy)
     }
 
     /// The lineages among the archives that the policy at place `policy` governs.
-    pub(super) fn governed_lineages(&self, policy: usize) -> Vec<Group> {
-        self.groups(self.of_policy[policy].iter().copied(), Together::InLineage)
+    pub(super) fn governed_lineages(&self, policy: usize) -> impl Iterator<Item = &Group> {
+        self.governed(Together::InLineage).of_policy(policy)
     }
 
     /// The lineages: each is what one checkpoint can stand in for.
-    pub(super) fn lineages(&self) -> Vec<Group> {
-        self.groups(0..self.alike.len(), Together::InLineage)
+    pub(super) fn lineages(&self) -> impl Iterator<Item = &Group> {
+        self.all(Together::InLineage).iter()
     }
 
     /// The namespaces, whoever governs what lies in them.
-    pub(super) fn namespaces(&self) -> Vec<Group> {
-        self.groups(0..self.alike.len(), Together::AtLevel(Level::Namespace))
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Group> {
+        self.all(Together::AtLevel(Level::Namespace)).iter()
     }
 
-    /// Joins the cells that count together.
-    fn groups(&self, cells: impl Iterator<Item = usize>, together: Together) -> Vec<Group> {
-        let numbers = self.numbers(together);
-        let mut numbered: Vec<(usize, usize)> =
-            cells.filter_map(|cell| numbers[cell].map(|number| (number, cell))).collect();
-        numbered.sort_unstable();
-        let join = |same: &[(usize, usize)]| {
-            let mut group: Group = same.iter().flat_map(|(_, cell)| &self.members[*cell]).copied().collect();
-            if same.len() > 1 {
-                group.sort_unstable();
-            }
-            group
-        };
-        numbered.chunk_by(|(one, _), (other, _)| one == other).map(join).collect()
-    }
-
-    /// A number for each cell, the same for those that count together; none for those that count
-    /// with nobody. Keys are compared here, once, and numbers ever after.
-    fn numbers(&self, together: Together) -> &[Option<usize>] {
-        self.numbers[together.place()].get_or_init(|| {
-            let mut seen: HashMap<Key, usize> = HashMap::with_capacity(self.alike.len());
-            let number = |cell: &Cell<'a>| {
-                let key = match together {
-                    Together::AtLevel(level) => level_key(level, cell.names?, cell.vanished)?,
-                    Together::InLineage => lineage_key(cell.names?, cell.vanished),
-                };
-                let next = seen.len();
-                Some(*seen.entry(key).or_insert(next))
-            };
-            self.alike.iter().map(number).collect()
+    fn governed(&self, together: Together) -> &Groups {
+        self.governed[together.place()].get_or_init(|| {
+            self.join(together, |cell| match cell.governing {
+                Governing::Policy(policy) => Some(policy),
+                _ => None,
+            })
         })
     }
+
+    fn all(&self, together: Together) -> &Groups {
+        self.all[together.place()].get_or_init(|| self.join(together, |_| Some(0)))
+    }
+
+    /// Joins the cells that count together, among those of each policy.
+    fn join(&self, together: Together, policy: impl Fn(&Cell<'a>) -> Option<usize>) -> Groups {
+        // Keys are compared here, once, and numbers ever after.
+        let mut seen: HashMap<Key, usize, RandomState> =
+            HashMap::with_capacity_and_hasher(self.alike.len(), RandomState::default());
+        let mut numbered: Vec<(usize, usize, usize)> = Vec::with_capacity(self.alike.len());
+        for (place, cell) in self.alike.iter().enumerate() {
+            if let (Some(policy), Some(key)) = (policy(cell), together.key(cell)) {
+                let next = seen.len();
+                numbered.push((policy, *seen.entry(key).or_insert(next), place));
+            }
+        }
+        numbered.sort_unstable();
+        let mut groups = Groups { places: Vec::with_capacity(self.of_archive.len()), ..Groups::default() };
+        for same in
+            numbered.chunk_by(|(one_policy, one, _), (policy, other, _)| (one_policy, one) == (policy, other))
+        {
+            let begin = groups.places.len();
+            for &(policy, _, cell) in same {
+                // Policies that govern nothing have no groups.
+                while groups.policy_ends.len() < policy {
+                    groups.policy_ends.push(groups.ends.len());
+                }
+                groups.places.extend_from_slice(self.members.get(cell));
+            }
+            if same.len() > 1 {
+                groups.places[begin..].sort_unstable();
+            }
+            groups.ends.push(groups.places.len());
+        }
+        groups
+    }
+}
+
+/// The archives of every cell, as groups.
+fn members(of_archive: &[usize], cells: usize) -> Groups {
+    let mut ends = vec![0; cells];
+    for &cell in of_archive {
+        ends[cell] += 1;
+    }
+    // First where each begins; putting its members there moves that to where it ends.
+    let mut begin = 0;
+    for end in &mut ends {
+        begin += std::mem::replace(end, begin);
+    }
+    let mut places = vec![0; of_archive.len()];
+    for (place, &cell) in of_archive.iter().enumerate() {
+        places[ends[cell]] = place;
+        ends[cell] += 1;
+    }
+    Groups { places, ends, policy_ends: Vec::new() }
 }
 
 /// Why archives count together.
@@ -210,6 +266,15 @@ impl Together {
             Self::AtLevel(Level::Pod) => 2,
             Self::AtLevel(Level::Namespace) => 3,
             Self::InLineage => 4,
+        }
+    }
+
+    /// What the archives of a cell share with all that they count with; none if they count with
+    /// nobody.
+    fn key(self, cell: &Cell<'_>) -> Option<Key> {
+        match self {
+            Self::AtLevel(level) => level_key(level, cell.names?, cell.vanished),
+            Self::InLineage => Some(lineage_key(cell.names?, cell.vanished)),
         }
     }
 }

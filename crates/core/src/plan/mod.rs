@@ -28,6 +28,8 @@ pub use storage::{EffectiveStorage, WatermarkReport};
 pub use verdict::{Action, Detail, KeptBy, Level, Reason, Verdict};
 
 use crate::policy::{PolicyRef, PolicySet};
+use governing::Governors;
+use groups::Cells;
 use working::Working;
 
 /// How long an incomplete archive must have been left alone before limits and the watermark may
@@ -60,7 +62,12 @@ impl Plan {
 /// `now` is the wall clock. Where the snapshot says that it is not to be trusted, no rule by time
 /// takes anything.
 pub fn plan(snapshot: &Snapshot, policies: &PolicySet, now: Timestamp) -> Plan {
-    let mut working = Working::new(snapshot, policies, now);
+    let order = facts::order(snapshot);
+    let governors = Governors::new(policies, &snapshot.namespaces);
+    let cells = Cells::new(snapshot, &governors, &order);
+    let node_labels = snapshot.node_labels.as_ref();
+    let storage = EffectiveStorage::new(&policies.storage, node_labels, snapshot.filesystem);
+    let mut working = Working::new((snapshot, order), storage, &governors, &cells, now);
     working.protect();
     working.discard();
     working.take_orphans();

@@ -170,7 +170,7 @@ impl<'a> Working<'a> {
             // 0 is off.
             let Some(limit) = limit.filter(|limit| *limit > 0) else { continue };
             for group in self.cells.governed_groups(policy, level) {
-                self.limit(&group, measure, limit, keep_latest, (reason, By::giver(policy)));
+                self.limit(group, measure, limit, keep_latest, (reason, By::giver(policy)));
             }
         }
     }

@@ -169,10 +169,10 @@ impl Working<'_> {
     /// whoever governs it; the newest one of what is limited always stays.
     pub(super) fn take_by_storage_limits(&mut self) {
         let storage = self.storage.clone();
-        let namespaces = self.cells.namespaces();
+        let cells = self.cells;
         if let Some((limit, id)) = &storage.namespace_age {
             let by = self.by(id);
-            for place in namespaces.iter().flatten() {
+            for place in cells.namespaces().flatten() {
                 self.take_ceiling_age(*place, *limit, by);
             }
         }
@@ -182,7 +182,7 @@ impl Working<'_> {
             let Some((limit, id)) = ceiling else { continue };
             self.renew_floor();
             let by = self.by(&id);
-            for namespace in &namespaces {
+            for namespace in cells.namespaces() {
                 self.limit(namespace, measure, limit, 1, (Reason::NamespaceCeiling, by));
             }
         }
@@ -234,7 +234,7 @@ impl Working<'_> {
             let used = stay.map(|&place| self.archives[place].allocated).fold(0, u64::saturating_add);
             let may_go =
                 |place: &usize| self.watermark_may_take(*place) && self.frees_something(*place, round);
-            let candidates: VecDeque<usize> = namespace.into_iter().filter(may_go).collect();
+            let candidates: VecDeque<usize> = namespace.iter().copied().filter(may_go).collect();
             largest.push((used, Reverse((identity.namespace.as_str(), vanished)), Reverse(candidates)));
         }
         while let Some((used, name, Reverse(mut candidates))) = largest.pop() {

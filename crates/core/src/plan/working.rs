@@ -17,7 +17,7 @@ use super::snapshot::{Archive, Clock, Snapshot};
 use super::storage::{EffectiveStorage, WatermarkReport};
 use super::verdict::{Action, Detail, Reason, Verdict};
 use crate::archive::State;
-use crate::policy::{Policy, PolicyRef, PolicySet};
+use crate::policy::{Policy, PolicyRef};
 
 /// Who gives a reason: the object at this place among [`Working::givers`], or nobody. Small, as
 /// there are two for every archive.
@@ -54,8 +54,10 @@ enum Standing {
     Unfinished,
     /// Pinned, and known well enough to count.
     Counted,
-    /// Decided about: limits pass it by.
-    Decided,
+    /// Stays, and does not count.
+    PassedBy,
+    /// Goes.
+    Taken,
 }
 
 impl Standing {
@@ -65,7 +67,15 @@ impl Standing {
 
     fn of_decided(archive: &Facts, reason: Reason) -> Self {
         let counts = reason == Reason::Pinned && unjudgeable(archive).is_none() && archive.is_whole_or_quiet;
-        if counts { Self::Counted } else { Self::Decided }
+        match reason.action() {
+            Action::Delete => Self::Taken,
+            Action::Keep if counts => Self::Counted,
+            Action::Keep => Self::PassedBy,
+        }
+    }
+
+    fn is_decided(self) -> bool {
+        matches!(self, Self::Counted | Self::PassedBy | Self::Taken)
     }
 }
 
@@ -78,17 +88,16 @@ pub(super) struct Working<'a> {
     pub(super) archives: Vec<Facts>,
     /// Each archive's place in the snapshot.
     order: Vec<usize>,
-    pub(super) cells: Cells<'a>,
+    pub(super) cells: &'a Cells<'a>,
     /// Whether the archive is among the newest of its lineage.
     pub(super) floor: Vec<bool>,
     /// Whether one of these was taken, so that others are the newest now.
     pub(super) floor_taken: bool,
-    pub(super) governors: Governors<'a>,
-    decisions: Vec<Option<Decision>>,
+    pub(super) governors: &'a Governors<'a>,
     /// What rules ask most about, in a byte for each archive.
     standings: Vec<Standing>,
-    /// Why archives stay that nothing was decided about: what nearly took them.
-    remarks: Vec<Option<Decision>>,
+    /// What was decided about each archive; or, where nothing was yet, what nearly took it.
+    reasons: Vec<Option<Decision>>,
     /// The objects that reasons refer to: the ranked policies first, then others as they come up.
     givers: Vec<Arc<PolicyRef>>,
     extra_givers: HashMap<PolicyRef, usize>,
@@ -96,27 +105,26 @@ pub(super) struct Working<'a> {
 }
 
 impl<'a> Working<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, policies: &'a PolicySet, now: Timestamp) -> Self {
-        let order = facts::order(snapshot);
+    /// `order`: the archives' places in the snapshot, in the plan's order.
+    pub(super) fn new(
+        (snapshot, order): (&'a Snapshot, Vec<usize>),
+        storage: EffectiveStorage,
+        governors: &'a Governors<'a>,
+        cells: &'a Cells<'a>,
+        now: Timestamp,
+    ) -> Self {
         let archives = facts::facts(snapshot, &order, now);
-        let governors = Governors::new(policies, &snapshot.namespaces);
-        let cells = Cells::new(snapshot, &governors, &order);
         let givers = governors.ranked().iter().map(|policy| Arc::new(policy.id.clone())).collect();
         Self {
             snapshot,
             now,
-            storage: EffectiveStorage::new(
-                &policies.storage,
-                snapshot.node_labels.as_ref(),
-                snapshot.filesystem,
-            ),
+            storage,
             cells,
             floor: vec![false; archives.len()],
             floor_taken: false,
             governors,
-            decisions: vec![None; archives.len()],
             standings: archives.iter().map(Standing::of_undecided).collect(),
-            remarks: vec![None; archives.len()],
+            reasons: vec![None; archives.len()],
             archives,
             order,
             givers,
@@ -157,7 +165,7 @@ impl<'a> Working<'a> {
 
     /// Whether the archive is still there when this rule looks.
     pub(super) fn stays(&self, place: usize) -> bool {
-        self.decisions[place].is_none_or(|decision| decision.reason.action() == Action::Keep)
+        self.standings[place] != Standing::Taken
     }
 
     /// Whether the archive counts toward limits: pinned ones do; what cannot be judged does not,
@@ -203,40 +211,36 @@ impl<'a> Working<'a> {
 
     /// Notes why an archive that stays does so; the first remark is the strongest.
     pub(super) fn remark(&mut self, place: usize, reason: Reason, by: By, detail: Detail) {
-        self.remarks[place].get_or_insert(Decision { reason, by, detail });
+        self.reasons[place].get_or_insert(Decision { reason, by, detail });
     }
 
     /// What has been decided about the archive so far.
     pub(super) fn reason(&self, place: usize) -> Option<Reason> {
-        self.decisions[place].map(|decision| decision.reason)
+        self.reasons[place].filter(|_| self.standings[place].is_decided()).map(|decision| decision.reason)
     }
 
     /// Decides about the archive, for good.
     pub(super) fn decide(&mut self, place: usize, reason: Reason, by: By, detail: Detail) {
         self.standings[place] = Standing::of_decided(&self.archives[place], reason);
-        self.decisions[place] = Some(Decision { reason, by, detail });
+        self.reasons[place] = Some(Decision { reason, by, detail });
     }
 
     /// Lets the oldest of what is to go, go now, and has the rest wait for the deletion bucket.
     pub(super) fn draw_from_bucket(&mut self) {
-        let metered: Vec<usize> = (0..self.archives.len())
-            .filter(|&place| {
-                self.decisions[place].is_some_and(|decision| {
-                    decision.reason.action() == Action::Delete && decision.reason != Reason::Discarded
-                })
-            })
-            .collect();
+        let is_metered = |place: &usize| {
+            self.standings[*place] == Standing::Taken && self.reason(*place) != Some(Reason::Discarded)
+        };
+        let metered: Vec<usize> = (0..self.archives.len()).filter(is_metered).collect();
         let allowed = match self.snapshot.allowance {
             Some(allowance) => usize::try_from(allowance).unwrap_or(usize::MAX).min(metered.len()),
             None => metered.len(),
         };
         for &place in &metered[allowed..] {
-            if let Some(decision) = self.decisions[place].take() {
-                self.standings[place] = Standing::of_undecided(&self.archives[place]);
-                let pending = Detail::Would(decision.reason);
+            self.standings[place] = Standing::of_undecided(&self.archives[place]);
+            if let Some(decision) = &mut self.reasons[place] {
                 // It is next to go, so no weaker remark may speak for it.
-                self.remarks[place] =
-                    Some(Decision { reason: Reason::DeletionPending, by: decision.by, detail: pending });
+                decision.detail = Detail::Would(decision.reason);
+                decision.reason = Reason::DeletionPending;
             }
         }
         self.metered_deletions = allowed as u64;
@@ -244,43 +248,46 @@ impl<'a> Working<'a> {
 
     /// Gives every archive that nothing took its reason to stay.
     pub(super) fn finish(mut self, watermark: Option<WatermarkReport>) -> Plan {
-        for place in 0..self.archives.len() {
-            if self.decisions[place].is_some() {
-                continue;
-            }
-            let unremarkable =
-                Decision { reason: Reason::WithinLimits, by: By::NOBODY, detail: Detail::None };
-            let remark = self.remarks[place].unwrap_or(unremarkable);
-            // What a storage policy wanted, it wanted whoever governs.
-            let speaks_for_itself =
-                matches!(remark.reason, Reason::DeletionPending | Reason::KeepLatest | Reason::ClockSuspect);
-            let (reason, by, detail) = match self.cells.of(place).governing {
-                Governing::Invalid(policy) => (Reason::PolicyInvalid, self.by(&policy.id), Detail::None),
-                _ if speaks_for_itself => (remark.reason, remark.by, remark.detail),
-                Governing::Nothing => (Reason::NoPolicy, By::NOBODY, Detail::None),
-                Governing::Doubtful(policy) => (Reason::NoPolicy, By::giver(policy), Detail::LabelsUnknown),
-                Governing::Unasked(policy) => (Reason::NoPolicy, By::giver(policy), Detail::NamespaceUnasked),
-                Governing::Policy(policy) => (
-                    remark.reason,
-                    if remark.by == By::NOBODY { By::giver(policy) } else { remark.by },
-                    remark.detail,
-                ),
-            };
-            self.decisions[place] = Some(Decision { reason, by, detail });
-        }
         let unknown = Verdict { reason: Reason::NoPolicy, policy: None, detail: Detail::None };
         let mut verdicts = vec![unknown; self.archives.len()];
-        for (decision, &in_snapshot) in self.decisions.iter().zip(&self.order) {
-            if let Some(Decision { reason, by, detail }) = *decision {
-                let policy = by.place().map(|giver| Arc::clone(&self.givers[giver]));
-                verdicts[in_snapshot] = Verdict { reason, policy, detail };
-            }
+        for place in 0..self.archives.len() {
+            let Decision { reason, by, detail } = self.reason_in_the_end(place);
+            let policy = by.place().map(|giver| Arc::clone(&self.givers[giver]));
+            verdicts[self.order[place]] = Verdict { reason, policy, detail };
         }
         Plan {
             verdicts,
             watermark,
             unjudged_storage: self.storage.unjudged.iter().cloned().map(Arc::new).collect(),
             metered_deletions: self.metered_deletions,
+        }
+    }
+
+    /// What was decided about the archive, or why it stays as nothing was.
+    fn reason_in_the_end(&mut self, place: usize) -> Decision {
+        let decided = |reason, by, detail| Decision { reason, by, detail };
+        let noted = self.reasons[place];
+        if let Some(decision) = noted.filter(|_| self.standings[place].is_decided()) {
+            return decision;
+        }
+        let remark = noted.unwrap_or(decided(Reason::WithinLimits, By::NOBODY, Detail::None));
+        // What a storage policy wanted, it wanted whoever governs.
+        let speaks_for_itself =
+            matches!(remark.reason, Reason::DeletionPending | Reason::KeepLatest | Reason::ClockSuspect);
+        match self.cells.of(place).governing {
+            Governing::Invalid(policy) => decided(Reason::PolicyInvalid, self.by(&policy.id), Detail::None),
+            _ if speaks_for_itself => remark,
+            Governing::Nothing => decided(Reason::NoPolicy, By::NOBODY, Detail::None),
+            Governing::Doubtful(policy) => {
+                decided(Reason::NoPolicy, By::giver(policy), Detail::LabelsUnknown)
+            }
+            Governing::Unasked(policy) => {
+                decided(Reason::NoPolicy, By::giver(policy), Detail::NamespaceUnasked)
+            }
+            Governing::Policy(policy) if remark.by == By::NOBODY => {
+                decided(remark.reason, By::giver(policy), remark.detail)
+            }
+            Governing::Policy(_) => remark,
         }
     }
 
