@@ -203,6 +203,61 @@ fn a_read_only_disk_is_reported_for_each_archive() {
     assert!(report["archives"].as_array().unwrap().iter().all(|row| row["deleted"] == false));
 }
 
+/// Ext4 on a loop device, which an ioctl shuts down as it does itself when its disk has died: from
+/// then on, every read of a file and every change is an input/output error.
+#[test]
+fn on_a_disk_that_died_every_archive_is_kept_and_every_failure_named() {
+    if !rustix_is_root() {
+        eprintln!("not run: only root has loop devices");
+        return;
+    }
+    let place = Place::new();
+    let source = Place::new();
+    (0..3).for_each(|second| _ = source.add(&server(second)));
+    fs::rename(source.directory(), place.root().join("source")).unwrap();
+    place.cluster_policy("retention: {perContainer: {maxCount: 1}}\norphans: {action: Delete}");
+    let run = in_own_mounts(
+        &place,
+        r#"truncate -s 32M "$2"/disk
+        mkfs.ext4 -q "$2"/disk
+        mount -o loop "$2"/disk "$1"
+        cp -a "$2"/source/. "$1"/
+        sync --file-system "$1"
+        printf 'apiVersion: criu.org/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {name: lax}\nspec: {}\n' >"$2"/lax.yaml
+        "$3" gc "$1" --policy "$2"/lax.yaml --state "$2"/catalog >/dev/null
+        perl -e 'open(D, "<", $ARGV[0]) or die; $how = pack("L", 2); ioctl(D, 0x8004587d, $how) or die $!' "$1"
+        code=0
+        "$3" gc "$1" --policy "$2"/policy.yaml --output json >"$2"/unknown.json 2>"$2"/unknown.err || code=$?
+        test $code = 1
+        code=0
+        "$3" gc "$1" --policy "$2"/policy.yaml --state "$2"/catalog --output json || code=$?
+        test $code = 1
+        umount "$1"
+        mount -o loop "$2"/disk "$1"
+        test "$(ls "$1" | grep -c ^checkpoint-)" = 3"#,
+    );
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    // Read before it died, so that the plan knows what to take, and cannot.
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["totals"]["deleteArchives"], 2);
+    assert_eq!(report["totals"]["failures"], 2);
+    assert!(report["archives"].as_array().unwrap().iter().all(|row| row["deleted"] == false));
+    for second in 0..2 {
+        let complaint = format!("error: cannot delete {}: Input/output error", server(second).file_name());
+        assert!(run.stderr.contains(&complaint), "{}", run.stderr);
+    }
+    // Never read, so that nothing is known of them.
+    let read = |name| fs::read_to_string(place.root().join(name)).unwrap();
+    let report: Value = serde_json::from_str(&read("unknown.json")).unwrap();
+    let rows = report["archives"].as_array().unwrap();
+    assert_eq!(rows.len(), 3);
+    for row in rows {
+        assert_eq!((&row["state"], &row["reason"]), (&"Unreadable".into(), &"UnknownIdentity".into()));
+        let complaint = format!("error: cannot read {}: Input/output error", row["file"].as_str().unwrap());
+        assert!(read("unknown.err").contains(&complaint), "{}", read("unknown.err"));
+    }
+}
+
 #[test]
 fn an_archive_that_may_not_be_read_is_kept_and_one_that_may_not_be_deleted_is_named() {
     let place = Place::new();
