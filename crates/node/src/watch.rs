@@ -246,11 +246,12 @@ impl Watch {
         let (mut snapshot, problems) = self.collector.snapshot(now);
         report_all(&problems, report);
         if let Some(bucket) = &mut self.bucket {
-            bucket.arrived(self.collector.take_arrivals());
+            let arrived = self.collector.take_arrivals();
             let storage = &orders.policies.storage;
             let storage = EffectiveStorage::new(storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
             let archives = snapshot.archives.len() as u64;
-            snapshot.allowance = Some(bucket.allowance(storage.deletion_limit, archives, now.uptime));
+            snapshot.allowance =
+                Some(bucket.allowance(storage.deletion_limit, archives, arrived, now.uptime));
         }
         let plan = plan(&snapshot, &orders.policies, now.wall);
         if let Some(bucket) = &mut self.bucket {

@@ -10,40 +10,9 @@ use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Daemon, Fault, Namespace, Node, wait};
 use serde_json::{Value, json};
 
+use crate::agents::{Agent, checkpoints, keep, left, policy, store};
 use crate::install;
-use crate::support::{Agent, DEADLINE, NODES, checkpoint_alone, cluster, counting_pod, files_of};
-
-/// A policy of a namespace.
-fn policy(namespace: &Namespace<'_>, name: &str, spec: &Value) -> anyhow::Result<()> {
-    let metadata = json!({"name": name, "namespace": namespace.name()});
-    let object = json!({
-        "apiVersion": "criu.org/v1alpha1", "kind": "CheckpointPolicy", "metadata": metadata, "spec": spec,
-    });
-    cluster().apply(&object.to_string())
-}
-
-fn keep(count: u32) -> Value {
-    json!({"retention": {"perContainer": {"maxCount": count}}})
-}
-
-/// As many checkpoints of a pod's container, each with a name of its own.
-fn checkpoints(node: Node<'_>, namespace: &str, pod: &str, count: usize) -> anyhow::Result<Vec<String>> {
-    (0..count).map(|_| checkpoint_alone(node, namespace, pod, "server")).collect()
-}
-
-/// Waits until exactly these are left of a namespace's archives.
-fn left(node: Node<'_>, namespace: &str, expected: &[String]) -> anyhow::Result<()> {
-    let expected: BTreeSet<String> = expected.iter().cloned().collect();
-    wait::until("exactly what the policies keep", DEADLINE, || {
-        let here: BTreeSet<String> = files_of(node, namespace)?.into_iter().collect();
-        ensure!(here == expected, "here: {here:?}, expected: {expected:?}");
-        Ok(true)
-    })
-}
-
-fn store(node: Node<'_>) -> anyhow::Result<Value> {
-    cluster().get(&format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{}", node.name()))
-}
+use crate::support::{DEADLINE, NODES, cluster, counting_pod};
 
 #[test]
 fn every_node_keeps_what_its_namespaces_policies_say_and_reports_it() -> anyhow::Result<()> {

@@ -6,6 +6,7 @@
 #![allow(clippy::expect_used)]
 
 mod agent;
+mod agents;
 mod collector;
 mod controller;
 mod crds;

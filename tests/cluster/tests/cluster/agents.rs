@@ -1,0 +1,144 @@
+//! What tests of the agent share: the agent on a node, policies in the API, and what they leave on the disk.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::{Namespace, Node, wait};
+use serde_json::{Value, json};
+
+use crate::install;
+use crate::support::{DEADLINE, checkpoint_alone, cluster, files_of, keeper};
+
+/// A policy of a namespace.
+pub(crate) fn policy(namespace: &Namespace<'_>, name: &str, spec: &Value) -> anyhow::Result<()> {
+    let metadata = json!({"name": name, "namespace": namespace.name()});
+    let object = json!({
+        "apiVersion": "criu.org/v1alpha1", "kind": "CheckpointPolicy", "metadata": metadata, "spec": spec,
+    });
+    cluster().apply(&object.to_string())
+}
+
+pub(crate) fn keep(count: u32) -> Value {
+    json!({"retention": {"perContainer": {"maxCount": count}}})
+}
+
+/// As many checkpoints of a pod's container, each with a name of its own.
+pub(crate) fn checkpoints(
+    node: Node<'_>,
+    namespace: &str,
+    pod: &str,
+    count: usize,
+) -> anyhow::Result<Vec<String>> {
+    (0..count).map(|_| checkpoint_alone(node, namespace, pod, "server")).collect()
+}
+
+/// Waits until exactly these are left of a namespace's archives.
+pub(crate) fn left(node: Node<'_>, namespace: &str, expected: &[String]) -> anyhow::Result<()> {
+    let expected: BTreeSet<String> = expected.iter().cloned().collect();
+    wait::until("exactly what the policies keep", DEADLINE, || {
+        let here: BTreeSet<String> = files_of(node, namespace)?.into_iter().collect();
+        ensure!(here == expected, "here: {here:?}, expected: {expected:?}");
+        Ok(true)
+    })
+}
+
+pub(crate) fn store(node: Node<'_>) -> anyhow::Result<Value> {
+    cluster().get(&format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{}", node.name()))
+}
+
+/// An agent that runs on a node as a program, with the rights that it would have in its pod there.
+pub(crate) struct Agent<'a> {
+    node: Node<'a>,
+    process: Child,
+    said: PathBuf,
+    _files: tempfile::TempDir,
+}
+
+impl<'a> Agent<'a> {
+    /// Starts one, and waits until it knows the policies.
+    pub(crate) fn start(node: Node<'a>) -> anyhow::Result<Self> {
+        let agent = Self::spawn(node)?;
+        wait::until(
+            "the agent to know the policies",
+            DEADLINE,
+            || Ok(agent.metric("policies_known")? > 0.0),
+        )?;
+        Ok(agent)
+    }
+
+    /// Starts one in the kubelet's directory.
+    pub(crate) fn spawn(node: Node<'a>) -> anyhow::Result<Self> {
+        Self::spawn_in(node, node.directory())
+    }
+
+    /// Starts one.
+    pub(crate) fn spawn_in(node: Node<'a>, directory: &str) -> anyhow::Result<Self> {
+        let files = tempfile::tempdir()?;
+        let said = files.path().join("said");
+        let kubeconfig = install::agent_kubeconfig(node);
+        let mut command = node.command(keeper())?;
+        command.args(["agent", "--node-name", node.name(), "--namespace", "checkpoint-keeper"]);
+        command.args(["--kubeconfig", &kubeconfig, "--directory", directory, "--interval", "2s"]);
+        command.args(["--status-interval", "1s"]);
+        command.args(["--state", "/var/lib/kubelet/checkpoint-keeper-catalog", "--listen", "127.0.0.1:9464"]);
+        let out = std::fs::File::create(&said)?;
+        let process = command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn()?;
+        Ok(Self { node, process, said, _files: files })
+    }
+
+    /// Whether it is ready; the error says what it lacks.
+    pub(crate) fn ready(&self) -> anyhow::Result<()> {
+        let answer = self.page("readyz")?;
+        ensure!(answer.trim() == "ok", "not ready: {answer}");
+        Ok(())
+    }
+
+    /// One of its metrics, by the name after the prefix.
+    pub(crate) fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let page = self.page("metrics")?;
+        let wanted = format!("checkpoint_keeper_{name} ");
+        let line = page.lines().find_map(|line| line.strip_prefix(&wanted));
+        Ok(line.with_context(|| format!("no metric {name}: {page}"))?.trim().parse()?)
+    }
+
+    fn page(&self, name: &str) -> anyhow::Result<String> {
+        self.node.run("curl", &["--silent", "--max-time", "5", &format!("http://127.0.0.1:9464/{name}")])
+    }
+
+    /// Kills it, as a crash would.
+    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
+        self.signal("-KILL")?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Stops it as a node does, and gives the audit lines that it wrote.
+    pub(crate) fn stop(mut self) -> anyhow::Result<Vec<Value>> {
+        self.signal("-TERM")?;
+        let status = self.process.wait()?;
+        let said = std::fs::read_to_string(&self.said)?;
+        ensure!(status.success(), "the agent ended with {status}: {said}");
+        Ok(said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// Waits until it ends by itself; its exit code, and what it said.
+    pub(crate) fn end(mut self) -> anyhow::Result<(Option<i32>, String)> {
+        let status = wait::for_value("the agent to end", DEADLINE, || Ok(self.process.try_wait()?))?;
+        Ok((status.code(), std::fs::read_to_string(&self.said)?))
+    }
+
+    fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        self.node.run("pkill", &[signal, "--full", "checkpoint-keeper agent"]).map(drop)
+    }
+}
+
+impl Drop for Agent<'_> {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            let _ = self.signal("-KILL");
+            let _ = self.process.wait();
+        }
+    }
+}
