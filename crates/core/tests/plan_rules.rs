@@ -838,6 +838,18 @@ fn the_bucket_lets_the_oldest_go_and_the_rest_wait() {
 }
 
 #[test]
+fn what_the_system_refuses_to_delete_does_not_keep_the_rest_waiting() {
+    let policy = keep(|retention| retention.per_container = count(1));
+    let mut case = case(series("a", "shop/web-0/server", 6)).policy(policy).allowance(2);
+    for archive in &mut case.snapshot.archives[..2] {
+        archive.undeletable = true;
+    }
+    assert_eq!(case.deleted(), ["a3", "a4"]);
+    // With what is left for them, they are tried again.
+    assert_eq!(case.allowance(4).deleted(), ["a1", "a3", "a4", "a5"]);
+}
+
+#[test]
 fn the_bucket_meters_every_rule_of_a_policy_over_all_namespaces_by_age() {
     let archives = [series("a", "shop/web-0/server", 3), series("b", "bank/web-0/server", 4)].concat();
     let ceiling = with(storage("ceiling"), |policy| policy.per_namespace.limit = count(1));

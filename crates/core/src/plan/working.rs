@@ -230,7 +230,9 @@ impl<'a> Working<'a> {
         let is_metered = |place: &usize| {
             self.standings[*place] == Standing::Taken && self.reason(*place) != Some(Reason::Discarded)
         };
-        let metered: Vec<usize> = (0..self.archives.len()).filter(is_metered).collect();
+        let mut metered: Vec<usize> = (0..self.archives.len()).filter(is_metered).collect();
+        // What could not be deleted a moment ago comes last, or it would keep all others waiting.
+        metered.sort_by_key(|&place| self.archives[place].undeletable);
         let allowed = match self.snapshot.allowance {
             Some(allowance) => usize::try_from(allowance).unwrap_or(usize::MAX).min(metered.len()),
             None => metered.len(),
