@@ -48,6 +48,51 @@ pub(crate) fn store(node: Node<'_>) -> anyhow::Result<Value> {
     cluster().get(&format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{}", node.name()))
 }
 
+/// An object that is gone when this is dropped: what is the cluster's is everybody's.
+pub(crate) struct Applied {
+    path: String,
+}
+
+impl Applied {
+    /// Applies the object, which lies below this path in the API.
+    pub(crate) fn new(below: &str, object: &Value) -> anyhow::Result<Self> {
+        let name = object["metadata"]["name"].as_str().context("the object has no name")?;
+        cluster().apply(&object.to_string())?;
+        Ok(Self { path: format!("{below}/{name}") })
+    }
+}
+
+impl Drop for Applied {
+    fn drop(&mut self) {
+        if let Err(error) = cluster().request("DELETE", &self.path) {
+            eprintln!("{} could not be deleted: {error:#}", self.path);
+        }
+    }
+}
+
+/// The same on every node at once, so that both runtimes are seen in the time of one.
+pub(crate) fn thread_per_node(
+    test: impl Fn(Node<'static>) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let test = &test;
+        let start = |node: Node<'static>| {
+            (node, scope.spawn(move || test(node).with_context(|| format!("on {}", node.name()))))
+        };
+        let threads: Vec<_> = cluster().nodes().into_iter().map(start).collect();
+        let outcomes = threads.into_iter().map(|(node, thread)| {
+            thread.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the test panicked on {}", node.name())))
+        });
+        outcomes.collect::<Vec<_>>().into_iter().collect()
+    })
+}
+
+/// Waits until the agent has looked at everything once more.
+pub(crate) fn next_round(agent: &Agent<'_>) -> anyhow::Result<()> {
+    let begin = agent.metric("plans_total")?;
+    wait::until("the agent's next rounds", DEADLINE, || Ok(agent.metric("plans_total")? >= begin + 2.0))
+}
+
 /// An agent that runs on a node as a program, with the rights that it would have in its pod there.
 pub(crate) struct Agent<'a> {
     node: Node<'a>,

@@ -17,6 +17,7 @@ mod image;
 mod install;
 mod kubelet;
 mod pods;
+mod retention;
 mod rights;
 mod smoke;
 mod support;

@@ -7,8 +7,8 @@ use checkpoint_keeper_testcluster::{Node, wait};
 use serde_json::Value;
 
 use crate::support::{
-    DEADLINE, NODES, Watching, busybox, checkpoint_alone, cluster, counting_pod, files_of, inspect, policy,
-    run_keeper,
+    DEADLINE, NODES, Watching, busybox, checkpoint_alone, cluster, counting_pod, debug_container, files_of,
+    inspect, policy, run_keeper,
 };
 
 const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i >/tmp/n; sleep 1; done";
@@ -95,26 +95,6 @@ fn checkpointctl(node: Node<'_>, file: &str) -> anyhow::Result<Value> {
     let path = format!("{}/{file}", node.directory());
     let text = node.run("checkpointctl", &["inspect", "--stats", "--metadata", "--format", "json", &path])?;
     Ok(serde_json::from_str::<Value>(&text)?[0].clone())
-}
-
-fn debug_container(namespace: &str, pod: &str, name: &str) -> anyhow::Result<()> {
-    let image = format!("--image={}", checkpoint_keeper_testcluster::lifecycle::BUSYBOX);
-    let mut command = cluster().kubectl(&[
-        "--namespace",
-        namespace,
-        "debug",
-        pod,
-        &image,
-        "--image-pull-policy=Never",
-        "--container",
-        name,
-        "--quiet",
-        "--",
-        "/bin/sh",
-        "-c",
-        COUNT,
-    ]);
-    checkpoint_keeper_testcluster::process::output(&mut command).map(drop)
 }
 
 #[test]

@@ -13,8 +13,6 @@ use checkpoint_keeper_testcluster::{Cluster, Node, wait};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::install;
-
 /// Longer than a busy machine needs.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
 
@@ -85,6 +83,27 @@ pub(crate) fn busybox(name: &str, script: &str, more: &str) -> String {
         "  - {{name: {name}, image: \"{BUSYBOX}\", imagePullPolicy: Never, {more} \
          command: [/bin/sh, -c, '{script}']}}\n"
     )
+}
+
+/// Puts an ephemeral container into a running pod.
+pub(crate) fn debug_container(namespace: &str, pod: &str, name: &str) -> anyhow::Result<()> {
+    let image = format!("--image={}", checkpoint_keeper_testcluster::lifecycle::BUSYBOX);
+    let mut command = cluster().kubectl(&[
+        "--namespace",
+        namespace,
+        "debug",
+        pod,
+        &image,
+        "--image-pull-policy=Never",
+        "--container",
+        name,
+        "--quiet",
+        "--",
+        "/bin/sh",
+        "-c",
+        "while :; do sleep 1; done",
+    ]);
+    checkpoint_keeper_testcluster::process::output(&mut command).map(drop)
 }
 
 /// Runs the collector on a node to its end; its standard output, and its exit code.
