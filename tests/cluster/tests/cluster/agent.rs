@@ -10,7 +10,7 @@ use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Daemon, Fault, Namespace, Node, wait};
 use serde_json::{Value, json};
 
-use crate::agents::{Agent, checkpoints, keep, left, policy, store};
+use crate::agents::{Agent, checkpoints, copies, keep, left, policy, store};
 use crate::install;
 use crate::support::{DEADLINE, NODES, cluster, counting_pod};
 
@@ -140,7 +140,7 @@ fn while_the_api_hangs_known_policies_are_enforced_and_orphans_are_left_alone() 
     let hung =
         cluster().inject(Fault::Hung { machine: CONTROL_PLANE.to_owned(), daemon: Daemon::KubeApiserver })?;
     // What is copied in needs no kubelet, which would ask the API as well.
-    let newer = copy_as_newer(node, &web[0])?;
+    let newer = copies(node, &web[0], 1)?.remove(0);
     left(node, namespace.name(), &[gone[0].clone(), newer.clone()])?;
     drop(hung);
     wait::until("the API to answer", DEADLINE, || Ok(cluster().request("GET", "/readyz")?.0 == 200))?;
@@ -150,19 +150,6 @@ fn while_the_api_hangs_known_policies_are_enforced_and_orphans_are_left_alone() 
     left(node, namespace.name(), &[newer])?;
     drop(agent);
     Ok(())
-}
-
-/// A copy of an archive under the next second's name, moved into place whole. Its contents are as old
-/// as the original's, and equal times go by the file's name.
-fn copy_as_newer(node: Node<'_>, file: &str) -> anyhow::Result<String> {
-    let newer = file.replacen("-20", "-21", 1);
-    ensure!(newer != file, "{file} has no year to change");
-    let script = format!(
-        "cd {} && cp -p '{file}' '/tmp/{newer}' && cp '/tmp/{newer}' '.{newer}' && mv '.{newer}' '{newer}'",
-        node.directory()
-    );
-    node.run("sh", &["-ec", &script])?;
-    Ok(newer)
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, ensure};
 use checkpoint_keeper_testcluster::{Namespace, Node, wait};
@@ -46,6 +46,20 @@ pub(crate) fn left(node: Node<'_>, namespace: &str, expected: &[String]) -> anyh
 
 pub(crate) fn store(node: Node<'_>) -> anyhow::Result<Value> {
     cluster().get(&format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{}", node.name()))
+}
+
+/// As many copies of an archive, each under the name of a later year, moved into place whole. Their contents
+/// are as old as the original's, and equal times go by the file's name.
+pub(crate) fn copies(node: Node<'_>, file: &str, count: usize) -> anyhow::Result<Vec<String>> {
+    let (before, after) = file.split_once("-20").context("the name has no year")?;
+    let rest = after.get(2..).context("the name has no year")?;
+    let names: Vec<String> =
+        (0..count).map(|number| format!("{before}-2{:03}{rest}", 100 + number)).collect();
+    for name in &names {
+        let script = format!("cd {} && cp -p '{file}' '.{name}' && mv '.{name}' '{name}'", node.directory());
+        node.run("sh", &["-ec", &script])?;
+    }
+    Ok(names)
 }
 
 /// An object that is gone when this is dropped: what is the cluster's is everybody's.
@@ -120,10 +134,18 @@ impl<'a> Agent<'a> {
 
     /// Starts one.
     pub(crate) fn spawn_in(node: Node<'a>, directory: &str) -> anyhow::Result<Self> {
+        Self::run(node, node.command(keeper())?, directory)
+    }
+
+    /// Starts one that is shown another time, off by this much.
+    pub(crate) fn spawn_by_clock(node: Node<'a>, offset: &str) -> anyhow::Result<Self> {
+        Self::run(node, node.command_by_clock(keeper(), offset)?, node.directory())
+    }
+
+    fn run(node: Node<'a>, mut command: Command, directory: &str) -> anyhow::Result<Self> {
         let files = tempfile::tempdir()?;
         let said = files.path().join("said");
         let kubeconfig = install::agent_kubeconfig(node);
-        let mut command = node.command(keeper())?;
         command.args(["agent", "--node-name", node.name(), "--namespace", "checkpoint-keeper"]);
         command.args(["--kubeconfig", &kubeconfig, "--directory", directory, "--interval", "2s"]);
         command.args(["--status-interval", "1s"]);
@@ -148,7 +170,8 @@ impl<'a> Agent<'a> {
         Ok(line.with_context(|| format!("no metric {name}: {page}"))?.trim().parse()?)
     }
 
-    fn page(&self, name: &str) -> anyhow::Result<String> {
+    /// A page of its port.
+    pub(crate) fn page(&self, name: &str) -> anyhow::Result<String> {
         self.node.run("curl", &["--silent", "--max-time", "5", &format!("http://127.0.0.1:9464/{name}")])
     }
 

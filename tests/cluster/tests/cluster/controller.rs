@@ -5,14 +5,12 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use checkpoint_keeper_testcluster::machine::{CONTROL_PLANE, PKI};
 use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::wait;
 use serde_json::{Value, json};
 
-use crate::support::{DEADLINE, NODES, cluster, install_crds, keeper};
+use crate::support::{DEADLINE, NODES, cluster, install_crds, keeper, smuggle};
 
 /// How long a lease holds.
 const LEASE: Duration = Duration::from_secs(15);
@@ -122,22 +120,6 @@ fn add_store(name: &str, policies: &Value) -> anyhow::Result<String> {
     let key = format!("/registry/criu.org/nodecheckpointstores/{name}");
     smuggle(&key, |store| store["status"] = json!({"policies": policies}))?;
     Ok(format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{name}"))
-}
-
-/// Changes an object in etcd, past everything that the API server would refuse.
-fn smuggle(key: &str, change: impl Fn(&mut Value)) -> anyhow::Result<()> {
-    let etcd = |call: &str, body: Value| -> anyhow::Result<Value> {
-        let url = format!("http://127.0.0.1:2379/v3/kv/{call}");
-        let mut command = cluster().command(CONTROL_PLANE, "curl")?;
-        command.args(["--silent", "--fail", "--max-time", "10", "--data", &body.to_string(), &url]);
-        Ok(serde_json::from_str(&output(&mut command)?)?)
-    };
-    let key = BASE64.encode(key);
-    let found = etcd("range", json!({"key": key}))?;
-    let value = found["kvs"][0]["value"].as_str().context("etcd has no such object")?;
-    let mut object: Value = serde_json::from_slice(&BASE64.decode(value)?)?;
-    change(&mut object);
-    etcd("put", json!({"key": key, "value": BASE64.encode(object.to_string())})).map(drop)
 }
 
 #[test]

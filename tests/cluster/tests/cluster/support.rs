@@ -7,11 +7,14 @@ use std::sync::{OnceLock, RwLock};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use checkpoint_keeper_testcluster::lifecycle::BUSYBOX;
+use checkpoint_keeper_testcluster::machine::CONTROL_PLANE;
 use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Cluster, Node, wait};
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Longer than a busy machine needs.
 pub(crate) const DEADLINE: Duration = Duration::from_mins(1);
@@ -104,6 +107,22 @@ pub(crate) fn debug_container(namespace: &str, pod: &str, name: &str) -> anyhow:
         "while :; do sleep 1; done",
     ]);
     checkpoint_keeper_testcluster::process::output(&mut command).map(drop)
+}
+
+/// Changes an object in etcd, past everything that the API server would refuse.
+pub(crate) fn smuggle(key: &str, change: impl Fn(&mut Value)) -> anyhow::Result<()> {
+    let etcd = |call: &str, body: Value| -> anyhow::Result<Value> {
+        let url = format!("http://127.0.0.1:2379/v3/kv/{call}");
+        let mut command = cluster().command(CONTROL_PLANE, "curl")?;
+        command.args(["--silent", "--fail", "--max-time", "10", "--data", &body.to_string(), &url]);
+        Ok(serde_json::from_str(&output(&mut command)?)?)
+    };
+    let key = BASE64.encode(key);
+    let found = etcd("range", json!({"key": key}))?;
+    let value = found["kvs"][0]["value"].as_str().context("etcd has no such object")?;
+    let mut object: Value = serde_json::from_slice(&BASE64.decode(value)?)?;
+    change(&mut object);
+    etcd("put", json!({"key": key, "value": BASE64.encode(object.to_string())})).map(drop)
 }
 
 /// Runs the collector on a node to its end; its standard output, and its exit code.
