@@ -14,7 +14,7 @@ use crate::fault::{Fault, Injected};
 use crate::image::Image;
 use crate::keeper::{self, Keeper};
 use crate::lifecycle::{self, BUSYBOX, Description, Wanted};
-use crate::machine::{CONTROL_PLANE, IMAGES, SHARED};
+use crate::machine::{AUDIT_LOG, CONTROL_PLANE, IMAGES, SHARED};
 use crate::node::Node;
 use crate::paths::{Cache, State, read_json, write_json};
 use crate::process::Process;
@@ -172,6 +172,15 @@ impl Cluster {
     /// Creates an object below this path; the status, and what came back.
     pub fn create(&self, path: &str, object: &Value) -> anyhow::Result<(u16, Value)> {
         self.administrator.create(path, object)
+    }
+
+    /// The requests that pods' service accounts made so far, as audit events, in the order in which they came.
+    pub fn requests_of_pods(&self) -> anyhow::Result<Vec<Value>> {
+        let path = self.state.logs(CONTROL_PLANE).join(AUDIT_LOG);
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        // The last line may be half written.
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
     /// Makes an image of one program that is linked statically, and imports it on every node.

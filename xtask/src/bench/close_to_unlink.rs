@@ -19,7 +19,7 @@ use super::row::{Budget, Row};
 use super::timing::{Times, milliseconds};
 
 const ID: &str = "close-to-unlink";
-const MOST: f64 = 50.0;
+pub(super) const MOST: f64 = 50.0;
 const POLICIES: usize = 20;
 
 /// An engine that has not deleted by then does not.
@@ -52,7 +52,11 @@ pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Closes one more archive of a container; how long until one is gone.
-fn displace(directory: &Path, container: usize, deletions: &Deletions) -> anyhow::Result<Duration> {
+pub(super) fn displace(
+    directory: &Path,
+    container: usize,
+    deletions: &Deletions,
+) -> anyhow::Result<Duration> {
     let archive = directory::archive(container, Timestamp::now());
     let bytes = archive.build()?;
     let mut file = File::create(directory.join(archive.file_name()))?;
@@ -64,10 +68,10 @@ fn displace(directory: &Path, container: usize, deletions: &Deletions) -> anyhow
 }
 
 /// Notice of deletions in a directory.
-struct Deletions(OwnedFd);
+pub(super) struct Deletions(OwnedFd);
 
 impl Deletions {
-    fn watch(directory: &Path) -> anyhow::Result<Self> {
+    pub(super) fn watch(directory: &Path) -> anyhow::Result<Self> {
         let notices = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         inotify::add_watch(&notices, directory, WatchFlags::DELETE)?;
         Ok(Self(notices))

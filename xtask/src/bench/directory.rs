@@ -18,7 +18,7 @@ pub(super) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 pub(super) const PER_CONTAINER: usize = 20;
 
 /// How many namespaces a population is spread over, at most.
-const NAMESPACES: usize = 1_000;
+pub(super) const NAMESPACES: usize = 1_000;
 
 /// Real archives are used up to this size: 10 000 of them then fit into any page cache.
 const LARGEST_COPY: u64 = 400_000;
@@ -71,23 +71,7 @@ impl Bench {
             return Ok(path.clone());
         }
         let path = self.empty(&format!("population-{archives}"))?;
-        let oldest = Timestamp::now().checked_sub(Duration::from_hours(30 * 24))?;
-        let threads = thread::available_parallelism()?.get();
-        thread::scope(|scope| {
-            let write = |first: usize| -> anyhow::Result<()> {
-                for place in (first..archives).step_by(threads) {
-                    let after = Duration::from_secs((place % PER_CONTAINER) as u64 * 3_600);
-                    write_archive(&path, place / PER_CONTAINER, oldest.checked_add(after)?)?;
-                }
-                Ok(())
-            };
-            let writers: Vec<_> = (0..threads).map(|first| scope.spawn(move || write(first))).collect();
-            writers.into_iter().try_for_each(|writer| {
-                writer
-                    .join()
-                    .unwrap_or_else(|_| Err(anyhow::anyhow!("a thread that writes archives panicked")))
-            })
-        })?;
+        populate(&path, archives, PER_CONTAINER)?;
         self.populations.insert(archives, path.clone());
         Ok(path)
     }
@@ -112,6 +96,25 @@ impl Bench {
         }
         Ok((path, bytes))
     }
+}
+
+/// Writes so many archives into a directory, so many of each container.
+pub(super) fn populate(path: &Path, archives: usize, per_container: usize) -> anyhow::Result<()> {
+    let oldest = Timestamp::now().checked_sub(Duration::from_hours(30 * 24))?;
+    let threads = thread::available_parallelism()?.get();
+    thread::scope(|scope| {
+        let write = |first: usize| -> anyhow::Result<()> {
+            for place in (first..archives).step_by(threads) {
+                let after = Duration::from_secs((place % per_container) as u64 * 3_600);
+                write_archive(path, place / per_container, oldest.checked_add(after)?)?;
+            }
+            Ok(())
+        };
+        let writers: Vec<_> = (0..threads).map(|first| scope.spawn(move || write(first))).collect();
+        writers.into_iter().try_for_each(|writer| {
+            writer.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread that writes archives panicked")))
+        })
+    })
 }
 
 /// The kubelet's archives that lie in the repository.

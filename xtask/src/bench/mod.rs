@@ -6,6 +6,7 @@
 
 mod binary;
 mod close_to_unlink;
+mod cluster;
 mod directory;
 mod engine;
 mod first_index;
@@ -46,6 +47,9 @@ pub(crate) struct Arguments {
     /// Measure only these rows
     #[arg(long, value_name = "ROW", value_enum, num_args = 1..)]
     pub only: Vec<RowId>,
+    /// Measure instead what the agent costs that runs in its pod on a real cluster
+    #[arg(long, conflicts_with = "only")]
+    pub cluster: bool,
     /// Write there and not to standard output
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -101,7 +105,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let mut bench = Bench::new(arguments.dir.as_deref(), arguments.quick)?;
     let mut results = Results { machine: machine::describe(bench.path())?, rows: Vec::new() };
-    for id in RowId::value_variants() {
+    if arguments.cluster {
+        results.rows = cluster::rows(&bench)?;
+    }
+    for id in RowId::value_variants().iter().filter(|_| !arguments.cluster) {
         if arguments.only.is_empty() || arguments.only.contains(id) {
             let name = id.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
             let start = Instant::now();

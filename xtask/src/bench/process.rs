@@ -7,7 +7,11 @@ use anyhow::Context;
 
 /// Resident memory in MiB: now, and the most there ever was.
 pub(super) fn resident(pid: u32) -> anyhow::Result<(f64, f64)> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    resident_by(&fs::read_to_string(format!("/proc/{pid}/status"))?)
+}
+
+/// The same, by what `/proc/<pid>/status` says.
+pub(super) fn resident_by(status: &str) -> anyhow::Result<(f64, f64)> {
     let mebibytes = |key: &str| -> anyhow::Result<f64> {
         let line =
             status.lines().find_map(|line| line.strip_prefix(key)).context("the kernel does not say")?;

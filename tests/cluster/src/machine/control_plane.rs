@@ -1,11 +1,23 @@
 //! The daemons of the control plane.
 
 use super::supervisor::Supervisor;
-use super::{CONTROL_PLANE, MACHINE, PKI, daemon, kube_proxy};
+use super::{AUDIT_LOG, CONTROL_PLANE, MACHINE, PKI, RUN, daemon, kube_proxy};
 use crate::lifecycle::Description;
+
+/// What the API server writes down of requests: those of service accounts of namespaces, without the control
+/// plane's own, and not what they said.
+const AUDIT: &str = r#"{"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [
+    {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+    {"level": "Metadata", "userGroups": ["system:serviceaccounts"], "omitStages": ["ResponseStarted", "ResponseComplete"]},
+    {"level": "None"}
+]}"#;
 
 /// Starts them; each waits by itself for those that it needs.
 pub(super) fn start(supervisor: &Supervisor, cluster: &Description) {
+    let audit = format!("{RUN}/audit-policy.json");
+    if let Err(error) = std::fs::write(&audit, AUDIT) {
+        eprintln!("{audit}: {error}");
+    }
     if let Err(error) = kube_proxy(supervisor, CONTROL_PLANE) {
         eprintln!("kube-proxy: {error:#}");
     }
@@ -38,6 +50,8 @@ pub(super) fn start(supervisor: &Supervisor, cluster: &Description) {
         format!("--kubelet-client-key={PKI}/apiserver-kubelet.key"),
         format!("--kubelet-certificate-authority={PKI}/ca.crt"),
         "--kubelet-preferred-address-types=InternalIP".to_owned(),
+        format!("--audit-policy-file={audit}"),
+        format!("--audit-log-path={MACHINE}/log/{AUDIT_LOG}"),
     ];
     let api_server = [&api_server[..], &cluster.api_server_flags].concat();
     supervisor.keep("kube-apiserver", daemon("kube-apiserver", &api_server));

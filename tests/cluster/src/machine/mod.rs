@@ -37,6 +37,9 @@ pub const RUN: &str = "/run/cluster";
 /// The name of the control plane's machine.
 pub const CONTROL_PLANE: &str = "control-plane";
 
+/// The API server's record of what service accounts asked for, among the control plane's logs.
+pub(crate) const AUDIT_LOG: &str = "audit.log";
+
 /// The files by which a machine and the keeper tell each other how far they are.
 pub const BOOTED: &str = "booted";
 /// See [`BOOTED`].

@@ -1,0 +1,188 @@
+//! What an agent costs that runs as it is installed: its pod, its rights, a real API server and 10 000 archives.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use checkpoint_keeper_testcluster::paths::{Cache, State};
+use checkpoint_keeper_testcluster::process::output;
+use checkpoint_keeper_testcluster::{Cluster, Node, wait};
+use serde_json::{Value, json};
+
+use super::close_to_unlink::{Deletions, MOST, displace};
+use super::directory::{self, Bench, NAMESPACES, ROOT};
+use super::process;
+use super::row::{Budget, Row};
+use super::timing::{Times, milliseconds};
+use crate::image;
+
+/// The cluster's name, so that it meets no other.
+const NAME: &str = "bench";
+const IMAGE: &str = "localhost/checkpoint-keeper:dev";
+const AGENT: &str = "system:serviceaccount:checkpoint-keeper:checkpoint-keeper-agent";
+
+/// A hundred pods to ask about, not more: an agent asks about each once, and only so many a minute.
+const PER_CONTAINER: usize = 100;
+const POLICIES: usize = 200;
+
+const DEADLINE: Duration = Duration::from_mins(10);
+/// How long nothing has to be asked until an agent counts as idle: longer than a round of questions.
+const QUIET: Duration = Duration::from_secs(75);
+/// How long an idle one is watched.
+const WINDOW: Duration = Duration::from_mins(4);
+
+/// A cluster that goes down with this.
+struct Up(Cluster);
+
+impl Up {
+    fn new() -> anyhow::Result<Self> {
+        let owner = std::process::id().to_string();
+        run(&["cluster", "up", "--name", NAME, "--owner", &owner])?;
+        Ok(Self(Cluster::open(&state()?)?))
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        if let Err(error) = run(&["cluster", "down", "--name", NAME]) {
+            eprintln!("the cluster could not be taken down: {error:#}");
+        }
+    }
+}
+
+fn state() -> anyhow::Result<State> {
+    Ok(Cache::of_user()?.cluster(NAME))
+}
+
+fn run(arguments: &[&str]) -> anyhow::Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(["run", "--quiet", "--locked", "--package", "xtask", "--"]).args(arguments);
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir(ROOT).status()?;
+    ensure!(status.success(), "cargo xtask {} failed: {status}", arguments.join(" "));
+    Ok(())
+}
+
+pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    let archives = bench.either(10_000, 1_000);
+    let program = image::build()?;
+    let up = Up::new()?;
+    let cluster = &up.0;
+    let [full, empty] = cluster.nodes()[..] else { anyhow::bail!("the cluster has not two nodes") };
+    directory::populate(&full.checkpoints(), archives, PER_CONTAINER)?;
+    cluster.load(&program, IMAGE)?;
+    install(cluster)?;
+    wait::until("the agent to have read all archives", DEADLINE, || {
+        let path = format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{}", full.name());
+        Ok(cluster.get(&path)?["status"]["archives"].as_u64() == Some(archives as u64))
+    })?;
+    until_idle(cluster)?;
+
+    let mut rows = Vec::new();
+    let begin = cluster.requests_of_pods()?.len();
+    std::thread::sleep(WINDOW);
+    let asked = cluster.requests_of_pods()?.split_off(begin);
+    for (node, present) in [(full, archives), (empty, 0)] {
+        rows.push(requests(&asked, node, present));
+        let (resident, highest) = memory(node)?;
+        let what =
+            format!("pod with {present} archives, {NAMESPACES} namespaces, {POLICIES} policies: resident");
+        let most = if present == 0 { 16.0 } else { 30.0 };
+        rows.push(
+            Row::new("cluster-memory", what, resident, "MiB")
+                .budget(Budget::AtMost(most))
+                .note(format!("at most {highest:.1} MiB; {}", node.oci_runtime())),
+        );
+    }
+    rows.push(latency(bench, full, archives)?);
+    Ok(rows)
+}
+
+/// All of `config`, many namespaces, and as many policies that all say the same.
+fn install(cluster: &Cluster) -> anyhow::Result<()> {
+    let kubectl = |arguments: &[&str]| output(&mut cluster.kubectl(arguments)).map(drop);
+    let folder = |name: &str| format!("{ROOT}/config/{name}");
+    kubectl(&["apply", "--filename", &folder("crd")])?;
+    kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "--filename", &folder("crd")])?;
+    let namespaces = (0..NAMESPACES)
+        .map(|number| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("team-{number}")}}));
+    let spec = json!({"retention": {"perContainer": {"maxCount": PER_CONTAINER}}});
+    let policy = |number: usize| {
+        let namespace = format!("team-{number}");
+        json!({
+            "apiVersion": "criu.org/v1alpha1", "kind": "CheckpointPolicy",
+            "metadata": {"name": "limit", "namespace": namespace}, "spec": spec,
+        })
+    };
+    for items in [namespaces.collect::<Vec<_>>(), (0..POLICIES).map(policy).collect()] {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+        cluster.apply(&list.to_string())?;
+    }
+    kubectl(&["apply", "--filename", &folder("deploy")])?;
+    let status = ["--namespace", "checkpoint-keeper", "rollout", "status", "--timeout=120s", "daemonset"];
+    kubectl(&status)
+}
+
+/// Waits until nobody has asked anything for a while.
+fn until_idle(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut last = (usize::MAX, Instant::now());
+    wait::until("the agents to be idle", DEADLINE, || {
+        let asked = cluster
+            .requests_of_pods()?
+            .iter()
+            .filter(|event| is_agents(event) && verb(event) != "watch")
+            .count();
+        if asked != last.0 {
+            last = (asked, Instant::now());
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(last.1.elapsed() >= QUIET)
+    })
+}
+
+fn is_agents(event: &Value) -> bool {
+    event["user"]["username"] == AGENT
+}
+
+fn verb(event: &Value) -> &str {
+    event["verb"].as_str().unwrap_or_default()
+}
+
+/// What a node's agent asked of the API, per minute.
+fn requests(asked: &[Value], node: Node<'_>, present: usize) -> Row {
+    let node_of = |event: &Value| event["user"]["extra"]["authentication.kubernetes.io/node-name"][0].clone();
+    let own: Vec<&Value> =
+        asked.iter().filter(|event| is_agents(event) && node_of(event) == node.name()).collect();
+    let watches = own.iter().filter(|event| verb(event) == "watch").count();
+    let writes = own.iter().filter(|event| !["watch", "get", "list"].contains(&verb(event))).count();
+    let minutes = WINDOW.as_secs_f64() / 60.0;
+    let what = format!("pod with {present} archives, idle: requests a minute but for watches");
+    Row::new("cluster-requests", what, (own.len() - watches) as f64 / minutes, "1/min")
+        .budget(Budget::AtMost(1.0))
+        .note(format!("{writes} writes and {watches} watches begun in {minutes} min"))
+}
+
+/// Resident memory of a node's agent, now and at most, in MiB.
+fn memory(node: Node<'_>) -> anyhow::Result<(f64, f64)> {
+    let process = node.run("pgrep", &["--full", "--oldest", "checkpoint-keeper agent"])?;
+    let status = node.run("cat", &[&format!("/proc/{}/status", process.trim())])?;
+    process::resident_by(&status)
+}
+
+fn latency(bench: &Bench, node: Node<'_>, archives: usize) -> anyhow::Result<Row> {
+    let directory = node.checkpoints();
+    let deletions = Deletions::watch(&directory)?;
+    // Every container has as many archives as it may: one more, and its oldest goes.
+    let times: Vec<Duration> = (0..bench.either(200, 20))
+        .map(|sample| displace(&directory, sample * 7 % (archives / PER_CONTAINER), &deletions))
+        .collect::<Result<_, _>>()?;
+    let times = Times::new(times);
+    let [half, most] = [50, 100].map(|percent| milliseconds(times.percentile(percent)));
+    let what = format!("pod with {archives} archives, one more closed: until the surplus one is gone");
+    Ok(Row::new("cluster-latency", what, milliseconds(times.percentile(99)), "ms")
+        .budget(Budget::AtMost(MOST))
+        .samples(times.len())
+        .note(format!(
+            "p99; p50 {half:.1} ms, max {most:.1} ms; the unlink included; {}",
+            node.oci_runtime()
+        )))
+}
