@@ -13,6 +13,7 @@ use crate::cluster::Cluster;
 use crate::lifecycle::NodeDescription;
 use crate::machine::CHECKPOINTS;
 use crate::process::output;
+use crate::runtime::Runtime;
 use crate::wait;
 
 /// How long the kubelet may take for a checkpoint.
@@ -70,6 +71,11 @@ impl<'a> Node<'a> {
     /// `runc` or `crun`.
     pub fn oci_runtime(&self) -> &'a str {
         &self.description.oci_runtime
+    }
+
+    /// Its container runtime.
+    pub fn runtime(&self) -> Runtime {
+        self.cluster.description().runtime
     }
 
     /// Waits until the node is Ready by a heartbeat after `since`: the API may remember an older one.
