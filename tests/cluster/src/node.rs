@@ -138,6 +138,15 @@ impl<'a> Node<'a> {
         Ok(command)
     }
 
+    /// A running container's root file system, as the node sees it.
+    pub fn root_of(&self, container: &RunningContainer) -> anyhow::Result<String> {
+        let name = self.runtime().cgroup(&container.id);
+        let script = "cat $(find /sys/fs/cgroup/freezer -type d -name \"$1\")/cgroup.procs";
+        let processes = self.run("/bin/sh", &["-ec", script, "sh", &name])?;
+        let first = processes.lines().next().context("no process of the container runs")?;
+        Ok(format!("/proc/{first}/root"))
+    }
+
     /// Where the kubelet writes checkpoints, as the node sees it.
     pub fn directory(&self) -> &'static str {
         CHECKPOINTS

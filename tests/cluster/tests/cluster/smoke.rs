@@ -1,4 +1,4 @@
-//! Whether anything works at all: checkpoints are made, understood and collected, with both runtimes.
+//! Whether anything works at all: checkpoints are made, understood and collected, with both OCI runtimes.
 
 use std::collections::BTreeSet;
 
@@ -75,7 +75,8 @@ spec:
             let line = listed.lines().find(|line| line.contains(&file));
             let line = line.with_context(|| format!("checkpointctl does not list {file}"))?;
             let columns: Vec<&str> = line.split_whitespace().take(4).collect();
-            ensure!(columns == [namespace.name(), "kinds", container.name.as_str(), "containerd"], "{line}");
+            let engine = node.runtime().engine();
+            ensure!(columns == [namespace.name(), "kinds", container.name.as_str(), engine], "{line}");
             ensure!(ours["namespace"] == namespace.name() && ours["pod"] == "kinds", "{ours}");
             // What only the API knows for certain.
             ensure!(ours["podUid"] == uid.as_str() && ours["containerId"] == container.id.as_str(), "{ours}");
