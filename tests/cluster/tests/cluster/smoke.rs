@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
-use checkpoint_keeper_testcluster::{Node, wait};
+use checkpoint_keeper_testcluster::{Node, Runtime, wait};
 use serde_json::Value;
 
 use crate::support::{
@@ -59,7 +59,12 @@ spec:
             same(&ours["runtime"], &theirs["runtime"], "runtime")?;
             same(&ours["engine"], &theirs["engine"], "engine")?;
             same(&seconds(&ours["checkpointedAt"])?, &theirs["checkpointed"], "time")?;
-            same(&seconds(&ours["createdAt"])?, &theirs["created"], "creation")?;
+            let created = match node.runtime() {
+                Runtime::Containerd => theirs["created"].clone(),
+                // There checkpointctl shows when CRI-O began to make the container: a moment before.
+                Runtime::CriO => seconds(&config_dump(node, &file)?["createdTime"])?,
+            };
+            same(&seconds(&ours["createdAt"])?, &created, "creation")?;
             for (field, their_field) in [
                 ("freezingTime", "freezing_time"),
                 ("frozenTime", "frozen_time"),
@@ -96,6 +101,13 @@ fn checkpointctl(node: Node<'_>, file: &str) -> anyhow::Result<Value> {
     let path = format!("{}/{file}", node.directory());
     let text = node.run("checkpointctl", &["inspect", "--stats", "--metadata", "--format", "json", &path])?;
     Ok(serde_json::from_str::<Value>(&text)?[0].clone())
+}
+
+fn config_dump(node: Node<'_>, file: &str) -> anyhow::Result<Value> {
+    let path = format!("{}/{file}", node.directory());
+    // The colons of the name are no host's.
+    let text = node.run("tar", &["--force-local", "-xOf", &path, "config.dump"])?;
+    Ok(serde_json::from_str(&text)?)
 }
 
 fn debug_container(namespace: &str, pod: &str, name: &str) -> anyhow::Result<()> {
