@@ -40,7 +40,7 @@ fn write_wrapper(name: &str) -> anyhow::Result<()> {
         r#"#!/bin/sh
 own=$(cat /proc/self/oom_score_adj)
 for word in "$@"; do
-  [ "$before" != --bundle ] || sed -i "s/\"oomScoreAdj\":-[0-9]*/\"oomScoreAdj\":$own/" "$word/config.json"
+  [ "$before" != --bundle ] || sed -i "s/\"oomScoreAdj\": *-[0-9]*/\"oomScoreAdj\":$own/" "$word/config.json"
   before=$word
 done
 exec {name} "$@"
