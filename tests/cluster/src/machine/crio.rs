@@ -32,7 +32,7 @@ pub(super) fn start(supervisor: &Supervisor, node: &NodeDescription) -> anyhow::
 const WRAPPERS: &str = "/run/cluster/oci";
 
 /// An OCI runtime that lowers no container's score for the kernel's hunt for memory: that takes
-/// CAP_SYS_RESOURCE, which not every root has, and CRI-O cannot be told to leave it.
+/// `CAP_SYS_RESOURCE`, which not every root has, and CRI-O cannot be told to leave it.
 fn write_wrapper(name: &str) -> anyhow::Result<()> {
     fs::create_dir_all(WRAPPERS)?;
     let file = Path::new(WRAPPERS).join(name);

@@ -59,9 +59,9 @@ if [ $(ls -d /proc/[0-9]* | wc -l) -gt 9 ]; then echo foreign processes are seen
 ";
 
 fn check(node: Node<'_>, said: &str, uid: &str) -> anyhow::Result<()> {
-    let none = "0000000000000000";
+    let empty = "0000000000000000";
     let uid = format!("Uid:\t{uid}\t");
-    let caps = ["CapPrm", "CapEff", "CapBnd"].map(|set| format!("{set}:\t{none}\n"));
+    let caps = ["CapPrm", "CapEff", "CapBnd"].map(|set| format!("{set}:\t{empty}\n"));
     ensure!(said.contains(&uid) && caps.iter().all(|set| said.contains(set)), "{said}");
     ensure!(said.contains("NoNewPrivs:\t1\n"), "{said}");
     ensure!(said.contains(&format!("Seccomp:\t{}\n", filtered(node)?)), "{said}");
