@@ -97,17 +97,17 @@ fn seconds(time: &Value) -> anyhow::Result<Value> {
     Ok(Value::String(jiff::Timestamp::from_second(time.as_second())?.to_string()))
 }
 
-fn checkpointctl(node: Node<'_>, file: &str) -> anyhow::Result<Value> {
-    let path = format!("{}/{file}", node.directory());
-    let text = node.run("checkpointctl", &["inspect", "--stats", "--metadata", "--format", "json", &path])?;
-    Ok(serde_json::from_str::<Value>(&text)?[0].clone())
-}
-
 fn config_dump(node: Node<'_>, file: &str) -> anyhow::Result<Value> {
     let path = format!("{}/{file}", node.directory());
     // The colons of the name are no host's.
     let text = node.run("tar", &["--force-local", "-xOf", &path, "config.dump"])?;
     Ok(serde_json::from_str(&text)?)
+}
+
+fn checkpointctl(node: Node<'_>, file: &str) -> anyhow::Result<Value> {
+    let path = format!("{}/{file}", node.directory());
+    let text = node.run("checkpointctl", &["inspect", "--stats", "--metadata", "--format", "json", &path])?;
+    Ok(serde_json::from_str::<Value>(&text)?[0].clone())
 }
 
 fn debug_container(namespace: &str, pod: &str, name: &str) -> anyhow::Result<()> {
