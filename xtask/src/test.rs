@@ -15,6 +15,18 @@ pub(crate) struct Arguments {
     /// Which tests to run on a real cluster; with --fast none, unless asked for
     #[arg(long, value_enum, value_name = "WHICH")]
     cluster: Option<ClusterTests>,
+    /// On nodes with which container runtime; by default all on containerd's, then on CRI-O's those
+    /// that such a thing can make a difference to
+    #[arg(long, value_enum)]
+    runtime: Option<Runtime>,
+}
+
+/// What nodes run containers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+enum Runtime {
+    Containerd,
+    CriO,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -50,6 +62,9 @@ const CLUSTER: &str = "checkpoint-keeper-testcluster";
 /// Its exit code where this machine cannot have one.
 const CANNOT: i32 = 3;
 
+/// The tests that speak to the kubelet and its runtime: the others would find the same with any.
+const OF_THE_RUNTIME: [&str; 3] = ["smoke::", "collector::", "kubelet::"];
+
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut steps = Steps { times: Vec::new() };
     steps.cargo("format", &["fmt", "--all", "--check"])?;
@@ -70,11 +85,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         None if arguments.fast => ClusterTests::None,
         None => ClusterTests::Full,
     };
-    let outcome = match which {
-        ClusterTests::None => Outcome::Ran,
-        ClusterTests::Smoke => on_cluster(&mut steps, arguments, &cluster_tests, &["smoke::"])?,
-        ClusterTests::Full => on_cluster(&mut steps, arguments, &cluster_tests, &[])?,
+    let runs: &[(Runtime, &[&str])] = match (which, arguments.runtime) {
+        (ClusterTests::None, _) => &[],
+        (ClusterTests::Smoke, Some(Runtime::CriO)) => &[(Runtime::CriO, &["smoke::"])],
+        (ClusterTests::Smoke, _) => &[(Runtime::Containerd, &["smoke::"])],
+        (ClusterTests::Full, Some(Runtime::CriO)) => &[(Runtime::CriO, &[])],
+        (ClusterTests::Full, Some(Runtime::Containerd)) => &[(Runtime::Containerd, &[])],
+        (ClusterTests::Full, None) => &[(Runtime::Containerd, &[]), (Runtime::CriO, &OF_THE_RUNTIME)],
     };
+    let mut skipped = Vec::new();
+    for (runtime, filter) in runs {
+        let cluster = TestCluster::of(*runtime);
+        if cluster.test(&mut steps, arguments, &cluster_tests, filter)? == Outcome::Skipped {
+            skipped.push(cluster.named);
+        }
+    }
     steps.print();
     if arguments.fast {
         println!("left out with --fast: crates alone, documentation, release build, README example");
@@ -82,8 +107,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if which == ClusterTests::None {
         println!("left out: tests on a real cluster (--cluster smoke|full)");
     }
-    if outcome == Outcome::Skipped {
-        println!("SKIPPED: tests on a real cluster; above it says what this machine lacks for them");
+    for named in skipped {
+        println!("SKIPPED: tests on a real cluster with {named}; above it says why there can be none here");
     }
     Ok(())
 }
@@ -98,68 +123,103 @@ fn slow(steps: &mut Steps) -> anyhow::Result<()> {
     steps.time("README example", readme_example)
 }
 
-/// The tests that need real nodes. A machine that cannot have them skips them, but not in CI.
-fn on_cluster(
-    steps: &mut Steps,
-    arguments: &Arguments,
-    tests: &[&str],
-    filter: &[&str],
-) -> anyhow::Result<Outcome> {
-    let binary = env!("CARGO");
-    let cluster = |arguments: &[&str]| {
-        let mut command = Command::new(binary);
-        command.args(["run", "--quiet", "--locked", "--package", CLUSTER, "--"]).args(arguments);
-        command.current_dir(repository());
-        command
-    };
-    println!("── cluster components");
-    let begin = Instant::now();
-    let status = cluster(&["provide"]).status()?;
-    if status.code() == Some(CANNOT) {
-        ensure!(std::env::var_os("CI").is_none(), "tests on a real cluster may not be skipped in CI");
-        return Ok(Outcome::Skipped);
-    }
-    ensure!(status.success(), "what the cluster is made of cannot be made: {status}");
-    steps.times.push(("cluster components".to_owned(), begin.elapsed()));
+/// A real cluster for tests, of nodes with one container runtime.
+struct TestCluster {
+    runtime: Runtime,
+    /// The runtime's name for people, and for programs.
+    named: &'static str,
+    argument: &'static str,
+    name: String,
+}
 
-    let run = |command: &mut Command| {
-        let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
-        ensure!(status.success(), "{command:?} failed: {status}");
-        Ok(())
-    };
-    // Somebody's own cluster is used, and left to him.
-    let found = cluster(&["status"]).stdout(Stdio::null()).stderr(Stdio::null()).status()?.success();
-    if !found {
-        let owner = std::process::id().to_string();
-        steps.time("cluster up", || run(&mut cluster(&["up", "--owner", &owner])))?;
-    }
-    // What an image holds, for the tests that run it as a pod.
-    let image = match filter {
-        [] => Some(steps.time("static build", crate::image::build)?),
-        _ => None,
-    };
-    let test = [&["test"][..], tests, &["--"], filter].concat();
-    let outcome = steps.time("cluster tests", || {
-        let mut command = Command::new(binary);
-        command.args(&test).current_dir(repository());
-        if !arguments.fast {
-            // What users get, as it was just built.
-            command.env("CHECKPOINT_KEEPER", repository().join("target/release/checkpoint-keeper"));
+impl TestCluster {
+    fn of(runtime: Runtime) -> Self {
+        let name = std::env::var("CHECKPOINT_KEEPER_CLUSTER").unwrap_or_else(|_| "default".to_owned());
+        match runtime {
+            Runtime::Containerd => Self { runtime, named: "containerd", argument: "containerd", name },
+            Runtime::CriO => Self { runtime, named: "CRI-O", argument: "crio", name: name + "-crio" },
         }
-        if let Some(program) = image {
-            command.env("CHECKPOINT_KEEPER_STATIC", program);
-        }
-        run(&mut command)
-    });
-    if !found {
-        let keep: &[&str] = if outcome.is_err() { &["down", "--keep-logs"] } else { &["down"] };
-        steps.time("cluster down", || run(&mut cluster(keep)))?;
     }
-    outcome?;
-    println!(
-        "CRI-O is not in Debian: its tests on a cluster did not run; its archives in tests/archives were read"
-    );
-    Ok(Outcome::Ran)
+
+    /// Cargo, for a program that is to be about this cluster.
+    fn cargo(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(arguments).current_dir(repository());
+        command.env("CHECKPOINT_KEEPER_CLUSTER", &self.name).env("CHECKPOINT_KEEPER_RUNTIME", self.argument);
+        command
+    }
+
+    /// The cluster's own program.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let program = ["run", "--quiet", "--locked", "--package", CLUSTER, "--"];
+        self.cargo(&[&program[..], arguments].concat())
+    }
+
+    /// What this machine cannot have is skipped: in CI that may be CRI-O, but not everything.
+    fn provide(&self, steps: &mut Steps) -> anyhow::Result<Outcome> {
+        let name = format!("{} cluster components", self.named);
+        println!("── {name}");
+        let begin = Instant::now();
+        let status = self.command(&["provide"]).status()?;
+        if !status.success() {
+            if self.runtime == Runtime::CriO {
+                return Ok(Outcome::Skipped);
+            }
+            ensure!(status.code() == Some(CANNOT), "what the cluster is made of cannot be made: {status}");
+            let in_ci = std::env::var_os("CI").is_some();
+            ensure!(!in_ci, "tests on a real cluster may not be skipped in CI");
+            return Ok(Outcome::Skipped);
+        }
+        steps.times.push((name, begin.elapsed()));
+        Ok(Outcome::Ran)
+    }
+
+    /// Runs the tests that need real nodes.
+    fn test(
+        &self,
+        steps: &mut Steps,
+        arguments: &Arguments,
+        tests: &[&str],
+        filter: &[&str],
+    ) -> anyhow::Result<Outcome> {
+        if self.provide(steps)? == Outcome::Skipped {
+            return Ok(Outcome::Skipped);
+        }
+        let step = |what: &str| format!("{} cluster {what}", self.named);
+        // Somebody's own cluster is used, and left to him.
+        let found = self.command(&["status"]).stdout(Stdio::null()).stderr(Stdio::null()).status()?.success();
+        if !found {
+            let owner = std::process::id().to_string();
+            steps.time(&step("up"), || run_to_success(&mut self.command(&["up", "--owner", &owner])))?;
+        }
+        // What an image holds, for the tests that run it as a pod.
+        let image = match filter {
+            [] => Some(steps.time("static build", crate::image::build)?),
+            _ => None,
+        };
+        let outcome = steps.time(&step("tests"), || {
+            let mut command = self.cargo(&[&["test"][..], tests, &["--"], filter].concat());
+            if !arguments.fast {
+                // What users get, as it was just built.
+                command.env("CHECKPOINT_KEEPER", repository().join("target/release/checkpoint-keeper"));
+            }
+            if let Some(program) = image {
+                command.env("CHECKPOINT_KEEPER_STATIC", program);
+            }
+            run_to_success(&mut command)
+        });
+        if !found {
+            let keep: &[&str] = if outcome.is_err() { &["down", "--keep-logs"] } else { &["down"] };
+            steps.time(&step("down"), || run_to_success(&mut self.command(keep)))?;
+        }
+        outcome.map(|()| Outcome::Ran)
+    }
+}
+
+fn run_to_success(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(status.success(), "{command:?} failed: {status}");
+    Ok(())
 }
 
 /// The steps so far and how long each took.

@@ -13,6 +13,7 @@ use crate::keeper::{self, Keeper};
 use crate::lifecycle::{self, Wanted};
 use crate::machine::{self, CONTROL_PLANE};
 use crate::paths::{Cache, State};
+use crate::runtime::Runtime;
 
 /// A real throw-away Kubernetes cluster on this machine, in namespaces of its own.
 #[derive(Debug, Parser)]
@@ -43,7 +44,7 @@ enum Command {
     /// Show its machines
     Status,
     /// Make what machines are made of, without starting any
-    Provide,
+    Provide(Wish),
     /// Run a program in a machine
     Exec {
         /// control-plane, node-1, …
@@ -100,7 +101,16 @@ enum Command {
 }
 
 #[derive(Debug, Args)]
+struct Wish {
+    /// The nodes' container runtime
+    #[arg(long, value_enum, env = Runtime::VARIABLE, default_value_t)]
+    runtime: Runtime,
+}
+
+#[derive(Debug, Args)]
 struct Up {
+    #[command(flatten)]
+    wish: Wish,
     /// How many nodes
     #[arg(long, default_value_t = 2)]
     nodes: u8,
@@ -143,8 +153,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let state = Cache::of_user()?.cluster(&arguments.name);
     let open = || Cluster::open(&state);
-    if matches!(arguments.command, Command::Up(_) | Command::Provide) {
-        let missing = components::missing();
+    if let Command::Up(Up { wish, .. }) | Command::Provide(wish) = &arguments.command {
+        let missing = components::missing(wish.runtime);
         if !missing.is_empty() {
             eprintln!("this machine cannot run the test cluster; it lacks: {}", missing.join(", "));
             return Ok(ExitCode::from(CANNOT));
@@ -163,7 +173,9 @@ pub fn run() -> anyhow::Result<ExitCode> {
             lifecycle::down(&state)?;
         }
         Command::Status => status(&state)?,
-        Command::Provide => drop(components::Components::provide(&Cache::of_user()?)?),
+        Command::Provide(wish) => {
+            components::Components::provide(&Cache::of_user()?, wish.runtime)?;
+        }
         Command::Exec { machine, command } => {
             let (program, arguments) = command.split_first().context("no program is named")?;
             return code(open()?.command(&machine, program)?.args(arguments));
@@ -194,6 +206,7 @@ fn wanted(up: Up, name: String) -> Wanted {
     Wanted {
         name,
         nodes: up.nodes,
+        runtime: up.wish.runtime,
         oci_runtimes: up.oci_runtime,
         owner: up.owner,
         api_server_flags: up.api_server_flag,
@@ -221,9 +234,10 @@ fn status(state: &State) -> anyhow::Result<()> {
         shown(CONTROL_PLANE),
         keeper.api_port
     );
+    let runtime = cluster.description().runtime.name();
     for (node, port) in cluster.description().nodes.iter().zip(&keeper.kubelet_ports) {
-        let (name, runtime) = (&node.name, &node.oci_runtime);
-        println!("{name:<14} {:<12} {:<16} 127.0.0.1:{port} {runtime}", node.ip(), shown(name));
+        let (name, oci) = (&node.name, &node.oci_runtime);
+        println!("{name:<14} {:<12} {:<16} 127.0.0.1:{port} {runtime} {oci}", node.ip(), shown(name));
     }
     Ok(())
 }

@@ -17,7 +17,8 @@ use crate::lifecycle::{self, BUSYBOX, Description, Wanted};
 use crate::machine::{AUDIT_LOG, CONTROL_PLANE, IMAGES, SHARED};
 use crate::node::Node;
 use crate::paths::{Cache, State, read_json, write_json};
-use crate::process::Process;
+use crate::process::{Process, output};
+use crate::runtime::Runtime;
 use crate::wait;
 
 /// A cluster that is up.
@@ -44,11 +45,21 @@ impl Cluster {
     /// ends with whoever runs the tests.
     pub fn join(program: &Path) -> anyhow::Result<Self> {
         let state = Cache::of_user()?.cluster(&Self::name());
+        let wanted = Runtime::of_environment()?;
         if Keeper::find(&state).is_ok() {
-            return Self::open(&state);
+            let cluster = Self::open(&state)?;
+            let has = cluster.description.runtime;
+            ensure!(
+                wanted.is_none_or(|wanted| wanted == has),
+                "the cluster {:?} is up already, with {}",
+                state.name(),
+                has.name()
+            );
+            return Ok(cluster);
         }
         let owner = rustix::process::getppid().map(rustix::process::Pid::as_raw_pid);
-        lifecycle::up(&Wanted { owner, name: Self::name(), ..Wanted::default() }, program)
+        let runtime = wanted.unwrap_or_default();
+        lifecycle::up(&Wanted { owner, runtime, name: Self::name(), ..Wanted::default() }, program)
     }
 
     /// A cluster that is up already.
@@ -190,10 +201,12 @@ impl Cluster {
         ensure!(!name.ends_with(".tar"), "{name}: images are made from a program");
         let at = format!("/{name}");
         let image = Image::new(&[&at]).folder("/tmp", 0o1777).program(&at, program)?;
-        image.write(&self.state.images().join(format!("{name}.tar")), reference)?;
-        let archive = format!("{IMAGES}/{name}.tar");
+        let archive = self.state.images().join(format!("{name}.tar"));
+        image.write(&archive, reference)?;
+        let import = self.description.runtime.import(&archive, &format!("{IMAGES}/{name}.tar"))?;
+        let (program, arguments) = import.split_first().context("images are imported by no program")?;
         for node in self.nodes() {
-            node.run("ctr", &["--namespace=k8s.io", "images", "import", &archive])?;
+            output(node.command(program)?.args(arguments))?;
         }
         Ok(())
     }
@@ -221,6 +234,7 @@ impl Default for Wanted {
         Self {
             name: Cluster::name(),
             nodes: 2,
+            runtime: Runtime::default(),
             oci_runtimes: vec!["runc".to_owned(), "crun".to_owned()],
             owner: None,
             api_server_flags: Vec::new(),
@@ -277,12 +291,7 @@ impl Namespace<'_> {
 
     /// What happened in it, a line each.
     pub fn events(&self) -> anyhow::Result<String> {
-        crate::process::output(&mut self.cluster.kubectl(&[
-            "--namespace",
-            &self.name,
-            "events",
-            "--no-headers",
-        ]))
+        output(&mut self.cluster.kubectl(&["--namespace", &self.name, "events", "--no-headers"]))
     }
 
     /// Deletes a pod and waits until it is gone.

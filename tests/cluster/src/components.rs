@@ -1,5 +1,5 @@
 //! What machines are made of, in the cache: a Debian tree with the container runtimes and CRIU, and
-//! Kubernetes' programs built from its Go module.
+//! Kubernetes' programs built from its Go module; CRI-O likewise, as Debian does not have it.
 //!
 //! Each has a folder whose name says what it was made from, so that it is made once and never stale.
 
@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::paths::Cache;
 use crate::process::{find_program, output};
+use crate::runtime::Runtime;
 
 /// Debian's release that machines run: stable's CRIU does not run on current kernels.
 const RELEASE: &str = "sid";
@@ -24,6 +25,7 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "ca-certificates",
     "checkpointctl",
+    "conmon",
     "containerd",
     "containernetworking-plugins",
     "criu",
@@ -37,6 +39,7 @@ const PACKAGES: &[&str] = &[
     "libfaketime",
     "procps",
     "runc",
+    "skopeo",
     "util-linux",
 ];
 
@@ -44,7 +47,23 @@ const PACKAGES: &[&str] = &[
 const GO_MOD: &str = include_str!("../kubernetes/go.mod");
 const GO_SUM: &str = include_str!("../kubernetes/go.sum");
 
-/// The oldest Go that builds it.
+/// CRI-O's module file: which version. What that is made from, its own module file says.
+const CRIO_MOD: &str = include_str!("../crio/go.mod");
+const CRIO_SUM: &str = include_str!("../crio/go.sum");
+
+/// How CRI-O is built: without what would take libraries of C.
+const CRIO_BUILD: &[&str] = &[
+    "build",
+    "-trimpath",
+    "-ldflags=-s -w",
+    "-tags=containers_image_openpgp exclude_graphdriver_btrfs",
+    "./cmd/crio",
+];
+
+/// How its helper is compiled that holds namespaces open: for any libc.
+const PINNS_BUILD: &[&str] = &["-std=c99", "-Os", "-static", "-o", "pinns"];
+
+/// The oldest Go that builds them.
 const GO_VERSION: (u32, u32) = (1, 26);
 
 /// Where the parts are.
@@ -54,10 +73,12 @@ pub struct Components {
     pub debian: PathBuf,
     /// The folder of Kubernetes' programs.
     pub kubernetes: PathBuf,
+    /// The folder of CRI-O's programs, if nodes are to have it.
+    pub crio: Option<PathBuf>,
 }
 
 /// What this machine lacks to run a cluster, each in a few words; none if it lacks nothing.
-pub fn missing() -> Vec<String> {
+pub fn missing(runtime: Runtime) -> Vec<String> {
     let mut missing = Vec::new();
     if !rustix::process::geteuid().is_root() {
         missing.push("root".to_owned());
@@ -74,7 +95,16 @@ pub fn missing() -> Vec<String> {
         Some(version) if version >= GO_VERSION => {}
         _ => missing.push(format!("Go {}.{} or newer", GO_VERSION.0, GO_VERSION.1)),
     }
+    if runtime == Runtime::CriO && !compiles_c() {
+        missing.push("a C compiler with a static libc".to_owned());
+    }
     missing
+}
+
+/// Whether there is a compiler for `pinns`. Of a file that it does not have, a compiler repeats the name.
+fn compiles_c() -> bool {
+    let found = output(Command::new("cc").arg("-print-file-name=libc.a"));
+    found.is_ok_and(|path| Path::new(path.trim()).is_absolute())
 }
 
 fn go_version() -> Option<(u32, u32)> {
@@ -91,27 +121,32 @@ pub fn kubernetes_version() -> anyhow::Result<&'static str> {
 
 impl Components {
     /// Where they would be.
-    fn of(cache: &Cache) -> Self {
+    fn of(cache: &Cache, runtime: Runtime) -> Self {
         let debian = key(&[RELEASE, &PACKAGES.join(" ")]);
         let kubernetes = key(&[GO_MOD, GO_SUM, &build_arguments().join(" ")]);
+        let crio = key(&[CRIO_MOD, CRIO_SUM, &CRIO_BUILD.join(" "), &PINNS_BUILD.join(" ")]);
         Self {
             debian: cache.folder(&format!("debian-{debian}")),
             kubernetes: cache.folder(&format!("kubernetes-{kubernetes}")),
+            crio: (runtime == Runtime::CriO).then(|| cache.folder(&format!("crio-{crio}"))),
         }
     }
 
     /// Makes what is not there yet; says so, as it takes minutes.
-    pub fn provide(cache: &Cache) -> anyhow::Result<Self> {
-        let missing = missing();
+    pub fn provide(cache: &Cache, runtime: Runtime) -> anyhow::Result<Self> {
+        let missing = missing(runtime);
         ensure!(
             missing.is_empty(),
             "this machine cannot run the test cluster; it lacks {}",
             missing.join(", ")
         );
-        let components = Self::of(cache);
+        let components = Self::of(cache, runtime);
         std::thread::scope(|scope| {
             let debian = scope.spawn(|| once(&components.debian, |folder| make_debian(cache, folder)));
             once(&components.kubernetes, |folder| make_kubernetes(cache, folder))?;
+            if let Some(crio) = &components.crio {
+                once(crio, |folder| make_crio(cache, folder))?;
+            }
             debian.join().map_err(|_| anyhow::anyhow!("making the Debian tree panicked"))?
         })?;
         Ok(components)
@@ -251,22 +286,55 @@ fn build_arguments() -> Vec<String> {
     ["build", "-trimpath", "-ldflags", &flags].map(str::to_owned).to_vec()
 }
 
-/// Kubernetes' programs, with Go's caches beside them so that the user's stay as they are.
-fn make_kubernetes(cache: &Cache, folder: &Path) -> anyhow::Result<()> {
-    let module = folder.join("module");
-    std::fs::create_dir(&module)?;
-    std::fs::write(module.join("go.mod"), GO_MOD)?;
-    std::fs::write(module.join("go.sum"), GO_SUM)?;
+/// Go, with caches beside what it builds so that the user's stay as they are.
+fn go(cache: &Cache, folder: &Path) -> Command {
     let mut go = Command::new("go");
-    go.args(build_arguments())
-        .arg("-o")
-        .arg(folder)
-        .arg("tool")
-        .current_dir(&module)
+    go.current_dir(folder)
         .env("CGO_ENABLED", "0")
         .env("GOFLAGS", "-modcacherw")
+        .env("GOWORK", "off")
         .env("GOCACHE", cache.folder("go/build"))
         .env("GOMODCACHE", cache.folder("go/mod"));
-    run(&mut go, &cache.folder("kubernetes-build.log"))?;
+    go
+}
+
+/// Makes a module of these files.
+fn make_module(folder: &Path, files: [&str; 2]) -> anyhow::Result<()> {
+    std::fs::create_dir(folder)?;
+    std::fs::write(folder.join("go.mod"), files[0])?;
+    Ok(std::fs::write(folder.join("go.sum"), files[1])?)
+}
+
+/// Kubernetes' programs.
+fn make_kubernetes(cache: &Cache, folder: &Path) -> anyhow::Result<()> {
+    let module = folder.join("module");
+    make_module(&module, [GO_MOD, GO_SUM])?;
+    let mut build = go(cache, &module);
+    build.args(build_arguments()).arg("-o").arg(folder).arg("tool");
+    run(&mut build, &cache.folder("kubernetes-build.log"))?;
     Ok(std::fs::remove_dir_all(&module)?)
+}
+
+/// CRI-O and its helper `pinns`, built in a copy of its module: so its own sums say what its many parts
+/// must be, and ours what it must be itself.
+fn make_crio(cache: &Cache, folder: &Path) -> anyhow::Result<()> {
+    let (module, source) = (folder.join("module"), folder.join("source"));
+    make_module(&module, [CRIO_MOD, CRIO_SUM])?;
+    run(go(cache, &module).args(["mod", "download"]), &cache.folder("crio-download.log"))?;
+    let list = ["list", "-m", "-f", "{{.Dir}}", "github.com/cri-o/cri-o"];
+    let downloaded = output(go(cache, &module).args(list))?;
+    output(Command::new("cp").args(["-r", downloaded.trim()]).arg(&source))?;
+    let mut build = go(cache, &source);
+    build.args(&CRIO_BUILD[..1]).arg("-o").arg(folder).args(&CRIO_BUILD[1..]);
+    run(&mut build, &cache.folder("crio-build.log"))?;
+    let mut sources: Vec<PathBuf> = std::fs::read_dir(source.join("pinns/src"))?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<anyhow::Result<_>>()?;
+    sources.retain(|path| path.extension().is_some_and(|extension| extension == "c"));
+    run(
+        Command::new("cc").args(PINNS_BUILD).args(&sources).current_dir(folder),
+        &cache.folder("pinns-build.log"),
+    )?;
+    std::fs::remove_dir_all(&module)?;
+    Ok(std::fs::remove_dir_all(&source)?)
 }

@@ -29,8 +29,10 @@ pub enum Daemon {
     KubeProxy,
     /// On every node
     Kubelet,
-    /// On every node
+    /// On every node that has it
     Containerd,
+    /// On every node that has it
+    Crio,
 }
 
 impl fmt::Display for Daemon {
@@ -179,7 +181,8 @@ fn remount(cluster: &Cluster, node: &str, how: &str) -> anyhow::Result<()> {
 
 fn freeze(cluster: &Cluster, node: &str, container: &str, state: &str) -> anyhow::Result<()> {
     let parents: Vec<std::path::PathBuf> = read_json(&cluster.state().root().join(crate::keeper::CGROUPS))?;
-    let folder = Cgroups::of(&parents, node).find_freezer(container);
+    let name = cluster.description().runtime.cgroup(container);
+    let folder = Cgroups::of(&parents, node).find_freezer(&name);
     let folder = folder.with_context(|| format!("{node} runs no container {container}"))?;
     std::fs::write(folder.join("freezer.state"), state)
         .with_context(|| format!("cannot write {}", folder.display()))

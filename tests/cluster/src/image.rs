@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 /// Everything is as old as that, so that equal contents make equal images.
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
+/// The annotation of an archive's only image that is its whole name.
+const NAME: &str = "io.containerd.image.name";
+
 /// What an image holds and runs.
 #[derive(Debug, Default)]
 pub struct Image {
@@ -84,8 +87,7 @@ impl Image {
         let mut listed = descriptor("manifest.v1+json", &manifest);
         listed["platform"] = platform;
         let tag = reference.rsplit_once(':').map_or("latest", |(_, tag)| tag);
-        listed["annotations"] =
-            json!({"io.containerd.image.name": reference, "org.opencontainers.image.ref.name": tag});
+        listed["annotations"] = json!({NAME: reference, "org.opencontainers.image.ref.name": tag});
         let index = serde_json::to_vec(&json!({
             "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [listed],
         }))?;
@@ -123,6 +125,23 @@ impl Image {
         }
         Ok(layer.into_inner()?)
     }
+}
+
+/// The name under which an archive that [`Image::write`] wrote is to be imported.
+pub fn reference(archive: &Path) -> anyhow::Result<String> {
+    let read = || -> anyhow::Result<String> {
+        let mut members = tar::Archive::new(std::fs::File::open(archive)?);
+        for member in members.entries()? {
+            let member = member?;
+            if member.path_bytes().as_ref() == b"index.json" {
+                let index: Value = serde_json::from_reader(member)?;
+                let name = index["manifests"][0]["annotations"][NAME].as_str();
+                return Ok(name.context("its image has no name")?.to_owned());
+            }
+        }
+        anyhow::bail!("it has no index")
+    };
+    read().with_context(|| format!("{} is no image of ours", archive.display()))
 }
 
 fn inside(path: &str) -> &str {

@@ -36,7 +36,7 @@ pub(crate) const PROMISE: &[u8] = b"up\n";
 
 /// The machines' disks: folder, size, and the folders on it.
 const DISKS: &[(&str, &str, &[&str])] =
-    &[("disk", "4g", &["etcd", "kubelet", "containerd"]), ("checkpoints", "2g", &[])];
+    &[("disk", "4g", &["etcd", "kubelet", "containerd", "containers"]), ("checkpoints", "2g", &[])];
 
 /// What is written down of a keeper, for those who look for it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -119,7 +119,7 @@ pub(crate) fn run(state: &State, owner: Option<i32>) -> anyhow::Result<()> {
         .collect::<anyhow::Result<Vec<u16>>>()?;
     end_with(state.clone(), cluster.clone(), owner);
     write_json(&state.keeper(), &Record { process: Process::current()?, api_port, kubelet_ports })?;
-    let components = Components::provide(&Cache::of_user()?)?;
+    let components = Components::provide(&Cache::of_user()?, cluster.runtime)?;
     let machines = Machines { state: state.clone(), cluster, components, parents };
     // On this thread, as machines end with the thread that started them.
     for line in socket.incoming() {
@@ -215,6 +215,7 @@ impl Machines {
             state: self.state.root().to_owned(),
             debian: self.components.debian.clone(),
             kubernetes: self.components.kubernetes.clone(),
+            crio: self.components.crio.clone(),
             cluster: self.cluster.clone(),
         };
         write_json(&folder.join("machine.json"), &spec)?;

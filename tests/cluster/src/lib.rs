@@ -1,5 +1,5 @@
 //! A real throw-away Kubernetes cluster on one Debian machine: a control plane and nodes, each a
-//! "machine" of its own in private namespaces, with real kubelets, containerd, runc, crun and CRIU.
+//! "machine" of its own in private namespaces, with real kubelets, containerd or CRI-O, runc, crun and CRIU.
 //!
 //! Making it: [`components`] fills a cache with what machines are made of, [`pki`] issues the
 //! certificates, [`keeper`] is the one process of the host that holds the machines' disks, starts
@@ -22,9 +22,11 @@ mod node;
 pub mod paths;
 pub mod pki;
 pub mod process;
+mod runtime;
 pub mod wait;
 
 pub use client::Client;
 pub use cluster::{Cluster, Namespace};
 pub use fault::{Daemon, Fault};
 pub use node::{Checkpoint, Node, RunningContainer};
+pub use runtime::Runtime;

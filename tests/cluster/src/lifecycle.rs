@@ -14,6 +14,7 @@ use crate::keeper::{self, Keeper};
 use crate::machine::CONTROL_PLANE;
 use crate::paths::{Cache, State, read_json, write_json};
 use crate::process::Process;
+use crate::runtime::Runtime;
 use crate::wait;
 use crate::{cgroups, pki};
 
@@ -28,6 +29,8 @@ const READY: Duration = Duration::from_mins(3);
 pub struct Description {
     /// Its nodes.
     pub nodes: Vec<NodeDescription>,
+    /// Their container runtime.
+    pub runtime: Runtime,
     /// What the API server is told besides.
     pub api_server_flags: Vec<String>,
     /// What the controller manager is told besides.
@@ -69,6 +72,8 @@ pub struct Wanted {
     pub name: String,
     /// How many nodes.
     pub nodes: u8,
+    /// The container runtime of the nodes.
+    pub runtime: Runtime,
     /// The OCI runtimes of the nodes, in turn.
     pub oci_runtimes: Vec<String>,
     /// The process with whose end the cluster ends; none: it stays until it is taken down.
@@ -90,6 +95,7 @@ impl Wanted {
         };
         Ok(Description {
             nodes: (1..=self.nodes).map(node).collect(),
+            runtime: self.runtime,
             api_server_flags: self.api_server_flags.clone(),
             controller_manager_flags: self.controller_manager_flags.clone(),
         })
@@ -111,7 +117,7 @@ pub fn up(wanted: &Wanted, program: &Path) -> anyhow::Result<Cluster> {
         down(&state)?;
     }
     let description = wanted.description()?;
-    let components = Components::provide(&cache)?;
+    let components = Components::provide(&cache, wanted.runtime)?;
     let begin = Instant::now();
     std::fs::create_dir_all(state.images())?;
     std::fs::create_dir_all(state.shared())?;

@@ -13,6 +13,7 @@ use crate::cluster::Cluster;
 use crate::lifecycle::NodeDescription;
 use crate::machine::CHECKPOINTS;
 use crate::process::output;
+use crate::runtime::Runtime;
 use crate::wait;
 
 /// How long the kubelet may take for a checkpoint.
@@ -70,6 +71,11 @@ impl<'a> Node<'a> {
     /// `runc` or `crun`.
     pub fn oci_runtime(&self) -> &'a str {
         &self.description.oci_runtime
+    }
+
+    /// Its container runtime.
+    pub fn runtime(&self) -> Runtime {
+        self.cluster.description().runtime
     }
 
     /// Waits until the node is Ready by a heartbeat after `since`: the API may remember an older one.
@@ -130,6 +136,15 @@ impl<'a> Node<'a> {
         // Only what the clock says: time goes on as it does.
         command.arg("FAKETIME_DONT_FAKE_MONOTONIC=1").arg(program);
         Ok(command)
+    }
+
+    /// A running container's root file system, as the node sees it.
+    pub fn root_of(&self, container: &RunningContainer) -> anyhow::Result<String> {
+        let name = self.runtime().cgroup(&container.id);
+        let script = "cat $(find /sys/fs/cgroup/freezer -type d -name \"$1\")/cgroup.procs";
+        let processes = self.run("/bin/sh", &["-ec", script, "sh", &name])?;
+        let first = processes.lines().next().context("no process of the container runs")?;
+        Ok(format!("/proc/{first}/root"))
     }
 
     /// Where the kubelet writes checkpoints, as the node sees it.

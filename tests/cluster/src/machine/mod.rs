@@ -1,9 +1,11 @@
 //! What runs inside a machine as its first process: it assembles the machine's root file system,
 //! waits for the cable, starts the daemons and keeps them running.
 //!
-//! The daemons' command lines and configurations are in `control_plane` and `worker`.
+//! The daemons' command lines and configurations are in `control_plane`, `worker`, `containerd` and `crio`.
 
+mod containerd;
 mod control_plane;
+mod crio;
 mod root;
 mod supervisor;
 mod worker;
@@ -56,6 +58,8 @@ pub struct Spec {
     pub debian: PathBuf,
     /// Kubernetes' programs.
     pub kubernetes: PathBuf,
+    /// CRI-O's programs, if nodes have it.
+    pub crio: Option<PathBuf>,
     /// The cluster that it is part of.
     pub cluster: Description,
 }
@@ -91,7 +95,7 @@ pub fn run(spec: &Path) -> anyhow::Result<()> {
     wait::until("the cable", wait::SOON, || Ok(machine.join(PLUGGED).exists()))?;
     match spec.node() {
         None => control_plane::start(&supervisor, &spec.cluster),
-        Some(node) => worker::start(&supervisor, node)?,
+        Some(node) => worker::start(&supervisor, node, spec.cluster.runtime)?,
     }
     loop {
         std::thread::sleep(Duration::from_hours(1));

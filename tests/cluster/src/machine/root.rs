@@ -14,9 +14,11 @@ use rustix::mount::{
 use super::{CHECKPOINTS, IMAGES, MACHINE, PKI, SHARED, Spec};
 use crate::cgroups;
 use crate::paths::State;
+use crate::runtime::STORAGE;
 
 /// Where machines look for programs.
-pub const PROGRAM_PATH: &str = "/cluster/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const PROGRAM_PATH: &str =
+    "/cluster/bin:/cluster/crio:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Settings that a kubelet writes, and that are the host's: it gets files of its own over them.
 const KUBELET_SETTINGS: &[(&str, &str)] = &[
@@ -58,7 +60,12 @@ pub(super) fn assemble(spec: &Spec) -> anyhow::Result<()> {
         bind(&machine.join("disk/kubelet"), &inside("/var/lib/kubelet"))?;
         bind(&machine.join("checkpoints"), &inside(CHECKPOINTS))?;
         bind(&machine.join("disk/containerd"), &inside("/var/lib/containerd"))?;
+        bind(&machine.join("disk/containers"), &inside(STORAGE))?;
         own_cgroups(&inside("/sys/fs/cgroup"))?;
+        if let Some(crio) = &spec.crio {
+            bind(crio, &inside("/cluster/crio"))?;
+            list_own_controllers(&inside("/run/controllers"), &inside("/proc/cgroups"))?;
+        }
         let settings = inside("/run/settings");
         for (setting, value) in KUBELET_SETTINGS {
             let file = settings.join(setting);
@@ -110,6 +117,15 @@ fn own_cgroups(at: &Path) -> anyhow::Result<()> {
         mounted("cgroup", &folder, "cgroup", &options)?;
     }
     Ok(())
+}
+
+/// CRI-O takes it that every controller of `/proc/cgroups` has a hierarchy: those are left out that have none.
+fn list_own_controllers(list: &Path, over: &Path) -> anyhow::Result<()> {
+    let all = fs::read_to_string(over).with_context(|| format!("cannot read {}", over.display()))?;
+    let has_hierarchy = |line: &&str| line.starts_with('#') || line.split_whitespace().nth(1) != Some("0");
+    let own: Vec<&str> = all.lines().filter(has_hierarchy).collect();
+    fs::write(list, own.join("\n") + "\n")?;
+    mount_bind(list, over).with_context(|| format!("cannot mount over {}", over.display()))
 }
 
 fn memory(at: &Path, options: &str) -> anyhow::Result<()> {

@@ -1,39 +1,27 @@
-//! The daemons of a node: containerd and the kubelet.
+//! The daemons of a node: its container runtime and the kubelet.
 
-use std::fmt::Write;
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
 
 use super::supervisor::Supervisor;
-use super::{IMAGES, PKI, RUN, daemon, kube_proxy};
-use crate::lifecycle::{BUSYBOX, NodeDescription};
+use super::{IMAGES, PKI, RUN, containerd, crio, daemon, kube_proxy};
+use crate::lifecycle::NodeDescription;
 use crate::pki::API_SERVER;
+use crate::runtime::Runtime;
 use crate::wait;
 
-const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
-
 /// Starts them, and imports the images that are there.
-pub(super) fn start(supervisor: &Supervisor, node: &NodeDescription) -> anyhow::Result<()> {
+pub(super) fn start(supervisor: &Supervisor, node: &NodeDescription, runtime: Runtime) -> anyhow::Result<()> {
     kube_proxy(supervisor, &node.name)?;
     configure_network(node)?;
-    let containerd = format!("{RUN}/containerd.toml");
-    fs::write(&containerd, containerd_configuration(node))?;
-    supervisor.keep("containerd", daemon("containerd", &["--config".to_owned(), containerd]));
-    wait::until("containerd's socket", wait::SOON, || Ok(Path::new(CONTAINERD_SOCKET).exists()))?;
-    let mut images: Vec<_> = fs::read_dir(IMAGES)?.flatten().map(|entry| entry.path()).collect();
-    images.sort();
-    for image in images.iter().filter(|path| path.extension().is_some_and(|extension| extension == "tar")) {
-        let path = image.to_string_lossy();
-        // The socket is there before those who answer.
-        wait::until("an image to be imported", wait::SOON, || {
-            supervisor.run("ctr", &["--namespace=k8s.io", "images", "import", &path]).map(|()| true)
-        })?;
+    match runtime {
+        Runtime::Containerd => containerd::start(supervisor, node)?,
+        Runtime::CriO => crio::start(supervisor, node)?,
     }
     let kubelet = format!("{RUN}/kubelet.yaml");
-    fs::write(&kubelet, kubelet_configuration(node))?;
+    fs::write(&kubelet, kubelet_configuration(node, runtime))?;
     fs::create_dir_all("/var/lib/kubelet/static")?;
     // A kubelet that meets no API server at its start backs off for seconds.
     let ready = format!("{API_SERVER}/readyz");
@@ -52,6 +40,22 @@ pub(super) fn start(supervisor: &Supervisor, node: &NodeDescription) -> anyhow::
         "--v=2".to_owned(),
     ];
     supervisor.keep("kubelet", daemon("kubelet", &flags));
+    Ok(())
+}
+
+/// Imports the images that are there.
+pub(super) fn import_images(supervisor: &Supervisor, runtime: Runtime) -> anyhow::Result<()> {
+    let mut images: Vec<_> = fs::read_dir(IMAGES)?.flatten().map(|entry| entry.path()).collect();
+    images.sort();
+    for image in images.iter().filter(|path| path.extension().is_some_and(|extension| extension == "tar")) {
+        let words = runtime.import(image, &image.to_string_lossy())?;
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (program, arguments) = words.split_first().context("images are imported by no program")?;
+        // A daemon's socket is there before those who answer.
+        wait::until("an image to be imported", wait::SOON, || {
+            supervisor.run(program, arguments).map(|()| true)
+        })?;
+    }
     Ok(())
 }
 
@@ -74,42 +78,8 @@ fn configure_network(node: &NodeDescription) -> anyhow::Result<()> {
     Ok(fs::write("/etc/cni/net.d/10-pods.conflist", network.to_string())?)
 }
 
-fn containerd_configuration(node: &NodeDescription) -> String {
-    let runtime = "plugins.'io.containerd.cri.v1.runtime'";
-    let mut text = format!(
-        "version = 3
-[grpc]
-  address = '{CONTAINERD_SOCKET}'
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = '{BUSYBOX}'
-[{runtime}]
-  # Lowering a score takes CAP_SYS_RESOURCE, which not every root has.
-  restrict_oom_score_adj = true
-[{runtime}.cni]
-  bin_dirs = ['/usr/lib/cni']
-  conf_dir = '/etc/cni/net.d'
-[{runtime}.containerd]
-  default_runtime_name = '{}'
-",
-        node.oci_runtime
-    );
-    for name in ["runc", "crun"] {
-        let table = format!("{runtime}.containerd.runtimes.{name}");
-        let _ = write!(
-            text,
-            "[{table}]
-  runtime_type = 'io.containerd.runc.v2'
-[{table}.options]
-  BinaryName = '{name}'
-  SystemdCgroup = false
-"
-        );
-    }
-    text
-}
-
-fn kubelet_configuration(node: &NodeDescription) -> String {
-    let name = &node.name;
+fn kubelet_configuration(node: &NodeDescription, runtime: Runtime) -> String {
+    let (name, socket) = (&node.name, runtime.socket());
     format!(
         "apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -124,7 +94,7 @@ tlsPrivateKeyFile: {PKI}/kubelet-{name}.key
 cgroupDriver: cgroupfs
 failCgroupV1: false
 failSwapOn: false
-containerRuntimeEndpoint: unix://{CONTAINERD_SOCKET}
+containerRuntimeEndpoint: unix://{socket}
 resolvConf: /etc/resolv.conf
 makeIPTablesUtilChains: false
 enforceNodeAllocatable: [pods]

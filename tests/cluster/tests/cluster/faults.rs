@@ -43,13 +43,12 @@ fn a_daemon_that_is_killed_comes_back_by_itself() -> anyhow::Result<()> {
 fn a_daemon_that_hangs_keeps_its_connections_and_answers_nobody() -> anyhow::Result<()> {
     let _broken = NODES.write();
     let node = cluster().nodes()[0];
-    let hung =
-        cluster().inject(Fault::Hung { machine: node.name().to_owned(), daemon: Daemon::Containerd })?;
-    let asked =
-        node.command("timeout")?.args(["2", "ctr", "--namespace=k8s.io", "containers", "ls"]).output()?;
-    ensure!(asked.status.code() == Some(124), "a hung containerd answered: {asked:?}");
+    let (daemon, question) = (node.runtime().daemon(), node.runtime().question());
+    let hung = cluster().inject(Fault::Hung { machine: node.name().to_owned(), daemon })?;
+    let asked = node.command("timeout")?.arg("2").args(&question).output()?;
+    ensure!(asked.status.code() == Some(124), "a hung {daemon} answered: {asked:?}");
     drop(hung);
-    node.run("ctr", &["--namespace=k8s.io", "containers", "ls"]).map(drop)
+    node.run("timeout", &[&["20"][..], &question].concat()).map(drop)
 }
 
 #[test]
@@ -130,9 +129,8 @@ fn a_frozen_container_stands_still() -> anyhow::Result<()> {
         namespace.wait_until_running(&name)?;
         let container = node.containers(namespace.name(), &name)?.remove(0);
         // Read from the node: a frozen container runs no command.
-        let root =
-            format!("/run/containerd/io.containerd.runtime.v2.task/k8s.io/{}/rootfs/tmp/n", container.id);
-        let read = || node.run("cat", &[&root]);
+        let file = format!("{}/tmp/n", node.root_of(&container)?);
+        let read = || node.run("cat", &[&file]);
         let counts = || {
             let before = read()?;
             wait::until("the container to count", Duration::from_secs(2), || Ok(read()? != before))

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use checkpoint_keeper_testcluster::process::{Process, output};
-use checkpoint_keeper_testcluster::{Cluster, wait};
+use checkpoint_keeper_testcluster::wait;
 
 use crate::support::{DEADLINE, program};
 
@@ -62,7 +62,7 @@ impl Host {
             cgroups,
             firewall: rules.to_string(),
             processes: processes(),
-            states: names(&state_root()?),
+            states: names(&state_root()?).into_iter().filter(|name| name.starts_with(NAME)).collect(),
         })
     }
 }
@@ -79,11 +79,11 @@ fn names(folder: &str) -> BTreeSet<String> {
     names.filter(|name| !name.ends_with(".logs")).collect()
 }
 
-/// The cgroups, but for those of the cluster that the other tests use.
+/// The cgroups, but for those of other clusters: of the one that the other tests use, and of somebody's own.
 fn folders(at: &Path, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(at).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let others = name == format!("checkpoint-keeper-{}", Cluster::name());
+        let others = name.strip_prefix("checkpoint-keeper-").is_some_and(|cluster| cluster != NAME);
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !others {
             found.insert(entry.path().display().to_string());
             folders(&entry.path(), found);

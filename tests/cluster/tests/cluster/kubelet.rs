@@ -1,7 +1,7 @@
 //! What the kubelet does, as `docs/kubelet.md` tells it, and what we do then.
 
 use anyhow::{Context, ensure};
-use checkpoint_keeper_testcluster::{Fault, wait};
+use checkpoint_keeper_testcluster::{Fault, Node, RunningContainer, Runtime, wait};
 use jiff::Timestamp;
 
 use crate::support::{
@@ -83,6 +83,7 @@ fn a_pod_deleted_while_it_is_dumped_leaves_a_whole_archive_or_none() -> anyhow::
         namespace.apply(&counting_pod("web", node, &["server"]))?;
         namespace.wait_until_running("web")?;
         let uid = namespace.pod("web")?["metadata"]["uid"].as_str().context("no UID")?.to_owned();
+        let container = node.containers(name, "web")?.remove(0);
         let slow = cluster().inject(Fault::SlowCriu { node: node.name().to_owned(), seconds: 2 })?;
         let answer = std::thread::scope(|scope| {
             let dump = scope.spawn(|| node.checkpoint(name, "web", "server"));
@@ -90,6 +91,9 @@ fn a_pod_deleted_while_it_is_dumped_leaves_a_whole_archive_or_none() -> anyhow::
                 Ok(node.run("pgrep", &["--full", "criu.*swrk"]).is_ok())
             })?;
             namespace.delete_pod("web")?;
+            if (node.runtime(), node.oci_runtime()) == (Runtime::CriO, "crun") {
+                thaw_when_dumped(node, name, &container)?;
+            }
             dump.join().expect("a thread of this test panicked")
         })?;
         drop(slow);
@@ -113,4 +117,18 @@ fn a_pod_deleted_while_it_is_dumped_leaves_a_whole_archive_or_none() -> anyhow::
         }
     }
     Ok(())
+}
+
+/// CRI-O freezes a container before CRIU begins, and then kills it on behalf of the deletion before it would
+/// have thawed it. runc thaws whom it kills; with crun the container stays frozen, the kubelet gives up after
+/// two minutes, and nobody is told of the archive.
+fn thaw_when_dumped(node: Node<'_>, namespace: &str, container: &RunningContainer) -> anyhow::Result<()> {
+    wait::until("the archive", DEADLINE, || {
+        let files = files_of(node, namespace)?;
+        let file = files.first().context("there is no archive yet")?;
+        let inspected = inspect(node, file)?;
+        ensure!(inspected["state"] == "Complete", "{inspected}");
+        Ok(true)
+    })?;
+    Fault::Frozen { node: node.name().to_owned(), container: container.id.clone() }.undo(cluster())
 }

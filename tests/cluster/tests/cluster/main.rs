@@ -1,4 +1,4 @@
-//! What must hold on real nodes: real kubelets, containerd, runc, crun and CRIU.
+//! What must hold on real nodes: real kubelets, containerd or CRI-O, runc, crun and CRIU.
 //!
 //! All tests share one cluster, each in namespaces of its own. [`smoke`] is the few that tell whether
 //! anything works at all; the rest are in a module for each subject.

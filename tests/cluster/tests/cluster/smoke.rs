@@ -1,9 +1,9 @@
-//! Whether anything works at all: checkpoints are made, understood and collected, with both runtimes.
+//! Whether anything works at all: checkpoints are made, understood and collected, with both OCI runtimes.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context, ensure};
-use checkpoint_keeper_testcluster::{Node, wait};
+use checkpoint_keeper_testcluster::{Node, Runtime, wait};
 use serde_json::Value;
 
 use crate::support::{
@@ -59,7 +59,12 @@ spec:
             same(&ours["runtime"], &theirs["runtime"], "runtime")?;
             same(&ours["engine"], &theirs["engine"], "engine")?;
             same(&seconds(&ours["checkpointedAt"])?, &theirs["checkpointed"], "time")?;
-            same(&seconds(&ours["createdAt"])?, &theirs["created"], "creation")?;
+            let created = match node.runtime() {
+                Runtime::Containerd => theirs["created"].clone(),
+                // There checkpointctl shows when CRI-O began to make the container: a moment before.
+                Runtime::CriO => seconds(&config_dump(node, &file)?["createdTime"])?,
+            };
+            same(&seconds(&ours["createdAt"])?, &created, "creation")?;
             for (field, their_field) in [
                 ("freezingTime", "freezing_time"),
                 ("frozenTime", "frozen_time"),
@@ -75,7 +80,8 @@ spec:
             let line = listed.lines().find(|line| line.contains(&file));
             let line = line.with_context(|| format!("checkpointctl does not list {file}"))?;
             let columns: Vec<&str> = line.split_whitespace().take(4).collect();
-            ensure!(columns == [namespace.name(), "kinds", container.name.as_str(), "containerd"], "{line}");
+            let engine = node.runtime().engine();
+            ensure!(columns == [namespace.name(), "kinds", container.name.as_str(), engine], "{line}");
             ensure!(ours["namespace"] == namespace.name() && ours["pod"] == "kinds", "{ours}");
             // What only the API knows for certain.
             ensure!(ours["podUid"] == uid.as_str() && ours["containerId"] == container.id.as_str(), "{ours}");
@@ -89,6 +95,13 @@ spec:
 fn seconds(time: &Value) -> anyhow::Result<Value> {
     let time: jiff::Timestamp = time.as_str().context("no time")?.parse()?;
     Ok(Value::String(jiff::Timestamp::from_second(time.as_second())?.to_string()))
+}
+
+fn config_dump(node: Node<'_>, file: &str) -> anyhow::Result<Value> {
+    let path = format!("{}/{file}", node.directory());
+    // The colons of the name are no host's.
+    let text = node.run("tar", &["--force-local", "-xOf", &path, "config.dump"])?;
+    Ok(serde_json::from_str(&text)?)
 }
 
 fn checkpointctl(node: Node<'_>, file: &str) -> anyhow::Result<Value> {
