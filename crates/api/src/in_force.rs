@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use checkpoint_keeper_core::policy::{InvalidPolicy, Kind, Mode, PolicyRef, PolicySet};
+use checkpoint_keeper_core::policy::{InvalidPolicy, Kind, Mode, Policy, PolicyRef, PolicySet, Retention};
 use jiff::Timestamp;
 
 use crate::{
@@ -87,7 +87,7 @@ pub enum Standing {
     Superseded(PolicyRef),
     /// These entries name another namespace; the rest is in force.
     ForeignNamespace(Vec<String>),
-    /// The older operator runs and acts by it.
+    /// The older operator runs and acts by it: what it governs is left to that one.
     OtherOperator,
     /// No agent has that directory.
     DirectoryNotMounted(String),
@@ -131,8 +131,8 @@ impl Standing {
                 )
             }
             Self::OtherOperator => {
-                "The older checkpoint-restore-operator is running and acts by this object; \
-                                    it is enforced here as soon as that one has stopped."
+                "The older checkpoint-restore-operator is running and acts by this object; what it governs is \
+                 left alone here, and it is enforced as soon as that one has stopped."
                     .to_owned()
             }
             Self::DirectoryNotMounted(directory) => format!(
@@ -209,7 +209,7 @@ impl InForce {
         id: PolicyRef,
         generation: Option<i64>,
         namespace: Option<String>,
-        read: Result<(Mode, checkpoint_keeper_core::policy::Policy), Vec<FieldError>>,
+        read: Result<(Mode, Policy), Vec<FieldError>>,
     ) {
         let standing = match read {
             Ok((mode, policy)) => {
@@ -240,10 +240,6 @@ impl InForce {
         for object in objects {
             match object {
                 Seen::Parsed(object) => parsed.push(object),
-                Seen::Unparsable(object) if scope.other_operator => {
-                    let id = id(Kind::CheckpointRestoreOperator, object);
-                    self.standings.insert(id, (object.generation, Standing::OtherOperator));
-                }
                 Seen::Unparsable(object) => {
                     let namespace = governs(&object.namespace);
                     self.unparsable(Kind::CheckpointRestoreOperator, object, namespace);
@@ -256,9 +252,7 @@ impl InForce {
             let (id, generation) = (object.policy_ref(), object.metadata.generation);
             let settings = object.settings();
             let place = governs(&object.metadata.namespace);
-            let standing = if scope.other_operator {
-                Standing::OtherOperator
-            } else if let Some(first) = first.get(&place) {
+            let standing = if let Some(first) = first.get(&place) {
                 Standing::Superseded(first.clone())
             } else if settings.checkpoint_directory != scope.directory {
                 Standing::DirectoryNotMounted(settings.checkpoint_directory)
@@ -268,9 +262,22 @@ impl InForce {
                     self.patient.insert(id.clone());
                 }
                 let governs = place.as_deref().map_or(Governs::Cluster, Governs::Namespace);
-                self.legacy_in_force(object.to_policies(governs), &id, place.clone())
+                let mut read = object.to_policies(governs);
+                if scope.other_operator
+                    && let Ok(read) = &mut read
+                {
+                    read.policies.iter_mut().for_each(take_nothing);
+                }
+                self.legacy_in_force(read, &id, place.clone())
             };
             self.standings.insert(id, (generation, standing));
+        }
+        if scope.other_operator {
+            for (id, (_, standing)) in &mut self.standings {
+                if id.kind == Kind::CheckpointRestoreOperator {
+                    *standing = Standing::OtherOperator;
+                }
+            }
         }
     }
 
@@ -298,6 +305,15 @@ impl InForce {
             }
         }
     }
+}
+
+/// Leaves a policy what it governs, and nothing that it would delete: what is another's to delete must not
+/// fall to the next policy, which may keep less.
+fn take_nothing(policy: &mut Policy) {
+    let Retention { keep_latest, keep_latest_for, .. } = policy.retention;
+    policy.retention = Retention { keep_latest, keep_latest_for, ..Retention::default() };
+    policy.orphans = None;
+    policy.incomplete_grace = None;
 }
 
 /// The oldest first; of equally old ones, by name.

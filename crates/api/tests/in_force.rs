@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value)]
 
 use checkpoint_keeper_api::in_force::{InForce, Objects, Scope, Seen, Standing, Unparsable, in_force};
-use checkpoint_keeper_core::policy::{Kind, PolicyRef};
+use checkpoint_keeper_core::policy::{Kind, PolicyRef, Retention};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -143,19 +143,42 @@ fn an_object_in_a_tenants_namespace_governs_only_that_namespace() {
 }
 
 #[test]
-fn while_the_older_operator_runs_its_objects_are_not_enforced_and_ours_are() {
+fn while_the_older_operator_runs_its_objects_govern_and_take_nothing_and_ours_are_enforced() {
+    let theirs = json!({
+        "globalPolicy": {
+            "maxCheckpointsPerContainer": 3, "maxCheckpointSize": "1Gi", "retainOrphan": false, "keepLatest": 2,
+        },
+    });
     let objects = Objects {
         cluster: vec![object(json!({"name": "ours"}), json!({"retention": {"maxAge": "30d"}}))],
-        legacy: vec![legacy("keeper", "theirs", "2026-01-01T00:00:00Z", json!({}))],
+        legacy: vec![
+            legacy("keeper", "theirs", "2026-01-01T00:00:00Z", theirs),
+            legacy("keeper", "younger", "2026-02-01T00:00:00Z", json!({})),
+            Seen::Unparsable(Box::new(Unparsable {
+                namespace: Some("team".to_owned()),
+                name: "broken".to_owned(),
+                ..Unparsable::default()
+            })),
+        ],
         ..Objects::default()
     };
-    let found = in_force(&objects, &Scope { other_operator: true, ..scope() });
-    let kinds: Vec<Kind> = found.policies.retention.iter().map(|policy| policy.id.kind).collect();
-    assert_eq!(kinds, [Kind::ClusterCheckpointPolicy]);
-    assert_eq!(
-        standing(&found, Kind::CheckpointRestoreOperator, Some("keeper"), "theirs"),
-        &Standing::OtherOperator
-    );
+    let alone = in_force(&objects, &scope());
+    let beside = in_force(&objects, &Scope { other_operator: true, ..scope() });
+    // The same archives are governed by the same objects, so that none falls to another one.
+    let governing = |found: &InForce| {
+        let policies = found.policies.retention.iter();
+        policies.map(|policy| (policy.id.clone(), policy.selector.clone(), policy.mode)).collect::<Vec<_>>()
+    };
+    assert_eq!(governing(&beside), governing(&alone));
+    assert_eq!(beside.policies.invalid, alone.policies.invalid);
+    let [ours, theirs] = &beside.policies.retention[..] else { panic!("{:?}", beside.policies.retention) };
+    assert_eq!(ours, &alone.policies.retention[0]);
+    assert_eq!(theirs.retention, Retention { keep_latest: 2, ..Retention::default() });
+    assert_eq!((theirs.orphans, theirs.incomplete_grace), (None, None));
+    for (namespace, name) in [("keeper", "theirs"), ("keeper", "younger"), ("team", "broken")] {
+        let told = standing(&beside, Kind::CheckpointRestoreOperator, Some(namespace), name);
+        assert_eq!(told, &Standing::OtherOperator, "{name}");
+    }
 }
 
 #[test]
