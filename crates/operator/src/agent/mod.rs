@@ -90,7 +90,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
 fn start_api_side(arguments: &AgentArguments, board: Board, orders: OrderSender) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let client = cluster::client(&runtime, arguments.kubeconfig.as_deref()).map_err(anyhow::Error::new)?;
-    let objects = PolicyObjects::default();
+    let objects = PolicyObjects::new(arguments.other_operator_namespace.clone());
     let mut operator_namespaces = arguments.cluster_policy_namespaces.clone();
     operator_namespaces.push(arguments.namespace.clone());
     let side = ApiSide {

@@ -15,7 +15,7 @@ use checkpoint_keeper_api::{
 };
 use checkpoint_keeper_core::policy::PolicyRef;
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -27,8 +27,15 @@ use super::guarded::Guarded;
 /// The older operator's lease (its `main.go`, `LeaderElectionID`).
 const OTHER_OPERATOR: &str = "f1499914.criu.org";
 
+/// The namespace that the older operator is installed in unless somebody chose another (its
+/// `config/default/kustomization.yaml`).
+pub const OTHER_OPERATOR_NAMESPACE: &str = "checkpoint-restore-operator-system";
+
 /// How long a lease counts as renewed after it was, where it does not say itself.
 const LEASE: Duration = Duration::from_secs(15);
+
+/// The longest that is believed: one that is never renewed again must not hold for years.
+const LONGEST_LEASE: Duration = Duration::from_mins(1);
 
 /// How long a watch may fail until what it showed is old news.
 const STALE: Duration = Duration::from_mins(5);
@@ -121,8 +128,33 @@ struct Shelves {
     namespaced: Shelf<Seen<CheckpointPolicy>>,
     storage: Shelf<Seen<CheckpointStoragePolicy>>,
     legacy: Shelf<Seen<CheckpointRestoreOperator>>,
-    /// The older operator's leases: when each was seen renewed, and for how long that counts.
-    leases: Shelf<(Instant, Duration)>,
+    /// The older operator's lease.
+    leases: Shelf<Renewal>,
+}
+
+/// A lease as it was when it was last seen to change.
+#[derive(Debug, Clone, PartialEq)]
+struct Renewal {
+    spec: LeaseSpec,
+    at: Instant,
+}
+
+impl Renewal {
+    /// By our own clock: whoever renews a lease need not agree with it on what time it is. One that is
+    /// seen for the first time counts as renewed, as nothing says that it was not; one that is only seen
+    /// again does not.
+    fn seen(spec: LeaseSpec, before: Option<&Self>, now: Instant) -> Self {
+        let same = before.filter(|before| before.spec == spec);
+        Self { at: same.map_or(now, |same| same.at), spec }
+    }
+
+    /// Whether somebody holds it who was seen renewing it within twice the time that it holds.
+    fn is_held(&self, now: Instant) -> bool {
+        let held = self.spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty());
+        let seconds = self.spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let counts = seconds.map_or(LEASE, Duration::from_secs).min(LONGEST_LEASE);
+        held && now.saturating_duration_since(self.at) < counts * 2
+    }
 }
 
 /// What was seen of all kinds; shared by whoever watches and whoever asks.
@@ -130,15 +162,15 @@ struct Shelves {
 pub struct PolicyObjects {
     shelves: Arc<Mutex<Shelves>>,
     changed: watch::Sender<()>,
-}
-
-impl Default for PolicyObjects {
-    fn default() -> Self {
-        Self { shelves: Arc::default(), changed: watch::Sender::new(()) }
-    }
+    other_operator_namespace: String,
 }
 
 impl PolicyObjects {
+    /// None seen yet. Whoever may write the lease in that namespace says whether the older operator runs.
+    pub fn new(other_operator_namespace: String) -> Self {
+        Self { shelves: Arc::default(), changed: watch::Sender::new(()), other_operator_namespace }
+    }
+
     /// Watches everything, for as long as it is polled.
     pub async fn watch(&self, client: &Client) {
         tokio::join!(
@@ -146,7 +178,7 @@ impl PolicyObjects {
             self.watch_kind(Api::all(client.clone()), |shelves| &mut shelves.namespaced),
             self.watch_kind(Api::all(client.clone()), |shelves| &mut shelves.storage),
             self.watch_kind(Api::all(client.clone()), |shelves| &mut shelves.legacy),
-            self.watch_leases(Api::all(client.clone())),
+            self.watch_leases(Api::namespaced(client.clone(), &self.other_operator_namespace)),
         );
     }
 
@@ -167,21 +199,21 @@ impl PolicyObjects {
 
     async fn watch_leases(&self, api: Api<Lease>) {
         let config = watcher::Config::default().fields(&format!("metadata.name={OTHER_OPERATOR}"));
-        follow(watcher(api, config), |change| {
-            // By our own clock: whoever renews a lease need not agree with it on what time it is. One
-            // that was just listed counts as renewed, as nothing says that it was not.
-            let renewed = |lease: Lease| {
-                let spec = lease.spec.unwrap_or_default();
-                let held = spec.holder_identity.is_some_and(|holder| !holder.is_empty());
-                let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-                let counts = seconds.map_or(LEASE, Duration::from_secs);
-                (Instant::now(), if held { counts } else { Duration::ZERO })
-            };
-            if self.shelves().leases.note(change, renewed) {
-                self.changed.send_replace(());
-            }
-        })
-        .await;
+        follow(watcher(api, config), |change| self.note_lease(change, Instant::now())).await;
+    }
+
+    fn note_lease(&self, change: Change<Lease>, now: Instant) {
+        let mut shelves = self.shelves();
+        let before = shelves.leases.objects.clone();
+        let seen = |lease: Lease| {
+            let key = (lease.namespace().unwrap_or_default(), lease.name_any());
+            Renewal::seen(lease.spec.unwrap_or_default(), before.get(&key), now)
+        };
+        let noted = shelves.leases.note(change, seen);
+        drop(shelves);
+        if noted {
+            self.changed.send_replace(());
+        }
     }
 
     fn shelves(&self) -> MutexGuard<'_, Shelves> {
@@ -209,10 +241,11 @@ impl PolicyObjects {
         })
     }
 
-    /// Whether the older operator renews its lease: seen to within twice the time that it holds.
+    /// Whether the older operator renews its lease. While that cannot be seen, it is as it was last seen.
     pub fn other_operator_runs(&self, now: Instant) -> bool {
-        let shelves = self.shelves();
-        shelves.leases.objects.values().any(|(renewed, counts)| now.duration_since(*renewed) < *counts * 2)
+        let leases = &self.shelves().leases;
+        let seen = leases.failing.as_ref().map_or(now, |(since, _)| now.min(*since));
+        leases.objects.values().any(|renewal| renewal.is_held(seen))
     }
 
     /// Tells those who wait for changes that something changed beside the objects.
@@ -280,5 +313,56 @@ fn seen<K>(object: Guarded<K>) -> Seen<K> {
             status: broken.status.and_then(|status| serde_json::from_value(status).ok()),
             error: broken.error,
         })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn lease(holder: &str, seconds: i64, renewed: &str) -> Lease {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": OTHER_OPERATOR_NAMESPACE, "name": OTHER_OPERATOR},
+            "spec": {"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": renewed},
+        }))
+        .unwrap()
+    }
+
+    const ONE: &str = "2026-11-24T12:00:00.000000Z";
+    const OTHER: &str = "2026-11-24T12:00:02.000000Z";
+
+    #[test]
+    fn the_older_operator_runs_for_as_long_as_its_lease_is_seen_renewed() {
+        let objects = PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned());
+        let begin = Instant::now();
+        let at = |second| begin + Duration::from_secs(second);
+        let runs = |second| objects.other_operator_runs(at(second));
+        objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), at(0));
+        assert!(runs(29) && !runs(30));
+        objects.note_lease(Change::Applied(lease("it", 15, OTHER)), at(20));
+        assert!(runs(49) && !runs(50));
+        // What died and was never deleted is listed again and again.
+        objects.note_lease(Change::Listed(vec![lease("it", 15, OTHER)]), at(60));
+        assert!(!runs(60));
+        objects.note_lease(Change::Applied(lease("", 15, OTHER)), at(70));
+        assert!(!runs(70));
+        objects.note_lease(Change::Applied(lease("it", i64::from(i32::MAX), ONE)), at(100));
+        assert!(runs(219) && !runs(220));
+    }
+
+    #[test]
+    fn while_the_lease_cannot_be_seen_the_last_answer_holds() {
+        let objects = PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned());
+        let begin = Instant::now();
+        let at = |second| begin + Duration::from_secs(second);
+        objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), begin);
+        // Renewed ever since, for all that is known.
+        objects.note_lease(Change::Failed("refused".to_owned()), at(10));
+        objects.note_lease(Change::Failed("refused".to_owned()), at(40));
+        assert!(objects.other_operator_runs(at(60)));
+        objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), at(60));
+        assert!(!objects.other_operator_runs(at(60)));
     }
 }

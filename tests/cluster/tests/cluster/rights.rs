@@ -242,7 +242,7 @@ fn lists_by_name_are_answered_and_lists_of_all_leases_are_not() -> anyhow::Resul
     install::rights()?;
     for account in [AGENT, CONTROLLER] {
         let client = cluster().with_token(&token(account, &Value::Null)?)?;
-        let leases = "/apis/coordination.k8s.io/v1/leases";
+        let leases = "/apis/coordination.k8s.io/v1/namespaces/checkpoint-restore-operator-system/leases";
         let by_name = format!("{leases}?fieldSelector=metadata.name%3D{OLDER_OPERATORS_LEASE}");
         wait::until("the lease to be listed by its name", DEADLINE, || client.get(&by_name).map(|_| true))?;
         client.get(&format!("{by_name}&watch=true&timeoutSeconds=1"))?;
