@@ -3,6 +3,7 @@
 
 mod api;
 mod board;
+mod dry_runs;
 mod events;
 mod metrics;
 mod status;
@@ -28,6 +29,7 @@ use tokio::runtime::Builder;
 
 use self::api::ApiSide;
 use self::board::Board;
+use self::dry_runs::{DryRuns, reckon};
 use self::summary::Summary;
 use crate::cli::AgentArguments;
 use crate::cluster::{self, Cluster};
@@ -61,8 +63,9 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     let (teller, line) = orders::line().context("cannot make a line for orders")?;
     let (stop, trigger) = signals::until_told()?;
     start_api_side(arguments, board.clone(), teller)?;
-    let engine = Engine {
+    let mut engine = Engine {
         board,
+        dry_runs: DryRuns::new(arguments.status_interval),
         interval: arguments.interval,
         is_dead: AtomicBool::new(false),
         end: Box::new(move || {
@@ -136,21 +139,27 @@ fn start_api_side(arguments: &AgentArguments, board: Board, orders: OrderSender)
 /// What the engine's events lead to.
 struct Engine {
     board: Board,
+    dry_runs: DryRuns,
     interval: Duration,
     is_dead: AtomicBool,
     end: Box<dyn Fn()>,
 }
 
 impl Engine {
-    fn note(&self, event: &Event<'_>) {
+    fn note(&mut self, event: &Event<'_>) {
         let now = Instant::now();
+        if let Event::Planned { snapshot, policies, plan } = event {
+            let mut summary = Summary::of(snapshot, policies, plan);
+            let wall = Timestamp::now();
+            self.dry_runs
+                .add_to(&mut summary, policies, now, |id| reckon(snapshot, policies, plan, wall, id));
+            self.board.planned(summary, now);
+        }
         let wrong = |what: String| {
             self.board.problem(what, now);
         };
         match event {
-            Event::Planned { snapshot, policies, plan } => {
-                let wall = Timestamp::now();
-                self.board.planned(Summary::of(snapshot, policies, plan, wall), now);
+            Event::Planned { plan, .. } => {
                 if let Some(round) = plan.watermark.filter(|round| !round.is_satisfied() && !round.waiting) {
                     use checkpoint_keeper_core::quantity::human;
                     let (wanted, freed) = (human(round.wanted_bytes), human(round.freed_bytes));

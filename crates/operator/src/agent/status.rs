@@ -57,7 +57,9 @@ pub(super) fn status(
         filesystem: summary.filesystem.map(filesystem),
         more_namespaces: whole(summary.namespaces.len().saturating_sub(MOST_NAMESPACES) as u64),
         namespaces: namespaces(summary),
-        more_policies: whole(summary.policies.len().saturating_sub(MOST_POLICIES) as u64),
+        more_policies: whole(
+            summary.policies.len().saturating_sub(MOST_POLICIES) as u64 + summary.unreckoned,
+        ),
         policies: policies(summary),
         deletions: notes.deletions.iter().map(deletion).collect(),
         problems,
@@ -216,6 +218,14 @@ mod tests {
         assert_eq!(made.namespaces[0].bytes, 4_999);
         assert_eq!(made.problems.len(), MOST_PROBLEMS);
         assert_eq!(made.problems[MOST_PROBLEMS - 1], "and 996 more");
+    }
+
+    #[test]
+    fn policies_that_were_not_reckoned_yet_are_counted_among_those_left_out() {
+        let board = Board::new();
+        board.planned(Summary { unreckoned: 7, ..much() }, Instant::now());
+        let made = board.read(|notes| status(notes, &Circumstances::default(), None, now()));
+        assert_eq!(made.more_policies, 5_007 - MOST_POLICIES as i64);
     }
 
     #[test]
