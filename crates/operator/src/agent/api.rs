@@ -62,6 +62,14 @@ struct OwnObjects {
     is_listed: bool,
 }
 
+impl OwnObjects {
+    /// What of it the engine goes by: not a node's heartbeat, nor what was written here.
+    fn orders(&self) -> (Option<(Labels, String)>, Option<(Option<i64>, Vec<String>)>) {
+        let store = self.store.as_ref();
+        (self.node.clone(), store.map(|store| (store.metadata.generation, store.spec.discard.clone())))
+    }
+}
+
 impl Own {
     fn note(&self, change: impl FnOnce(&mut OwnObjects)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
@@ -89,6 +97,7 @@ impl ApiSide {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
         let api = Api::<PartialObjectMeta<Node>>::all(self.client.clone());
         follow(watcher(api, config), |change| {
+            let before = self.own.now().orders();
             let seen = |node: PartialObjectMeta<Node>| {
                 let uid = node.uid().unwrap_or_default();
                 (node.metadata.labels.unwrap_or_default().into_iter().collect::<Labels>(), uid)
@@ -103,7 +112,9 @@ impl ApiSide {
                 Change::Deleted(_) => {}
                 Change::Failed(error) => self.say(&format!("the node cannot be watched: {error}")),
             }
-            self.objects.touch();
+            if self.own.now().orders() != before {
+                self.objects.touch();
+            }
         })
         .await;
     }
@@ -112,6 +123,7 @@ impl ApiSide {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
         let api = Api::<NodeCheckpointStore>::all(self.client.clone());
         follow(watcher(api, config), |change| {
+            let before = self.own.now().orders();
             match change {
                 Change::Listed(stores) => {
                     let store = stores.into_iter().next();
@@ -123,7 +135,9 @@ impl ApiSide {
                     self.say(&format!("the node's NodeCheckpointStore cannot be watched: {error}"));
                 }
             }
-            self.objects.touch();
+            if self.own.now().orders() != before {
+                self.objects.touch();
+            }
         })
         .await;
     }
@@ -139,13 +153,19 @@ impl ApiSide {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told: Option<(Orders, BTreeSet<PolicyRef>)> = None;
+        let mut looked = None;
         loop {
-            tokio::select! {
-                ended = changes.changed() => if ended.is_err() { return },
-                _ = tick.tick() => {}
+            let has_changed = tokio::select! {
+                ended = changes.changed() => if ended.is_err() { return } else { true },
+                _ = tick.tick() => false,
+            };
+            // All that only time brings about.
+            let other_operator = self.objects.other_operator_runs(Instant::now());
+            if !has_changed && looked == Some(other_operator) {
+                continue;
             }
             let Some(objects) = self.objects.all() else { continue };
-            let other_operator = self.objects.other_operator_runs(Instant::now());
+            looked = Some(other_operator);
             let found = in_force(&objects, &Scope { other_operator, ..self.scope.clone() });
             let own = self.own.now();
             let discard = own.store.map(|store| store.spec.discard).unwrap_or_default();

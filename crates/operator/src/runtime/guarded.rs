@@ -26,6 +26,21 @@ pub struct Broken {
     pub error: String,
 }
 
+/// Leaves of an object's metadata what says which object it is. Whoever may write it may add as much as
+/// fits.
+pub fn strip(metadata: &mut ObjectMeta) {
+    let all = std::mem::take(metadata);
+    *metadata = ObjectMeta {
+        name: all.name,
+        namespace: all.namespace,
+        uid: all.uid,
+        resource_version: all.resource_version,
+        generation: all.generation,
+        creation_timestamp: all.creation_timestamp,
+        ..ObjectMeta::default()
+    };
+}
+
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;

@@ -22,7 +22,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::guarded::Guarded;
+use super::guarded::{self, Guarded};
 
 /// The older operator's lease (its `main.go`, `LeaderElectionID`).
 const OTHER_OPERATOR: &str = "f1499914.criu.org";
@@ -36,6 +36,9 @@ const LEASE: Duration = Duration::from_secs(15);
 
 /// The longest that is believed: one that is never renewed again must not hold for years.
 const LONGEST_LEASE: Duration = Duration::from_mins(1);
+
+/// So many objects are listed at a time. Each may be a megabyte, of which next to nothing is kept.
+const PAGE: u32 = 20;
 
 /// How long a watch may fail until what it showed is old news.
 const STALE: Duration = Duration::from_mins(5);
@@ -122,6 +125,13 @@ impl<T> Shelf<T> {
     }
 }
 
+impl Shelf<Renewal> {
+    fn is_held(&self, now: Instant) -> bool {
+        let seen = self.failing.as_ref().map_or(now, |(since, _)| now.min(*since));
+        self.objects.values().any(|renewal| renewal.is_held(seen))
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shelves {
     cluster: Shelf<Seen<ClusterCheckpointPolicy>>,
@@ -189,7 +199,9 @@ impl PolicyObjects {
     ) where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     {
-        follow(watcher(api, watcher::Config::default()), |change| {
+        let events = watcher(api, watcher::Config::default().page_size(PAGE));
+        let events = events.modify(|object: &mut Guarded<K>| guarded::strip(object.meta_mut()));
+        follow(events, |change| {
             if of(&mut self.shelves()).note(change, seen) {
                 self.changed.send_replace(());
             }
@@ -204,14 +216,18 @@ impl PolicyObjects {
 
     fn note_lease(&self, change: Change<Lease>, now: Instant) {
         let mut shelves = self.shelves();
+        let said = |leases: &Shelf<Renewal>| (leases.is_listed, leases.is_held(now));
+        let said_before = said(&shelves.leases);
         let before = shelves.leases.objects.clone();
         let seen = |lease: Lease| {
             let key = (lease.namespace().unwrap_or_default(), lease.name_any());
             Renewal::seen(lease.spec.unwrap_or_default(), before.get(&key), now)
         };
-        let noted = shelves.leases.note(change, seen);
+        shelves.leases.note(change, seen);
+        // That it was renewed once more is no news.
+        let is_news = said(&shelves.leases) != said_before;
         drop(shelves);
-        if noted {
+        if is_news {
             self.changed.send_replace(());
         }
     }
@@ -243,9 +259,7 @@ impl PolicyObjects {
 
     /// Whether the older operator renews its lease. While that cannot be seen, it is as it was last seen.
     pub fn other_operator_runs(&self, now: Instant) -> bool {
-        let leases = &self.shelves().leases;
-        let seen = leases.failing.as_ref().map_or(now, |(since, _)| now.min(*since));
-        leases.objects.values().any(|renewal| renewal.is_held(seen))
+        self.shelves().leases.is_held(now)
     }
 
     /// Tells those who wait for changes that something changed beside the objects.
@@ -318,6 +332,7 @@ fn seen<K>(object: Guarded<K>) -> Seen<K> {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use serde_json::json;
 
     use super::*;
@@ -339,9 +354,13 @@ mod tests {
         let begin = Instant::now();
         let at = |second| begin + Duration::from_secs(second);
         let runs = |second| objects.other_operator_runs(at(second));
+        let mut changes = objects.changes();
         objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), at(0));
         assert!(runs(29) && !runs(30));
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
         objects.note_lease(Change::Applied(lease("it", 15, OTHER)), at(20));
+        assert!(!changes.has_changed().unwrap(), "a renewal is no news");
         assert!(runs(49) && !runs(50));
         // What died and was never deleted is listed again and again.
         objects.note_lease(Change::Listed(vec![lease("it", 15, OTHER)]), at(60));
@@ -350,6 +369,61 @@ mod tests {
         assert!(!runs(70));
         objects.note_lease(Change::Applied(lease("it", i64::from(i32::MAX), ONE)), at(100));
         assert!(runs(219) && !runs(220));
+    }
+
+    #[tokio::test]
+    async fn of_large_objects_few_are_listed_at_a_time_and_little_is_kept() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        let answer = move |request: axum::extract::Request| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let is_watch = query.contains("watch=");
+            let is_policies = request.uri().path().ends_with("/checkpointpolicies");
+            if is_policies && !is_watch {
+                seen.lock().unwrap().push(query);
+            }
+            async move {
+                if is_watch {
+                    return std::future::pending().await;
+                }
+                let spec = |number: u32| json!({"mode": if number == 0 { "Dry" } else { "DryRun" }});
+                let item = |number: u32| {
+                    json!({
+                        "apiVersion": "criu.org/v1alpha1", "kind": "CheckpointPolicy", "spec": spec(number),
+                        "metadata": {
+                            "namespace": "team", "name": number.to_string(), "uid": "u", "generation": 1,
+                            "annotations": {"a": "x".repeat(1_000)}, "labels": {"l": "x"}, "finalizers": ["f"],
+                            "managedFields": [{"manager": "m"}],
+                        },
+                    })
+                };
+                let items: Vec<_> = (0..2).filter(|_| is_policies).map(item).collect();
+                let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items});
+                axum::response::Response::new(axum::body::Body::from(list.to_string()))
+            }
+        };
+        let client = Client::new(axum::Router::new().fallback(answer), "default");
+        let objects = PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned());
+        let mut changes = objects.changes();
+        let listed = async {
+            while objects.all().is_none() {
+                changes.changed().await.unwrap();
+            }
+        };
+        tokio::select! { () = objects.watch(&client) => {}, () = listed => {} }
+        let asked = asked.lock().unwrap().concat();
+        assert!(asked.contains("limit=20"), "{asked}");
+        let expected = ObjectMeta {
+            namespace: Some("team".to_owned()),
+            name: Some("1".to_owned()),
+            uid: Some("u".to_owned()),
+            generation: Some(1),
+            ..ObjectMeta::default()
+        };
+        let [Seen::Unparsable(_), Seen::Parsed(policy)] = &objects.all().unwrap().namespaced[..] else {
+            panic!("{:?}", objects.all())
+        };
+        assert_eq!(policy.metadata, expected);
     }
 
     #[test]
