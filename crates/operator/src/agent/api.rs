@@ -3,7 +3,7 @@
 //! was told last.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use checkpoint_keeper_api::NodeCheckpointStore;
@@ -24,7 +24,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::board::Board;
 use super::events::Events;
 use super::status::{Circumstances, status};
-use crate::runtime::objects::{Change, PolicyObjects, follow};
+use crate::runtime::objects::{Change, Health, PolicyObjects, follow};
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -50,7 +50,14 @@ pub(super) struct ApiSide {
 
 /// What the API shows of this node, shared by those who watch it.
 #[derive(Clone, Default)]
-pub(super) struct Own(Arc<Mutex<OwnObjects>>);
+pub(super) struct Own(Arc<Mutex<OwnObjects>>, Arc<Mutex<Watches>>);
+
+/// The watches of the two.
+#[derive(Debug, Default)]
+struct Watches {
+    node: Health,
+    store: Health,
+}
 
 #[derive(Debug, Default, Clone)]
 struct OwnObjects {
@@ -60,6 +67,8 @@ struct OwnObjects {
     store: Option<NodeCheckpointStore>,
     /// Whether it is known whether there is one.
     is_listed: bool,
+    /// The generation of its spec that the engine was told.
+    told: Option<i64>,
 }
 
 impl OwnObjects {
@@ -73,6 +82,10 @@ impl OwnObjects {
 impl Own {
     fn note(&self, change: impl FnOnce(&mut OwnObjects)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn watches(&self) -> MutexGuard<'_, Watches> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> OwnObjects {
@@ -93,11 +106,24 @@ impl ApiSide {
         );
     }
 
+    /// What keeps it from doing its work.
+    pub(super) fn troubles(&self, now: Instant) -> Vec<String> {
+        let gone = self.board.read(|notes| notes.gone.clone());
+        gone.into_iter().chain(self.api_troubles(now)).collect()
+    }
+
+    fn api_troubles(&self, now: Instant) -> Vec<String> {
+        let watches = self.own.watches();
+        let own = [watches.node.trouble("nodes", now), watches.store.trouble("nodecheckpointstores", now)];
+        self.objects.troubles(now).into_iter().chain(own.into_iter().flatten()).collect()
+    }
+
     async fn watch_node(&self) {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
         let api = Api::<PartialObjectMeta<Node>>::all(self.client.clone());
         follow(watcher(api, config), |change| {
             let before = self.own.now().orders();
+            self.own.watches().node.note(&change, Instant::now());
             let seen = |node: PartialObjectMeta<Node>| {
                 let uid = node.uid().unwrap_or_default();
                 (node.metadata.labels.unwrap_or_default().into_iter().collect::<Labels>(), uid)
@@ -124,6 +150,7 @@ impl ApiSide {
         let api = Api::<NodeCheckpointStore>::all(self.client.clone());
         follow(watcher(api, config), |change| {
             let before = self.own.now().orders();
+            self.own.watches().store.note(&change, Instant::now());
             match change {
                 Change::Listed(stores) => {
                     let store = stores.into_iter().next();
@@ -168,6 +195,7 @@ impl ApiSide {
             looked = Some(other_operator);
             let found = in_force(&objects, &Scope { other_operator, ..self.scope.clone() });
             let own = self.own.now();
+            let generation = own.store.as_ref().and_then(|store| store.metadata.generation);
             let discard = own.store.map(|store| store.spec.discard).unwrap_or_default();
             let discard = discard.iter().filter_map(|file| FileName::new(file.as_bytes())).collect();
             let next = Orders {
@@ -177,12 +205,15 @@ impl ApiSide {
                 discard: Arc::new(discard),
             };
             let at_once = match &told {
-                Some((before, _)) if *before == next => continue,
-                Some((before, patient)) => !only_patient(before, &next, patient, &found.patient),
-                None => true,
+                Some((before, _)) if *before == next => None,
+                Some((before, patient)) => Some(!only_patient(before, &next, patient, &found.patient)),
+                None => Some(true),
             };
-            orders.tell(next.clone(), at_once);
-            told = Some((next, found.patient));
+            if let Some(at_once) = at_once {
+                orders.tell(next.clone(), at_once);
+                told = Some((next, found.patient));
+            }
+            self.own.note(|own| own.told = generation);
         }
     }
 
@@ -203,11 +234,7 @@ impl ApiSide {
             }
             let before = own.store.as_ref().and_then(|store| store.status.as_ref());
             let now = Instant::now();
-            let circumstances = Circumstances {
-                directory: self.scope.directory.clone(),
-                generation: own.store.as_ref().and_then(|store| store.metadata.generation),
-                troubles: self.objects.troubles(now),
-            };
+            let circumstances = self.circumstances(&own, now);
             let next = self.board.read(|notes| status(notes, &circumstances, before, Timestamp::now()));
             let is_urgent = before.is_none_or(|before| {
                 before.problems != next.problems || before.conditions != next.conditions
@@ -222,6 +249,16 @@ impl ApiSide {
                 Err(error) => self.say(&format!("the node's NodeCheckpointStore cannot be written: {error}")),
             }
             written = Some(Instant::now());
+        }
+    }
+
+    fn circumstances(&self, own: &OwnObjects, now: Instant) -> Circumstances {
+        let before = own.store.as_ref().and_then(|store| store.status.as_ref());
+        Circumstances {
+            directory: self.scope.directory.clone(),
+            // Until the engine is told anything, what it was told before a restart.
+            generation: own.told.or(before.and_then(|before| before.observed_generation)),
+            troubles: self.api_troubles(now),
         }
     }
 
@@ -296,5 +333,81 @@ async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, 
     match timeout(REQUEST, request).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no reply within {} s", REQUEST.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint_keeper_node::orders;
+
+    use super::*;
+    use crate::runtime::objects::OTHER_OPERATOR_NAMESPACE;
+
+    /// An agent's side whose lists are answered, with nothing in them, once that is so.
+    fn side(may_list: &tokio::sync::watch::Sender<bool>) -> ApiSide {
+        let may_list = may_list.subscribe();
+        let answer = move |request: axum::extract::Request| {
+            let mut may_list = may_list.clone();
+            async move {
+                if request.uri().query().unwrap_or_default().contains("watch=") {
+                    return std::future::pending().await;
+                }
+                may_list.wait_for(|may| *may).await.unwrap();
+                let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
+                axum::response::Response::new(axum::body::Body::from(list.to_string()))
+            }
+        };
+        ApiSide {
+            client: Client::new(axum::Router::new().fallback(answer), "default"),
+            node: "node-1".to_owned(),
+            scope: Scope::default(),
+            objects: PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned()),
+            board: Board::new(),
+            own: Own::default(),
+            rest: Duration::from_mins(1),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_spec_counts_as_seen_once_the_engine_was_told() {
+        let may_list = tokio::sync::watch::Sender::new(false);
+        let side = side(&may_list);
+        let mut store = NodeCheckpointStore::new("node-1", serde_json::from_value(json!({})).unwrap());
+        store.metadata.generation = Some(5);
+        side.own.note(|own| own.store = Some(store));
+        let (teller, line) = orders::line().unwrap();
+        let observed = || side.circumstances(&side.own.now(), Instant::now()).generation;
+        let seen = async {
+            tokio::time::sleep(TICK * 3).await;
+            assert_eq!(observed(), None);
+            may_list.send_replace(true);
+            tokio::time::sleep(TICK * 3).await;
+        };
+        tokio::select! { () = side.objects.watch(&side.client) => {}, () = side.tell(teller) => {}, () = seen => {} }
+        assert!(line.latest().is_some());
+        assert_eq!(observed(), Some(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_is_ready_once_everything_was_listed_and_while_it_has_a_directory() {
+        let may_list = tokio::sync::watch::Sender::new(true);
+        let side = side(&may_list);
+        let watches = async {
+            tokio::select! {
+                () = side.objects.watch(&side.client) => {},
+                () = tokio::time::sleep(TICK) => {},
+            }
+        };
+        watches.await;
+        let troubles = || side.troubles(Instant::now());
+        assert_eq!(troubles(), ["nodes were not listed yet", "nodecheckpointstores were not listed yet"]);
+        tokio::select! {
+            () = side.watch_node() => {},
+            () = side.watch_store() => {},
+            () = tokio::time::sleep(TICK) => {},
+        }
+        assert_eq!(troubles(), [""; 0]);
+        side.board.gone(Some("the directory is gone".to_owned()));
+        assert_eq!(troubles(), ["the directory is gone"]);
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Notes {
     pub(super) plans: u64,
     /// When the engine last looked at everything.
     pub(super) looked: Option<Instant>,
+    /// Why there is no directory to collect in; none: there is one.
+    pub(super) gone: Option<String>,
     /// What is wrong, and when it was last said.
     problems: BTreeMap<String, Instant>,
     /// What was deleted by each policy and reason since events were last made of it.
@@ -91,6 +93,7 @@ impl Board {
         notes.summary = Some(summary);
         notes.plans += 1;
         notes.looked = Some(now);
+        notes.gone = None;
         drop(notes);
         self.changed.send_replace(());
     }
@@ -113,6 +116,12 @@ impl Board {
             Removal::AlreadyGone | Removal::Changed | Removal::Pinned | Removal::DirectoryMoved => return,
         }
         drop(notes);
+        self.changed.send_replace(());
+    }
+
+    /// Notes that there is no directory to collect in, until the next plan; or that there is one again.
+    pub(super) fn gone(&self, why: Option<String>) {
+        self.notes().gone = why;
         self.changed.send_replace(());
     }
 

@@ -41,7 +41,9 @@ use crate::runtime::signals;
 
 /// So long without a look at everything, and the engine is stuck for good: reading the largest archive
 /// takes minutes.
-const STUCK: Duration = Duration::from_mins(30);
+fn stuck(interval: Duration) -> Duration {
+    Duration::from_mins(30).max(interval.saturating_mul(3))
+}
 
 /// Collects until SIGTERM or SIGINT.
 pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
@@ -104,19 +106,21 @@ fn start_api_side(arguments: &AgentArguments, board: Board, orders: OrderSender)
             other_operator: false,
             directory: arguments.directory.to_string_lossy().into_owned(),
         },
-        objects: objects.clone(),
+        objects,
         board: board.clone(),
         own: api::Own::default(),
         rest: arguments.status_interval,
     };
     let seen = board.clone();
     let started = Instant::now();
+    let limit = stuck(arguments.interval);
+    let asked = side.clone();
     let page = Page {
         metrics: metrics::registry(board),
-        troubles: Box::new(move || objects.troubles(Instant::now())),
+        troubles: Box::new(move || asked.troubles(Instant::now())),
         is_alive: Box::new(move || {
             let looked = seen.read(|notes| notes.looked).unwrap_or(started);
-            looked.elapsed() < STUCK || seen.read(|notes| notes.summary.is_none())
+            looked.elapsed() < limit || seen.read(|notes| notes.summary.is_none())
         }),
     };
     let address = arguments.listen;
@@ -179,9 +183,12 @@ impl Engine {
                 self.board.finished(outcome, Timestamp::now());
             }
             Event::Problem(problem) => wrong(problem.to_string()),
-            Event::DirectoryGone => wrong("the directory is gone".to_owned()),
-            Event::DirectoryReplaced => say("note", "another directory took the place of the old one"),
-            Event::DirectoryUnusable(error) => wrong(error.to_string()),
+            Event::DirectoryGone => self.board.gone(Some("the directory is gone".to_owned())),
+            Event::DirectoryReplaced => {
+                say("note", "another directory took the place of the old one");
+                self.board.gone(None);
+            }
+            Event::DirectoryUnusable(error) => self.board.gone(Some(error.to_string())),
             Event::NoDoorbell(error) => wrong(format!("the system gives no notice of changes: {error}")),
             Event::DirectoryDead => {
                 say(
@@ -207,5 +214,16 @@ impl Engine {
         if let Err(error) = written {
             self.board.problem(format!("cannot write the audit line of a deletion: {error}"), Instant::now());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_looks_rarely_is_not_stuck() {
+        assert_eq!(stuck(Duration::from_mins(1)), Duration::from_mins(30));
+        assert!(stuck(Duration::from_hours(2)) > Duration::from_hours(4));
     }
 }

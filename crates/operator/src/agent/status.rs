@@ -74,7 +74,9 @@ fn ready(
     before: Option<&NodeCheckpointStoreStatus>,
     now: Timestamp,
 ) -> Condition {
-    let (status, reason, message) = if notes.summary.is_none() && !circumstances.troubles.is_empty() {
+    let (status, reason, message) = if let Some(why) = &notes.gone {
+        ("False", "DirectoryGone", why.clone())
+    } else if notes.summary.is_none() && !circumstances.troubles.is_empty() {
         ("False", "PoliciesUnknown", circumstances.troubles.join("; "))
     } else if notes.summary.is_none() {
         ("False", "Starting", "The directory has not been looked at yet.".to_owned())
@@ -254,6 +256,10 @@ mod tests {
         board.planned(Summary::default(), Instant::now());
         assert_eq!(told(&board, &[]), pair("True", "Collecting"));
         assert_eq!(told(&board, &["stale"]), pair("False", "PoliciesStale"));
+        board.gone(Some("the directory is gone".to_owned()));
+        assert_eq!(told(&board, &["stale"]), pair("False", "DirectoryGone"));
+        board.planned(Summary::default(), Instant::now());
+        assert_eq!(told(&board, &[]), pair("True", "Collecting"));
     }
 
     #[test]

@@ -66,7 +66,8 @@ impl Fleet {
                 }
                 _ => true,
             };
-            if self.shelves().stores.note(change, |store| Arc::new(report(&store))) && is_news {
+            if self.shelves().stores.note(change, Instant::now(), |store| Arc::new(report(&store))) && is_news
+            {
                 self.changed.send_replace(());
             }
         })
@@ -87,7 +88,7 @@ impl Fleet {
                 }
                 _ => true,
             };
-            if self.shelves().nodes.note(change, |_| ()) && is_news {
+            if self.shelves().nodes.note(change, Instant::now(), |_| ()) && is_news {
                 self.changed.send_replace(());
             }
         })
@@ -106,7 +107,7 @@ impl Fleet {
     /// What every node reports, and which nodes there are; nothing before both have been listed in full.
     pub fn all(&self) -> Option<(Vec<Arc<NodeReport>>, BTreeSet<String>)> {
         let shelves = self.shelves();
-        (shelves.stores.is_listed && shelves.nodes.is_listed).then(|| {
+        (shelves.stores.is_listed() && shelves.nodes.is_listed()).then(|| {
             let nodes = shelves.nodes.objects.keys().map(|(_, name)| name.clone()).collect();
             (shelves.stores.objects.values().cloned().collect(), nodes)
         })

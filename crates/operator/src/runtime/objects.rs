@@ -43,6 +43,10 @@ const PAGE: u32 = 20;
 /// How long a watch may fail until what it showed is old news.
 const STALE: Duration = Duration::from_mins(5);
 
+/// How soon one error follows the other where a watch fails: a reply that does not come is waited for, and
+/// then comes a pause.
+const REPEATED: Duration = Duration::from_mins(3);
+
 /// What a watch shows.
 #[derive(Debug)]
 pub enum Change<T> {
@@ -75,48 +79,43 @@ pub async fn follow<T: Send>(
     }
 }
 
-/// One kind, as far as it was seen.
+/// Whether a watch is up, as far as its changes tell. One that is taken up again after an error says so by
+/// nothing but that no other error follows.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    /// Whether all was seen once.
+    is_listed: bool,
+    failing: Option<Failing>,
+}
+
 #[derive(Debug)]
-pub(crate) struct Shelf<T> {
-    /// By namespace and name.
-    pub(crate) objects: BTreeMap<(String, String), T>,
-    /// Whether all of them were seen once.
-    pub(crate) is_listed: bool,
-    /// Since when the watch fails, and why.
-    failing: Option<(Instant, String)>,
+struct Failing {
+    since: Instant,
+    last: Instant,
+    why: String,
 }
 
-impl<T> Default for Shelf<T> {
-    fn default() -> Self {
-        Self { objects: BTreeMap::new(), is_listed: false, failing: None }
-    }
-}
-
-impl<T> Shelf<T> {
-    /// Notes a change; says whether it is one.
-    pub(crate) fn note<O: ResourceExt>(&mut self, change: Change<O>, keep: impl Fn(O) -> T) -> bool {
-        let key = |object: &O| (object.namespace().unwrap_or_default(), object.name_any());
-        if let Change::Failed(why) = change {
-            self.failing.get_or_insert_with(|| (Instant::now(), String::new())).1 = why;
-            return false;
-        }
-        self.failing = None;
+impl Health {
+    pub(crate) fn note<T>(&mut self, change: &Change<T>, now: Instant) {
         match change {
-            Change::Listed(objects) => {
-                self.objects = objects.into_iter().map(|object| (key(&object), keep(object))).collect();
-                self.is_listed = true;
+            Change::Failed(why) => {
+                let since = self.failing(now).map_or(now, |failing| failing.since);
+                self.failing = Some(Failing { since, last: now, why: why.clone() });
             }
-            Change::Applied(object) => _ = self.objects.insert(key(&object), keep(object)),
-            Change::Deleted(object) => _ = self.objects.remove(&key(&object)),
-            Change::Failed(_) => {}
+            Change::Listed(_) => (self.is_listed, self.failing) = (true, None),
+            Change::Applied(_) | Change::Deleted(_) => self.failing = None,
         }
-        true
+    }
+
+    /// The errors of now, if there are any.
+    fn failing(&self, now: Instant) -> Option<&Failing> {
+        self.failing.as_ref().filter(|failing| now.saturating_duration_since(failing.last) < REPEATED)
     }
 
     /// What is wrong with the watch, if that is so for so long that it counts.
     pub(crate) fn trouble(&self, kind: &str, now: Instant) -> Option<String> {
-        match &self.failing {
-            Some((since, why)) if !self.is_listed || now.duration_since(*since) >= STALE => {
+        match self.failing(now) {
+            Some(Failing { since, why, .. }) if !self.is_listed || now.duration_since(*since) >= STALE => {
                 Some(format!("{kind} cannot be watched: {why}"))
             }
             None if !self.is_listed => Some(format!("{kind} were not listed yet")),
@@ -125,9 +124,55 @@ impl<T> Shelf<T> {
     }
 }
 
+/// One kind, as far as it was seen.
+#[derive(Debug)]
+pub(crate) struct Shelf<T> {
+    /// By namespace and name.
+    pub(crate) objects: BTreeMap<(String, String), T>,
+    health: Health,
+}
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), health: Health::default() }
+    }
+}
+
+impl<T> Shelf<T> {
+    /// Notes a change; says whether it is one.
+    pub(crate) fn note<O: ResourceExt>(
+        &mut self,
+        change: Change<O>,
+        now: Instant,
+        keep: impl Fn(O) -> T,
+    ) -> bool {
+        let key = |object: &O| (object.namespace().unwrap_or_default(), object.name_any());
+        self.health.note(&change, now);
+        match change {
+            Change::Listed(objects) => {
+                self.objects = objects.into_iter().map(|object| (key(&object), keep(object))).collect();
+            }
+            Change::Applied(object) => _ = self.objects.insert(key(&object), keep(object)),
+            Change::Deleted(object) => _ = self.objects.remove(&key(&object)),
+            Change::Failed(_) => return false,
+        }
+        true
+    }
+
+    /// Whether all of them were seen once.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.health.is_listed
+    }
+
+    /// What is wrong with the watch, if that is so for so long that it counts.
+    pub(crate) fn trouble(&self, kind: &str, now: Instant) -> Option<String> {
+        self.health.trouble(kind, now)
+    }
+}
+
 impl Shelf<Renewal> {
     fn is_held(&self, now: Instant) -> bool {
-        let seen = self.failing.as_ref().map_or(now, |(since, _)| now.min(*since));
+        let seen = self.health.failing(now).map_or(now, |failing| failing.since);
         self.objects.values().any(|renewal| renewal.is_held(seen))
     }
 }
@@ -202,7 +247,7 @@ impl PolicyObjects {
         let events = watcher(api, watcher::Config::default().page_size(PAGE));
         let events = events.modify(|object: &mut Guarded<K>| guarded::strip(object.meta_mut()));
         follow(events, |change| {
-            if of(&mut self.shelves()).note(change, seen) {
+            if of(&mut self.shelves()).note(change, Instant::now(), seen) {
                 self.changed.send_replace(());
             }
         })
@@ -216,14 +261,14 @@ impl PolicyObjects {
 
     fn note_lease(&self, change: Change<Lease>, now: Instant) {
         let mut shelves = self.shelves();
-        let said = |leases: &Shelf<Renewal>| (leases.is_listed, leases.is_held(now));
+        let said = |leases: &Shelf<Renewal>| (leases.is_listed(), leases.is_held(now));
         let said_before = said(&shelves.leases);
         let before = shelves.leases.objects.clone();
         let seen = |lease: Lease| {
             let key = (lease.namespace().unwrap_or_default(), lease.name_any());
             Renewal::seen(lease.spec.unwrap_or_default(), before.get(&key), now)
         };
-        shelves.leases.note(change, seen);
+        shelves.leases.note(change, now, seen);
         // That it was renewed once more is no news.
         let is_news = said(&shelves.leases) != said_before;
         drop(shelves);
@@ -244,11 +289,11 @@ impl PolicyObjects {
     /// All objects, once every kind has been listed in full; nothing before.
     pub fn all(&self) -> Option<Objects> {
         let shelves = self.shelves();
-        let is_complete = shelves.cluster.is_listed
-            && shelves.namespaced.is_listed
-            && shelves.storage.is_listed
-            && shelves.legacy.is_listed
-            && shelves.leases.is_listed;
+        let is_complete = shelves.cluster.is_listed()
+            && shelves.namespaced.is_listed()
+            && shelves.storage.is_listed()
+            && shelves.legacy.is_listed()
+            && shelves.leases.is_listed();
         is_complete.then(|| Objects {
             cluster: shelves.cluster.objects.values().cloned().collect(),
             namespaced: shelves.namespaced.objects.values().cloned().collect(),
@@ -371,6 +416,33 @@ mod tests {
         assert!(runs(219) && !runs(220));
     }
 
+    #[test]
+    fn a_watch_is_in_trouble_while_its_errors_repeat() {
+        let begin = Instant::now();
+        let at = |second| begin + Duration::from_secs(second);
+        let failed = Change::<()>::Failed("refused".to_owned());
+        let trouble = |health: &Health, second| health.trouble("nodes", at(second));
+        let mut health = Health::default();
+        assert_eq!(trouble(&health, 0).as_deref(), Some("nodes were not listed yet"));
+        health.note(&failed, at(0));
+        assert_eq!(trouble(&health, 0).as_deref(), Some("nodes cannot be watched: refused"));
+        health.note(&Change::<()>::Listed(vec![]), at(0));
+        assert_eq!(trouble(&health, 0), None);
+        // A connection was reset, and the watch goes on where nothing happens.
+        health.note(&failed, at(10));
+        for second in 10..3_600 {
+            assert_eq!(trouble(&health, second), None, "{second}");
+        }
+        // The API is away. A reply that never comes is an error every minute and a half at the latest.
+        for round in 0..4 {
+            assert_eq!(trouble(&health, 4_000 + 90 * round), None);
+            health.note(&failed, at(4_000 + 90 * round));
+        }
+        assert_eq!(trouble(&health, 4_300).as_deref(), Some("nodes cannot be watched: refused"));
+        health.note(&Change::Applied(()), at(4_301));
+        assert_eq!(trouble(&health, 4_301), None);
+    }
+
     #[tokio::test]
     async fn of_large_objects_few_are_listed_at_a_time_and_little_is_kept() {
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -432,10 +504,12 @@ mod tests {
         let begin = Instant::now();
         let at = |second| begin + Duration::from_secs(second);
         objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), begin);
-        // Renewed ever since, for all that is known.
+        // Renewed ever since, for all that is known; and an error that does not come again is over.
         objects.note_lease(Change::Failed("refused".to_owned()), at(10));
         objects.note_lease(Change::Failed("refused".to_owned()), at(40));
         assert!(objects.other_operator_runs(at(60)));
+        assert!(!objects.other_operator_runs(at(40 + 180)));
+        objects.note_lease(Change::Failed("refused".to_owned()), at(55));
         objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), at(60));
         assert!(!objects.other_operator_runs(at(60)));
     }
