@@ -21,8 +21,9 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::board::Board;
+use super::board::{Board, Notes};
 use super::events::Events;
+use super::pace::{News, Pace};
 use super::status::{Circumstances, status};
 use crate::runtime::objects::{Change, Health, PolicyObjects, follow};
 
@@ -136,7 +137,9 @@ impl ApiSide {
                 Change::Applied(node) => self.own.note(|own| own.node = Some(seen(node))),
                 // Its labels are as they were when it was last seen; a plan needs some.
                 Change::Deleted(_) => {}
-                Change::Failed(error) => self.say(&format!("the node cannot be watched: {error}")),
+                Change::Failed(error) => {
+                    self.say("watch node", format!("the node cannot be watched: {error}"));
+                }
             }
             if self.own.now().orders() != before {
                 self.objects.touch();
@@ -159,7 +162,8 @@ impl ApiSide {
                 Change::Applied(store) => self.own.note(|own| own.store = Some(store)),
                 Change::Deleted(_) => self.own.note(|own| own.store = None),
                 Change::Failed(error) => {
-                    self.say(&format!("the node's NodeCheckpointStore cannot be watched: {error}"));
+                    let what = format!("the node's NodeCheckpointStore cannot be watched: {error}");
+                    self.say("watch store", what);
                 }
             }
             if self.own.now().orders() != before {
@@ -169,8 +173,8 @@ impl ApiSide {
         .await;
     }
 
-    fn say(&self, what: &str) {
-        self.board.problem(what.to_owned(), Instant::now());
+    fn say(&self, kind: &'static str, what: String) {
+        self.board.problem(kind, String::new(), what, Instant::now());
     }
 
     /// Tells the engine what is in force, whenever that changes. Before every kind was listed in full it
@@ -222,7 +226,7 @@ impl ApiSide {
         let mut changes = self.board.changes();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut written: Option<Instant> = None;
+        let mut pace = Pace::new(self.rest);
         loop {
             tokio::select! {
                 ended = changes.changed() => if ended.is_err() { return },
@@ -236,19 +240,23 @@ impl ApiSide {
             let now = Instant::now();
             let circumstances = self.circumstances(&own, now);
             let next = self.board.read(|notes| status(notes, &circumstances, before, Timestamp::now()));
-            let is_urgent = before.is_none_or(|before| {
-                before.problems != next.problems || before.conditions != next.conditions
-            });
-            let rests = written.is_some_and(|written| now.duration_since(written) < self.rest);
-            if before == Some(&next) || (rests && !is_urgent) {
+            let news = News {
+                reason: next.conditions.first().map(|ready| ready.reason.clone()).unwrap_or_default(),
+                problems: self.board.read(Notes::kinds_of_problems),
+            };
+            if before == Some(&next) || !pace.is_due(&news, now) {
                 continue;
             }
-            match self.write(&own, &next).await {
+            let written = self.write(&own, &next).await;
+            pace.note(news, written.is_err(), Instant::now());
+            match written {
                 // What was written is seen by the watch a moment later; until then it would be written again.
                 Ok(store) => self.own.note(|own| own.store = Some(store)),
-                Err(error) => self.say(&format!("the node's NodeCheckpointStore cannot be written: {error}")),
+                Err(error) => {
+                    let what = format!("the node's NodeCheckpointStore cannot be written: {error}");
+                    self.say("write store", what);
+                }
             }
-            written = Some(Instant::now());
         }
     }
 

@@ -6,6 +6,7 @@ mod board;
 mod dry_runs;
 mod events;
 mod metrics;
+mod pace;
 mod status;
 mod summary;
 
@@ -21,6 +22,7 @@ use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::inquiry::Inquiry;
 use checkpoint_keeper_node::orders::{self, OrderSender};
+use checkpoint_keeper_node::problem::Problem;
 use checkpoint_keeper_node::store::{Removal, Store};
 use checkpoint_keeper_node::sweeper::Outcome;
 use checkpoint_keeper_node::watch::{Event, Watch};
@@ -54,7 +56,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     let board = Board::new();
     for problem in collector.remember_in(arguments.state.clone()) {
         say("error", &problem);
-        board.problem(problem.to_string(), Instant::now());
+        note_problem(&board, &problem, Instant::now());
     }
     let node = Some(arguments.node_name.clone());
     let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node).map_err(anyhow::Error::new)?;
@@ -159,18 +161,19 @@ impl Engine {
                 .add_to(&mut summary, policies, now, |id| reckon(snapshot, policies, plan, wall, id));
             self.board.planned(summary, now);
         }
-        let wrong = |what: String| {
-            self.board.problem(what, now);
-        };
+        let board = &self.board;
+        let wrong = |kind, about, what| board.problem(kind, about, what, now);
         match event {
             Event::Planned { plan, .. } => {
                 if let Some(round) = plan.watermark.filter(|round| !round.is_satisfied() && !round.waiting) {
                     use checkpoint_keeper_core::quantity::human;
                     let (wanted, freed) = (human(round.wanted_bytes), human(round.freed_bytes));
-                    wrong(format!("the disk is too full: wanted {wanted}, freed {freed}"));
+                    let what = format!("the disk is too full: wanted {wanted}, freed {freed}");
+                    wrong("watermark", String::new(), what);
                 }
                 for policy in &plan.unjudged_storage {
-                    wrong(format!("{policy} selects nodes, and this node's labels are not known"));
+                    let what = format!("{policy} selects nodes, and this node's labels are not known");
+                    wrong("labels", policy.to_string(), what);
                 }
                 // What is still wrong was said again at the last look, or will be at the next.
                 self.board.forget_problems(self.interval * 2 + Duration::from_secs(1), now);
@@ -178,18 +181,22 @@ impl Engine {
             Event::Finished(outcome) => {
                 self.audit(outcome);
                 if let Removal::Failed(error) = &outcome.removal {
-                    wrong(format!("cannot delete {}: {error}", outcome.deletion.archive.file));
+                    let file = outcome.deletion.archive.file.to_string();
+                    let what = format!("cannot delete {file}: {error}");
+                    wrong("delete", file, what);
                 }
                 self.board.finished(outcome, Timestamp::now());
             }
-            Event::Problem(problem) => wrong(problem.to_string()),
+            Event::Problem(problem) => note_problem(board, problem, now),
             Event::DirectoryGone => self.board.gone(Some("the directory is gone".to_owned())),
             Event::DirectoryReplaced => {
                 say("note", "another directory took the place of the old one");
                 self.board.gone(None);
             }
             Event::DirectoryUnusable(error) => self.board.gone(Some(error.to_string())),
-            Event::NoDoorbell(error) => wrong(format!("the system gives no notice of changes: {error}")),
+            Event::NoDoorbell(error) => {
+                wrong("doorbell", String::new(), format!("the system gives no notice of changes: {error}"));
+            }
             Event::DirectoryDead => {
                 say(
                     "error",
@@ -212,9 +219,26 @@ impl Engine {
         let written =
             line.map_err(std::io::Error::from).and_then(|()| writeln!(out)).and_then(|()| out.flush());
         if let Err(error) = written {
-            self.board.problem(format!("cannot write the audit line of a deletion: {error}"), Instant::now());
+            let what = format!("cannot write the audit line of a deletion: {error}");
+            self.board.problem("audit", String::new(), what, Instant::now());
         }
     }
+}
+
+fn note_problem(board: &Board, problem: &Problem, now: Instant) {
+    let (kind, about) = match problem {
+        Problem::List(_) => ("list", String::new()),
+        Problem::Look(file, _) => ("look", file.to_string()),
+        Problem::Read(file, _) => ("read", file.to_string()),
+        Problem::Clock => ("clock", String::new()),
+        Problem::ServerClock => ("server clock", String::new()),
+        Problem::Unanswered(question, _) => ("unanswered", question.to_string()),
+        Problem::Future(file, _) => ("future", file.to_string()),
+        Problem::FileSystem(_) => ("file system", String::new()),
+        Problem::CatalogSetAside(_) => ("catalog set aside", String::new()),
+        Problem::Catalog(_) => ("catalog", String::new()),
+    };
+    board.problem(kind, about, problem.to_string(), now);
 }
 
 #[cfg(test)]

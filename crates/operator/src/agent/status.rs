@@ -206,7 +206,12 @@ mod tests {
         let board = Board::new();
         board.planned(much(), Instant::now());
         for number in 0..1_000 {
-            board.problem(format!("{number} {}", "ü".repeat(1_000)), Instant::now());
+            board.problem(
+                "read",
+                number.to_string(),
+                format!("{number} {}", "ü".repeat(1_000)),
+                Instant::now(),
+            );
         }
         let circumstances = Circumstances {
             directory: "/".repeat(4_096),
