@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use checkpoint_keeper_core::policy::{InvalidPolicy, Kind, Mode, Policy, PolicyRef, PolicySet, Retention};
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
-    FieldError, Governs, LegacyPolicies, parts::PolicyStatus,
+    FieldError, Governs, LegacyPolicies, parts::PolicyStatus, storage,
 };
 
 /// An object as the API gave it.
@@ -37,6 +38,8 @@ pub struct Unparsable {
     pub generation: Option<i64>,
     /// Its status, as far as that is one.
     pub status: Option<PolicyStatus>,
+    /// Its `spec.deletionLimit`, if there is one: that of a storage policy binds all the same.
+    pub deletion_limit: Option<Value>,
     /// What is wrong.
     pub error: String,
 }
@@ -139,6 +142,9 @@ impl Standing {
                 "{directory} is not where the agents collect; set spec.checkpointDirectory to their directory, \
                  or mount this one."
             ),
+            Self::Invalid(error) if id.kind == Kind::CheckpointStoragePolicy => {
+                format!("{error}. Until it is mended, only its deletionLimit is in force.")
+            }
             Self::Invalid(error) => {
                 format!("{error}. Until it is mended, nothing that it could govern is deleted by policy.")
             }
@@ -178,16 +184,21 @@ pub fn in_force(objects: &Objects, scope: &Scope) -> InForce {
                         found.policies.storage.push(policy);
                         Standing::Accepted
                     }
-                    // It only ever takes more: without it less goes, and so nothing else need wait.
-                    Err(errors) => Standing::Invalid(in_words(&errors)),
+                    // It only ever takes more, but for its deletion limit: without the rest less goes, and so
+                    // nothing else need wait.
+                    Err(errors) => {
+                        found.policies.storage.push(object.limit_alone());
+                        Standing::Invalid(in_words(&errors))
+                    }
                 };
                 found.standings.insert(object.policy_ref(), (object.metadata.generation, standing));
             }
             Seen::Unparsable(object) => {
                 let standing = Standing::Invalid(object.error.clone());
-                found
-                    .standings
-                    .insert(id(Kind::CheckpointStoragePolicy, object), (object.generation, standing));
+                let id = id(Kind::CheckpointStoragePolicy, object);
+                let limit = object.deletion_limit.as_ref();
+                found.policies.storage.push(storage::unparsable_limit(id.clone(), limit));
+                found.standings.insert(id, (object.generation, standing));
             }
         }
     }

@@ -370,6 +370,7 @@ fn seen<K>(object: Guarded<K>) -> Seen<K> {
             resource_version: broken.metadata.resource_version,
             generation: broken.metadata.generation,
             status: broken.status.and_then(|status| serde_json::from_value(status).ok()),
+            deletion_limit: broken.deletion_limit,
             error: broken.error,
         })),
     }
