@@ -73,10 +73,12 @@ struct OwnObjects {
 }
 
 impl OwnObjects {
-    /// What of it the engine goes by: not a node's heartbeat, nor what was written here.
-    fn orders(&self) -> (Option<(Labels, String)>, Option<(Option<i64>, Vec<String>)>) {
-        let store = self.store.as_ref();
-        (self.node.clone(), store.map(|store| (store.metadata.generation, store.spec.discard.clone())))
+    /// Whether the engine goes by the same: a node's heartbeat, and what was written here, change nothing.
+    fn orders_as(&self, other: &Self) -> bool {
+        let spec = |own: &Self| {
+            own.store.as_ref().map(|store| (store.metadata.generation, store.spec.discard.clone()))
+        };
+        self.node == other.node && spec(self) == spec(other)
     }
 }
 
@@ -123,7 +125,7 @@ impl ApiSide {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
         let api = Api::<PartialObjectMeta<Node>>::all(self.client.clone());
         follow(watcher(api, config), |change| {
-            let before = self.own.now().orders();
+            let before = self.own.now();
             self.own.watches().node.note(&change, Instant::now());
             let seen = |node: PartialObjectMeta<Node>| {
                 let uid = node.uid().unwrap_or_default();
@@ -141,7 +143,7 @@ impl ApiSide {
                     self.say("watch node", format!("the node cannot be watched: {error}"));
                 }
             }
-            if self.own.now().orders() != before {
+            if !self.own.now().orders_as(&before) {
                 self.objects.touch();
             }
         })
@@ -152,7 +154,7 @@ impl ApiSide {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
         let api = Api::<NodeCheckpointStore>::all(self.client.clone());
         follow(watcher(api, config), |change| {
-            let before = self.own.now().orders();
+            let before = self.own.now();
             self.own.watches().store.note(&change, Instant::now());
             match change {
                 Change::Listed(stores) => {
@@ -166,7 +168,7 @@ impl ApiSide {
                     self.say("watch store", what);
                 }
             }
-            if self.own.now().orders() != before {
+            if !self.own.now().orders_as(&before) {
                 self.objects.touch();
             }
         })
@@ -376,6 +378,19 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_was_written_here_is_no_order() {
+        let mut store = NodeCheckpointStore::new("node-1", serde_json::from_value(json!({})).unwrap());
+        let before = OwnObjects { store: Some(store.clone()), ..OwnObjects::default() };
+        store.status = Some(NodeCheckpointStoreStatus::default());
+        let written = OwnObjects { store: Some(store.clone()), told: Some(1), ..before.clone() };
+        assert!(written.orders_as(&before));
+        store.spec.discard = vec!["file".to_owned()];
+        assert!(!OwnObjects { store: Some(store), ..written }.orders_as(&before));
+        let node = Some((Labels::default(), "uid".to_owned()));
+        assert!(!OwnObjects { node, ..before.clone() }.orders_as(&before));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_spec_counts_as_seen_once_the_engine_was_told() {
         let may_list = tokio::sync::watch::Sender::new(false);
@@ -391,7 +406,7 @@ mod tests {
             may_list.send_replace(true);
             tokio::time::sleep(TICK * 3).await;
         };
-        tokio::select! { () = side.objects.watch(&side.client) => {}, () = side.tell(teller) => {}, () = seen => {} }
+        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.tell(teller) => {}, () = seen => {} }
         assert!(line.latest().is_some());
         assert_eq!(observed(), Some(5));
     }
@@ -400,13 +415,10 @@ mod tests {
     async fn an_agent_is_ready_once_everything_was_listed_and_while_it_has_a_directory() {
         let may_list = tokio::sync::watch::Sender::new(true);
         let side = side(&may_list);
-        let watches = async {
-            tokio::select! {
-                () = side.objects.watch(&side.client) => {},
-                () = tokio::time::sleep(TICK) => {},
-            }
-        };
-        watches.await;
+        tokio::select! {
+            () = Box::pin(side.objects.watch(&side.client)) => {},
+            () = tokio::time::sleep(TICK) => {},
+        }
         let troubles = || side.troubles(Instant::now());
         assert_eq!(troubles(), ["nodes were not listed yet", "nodecheckpointstores were not listed yet"]);
         tokio::select! {
