@@ -154,7 +154,8 @@ impl Board {
 impl Notes {
     /// What is wrong, in words.
     pub(super) fn problems(&self) -> impl Iterator<Item = &str> {
-        self.problems.values().map(|(what, _)| what.as_str())
+        let problems = self.problems.values().map(|(what, _)| what.as_str());
+        self.gone.as_deref().into_iter().chain(problems)
     }
 
     /// What kinds of things are wrong.

@@ -263,6 +263,7 @@ mod tests {
         assert_eq!(told(&board, &["stale"]), pair("False", "PoliciesStale"));
         board.gone(Some("the directory is gone".to_owned()));
         assert_eq!(told(&board, &["stale"]), pair("False", "DirectoryGone"));
+        assert!(board.read(|notes| notes.problems().eq(["the directory is gone"])));
         board.planned(Summary::default(), Instant::now());
         assert_eq!(told(&board, &[]), pair("True", "Collecting"));
     }
