@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use checkpoint_keeper_core::policy::{InvalidPolicy, Kind, Mode, PolicyRef, PolicySet};
+use checkpoint_keeper_core::policy::{InvalidPolicy, Kind, Mode, Policy, PolicyRef, PolicySet, Retention};
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
-    FieldError, Governs, LegacyPolicies, parts::PolicyStatus,
+    FieldError, Governs, LegacyPolicies, parts::PolicyStatus, storage,
 };
 
 /// An object as the API gave it.
@@ -37,6 +38,8 @@ pub struct Unparsable {
     pub generation: Option<i64>,
     /// Its status, as far as that is one.
     pub status: Option<PolicyStatus>,
+    /// Its `spec.deletionLimit`, if there is one: that of a storage policy binds all the same.
+    pub deletion_limit: Option<Value>,
     /// What is wrong.
     pub error: String,
 }
@@ -87,7 +90,7 @@ pub enum Standing {
     Superseded(PolicyRef),
     /// These entries name another namespace; the rest is in force.
     ForeignNamespace(Vec<String>),
-    /// The older operator runs and acts by it.
+    /// The older operator runs and acts by it: what it governs is left to that one.
     OtherOperator,
     /// No agent has that directory.
     DirectoryNotMounted(String),
@@ -131,14 +134,17 @@ impl Standing {
                 )
             }
             Self::OtherOperator => {
-                "The older checkpoint-restore-operator is running and acts by this object; \
-                                    it is enforced here as soon as that one has stopped."
+                "The older checkpoint-restore-operator is running and acts by this object; what it governs is \
+                 left alone here, and it is enforced as soon as that one has stopped."
                     .to_owned()
             }
             Self::DirectoryNotMounted(directory) => format!(
                 "{directory} is not where the agents collect; set spec.checkpointDirectory to their directory, \
                  or mount this one."
             ),
+            Self::Invalid(error) if id.kind == Kind::CheckpointStoragePolicy => {
+                format!("{error}. Until it is mended, only its deletionLimit is in force.")
+            }
             Self::Invalid(error) => {
                 format!("{error}. Until it is mended, nothing that it could govern is deleted by policy.")
             }
@@ -178,16 +184,21 @@ pub fn in_force(objects: &Objects, scope: &Scope) -> InForce {
                         found.policies.storage.push(policy);
                         Standing::Accepted
                     }
-                    // It only ever takes more: without it less goes, and so nothing else need wait.
-                    Err(errors) => Standing::Invalid(in_words(&errors)),
+                    // It only ever takes more, but for its deletion limit: without the rest less goes, and so
+                    // nothing else need wait.
+                    Err(errors) => {
+                        found.policies.storage.push(object.limit_alone());
+                        Standing::Invalid(in_words(&errors))
+                    }
                 };
                 found.standings.insert(object.policy_ref(), (object.metadata.generation, standing));
             }
             Seen::Unparsable(object) => {
                 let standing = Standing::Invalid(object.error.clone());
-                found
-                    .standings
-                    .insert(id(Kind::CheckpointStoragePolicy, object), (object.generation, standing));
+                let id = id(Kind::CheckpointStoragePolicy, object);
+                let limit = object.deletion_limit.as_ref();
+                found.policies.storage.push(storage::unparsable_limit(id.clone(), limit));
+                found.standings.insert(id, (object.generation, standing));
             }
         }
     }
@@ -209,7 +220,7 @@ impl InForce {
         id: PolicyRef,
         generation: Option<i64>,
         namespace: Option<String>,
-        read: Result<(Mode, checkpoint_keeper_core::policy::Policy), Vec<FieldError>>,
+        read: Result<(Mode, Policy), Vec<FieldError>>,
     ) {
         let standing = match read {
             Ok((mode, policy)) => {
@@ -240,10 +251,6 @@ impl InForce {
         for object in objects {
             match object {
                 Seen::Parsed(object) => parsed.push(object),
-                Seen::Unparsable(object) if scope.other_operator => {
-                    let id = id(Kind::CheckpointRestoreOperator, object);
-                    self.standings.insert(id, (object.generation, Standing::OtherOperator));
-                }
                 Seen::Unparsable(object) => {
                     let namespace = governs(&object.namespace);
                     self.unparsable(Kind::CheckpointRestoreOperator, object, namespace);
@@ -256,9 +263,7 @@ impl InForce {
             let (id, generation) = (object.policy_ref(), object.metadata.generation);
             let settings = object.settings();
             let place = governs(&object.metadata.namespace);
-            let standing = if scope.other_operator {
-                Standing::OtherOperator
-            } else if let Some(first) = first.get(&place) {
+            let standing = if let Some(first) = first.get(&place) {
                 Standing::Superseded(first.clone())
             } else if settings.checkpoint_directory != scope.directory {
                 Standing::DirectoryNotMounted(settings.checkpoint_directory)
@@ -268,9 +273,22 @@ impl InForce {
                     self.patient.insert(id.clone());
                 }
                 let governs = place.as_deref().map_or(Governs::Cluster, Governs::Namespace);
-                self.legacy_in_force(object.to_policies(governs), &id, place.clone())
+                let mut read = object.to_policies(governs);
+                if scope.other_operator
+                    && let Ok(read) = &mut read
+                {
+                    read.policies.iter_mut().for_each(take_nothing);
+                }
+                self.legacy_in_force(read, &id, place.clone())
             };
             self.standings.insert(id, (generation, standing));
+        }
+        if scope.other_operator {
+            for (id, (_, standing)) in &mut self.standings {
+                if id.kind == Kind::CheckpointRestoreOperator {
+                    *standing = Standing::OtherOperator;
+                }
+            }
         }
     }
 
@@ -298,6 +316,15 @@ impl InForce {
             }
         }
     }
+}
+
+/// Leaves a policy what it governs, and nothing that it would delete: what is another's to delete must not
+/// fall to the next policy, which may keep less.
+fn take_nothing(policy: &mut Policy) {
+    let Retention { keep_latest, keep_latest_for, .. } = policy.retention;
+    policy.retention = Retention { keep_latest, keep_latest_for, ..Retention::default() };
+    policy.orphans = None;
+    policy.incomplete_grace = None;
 }
 
 /// The oldest first; of equally old ones, by name.

@@ -1,6 +1,8 @@
 //! `CheckpointStoragePolicy`: what checkpoints may use on a node, whatever other policies say.
 
-use checkpoint_keeper_core::policy::{self, Kind, PolicyRef};
+use std::time::Duration;
+
+use checkpoint_keeper_core::policy::{self, DeletionLimit, Kind, LabelSelector, PolicyRef};
 use checkpoint_keeper_core::quantity::Share;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -177,7 +179,48 @@ impl CheckpointStoragePolicy {
         };
         problems.unless(policy)
     }
+
+    /// What of one that is not understood binds all the same: without its deletion limit more would go.
+    pub(crate) fn limit_alone(&self) -> policy::StoragePolicy {
+        let mut problems = Problems::default();
+        let nodes = labels(self.spec.node_selector.as_ref(), "spec.nodeSelector", &mut problems);
+        // Where it is not known which nodes it is for, it is for all.
+        let nodes = if problems.0.is_empty() { nodes } else { LabelSelector::default() };
+        limit_alone(
+            self.policy_ref(),
+            nodes,
+            self.spec.deletion_limit.as_ref().map(DeletionLimitSpec::or_slowest),
+        )
+    }
 }
+
+/// The deletion limit of an object that cannot be read as a whole, and so for every node.
+pub(crate) fn unparsable_limit(id: PolicyRef, limit: Option<&serde_json::Value>) -> policy::StoragePolicy {
+    let read = |limit| DeletionLimitSpec::deserialize(limit).map_or(SLOWEST, |limit| limit.or_slowest());
+    limit_alone(id, LabelSelector::default(), limit.map(read))
+}
+
+fn limit_alone(
+    id: PolicyRef,
+    node_selector: LabelSelector,
+    deletion_limit: Option<DeletionLimit>,
+) -> policy::StoragePolicy {
+    policy::StoragePolicy {
+        id,
+        node_selector,
+        high_watermark: None,
+        low_watermark: None,
+        min_free_bytes: None,
+        min_free_inodes: None,
+        reserved: None,
+        max_total_size: None,
+        per_namespace: policy::Ceiling::default(),
+        deletion_limit,
+    }
+}
+
+/// In place of a limit that is not understood: an archive that arrives still displaces another one.
+const SLOWEST: DeletionLimit = DeletionLimit { burst: 1, percent: 0, period: Duration::from_mins(1) };
 
 impl NamespaceCeilingSpec {
     fn read(&self, path: &str, problems: &mut Problems) -> policy::Ceiling {
@@ -191,6 +234,12 @@ impl NamespaceCeilingSpec {
 }
 
 impl DeletionLimitSpec {
+    fn or_slowest(&self) -> DeletionLimit {
+        let mut problems = Problems::default();
+        let limit = self.read("spec.deletionLimit", &mut problems);
+        problems.unless(limit).unwrap_or(SLOWEST)
+    }
+
     fn read(&self, path: &str, problems: &mut Problems) -> policy::DeletionLimit {
         let defaults = policy::DeletionLimit::default();
         let limit = policy::DeletionLimit {

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value)]
 
+use checkpoint_keeper_api::CheckpointStoragePolicy;
 use checkpoint_keeper_api::in_force::{InForce, Objects, Scope, Seen, Standing, Unparsable, in_force};
-use checkpoint_keeper_core::policy::{Kind, PolicyRef};
+use checkpoint_keeper_core::plan::EffectiveStorage;
+use checkpoint_keeper_core::policy::{Kind, Labels, PolicyRef, Retention};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -80,12 +82,52 @@ fn an_object_that_does_not_parse_stands_for_all_that_it_could_govern() {
             (Kind::CheckpointRestoreOperator, Some("other")),
         ]
     );
-    assert!(found.policies.retention.is_empty() && found.policies.storage.is_empty());
+    assert!(found.policies.retention.is_empty());
     let told = standing(&found, Kind::CheckpointStoragePolicy, None, "broken");
     assert_eq!(told.reason(), "Invalid");
     assert!(!told.is_ready());
     // Whoever mends it sees which version was looked at.
     assert!(found.standings.values().all(|(generation, _)| *generation == Some(4)), "{:?}", found.standings);
+}
+
+#[test]
+fn however_little_of_a_storage_policy_is_understood_its_deletion_limit_binds() {
+    let limit_on = |node: Option<&Labels>, storage: Seen<CheckpointStoragePolicy>| {
+        let objects = Objects { storage: vec![storage], ..Objects::default() };
+        let found = in_force(&objects, &scope());
+        // Nothing else of it is in force.
+        let effective = EffectiveStorage::new(&found.policies.storage, node, None);
+        assert!(effective.high_watermark.is_none() && effective.min_free_inodes.is_none());
+        let limit = effective.deletion_limit;
+        (limit.burst, limit.percent, limit.period)
+    };
+    // Nobody has told the node's labels.
+    let limit = |storage| limit_on(None, storage);
+    let seconds = std::time::Duration::from_secs;
+    let spec = |more: Value| {
+        let mut spec = json!({"deletionLimit": {"burst": 2, "percent": 1, "period": "1h"}});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        object(json!({"name": "slow"}), spec)
+    };
+    let kept = (2, 1, seconds(3_600));
+    assert_eq!(limit(spec(json!({"highWatermark": "80%", "lowWatermark": "90%"}))), kept);
+    assert_eq!(limit(spec(json!({"nodeSelector": {"matchLabels": {"pool": "gpu"}}}))), kept);
+    let other: Labels = [("pool".to_owned(), "cpu".to_owned())].into();
+    let no_selector = json!({"nodeSelector": {
+        "matchLabels": {"pool": "gpu"}, "matchExpressions": [{"key": "zone", "operator": "In"}],
+    }});
+    assert_eq!(limit_on(Some(&other), spec(no_selector)), kept);
+    let elsewhere = json!({"nodeSelector": {"matchLabels": {"pool": "gpu"}}, "minFree": {"inodes": -1}});
+    assert_eq!(limit_on(Some(&other), spec(elsewhere)), (10, 5, seconds(60)));
+    let slowest = (1, 0, seconds(60));
+    assert_eq!(limit(spec(json!({"deletionLimit": {"burst": -1}}))), slowest);
+    let unparsable = |deletion_limit: Option<Value>| {
+        Seen::Unparsable(Box::new(Unparsable { deletion_limit, ..Unparsable::default() }))
+    };
+    assert_eq!(limit(unparsable(Some(json!({"burst": 2, "percent": 1, "period": "1h"})))), kept);
+    assert_eq!(limit(unparsable(Some(json!("slow")))), slowest);
+    // Who set no limit has the usual one.
+    assert_eq!(limit(unparsable(None)), (10, 5, seconds(60)));
 }
 
 #[test]
@@ -143,19 +185,42 @@ fn an_object_in_a_tenants_namespace_governs_only_that_namespace() {
 }
 
 #[test]
-fn while_the_older_operator_runs_its_objects_are_not_enforced_and_ours_are() {
+fn while_the_older_operator_runs_its_objects_govern_and_take_nothing_and_ours_are_enforced() {
+    let theirs = json!({
+        "globalPolicy": {
+            "maxCheckpointsPerContainer": 3, "maxCheckpointSize": "1Gi", "retainOrphan": false, "keepLatest": 2,
+        },
+    });
     let objects = Objects {
         cluster: vec![object(json!({"name": "ours"}), json!({"retention": {"maxAge": "30d"}}))],
-        legacy: vec![legacy("keeper", "theirs", "2026-01-01T00:00:00Z", json!({}))],
+        legacy: vec![
+            legacy("keeper", "theirs", "2026-01-01T00:00:00Z", theirs),
+            legacy("keeper", "younger", "2026-02-01T00:00:00Z", json!({})),
+            Seen::Unparsable(Box::new(Unparsable {
+                namespace: Some("team".to_owned()),
+                name: "broken".to_owned(),
+                ..Unparsable::default()
+            })),
+        ],
         ..Objects::default()
     };
-    let found = in_force(&objects, &Scope { other_operator: true, ..scope() });
-    let kinds: Vec<Kind> = found.policies.retention.iter().map(|policy| policy.id.kind).collect();
-    assert_eq!(kinds, [Kind::ClusterCheckpointPolicy]);
-    assert_eq!(
-        standing(&found, Kind::CheckpointRestoreOperator, Some("keeper"), "theirs"),
-        &Standing::OtherOperator
-    );
+    let alone = in_force(&objects, &scope());
+    let beside = in_force(&objects, &Scope { other_operator: true, ..scope() });
+    // The same archives are governed by the same objects, so that none falls to another one.
+    let governing = |found: &InForce| {
+        let policies = found.policies.retention.iter();
+        policies.map(|policy| (policy.id.clone(), policy.selector.clone(), policy.mode)).collect::<Vec<_>>()
+    };
+    assert_eq!(governing(&beside), governing(&alone));
+    assert_eq!(beside.policies.invalid, alone.policies.invalid);
+    let [ours, theirs] = &beside.policies.retention[..] else { panic!("{:?}", beside.policies.retention) };
+    assert_eq!(ours, &alone.policies.retention[0]);
+    assert_eq!(theirs.retention, Retention { keep_latest: 2, ..Retention::default() });
+    assert_eq!((theirs.orphans, theirs.incomplete_grace), (None, None));
+    for (namespace, name) in [("keeper", "theirs"), ("keeper", "younger"), ("team", "broken")] {
+        let told = standing(&beside, Kind::CheckpointRestoreOperator, Some(namespace), name);
+        assert_eq!(told, &Standing::OtherOperator, "{name}");
+    }
 }
 
 #[test]

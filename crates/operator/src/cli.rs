@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use crate::cluster;
+use crate::runtime::objects::OTHER_OPERATOR_NAMESPACE;
 
 /// Where the kubelet writes checkpoint archives.
 const KUBELET_DIRECTORY: &str = "/var/lib/kubelet/checkpoints";
@@ -129,6 +130,10 @@ pub struct AgentArguments {
     /// Further namespaces in which the older operator's objects govern the cluster
     #[arg(long, value_name = "NAMESPACE,…", value_delimiter = ',')]
     pub cluster_policy_namespaces: Vec<String>,
+    /// The namespace that the older operator is installed in: while its lease there is being renewed, what its
+    /// objects govern is left to it
+    #[arg(long, value_name = "NAMESPACE", default_value = OTHER_OPERATOR_NAMESPACE)]
+    pub other_operator_namespace: String,
     /// The directory that archives lie in
     #[arg(long, default_value = KUBELET_DIRECTORY)]
     pub directory: PathBuf,
@@ -175,6 +180,10 @@ pub struct ControllerArguments {
     /// More namespaces whose v1 objects govern the cluster
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub cluster_policy_namespaces: Vec<String>,
+    /// The namespace that the older operator is installed in: while its lease there is being renewed, what its
+    /// objects govern is left to it
+    #[arg(long, value_name = "NAME", default_value = OTHER_OPERATOR_NAMESPACE)]
+    pub other_operator_namespace: String,
     /// The directory that agents collect in
     #[arg(long, value_name = "PATH", default_value = KUBELET_DIRECTORY)]
     pub directory: String,

@@ -63,6 +63,8 @@ impl EffectiveStorage {
                 match node {
                     None => {
                         storage.unjudged.push(policy.id.clone());
+                        // Everything else only ever takes more: this may be what holds others back.
+                        deletion_limits.extend(policy.deletion_limit);
                         continue;
                     }
                     Some(labels) if !policy.node_selector.matches(labels) => continue,

@@ -3,7 +3,7 @@
 //! was told last.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use checkpoint_keeper_api::NodeCheckpointStore;
@@ -21,10 +21,11 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::board::Board;
+use super::board::{Board, Notes};
 use super::events::Events;
+use super::pace::{News, Pace};
 use super::status::{Circumstances, status};
-use crate::runtime::objects::{Change, PolicyObjects, follow};
+use crate::runtime::objects::{Change, Health, PolicyObjects, follow};
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -50,7 +51,14 @@ pub(super) struct ApiSide {
 
 /// What the API shows of this node, shared by those who watch it.
 #[derive(Clone, Default)]
-pub(super) struct Own(Arc<Mutex<OwnObjects>>);
+pub(super) struct Own(Arc<Mutex<OwnObjects>>, Arc<Mutex<Watches>>);
+
+/// The watches of the two.
+#[derive(Debug, Default)]
+struct Watches {
+    node: Health,
+    store: Health,
+}
 
 #[derive(Debug, Default, Clone)]
 struct OwnObjects {
@@ -60,11 +68,27 @@ struct OwnObjects {
     store: Option<NodeCheckpointStore>,
     /// Whether it is known whether there is one.
     is_listed: bool,
+    /// The generation of its spec that the engine was told.
+    told: Option<i64>,
+}
+
+impl OwnObjects {
+    /// Whether the engine goes by the same: a node's heartbeat, and what was written here, change nothing.
+    fn orders_as(&self, other: &Self) -> bool {
+        let spec = |own: &Self| {
+            own.store.as_ref().map(|store| (store.metadata.generation, store.spec.discard.clone()))
+        };
+        self.node == other.node && spec(self) == spec(other)
+    }
 }
 
 impl Own {
     fn note(&self, change: impl FnOnce(&mut OwnObjects)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn watches(&self) -> MutexGuard<'_, Watches> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> OwnObjects {
@@ -85,10 +109,24 @@ impl ApiSide {
         );
     }
 
+    /// What keeps it from doing its work.
+    pub(super) fn troubles(&self, now: Instant) -> Vec<String> {
+        let gone = self.board.read(|notes| notes.gone.clone());
+        gone.into_iter().chain(self.api_troubles(now)).collect()
+    }
+
+    fn api_troubles(&self, now: Instant) -> Vec<String> {
+        let watches = self.own.watches();
+        let own = [watches.node.trouble("nodes", now), watches.store.trouble("nodecheckpointstores", now)];
+        self.objects.troubles(now).into_iter().chain(own.into_iter().flatten()).collect()
+    }
+
     async fn watch_node(&self) {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
         let api = Api::<PartialObjectMeta<Node>>::all(self.client.clone());
         follow(watcher(api, config), |change| {
+            let before = self.own.now();
+            self.own.watches().node.note(&change, Instant::now());
             let seen = |node: PartialObjectMeta<Node>| {
                 let uid = node.uid().unwrap_or_default();
                 (node.metadata.labels.unwrap_or_default().into_iter().collect::<Labels>(), uid)
@@ -101,9 +139,13 @@ impl ApiSide {
                 Change::Applied(node) => self.own.note(|own| own.node = Some(seen(node))),
                 // Its labels are as they were when it was last seen; a plan needs some.
                 Change::Deleted(_) => {}
-                Change::Failed(error) => self.say(&format!("the node cannot be watched: {error}")),
+                Change::Failed(error) => {
+                    self.say("watch node", format!("the node cannot be watched: {error}"));
+                }
             }
-            self.objects.touch();
+            if !self.own.now().orders_as(&before) {
+                self.objects.touch();
+            }
         })
         .await;
     }
@@ -112,6 +154,8 @@ impl ApiSide {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
         let api = Api::<NodeCheckpointStore>::all(self.client.clone());
         follow(watcher(api, config), |change| {
+            let before = self.own.now();
+            self.own.watches().store.note(&change, Instant::now());
             match change {
                 Change::Listed(stores) => {
                     let store = stores.into_iter().next();
@@ -120,16 +164,19 @@ impl ApiSide {
                 Change::Applied(store) => self.own.note(|own| own.store = Some(store)),
                 Change::Deleted(_) => self.own.note(|own| own.store = None),
                 Change::Failed(error) => {
-                    self.say(&format!("the node's NodeCheckpointStore cannot be watched: {error}"));
+                    let what = format!("the node's NodeCheckpointStore cannot be watched: {error}");
+                    self.say("watch store", what);
                 }
             }
-            self.objects.touch();
+            if !self.own.now().orders_as(&before) {
+                self.objects.touch();
+            }
         })
         .await;
     }
 
-    fn say(&self, what: &str) {
-        self.board.problem(what.to_owned(), Instant::now());
+    fn say(&self, kind: &'static str, what: String) {
+        self.board.problem(kind, String::new(), what, Instant::now());
     }
 
     /// Tells the engine what is in force, whenever that changes. Before every kind was listed in full it
@@ -139,15 +186,22 @@ impl ApiSide {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told: Option<(Orders, BTreeSet<PolicyRef>)> = None;
+        let mut looked = None;
         loop {
-            tokio::select! {
-                ended = changes.changed() => if ended.is_err() { return },
-                _ = tick.tick() => {}
+            let has_changed = tokio::select! {
+                ended = changes.changed() => if ended.is_err() { return } else { true },
+                _ = tick.tick() => false,
+            };
+            // All that only time brings about.
+            let other_operator = self.objects.other_operator_runs(Instant::now());
+            if !has_changed && looked == Some(other_operator) {
+                continue;
             }
             let Some(objects) = self.objects.all() else { continue };
-            let other_operator = self.objects.other_operator_runs(Instant::now());
+            looked = Some(other_operator);
             let found = in_force(&objects, &Scope { other_operator, ..self.scope.clone() });
             let own = self.own.now();
+            let generation = own.store.as_ref().and_then(|store| store.metadata.generation);
             let discard = own.store.map(|store| store.spec.discard).unwrap_or_default();
             let discard = discard.iter().filter_map(|file| FileName::new(file.as_bytes())).collect();
             let next = Orders {
@@ -157,12 +211,15 @@ impl ApiSide {
                 discard: Arc::new(discard),
             };
             let at_once = match &told {
-                Some((before, _)) if *before == next => continue,
-                Some((before, patient)) => !only_patient(before, &next, patient, &found.patient),
-                None => true,
+                Some((before, _)) if *before == next => None,
+                Some((before, patient)) => Some(!only_patient(before, &next, patient, &found.patient)),
+                None => Some(true),
             };
-            orders.tell(next.clone(), at_once);
-            told = Some((next, found.patient));
+            if let Some(at_once) = at_once {
+                orders.tell(next.clone(), at_once);
+                told = Some((next, found.patient));
+            }
+            self.own.note(|own| own.told = generation);
         }
     }
 
@@ -171,7 +228,7 @@ impl ApiSide {
         let mut changes = self.board.changes();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut written: Option<Instant> = None;
+        let mut pace = Pace::new(self.rest);
         loop {
             tokio::select! {
                 ended = changes.changed() => if ended.is_err() { return },
@@ -183,25 +240,35 @@ impl ApiSide {
             }
             let before = own.store.as_ref().and_then(|store| store.status.as_ref());
             let now = Instant::now();
-            let circumstances = Circumstances {
-                directory: self.scope.directory.clone(),
-                generation: own.store.as_ref().and_then(|store| store.metadata.generation),
-                troubles: self.objects.troubles(now),
-            };
+            let circumstances = self.circumstances(&own, now);
             let next = self.board.read(|notes| status(notes, &circumstances, before, Timestamp::now()));
-            let is_urgent = before.is_none_or(|before| {
-                before.problems != next.problems || before.conditions != next.conditions
-            });
-            let rests = written.is_some_and(|written| now.duration_since(written) < self.rest);
-            if before == Some(&next) || (rests && !is_urgent) {
+            let news = News {
+                reason: next.conditions.first().map(|ready| ready.reason.clone()).unwrap_or_default(),
+                problems: self.board.read(Notes::kinds_of_problems),
+            };
+            if before == Some(&next) || !pace.is_due(&news, now) {
                 continue;
             }
-            match self.write(&own, &next).await {
+            let written = self.write(&own, &next).await;
+            pace.note(news, written.is_err(), Instant::now());
+            match written {
                 // What was written is seen by the watch a moment later; until then it would be written again.
                 Ok(store) => self.own.note(|own| own.store = Some(store)),
-                Err(error) => self.say(&format!("the node's NodeCheckpointStore cannot be written: {error}")),
+                Err(error) => {
+                    let what = format!("the node's NodeCheckpointStore cannot be written: {error}");
+                    self.say("write store", what);
+                }
             }
-            written = Some(Instant::now());
+        }
+    }
+
+    fn circumstances(&self, own: &OwnObjects, now: Instant) -> Circumstances {
+        let before = own.store.as_ref().and_then(|store| store.status.as_ref());
+        Circumstances {
+            directory: self.scope.directory.clone(),
+            // Until the engine is told anything, what it was told before a restart.
+            generation: own.told.or(before.and_then(|before| before.observed_generation)),
+            troubles: self.api_troubles(now),
         }
     }
 
@@ -276,5 +343,91 @@ async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, 
     match timeout(REQUEST, request).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
         Err(_) => Err(format!("no reply within {} s", REQUEST.as_secs())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint_keeper_node::orders;
+
+    use super::*;
+    use crate::runtime::objects::OTHER_OPERATOR_NAMESPACE;
+
+    /// An agent's side whose lists are answered, with nothing in them, once that is so.
+    fn side(may_list: &tokio::sync::watch::Sender<bool>) -> ApiSide {
+        let may_list = may_list.subscribe();
+        let answer = move |request: axum::extract::Request| {
+            let mut may_list = may_list.clone();
+            async move {
+                if request.uri().query().unwrap_or_default().contains("watch=") {
+                    return std::future::pending().await;
+                }
+                may_list.wait_for(|may| *may).await.unwrap();
+                let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
+                axum::response::Response::new(axum::body::Body::from(list.to_string()))
+            }
+        };
+        ApiSide {
+            client: Client::new(axum::Router::new().fallback(answer), "default"),
+            node: "node-1".to_owned(),
+            scope: Scope::default(),
+            objects: PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned()),
+            board: Board::new(),
+            own: Own::default(),
+            rest: Duration::from_mins(1),
+        }
+    }
+
+    #[test]
+    fn what_was_written_here_is_no_order() {
+        let mut store = NodeCheckpointStore::new("node-1", serde_json::from_value(json!({})).unwrap());
+        let before = OwnObjects { store: Some(store.clone()), ..OwnObjects::default() };
+        store.status = Some(NodeCheckpointStoreStatus::default());
+        let written = OwnObjects { store: Some(store.clone()), told: Some(1), ..before.clone() };
+        assert!(written.orders_as(&before));
+        store.spec.discard = vec!["file".to_owned()];
+        assert!(!OwnObjects { store: Some(store), ..written }.orders_as(&before));
+        let node = Some((Labels::default(), "uid".to_owned()));
+        assert!(!OwnObjects { node, ..before.clone() }.orders_as(&before));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_spec_counts_as_seen_once_the_engine_was_told() {
+        let may_list = tokio::sync::watch::Sender::new(false);
+        let side = side(&may_list);
+        let mut store = NodeCheckpointStore::new("node-1", serde_json::from_value(json!({})).unwrap());
+        store.metadata.generation = Some(5);
+        side.own.note(|own| own.store = Some(store));
+        let (teller, line) = orders::line().unwrap();
+        let observed = || side.circumstances(&side.own.now(), Instant::now()).generation;
+        let seen = async {
+            tokio::time::sleep(TICK * 3).await;
+            assert_eq!(observed(), None);
+            may_list.send_replace(true);
+            tokio::time::sleep(TICK * 3).await;
+        };
+        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.tell(teller) => {}, () = seen => {} }
+        assert!(line.latest().is_some());
+        assert_eq!(observed(), Some(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_is_ready_once_everything_was_listed_and_while_it_has_a_directory() {
+        let may_list = tokio::sync::watch::Sender::new(true);
+        let side = side(&may_list);
+        tokio::select! {
+            () = Box::pin(side.objects.watch(&side.client)) => {},
+            () = tokio::time::sleep(TICK) => {},
+        }
+        let troubles = || side.troubles(Instant::now());
+        assert_eq!(troubles(), ["nodes were not listed yet", "nodecheckpointstores were not listed yet"]);
+        tokio::select! {
+            () = side.watch_node() => {},
+            () = side.watch_store() => {},
+            () = tokio::time::sleep(TICK) => {},
+        }
+        assert_eq!(troubles(), [""; 0]);
+        side.board.gone(Some("the directory is gone".to_owned()));
+        assert_eq!(troubles(), ["the directory is gone"]);
     }
 }

@@ -1,6 +1,6 @@
 //! What the engine says, kept for whoever shows it: the status, the metrics, the events.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,8 +36,11 @@ pub(super) struct Notes {
     pub(super) plans: u64,
     /// When the engine last looked at everything.
     pub(super) looked: Option<Instant>,
-    /// What is wrong, and when it was last said.
-    problems: BTreeMap<String, Instant>,
+    /// Why there is no directory to collect in; none: there is one.
+    pub(super) gone: Option<String>,
+    /// What is wrong, by its kind and what it is about: in words, and when it was last said. The words may
+    /// hold figures that are others each time.
+    problems: BTreeMap<(&'static str, String), (String, Instant)>,
     /// What was deleted by each policy and reason since events were last made of it.
     fresh: BTreeMap<(Option<PolicyRef>, Reason), (u64, u64)>,
 }
@@ -91,6 +94,7 @@ impl Board {
         notes.summary = Some(summary);
         notes.plans += 1;
         notes.looked = Some(now);
+        notes.gone = None;
         drop(notes);
         self.changed.send_replace(());
     }
@@ -116,9 +120,15 @@ impl Board {
         self.changed.send_replace(());
     }
 
+    /// Notes that there is no directory to collect in, until the next plan; or that there is one again.
+    pub(super) fn gone(&self, why: Option<String>) {
+        self.notes().gone = why;
+        self.changed.send_replace(());
+    }
+
     /// Notes something that is wrong; it counts for as long as it is said again.
-    pub(super) fn problem(&self, what: String, now: Instant) {
-        if self.notes().problems.insert(what, now).is_none() {
+    pub(super) fn problem(&self, kind: &'static str, about: String, what: String, now: Instant) {
+        if self.notes().problems.insert((kind, about), (what, now)).is_none() {
             self.changed.send_replace(());
         }
     }
@@ -127,7 +137,7 @@ impl Board {
     pub(super) fn forget_problems(&self, age: Duration, now: Instant) {
         let mut notes = self.notes();
         let before = notes.problems.len();
-        notes.problems.retain(|_, said| now.duration_since(*said) < age);
+        notes.problems.retain(|_, (_, said)| now.duration_since(*said) < age);
         if notes.problems.len() != before {
             drop(notes);
             self.changed.send_replace(());
@@ -144,6 +154,32 @@ impl Board {
 impl Notes {
     /// What is wrong, in words.
     pub(super) fn problems(&self) -> impl Iterator<Item = &str> {
-        self.problems.keys().map(String::as_str)
+        let problems = self.problems.values().map(|(what, _)| what.as_str());
+        self.gone.as_deref().into_iter().chain(problems)
+    }
+
+    /// What kinds of things are wrong.
+    pub(super) fn kinds_of_problems(&self) -> BTreeSet<&'static str> {
+        self.problems.keys().map(|(kind, _)| *kind).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_problem_with_other_figures_is_the_same_problem() {
+        let (board, now) = (Board::new(), Instant::now());
+        let mut changes = board.changes();
+        let full = |what: &str| board.problem("watermark", String::new(), what.to_owned(), now);
+        full("wanted 5 GiB, freed 1 GiB");
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        full("wanted 6 GiB, freed 512 MiB");
+        assert!(!changes.has_changed().unwrap());
+        let told = board.read(|notes| notes.problems().map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(told, ["wanted 6 GiB, freed 512 MiB"]);
+        assert_eq!(board.read(Notes::kinds_of_problems), ["watermark"].into());
     }
 }

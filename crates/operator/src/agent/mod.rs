@@ -3,8 +3,10 @@
 
 mod api;
 mod board;
+mod dry_runs;
 mod events;
 mod metrics;
+mod pace;
 mod status;
 mod summary;
 
@@ -20,6 +22,7 @@ use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::inquiry::Inquiry;
 use checkpoint_keeper_node::orders::{self, OrderSender};
+use checkpoint_keeper_node::problem::Problem;
 use checkpoint_keeper_node::store::{Removal, Store};
 use checkpoint_keeper_node::sweeper::Outcome;
 use checkpoint_keeper_node::watch::{Event, Watch};
@@ -28,6 +31,7 @@ use tokio::runtime::Builder;
 
 use self::api::ApiSide;
 use self::board::Board;
+use self::dry_runs::{DryRuns, reckon};
 use self::summary::Summary;
 use crate::cli::AgentArguments;
 use crate::cluster::{self, Cluster};
@@ -39,7 +43,9 @@ use crate::runtime::signals;
 
 /// So long without a look at everything, and the engine is stuck for good: reading the largest archive
 /// takes minutes.
-const STUCK: Duration = Duration::from_mins(30);
+fn stuck(interval: Duration) -> Duration {
+    Duration::from_mins(30).max(interval.saturating_mul(3))
+}
 
 /// Collects until SIGTERM or SIGINT.
 pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
@@ -50,7 +56,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     let board = Board::new();
     for problem in collector.remember_in(arguments.state.clone()) {
         say("error", &problem);
-        board.problem(problem.to_string(), Instant::now());
+        note_problem(&board, &problem, Instant::now());
     }
     let node = Some(arguments.node_name.clone());
     let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node).map_err(anyhow::Error::new)?;
@@ -61,8 +67,9 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     let (teller, line) = orders::line().context("cannot make a line for orders")?;
     let (stop, trigger) = signals::until_told()?;
     start_api_side(arguments, board.clone(), teller)?;
-    let engine = Engine {
+    let mut engine = Engine {
         board,
+        dry_runs: DryRuns::new(arguments.status_interval),
         interval: arguments.interval,
         is_dead: AtomicBool::new(false),
         end: Box::new(move || {
@@ -90,7 +97,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
 fn start_api_side(arguments: &AgentArguments, board: Board, orders: OrderSender) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let client = cluster::client(&runtime, arguments.kubeconfig.as_deref()).map_err(anyhow::Error::new)?;
-    let objects = PolicyObjects::default();
+    let objects = PolicyObjects::new(arguments.other_operator_namespace.clone());
     let mut operator_namespaces = arguments.cluster_policy_namespaces.clone();
     operator_namespaces.push(arguments.namespace.clone());
     let side = ApiSide {
@@ -101,19 +108,21 @@ fn start_api_side(arguments: &AgentArguments, board: Board, orders: OrderSender)
             other_operator: false,
             directory: arguments.directory.to_string_lossy().into_owned(),
         },
-        objects: objects.clone(),
+        objects,
         board: board.clone(),
         own: api::Own::default(),
         rest: arguments.status_interval,
     };
     let seen = board.clone();
     let started = Instant::now();
+    let limit = stuck(arguments.interval);
+    let asked = side.clone();
     let page = Page {
         metrics: metrics::registry(board),
-        troubles: Box::new(move || objects.troubles(Instant::now())),
+        troubles: Box::new(move || asked.troubles(Instant::now())),
         is_alive: Box::new(move || {
             let looked = seen.read(|notes| notes.looked).unwrap_or(started);
-            looked.elapsed() < STUCK || seen.read(|notes| notes.summary.is_none())
+            looked.elapsed() < limit || seen.read(|notes| notes.summary.is_none())
         }),
     };
     let address = arguments.listen;
@@ -136,28 +145,35 @@ fn start_api_side(arguments: &AgentArguments, board: Board, orders: OrderSender)
 /// What the engine's events lead to.
 struct Engine {
     board: Board,
+    dry_runs: DryRuns,
     interval: Duration,
     is_dead: AtomicBool,
     end: Box<dyn Fn()>,
 }
 
 impl Engine {
-    fn note(&self, event: &Event<'_>) {
+    fn note(&mut self, event: &Event<'_>) {
         let now = Instant::now();
-        let wrong = |what: String| {
-            self.board.problem(what, now);
-        };
+        if let Event::Planned { snapshot, policies, plan } = event {
+            let mut summary = Summary::of(snapshot, policies, plan);
+            let wall = Timestamp::now();
+            self.dry_runs
+                .add_to(&mut summary, policies, now, |id| reckon(snapshot, policies, plan, wall, id));
+            self.board.planned(summary, now);
+        }
+        let board = &self.board;
+        let wrong = |kind, about, what| board.problem(kind, about, what, now);
         match event {
-            Event::Planned { snapshot, policies, plan } => {
-                let wall = Timestamp::now();
-                self.board.planned(Summary::of(snapshot, policies, plan, wall), now);
+            Event::Planned { plan, .. } => {
                 if let Some(round) = plan.watermark.filter(|round| !round.is_satisfied() && !round.waiting) {
                     use checkpoint_keeper_core::quantity::human;
                     let (wanted, freed) = (human(round.wanted_bytes), human(round.freed_bytes));
-                    wrong(format!("the disk is too full: wanted {wanted}, freed {freed}"));
+                    let what = format!("the disk is too full: wanted {wanted}, freed {freed}");
+                    wrong("watermark", String::new(), what);
                 }
                 for policy in &plan.unjudged_storage {
-                    wrong(format!("{policy} selects nodes, and this node's labels are not known"));
+                    let what = format!("{policy} selects nodes, and this node's labels are not known");
+                    wrong("labels", policy.to_string(), what);
                 }
                 // What is still wrong was said again at the last look, or will be at the next.
                 self.board.forget_problems(self.interval * 2 + Duration::from_secs(1), now);
@@ -165,15 +181,22 @@ impl Engine {
             Event::Finished(outcome) => {
                 self.audit(outcome);
                 if let Removal::Failed(error) = &outcome.removal {
-                    wrong(format!("cannot delete {}: {error}", outcome.deletion.archive.file));
+                    let file = outcome.deletion.archive.file.to_string();
+                    let what = format!("cannot delete {file}: {error}");
+                    wrong("delete", file, what);
                 }
                 self.board.finished(outcome, Timestamp::now());
             }
-            Event::Problem(problem) => wrong(problem.to_string()),
-            Event::DirectoryGone => wrong("the directory is gone".to_owned()),
-            Event::DirectoryReplaced => say("note", "another directory took the place of the old one"),
-            Event::DirectoryUnusable(error) => wrong(error.to_string()),
-            Event::NoDoorbell(error) => wrong(format!("the system gives no notice of changes: {error}")),
+            Event::Problem(problem) => note_problem(board, problem, now),
+            Event::DirectoryGone => self.board.gone(Some("the directory is gone".to_owned())),
+            Event::DirectoryReplaced => {
+                say("note", "another directory took the place of the old one");
+                self.board.gone(None);
+            }
+            Event::DirectoryUnusable(error) => self.board.gone(Some(error.to_string())),
+            Event::NoDoorbell(error) => {
+                wrong("doorbell", String::new(), format!("the system gives no notice of changes: {error}"));
+            }
             Event::DirectoryDead => {
                 say(
                     "error",
@@ -196,7 +219,35 @@ impl Engine {
         let written =
             line.map_err(std::io::Error::from).and_then(|()| writeln!(out)).and_then(|()| out.flush());
         if let Err(error) = written {
-            self.board.problem(format!("cannot write the audit line of a deletion: {error}"), Instant::now());
+            let what = format!("cannot write the audit line of a deletion: {error}");
+            self.board.problem("audit", String::new(), what, Instant::now());
         }
+    }
+}
+
+fn note_problem(board: &Board, problem: &Problem, now: Instant) {
+    let (kind, about) = match problem {
+        Problem::List(_) => ("list", String::new()),
+        Problem::Look(file, _) => ("look", file.to_string()),
+        Problem::Read(file, _) => ("read", file.to_string()),
+        Problem::Clock => ("clock", String::new()),
+        Problem::ServerClock => ("server clock", String::new()),
+        Problem::Unanswered(question, _) => ("unanswered", question.to_string()),
+        Problem::Future(file, _) => ("future", file.to_string()),
+        Problem::FileSystem(_) => ("file system", String::new()),
+        Problem::CatalogSetAside(_) => ("catalog set aside", String::new()),
+        Problem::Catalog(_) => ("catalog", String::new()),
+    };
+    board.problem(kind, about, problem.to_string(), now);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_that_looks_rarely_is_not_stuck() {
+        assert_eq!(stuck(Duration::from_mins(1)), Duration::from_mins(30));
+        assert!(stuck(Duration::from_hours(2)) > Duration::from_hours(4));
     }
 }

@@ -57,7 +57,9 @@ pub(super) fn status(
         filesystem: summary.filesystem.map(filesystem),
         more_namespaces: whole(summary.namespaces.len().saturating_sub(MOST_NAMESPACES) as u64),
         namespaces: namespaces(summary),
-        more_policies: whole(summary.policies.len().saturating_sub(MOST_POLICIES) as u64),
+        more_policies: whole(
+            summary.policies.len().saturating_sub(MOST_POLICIES) as u64 + summary.unreckoned,
+        ),
         policies: policies(summary),
         deletions: notes.deletions.iter().map(deletion).collect(),
         problems,
@@ -72,7 +74,9 @@ fn ready(
     before: Option<&NodeCheckpointStoreStatus>,
     now: Timestamp,
 ) -> Condition {
-    let (status, reason, message) = if notes.summary.is_none() && !circumstances.troubles.is_empty() {
+    let (status, reason, message) = if let Some(why) = &notes.gone {
+        ("False", "DirectoryGone", why.clone())
+    } else if notes.summary.is_none() && !circumstances.troubles.is_empty() {
         ("False", "PoliciesUnknown", circumstances.troubles.join("; "))
     } else if notes.summary.is_none() {
         ("False", "Starting", "The directory has not been looked at yet.".to_owned())
@@ -202,7 +206,12 @@ mod tests {
         let board = Board::new();
         board.planned(much(), Instant::now());
         for number in 0..1_000 {
-            board.problem(format!("{number} {}", "ü".repeat(1_000)), Instant::now());
+            board.problem(
+                "read",
+                number.to_string(),
+                format!("{number} {}", "ü".repeat(1_000)),
+                Instant::now(),
+            );
         }
         let circumstances = Circumstances {
             directory: "/".repeat(4_096),
@@ -216,6 +225,14 @@ mod tests {
         assert_eq!(made.namespaces[0].bytes, 4_999);
         assert_eq!(made.problems.len(), MOST_PROBLEMS);
         assert_eq!(made.problems[MOST_PROBLEMS - 1], "and 996 more");
+    }
+
+    #[test]
+    fn policies_that_were_not_reckoned_yet_are_counted_among_those_left_out() {
+        let board = Board::new();
+        board.planned(Summary { unreckoned: 7, ..much() }, Instant::now());
+        let made = board.read(|notes| status(notes, &Circumstances::default(), None, now()));
+        assert_eq!(made.more_policies, whole(5_007 - MOST_POLICIES as u64));
     }
 
     #[test]
@@ -244,6 +261,11 @@ mod tests {
         board.planned(Summary::default(), Instant::now());
         assert_eq!(told(&board, &[]), pair("True", "Collecting"));
         assert_eq!(told(&board, &["stale"]), pair("False", "PoliciesStale"));
+        board.gone(Some("the directory is gone".to_owned()));
+        assert_eq!(told(&board, &["stale"]), pair("False", "DirectoryGone"));
+        assert!(board.read(|notes| notes.problems().eq(["the directory is gone"])));
+        board.planned(Summary::default(), Instant::now());
+        assert_eq!(told(&board, &[]), pair("True", "Collecting"));
     }
 
     #[test]

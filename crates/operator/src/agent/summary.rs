@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use checkpoint_keeper_core::archive::State;
-use checkpoint_keeper_core::plan::{Plan, Reason, Snapshot, WatermarkReport, difference};
+use checkpoint_keeper_core::plan::{Plan, Reason, Snapshot, WatermarkReport};
 use checkpoint_keeper_core::policy::{Mode, PolicyRef, PolicySet};
-use jiff::Timestamp;
 
 /// The figures of one plan.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,6 +27,8 @@ pub(super) struct Summary {
     pub(super) namespaces: BTreeMap<String, (u64, u64)>,
     /// What each policy governs.
     pub(super) policies: BTreeMap<PolicyRef, Share>,
+    /// How many dry runs are left out, as what they would change was not reckoned yet.
+    pub(super) unreckoned: u64,
     /// The file system's size and what is available, in bytes.
     pub(super) filesystem: Option<(u64, u64)>,
     /// What the watermark wanted and found.
@@ -47,7 +48,7 @@ pub(super) struct Share {
 }
 
 impl Summary {
-    pub(super) fn of(snapshot: &Snapshot, policies: &PolicySet, plan: &Plan, now: Timestamp) -> Self {
+    pub(super) fn of(snapshot: &Snapshot, policies: &PolicySet, plan: &Plan) -> Self {
         let mut summary = Self {
             filesystem: snapshot.filesystem.map(|disk| (disk.total_bytes, disk.available_bytes)),
             watermark: plan.watermark,
@@ -80,26 +81,7 @@ impl Summary {
                 share.pending += u64::from(verdict.reason == Reason::DeletionPending);
             }
         }
-        summary.add_dry_runs(snapshot, policies, plan, now);
         summary
-    }
-
-    fn add_dry_runs(&mut self, snapshot: &Snapshot, policies: &PolicySet, plan: &Plan, now: Timestamp) {
-        let dry: Vec<PolicyRef> = self
-            .policies
-            .iter()
-            .filter(|(_, share)| share.mode == Mode::DryRun)
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in dry {
-            let difference = difference(snapshot, policies, now, plan, &id);
-            if let Some(share) = self.policies.get_mut(&id) {
-                share.pending = difference.would_delete.len() as u64;
-                share.spared = difference.would_keep.len() as u64;
-                let bytes = difference.would_delete.iter().map(|(place, _)| snapshot.archives[*place].size);
-                (share.archives, share.bytes) = (share.pending, bytes.sum());
-            }
-        }
     }
 
     /// How many archives are to go and wait.
@@ -109,6 +91,6 @@ impl Summary {
 }
 
 /// The object, where a policy is one of its parts.
-fn whole(id: &PolicyRef) -> PolicyRef {
+pub(super) fn whole(id: &PolicyRef) -> PolicyRef {
     PolicyRef { part: None, ..id.clone() }
 }

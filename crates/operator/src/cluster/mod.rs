@@ -15,11 +15,12 @@ use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::inquiry::Answer;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
-use kube::client::Body;
+use kube::client::{Body, ClientBuilder};
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
+use tower::timeout::TimeoutLayer;
 
 use reply::Refusal;
 pub use request::is_node_name;
@@ -30,6 +31,12 @@ const REQUEST: Duration = Duration::from_secs(10);
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long a reply may take to begin, a watch's too: the API gives up on a request after that long.
+const REPLY: Duration = Duration::from_mins(1);
+
+/// How long a reply that has begun may pause: a watch ends by itself before that.
+const SILENCE: Duration = Duration::from_mins(5);
 
 /// So many requests in a row without a reply, and the API is left in peace for a while.
 const PATIENCE: u32 = 2;
@@ -77,11 +84,19 @@ pub fn client(runtime: &Runtime, kubeconfig: Option<&Path>) -> Result<Client, Co
         }
         None => Config::incluster_env()?,
     };
-    config.connect_timeout = Some(CONNECT);
     // Whoever asks knows what to do about a failure, and when.
     config.default_retry = false;
     let _inside = runtime.enter();
-    Ok(Client::try_from(config)?)
+    Ok(impatient(config, REPLY, SILENCE)?)
+}
+
+/// A client that gives up: where the API's machine loses its power, the connection is never closed, and no
+/// reply ever comes by it.
+fn impatient(mut config: Config, reply: Duration, silence: Duration) -> kube::Result<Client> {
+    config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(silence);
+    config.reset_reader_on_write = true;
+    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(reply)).build())
 }
 
 impl Cluster {
@@ -185,4 +200,85 @@ fn deepest(error: &dyn std::error::Error) -> String {
         deepest = source;
     }
     deepest.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use k8s_openapi::api::core::v1::Node;
+    use kube::runtime::watcher::{self, watcher};
+    use kube::{Api, api::DynamicObject};
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::runtime::objects::{Change, follow};
+
+    const LISTS: u8 = 1;
+    const WATCHES: u8 = 2;
+
+    /// Replies to what it may, and leaves a connection silent for good that asked for anything else.
+    async fn serve(stream: TcpStream, may: Arc<AtomicU8>) {
+        let (read, mut write) = stream.into_split();
+        let mut lines = BufReader::new(read).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            if !line.starts_with("GET") {
+                continue;
+            }
+            let is_watch = line.contains("watch=");
+            if may.load(Ordering::SeqCst) & if is_watch { WATCHES } else { LISTS } == 0 {
+                std::future::pending::<()>().await;
+            }
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
+            let node = r#"{"apiVersion":"v1","kind":"Node","metadata":{"name":"n","resourceVersion":"2"}}"#;
+            let reply = if is_watch {
+                let event = format!("{{\"type\":\"ADDED\",\"object\":{node}}}\n");
+                format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{event}\r\n", event.len())
+            } else {
+                let list =
+                    r#"{"apiVersion":"v1","kind":"NodeList","metadata":{"resourceVersion":"1"},"items":[]}"#;
+                format!("{head}Content-Length: {}\r\n\r\n{list}", list.len())
+            };
+            write.write_all(reply.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_never_answered_is_given_up_and_made_anew() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let may = Arc::new(AtomicU8::new(0));
+        let shared = Arc::clone(&may);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, Arc::clone(&shared)));
+            }
+        });
+        let config = Config::new(format!("http://{address}").parse().unwrap());
+        let soon = Duration::from_millis(100);
+        let client = impatient(config, soon, Duration::from_mins(5)).unwrap();
+        let nodes = Api::<DynamicObject>::all_with(client, &kube::api::ApiResource::erase::<Node>(&()));
+        let mut listed = false;
+        let (mut failed, mut failed_since) = (0, 0);
+        let done = tokio::sync::Notify::new();
+        let follows = follow(watcher(nodes, watcher::Config::default()), |change| match change {
+            Change::Failed(_) if !listed => {
+                failed += 1;
+                may.store(LISTS, Ordering::SeqCst);
+            }
+            Change::Failed(_) => {
+                failed_since += 1;
+                may.store(LISTS | WATCHES, Ordering::SeqCst);
+            }
+            Change::Listed(_) => listed = true,
+            Change::Applied(_) | Change::Deleted(_) => done.notify_one(),
+        });
+        let seen = async {
+            tokio::select! { () = follows => {}, () = done.notified() => {} }
+        };
+        timeout(Duration::from_mins(1), seen).await.expect("the object is seen at last");
+        assert_eq!((failed, failed_since, listed), (1, 1, true), "a list, and a watch");
+    }
 }

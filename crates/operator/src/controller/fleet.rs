@@ -13,7 +13,7 @@ use kube::client::Body;
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use super::departed::{Answer, StoreId};
 use super::plain;
 use super::totals::NodeReport;
-use crate::runtime::guarded::Guarded;
+use crate::runtime::guarded::{self, Guarded};
 use crate::runtime::objects::{Change, Shelf, follow};
 
 /// How long a question or a deletion may take.
@@ -66,7 +66,8 @@ impl Fleet {
                 }
                 _ => true,
             };
-            if self.shelves().stores.note(change, |store| Arc::new(report(&store))) && is_news {
+            if self.shelves().stores.note(change, Instant::now(), |store| Arc::new(report(&store))) && is_news
+            {
                 self.changed.send_replace(());
             }
         })
@@ -87,7 +88,7 @@ impl Fleet {
                 }
                 _ => true,
             };
-            if self.shelves().nodes.note(change, |_| ()) && is_news {
+            if self.shelves().nodes.note(change, Instant::now(), |_| ()) && is_news {
                 self.changed.send_replace(());
             }
         })
@@ -106,7 +107,7 @@ impl Fleet {
     /// What every node reports, and which nodes there are; nothing before both have been listed in full.
     pub fn all(&self) -> Option<(Vec<Arc<NodeReport>>, BTreeSet<String>)> {
         let shelves = self.shelves();
-        (shelves.stores.is_listed && shelves.nodes.is_listed).then(|| {
+        (shelves.stores.is_listed() && shelves.nodes.is_listed()).then(|| {
             let nodes = shelves.nodes.objects.keys().map(|(_, name)| name.clone()).collect();
             (shelves.stores.objects.values().cloned().collect(), nodes)
         })
@@ -123,18 +124,14 @@ impl Fleet {
 
 /// Leaves of a store what a report needs.
 fn strip(store: &mut Store) {
+    guarded::strip(store.meta_mut());
     match &mut store.0 {
         Ok(store) => {
-            store.metadata.managed_fields = None;
-            store.metadata.annotations = None;
             let policies = store.status.take().map(|status| status.policies).unwrap_or_default();
             store.status =
                 Some(NodeCheckpointStoreStatus { policies, ..NodeCheckpointStoreStatus::default() });
         }
-        Err(broken) => {
-            broken.metadata.managed_fields = None;
-            broken.status = None;
-        }
+        Err(broken) => broken.status = None,
     }
 }
 

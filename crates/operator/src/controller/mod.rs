@@ -53,6 +53,8 @@ pub struct Settings {
     pub identity: String,
     /// More namespaces whose `CheckpointRestoreOperator`s govern the cluster.
     pub cluster_policy_namespaces: Vec<String>,
+    /// The namespace that the older operator is installed in.
+    pub other_operator_namespace: String,
     /// The directory that agents collect in.
     pub directory: String,
 }
@@ -70,10 +72,11 @@ pub struct Controller {
 impl Controller {
     /// One that has not begun yet.
     pub fn new(client: Client, settings: Settings) -> Self {
+        let objects = PolicyObjects::new(settings.other_operator_namespace.clone());
         Self {
             client,
             settings,
-            objects: PolicyObjects::default(),
+            objects,
             fleet: Fleet::default(),
             metrics: Metrics::default(),
             pulse: watch::Sender::new(Instant::now()),
@@ -104,7 +107,7 @@ impl Controller {
     /// began while it led may be under way still.
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), Lost> {
         let Self { client, settings, objects, fleet, metrics, pulse } = self;
-        let Settings { namespace, identity, cluster_policy_namespaces, directory } = settings;
+        let Settings { namespace, identity, cluster_policy_namespaces, directory, .. } = settings;
         let mut hold = Hold::new(&client, &namespace, identity.clone(), Terms::of(LEASE));
         let mut operator_namespaces: BTreeSet<String> = cluster_policy_namespaces.into_iter().collect();
         operator_namespaces.insert(namespace);

@@ -1,14 +1,22 @@
 //! The page for probes and metrics: `/livez`, `/readyz`, `/metrics`.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
 
 /// What the page shows.
 pub struct Page {
@@ -20,15 +28,47 @@ pub struct Page {
     pub is_alive: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
+/// So many connections are open at once; one more, and the oldest is closed. A probe needs its own for an
+/// instant, so it is never a silent one that is left.
+const MOST_CONNECTIONS: usize = 32;
+
+/// How long a connection may take, for one request.
+const CONNECTION: Duration = Duration::from_secs(10);
+
 /// Serves the page for as long as it is polled.
 pub async fn serve(address: SocketAddr, page: Arc<Page>) -> std::io::Result<()> {
+    serve_on(TcpListener::bind(address).await?, page).await;
+    Ok(())
+}
+
+async fn serve_on(listener: TcpListener, page: Arc<Page>) {
     let router = Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(page);
-    let listener = tokio::net::TcpListener::bind(address).await?;
-    axum::serve(listener, router).await
+    let mut connections = JoinSet::new();
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            // No descriptor is left, for one: this does not get better at once.
+            sleep(Duration::from_secs(1)).await;
+            continue;
+        };
+        while connections.try_join_next().is_some() {}
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= MOST_CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        let service = TowerToHyperService::new(router.clone());
+        let connection =
+            http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+        open.push_back(connections.spawn(async {
+            let _ = timeout(CONNECTION, connection).await;
+        }));
+    }
 }
 
 async fn live(State(page): State<Arc<Page>>) -> (StatusCode, &'static str) {
@@ -50,4 +90,56 @@ async fn metrics(
     let mut text = String::new();
     encode(&mut text, &page.metrics).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(([("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    async fn start() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let page =
+            Page { metrics: Registry::default(), troubles: Box::new(Vec::new), is_alive: Box::new(|| true) };
+        tokio::spawn(serve_on(listener, Arc::new(page)));
+        address
+    }
+
+    async fn live(address: SocketAddr) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn silent_connections_however_many_use_nothing_up_and_keep_no_probe_waiting() {
+        let address = start().await;
+        let mut silent = Vec::new();
+        for _ in 0..200 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+            // Half a request is no better.
+            silent.last_mut().unwrap().write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
+        }
+        let answer = timeout(CONNECTION / 2, live(address)).await.expect("in time for a probe");
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        let newest = silent.split_off(silent.len() - MOST_CONNECTIONS);
+        for mut stream in silent {
+            let closed = timeout(CONNECTION / 2, stream.read(&mut [0])).await.expect("closed");
+            assert!(matches!(closed, Ok(0) | Err(_)));
+        }
+        drop(newest);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_connection_is_closed_after_a_while() {
+        let address = start().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let closed = timeout(CONNECTION * 2, stream.read(&mut [0])).await.expect("closed");
+        assert!(matches!(closed, Ok(0) | Err(_)));
+    }
 }

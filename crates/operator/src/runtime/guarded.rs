@@ -22,8 +22,25 @@ pub struct Broken {
     pub metadata: ObjectMeta,
     /// Its status, whatever that is.
     pub status: Option<Value>,
+    /// Its `spec.deletionLimit`, if there is one: that of a storage policy binds all the same.
+    pub deletion_limit: Option<Value>,
     /// What is wrong with it.
     pub error: String,
+}
+
+/// Leaves of an object's metadata what says which object it is. Whoever may write it may add as much as
+/// fits.
+pub fn strip(metadata: &mut ObjectMeta) {
+    let all = std::mem::take(metadata);
+    *metadata = ObjectMeta {
+        name: all.name,
+        namespace: all.namespace,
+        uid: all.uid,
+        resource_version: all.resource_version,
+        generation: all.generation,
+        creation_timestamp: all.creation_timestamp,
+        ..ObjectMeta::default()
+    };
 }
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
@@ -36,7 +53,8 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
                 let metadata = value.get("metadata").map(ObjectMeta::deserialize).transpose();
                 let metadata = metadata.map_err(D::Error::custom)?.unwrap_or_default();
                 let status = value.get("status").cloned();
-                Ok(Self(Err(Box::new(Broken { metadata, status, error }))))
+                let deletion_limit = value.pointer("/spec/deletionLimit").cloned();
+                Ok(Self(Err(Box::new(Broken { metadata, status, deletion_limit, error }))))
             }
         }
     }

@@ -15,23 +15,37 @@ use checkpoint_keeper_api::{
 };
 use checkpoint_keeper_core::policy::PolicyRef;
 use futures_util::{Stream, StreamExt};
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::guarded::Guarded;
+use super::guarded::{self, Guarded};
 
 /// The older operator's lease (its `main.go`, `LeaderElectionID`).
 const OTHER_OPERATOR: &str = "f1499914.criu.org";
 
+/// The namespace that the older operator is installed in unless somebody chose another (its
+/// `config/default/kustomization.yaml`).
+pub const OTHER_OPERATOR_NAMESPACE: &str = "checkpoint-restore-operator-system";
+
 /// How long a lease counts as renewed after it was, where it does not say itself.
 const LEASE: Duration = Duration::from_secs(15);
 
+/// The longest that is believed: one that is never renewed again must not hold for years.
+const LONGEST_LEASE: Duration = Duration::from_mins(1);
+
+/// So many objects are listed at a time. Each may be a megabyte, of which next to nothing is kept.
+const PAGE: u32 = 20;
+
 /// How long a watch may fail until what it showed is old news.
 const STALE: Duration = Duration::from_mins(5);
+
+/// How soon one error follows the other where a watch fails: a reply that does not come is waited for, and
+/// then comes a pause.
+const REPEATED: Duration = Duration::from_mins(3);
 
 /// What a watch shows.
 #[derive(Debug)]
@@ -65,53 +79,101 @@ pub async fn follow<T: Send>(
     }
 }
 
-/// One kind, as far as it was seen.
+/// Whether a watch is up, as far as its changes tell. One that is taken up again after an error says so by
+/// nothing but that no other error follows.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    /// Whether all was seen once.
+    is_listed: bool,
+    failing: Option<Failing>,
+}
+
 #[derive(Debug)]
-pub(crate) struct Shelf<T> {
-    /// By namespace and name.
-    pub(crate) objects: BTreeMap<(String, String), T>,
-    /// Whether all of them were seen once.
-    pub(crate) is_listed: bool,
-    /// Since when the watch fails, and why.
-    failing: Option<(Instant, String)>,
+struct Failing {
+    since: Instant,
+    last: Instant,
+    why: String,
 }
 
-impl<T> Default for Shelf<T> {
-    fn default() -> Self {
-        Self { objects: BTreeMap::new(), is_listed: false, failing: None }
-    }
-}
-
-impl<T> Shelf<T> {
-    /// Notes a change; says whether it is one.
-    pub(crate) fn note<O: ResourceExt>(&mut self, change: Change<O>, keep: impl Fn(O) -> T) -> bool {
-        let key = |object: &O| (object.namespace().unwrap_or_default(), object.name_any());
-        if let Change::Failed(why) = change {
-            self.failing.get_or_insert_with(|| (Instant::now(), String::new())).1 = why;
-            return false;
-        }
-        self.failing = None;
+impl Health {
+    pub(crate) fn note<T>(&mut self, change: &Change<T>, now: Instant) {
         match change {
-            Change::Listed(objects) => {
-                self.objects = objects.into_iter().map(|object| (key(&object), keep(object))).collect();
-                self.is_listed = true;
+            Change::Failed(why) => {
+                let since = self.failing(now).map_or(now, |failing| failing.since);
+                self.failing = Some(Failing { since, last: now, why: why.clone() });
             }
-            Change::Applied(object) => _ = self.objects.insert(key(&object), keep(object)),
-            Change::Deleted(object) => _ = self.objects.remove(&key(&object)),
-            Change::Failed(_) => {}
+            Change::Listed(_) => (self.is_listed, self.failing) = (true, None),
+            Change::Applied(_) | Change::Deleted(_) => self.failing = None,
         }
-        true
+    }
+
+    /// The errors of now, if there are any.
+    fn failing(&self, now: Instant) -> Option<&Failing> {
+        self.failing.as_ref().filter(|failing| now.saturating_duration_since(failing.last) < REPEATED)
     }
 
     /// What is wrong with the watch, if that is so for so long that it counts.
     pub(crate) fn trouble(&self, kind: &str, now: Instant) -> Option<String> {
-        match &self.failing {
-            Some((since, why)) if !self.is_listed || now.duration_since(*since) >= STALE => {
+        match self.failing(now) {
+            Some(Failing { since, why, .. }) if !self.is_listed || now.duration_since(*since) >= STALE => {
                 Some(format!("{kind} cannot be watched: {why}"))
             }
             None if !self.is_listed => Some(format!("{kind} were not listed yet")),
             _ => None,
         }
+    }
+}
+
+/// One kind, as far as it was seen.
+#[derive(Debug)]
+pub(crate) struct Shelf<T> {
+    /// By namespace and name.
+    pub(crate) objects: BTreeMap<(String, String), T>,
+    health: Health,
+}
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Self { objects: BTreeMap::new(), health: Health::default() }
+    }
+}
+
+impl<T> Shelf<T> {
+    /// Notes a change; says whether it is one.
+    pub(crate) fn note<O: ResourceExt>(
+        &mut self,
+        change: Change<O>,
+        now: Instant,
+        keep: impl Fn(O) -> T,
+    ) -> bool {
+        let key = |object: &O| (object.namespace().unwrap_or_default(), object.name_any());
+        self.health.note(&change, now);
+        match change {
+            Change::Listed(objects) => {
+                self.objects = objects.into_iter().map(|object| (key(&object), keep(object))).collect();
+            }
+            Change::Applied(object) => _ = self.objects.insert(key(&object), keep(object)),
+            Change::Deleted(object) => _ = self.objects.remove(&key(&object)),
+            Change::Failed(_) => return false,
+        }
+        true
+    }
+
+    /// Whether all of them were seen once.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.health.is_listed
+    }
+
+    /// What is wrong with the watch, if that is so for so long that it counts.
+    pub(crate) fn trouble(&self, kind: &str, now: Instant) -> Option<String> {
+        self.health.trouble(kind, now)
+    }
+}
+
+impl Shelf<Renewal> {
+    fn is_held(&self, now: Instant) -> bool {
+        let seen = self.health.failing(now).map_or(now, |failing| failing.since);
+        self.objects.values().any(|renewal| renewal.is_held(seen))
     }
 }
 
@@ -121,8 +183,33 @@ struct Shelves {
     namespaced: Shelf<Seen<CheckpointPolicy>>,
     storage: Shelf<Seen<CheckpointStoragePolicy>>,
     legacy: Shelf<Seen<CheckpointRestoreOperator>>,
-    /// The older operator's leases: when each was seen renewed, and for how long that counts.
-    leases: Shelf<(Instant, Duration)>,
+    /// The older operator's lease.
+    leases: Shelf<Renewal>,
+}
+
+/// A lease as it was when it was last seen to change.
+#[derive(Debug, Clone, PartialEq)]
+struct Renewal {
+    spec: LeaseSpec,
+    at: Instant,
+}
+
+impl Renewal {
+    /// By our own clock: whoever renews a lease need not agree with it on what time it is. One that is
+    /// seen for the first time counts as renewed, as nothing says that it was not; one that is only seen
+    /// again does not.
+    fn seen(spec: LeaseSpec, before: Option<&Self>, now: Instant) -> Self {
+        let same = before.filter(|before| before.spec == spec);
+        Self { at: same.map_or(now, |same| same.at), spec }
+    }
+
+    /// Whether somebody holds it who was seen renewing it within twice the time that it holds.
+    fn is_held(&self, now: Instant) -> bool {
+        let held = self.spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty());
+        let seconds = self.spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let counts = seconds.map_or(LEASE, Duration::from_secs).min(LONGEST_LEASE);
+        held && now.saturating_duration_since(self.at) < counts * 2
+    }
 }
 
 /// What was seen of all kinds; shared by whoever watches and whoever asks.
@@ -130,15 +217,15 @@ struct Shelves {
 pub struct PolicyObjects {
     shelves: Arc<Mutex<Shelves>>,
     changed: watch::Sender<()>,
-}
-
-impl Default for PolicyObjects {
-    fn default() -> Self {
-        Self { shelves: Arc::default(), changed: watch::Sender::new(()) }
-    }
+    other_operator_namespace: String,
 }
 
 impl PolicyObjects {
+    /// None seen yet. Whoever may write the lease in that namespace says whether the older operator runs.
+    pub fn new(other_operator_namespace: String) -> Self {
+        Self { shelves: Arc::default(), changed: watch::Sender::new(()), other_operator_namespace }
+    }
+
     /// Watches everything, for as long as it is polled.
     pub async fn watch(&self, client: &Client) {
         tokio::join!(
@@ -146,7 +233,7 @@ impl PolicyObjects {
             self.watch_kind(Api::all(client.clone()), |shelves| &mut shelves.namespaced),
             self.watch_kind(Api::all(client.clone()), |shelves| &mut shelves.storage),
             self.watch_kind(Api::all(client.clone()), |shelves| &mut shelves.legacy),
-            self.watch_leases(Api::all(client.clone())),
+            self.watch_leases(Api::namespaced(client.clone(), &self.other_operator_namespace)),
         );
     }
 
@@ -157,8 +244,10 @@ impl PolicyObjects {
     ) where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     {
-        follow(watcher(api, watcher::Config::default()), |change| {
-            if of(&mut self.shelves()).note(change, seen) {
+        let events = watcher(api, watcher::Config::default().page_size(PAGE));
+        let events = events.modify(|object: &mut Guarded<K>| guarded::strip(object.meta_mut()));
+        follow(events, |change| {
+            if of(&mut self.shelves()).note(change, Instant::now(), seen) {
                 self.changed.send_replace(());
             }
         })
@@ -167,21 +256,25 @@ impl PolicyObjects {
 
     async fn watch_leases(&self, api: Api<Lease>) {
         let config = watcher::Config::default().fields(&format!("metadata.name={OTHER_OPERATOR}"));
-        follow(watcher(api, config), |change| {
-            // By our own clock: whoever renews a lease need not agree with it on what time it is. One
-            // that was just listed counts as renewed, as nothing says that it was not.
-            let renewed = |lease: Lease| {
-                let spec = lease.spec.unwrap_or_default();
-                let held = spec.holder_identity.is_some_and(|holder| !holder.is_empty());
-                let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-                let counts = seconds.map_or(LEASE, Duration::from_secs);
-                (Instant::now(), if held { counts } else { Duration::ZERO })
-            };
-            if self.shelves().leases.note(change, renewed) {
-                self.changed.send_replace(());
-            }
-        })
-        .await;
+        follow(watcher(api, config), |change| self.note_lease(change, Instant::now())).await;
+    }
+
+    fn note_lease(&self, change: Change<Lease>, now: Instant) {
+        let mut shelves = self.shelves();
+        let said = |leases: &Shelf<Renewal>| (leases.is_listed(), leases.is_held(now));
+        let said_before = said(&shelves.leases);
+        let before = shelves.leases.objects.clone();
+        let seen = |lease: Lease| {
+            let key = (lease.namespace().unwrap_or_default(), lease.name_any());
+            Renewal::seen(lease.spec.unwrap_or_default(), before.get(&key), now)
+        };
+        shelves.leases.note(change, now, seen);
+        // That it was renewed once more is no news.
+        let is_news = said(&shelves.leases) != said_before;
+        drop(shelves);
+        if is_news {
+            self.changed.send_replace(());
+        }
     }
 
     fn shelves(&self) -> MutexGuard<'_, Shelves> {
@@ -196,11 +289,11 @@ impl PolicyObjects {
     /// All objects, once every kind has been listed in full; nothing before.
     pub fn all(&self) -> Option<Objects> {
         let shelves = self.shelves();
-        let is_complete = shelves.cluster.is_listed
-            && shelves.namespaced.is_listed
-            && shelves.storage.is_listed
-            && shelves.legacy.is_listed
-            && shelves.leases.is_listed;
+        let is_complete = shelves.cluster.is_listed()
+            && shelves.namespaced.is_listed()
+            && shelves.storage.is_listed()
+            && shelves.legacy.is_listed()
+            && shelves.leases.is_listed();
         is_complete.then(|| Objects {
             cluster: shelves.cluster.objects.values().cloned().collect(),
             namespaced: shelves.namespaced.objects.values().cloned().collect(),
@@ -209,10 +302,9 @@ impl PolicyObjects {
         })
     }
 
-    /// Whether the older operator renews its lease: seen to within twice the time that it holds.
+    /// Whether the older operator renews its lease. While that cannot be seen, it is as it was last seen.
     pub fn other_operator_runs(&self, now: Instant) -> bool {
-        let shelves = self.shelves();
-        shelves.leases.objects.values().any(|(renewed, counts)| now.duration_since(*renewed) < *counts * 2)
+        self.shelves().leases.is_held(now)
     }
 
     /// Tells those who wait for changes that something changed beside the objects.
@@ -278,7 +370,148 @@ fn seen<K>(object: Guarded<K>) -> Seen<K> {
             resource_version: broken.metadata.resource_version,
             generation: broken.metadata.generation,
             status: broken.status.and_then(|status| serde_json::from_value(status).ok()),
+            deletion_limit: broken.deletion_limit,
             error: broken.error,
         })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+    use serde_json::json;
+
+    use super::*;
+
+    fn lease(holder: &str, seconds: i64, renewed: &str) -> Lease {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": OTHER_OPERATOR_NAMESPACE, "name": OTHER_OPERATOR},
+            "spec": {"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": renewed},
+        }))
+        .unwrap()
+    }
+
+    const ONE: &str = "2026-11-24T12:00:00.000000Z";
+    const OTHER: &str = "2026-11-24T12:00:02.000000Z";
+
+    #[test]
+    fn the_older_operator_runs_for_as_long_as_its_lease_is_seen_renewed() {
+        let objects = PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned());
+        let begin = Instant::now();
+        let at = |second| begin + Duration::from_secs(second);
+        let runs = |second| objects.other_operator_runs(at(second));
+        let mut changes = objects.changes();
+        objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), at(0));
+        assert!(runs(29) && !runs(30));
+        assert!(changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        objects.note_lease(Change::Applied(lease("it", 15, OTHER)), at(20));
+        assert!(!changes.has_changed().unwrap(), "a renewal is no news");
+        assert!(runs(49) && !runs(50));
+        // What died and was never deleted is listed again and again.
+        objects.note_lease(Change::Listed(vec![lease("it", 15, OTHER)]), at(60));
+        assert!(!runs(60));
+        objects.note_lease(Change::Applied(lease("", 15, OTHER)), at(70));
+        assert!(!runs(70));
+        objects.note_lease(Change::Applied(lease("it", i64::from(i32::MAX), ONE)), at(100));
+        assert!(runs(219) && !runs(220));
+    }
+
+    #[test]
+    fn a_watch_is_in_trouble_while_its_errors_repeat() {
+        let begin = Instant::now();
+        let at = |second| begin + Duration::from_secs(second);
+        let failed = Change::<()>::Failed("refused".to_owned());
+        let trouble = |health: &Health, second| health.trouble("nodes", at(second));
+        let mut health = Health::default();
+        assert_eq!(trouble(&health, 0).as_deref(), Some("nodes were not listed yet"));
+        health.note(&failed, at(0));
+        assert_eq!(trouble(&health, 0).as_deref(), Some("nodes cannot be watched: refused"));
+        health.note(&Change::<()>::Listed(vec![]), at(0));
+        assert_eq!(trouble(&health, 0), None);
+        // A connection was reset, and the watch goes on where nothing happens.
+        health.note(&failed, at(10));
+        for second in 10..3_600 {
+            assert_eq!(trouble(&health, second), None, "{second}");
+        }
+        // The API is away. A reply that never comes is an error every minute and a half at the latest.
+        for round in 0..4 {
+            assert_eq!(trouble(&health, 4_000 + 90 * round), None);
+            health.note(&failed, at(4_000 + 90 * round));
+        }
+        assert_eq!(trouble(&health, 4_300).as_deref(), Some("nodes cannot be watched: refused"));
+        health.note(&Change::Applied(()), at(4_301));
+        assert_eq!(trouble(&health, 4_301), None);
+    }
+
+    #[tokio::test]
+    async fn of_large_objects_few_are_listed_at_a_time_and_little_is_kept() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        let answer = move |request: axum::extract::Request| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let is_watch = query.contains("watch=");
+            let is_policies = request.uri().path().ends_with("/checkpointpolicies");
+            if is_policies && !is_watch {
+                seen.lock().unwrap().push(query);
+            }
+            async move {
+                if is_watch {
+                    return std::future::pending().await;
+                }
+                let spec = |number: u32| json!({"mode": if number == 0 { "Dry" } else { "DryRun" }});
+                let item = |number: u32| {
+                    json!({
+                        "apiVersion": "criu.org/v1alpha1", "kind": "CheckpointPolicy", "spec": spec(number),
+                        "metadata": {
+                            "namespace": "team", "name": number.to_string(), "uid": "u", "generation": 1,
+                            "annotations": {"a": "x".repeat(1_000)}, "labels": {"l": "x"}, "finalizers": ["f"],
+                            "managedFields": [{"manager": "m"}],
+                        },
+                    })
+                };
+                let items: Vec<_> = (0..2).filter(|_| is_policies).map(item).collect();
+                let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items});
+                axum::response::Response::new(axum::body::Body::from(list.to_string()))
+            }
+        };
+        let client = Client::new(axum::Router::new().fallback(answer), "default");
+        let objects = PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned());
+        let mut changes = objects.changes();
+        let listed = async {
+            while objects.all().is_none() {
+                changes.changed().await.unwrap();
+            }
+        };
+        tokio::select! { () = objects.watch(&client) => {}, () = listed => {} }
+        let asked = asked.lock().unwrap().concat();
+        assert!(asked.contains("limit=20"), "{asked}");
+        let expected = ObjectMeta {
+            namespace: Some("team".to_owned()),
+            name: Some("1".to_owned()),
+            uid: Some("u".to_owned()),
+            generation: Some(1),
+            ..ObjectMeta::default()
+        };
+        let [Seen::Unparsable(_), Seen::Parsed(policy)] = &objects.all().unwrap().namespaced[..] else {
+            panic!("{:?}", objects.all())
+        };
+        assert_eq!(policy.metadata, expected);
+    }
+
+    #[test]
+    fn while_the_lease_cannot_be_seen_the_last_answer_holds() {
+        let objects = PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned());
+        let begin = Instant::now();
+        let at = |second| begin + Duration::from_secs(second);
+        objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), begin);
+        // Renewed ever since, for all that is known; and an error that does not come again is over.
+        objects.note_lease(Change::Failed("refused".to_owned()), at(10));
+        objects.note_lease(Change::Failed("refused".to_owned()), at(40));
+        assert!(objects.other_operator_runs(at(60)));
+        assert!(!objects.other_operator_runs(at(40 + 180)));
+        objects.note_lease(Change::Failed("refused".to_owned()), at(55));
+        objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), at(60));
+        assert!(!objects.other_operator_runs(at(60)));
     }
 }

@@ -54,6 +54,8 @@ type Faults = Box<dyn Fn(&Asked) -> Option<Fault> + Send>;
 
 struct Watcher {
     plural: String,
+    /// Empty: all.
+    namespace: String,
     name: Option<String>,
     events: mpsc::UnboundedSender<Value>,
 }
@@ -127,6 +129,14 @@ fn key(plural: &str, namespace: &str, name: &str) -> Key {
     (plural.to_owned(), namespace.to_owned(), name.to_owned())
 }
 
+impl Watcher {
+    fn wants(&self, (plural, namespace, name): &Key) -> bool {
+        *plural == self.plural
+            && (self.namespace.is_empty() || *namespace == self.namespace)
+            && self.name.as_ref().is_none_or(|wanted| wanted == name)
+    }
+}
+
 impl World {
     fn store(&mut self, key: Key, mut object: Value) -> Value {
         self.version += 1;
@@ -149,10 +159,7 @@ impl World {
     }
 
     fn tell(&mut self, key: Key, event: Value) {
-        self.watchers.retain(|watcher| {
-            let wants = watcher.plural == key.0 && watcher.name.as_ref().is_none_or(|name| *name == key.2);
-            !wants || watcher.events.send(event.clone()).is_ok()
-        });
+        self.watchers.retain(|watcher| !watcher.wants(&key) || watcher.events.send(event.clone()).is_ok());
         self.history.push((self.version, key, event));
     }
 }
@@ -209,13 +216,11 @@ fn carry_out(fake: &Fake, asked: &Asked, query: &BTreeMap<String, String>) -> Re
         (&Method::GET, true) if query.contains_key("watch") => {
             let (events, receiver) = mpsc::unbounded_channel();
             let name = query.get("fieldSelector").and_then(|field| field.strip_prefix("metadata.name="));
-            let watcher = Watcher { plural: key.0.clone(), name: name.map(str::to_owned), events };
+            let (plural, namespace, name) = (key.0.clone(), key.1.clone(), name.map(str::to_owned));
+            let watcher = Watcher { plural, namespace, name, events };
             let since: u64 = query["resourceVersion"].parse().unwrap();
             for (version, key, event) in &world.history {
-                if *version > since
-                    && key.0 == watcher.plural
-                    && watcher.name.as_ref().is_none_or(|name| *name == key.2)
-                {
+                if *version > since && watcher.wants(key) {
                     watcher.events.send(event.clone()).unwrap();
                 }
             }
@@ -232,6 +237,7 @@ fn carry_out(fake: &Fake, asked: &Asked, query: &BTreeMap<String, String>) -> Re
                 .objects
                 .iter()
                 .filter(|(other, _)| other.0 == key.0 && name.is_none_or(|name| name == other.2))
+                .filter(|(other, _)| key.1.is_empty() || other.1 == key.1)
                 .map(|(_, object)| object)
                 .collect();
             let metadata = json!({"resourceVersion": world.version.to_string()});

@@ -29,6 +29,7 @@ impl Replica {
             namespace: "keeper".to_owned(),
             identity: name.to_owned(),
             cluster_policy_namespaces: Vec::new(),
+            other_operator_namespace: "theirs".to_owned(),
             directory: "/var/lib/kubelet/checkpoints".to_owned(),
         };
         let (stop, stopped) = watch::channel(false);
@@ -179,6 +180,31 @@ async fn figures_that_change_all_the_time_are_written_now_and_then() {
         fake.get(POLICIES, "", "a").unwrap()["status"]["totals"]["archives"] == 119
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_lease_in_its_own_namespace_says_that_the_older_operator_runs() {
+    let fake = Fake::default();
+    let operators = "checkpointrestoreoperators";
+    let object = json!({"apiVersion": "criu.org/v1", "kind": "CheckpointRestoreOperator", "spec": {}});
+    fake.put(operators, "keeper", "retention", object);
+    let lease = || {
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+               "spec": {"holderIdentity": "somebody", "leaseDurationSeconds": i32::MAX}})
+    };
+    // Whoever may edit a namespace may create a lease in it.
+    fake.put("leases", "tenant", "f1499914.criu.org", lease());
+    let replica = Replica::start(&fake, "one");
+    let reason = || {
+        let conditions = fake.get(operators, "keeper", "retention")?["status"]["conditions"].clone();
+        let ready = conditions.as_array()?.iter().find(|condition| condition["type"] == "Ready")?.clone();
+        ready["reason"].as_str().map(str::to_owned)
+    };
+    until("the object has a status", 60, || reason().is_some()).await;
+    assert_eq!(reason().as_deref(), Some("Accepted"));
+    fake.put("leases", "theirs", "f1499914.criu.org", lease());
+    until("the older operator was seen", 60, || reason().as_deref() == Some("OtherOperator")).await;
+    replica.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,8 +23,8 @@ const AGENT_RIGHTS: [Right; 18] = [
     ("checkpointstoragepolicies.criu.org", "", &["list", "watch"]),
     ("checkpointrestoreoperators.criu.org", "", &["list", "watch"]),
     ("nodecheckpointstores.criu.org", "", &["list", "watch", "create", "patch"]),
-    ("nodecheckpointstores.criu.org/status", "", &["patch", "update"]),
-    ("nodes", "", &["get", "list", "watch"]),
+    ("nodecheckpointstores.criu.org/status", "", &["patch"]),
+    ("nodes", "", &["list", "watch"]),
     ("pods", "", &["get", "list"]),
     ("namespaces", "", &["get"]),
     ("replicationcontrollers", "", &["get"]),
@@ -220,6 +220,8 @@ fn the_api_server_grants_what_is_needed_and_denies_what_would_be_dangerous() -> 
     for (account, verb, resource) in [
         (AGENT, "delete", "nodecheckpointstores.criu.org"),
         (AGENT, "update", "nodecheckpointstores.criu.org"),
+        (AGENT, "update", "nodecheckpointstores.criu.org/status"),
+        (AGENT, "get", "nodes"),
         (AGENT, "create", "leases.coordination.k8s.io"),
         (AGENT, "patch", "clustercheckpointpolicies.criu.org/status"),
         (AGENT, "patch", "checkpointpolicies.criu.org/status"),
@@ -242,7 +244,7 @@ fn lists_by_name_are_answered_and_lists_of_all_leases_are_not() -> anyhow::Resul
     install::rights()?;
     for account in [AGENT, CONTROLLER] {
         let client = cluster().with_token(&token(account, &Value::Null)?)?;
-        let leases = "/apis/coordination.k8s.io/v1/leases";
+        let leases = "/apis/coordination.k8s.io/v1/namespaces/checkpoint-restore-operator-system/leases";
         let by_name = format!("{leases}?fieldSelector=metadata.name%3D{OLDER_OPERATORS_LEASE}");
         wait::until("the lease to be listed by its name", DEADLINE, || client.get(&by_name).map(|_| true))?;
         client.get(&format!("{by_name}&watch=true&timeoutSeconds=1"))?;

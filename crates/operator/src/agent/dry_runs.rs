@@ -1,0 +1,150 @@
+//! What dry runs would change. Each takes a plan of its own, and anybody may create many: so it is reckoned
+//! now and then, a few at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use checkpoint_keeper_core::plan::{Plan, Snapshot, difference};
+use checkpoint_keeper_core::policy::{Mode, PolicyRef, PolicySet};
+use jiff::Timestamp;
+
+use super::summary::{Share, Summary, whole};
+
+/// So many are reckoned at a time.
+const AT_A_TIME: usize = 8;
+
+/// What was reckoned, and when.
+#[derive(Debug)]
+pub(super) struct DryRuns {
+    /// How long nothing is reckoned after it was.
+    rest: Duration,
+    at: Option<Instant>,
+    /// The last one reckoned: the next time it is others' turn.
+    last: Option<PolicyRef>,
+    shares: BTreeMap<PolicyRef, Share>,
+}
+
+impl DryRuns {
+    pub(super) fn new(rest: Duration) -> Self {
+        Self { rest, at: None, last: None, shares: BTreeMap::new() }
+    }
+
+    /// Adds to a summary what is known of the dry runs; `reckon` finds out about one.
+    pub(super) fn add_to(
+        &mut self,
+        summary: &mut Summary,
+        policies: &PolicySet,
+        now: Instant,
+        reckon: impl Fn(&PolicyRef) -> Share,
+    ) {
+        // Where a namespace has nothing, its policies change nothing.
+        let concerned = policies.retention.iter().filter(|policy| {
+            policy.mode == Mode::DryRun
+                && summary.archives > 0
+                && policy.namespace.as_ref().is_none_or(|name| summary.namespaces.contains_key(name))
+        });
+        let dry: BTreeSet<PolicyRef> = concerned.map(|policy| whole(&policy.id)).collect();
+        self.shares.retain(|id, _| dry.contains(id));
+        if self.at.is_none_or(|at| now.duration_since(at) >= self.rest) {
+            self.at = Some(now);
+            let last = self.last.take();
+            let (earlier, later): (Vec<_>, Vec<_>) = dry.iter().partition(|id| Some(*id) <= last.as_ref());
+            for id in later.into_iter().chain(earlier).take(AT_A_TIME) {
+                self.shares.insert(id.clone(), reckon(id));
+                self.last = Some(id.clone());
+            }
+        }
+        for id in dry {
+            match self.shares.get(&id) {
+                Some(share) => _ = summary.policies.insert(id, *share),
+                None => summary.unreckoned += u64::from(summary.policies.remove(&id).is_some()),
+            }
+        }
+    }
+}
+
+/// What a policy would change if it were enforced.
+pub(super) fn reckon(
+    snapshot: &Snapshot,
+    policies: &PolicySet,
+    plan: &Plan,
+    now: Timestamp,
+    id: &PolicyRef,
+) -> Share {
+    let difference = difference(snapshot, policies, now, plan, id);
+    let pending = difference.would_delete.len() as u64;
+    let bytes = difference.would_delete.iter().map(|(place, _)| snapshot.archives[*place].size);
+    Share {
+        mode: Mode::DryRun,
+        archives: pending,
+        bytes: bytes.sum(),
+        pending,
+        spared: difference.would_keep.len() as u64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use checkpoint_keeper_core::policy::{Kind, Policy, Retention, Selector};
+
+    use super::*;
+
+    fn dry_run(namespace: &str, name: &str) -> Policy {
+        let namespace = Some(namespace.to_owned());
+        Policy {
+            id: PolicyRef {
+                kind: Kind::CheckpointPolicy,
+                namespace: namespace.clone(),
+                name: name.to_owned(),
+                part: None,
+            },
+            created: None,
+            namespace,
+            mode: Mode::DryRun,
+            selector: Selector::default(),
+            retention: Retention::default(),
+            orphans: None,
+            incomplete_grace: None,
+        }
+    }
+
+    #[test]
+    fn however_many_dry_runs_there_are_a_plan_reckons_few_of_them_and_most_none() {
+        const MANY: usize = 1_000;
+        let mut retention: Vec<Policy> =
+            (0..MANY).map(|number| dry_run("busy", &format!("{number:04}"))).collect();
+        retention.push(dry_run("elsewhere", "a"));
+        let policies = PolicySet { retention, ..PolicySet::default() };
+        let mut dry_runs = DryRuns::new(Duration::from_mins(1));
+        let begin = Instant::now();
+        let reckoned = RefCell::new(Vec::new());
+        let mut plan_at = |second| {
+            let mut summary = Summary { archives: 1, ..Summary::default() };
+            summary.namespaces.insert("busy".to_owned(), (1, 1));
+            let share = Share { mode: Mode::DryRun, ..Share::default() };
+            summary.policies.extend(policies.retention.iter().map(|policy| (policy.id.clone(), share)));
+            reckoned.borrow_mut().clear();
+            dry_runs.add_to(&mut summary, &policies, begin + Duration::from_secs(second), |id| {
+                reckoned.borrow_mut().push(id.name.clone());
+                Share { pending: 7, ..share }
+            });
+            let told = summary.policies.values().filter(|share| share.pending == 7).count();
+            (reckoned.borrow().clone(), told, summary.policies.len(), summary.unreckoned)
+        };
+        let names = |range: std::ops::Range<usize>| range.map(|number| format!("{number:04}")).collect();
+        // The one of a namespace without archives here is told without.
+        let left = |told: usize| (MANY - told) as u64;
+        assert_eq!(plan_at(0), (names(0..8), 8, 9, left(8)));
+        for second in 1..60 {
+            assert_eq!(plan_at(second), (vec![], 8, 9, left(8)), "{second}");
+        }
+        assert_eq!(plan_at(60), (names(8..16), 16, 17, left(16)));
+        // After the last one it is the first one's turn again.
+        for round in 2..125 {
+            plan_at(60 * round);
+        }
+        assert_eq!(plan_at(60 * 125), (names(0..8), MANY, MANY + 1, 0));
+    }
+}
