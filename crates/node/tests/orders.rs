@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -14,12 +14,15 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use checkpoint_keeper_core::bucket::DeletionBucket;
-use checkpoint_keeper_core::policy::PolicySet;
+use checkpoint_keeper_core::owners::{Finding, Question};
+use checkpoint_keeper_core::policy::{Kind, Labels, PolicySet};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::inquiry::{Answer, Inquiry};
 use checkpoint_keeper_node::orders::{OrderSender, Orders, line};
 use checkpoint_keeper_node::store::Store;
 use checkpoint_keeper_node::watch::{Event, Watch};
+use checkpoint_keeper_testkit::ArchiveBuilder;
 use support::{DEADLINE, archive, files, name, per_container, wait_until, write_old};
 use tempfile::TempDir;
 
@@ -36,14 +39,22 @@ struct Told {
 
 impl Told {
     fn start(directory: &Path, bucket: Option<DeletionBucket>) -> Self {
+        Self::asking(directory, bucket, None)
+    }
+
+    /// One that asks a cluster, whatever its policies need to know.
+    fn asking(directory: &Path, bucket: Option<DeletionBucket>, inquiry: Option<Inquiry>) -> Self {
         let (stop, stopped) = UnixStream::pair().unwrap();
         let (plan, plans) = mpsc::channel();
         let (orders, line) = line().unwrap();
         let store = Store::open(directory).unwrap();
         let thread = thread::spawn(move || {
-            let collector = Collector::new(store, Duration::from_secs(5), Now::read());
-            let watch =
-                Watch { collector, orders: None, line: Some(line), bucket, interval: HOUR, inquiry: None };
+            let mut collector = Collector::new(store, Duration::from_secs(5), Now::read());
+            if inquiry.is_some() {
+                collector.know_cluster(true);
+                collector.be_curious();
+            }
+            let watch = Watch { collector, orders: None, line: Some(line), bucket, interval: HOUR, inquiry };
             let report = |event: Event<'_>| {
                 if let Event::Planned { plan: made, .. } = event {
                     let _ = plan.send(made.deletions().count());
@@ -135,6 +146,76 @@ fn rotation_of_what_arrives_never_waits_for_the_bucket() {
         archive("server", 100 + second).write_to(directory.path()).unwrap();
     }
     wait_until("thirty are left", || files(directory.path()).len(), |left| *left == 30);
+}
+
+/// A policy of namespace `team`, which was made anew since its archives were taken.
+fn of_the_new_owner(max_count: u64) -> Orders {
+    let mut policies = per_container(max_count);
+    let policy = &mut policies.retention[0];
+    (policy.id.kind, policy.id.namespace) = (Kind::CheckpointPolicy, Some("team".to_owned()));
+    policy.namespace = Some("team".to_owned());
+    let governors = BTreeMap::from([("team".to_owned(), BTreeSet::from(["uid".to_owned()]))]);
+    Orders { governors: Arc::new(governors), ..Orders::policies(policies) }
+}
+
+/// Answers that the namespace is a month younger than its archives, as soon as that is let go.
+fn cluster_of_a_new_namespace() -> (Inquiry, mpsc::Sender<()>) {
+    let (let_go, may_go) = mpsc::channel::<()>();
+    let inquiry = Inquiry::start(move |questions| {
+        let _ = may_go.recv();
+        let answer = |question| {
+            let finding = match &question {
+                Question::Namespace(_) => Finding::Namespace {
+                    labels: Labels::new(),
+                    created: "2026-02-01T00:00:00Z".parse().unwrap(),
+                },
+                Question::NodePods => Finding::NodePods(Vec::new()),
+                _ => Finding::NotFound,
+            };
+            Answer { question, finding, at: Now::read(), server_time: Some(Now::read().wall) }
+        };
+        questions.into_iter().map(answer).collect()
+    });
+    (inquiry.unwrap(), let_go)
+}
+
+/// tenants stay apart, from the first plan on.
+#[test]
+fn a_namespaces_policy_governs_nothing_before_it_was_asked_whose_namespace_that_is() {
+    let directory = with(5);
+    let (inquiry, let_go) = cluster_of_a_new_namespace();
+    let told = Told::asking(directory.path(), None, Some(inquiry));
+    told.orders.tell(of_the_new_owner(1), true);
+    assert_eq!(told.next_plan(), 0, "nobody has answered yet");
+    let_go.send(()).unwrap();
+    assert_eq!(told.next_plan(), 0, "they are the former namespace's");
+    drop(let_go);
+    while let Ok(more) = told.plans.recv_timeout(Duration::from_millis(300)) {
+        assert_eq!(more, 0);
+    }
+    assert_eq!(files(directory.path()).len(), 5);
+}
+
+/// It is moved in from a backup while the API takes its time.
+#[test]
+fn nor_an_archive_that_comes_while_others_are_being_asked_about() {
+    let directory = TempDir::new().unwrap();
+    write_old(directory.path(), &ArchiveBuilder::new("bank", "ledger-0", "engine"));
+    let (inquiry, let_go) = cluster_of_a_new_namespace();
+    let told = Told::asking(directory.path(), None, Some(inquiry));
+    told.orders.tell(Orders { governors: Arc::default(), ..of_the_new_owner(1) }, true);
+    assert_eq!(told.next_plan(), 0);
+    for second in 0..5 {
+        archive("server", second).write_to(directory.path()).unwrap();
+    }
+    while let Ok(more) = told.plans.recv_timeout(Duration::from_millis(300)) {
+        assert_eq!(more, 0);
+    }
+    drop(let_go);
+    while let Ok(more) = told.plans.recv_timeout(Duration::from_millis(300)) {
+        assert_eq!(more, 0);
+    }
+    assert_eq!(files(directory.path()).len(), 6);
 }
 
 #[test]

@@ -350,12 +350,18 @@ impl Owners {
             let labels = self.namespace_labels.get(&key.namespace);
             let created = pod.record.namespace.map(|namespace| namespace.created);
             let is_doubted = self.doubted.contains_key(&key.namespace);
-            if labels.is_some() || created.is_some() || is_doubted {
+            if labels.is_some() || created.is_some() || is_doubted || self.is_curious {
                 let namespace = snapshot
                     .namespaces
                     .entry(key.namespace.clone())
                     .or_insert_with(|| Namespace { labels: labels.cloned(), created: None, is_doubted });
                 namespace.created = namespace.created.max(created);
+            }
+        }
+        if self.is_curious {
+            // It is being asked about, and until there is an answer it may be another's.
+            for namespace in snapshot.namespaces.values_mut() {
+                namespace.is_doubted |= namespace.created.is_none();
             }
         }
     }

@@ -39,7 +39,9 @@ impl Needs {
         let is_climbing =
             record.is_some_and(|record| matches!(record.owner, Owner::Controlled { topmost: None, .. }));
         // Whose pod that is, only the namespace's age tells.
-        Self { namespace: is_new, pod: is_new, owner: is_new || is_climbing, idle: false }
+        let namespace = is_new
+            || record.is_some_and(|record| record.namespace.is_none() && record.namespace_gone.is_none());
+        Self { namespace, pod: is_new, owner: is_new || is_climbing, idle: false }
     }
 
     /// What a policy could need of an archive that it governs. Dry runs ask as well: their report
