@@ -429,6 +429,51 @@ fn a_lineage_is_idle_since_the_api_first_said_that_none_of_its_pods_runs_here() 
     assert_eq!(unnamed.ask().filled("a").idle_since, None);
 }
 
+/// Its first archive comes after it was asked which pods run here.
+#[test]
+fn an_answer_says_nothing_of_a_pod_whose_archive_came_after_it() {
+    for runs_already in [true, false] {
+        let policy = keep(|keep| keep.max_age = Some(DAY * 30));
+        let mut node = Node::new(policy, [of("a", "bank/ledger-0/server", "u1")]).named();
+        node.cluster.create_namespace("bank", ago(DAY * 100));
+        if runs_already {
+            node.cluster.run("shop/web-0", "u2", None);
+        }
+        node.ask();
+        node.cluster.run("shop/web-0", "u2", None);
+        node.later(Duration::from_secs(10));
+        let mut new = of("b", "shop/web-0/server", "u2");
+        new.taken = node.now;
+        node.archives.push(new);
+        let known: Vec<_> =
+            node.archives.iter().map(|archive| (archive.identity.clone().unwrap(), archive.taken)).collect();
+        node.owners.go_on(known.iter().map(|(identity, taken)| (identity, *taken)), true, &node.policies);
+        // Some answer comes, to whatever question.
+        let question = Question::Namespace("shop".to_owned());
+        let answer = node.cluster.answer(&question);
+        node.owners.fold([(question, answer, node.now, Clock::Trusted)]);
+        assert_eq!(node.filled("b").idle_since, None, "runs already: {runs_already}");
+        node.cluster.stop("shop/web-0");
+        assert_eq!(node.later(HOUR).ask().filled("b").idle_since, Some(node.now));
+    }
+}
+
+/// Asked for all pods of the node at once, nothing was noted of those without an archive.
+#[test]
+fn a_pod_whose_first_archive_comes_in_the_middle_of_a_round_is_asked_about_in_it() {
+    let policy = with(orphans(PodDeleted, GRACE), |policy| policy.retention.max_age = Some(DAY * 30));
+    let mut node = Node::new(policy, [of("a", "shop/web-0/server", "u1")]).named();
+    node.cluster.run("shop/web-0", "u1", None);
+    node.cluster.run("shop/web-1", "u2", None);
+    node.ask();
+    node.archives.push(of("b", "shop/web-1/server", "u2"));
+    let known: Vec<_> =
+        node.archives.iter().map(|archive| (archive.identity.clone().unwrap(), archive.taken)).collect();
+    node.owners.go_on(known.iter().map(|(identity, taken)| (identity, *taken)), true, &node.policies);
+    let question = Question::Pod { namespace: "shop".to_owned(), name: "web-1".to_owned() };
+    assert_eq!(node.owners.questions(usize::MAX), [question]);
+}
+
 #[test]
 fn stateful_and_bare_pods_are_lineages_of_their_own() {
     for controller in [Some("apps/v1 StatefulSet db"), None] {

@@ -33,7 +33,7 @@ impl Owners {
                     let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
                     self.asked.insert(Question::Pod { namespace, name }, round);
                 }
-                self.running = Some(Self::keep_running(&self.pods, now, clock, pods));
+                self.running = Some(Self::keep_running(now, clock, pods));
             }
             (Question::NodePods, _) => self.doubt_idle(),
             (Question::Namespace(name), Finding::Namespace { labels, created }) => {

@@ -71,6 +71,8 @@ struct Pod {
     needs: Needs,
     /// When the oldest of its archives was taken.
     oldest: Timestamp,
+    /// When the newest was: the pod ran then.
+    newest: Timestamp,
     confirmed: Confirmed,
 }
 
@@ -91,6 +93,7 @@ impl Owners {
             record,
             needs: Needs::default(),
             oldest: Timestamp::MAX,
+            newest: Timestamp::MIN,
             confirmed: Confirmed::default(),
         };
         let pods = remembered.into_iter().map(|(key, record)| (key, pod(record))).collect();
@@ -124,15 +127,16 @@ impl Owners {
         policies: &PolicySet,
     ) {
         let asking = Asking::new(policies, self.knows_node);
-        let mut here: HashMap<*const Identity, (&Identity, Timestamp)> = HashMap::new();
+        let mut here: HashMap<*const Identity, (&Identity, Timestamp, Timestamp)> = HashMap::new();
         for (identity, taken) in archives {
-            let (_, oldest) = here.entry(Arc::as_ptr(identity)).or_insert((&**identity, taken));
-            *oldest = taken.min(*oldest);
+            let (_, oldest, newest) =
+                here.entry(Arc::as_ptr(identity)).or_insert((&**identity, taken, taken));
+            (*oldest, *newest) = (taken.min(*oldest), taken.max(*newest));
         }
-        let mut pods: BTreeMap<PodKey, (Needs, Timestamp)> = BTreeMap::new();
-        for (identity, taken) in here.into_values() {
-            let entry = pods.entry(PodKey::of(identity)).or_insert((Needs::default(), taken));
-            *entry = (entry.0.and(asking.about(identity)), entry.1.min(taken));
+        let mut pods: BTreeMap<PodKey, (Needs, Timestamp, Timestamp)> = BTreeMap::new();
+        for (identity, oldest, newest) in here.into_values() {
+            let entry = pods.entry(PodKey::of(identity)).or_insert((Needs::default(), oldest, newest));
+            *entry = (entry.0.and(asking.about(identity)), entry.1.min(oldest), entry.2.max(newest));
         }
         let others: Vec<PodKey> = self.pods.keys().filter(|key| !pods.contains_key(key)).cloned().collect();
         for key in others {
@@ -144,15 +148,17 @@ impl Owners {
                 pod.needs = Needs::default();
             }
         }
-        for (key, (mut needs, oldest)) in pods {
+        for (key, (mut needs, oldest, newest)) in pods {
             if self.is_curious {
                 needs = needs.and(Needs::to_learn(self.pods.get(&key).map(|pod| &pod.record)));
             }
             if let Some(pod) = self.pods.get_mut(&key) {
-                (pod.needs, pod.oldest) = (needs, oldest);
+                (pod.needs, pod.oldest, pod.newest) = (needs, oldest, newest);
             } else if needs.any() {
+                // What was answered about the name in this round, nobody has noted for this pod.
+                self.asked.remove(&Question::Pod { namespace: key.namespace.clone(), name: key.pod.clone() });
                 let (record, confirmed) = (PodRecord::default(), Confirmed::default());
-                self.pods.insert(key, Pod { record, needs, oldest, confirmed });
+                self.pods.insert(key, Pod { record, needs, oldest, newest, confirmed });
             }
         }
         self.resolve();
