@@ -464,6 +464,7 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
         workload: None,
         absences: None,
         idle_since: None,
+        seen_in: None,
     }
 }
 
