@@ -48,6 +48,8 @@ pub struct Collector {
     remembered_pods: BTreeMap<PodKey, PodRecord>,
     /// What is known of a cluster; none where there is none to ask.
     owners: Option<Owners>,
+    /// Whether something was asked in this round only to hear what time it is.
+    has_asked_time: bool,
     /// What the catalog does not have yet.
     unwritten: Vec<(FileName, Record)>,
     forgotten: Vec<FileName>,
@@ -85,6 +87,7 @@ impl Collector {
             remembered: HashMap::new(),
             remembered_pods: BTreeMap::new(),
             owners: None,
+            has_asked_time: false,
             unwritten: Vec::new(),
             forgotten: Vec::new(),
             has_looked: false,
@@ -326,7 +329,8 @@ impl Collector {
     pub fn snapshot(&mut self, now: Now) -> (Snapshot, Vec<Problem>) {
         let mut problems = Vec::new();
         let clock = self.clock.judge(now);
-        if clock == Clock::Suspect {
+        // Why it was not heard yet is said of what was asked.
+        if clock == Clock::Suspect && !self.clock.is_unheard() {
             let strays = self.clock.strays_from_server(now);
             problems.push(if strays { Problem::ServerClock } else { Problem::Clock });
         }

@@ -15,8 +15,10 @@ impl Collector {
         self.owners = Some(Owners::new(knows_node, std::mem::take(&mut self.remembered_pods)));
     }
 
-    /// Each pod whose archive comes is asked about once, whatever the policies need now.
+    /// Each pod whose archive comes is asked about once, whatever the policies need now; and the clock is
+    /// not believed before it was compared with the API server's.
     pub fn be_curious(&mut self) {
+        self.clock.need_server();
         if let Some(owners) = &mut self.owners {
             owners.be_curious();
         }
@@ -41,6 +43,7 @@ impl Collector {
 
     fn see_owners(&mut self, policies: &PolicySet, is_new_round: bool) {
         let Some(owners) = &mut self.owners else { return };
+        self.has_asked_time &= !is_new_round;
         let archives = || self.index.iter().filter(|(name, _)| name.kind() == NameKind::Kubelet);
         let all = archives().all(|(_, known)| known.read.as_ref().is_some_and(|read| !read.is_failure));
         let known = archives().filter_map(|(_, known)| {
@@ -55,9 +58,18 @@ impl Collector {
     }
 
     /// What to ask next, at most so many in a round; empty when the round is over, or no policy needs
-    /// to know anything.
+    /// to know anything and the clock is known to be right or wrong.
     pub fn questions(&mut self, most_in_round: usize) -> Vec<Question> {
-        self.owners.as_mut().map(|owners| owners.questions(most_in_round)).unwrap_or_default()
+        let Some(owners) = &mut self.owners else { return Vec::new() };
+        let questions = owners.questions(most_in_round);
+        if questions.is_empty()
+            && self.clock.is_unheard()
+            && !std::mem::replace(&mut self.has_asked_time, true)
+        {
+            // Whatever the answer is, it says what time it is.
+            return vec![Question::Namespace("default".to_owned())];
+        }
+        questions
     }
 
     /// Learns from answers, and says which were none.
