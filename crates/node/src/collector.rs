@@ -189,6 +189,9 @@ impl Collector {
         self.stray_markers = stray.chain(listing.unfinished_markers).collect();
         problems.extend(listing.failures.into_iter().map(|(name, error)| Problem::Look(name, error)));
         self.index.retry_failures();
+        if self.clock.judge(now) == Clock::Trusted {
+            self.index.retry_provisional();
+        }
         problems.extend(self.read_settled(now, progress));
         (self.remembered, self.remembered_pods) = (HashMap::new(), BTreeMap::new());
         self.has_looked = true;
@@ -295,11 +298,18 @@ impl Collector {
                 continue;
             }
             let taken = when(&name, &stat, &contents, first_seen, now.wall);
-            if taken.source == taken::Source::Corrected {
-                problems.push(Problem::Future(name.clone(), taken.at));
-            }
             self.index.note(&name, &contents, taken);
             self.arrivals += u64::from(first_seen.is_some());
+            if taken.source == taken::Source::Corrected {
+                // What the future is, only a clock that is right knows. Once one says so it is for good.
+                if self.clock.judge(now) == Clock::Suspect {
+                    if let Some(read) = self.index.get_mut(&name).and_then(|known| known.read.as_mut()) {
+                        read.is_provisional = true;
+                    }
+                    continue;
+                }
+                problems.push(Problem::Future(name.clone(), taken.at));
+            }
             if self.catalog.is_some() {
                 let first_seen = first_seen.unwrap_or(now.wall);
                 self.unwritten.push((name, Record { stat, contents, taken, first_seen }));
@@ -450,6 +460,7 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
         runtime: None,
         problem: None,
         is_failure: false,
+        is_provisional: false,
     };
     let read = known.read.clone().unwrap_or_else(unread);
     Archive {
@@ -473,7 +484,7 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
 }
 
 fn record_of(name: &FileName, known: &Known) -> Option<(FileName, Record)> {
-    let read = known.read.as_ref().filter(|read| !read.is_failure)?;
+    let read = known.read.as_ref().filter(|read| !read.is_failure && !read.is_provisional)?;
     let contents = Contents {
         state: read.state,
         problem: read.problem.as_deref().map(str::to_owned),

@@ -46,6 +46,8 @@ pub struct Read {
     pub problem: Option<Arc<str>>,
     /// Whether the system refused to have it read: the next look at everything tries again.
     pub is_failure: bool,
+    /// Whether its time was decided by a clock that is not to be trusted, until there is another.
+    pub is_provisional: bool,
 }
 
 /// How it is known that nobody writes to an archive any more.
@@ -197,8 +199,15 @@ impl Index {
         let problem = Some(share_text(&mut self.texts, problem));
         let state = State::Unreadable;
         if let Some(known) = self.known.get_mut(name) {
-            known.read =
-                Some(Read { state, identity: None, taken, runtime: None, problem, is_failure: true });
+            known.read = Some(Read {
+                state,
+                identity: None,
+                taken,
+                runtime: None,
+                problem,
+                is_failure: true,
+                is_provisional: false,
+            });
         }
     }
 
@@ -207,6 +216,16 @@ impl Index {
         for known in self.known.values_mut() {
             known.read.take_if(|read| read.is_failure);
         }
+    }
+
+    /// Forgets what was read where its time was decided by a clock that was not to be trusted; says
+    /// whether there is any.
+    pub fn retry_provisional(&mut self) -> bool {
+        let mut any = false;
+        for known in self.known.values_mut() {
+            any |= known.read.take_if(|read| read.is_provisional).is_some();
+        }
+        any
     }
 
     /// Notes what an archive holds.
@@ -218,6 +237,7 @@ impl Index {
             runtime: contents.runtime.as_deref().map(|runtime| share_text(&mut self.texts, runtime)),
             problem: contents.problem.as_deref().map(|problem| share_text(&mut self.texts, problem)),
             is_failure: false,
+            is_provisional: false,
         };
         if let Some(known) = self.known.get_mut(name) {
             known.read = Some(read);

@@ -7,10 +7,13 @@ mod support;
 use std::fs;
 use std::time::Duration;
 
+use checkpoint_keeper_core::owners::Finding;
 use checkpoint_keeper_core::plan::{Clock, Reason, plan};
 use checkpoint_keeper_core::policy::Retention;
+use checkpoint_keeper_core::taken::Source;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::inquiry::Answer;
 use checkpoint_keeper_node::store::{Removal, Store};
 use checkpoint_keeper_node::sweeper::{self, Outcome};
 use jiff::{Timestamp, ToSpan};
@@ -118,6 +121,58 @@ fn an_archive_from_the_future_is_reported_and_taken_for_one_of_when_it_was_first
     second.remember_in(state.path().join("catalog"));
     assert_eq!(second.look(future, &mut |_, _| {}).len(), 0, "reported once");
     assert_eq!(second.index().get(&file).unwrap().read.as_ref().unwrap().taken, taken);
+}
+
+/// Somebody set the clock back: what is taken now seems to be from the future.
+#[test]
+fn by_a_clock_that_is_not_trusted_nothing_is_from_the_future_for_good() {
+    let year = Duration::from_hours(24 * 365);
+    let (directory, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let start = Now::read();
+    let open = |now: Now| {
+        let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE, now);
+        assert!(collector.remember_in(state.path().join("catalog")).is_empty());
+        collector
+    };
+    let mut collector = open(start);
+    collector.look(start, &mut |_, _| {});
+    let back = Now { wall: start.wall.checked_sub(year).unwrap(), uptime: start.uptime };
+    let at = Timestamp::from_second(start.wall.as_second()).unwrap();
+    let path = write_old(directory.path(), &archive("server", 1).at(&format!("{at:.0}")));
+    let file = name(path.file_name().unwrap().as_encoded_bytes());
+    collector.look_at(&[(file.clone(), true)], back);
+    let (_, problems) = collector.look_at_unsettled(back);
+    assert_eq!(problems.len(), 0, "what is wrong is the clock: {problems:?}");
+    let taken = |collector: &Collector| collector.index().get(&file).unwrap().read.as_ref().unwrap().taken;
+    assert_eq!((taken(&collector).at, taken(&collector).source), (back.wall, Source::Corrected));
+    // Not even in a catalog that is made anew.
+    collector.look(back, &mut |_, _| {});
+    assert!(collector.write_catalog().is_empty());
+    // Put right, it is what the archive says.
+    collector.look(start, &mut |_, _| {});
+    assert_eq!((taken(&collector).at, taken(&collector).source), (at, Source::Inside));
+    drop(collector);
+    let mut again = open(start);
+    again.look(start, &mut |_, _| {});
+    assert_eq!(taken(&again).at, at);
+}
+
+/// An agent's first look comes before it could ask what time it is.
+#[test]
+fn what_is_from_the_future_is_decided_when_the_clock_was_compared_with_the_api_servers() {
+    let directory = TempDir::new().unwrap();
+    write_old(directory.path(), &archive("server", 1).at("2099-01-01T00:00:00Z"));
+    let now = Now::read();
+    let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE, now);
+    collector.know_cluster(true);
+    collector.be_curious();
+    assert_eq!(collector.look(now, &mut |_, _| {}).len(), 0);
+    let question = collector.questions(1).remove(0);
+    let finding = Finding::NotFound;
+    let problems = collector.learn(vec![Answer { question, finding, at: now, server_time: Some(now.wall) }]);
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].to_string().contains("claims to be from the future"), "{problems:?}");
+    assert_eq!(collector.look(now, &mut |_, _| {}).len(), 0, "for good");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use checkpoint_keeper_core::name::NameKind;
 use checkpoint_keeper_core::owners::{Owners, Question};
+use checkpoint_keeper_core::plan::Clock;
 use checkpoint_keeper_core::policy::PolicySet;
 
 use super::Collector;
@@ -72,10 +73,12 @@ impl Collector {
         questions
     }
 
-    /// Learns from answers, and says which were none.
+    /// Learns from answers, and says which were none, and what is wrong with archives by the time it
+    /// turned out to be.
     pub fn learn(&mut self, answers: Vec<Answer>) -> Vec<Problem> {
         let Some(owners) = &mut self.owners else { return Vec::new() };
         let mut problems = Vec::new();
+        let last = answers.last().map(|answer| answer.at);
         owners.fold(answers.into_iter().map(|Answer { question, finding, at, server_time }| {
             if let Some(time) = server_time {
                 self.clock.hear(time, at);
@@ -84,6 +87,12 @@ impl Collector {
             problems.extend(failure.map(|why| Problem::Unanswered(question.clone(), why.to_owned())));
             (question, finding, at.wall, self.clock.judge(at))
         }));
+        // Whose time it was too early to decide about, it may be late enough for now.
+        if let Some(now) = last.filter(|now| self.clock.judge(*now) == Clock::Trusted)
+            && self.index.retry_provisional()
+        {
+            problems.extend(self.read_settled(now, &mut |_, _| {}));
+        }
         problems
     }
 }
