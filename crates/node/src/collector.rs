@@ -410,16 +410,22 @@ impl Collector {
                 self.index.forget(name);
                 self.forgotten.push(name.clone());
             }
-            Removal::Pinned | Removal::Changed | Removal::DirectoryMoved | Removal::Failed(_) => {
+            Removal::Pinned
+            | Removal::Changed
+            | Removal::DirectoryMoved
+            | Removal::Withdrawn
+            | Removal::Failed(_) => {
                 if let Some(known) = self.index.get_mut(name) {
                     known.condemned = false;
                 }
-                if matches!(outcome.removal, Removal::Failed(_)) {
+                if matches!(outcome.removal, Removal::Failed(_) | Removal::Withdrawn) {
                     // Nothing comes back that could be waited for.
                     self.release = None;
-                    if let Some(known) = self.index.get_mut(name) {
-                        known.failed_at = Some(now.uptime);
-                    }
+                }
+                if matches!(outcome.removal, Removal::Failed(_))
+                    && let Some(known) = self.index.get_mut(name)
+                {
+                    known.failed_at = Some(now.uptime);
                 }
                 self.look_at(&[(name.clone(), false)], now);
             }

@@ -140,6 +140,8 @@ pub enum Removal {
     Pinned,
     /// The path leads to another directory by now, or nowhere: what was moved away is left alone.
     DirectoryMoved,
+    /// It was not wanted gone any more: it stays.
+    Withdrawn,
     /// The system refused.
     Failed(io::Error),
 }

@@ -19,7 +19,7 @@ use crate::doorbell::Doorbell;
 use crate::inquiry::Inquiry;
 use crate::orders::{OrderLine, Orders};
 use crate::problem::Problem;
-use crate::store::{OpenError, Presence, Store};
+use crate::store::{OpenError, Presence, Removal, Store};
 use crate::sweeper::{Outcome, Sweeper};
 
 /// The most questions in one round. A node has at most some hundred pods, and all of them are asked
@@ -144,10 +144,15 @@ impl Watch {
                 return Ok(());
             }
             for outcome in sweeper.outcomes() {
+                // What was wanted by orders that hold no more is judged by those that do.
+                urgent |= matches!(outcome.removal, Removal::Withdrawn);
                 self.finish(&outcome, &mut report);
             }
             if let Some((orders, at_once)) = self.line.as_ref().and_then(OrderLine::latest) {
-                urgent = at_once || self.orders.is_none();
+                urgent |= at_once || self.orders.is_none();
+                if self.orders.as_ref() != Some(&orders) {
+                    sweeper.withdraw();
+                }
                 self.follow(orders);
             }
             if let Some(answers) = self.inquiry.as_mut().and_then(Inquiry::answers) {

@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -127,13 +128,40 @@ fn a_limit_mistyped_and_mended_costs_at_most_the_bucket() {
     told.orders.tell(Orders::policies(per_container(1)), true);
     let deleted = told.next_plan();
     assert_eq!(deleted, 15);
-    told.orders.tell(Orders::policies(per_container(300)), true);
     wait_until("they are gone", || files(directory.path()).len(), |left| *left == 285);
+    told.orders.tell(Orders::policies(per_container(300)), true);
     // The orders that were mended came last, and leave the rest.
     while let Ok((_, more)) = told.plans.recv_timeout(Duration::from_millis(300)) {
         assert_eq!(more, 0);
     }
     assert_eq!(files(directory.path()).len(), 285);
+}
+
+/// Unlinking what is large takes minutes, and somebody may see his mistake in time.
+#[test]
+fn what_waits_to_be_deleted_is_withdrawn_with_the_orders_that_wanted_it() {
+    // How far the sweeper has come by then is up to chance; that it has always come to the end is not.
+    let withdrawn = (0..20).any(|_| {
+        let directory = with(600);
+        let told = Told::start(directory.path(), None);
+        told.orders.tell(Orders::policies(per_container(1)), true);
+        assert_eq!(told.next_plan(), 599);
+        told.orders.tell(Orders::policies(PolicySet::default()), true);
+        let planned = Cell::new(0);
+        let see = || {
+            for (archives, deleted) in told.plans.try_iter() {
+                assert_eq!(deleted, 0, "no policy, no deletion");
+                planned.set(archives);
+            }
+            (planned.get(), files(directory.path()).len())
+        };
+        let (mended, _) = wait_until("what stays is planned anew", see, |(planned, there)| planned == there);
+        // It can be wanted gone again.
+        told.orders.tell(Orders::policies(per_container(1)), true);
+        wait_until("one is left", || files(directory.path()).len(), |left| *left == 1);
+        mended > 1
+    });
+    assert!(withdrawn, "the sweeper went through with it");
 }
 
 #[test]
