@@ -299,7 +299,9 @@ impl Collector {
             }
             let taken = when(&name, &stat, &contents, first_seen, now.wall);
             self.index.note(&name, &contents, taken);
-            self.arrivals += u64::from(first_seen.is_some());
+            if let Some(known) = self.index.get_mut(&name) {
+                self.arrivals += u64::from(std::mem::take(&mut known.is_arrival));
+            }
             if taken.source == taken::Source::Corrected {
                 // What the future is, only a clock that is right knows. Once one says so it is for good.
                 if self.clock.judge(now) == Clock::Suspect {

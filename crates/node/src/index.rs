@@ -22,6 +22,8 @@ pub struct Known {
     pub pinned: bool,
     /// When it was first seen; none where it lay there already and nothing is remembered.
     pub first_seen: Option<Timestamp>,
+    /// Whether it came while somebody watched, until that was counted.
+    pub is_arrival: bool,
     /// What its bytes said; none until it is settled.
     pub read: Option<Read>,
     /// Whether its deletion is under way.
@@ -172,7 +174,11 @@ impl Index {
             Some(known) => known.first_seen,
             None => (sighting != Sighting::First).then_some(now.wall),
         };
-        let known = Known { stat, pinned, first_seen, read: None, condemned: false, failed_at: None, quiet };
+        // Whatever is done to a file that is known, it came but once.
+        let same_file = self.known.get(name).filter(|known| known.stat.is_same_file(&stat));
+        let is_arrival = same_file.map_or(sighting != Sighting::First, |known| known.is_arrival);
+        let (read, condemned, failed_at) = (None, false, None);
+        let known = Known { stat, pinned, first_seen, is_arrival, read, condemned, failed_at, quiet };
         self.known.insert(name.clone(), known);
         true
     }

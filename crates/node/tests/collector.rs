@@ -175,6 +175,56 @@ fn what_is_from_the_future_is_decided_when_the_clock_was_compared_with_the_api_s
     assert_eq!(collector.look(now, &mut |_, _| {}).len(), 0, "for good");
 }
 
+/// Each gives a token for a deletion, so nothing may arrive twice.
+#[test]
+fn an_archive_arrives_once_and_what_lay_there_does_not() {
+    let (directory, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let now = Now::read();
+    let there = write_old(directory.path(), &archive("server", 1));
+    let open = || {
+        let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE, now);
+        assert!(collector.remember_in(state.path().join("catalog")).is_empty());
+        collector.look(now, &mut |_, _| {});
+        collector
+    };
+    let see = |collector: &mut Collector, path: &std::path::Path| {
+        collector.look_at(&[(name(path.file_name().unwrap().as_encoded_bytes()), true)], now);
+        collector.look_at_unsettled(now);
+        collector.take_arrivals()
+    };
+    // Its change time changes, and then its bytes.
+    let touch = |path: &std::path::Path| {
+        let other = path.with_added_extension("link");
+        fs::hard_link(path, &other).unwrap();
+        fs::remove_file(other).unwrap();
+    };
+    let append = |path: &std::path::Path| {
+        fs::File::options().append(true).open(path).unwrap().set_len(1 << 20).unwrap();
+    };
+    let mut first = open();
+    assert_eq!(first.take_arrivals(), 0);
+    touch(&there);
+    assert_eq!(see(&mut first, &there), 0);
+    let came = write_old(directory.path(), &archive("server", 2));
+    assert_eq!(see(&mut first, &came), 1);
+    touch(&came);
+    assert_eq!(see(&mut first, &came), 0);
+    append(&came);
+    assert_eq!(see(&mut first, &came), 0);
+    assert!(first.write_catalog().is_empty());
+    drop(first);
+    let mut second = open();
+    assert_eq!(second.take_arrivals(), 0);
+    touch(&there);
+    append(&came);
+    assert_eq!((see(&mut second, &there), see(&mut second, &came)), (0, 0));
+    // Another file is another archive, whatever its name.
+    let another = directory.path().join("new");
+    fs::write(&another, archive("server", 2).build().unwrap()).unwrap();
+    fs::rename(&another, &came).unwrap();
+    assert_eq!(see(&mut second, &came), 1);
+}
+
 #[test]
 fn a_condemned_archive_counts_as_gone_until_its_deletion_fails() {
     let directory = TempDir::new().unwrap();
