@@ -617,6 +617,22 @@ fn the_curious_give_up_on_what_is_gone_and_try_again_after_a_failure() {
     assert!(node.ask().asked.is_empty(), "the pod is gone, and asked about again: {:?}", node.asked());
 }
 
+#[test]
+fn the_curious_give_up_on_a_pod_whose_name_another_has() {
+    for taken in [ago(DAY), ago(HOUR)] {
+        for controller in [None, Some("apps/v1 StatefulSet web")] {
+            let mut archive = of("a", "shop/web-0/server", "u1");
+            archive.taken = taken;
+            let mut node = Node::new(cluster("no-need"), [archive]);
+            node.owners.be_curious();
+            node.cluster.create_namespace("shop", ago(HOUR));
+            node.cluster.run("shop/web-0", "u2", controller);
+            node.ask();
+            assert!(node.ask().asked.is_empty(), "asked about again: {:?}", node.asked());
+        }
+    }
+}
+
 /// tenants stay apart: whoever makes a deleted namespace anew governs nothing that the old one left.
 #[test]
 fn a_policy_that_comes_up_in_a_namespace_waits_until_the_namespace_was_asked_about() {

@@ -120,6 +120,7 @@ impl Owners {
                     record.workload_gone = None;
                 }
             } else if key.uid.is_some() {
+                pod.is_replaced |= may_follow;
                 // Another pod of that name. A StatefulSet gives its pods the names of those before
                 // them, so this one's owner is theirs; of other owners that cannot be told.
                 if record.owner == Owner::Unknown

@@ -74,6 +74,8 @@ struct Pod {
     oldest: Timestamp,
     /// When the newest was: the pod ran then.
     newest: Timestamp,
+    /// Whether another was seen by its name: it will not be seen any more.
+    is_replaced: bool,
     confirmed: Confirmed,
 }
 
@@ -95,6 +97,7 @@ impl Owners {
             needs: Needs::default(),
             oldest: Timestamp::MAX,
             newest: Timestamp::MIN,
+            is_replaced: false,
             confirmed: Confirmed::default(),
         };
         let pods = remembered.into_iter().map(|(key, record)| (key, pod(record))).collect();
@@ -151,15 +154,17 @@ impl Owners {
         }
         for (key, (mut needs, oldest, newest)) in pods {
             if self.is_curious {
-                needs = needs.and(Needs::to_learn(self.pods.get(&key).map(|pod| &pod.record)));
+                let pod = self.pods.get(&key);
+                let is_over = pod.is_some_and(|pod| pod.is_replaced || pod.is_of_former_namespace(&key));
+                needs = needs.and(Needs::to_learn(pod.map(|pod| &pod.record), is_over));
             }
             if let Some(pod) = self.pods.get_mut(&key) {
                 (pod.needs, pod.oldest, pod.newest) = (needs, oldest, newest);
             } else if needs.any() {
                 // What was answered about the name in this round, nobody has noted for this pod.
                 self.asked.remove(&Question::Pod { namespace: key.namespace.clone(), name: key.pod.clone() });
-                let (record, confirmed) = (PodRecord::default(), Confirmed::default());
-                self.pods.insert(key, Pod { record, needs, oldest, newest, confirmed });
+                let (record, confirmed, is_replaced) = (PodRecord::default(), Confirmed::default(), false);
+                self.pods.insert(key, Pod { record, needs, oldest, newest, is_replaced, confirmed });
             }
         }
         self.resolve();
@@ -407,7 +412,7 @@ impl Pod {
     /// Whether it is from the present namespace if it is seen, and nothing else can tell.
     fn may_prove_its_origin(&self, key: &PodKey) -> bool {
         let is_gone = self.record.pod_gone.is_some() || self.record.namespace_gone.is_some();
-        key.uid.is_some() && !is_gone && self.origin(self.oldest) == Origin::Uncertain
+        key.uid.is_some() && !is_gone && !self.is_replaced && self.origin(self.oldest) == Origin::Uncertain
     }
 
     /// What is known for archives from the namespace that is there.

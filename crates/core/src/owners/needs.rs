@@ -31,10 +31,11 @@ impl Needs {
         }
     }
 
-    /// What is yet to be learned of a pod, if it still can be.
-    pub(super) fn to_learn(record: Option<&PodRecord>) -> Self {
+    /// What is yet to be learned of a pod, if it still can be; `is_over`: it will not be seen any more.
+    pub(super) fn to_learn(record: Option<&PodRecord>, is_over: bool) -> Self {
         let is_new = record.is_none_or(|record| {
-            record.owner == Owner::Unknown && record.pod_gone.is_none() && record.namespace_gone.is_none()
+            let is_gone = record.pod_gone.is_some() || record.namespace_gone.is_some();
+            record.owner == Owner::Unknown && !is_gone && !is_over
         });
         let is_climbing =
             record.is_some_and(|record| matches!(record.owner, Owner::Controlled { topmost: None, .. }));
