@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use Reason::{OrphanGracePeriod, Orphaned, WithinLimits};
 use checkpoint_keeper_core::owners::{LIVE, Owner, PodKey, Question};
-use checkpoint_keeper_core::plan::{Clock, Reason};
+use checkpoint_keeper_core::plan::{Clock, Detail, Reason, plan};
 use checkpoint_keeper_core::policy::OrphanWhen::{NamespaceDeleted, PodDeleted, WorkloadDeleted};
-use checkpoint_keeper_core::policy::{KeepFor, OrphanWhen};
+use checkpoint_keeper_core::policy::{KeepFor, OrphanWhen, Policy};
 use owners_support::*;
 use plan_support::{DAY, HOUR, ago, cluster, count, keep, label_is, labels, local, watermark, with};
 
 const GRACE: Duration = HOUR;
+const MINUTE: Duration = Duration::from_mins(1);
 const ALL: [OrphanWhen; 3] = [PodDeleted, WorkloadDeleted, NamespaceDeleted];
 
 /// A node with one archive of `shop/web-0`, whose pod has the UID `u1`.
@@ -252,6 +253,80 @@ fn a_namespace_younger_than_an_archive_is_another() {
     }
 }
 
+/// A namespace, its pod and a checkpoint, made within a minute on a node whose clock is behind by one.
+fn behind_by_a_minute(policy: Policy) -> Node {
+    let mut archive = of("a", "shop/web-0/server", "u1");
+    archive.taken = ago(HOUR + MINUTE);
+    let mut node = Node::new(policy, [archive]);
+    node.cluster.create_namespace("shop", ago(HOUR));
+    node.owners.be_curious();
+    node
+}
+
+/// No clock says that what lives is gone.
+#[test]
+fn a_pod_that_lives_is_not_from_a_former_namespace_however_the_clocks_differ() {
+    for when in ALL {
+        let mut node = behind_by_a_minute(orphans(when, Duration::ZERO));
+        node.cluster.deploy("shop/web-0", "u1");
+        assert_eq!(node.ask().reasons(), [WithinLimits], "{when:?}");
+        assert_eq!(node.restart().ask().reasons(), [WithinLimits], "{when:?}");
+        // When it is gone, the API says so itself.
+        node.cluster.delete_namespace("shop");
+        assert_eq!(node.restart().ask().reasons(), [Orphaned], "{when:?}");
+        // Nor is it gone with a former namespace if nobody ever saw it.
+        let mut unseen = behind_by_a_minute(orphans(when, Duration::ZERO));
+        unseen.cluster.deploy("shop/web-0", "u2");
+        assert_eq!(unseen.ask().reasons(), [WithinLimits], "{when:?}");
+    }
+}
+
+#[test]
+fn a_policy_governs_what_was_taken_when_its_namespace_was_made_once_the_pod_was_seen_there() {
+    let theirs = with(local("shop", "theirs"), |policy| {
+        (policy.retention.max_age, policy.retention.keep_latest) = (Some(MINUTE), 0);
+    });
+    let mut node = behind_by_a_minute(theirs.clone());
+    node.cluster.run("shop/web-0", "u1", None);
+    assert_eq!(node.ask().reasons(), [Reason::MaxAge]);
+    // For good: a pod that is gone was there all the same.
+    node.cluster.stop("shop/web-0");
+    assert_eq!(node.restart().ask().reasons(), [Reason::MaxAge]);
+    // The next one's first archive comes when the namespace was asked about long ago.
+    let mut next = of("b", "shop/web-1/server", "u2");
+    next.taken = ago(HOUR + MINUTE / 2);
+    node.archives.push(next);
+    node.cluster.run("shop/web-1", "u2", None);
+    node.owners.be_curious();
+    assert_eq!(node.ask().reasons(), [Reason::MaxAge, Reason::MaxAge]);
+}
+
+/// Either the clock was ahead when the former namespace's pod was checkpointed, or it is the new one's.
+#[test]
+fn nobody_governs_what_was_taken_when_the_namespace_was_made_by_a_pod_that_was_not_seen() {
+    let theirs = with(local("shop", "theirs"), |policy| {
+        (policy.retention.max_age, policy.retention.keep_latest) = (Some(MINUTE), 0);
+    });
+    for uid in ["u1", ""] {
+        let mut archive = of("a", "shop/web-0/server", uid);
+        archive.taken = ago(MINUTE * 59);
+        let mut node = Node::new(theirs.clone(), [archive]);
+        node.cluster.create_namespace("shop", ago(HOUR));
+        node.owners.be_curious();
+        node.cluster.run("shop/web-0", "u2", Some("apps/v1 StatefulSet web"));
+        assert_eq!(node.ask().reasons(), [Reason::NoPolicy], "{uid}");
+        let filled = node.filled("a");
+        assert_eq!((filled.workload, filled.pod_labels), (None, None), "{uid}: not its pod's");
+        let plan = plan(&node.snapshot(), &node.policies, node.now);
+        assert_eq!(plan.verdicts[0].detail, Detail::NamespaceUncertain);
+        // What is too old or too young for that is governed or not as ever.
+        node.archives[0].taken = ago(MINUTE * 55);
+        assert_eq!(node.ask().reasons(), [Reason::MaxAge], "{uid}");
+        node.archives[0].taken = ago(HOUR + MINUTE * 5 + Duration::from_secs(1));
+        assert_eq!(node.ask().reasons(), [Reason::NoPolicy], "{uid}");
+    }
+}
+
 #[test]
 fn a_namespace_made_anew_again_and_again_does_not_prolong_the_grace_period() {
     let mut node = node(NamespaceDeleted, HOUR * 5);
@@ -429,6 +504,51 @@ fn a_lineage_is_idle_since_the_api_first_said_that_none_of_its_pods_runs_here() 
     assert_eq!(unnamed.ask().filled("a").idle_since, None);
 }
 
+/// Its first archive comes after it was asked which pods run here.
+#[test]
+fn an_answer_says_nothing_of_a_pod_whose_archive_came_after_it() {
+    for runs_already in [true, false] {
+        let policy = keep(|keep| keep.max_age = Some(DAY * 30));
+        let mut node = Node::new(policy, [of("a", "bank/ledger-0/server", "u1")]).named();
+        node.cluster.create_namespace("bank", ago(DAY * 100));
+        if runs_already {
+            node.cluster.run("shop/web-0", "u2", None);
+        }
+        node.ask();
+        node.cluster.run("shop/web-0", "u2", None);
+        node.later(Duration::from_secs(10));
+        let mut new = of("b", "shop/web-0/server", "u2");
+        new.taken = node.now;
+        node.archives.push(new);
+        let known: Vec<_> =
+            node.archives.iter().map(|archive| (archive.identity.clone().unwrap(), archive.taken)).collect();
+        node.owners.go_on(known.iter().map(|(identity, taken)| (identity, *taken)), true, &node.policies);
+        // Some answer comes, to whatever question.
+        let question = Question::Namespace("shop".to_owned());
+        let answer = node.cluster.answer(&question);
+        node.owners.fold([(question, answer, node.now, Clock::Trusted)]);
+        assert_eq!(node.filled("b").idle_since, None, "runs already: {runs_already}");
+        node.cluster.stop("shop/web-0");
+        assert_eq!(node.later(HOUR).ask().filled("b").idle_since, Some(node.now));
+    }
+}
+
+/// Asked for all pods of the node at once, nothing was noted of those without an archive.
+#[test]
+fn a_pod_whose_first_archive_comes_in_the_middle_of_a_round_is_asked_about_in_it() {
+    let policy = with(orphans(PodDeleted, GRACE), |policy| policy.retention.max_age = Some(DAY * 30));
+    let mut node = Node::new(policy, [of("a", "shop/web-0/server", "u1")]).named();
+    node.cluster.run("shop/web-0", "u1", None);
+    node.cluster.run("shop/web-1", "u2", None);
+    node.ask();
+    node.archives.push(of("b", "shop/web-1/server", "u2"));
+    let known: Vec<_> =
+        node.archives.iter().map(|archive| (archive.identity.clone().unwrap(), archive.taken)).collect();
+    node.owners.go_on(known.iter().map(|(identity, taken)| (identity, *taken)), true, &node.policies);
+    let question = Question::Pod { namespace: "shop".to_owned(), name: "web-1".to_owned() };
+    assert_eq!(node.owners.questions(usize::MAX), [question]);
+}
+
 #[test]
 fn stateful_and_bare_pods_are_lineages_of_their_own() {
     for controller in [Some("apps/v1 StatefulSet db"), None] {
@@ -495,6 +615,22 @@ fn the_curious_give_up_on_what_is_gone_and_try_again_after_a_failure() {
     node.cluster.is_down = false;
     assert!(!node.ask().asked.is_empty(), "a failure is no answer");
     assert!(node.ask().asked.is_empty(), "the pod is gone, and asked about again: {:?}", node.asked());
+}
+
+#[test]
+fn the_curious_give_up_on_a_pod_whose_name_another_has() {
+    for taken in [ago(DAY), ago(HOUR)] {
+        for controller in [None, Some("apps/v1 StatefulSet web")] {
+            let mut archive = of("a", "shop/web-0/server", "u1");
+            archive.taken = taken;
+            let mut node = Node::new(cluster("no-need"), [archive]);
+            node.owners.be_curious();
+            node.cluster.create_namespace("shop", ago(HOUR));
+            node.cluster.run("shop/web-0", "u2", controller);
+            node.ask();
+            assert!(node.ask().asked.is_empty(), "asked about again: {:?}", node.asked());
+        }
+    }
 }
 
 /// tenants stay apart: whoever makes a deleted namespace anew governs nothing that the old one left.

@@ -4,6 +4,7 @@
 mod owners_support;
 mod plan_support;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use checkpoint_keeper_core::plan::{Absence, Archive, Clock, Reason};
@@ -60,10 +61,14 @@ fn take(node: &mut Node, step: &Step) {
     let shop = |kind: &str, name: &str| ("shop".to_owned(), kind.to_owned(), name.to_owned());
     let path = |pod: &str| ("shop".to_owned(), pod["shop/".len()..].to_owned());
     let cluster = &mut node.cluster;
+    let before = lives(cluster);
     match *step {
         Step::CreateNamespace if cluster.namespaces.is_empty() => cluster.create_namespace("shop", node.now),
         Step::DeleteNamespace => cluster.delete_namespace("shop"),
-        Step::Run { pod, uid, controller, here } if !cluster.namespaces.is_empty() => {
+        // No UID comes again.
+        Step::Run { pod, uid, controller, here }
+            if !cluster.namespaces.is_empty() && !cluster.ended.contains(&(path(pod), uid.to_owned())) =>
+        {
             cluster.run(pod, uid, controller);
             cluster.pods.get_mut(&path(pod)).unwrap().1 = here;
         }
@@ -82,6 +87,14 @@ fn take(node: &mut Node, step: &Step) {
         Step::Ask => _ = node.ask(),
         _ => {}
     }
+    let after = lives(&node.cluster);
+    node.cluster.ended.extend(before.difference(&after).cloned());
+}
+
+/// The pods that live, by path and UID.
+fn lives(cluster: &Cluster) -> BTreeSet<((String, String), String)> {
+    let pods = cluster.pods.iter();
+    pods.filter_map(|(path, (pod, _))| Some((path.clone(), pod.uid.clone()?))).collect()
 }
 
 /// What was there at each round that was answered, by a clock that was trusted.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{
-    Absence, Absences, Action, Archive, Clock, FileSystem, Level, Reason, Workload,
+    Absence, Absences, Action, Archive, Clock, FileSystem, Level, Origin, Reason, Workload,
 };
 use checkpoint_keeper_core::policy::{
     Ceiling, KeepFor, Kind, LabelSelector, Limit, Mode, OrphanRule, OrphanWhen, Policy, Retention, Selector,
@@ -532,8 +532,11 @@ proptest! {
         let (before, after) = (case.run().plan.verdicts, case.clone().policy(own).run().plan.verdicts);
         let created = case.snapshot.namespaces.get("shop").and_then(|namespace| namespace.created);
         for ((archive, before), after) in case.snapshot.archives.iter().zip(before).zip(after) {
-            let vanished = created.is_some_and(|created| archive.taken < created);
-            if vanished || archive.identity.as_ref().is_none_or(|identity| identity.namespace != "shop") {
+            // From the time about which nobody can tell, it keeps at most.
+            let origin = Origin::of(archive.taken, archive.seen_in, created);
+            if origin == Origin::Uncertain {
+                prop_assert!(before == after || after.action() == Action::Keep);
+            } else if origin == Origin::Former || archive.identity.as_ref().is_none_or(|identity| identity.namespace != "shop") {
                 prop_assert_eq!(before, after);
             }
         }

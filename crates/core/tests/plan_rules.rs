@@ -771,11 +771,11 @@ fn files_with_foreign_names_are_never_deleted_and_never_count() {
 
 #[test]
 fn an_archive_older_than_its_namespace_is_not_the_new_owners() {
-    let created = Some(ago(HOUR * 3));
+    let created = Some(ago(HOUR * 3 + MINUTE * 5));
     let own = with(local("shop", "own"), |policy| policy.retention.per_container = count(1));
     let archives = series("a", "shop/web-0/server", 5);
     let case = case(archives).namespace("shop", &[("env", "prod")], created).policy(own);
-    // a3 was taken in the very second in which the namespace was made.
+    // a3 was taken as late as the API's clock and this node's may differ.
     let outcome = case.run();
     assert_eq!(outcome.deleted(), ["a3", "a4"]);
     assert_eq!((outcome.reason("a1"), outcome.reason("a2")), (Reason::NoPolicy, Reason::NoPolicy));
@@ -793,9 +793,30 @@ fn an_archive_older_than_its_namespace_is_not_the_new_owners() {
     assert_eq!(both.broken(Some("shop")).deleted(), ["a1"]);
 }
 
+/// Two clocks cannot tell whether the namespace was there already; its pod can.
+#[test]
+fn what_was_taken_when_its_namespace_was_made_is_governed_if_its_pod_was_seen_in_it() {
+    let own = with(local("shop", "own"), |policy| policy.retention.per_container = count(1));
+    // a3 was taken three hours ago.
+    for created in [ago(MINUTE * 175), ago(MINUTE * 184)] {
+        let mut case = case(series("a", "shop/web-0/server", 5))
+            .namespace("shop", &[("env", "prod")], Some(created))
+            .policy(own.clone());
+        let outcome = case.run();
+        assert_eq!(outcome.deleted(), ["a4"]);
+        assert_eq!(outcome.detail("a3"), Detail::NamespaceUncertain);
+        case.snapshot.archives[2].seen_in = Some(created);
+        assert_eq!(case.deleted(), ["a3", "a4"]);
+        // In the one before that, it was not in this one.
+        case.snapshot.archives[2].seen_in = Some(ago(HOUR * 9));
+        assert_eq!(case.deleted(), ["a4"]);
+    }
+}
+
 #[test]
 fn a_vanished_namespace_is_a_lineage_and_a_ceiling_of_its_own() {
-    let case = case(series("a", "shop/web-0/server", 4)).namespace("shop", &[], Some(ago(HOUR * 2 + MINUTE)));
+    let case =
+        case(series("a", "shop/web-0/server", 4)).namespace("shop", &[], Some(ago(HOUR * 2 + MINUTE * 10)));
     let aged = case.clone().policy(keep(|retention| retention.max_age = Some(MINUTE)));
     assert_eq!(aged.deleted(), ["a1", "a3"]);
     let ceiling = with(storage("ceiling"), |policy| policy.per_namespace.limit = count(1));

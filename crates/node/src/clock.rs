@@ -39,12 +39,25 @@ pub struct ClockWatch {
     doubted: Option<Now>,
     /// What time it last was by the API server's clock.
     server: Option<Now>,
+    /// Whether there is a server, so that nothing is believed before it was heard.
+    needs_server: bool,
 }
 
 impl ClockWatch {
     /// Believes the wall clock as it is at `start`.
     pub fn new(start: Now) -> Self {
-        Self { believed: start, doubted: None, server: None }
+        Self { believed: start, doubted: None, server: None, needs_server: false }
+    }
+
+    /// There is a server whose clock is to be heard before this one is believed. Once is enough: a
+    /// server that is away later is no reason to doubt.
+    pub fn need_server(&mut self) {
+        self.needs_server = true;
+    }
+
+    /// Whether the server's clock has yet to be heard.
+    pub fn is_unheard(&self) -> bool {
+        self.needs_server && self.server.is_none()
     }
 
     /// Hears what time it is by the API server's clock.
@@ -61,7 +74,8 @@ impl ClockWatch {
     /// that passed, again, or for long enough since it was set.
     pub fn judge(&mut self, now: Now) -> plan::Clock {
         let progress = self.judge_progress(now);
-        if self.strays_from_server(now) { plan::Clock::Suspect } else { progress }
+        let is_wrong = self.is_unheard() || self.strays_from_server(now);
+        if is_wrong { plan::Clock::Suspect } else { progress }
     }
 
     fn judge_progress(&mut self, now: Now) -> plan::Clock {
@@ -125,6 +139,21 @@ mod tests {
         // The server's word does not make up for a jump.
         watch.hear(now(2_000_000, 0).wall, now(2_000_000, 20));
         assert_eq!(watch.judge(now(2_000_000, 20)), plan::Clock::Suspect);
+    }
+
+    #[test]
+    fn a_wall_clock_is_not_believed_before_the_server_was_heard_that_there_is() {
+        let now = |wall, uptime| Now {
+            wall: Timestamp::from_second(wall).unwrap(),
+            uptime: Duration::from_secs(uptime),
+        };
+        let mut watch = ClockWatch::new(now(1_000_000, 0));
+        watch.need_server();
+        assert_eq!(watch.judge(now(1_000_010, 10)), plan::Clock::Suspect);
+        watch.hear(now(1_000_020, 0).wall, now(1_000_020, 20));
+        assert_eq!(watch.judge(now(1_000_020, 20)), plan::Clock::Trusted);
+        // It may be away for days.
+        assert_eq!(watch.judge(now(1_900_020, 900_020)), plan::Clock::Trusted);
     }
 
     #[test]

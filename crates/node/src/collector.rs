@@ -48,6 +48,8 @@ pub struct Collector {
     remembered_pods: BTreeMap<PodKey, PodRecord>,
     /// What is known of a cluster; none where there is none to ask.
     owners: Option<Owners>,
+    /// Whether something was asked in this round only to hear what time it is.
+    has_asked_time: bool,
     /// What the catalog does not have yet.
     unwritten: Vec<(FileName, Record)>,
     forgotten: Vec<FileName>,
@@ -85,6 +87,7 @@ impl Collector {
             remembered: HashMap::new(),
             remembered_pods: BTreeMap::new(),
             owners: None,
+            has_asked_time: false,
             unwritten: Vec::new(),
             forgotten: Vec::new(),
             has_looked: false,
@@ -186,6 +189,9 @@ impl Collector {
         self.stray_markers = stray.chain(listing.unfinished_markers).collect();
         problems.extend(listing.failures.into_iter().map(|(name, error)| Problem::Look(name, error)));
         self.index.retry_failures();
+        if self.clock.judge(now) == Clock::Trusted {
+            self.index.retry_provisional();
+        }
         problems.extend(self.read_settled(now, progress));
         (self.remembered, self.remembered_pods) = (HashMap::new(), BTreeMap::new());
         self.has_looked = true;
@@ -292,11 +298,20 @@ impl Collector {
                 continue;
             }
             let taken = when(&name, &stat, &contents, first_seen, now.wall);
+            self.index.note(&name, &contents, taken);
+            if let Some(known) = self.index.get_mut(&name) {
+                self.arrivals += u64::from(std::mem::take(&mut known.is_arrival));
+            }
             if taken.source == taken::Source::Corrected {
+                // What the future is, only a clock that is right knows. Once one says so it is for good.
+                if self.clock.judge(now) == Clock::Suspect {
+                    if let Some(read) = self.index.get_mut(&name).and_then(|known| known.read.as_mut()) {
+                        read.is_provisional = true;
+                    }
+                    continue;
+                }
                 problems.push(Problem::Future(name.clone(), taken.at));
             }
-            self.index.note(&name, &contents, taken);
-            self.arrivals += u64::from(first_seen.is_some());
             if self.catalog.is_some() {
                 let first_seen = first_seen.unwrap_or(now.wall);
                 self.unwritten.push((name, Record { stat, contents, taken, first_seen }));
@@ -326,7 +341,8 @@ impl Collector {
     pub fn snapshot(&mut self, now: Now) -> (Snapshot, Vec<Problem>) {
         let mut problems = Vec::new();
         let clock = self.clock.judge(now);
-        if clock == Clock::Suspect {
+        // Why it was not heard yet is said of what was asked.
+        if clock == Clock::Suspect && !self.clock.is_unheard() {
             let strays = self.clock.strays_from_server(now);
             problems.push(if strays { Problem::ServerClock } else { Problem::Clock });
         }
@@ -396,16 +412,22 @@ impl Collector {
                 self.index.forget(name);
                 self.forgotten.push(name.clone());
             }
-            Removal::Pinned | Removal::Changed | Removal::DirectoryMoved | Removal::Failed(_) => {
+            Removal::Pinned
+            | Removal::Changed
+            | Removal::DirectoryMoved
+            | Removal::Withdrawn
+            | Removal::Failed(_) => {
                 if let Some(known) = self.index.get_mut(name) {
                     known.condemned = false;
                 }
-                if matches!(outcome.removal, Removal::Failed(_)) {
+                if matches!(outcome.removal, Removal::Failed(_) | Removal::Withdrawn) {
                     // Nothing comes back that could be waited for.
                     self.release = None;
-                    if let Some(known) = self.index.get_mut(name) {
-                        known.failed_at = Some(now.uptime);
-                    }
+                }
+                if matches!(outcome.removal, Removal::Failed(_))
+                    && let Some(known) = self.index.get_mut(name)
+                {
+                    known.failed_at = Some(now.uptime);
                 }
                 self.look_at(&[(name.clone(), false)], now);
             }
@@ -446,6 +468,7 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
         runtime: None,
         problem: None,
         is_failure: false,
+        is_provisional: false,
     };
     let read = known.read.clone().unwrap_or_else(unread);
     Archive {
@@ -464,11 +487,12 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
         workload: None,
         absences: None,
         idle_since: None,
+        seen_in: None,
     }
 }
 
 fn record_of(name: &FileName, known: &Known) -> Option<(FileName, Record)> {
-    let read = known.read.as_ref().filter(|read| !read.is_failure)?;
+    let read = known.read.as_ref().filter(|read| !read.is_failure && !read.is_provisional)?;
     let contents = Contents {
         state: read.state,
         problem: read.problem.as_deref().map(str::to_owned),

@@ -22,6 +22,8 @@ pub struct Known {
     pub pinned: bool,
     /// When it was first seen; none where it lay there already and nothing is remembered.
     pub first_seen: Option<Timestamp>,
+    /// Whether it came while somebody watched, until that was counted.
+    pub is_arrival: bool,
     /// What its bytes said; none until it is settled.
     pub read: Option<Read>,
     /// Whether its deletion is under way.
@@ -46,6 +48,8 @@ pub struct Read {
     pub problem: Option<Arc<str>>,
     /// Whether the system refused to have it read: the next look at everything tries again.
     pub is_failure: bool,
+    /// Whether its time was decided by a clock that is not to be trusted, until there is another.
+    pub is_provisional: bool,
 }
 
 /// How it is known that nobody writes to an archive any more.
@@ -170,7 +174,11 @@ impl Index {
             Some(known) => known.first_seen,
             None => (sighting != Sighting::First).then_some(now.wall),
         };
-        let known = Known { stat, pinned, first_seen, read: None, condemned: false, failed_at: None, quiet };
+        // Whatever is done to a file that is known, it came but once.
+        let same_file = self.known.get(name).filter(|known| known.stat.is_same_file(&stat));
+        let is_arrival = same_file.map_or(sighting != Sighting::First, |known| known.is_arrival);
+        let (read, condemned, failed_at) = (None, false, None);
+        let known = Known { stat, pinned, first_seen, is_arrival, read, condemned, failed_at, quiet };
         self.known.insert(name.clone(), known);
         true
     }
@@ -197,8 +205,15 @@ impl Index {
         let problem = Some(share_text(&mut self.texts, problem));
         let state = State::Unreadable;
         if let Some(known) = self.known.get_mut(name) {
-            known.read =
-                Some(Read { state, identity: None, taken, runtime: None, problem, is_failure: true });
+            known.read = Some(Read {
+                state,
+                identity: None,
+                taken,
+                runtime: None,
+                problem,
+                is_failure: true,
+                is_provisional: false,
+            });
         }
     }
 
@@ -207,6 +222,16 @@ impl Index {
         for known in self.known.values_mut() {
             known.read.take_if(|read| read.is_failure);
         }
+    }
+
+    /// Forgets what was read where its time was decided by a clock that was not to be trusted; says
+    /// whether there is any.
+    pub fn retry_provisional(&mut self) -> bool {
+        let mut any = false;
+        for known in self.known.values_mut() {
+            any |= known.read.take_if(|read| read.is_provisional).is_some();
+        }
+        any
     }
 
     /// Notes what an archive holds.
@@ -218,6 +243,7 @@ impl Index {
             runtime: contents.runtime.as_deref().map(|runtime| share_text(&mut self.texts, runtime)),
             problem: contents.problem.as_deref().map(|problem| share_text(&mut self.texts, problem)),
             is_failure: false,
+            is_provisional: false,
         };
         if let Some(known) = self.known.get_mut(name) {
             known.read = Some(read);

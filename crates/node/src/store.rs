@@ -98,6 +98,11 @@ impl Stat {
         what(self) == what(other)
     }
 
+    /// Whether this is the same file, whatever was done to it.
+    pub fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
     /// When its bytes last changed.
     pub fn modified_at(&self) -> Timestamp {
         timestamp(self.modified)
@@ -140,6 +145,8 @@ pub enum Removal {
     Pinned,
     /// The path leads to another directory by now, or nowhere: what was moved away is left alone.
     DirectoryMoved,
+    /// It was not wanted gone any more: it stays.
+    Withdrawn,
     /// The system refused.
     Failed(io::Error),
 }

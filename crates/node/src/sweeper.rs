@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -43,7 +43,9 @@ pub fn sweep(store: &Store, deletions: Vec<Deletion>, mut done: impl FnMut(Outco
 /// A thread that carries out deletions in the order in which they come.
 #[derive(Debug)]
 pub struct Sweeper {
-    queue: Option<mpsc::Sender<(Arc<Store>, Deletion)>>,
+    queue: Option<mpsc::Sender<(u64, Arc<Store>, Deletion)>>,
+    /// How often what was wanted before was withdrawn; each deletion carries what it was by then.
+    withdrawals: Arc<AtomicU64>,
     outcomes: mpsc::Receiver<Outcome>,
     bell: Arc<OwnedFd>,
     stop: Arc<AtomicBool>,
@@ -53,31 +55,42 @@ pub struct Sweeper {
 impl Sweeper {
     /// Starts the thread.
     pub fn start() -> std::io::Result<Self> {
-        let (queue, deletions) = mpsc::channel::<(Arc<Store>, Deletion)>();
+        let (queue, deletions) = mpsc::channel::<(u64, Arc<Store>, Deletion)>();
         let (done, outcomes) = mpsc::channel();
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let stop = Arc::new(AtomicBool::new(false));
-        let (ring, stopped) = (Arc::clone(&bell), Arc::clone(&stop));
+        let withdrawals = Arc::new(AtomicU64::new(0));
+        let (ring, stopped, now) = (Arc::clone(&bell), Arc::clone(&stop), Arc::clone(&withdrawals));
         let work = move || {
-            for (store, deletion) in deletions {
+            for (then, store, deletion) in deletions {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let removal = store.remove(&deletion.archive.file, &deletion.stat);
+                let removal = if then == now.load(Ordering::Relaxed) {
+                    store.remove(&deletion.archive.file, &deletion.stat)
+                } else {
+                    Removal::Withdrawn
+                };
                 // Nobody listens any more when the watch has ended: there is nothing left to do.
                 let _ = done.send(Outcome { deletion, removal });
                 let _ = rustix::io::write(&*ring, &1_u64.to_ne_bytes());
             }
         };
         let thread = std::thread::Builder::new().name("sweeper".to_owned()).spawn(work)?;
-        Ok(Self { queue: Some(queue), outcomes, bell, stop, thread: Some(thread) })
+        Ok(Self { queue: Some(queue), withdrawals, outcomes, bell, stop, thread: Some(thread) })
     }
 
     /// Has an archive deleted, after those before it.
     pub fn delete(&self, store: &Arc<Store>, deletion: Deletion) {
         if let Some(queue) = &self.queue {
-            let _ = queue.send((Arc::clone(store), deletion));
+            let withdrawals = self.withdrawals.load(Ordering::Relaxed);
+            let _ = queue.send((withdrawals, Arc::clone(store), deletion));
         }
+    }
+
+    /// Begins none of the deletions that wait: they come back as withdrawn.
+    pub fn withdraw(&self) {
+        self.withdrawals.fetch_add(1, Ordering::Relaxed);
     }
 
     /// What has been done since the last call; does not wait.

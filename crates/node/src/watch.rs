@@ -19,7 +19,7 @@ use crate::doorbell::Doorbell;
 use crate::inquiry::Inquiry;
 use crate::orders::{OrderLine, Orders};
 use crate::problem::Problem;
-use crate::store::{OpenError, Presence, Store};
+use crate::store::{OpenError, Presence, Removal, Store};
 use crate::sweeper::{Outcome, Sweeper};
 
 /// The most questions in one round. A node has at most some hundred pods, and all of them are asked
@@ -108,7 +108,6 @@ impl Watch {
                 if is_here {
                     report_all(&self.collector.look(now, &mut |_, _| {}), &mut report);
                     self.collector.clear_litter(now);
-                    self.begin_questions();
                 }
             } else if is_here {
                 let (changed, problems) = self.collector.look_at(&rings.names, now);
@@ -120,11 +119,11 @@ impl Watch {
             // What was moved away is nobody's business but his who moved it.
             news &= is_here;
             if news {
+                // Before anything is judged: what is not known of the new ones is then known to be unknown.
+                self.see_owners(due);
                 self.sweep(now, &sweeper, &mut report);
-                if !due {
-                    // Whose the new ones are is asked while it still can be.
-                    self.go_on_with_questions();
-                }
+                // Whose the new ones are is asked while it still can be.
+                self.ask();
             }
             // Only now: between a closed archive and the unlink of the surplus one, nothing waits
             // for the disk.
@@ -145,10 +144,15 @@ impl Watch {
                 return Ok(());
             }
             for outcome in sweeper.outcomes() {
+                // What was wanted by orders that hold no more is judged by those that do.
+                urgent |= matches!(outcome.removal, Removal::Withdrawn);
                 self.finish(&outcome, &mut report);
             }
             if let Some((orders, at_once)) = self.line.as_ref().and_then(OrderLine::latest) {
-                urgent = at_once || self.orders.is_none();
+                urgent |= at_once || self.orders.is_none();
+                if self.orders.as_ref() != Some(&orders) {
+                    sweeper.withdraw();
+                }
                 self.follow(orders);
             }
             if let Some(answers) = self.inquiry.as_mut().and_then(Inquiry::answers) {
@@ -159,13 +163,14 @@ impl Watch {
         }
     }
 
-    /// Begins a round of questions, unless the last one is still going on.
-    fn begin_questions(&mut self) {
-        if self.inquiry.as_ref().is_some_and(|inquiry| !inquiry.is_waiting())
-            && let Some(orders) = &self.orders
-        {
+    /// Notes what there is to ask about whoever owned what is here; as a new round if wanted, unless the
+    /// last one is still going on.
+    fn see_owners(&mut self, as_new_round: bool) {
+        let (Some(orders), Some(inquiry)) = (&self.orders, &self.inquiry) else { return };
+        if as_new_round && !inquiry.is_waiting() {
             self.collector.begin_questions(&orders.policies);
-            self.ask();
+        } else {
+            self.collector.go_on_with_questions(&orders.policies);
         }
     }
 
@@ -181,17 +186,9 @@ impl Watch {
         self.orders = Some(orders);
     }
 
-    fn go_on_with_questions(&mut self) {
-        if self.inquiry.as_ref().is_some_and(|inquiry| !inquiry.is_waiting())
-            && let Some(orders) = &self.orders
-        {
-            self.collector.go_on_with_questions(&orders.policies);
-            self.ask();
-        }
-    }
-
+    /// Asks what comes next, unless there are questions yet to be answered.
     fn ask(&mut self) {
-        if let Some(inquiry) = &mut self.inquiry {
+        if let Some(inquiry) = self.inquiry.as_mut().filter(|inquiry| !inquiry.is_waiting()) {
             inquiry.ask(self.collector.questions(MOST_QUESTIONS));
         }
     }

@@ -245,6 +245,48 @@ fn a_clock_that_strays_from_the_api_servers_pauses_the_orphan_rule_and_begins_no
     assert_eq!(reasons(&mut collector, &policies, now), [Reason::Orphaned]);
 }
 
+/// Whoever starts with a wrong clock must not find that out after the first plan.
+#[test]
+fn rules_by_time_wait_until_the_clock_was_compared_with_the_api_servers() {
+    let place = Place::new();
+    let by_age = policy(Retention { max_age: Some(HOUR), keep_latest: 0, ..Retention::default() });
+    let now = Now::read();
+    let mut collector = place.collector(now);
+    collector.be_curious();
+    assert_eq!(reasons(&mut collector, &by_age, now), [Reason::ClockSuspect]);
+    ask(&mut collector, &by_age, now, &bare_pod());
+    assert_eq!(reasons(&mut collector, &by_age, now), [Reason::MaxAge]);
+    drop(collector);
+    // Without a cluster it is as good as it goes on.
+    let mut alone = place.collector(now);
+    assert_eq!(reasons(&mut alone, &by_age, now), [Reason::MaxAge]);
+}
+
+#[test]
+fn where_nothing_is_to_be_asked_something_is_asked_once_a_round_until_the_time_was_heard() {
+    let place = Place::new();
+    let (policies, now) = (per_container(9), Now::read());
+    ask(&mut place.collector(now), &orphans(HOUR), now, &bare_pod());
+    let mut collector = place.collector(now);
+    collector.be_curious();
+    // Also before there is any policy.
+    let anything = [Question::Namespace("default".to_owned())];
+    assert_eq!(collector.questions(usize::MAX), anything);
+    for _ in 0..2 {
+        let failures = collector.learn(vec![Answer::failed(anything[0].clone(), "refused")]);
+        assert_eq!((failures.len(), collector.questions(usize::MAX)), (1, Vec::new()));
+        assert_eq!(collector.snapshot(now).0.clock, Clock::Suspect);
+        collector.begin_questions(&policies);
+        assert_eq!(collector.questions(usize::MAX), anything);
+    }
+    let finding = Finding::Forbidden("forbidden".to_owned());
+    let server_time = Some(now.wall);
+    collector.learn(vec![Answer { question: anything[0].clone(), finding, at: now, server_time }]);
+    assert_eq!(collector.snapshot(now).0.clock, Clock::Trusted);
+    collector.begin_questions(&policies);
+    assert!(collector.questions(usize::MAX).is_empty());
+}
+
 /// A watch with an inquiry, ended when told to.
 struct Running {
     stop: UnixStream,

@@ -7,10 +7,13 @@ mod support;
 use std::fs;
 use std::time::Duration;
 
+use checkpoint_keeper_core::owners::Finding;
 use checkpoint_keeper_core::plan::{Clock, Reason, plan};
 use checkpoint_keeper_core::policy::Retention;
+use checkpoint_keeper_core::taken::Source;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::inquiry::Answer;
 use checkpoint_keeper_node::store::{Removal, Store};
 use checkpoint_keeper_node::sweeper::{self, Outcome};
 use jiff::{Timestamp, ToSpan};
@@ -118,6 +121,108 @@ fn an_archive_from_the_future_is_reported_and_taken_for_one_of_when_it_was_first
     second.remember_in(state.path().join("catalog"));
     assert_eq!(second.look(future, &mut |_, _| {}).len(), 0, "reported once");
     assert_eq!(second.index().get(&file).unwrap().read.as_ref().unwrap().taken, taken);
+}
+
+/// Somebody set the clock back: what is taken now seems to be from the future.
+#[test]
+fn by_a_clock_that_is_not_trusted_nothing_is_from_the_future_for_good() {
+    let year = Duration::from_hours(24 * 365);
+    let (directory, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let start = Now::read();
+    let open = |now: Now| {
+        let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE, now);
+        assert!(collector.remember_in(state.path().join("catalog")).is_empty());
+        collector
+    };
+    let mut collector = open(start);
+    collector.look(start, &mut |_, _| {});
+    let back = Now { wall: start.wall.checked_sub(year).unwrap(), uptime: start.uptime };
+    let at = Timestamp::from_second(start.wall.as_second()).unwrap();
+    let path = write_old(directory.path(), &archive("server", 1).at(&format!("{at:.0}")));
+    let file = name(path.file_name().unwrap().as_encoded_bytes());
+    collector.look_at(&[(file.clone(), true)], back);
+    let (_, problems) = collector.look_at_unsettled(back);
+    assert_eq!(problems.len(), 0, "what is wrong is the clock: {problems:?}");
+    let taken = |collector: &Collector| collector.index().get(&file).unwrap().read.as_ref().unwrap().taken;
+    assert_eq!((taken(&collector).at, taken(&collector).source), (back.wall, Source::Corrected));
+    // Not even in a catalog that is made anew.
+    collector.look(back, &mut |_, _| {});
+    assert!(collector.write_catalog().is_empty());
+    // Put right, it is what the archive says.
+    collector.look(start, &mut |_, _| {});
+    assert_eq!((taken(&collector).at, taken(&collector).source), (at, Source::Inside));
+    drop(collector);
+    let mut again = open(start);
+    again.look(start, &mut |_, _| {});
+    assert_eq!(taken(&again).at, at);
+}
+
+/// An agent's first look comes before it could ask what time it is.
+#[test]
+fn what_is_from_the_future_is_decided_when_the_clock_was_compared_with_the_api_servers() {
+    let directory = TempDir::new().unwrap();
+    write_old(directory.path(), &archive("server", 1).at("2099-01-01T00:00:00Z"));
+    let now = Now::read();
+    let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE, now);
+    collector.know_cluster(true);
+    collector.be_curious();
+    assert_eq!(collector.look(now, &mut |_, _| {}).len(), 0);
+    let question = collector.questions(1).remove(0);
+    let finding = Finding::NotFound;
+    let problems = collector.learn(vec![Answer { question, finding, at: now, server_time: Some(now.wall) }]);
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].to_string().contains("claims to be from the future"), "{problems:?}");
+    assert_eq!(collector.look(now, &mut |_, _| {}).len(), 0, "for good");
+}
+
+/// Each gives a token for a deletion, so nothing may arrive twice.
+#[test]
+fn an_archive_arrives_once_and_what_lay_there_does_not() {
+    let (directory, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let now = Now::read();
+    let there = write_old(directory.path(), &archive("server", 1));
+    let open = || {
+        let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE, now);
+        assert!(collector.remember_in(state.path().join("catalog")).is_empty());
+        collector.look(now, &mut |_, _| {});
+        collector
+    };
+    let see = |collector: &mut Collector, path: &std::path::Path| {
+        collector.look_at(&[(name(path.file_name().unwrap().as_encoded_bytes()), true)], now);
+        collector.look_at_unsettled(now);
+        collector.take_arrivals()
+    };
+    // Its change time changes, and then its bytes.
+    let touch = |path: &std::path::Path| {
+        let other = path.with_added_extension("link");
+        fs::hard_link(path, &other).unwrap();
+        fs::remove_file(other).unwrap();
+    };
+    let append = |path: &std::path::Path| {
+        fs::File::options().append(true).open(path).unwrap().set_len(1 << 20).unwrap();
+    };
+    let mut first = open();
+    assert_eq!(first.take_arrivals(), 0);
+    touch(&there);
+    assert_eq!(see(&mut first, &there), 0);
+    let came = write_old(directory.path(), &archive("server", 2));
+    assert_eq!(see(&mut first, &came), 1);
+    touch(&came);
+    assert_eq!(see(&mut first, &came), 0);
+    append(&came);
+    assert_eq!(see(&mut first, &came), 0);
+    assert!(first.write_catalog().is_empty());
+    drop(first);
+    let mut second = open();
+    assert_eq!(second.take_arrivals(), 0);
+    touch(&there);
+    append(&came);
+    assert_eq!((see(&mut second, &there), see(&mut second, &came)), (0, 0));
+    // Another file is another archive, whatever its name.
+    let another = directory.path().join("new");
+    fs::write(&another, archive("server", 2).build().unwrap()).unwrap();
+    fs::rename(&another, &came).unwrap();
+    assert_eq!(see(&mut second, &came), 1);
 }
 
 #[test]

@@ -128,6 +128,7 @@ fn of_pod(pod: usize, now: Timestamp, archives: &mut Vec<Archive>) -> anyhow::Re
             workload: workload.clone(),
             absences: None,
             idle_since: None,
+            seen_in: None,
         });
     }
     Ok(())

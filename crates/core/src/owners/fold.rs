@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::record::{Owner, OwnerRef, PodKey, PodRecord, SeenNamespace};
 use super::{Finding, LivePod, Owners, Pod, Question};
-use crate::plan::Clock;
+use crate::plan::{Clock, Origin};
 use crate::policy::Labels;
 
 impl Owners {
@@ -33,7 +33,7 @@ impl Owners {
                     let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
                     self.asked.insert(Question::Pod { namespace, name }, round);
                 }
-                self.running = Some(Self::keep_running(&self.pods, now, clock, pods));
+                self.running = Some(Self::keep_running(now, clock, pods));
             }
             (Question::NodePods, _) => self.doubt_idle(),
             (Question::Namespace(name), Finding::Namespace { labels, created }) => {
@@ -94,9 +94,16 @@ impl Owners {
     fn pod_is_there(&mut self, namespace: &str, name: &str, live: &LivePod, gone_at: Option<Timestamp>) {
         let controller = live.controller.as_ref().filter(|controller| !controller.is_node());
         let labels = Arc::new(live.labels.clone());
+        let created = super::in_namespace(&self.pods, namespace)
+            .filter_map(|(_, pod)| pod.record.namespace.map(|namespace| namespace.created))
+            .max();
         self.change_named(namespace, name, |key, pod| {
             let may_follow = pod.record.namespace.is_some();
+            if live.uid.is_some() && key.uid == live.uid {
+                pod.record.seen_in = created.or(pod.record.seen_in);
+            }
             let is_of_former_namespace = pod.is_of_former_namespace(key);
+            let is_certain = pod.origin(pod.oldest) == Origin::Present;
             let record = &mut pod.record;
             (record.pod_gone, pod.confirmed.pod) = (None, None);
             let same_uid = live.uid.is_none() || key.uid == live.uid;
@@ -113,10 +120,12 @@ impl Owners {
                     record.workload_gone = None;
                 }
             } else if key.uid.is_some() {
+                pod.is_replaced |= may_follow;
                 // Another pod of that name. A StatefulSet gives its pods the names of those before
                 // them, so this one's owner is theirs; of other owners that cannot be told.
                 if record.owner == Owner::Unknown
                     && may_follow
+                    && is_certain
                     && let Some(controller) = controller.filter(|controller| controller.is_stateful())
                 {
                     record.belongs_to(controller);

@@ -1,12 +1,13 @@
 //! Which lineages have no pod on this node.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
 use super::record::{OwnerId, OwnerRef, PodKey, PodRecord};
 use super::{LivePod, Owners, Pod, is_live};
 use crate::plan::Clock;
+use crate::policy::Labels;
 
 /// The pods that run on this node, as the last answer showed them.
 #[derive(Debug)]
@@ -63,6 +64,8 @@ impl Owners {
             if busy.contains(&lineage) {
                 pod.record.idle_since = None;
             } else if clock == Clock::Trusted
+                // What was answered before the pod was seen to run says nothing of it.
+                && pod.newest <= at
                 && !matches!(&lineage, Lineage::Owner(namespace, _) if unsure.contains(namespace))
             {
                 pod.record.idle_since.get_or_insert(at);
@@ -109,18 +112,10 @@ impl Owners {
         idle
     }
 
-    /// What of a node's pods is kept: those where archives are.
-    pub(super) fn keep_running(
-        pods: &BTreeMap<PodKey, Pod>,
-        at: Timestamp,
-        clock: Clock,
-        live: Vec<LivePod>,
-    ) -> Running {
-        let namespaces: BTreeSet<&String> = pods.keys().map(|key| &key.namespace).collect();
-        Running {
-            at,
-            clock,
-            pods: live.into_iter().filter(|pod| namespaces.contains(&pod.namespace)).collect(),
-        }
+    /// What of a node's pods is kept: all of them, as the next archive may be of any, without what
+    /// takes room.
+    pub(super) fn keep_running(at: Timestamp, clock: Clock, live: Vec<LivePod>) -> Running {
+        let pods = live.into_iter().map(|pod| LivePod { labels: Labels::default(), ..pod });
+        Running { at, clock, pods: pods.collect() }
     }
 }

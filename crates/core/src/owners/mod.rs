@@ -7,7 +7,8 @@
 //! Nothing counts as gone but what the API itself said is not found, since the first time it said
 //! so. A question that fails makes nothing known, and what was known to be gone is then not to be
 //! acted on until it is confirmed again. A namespace that is younger than an archive is another one
-//! of the same name: the archive's own is gone, with all that was in it.
+//! of the same name: the archive's own is gone, with all that was in it. Where two clocks cannot tell
+//! that for certain, only the pod can: seen alive in the namespace, it is from there.
 
 mod fold;
 mod idle;
@@ -26,7 +27,7 @@ pub use question::{Finding, LivePod, Question};
 pub use record::{Owner, OwnerRef, PodKey, PodRecord, SeenNamespace};
 
 use crate::identity::Identity;
-use crate::plan::{Absence, Absences, Namespace, Snapshot, Workload};
+use crate::plan::{Absence, Absences, Namespace, Origin, Snapshot, Workload};
 use crate::policy::{Labels, PolicySet};
 use idle::{Lineage, Running};
 use needs::{Asking, Needs};
@@ -71,6 +72,10 @@ struct Pod {
     needs: Needs,
     /// When the oldest of its archives was taken.
     oldest: Timestamp,
+    /// When the newest was: the pod ran then.
+    newest: Timestamp,
+    /// Whether another was seen by its name: it will not be seen any more.
+    is_replaced: bool,
     confirmed: Confirmed,
 }
 
@@ -91,6 +96,8 @@ impl Owners {
             record,
             needs: Needs::default(),
             oldest: Timestamp::MAX,
+            newest: Timestamp::MIN,
+            is_replaced: false,
             confirmed: Confirmed::default(),
         };
         let pods = remembered.into_iter().map(|(key, record)| (key, pod(record))).collect();
@@ -124,15 +131,16 @@ impl Owners {
         policies: &PolicySet,
     ) {
         let asking = Asking::new(policies, self.knows_node);
-        let mut here: HashMap<*const Identity, (&Identity, Timestamp)> = HashMap::new();
+        let mut here: HashMap<*const Identity, (&Identity, Timestamp, Timestamp)> = HashMap::new();
         for (identity, taken) in archives {
-            let (_, oldest) = here.entry(Arc::as_ptr(identity)).or_insert((&**identity, taken));
-            *oldest = taken.min(*oldest);
+            let (_, oldest, newest) =
+                here.entry(Arc::as_ptr(identity)).or_insert((&**identity, taken, taken));
+            (*oldest, *newest) = (taken.min(*oldest), taken.max(*newest));
         }
-        let mut pods: BTreeMap<PodKey, (Needs, Timestamp)> = BTreeMap::new();
-        for (identity, taken) in here.into_values() {
-            let entry = pods.entry(PodKey::of(identity)).or_insert((Needs::default(), taken));
-            *entry = (entry.0.and(asking.about(identity)), entry.1.min(taken));
+        let mut pods: BTreeMap<PodKey, (Needs, Timestamp, Timestamp)> = BTreeMap::new();
+        for (identity, oldest, newest) in here.into_values() {
+            let entry = pods.entry(PodKey::of(identity)).or_insert((Needs::default(), oldest, newest));
+            *entry = (entry.0.and(asking.about(identity)), entry.1.min(oldest), entry.2.max(newest));
         }
         let others: Vec<PodKey> = self.pods.keys().filter(|key| !pods.contains_key(key)).cloned().collect();
         for key in others {
@@ -144,15 +152,19 @@ impl Owners {
                 pod.needs = Needs::default();
             }
         }
-        for (key, (mut needs, oldest)) in pods {
+        for (key, (mut needs, oldest, newest)) in pods {
             if self.is_curious {
-                needs = needs.and(Needs::to_learn(self.pods.get(&key).map(|pod| &pod.record)));
+                let pod = self.pods.get(&key);
+                let is_over = pod.is_some_and(|pod| pod.is_replaced || pod.is_of_former_namespace(&key));
+                needs = needs.and(Needs::to_learn(pod.map(|pod| &pod.record), is_over));
             }
             if let Some(pod) = self.pods.get_mut(&key) {
-                (pod.needs, pod.oldest) = (needs, oldest);
+                (pod.needs, pod.oldest, pod.newest) = (needs, oldest, newest);
             } else if needs.any() {
-                let (record, confirmed) = (PodRecord::default(), Confirmed::default());
-                self.pods.insert(key, Pod { record, needs, oldest, confirmed });
+                // What was answered about the name in this round, nobody has noted for this pod.
+                self.asked.remove(&Question::Pod { namespace: key.namespace.clone(), name: key.pod.clone() });
+                let (record, confirmed, is_replaced) = (PodRecord::default(), Confirmed::default(), false);
+                self.pods.insert(key, Pod { record, needs, oldest, newest, is_replaced, confirmed });
             }
         }
         self.resolve();
@@ -233,7 +245,7 @@ impl Owners {
             if pod.is_of_former_namespace(key) {
                 continue;
             }
-            if pod.needs.pod {
+            if pod.needs.pod || pod.may_prove_its_origin(key) {
                 needed.insert(Question::Pod { namespace: namespace.clone(), name: key.pod.clone() });
             }
             if (pod.needs.owner || pod.needs.idle)
@@ -317,7 +329,7 @@ impl Owners {
 
     /// Gives a snapshot's archives what is known about their pods, and the snapshot its namespaces.
     pub fn fill(&self, snapshot: &mut Snapshot, now: Timestamp) {
-        let mut known: HashMap<(*const Identity, bool), Known> = HashMap::new();
+        let mut known: HashMap<(*const Identity, Origin), Known> = HashMap::new();
         let mut workloads: HashMap<OwnerId, Arc<Workload>> = HashMap::new();
         let idle = self.idle_lineages(now);
         let mut found: HashMap<*const Identity, Option<(&PodKey, &Pod)>> = HashMap::new();
@@ -327,16 +339,23 @@ impl Owners {
             let found = found.entry(Arc::as_ptr(identity));
             let found = found.or_insert_with(|| self.pods.get_key_value(&PodKey::of(identity)));
             let Some((key, pod)) = *found else { continue };
-            let is_former = pod.is_from_former_namespace(archive.taken);
-            let known = known.entry((Arc::as_ptr(identity), is_former)).or_insert_with(|| {
-                let mut known = if is_former { pod.former(key, now) } else { pod.current(now) };
+            let origin = pod.origin(archive.taken);
+            let known = known.entry((Arc::as_ptr(identity), origin)).or_insert_with(|| {
+                let mut known = match origin {
+                    Origin::Former => pod.former(key, now),
+                    // Without a UID what is known may be of the pod that has the name now.
+                    Origin::Uncertain if key.uid.is_none() => {
+                        Known { labels: None, owner: None, ..pod.current(now) }
+                    }
+                    Origin::Present | Origin::Uncertain => pod.current(now),
+                };
                 known.workload = known.owner.take().map(|owner| {
                     let workload = || Arc::new(owner.workload());
                     Arc::clone(workloads.entry(owner.id()).or_insert_with(workload))
                 });
                 let node_is_known = self.running.as_ref().is_some_and(|running| is_live(running.at, now));
                 known.idle_since = match &pod.record.namespace {
-                    Some(namespace) if is_former => namespace.since.filter(|_| node_is_known),
+                    Some(namespace) if origin == Origin::Former => namespace.since.filter(|_| node_is_known),
                     _ => idle.get(&Lineage::of(key, &pod.record)).copied().flatten(),
                 };
                 known
@@ -345,17 +364,24 @@ impl Owners {
             archive.workload.clone_from(&known.workload);
             archive.absences.clone_from(&known.absences);
             archive.idle_since = known.idle_since;
+            archive.seen_in = pod.record.seen_in;
         }
         for (key, pod) in &self.pods {
             let labels = self.namespace_labels.get(&key.namespace);
             let created = pod.record.namespace.map(|namespace| namespace.created);
             let is_doubted = self.doubted.contains_key(&key.namespace);
-            if labels.is_some() || created.is_some() || is_doubted {
+            if labels.is_some() || created.is_some() || is_doubted || self.is_curious {
                 let namespace = snapshot
                     .namespaces
                     .entry(key.namespace.clone())
                     .or_insert_with(|| Namespace { labels: labels.cloned(), created: None, is_doubted });
                 namespace.created = namespace.created.max(created);
+            }
+        }
+        if self.is_curious {
+            // It is being asked about, and until there is an answer it may be another's.
+            for namespace in snapshot.namespaces.values_mut() {
+                namespace.is_doubted |= namespace.created.is_none();
             }
         }
     }
@@ -372,14 +398,21 @@ struct Known {
 }
 
 impl Pod {
-    /// Whether an archive of it is from before the namespace that has the name now.
-    fn is_from_former_namespace(&self, taken: Timestamp) -> bool {
-        self.record.namespace.is_some_and(|namespace| taken < namespace.created)
+    /// Which namespace an archive of it is from.
+    fn origin(&self, taken: Timestamp) -> Origin {
+        let created = self.record.namespace.map(|namespace| namespace.created);
+        Origin::of(taken, self.record.seen_in, created)
     }
 
-    /// Whether the pod itself is: no pod lives in two namespaces.
+    /// Whether the pod itself is from a former namespace: no pod lives in two.
     fn is_of_former_namespace(&self, key: &PodKey) -> bool {
-        key.uid.is_some() && self.is_from_former_namespace(self.oldest)
+        key.uid.is_some() && self.origin(self.oldest) == Origin::Former
+    }
+
+    /// Whether it is from the present namespace if it is seen, and nothing else can tell.
+    fn may_prove_its_origin(&self, key: &PodKey) -> bool {
+        let is_gone = self.record.pod_gone.is_some() || self.record.namespace_gone.is_some();
+        key.uid.is_some() && !is_gone && !self.is_replaced && self.origin(self.oldest) == Origin::Uncertain
     }
 
     /// What is known for archives from the namespace that is there.

@@ -31,15 +31,18 @@ impl Needs {
         }
     }
 
-    /// What is yet to be learned of a pod, if it still can be.
-    pub(super) fn to_learn(record: Option<&PodRecord>) -> Self {
+    /// What is yet to be learned of a pod, if it still can be; `is_over`: it will not be seen any more.
+    pub(super) fn to_learn(record: Option<&PodRecord>, is_over: bool) -> Self {
         let is_new = record.is_none_or(|record| {
-            record.owner == Owner::Unknown && record.pod_gone.is_none() && record.namespace_gone.is_none()
+            let is_gone = record.pod_gone.is_some() || record.namespace_gone.is_some();
+            record.owner == Owner::Unknown && !is_gone && !is_over
         });
         let is_climbing =
             record.is_some_and(|record| matches!(record.owner, Owner::Controlled { topmost: None, .. }));
         // Whose pod that is, only the namespace's age tells.
-        Self { namespace: is_new, pod: is_new, owner: is_new || is_climbing, idle: false }
+        let namespace = is_new
+            || record.is_some_and(|record| record.namespace.is_none() && record.namespace_gone.is_none());
+        Self { namespace, pod: is_new, owner: is_new || is_climbing, idle: false }
     }
 
     /// What a policy could need of an archive that it governs. Dry runs ask as well: their report

@@ -55,6 +55,9 @@ pub struct PodRecord {
     /// The namespace that has this name now; for archives from before it, all of theirs is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<SeenNamespace>,
+    /// When the namespace was created in which this very pod, by its UID, was seen alive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seen_in: Option<Timestamp>,
     /// Since when no pod of its lineage runs on this node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_since: Option<Timestamp>,

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
-use super::snapshot::Namespace;
+use super::snapshot::{Namespace, Origin};
+use super::verdict::Detail;
 use crate::identity::Identity;
 use crate::policy::{InvalidPolicy, Kind, Labels, Mode, Policy, PolicyRef, PolicySet, Selector};
 
@@ -16,10 +17,8 @@ pub(super) enum Governing<'a> {
     Policy(usize),
     /// Nothing.
     Nothing,
-    /// This policy perhaps: labels that it selects by are not known.
-    Doubtful(usize),
-    /// This policy perhaps: its namespace may be another of the same name.
-    Unasked(usize),
+    /// This policy perhaps, and why that is not certain.
+    Doubtful(usize, Detail),
     /// An object that does not parse might.
     Invalid(&'a InvalidPolicy),
 }
@@ -40,8 +39,8 @@ pub(super) struct Contenders<'g, 'a> {
     governors: &'g Governors<'a>,
     /// An object that does not parse stands for all that it could govern.
     invalid: Option<&'a InvalidPolicy>,
-    /// Whether its own policies may be those of another namespace of that name.
-    is_doubted: bool,
+    /// Why its own policies may be those of another namespace of that name.
+    doubt: Option<Detail>,
     local: Vec<Candidate>,
     cluster_wide: Vec<Candidate>,
 }
@@ -111,30 +110,33 @@ impl<'a> Governors<'a> {
         self.namespaces.get(namespace).and_then(|namespace| namespace.created)
     }
 
-    /// Those that may govern what lies in the namespace of that name, or in an earlier one of the
-    /// same name (`vanished`).
-    pub(super) fn contenders(&self, namespace: &str, vanished: bool) -> Contenders<'_, 'a> {
-        if vanished {
+    /// Those that may govern what is from that one of the namespaces of that name.
+    pub(super) fn contenders(&self, namespace: &str, origin: Origin) -> Contenders<'_, 'a> {
+        if origin == Origin::Former {
             return self.contenders_of(
                 &[],
                 |selector| by_namespace(selector, namespace, Lookup::Gone),
                 None,
-                false,
+                None,
             );
         }
         let known = self.namespaces.get(namespace);
-        let is_doubted = known.is_some_and(|namespace| namespace.is_doubted);
-        let labels = known.filter(|_| !is_doubted).and_then(|namespace| namespace.labels.as_ref());
+        let doubt = if known.is_some_and(|namespace| namespace.is_doubted) {
+            Some(Detail::NamespaceUnasked)
+        } else {
+            (origin == Origin::Uncertain).then_some(Detail::NamespaceUncertain)
+        };
+        let labels = known.filter(|_| doubt.is_none()).and_then(|namespace| namespace.labels.as_ref());
         let lookup = labels.map_or(Lookup::Unknown, Lookup::Known);
         let local = self.by_namespace.get(namespace).map_or(&[][..], Vec::as_slice);
         let invalid = self.invalid_by_namespace.get(namespace).copied();
-        self.contenders_of(local, |selector| by_namespace(selector, namespace, lookup), invalid, is_doubted)
+        self.contenders_of(local, |selector| by_namespace(selector, namespace, lookup), invalid, doubt)
     }
 
     /// Those that may govern what is of nobody knows which namespace.
     pub(super) fn contenders_for_unknown(&self) -> Contenders<'_, 'a> {
         let everything = |selector: &Selector| if selector.is_empty() { Match::Yes } else { Match::No };
-        self.contenders_of(&[], everything, None, false)
+        self.contenders_of(&[], everything, None, None)
     }
 
     fn contenders_of(
@@ -142,7 +144,7 @@ impl<'a> Governors<'a> {
         local: &[usize],
         by_namespace: impl Fn(&Selector) -> Match,
         invalid: Option<&'a InvalidPolicy>,
-        is_doubted: bool,
+        doubt: Option<Detail>,
     ) -> Contenders<'_, 'a> {
         let candidates = |places: &[usize]| {
             let candidate = |&place: &usize| Candidate {
@@ -155,7 +157,7 @@ impl<'a> Governors<'a> {
         Contenders {
             governors: self,
             invalid,
-            is_doubted,
+            doubt,
             local: candidates(local),
             cluster_wide: candidates(&self.cluster_wide),
         }
@@ -179,15 +181,15 @@ impl<'a> Contenders<'_, 'a> {
                 let by_pod = |identity| by_pod(selector, identity, pod_labels);
                 match candidate.by_namespace.and(identity.map_or(Match::Yes, by_pod)) {
                     Match::Yes => Some(Governing::Policy(candidate.place)),
-                    Match::Unknown => Some(Governing::Doubtful(candidate.place)),
+                    Match::Unknown => Some(Governing::Doubtful(candidate.place, Detail::LabelsUnknown)),
                     Match::No => None,
                 }
             })
         };
-        match first(&self.local) {
-            Some(Governing::Policy(policy)) if self.is_doubted => return Governing::Unasked(policy),
-            Some(found) => return found,
-            None => {}
+        match (first(&self.local), self.doubt) {
+            (Some(Governing::Policy(policy)), Some(doubt)) => return Governing::Doubtful(policy, doubt),
+            (Some(found), _) => return found,
+            (None, _) => {}
         }
         if let Some(invalid) = self.governors.invalid_cluster_wide {
             return Governing::Invalid(invalid);

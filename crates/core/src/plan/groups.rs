@@ -11,7 +11,7 @@ use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
 use super::governing::{Contenders, Governing, Governors};
-use super::snapshot::{Archive, Snapshot, Workload};
+use super::snapshot::{Archive, Origin, Snapshot, Workload};
 use super::verdict::Level;
 use crate::identity::Identity;
 
@@ -22,7 +22,7 @@ const STATEFUL_SET: &str = "StatefulSet";
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Cell<'a> {
     pub(super) identity: Option<&'a Identity>,
-    pub(super) vanished: bool,
+    pub(super) origin: Origin,
     pub(super) governing: Governing<'a>,
     names: Option<Names>,
 }
@@ -112,8 +112,8 @@ type SameInMemory = (usize, usize, usize);
 struct Known {
     /// When the namespace that has the name now was created.
     created: Option<Timestamp>,
-    /// The cell of those taken since then, and of those taken before.
-    cells: [Option<usize>; 2],
+    /// The cell of those from each [`Origin`].
+    cells: [Option<usize>; 3],
 }
 
 impl<'a> Cells<'a> {
@@ -122,7 +122,7 @@ impl<'a> Cells<'a> {
         let mut known: HashMap<SameInMemory, Known, RandomState> = HashMap::default();
         let mut cells = Vec::new();
         let mut texts = Texts::default();
-        let mut contenders: HashMap<Option<(&str, bool)>, Contenders<'_, 'a>> = HashMap::new();
+        let mut contenders: HashMap<Option<(&str, Origin)>, Contenders<'_, 'a>> = HashMap::new();
         // As they lie in memory, not in order: each archive is looked up but once.
         let as_they_lie: Vec<usize> = snapshot
             .archives
@@ -131,19 +131,19 @@ impl<'a> Cells<'a> {
                 let identity = archive.identity.as_deref();
                 let known = known.entry(same_in_memory(archive)).or_insert_with(|| Known {
                     created: identity.and_then(|identity| governors.created(&identity.namespace)),
-                    cells: [None; 2],
+                    cells: [None; 3],
                 });
-                let vanished = known.created.is_some_and(|created| archive.taken < created);
-                *known.cells[usize::from(vanished)].get_or_insert_with(|| {
-                    let namespace = identity.map(|identity| (identity.namespace.as_str(), vanished));
+                let origin = Origin::of(archive.taken, archive.seen_in, known.created);
+                *known.cells[origin as usize].get_or_insert_with(|| {
+                    let namespace = identity.map(|identity| (identity.namespace.as_str(), origin));
                     let there = contenders.entry(namespace).or_insert_with(|| match namespace {
-                        Some((name, vanished)) => governors.contenders(name, vanished),
+                        Some((name, origin)) => governors.contenders(name, origin),
                         None => governors.contenders_for_unknown(),
                     });
                     let workload = archive.workload.as_deref();
                     cells.push(Cell {
                         identity,
-                        vanished,
+                        origin,
                         governing: there.governing(identity, archive.pod_labels.as_deref()),
                         names: identity.map(|identity| texts.names(identity, workload)),
                     });
@@ -273,8 +273,8 @@ impl Together {
     /// nobody.
     fn key(self, cell: &Cell<'_>) -> Option<Key> {
         match self {
-            Self::AtLevel(level) => level_key(level, cell.names?, cell.vanished),
-            Self::InLineage => Some(lineage_key(cell.names?, cell.vanished)),
+            Self::AtLevel(level) => level_key(level, cell.names?, cell.origin),
+            Self::InLineage => Some(lineage_key(cell.names?, cell.origin)),
         }
     }
 }
@@ -294,26 +294,26 @@ fn same_in_memory(archive: &Archive) -> SameInMemory {
 type Key = [u32; 5];
 
 /// What it is at `level`; none where the level has no meaning.
-fn level_key(level: Level, names: Names, vanished: bool) -> Option<Key> {
+fn level_key(level: Level, names: Names, origin: Origin) -> Option<Key> {
     let Names { namespace, pod, container, workload } = names;
-    let vanished = u32::from(vanished);
+    let origin = origin as u32;
     Some(match level {
-        Level::Container => [vanished, namespace, pod, container, 0],
+        Level::Container => [origin, namespace, pod, container, 0],
         Level::Workload => {
             let (kind, name, _) = workload?;
-            [vanished, namespace, kind, name, container]
+            [origin, namespace, kind, name, container]
         }
-        Level::Pod => [vanished, namespace, pod, 0, 0],
-        Level::Namespace => [vanished, namespace, 0, 0, 0],
+        Level::Pod => [origin, namespace, pod, 0, 0],
+        Level::Namespace => [origin, namespace, 0, 0, 0],
     })
 }
 
 /// What it is for one archive to stand in for the other.
-fn lineage_key(names: Names, vanished: bool) -> Key {
+fn lineage_key(names: Names, origin: Origin) -> Key {
     let Names { namespace, pod, container, workload } = names;
-    let vanished = u32::from(vanished);
+    let origin = origin as u32;
     match workload {
-        Some((kind, name, false)) => [vanished, namespace, kind, name, container],
-        _ => [vanished, namespace, 0, pod, container],
+        Some((kind, name, false)) => [origin, namespace, kind, name, container],
+        _ => [origin, namespace, 0, pod, container],
     }
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use difference::{Difference, difference};
-pub use snapshot::{Absence, Absences, Archive, Clock, FileSystem, Namespace, Snapshot, Workload};
+pub use snapshot::{Absence, Absences, Archive, Clock, FileSystem, Namespace, Origin, Snapshot, Workload};
 pub use storage::{EffectiveStorage, WatermarkReport};
 pub use verdict::{Action, Detail, KeptBy, Level, Reason, Verdict};
 

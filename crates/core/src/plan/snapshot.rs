@@ -62,6 +62,38 @@ pub struct Archive {
     pub absences: Option<Arc<Absences>>,
     /// Since when the API confirms that no pod of its lineage runs on this node.
     pub idle_since: Option<Timestamp>,
+    /// When the namespace was created in which its very pod was seen alive.
+    pub seen_in: Option<Timestamp>,
+}
+
+/// How far apart this node's clock, which dates checkpoints, and the API's, which dates namespaces, may
+/// be while both count as right.
+const CLOCKS_DIFFER_BY: std::time::Duration = std::time::Duration::from_mins(5);
+
+/// Which of the namespaces that have had a name an archive is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Origin {
+    /// The one that is there.
+    Present,
+    /// One that is gone.
+    Former,
+    /// One of the two: it was taken at about the time at which the one that is there was created.
+    Uncertain,
+}
+
+impl Origin {
+    /// What is known of an archive: when it was taken, in a namespace of which age its pod was seen, and
+    /// of which age the namespace is that is there. A pod that was seen proves what no clock can.
+    pub fn of(taken: Timestamp, seen_in: Option<Timestamp>, created: Option<Timestamp>) -> Self {
+        let Some(created) = created.filter(|_| seen_in != created) else { return Self::Present };
+        if taken >= created.checked_add(CLOCKS_DIFFER_BY).unwrap_or(Timestamp::MAX) {
+            Self::Present
+        } else if taken < created.checked_sub(CLOCKS_DIFFER_BY).unwrap_or(Timestamp::MIN) {
+            Self::Former
+        } else {
+            Self::Uncertain
+        }
+    }
 }
 
 /// A pod's topmost owner.

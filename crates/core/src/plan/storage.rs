@@ -228,8 +228,7 @@ impl Working<'_> {
         let mut largest = BinaryHeap::new();
         for namespace in self.cells.namespaces() {
             let cell = namespace.first().map(|&place| self.cells.of(place));
-            let Some((identity, vanished)) = cell.and_then(|cell| Some((cell.identity?, cell.vanished)))
-            else {
+            let Some((identity, origin)) = cell.and_then(|cell| Some((cell.identity?, cell.origin))) else {
                 continue;
             };
             let stay = namespace.iter().filter(|&&place| self.stays(place));
@@ -237,7 +236,7 @@ impl Working<'_> {
             let may_go =
                 |place: &usize| self.watermark_may_take(*place) && self.frees_something(*place, round);
             let candidates: VecDeque<usize> = namespace.iter().copied().filter(may_go).collect();
-            largest.push((used, Reverse((identity.namespace.as_str(), vanished)), Reverse(candidates)));
+            largest.push((used, Reverse((identity.namespace.as_str(), origin)), Reverse(candidates)));
         }
         while let Some((used, name, Reverse(mut candidates))) = largest.pop() {
             if !round.goes_on() {

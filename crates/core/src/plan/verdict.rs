@@ -141,6 +141,9 @@ pub enum Detail {
     LabelsUnknown,
     /// Whether the policy's namespace is the archive's has yet to be asked.
     NamespaceUnasked,
+    /// Whether the policy's namespace is the archive's cannot be told: it was taken at about the time at
+    /// which that was created, and its pod was not seen in it.
+    NamespaceUncertain,
     /// So many archives where so many may be.
     Count {
         /// Archives that count.
@@ -225,6 +228,9 @@ impl fmt::Display for Detail {
             Self::NamespaceUnasked => {
                 formatter.write_str("whether its namespace is still the same has yet to be asked")
             }
+            Self::NamespaceUncertain => formatter.write_str(
+                "taken at about the time at which its namespace was created, so it may be an earlier one's",
+            ),
             Self::LabelsUnknown => formatter.write_str("a policy selects by labels that are not known here"),
             Self::Count { have, limit } => write!(formatter, "{have} archives, limit {limit}"),
             Self::TotalSize { have, limit } => {

@@ -280,12 +280,7 @@ impl<'a> Working<'a> {
             Governing::Invalid(policy) => decided(Reason::PolicyInvalid, self.by(&policy.id), Detail::None),
             _ if speaks_for_itself => remark,
             Governing::Nothing => decided(Reason::NoPolicy, By::NOBODY, Detail::None),
-            Governing::Doubtful(policy) => {
-                decided(Reason::NoPolicy, By::giver(policy), Detail::LabelsUnknown)
-            }
-            Governing::Unasked(policy) => {
-                decided(Reason::NoPolicy, By::giver(policy), Detail::NamespaceUnasked)
-            }
+            Governing::Doubtful(policy, doubt) => decided(Reason::NoPolicy, By::giver(policy), doubt),
             Governing::Policy(policy) if remark.by == By::NOBODY => {
                 decided(remark.reason, By::giver(policy), remark.detail)
             }

@@ -21,6 +21,8 @@ pub(crate) struct Cluster {
     pub(crate) pods: BTreeMap<(String, String), (LivePod, bool)>,
     /// What controls each, by namespace, kind and name.
     pub(crate) owners: BTreeMap<(String, String, String), Option<OwnerRef>>,
+    /// Pods that have ended, by namespace and name, and UID.
+    pub(crate) ended: BTreeSet<((String, String), String)>,
     /// Kinds that may not be read.
     pub(crate) forbidden: BTreeSet<String>,
     /// Nothing is answered.

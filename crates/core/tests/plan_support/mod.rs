@@ -59,6 +59,7 @@ pub(crate) fn archive(short: &str) -> Archive {
         workload: None,
         absences: None,
         idle_since: None,
+        seen_in: None,
     }
 }
 

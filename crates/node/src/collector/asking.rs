@@ -2,6 +2,7 @@
 
 use checkpoint_keeper_core::name::NameKind;
 use checkpoint_keeper_core::owners::{Owners, Question};
+use checkpoint_keeper_core::plan::Clock;
 use checkpoint_keeper_core::policy::PolicySet;
 
 use super::Collector;
@@ -15,8 +16,10 @@ impl Collector {
         self.owners = Some(Owners::new(knows_node, std::mem::take(&mut self.remembered_pods)));
     }
 
-    /// Each pod whose archive comes is asked about once, whatever the policies need now.
+    /// Each pod whose archive comes is asked about once, whatever the policies need now; and the clock is
+    /// not believed before it was compared with the API server's.
     pub fn be_curious(&mut self) {
+        self.clock.need_server();
         if let Some(owners) = &mut self.owners {
             owners.be_curious();
         }
@@ -41,6 +44,7 @@ impl Collector {
 
     fn see_owners(&mut self, policies: &PolicySet, is_new_round: bool) {
         let Some(owners) = &mut self.owners else { return };
+        self.has_asked_time &= !is_new_round;
         let archives = || self.index.iter().filter(|(name, _)| name.kind() == NameKind::Kubelet);
         let all = archives().all(|(_, known)| known.read.as_ref().is_some_and(|read| !read.is_failure));
         let known = archives().filter_map(|(_, known)| {
@@ -55,15 +59,26 @@ impl Collector {
     }
 
     /// What to ask next, at most so many in a round; empty when the round is over, or no policy needs
-    /// to know anything.
+    /// to know anything and the clock is known to be right or wrong.
     pub fn questions(&mut self, most_in_round: usize) -> Vec<Question> {
-        self.owners.as_mut().map(|owners| owners.questions(most_in_round)).unwrap_or_default()
+        let Some(owners) = &mut self.owners else { return Vec::new() };
+        let questions = owners.questions(most_in_round);
+        if questions.is_empty()
+            && self.clock.is_unheard()
+            && !std::mem::replace(&mut self.has_asked_time, true)
+        {
+            // Whatever the answer is, it says what time it is.
+            return vec![Question::Namespace("default".to_owned())];
+        }
+        questions
     }
 
-    /// Learns from answers, and says which were none.
+    /// Learns from answers, and says which were none, and what is wrong with archives by the time it
+    /// turned out to be.
     pub fn learn(&mut self, answers: Vec<Answer>) -> Vec<Problem> {
         let Some(owners) = &mut self.owners else { return Vec::new() };
         let mut problems = Vec::new();
+        let last = answers.last().map(|answer| answer.at);
         owners.fold(answers.into_iter().map(|Answer { question, finding, at, server_time }| {
             if let Some(time) = server_time {
                 self.clock.hear(time, at);
@@ -72,6 +87,12 @@ impl Collector {
             problems.extend(failure.map(|why| Problem::Unanswered(question.clone(), why.to_owned())));
             (question, finding, at.wall, self.clock.judge(at))
         }));
+        // Whose time it was too early to decide about, it may be late enough for now.
+        if let Some(now) = last.filter(|now| self.clock.judge(*now) == Clock::Trusted)
+            && self.index.retry_provisional()
+        {
+            problems.extend(self.read_settled(now, &mut |_, _| {}));
+        }
         problems
     }
 }

@@ -114,7 +114,11 @@ impl Board {
                 notes.deletions.truncate(MOST_DELETIONS);
             }
             Removal::Failed(_) => notes.failed += 1,
-            Removal::AlreadyGone | Removal::Changed | Removal::Pinned | Removal::DirectoryMoved => return,
+            Removal::AlreadyGone
+            | Removal::Changed
+            | Removal::Pinned
+            | Removal::DirectoryMoved
+            | Removal::Withdrawn => return,
         }
         drop(notes);
         self.changed.send_replace(());

@@ -99,7 +99,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
                         say("warning", format!("{file} stays: the directory was moved meanwhile"));
                     });
                 }
-                Removal::Removed | Removal::AlreadyGone => {}
+                Removal::Removed | Removal::AlreadyGone | Removal::Withdrawn => {}
             }
             report.note(&outcome);
             collector.finish(&outcome, now);

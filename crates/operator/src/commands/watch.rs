@@ -114,7 +114,7 @@ impl Log {
                 say("note", format!("{file} was pinned meanwhile and stays"));
                 Ok(())
             }
-            Removal::Changed | Removal::AlreadyGone | Removal::DirectoryMoved => Ok(()),
+            Removal::Changed | Removal::AlreadyGone | Removal::DirectoryMoved | Removal::Withdrawn => Ok(()),
         }
     }
 

@@ -225,7 +225,11 @@ impl Report {
                 }
             }
             Removal::Failed(_) => self.totals.failures += 1,
-            Removal::AlreadyGone | Removal::Pinned | Removal::Changed | Removal::DirectoryMoved => {}
+            Removal::AlreadyGone
+            | Removal::Pinned
+            | Removal::Changed
+            | Removal::DirectoryMoved
+            | Removal::Withdrawn => {}
         }
     }
 }
