@@ -1,7 +1,9 @@
 //! `cargo xtask generate`: the files in this repository that are made from its code. Tests fail
 //! when one of them is not what the code makes.
 
-use anyhow::Context;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, ensure};
 
 use crate::test::repository;
 
@@ -13,5 +15,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
         std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
         println!("config/crd/{name}");
     }
+    // The test that holds the page of signals against the code writes it when it is told to.
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["test", "--quiet", "--locked", "--package", "checkpoint-keeper", "--lib", "signals::"]);
+    let status =
+        cargo.env("CHECKPOINT_KEEPER_GENERATE", "1").current_dir(repository()).stdout(Stdio::null()).status();
+    ensure!(status.context("cannot run cargo")?.success(), "docs/signals.md cannot be made");
+    println!("docs/signals.md");
     Ok(())
 }

@@ -11,6 +11,8 @@ pub mod controller;
 pub mod failure;
 pub mod output;
 pub mod runtime;
+#[cfg(test)]
+mod signals;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -215,6 +215,10 @@ impl ApiSide {
                 Some((before, patient)) => Some(!only_patient(before, &next, patient, &found.patient)),
                 None => Some(true),
             };
+            let looked_at = found.standings.iter();
+            let generations =
+                looked_at.filter_map(|(id, (generation, _))| Some((id.clone(), (*generation)?)));
+            self.board.told(generations.collect());
             if let Some(at_once) = at_once {
                 orders.tell(next.clone(), at_once);
                 told = Some((next, found.patient));

@@ -38,6 +38,8 @@ pub(super) struct Notes {
     pub(super) looked: Option<Instant>,
     /// Why there is no directory to collect in; none: there is one.
     pub(super) gone: Option<String>,
+    /// The generations of the policies' objects by which the engine decides.
+    generations: BTreeMap<PolicyRef, i64>,
     /// What is wrong, by its kind and what it is about: in words, and when it was last said. The words may
     /// hold figures that are others each time.
     problems: BTreeMap<(&'static str, String), (String, Instant)>,
@@ -97,6 +99,23 @@ impl Board {
         notes.gone = None;
         drop(notes);
         self.changed.send_replace(());
+    }
+
+    #[cfg(test)]
+    pub(super) fn count_deletion(&self, reason: Reason) {
+        self.notes().deleted.insert(reason, (1, 1));
+    }
+
+    /// Notes which generations of the policies' objects the engine was told. Deletions that wait are withdrawn
+    /// with the orders that wanted them, so these are a deletion's own.
+    pub(super) fn told(&self, generations: BTreeMap<PolicyRef, i64>) {
+        self.notes().generations = generations;
+    }
+
+    /// The generation of the object that a policy is of.
+    pub(super) fn generation(&self, policy: &PolicyRef) -> Option<i64> {
+        let object = PolicyRef { part: None, ..policy.clone() };
+        self.notes().generations.get(&object).copied()
     }
 
     /// Notes what became of a deletion.

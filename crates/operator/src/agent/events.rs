@@ -9,6 +9,9 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
+/// The reason of the event that a policy had archives deleted.
+pub(crate) const DELETED: &str = "Deleted";
+
 /// Sends events.
 pub(super) struct Events {
     recorder: Recorder,
@@ -39,7 +42,7 @@ impl Events {
         );
         let event = Event {
             type_: EventType::Normal,
-            reason: "Deleted".to_owned(),
+            reason: DELETED.to_owned(),
             note: Some(note),
             action: "DeleteArchives".to_owned(),
             secondary: None,

@@ -120,6 +120,26 @@ fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+/// A page of all that there can be, with one of each label.
+#[cfg(test)]
+pub(crate) fn example() -> String {
+    use checkpoint_keeper_core::plan::Reason;
+
+    use super::summary::Summary;
+
+    let board = Board::new();
+    let summary = Summary {
+        filesystem: Some((2, 1)),
+        verdicts: [(Reason::WithinLimits, 1)].into(),
+        ..Summary::default()
+    };
+    board.planned(summary, std::time::Instant::now());
+    board.count_deletion(Reason::MaxAge);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry(board)).unwrap();
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Instant;

@@ -4,8 +4,8 @@
 mod api;
 mod board;
 mod dry_runs;
-mod events;
-mod metrics;
+pub(crate) mod events;
+pub(crate) mod metrics;
 mod pace;
 mod status;
 mod summary;
@@ -69,6 +69,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     start_api_side(arguments, board.clone(), teller)?;
     let mut engine = Engine {
         board,
+        node: arguments.node_name.clone(),
         dry_runs: DryRuns::new(arguments.status_interval),
         interval: arguments.interval,
         is_dead: AtomicBool::new(false),
@@ -145,6 +146,7 @@ fn start_api_side(arguments: &AgentArguments, board: Board, orders: OrderSender)
 /// What the engine's events lead to.
 struct Engine {
     board: Board,
+    node: String,
     dry_runs: DryRuns,
     interval: Duration,
     is_dead: AtomicBool,
@@ -213,8 +215,14 @@ impl Engine {
         if !matches!(outcome.removal, Removal::Removed) {
             return;
         }
+        let policy = outcome.deletion.verdict.policy.as_deref();
+        let in_cluster = json::InCluster {
+            node: self.node.clone(),
+            policy_generation: policy.and_then(|policy| self.board.generation(policy)),
+        };
+        let deletion = json::deletion(outcome, Timestamp::now()).in_cluster(in_cluster);
         let mut out = std::io::stdout().lock();
-        let line = serde_json::to_writer(&mut out, &json::deletion(outcome, Timestamp::now()));
+        let line = serde_json::to_writer(&mut out, &deletion);
         // A full disk may stop the log, and must not stop what frees it.
         let written =
             line.map_err(std::io::Error::from).and_then(|()| writeln!(out)).and_then(|()| out.flush());

@@ -80,3 +80,17 @@ impl Metrics {
         }
     }
 }
+
+/// A page of all that there can be, with one of each label.
+#[cfg(test)]
+pub(crate) fn example() -> String {
+    let metrics = Metrics::default();
+    metrics.wrote("written");
+    let became = Became { kind: "CheckpointPolicy".to_owned(), reason: "Accepted" };
+    metrics.policies.get_or_create(&became).set(1);
+    let mut registry = Registry::default();
+    metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    text
+}

@@ -42,6 +42,26 @@ pub struct Deletion {
     reason: Reason,
     policy: Option<String>,
     detail: String,
+    #[serde(flatten)]
+    in_cluster: Option<InCluster>,
+}
+
+/// What a log of many nodes has to know besides.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InCluster {
+    /// The node that the archive lay on.
+    pub node: String,
+    /// The generation of the policy's object by which it was decided; none where no policy decided.
+    pub policy_generation: Option<i64>,
+}
+
+impl Deletion {
+    /// The same deletion, as one of many nodes'.
+    #[must_use]
+    pub fn in_cluster(self, in_cluster: InCluster) -> Self {
+        Self { in_cluster: Some(in_cluster), ..self }
+    }
 }
 
 /// What is to be known of a deletion for good.
@@ -60,5 +80,28 @@ pub fn deletion(outcome: &Outcome, time: Timestamp) -> Deletion {
         reason: verdict.reason,
         policy: verdict.policy.as_ref().map(ToString::to_string),
         detail: verdict.detail.to_string(),
+        in_cluster: None,
     }
+}
+
+/// The names of all that an agent's audit line has.
+#[cfg(test)]
+pub(crate) fn audit_fields() -> Vec<String> {
+    let deletion = Deletion {
+        time: Timestamp::UNIX_EPOCH,
+        file: String::new(),
+        namespace: None,
+        pod: None,
+        pod_uid: None,
+        container: None,
+        checkpointed_at: Timestamp::UNIX_EPOCH,
+        size_bytes: 0,
+        reason: Reason::MaxAge,
+        policy: None,
+        detail: String::new(),
+        in_cluster: Some(InCluster { node: String::new(), policy_generation: None }),
+    };
+    // As they stand in a line, which a map would sort.
+    let line = serde_json::to_string(&deletion).unwrap();
+    line.split('"').skip(1).filter(|text| line.contains(&format!("\"{text}\":"))).map(str::to_owned).collect()
 }

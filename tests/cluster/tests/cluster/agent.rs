@@ -61,10 +61,13 @@ fn every_node_keeps_what_its_namespaces_policies_say_and_reports_it() -> anyhow:
         ensure!(events.matches("Deleted 2 checkpoint archives").count() == 2, "{events}");
         Ok(true)
     })?;
-    for (agent, made) in agents.into_iter().zip(&made) {
+    for ((node, agent), made) in cluster().nodes().into_iter().zip(agents).zip(&made) {
         let audit = agent.stop()?;
         let ours = audit.iter().filter(|line| line["namespace"] == namespace.name());
-        let files: BTreeSet<&str> = ours.filter_map(|line| line["file"].as_str()).collect();
+        let ours: Vec<&Value> = ours.collect();
+        let of_this = |line: &&Value| line["node"] == node.name() && line["policyGeneration"] == 1;
+        ensure!(ours.iter().all(of_this), "audit: {ours:?}");
+        let files: BTreeSet<&str> = ours.iter().filter_map(|line| line["file"].as_str()).collect();
         ensure!(files == made[1..3].iter().map(String::as_str).collect(), "audit: {audit:?}");
     }
     Ok(())

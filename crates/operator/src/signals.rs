@@ -1,0 +1,123 @@
+//! `docs/signals.md`: all that agents and the controller tell, made from what they tell it with.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use checkpoint_keeper_api::in_force::Standing;
+use checkpoint_keeper_core::policy::{Kind, PolicyRef};
+
+use crate::{agent, controller, output};
+
+/// Set by `cargo xtask generate`, which has the page written and not compared.
+const GENERATE: &str = "CHECKPOINT_KEEPER_GENERATE";
+
+#[test]
+fn the_page_of_signals_is_what_the_code_tells() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/signals.md");
+    let page = page();
+    if std::env::var_os(GENERATE).is_some() {
+        std::fs::write(&path, page).unwrap();
+        return;
+    }
+    let committed = std::fs::read_to_string(&path).unwrap();
+    assert!(committed == page, "docs/signals.md is not what the code makes: cargo xtask generate\n{page}");
+}
+
+fn page() -> String {
+    let mut page = "# What it tells\n\nMade from the code by `cargo xtask generate`. No metric names an archive, a pod or a \
+                    namespace.\n\n## Metrics\n\n| metric | type | labels | of | what |\n| --- | --- | --- | --- | --- |\n"
+        .to_owned();
+    for (of, text) in [("agent", agent::metrics::example()), ("controller", controller::metrics::example())] {
+        for metric in metrics(&text) {
+            let Metric { name, kind, labels, help } = metric;
+            let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {of} | {help} |");
+        }
+    }
+    page.push_str("\n## Events\n\n| reason | of | on | when |\n| --- | --- | --- | --- |\n");
+    let _ = writeln!(
+        page,
+        "| `{}` | agent | the policy, or the node's `NodeCheckpointStore` where none asked for it | archives were \
+         deleted: one event for each reason, with their number and size |",
+        agent::events::DELETED
+    );
+    for standing in standings() {
+        let message = standing.message(&policy()).replace('|', "\\|");
+        let _ = writeln!(page, "| `{}` | controller | the policy | {message} |", standing.reason());
+    }
+    page.push_str(
+        "\nThe same reasons are those of the policies' condition `Ready`.\n\n## Audit lines\n\nAn agent writes one line of \
+         JSON to standard output for each archive that it deleted:\n\n",
+    );
+    for field in output::json::audit_fields() {
+        let _ = writeln!(page, "* `{field}`");
+    }
+    page.push_str(
+        "\n## Probes\n\n`/livez`, `/readyz` (what is missing, if anything) and `/metrics`, on the address of `--listen`.\n",
+    );
+    page
+}
+
+fn policy() -> PolicyRef {
+    let (kind, namespace) = (Kind::CheckpointRestoreOperator, Some("NAMESPACE".to_owned()));
+    PolicyRef { kind, namespace, name: "NAME".to_owned(), part: None }
+}
+
+/// One of each. A new one does not compile before it stands here.
+fn standings() -> Vec<Standing> {
+    let next = |standing: &Standing| match standing {
+        Standing::Accepted => Some(Standing::DryRun),
+        Standing::DryRun => Some(Standing::Superseded(policy())),
+        Standing::Superseded(_) => Some(Standing::ForeignNamespace(vec!["ENTRIES".to_owned()])),
+        Standing::ForeignNamespace(_) => Some(Standing::OtherOperator),
+        Standing::OtherOperator => Some(Standing::DirectoryNotMounted("DIRECTORY".to_owned())),
+        Standing::DirectoryNotMounted(_) => Some(Standing::Invalid("ERROR".to_owned())),
+        Standing::Invalid(_) => None,
+    };
+    std::iter::successors(Some(Standing::Accepted), next).collect()
+}
+
+struct Metric {
+    name: String,
+    kind: String,
+    labels: String,
+    help: String,
+}
+
+/// What a page of metrics describes, in its order.
+fn metrics(page: &str) -> Vec<Metric> {
+    let mut metrics: Vec<Metric> = Vec::new();
+    for line in page.lines() {
+        let mut words = line.splitn(4, ' ');
+        let (Some(sign), Some(what), Some(name), rest) =
+            (words.next(), words.next(), words.next(), words.next().unwrap_or_default())
+        else {
+            // A sample: which labels there are.
+            if let (Some((name, labels)), Some(metric)) = (line.split_once('{'), metrics.last_mut()) {
+                assert!(name.starts_with(metric.name.trim_end_matches("_total")), "{name} is not described");
+                let names = labels.split(',').filter_map(|label| label.split_once('='));
+                let names: Vec<String> = names.map(|(name, _)| format!("`{name}`")).collect();
+                metric.labels = names.join(", ");
+            }
+            continue;
+        };
+        assert_eq!(sign, "#", "{line}");
+        match (what, metrics.last_mut()) {
+            ("HELP", _) => metrics.push(Metric {
+                name: name.to_owned(),
+                kind: String::new(),
+                labels: "—".to_owned(),
+                help: rest.trim_end_matches('.').to_owned(),
+            }),
+            ("TYPE", Some(metric)) => {
+                // Samples of counters have it, and so does whoever asks for one.
+                if rest == "counter" {
+                    metric.name.push_str("_total");
+                }
+                rest.clone_into(&mut metric.kind);
+            }
+            _ => {}
+        }
+    }
+    assert!(metrics.iter().all(|metric| !metric.kind.is_empty()), "{page}");
+    metrics
+}
