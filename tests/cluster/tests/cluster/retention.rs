@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::agents::{Agent, Applied, checkpoints, keep, left, policy, store, thread_per_node};
 use crate::install;
 use crate::support::{
-    DEADLINE, NODES, busybox, checkpoint_alone, cluster, counting_pod, debug_container, files_of, pod,
+    DEADLINE, NODES, checkpoint_alone, cluster, counting_pod, files_of, pod, run_every_kind,
 };
 
 /// A container that has a MiB of memory for each in `mebibytes`, of a shell's variable.
@@ -100,26 +100,7 @@ fn containers_of_every_kind_are_rotated_each_for_itself_and_are_no_orphans() -> 
     thread_per_node(|node| {
         let namespace = cluster().namespace("kinds")?;
         let _agent = Agent::start(node)?;
-        let script = "while :; do sleep 1; done";
-        namespace.apply(&format!(
-            "apiVersion: v1
-kind: Pod
-metadata: {{name: kinds}}
-spec:
-  nodeName: {}
-  terminationGracePeriodSeconds: 1
-  initContainers:
-{}  containers:
-{}",
-            node.name(),
-            busybox("sidecar", script, "restartPolicy: Always,"),
-            busybox("main", script, "")
-        ))?;
-        namespace.wait_until_running("kinds")?;
-        debug_container(namespace.name(), "kinds", "ephemeral")?;
-        wait::until("the ephemeral container to run", DEADLINE, || {
-            Ok(node.containers(namespace.name(), "kinds")?.len() == 3)
-        })?;
+        run_every_kind(&namespace, node, "")?;
         let mut spec = keep(1);
         spec["orphans"] = json!({"action": "Delete", "when": "PodDeleted", "gracePeriod": "0s"});
         policy(&namespace, "one", &spec)?;

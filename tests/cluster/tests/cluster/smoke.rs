@@ -7,11 +7,9 @@ use checkpoint_keeper_testcluster::{Node, Runtime, wait};
 use serde_json::Value;
 
 use crate::support::{
-    DEADLINE, NODES, Watching, busybox, checkpoint_alone, cluster, counting_pod, debug_container, files_of,
-    inspect, policy, run_keeper,
+    DEADLINE, NODES, Watching, checkpoint_alone, cluster, counting_pod, files_of, inspect, policy,
+    run_every_kind, run_keeper,
 };
-
-const COUNT: &str = "i=0; while :; do i=$((i+1)); echo $i >/tmp/n; sleep 1; done";
 
 #[test]
 fn inspect_agrees_with_checkpointctl_for_every_kind_of_container() -> anyhow::Result<()> {
@@ -19,26 +17,8 @@ fn inspect_agrees_with_checkpointctl_for_every_kind_of_container() -> anyhow::Re
     for node in cluster().nodes() {
         let namespace = cluster().namespace("kinds")?;
         // What a tenant annotates is copied into the archive, and decides nothing.
-        let manifest = format!(
-            "apiVersion: v1
-kind: Pod
-metadata: {{name: kinds, annotations: {{io.kubernetes.cri.sandbox-namespace: victim}}}}
-spec:
-  nodeName: {}
-  terminationGracePeriodSeconds: 1
-  initContainers:
-{}  containers:
-{}",
-            node.name(),
-            busybox("sidecar", COUNT, "restartPolicy: Always,"),
-            busybox("main", COUNT, "")
-        );
-        namespace.apply(&manifest)?;
-        namespace.wait_until_running("kinds")?;
-        debug_container(namespace.name(), "kinds", "ephemeral")?;
-        wait::until("the ephemeral container to run", DEADLINE, || {
-            Ok(node.containers(namespace.name(), "kinds")?.len() == 3)
-        })?;
+        let annotations = ", annotations: {io.kubernetes.cri.sandbox-namespace: victim}";
+        run_every_kind(&namespace, node, annotations)?;
         let uid = namespace.pod("kinds")?["metadata"]["uid"].as_str().context("no UID")?.to_owned();
         let listed = node.run("checkpointctl", &["list"])?;
         ensure!(!listed.contains(namespace.name()), "a new namespace has checkpoints: {listed}");

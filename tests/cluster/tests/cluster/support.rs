@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use checkpoint_keeper_testcluster::lifecycle::BUSYBOX;
 use checkpoint_keeper_testcluster::machine::CONTROL_PLANE;
 use checkpoint_keeper_testcluster::process::output;
-use checkpoint_keeper_testcluster::{Cluster, Node, wait};
+use checkpoint_keeper_testcluster::{Cluster, Namespace, Node, wait};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -88,8 +88,38 @@ pub(crate) fn busybox(name: &str, script: &str, more: &str) -> String {
     )
 }
 
+/// Runs a pod named `kinds` with a container of every kind: a sidecar (an init container that stays), an
+/// ordinary and an ephemeral one. `metadata` is what else its metadata says.
+pub(crate) fn run_every_kind(
+    namespace: &Namespace<'_>,
+    node: Node<'_>,
+    metadata: &str,
+) -> anyhow::Result<()> {
+    let script = "i=0; while :; do i=$((i+1)); echo $i >/tmp/n; sleep 1; done";
+    let manifest = format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: kinds{metadata}}}
+spec:
+  nodeName: {}
+  terminationGracePeriodSeconds: 1
+  initContainers:
+{}  containers:
+{}",
+        node.name(),
+        busybox("sidecar", script, "restartPolicy: Always,"),
+        busybox("main", script, "")
+    );
+    namespace.apply(&manifest)?;
+    namespace.wait_until_running("kinds")?;
+    debug_container(namespace.name(), "kinds", "ephemeral")?;
+    wait::until("the ephemeral container to run", DEADLINE, || {
+        Ok(node.containers(namespace.name(), "kinds")?.len() == 3)
+    })
+}
+
 /// Puts an ephemeral container into a running pod.
-pub(crate) fn debug_container(namespace: &str, pod: &str, name: &str) -> anyhow::Result<()> {
+fn debug_container(namespace: &str, pod: &str, name: &str) -> anyhow::Result<()> {
     let image = format!("--image={}", checkpoint_keeper_testcluster::lifecycle::BUSYBOX);
     let mut command = cluster().kubectl(&[
         "--namespace",
