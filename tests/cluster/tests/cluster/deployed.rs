@@ -4,6 +4,7 @@ use anyhow::{Context, ensure};
 use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::wait;
 
+use crate::agents::{keep, policy};
 use crate::install::{self, NAMESPACE};
 use crate::support::{DEADLINE, NODES, REPOSITORY, cluster};
 
@@ -57,5 +58,29 @@ fn the_agents_that_are_installed_are_ready_and_report_of_their_nodes() -> anyhow
     }
     let said = logs("agent");
     ensure!(!said.contains("forbidden"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn the_controller_that_is_installed_says_what_became_of_a_policy() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install::rights()?;
+    install::image()?;
+    let namespace = cluster().namespace("installed")?;
+    let _controller = Deployed::apply("6-controller.yaml")?;
+    let rollout = ["--namespace", NAMESPACE, "rollout", "status", "deployment", "--timeout=60s"];
+    output(&mut cluster().kubectl(&rollout)).with_context(|| logs("controller"))?;
+    policy(&namespace, "mine", &keep(2))?;
+    let path = format!("/apis/criu.org/v1alpha1/namespaces/{}/checkpointpolicies/mine", namespace.name());
+    wait::until("the policy's condition", DEADLINE, || {
+        let status = &cluster().get(&path)?["status"];
+        let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
+        let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
+        ensure!(ready.is_some_and(|ready| ready["reason"] == "Accepted"), "{status}");
+        Ok(true)
+    })
+    .with_context(|| logs("controller"))?;
+    let said = logs("controller");
+    ensure!(said.contains("leads from now on") && !said.contains("forbidden"), "{said}");
     Ok(())
 }
