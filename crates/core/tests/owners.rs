@@ -394,7 +394,8 @@ fn only_what_a_policy_could_need_is_asked_and_each_thing_once() {
     };
     let as_it_is = |_: &mut Node| {};
     let all = ["namespace bank", "namespace shop"];
-    let pods = ["pod bank/b", "pod bank/c", "pod shop/a"];
+    // None of them is here, so that the list answers for none.
+    let pods = ["the pods of this node", "pod bank/b", "pod bank/c", "pod shop/a"];
     let jobs = ["Job bank/bank", "Job shop/shop"];
     let none: [&str; 0] = [];
     assert_eq!(asked(cluster("p"), &as_it_is), none);
@@ -409,9 +410,9 @@ fn only_what_a_policy_could_need_is_asked_and_each_thing_once() {
     let selecting = with(cluster("p"), |policy| policy.selector.namespace_labels = label_is("a", "b"));
     assert_eq!(asked(selecting, &as_it_is), all);
     let local = with(local("shop", "p"), |policy| policy.orphans = orphans(PodDeleted, GRACE).orphans);
-    assert_eq!(asked(local, &as_it_is), ["namespace shop", "pod shop/a"]);
+    assert_eq!(asked(local, &as_it_is), ["namespace shop", "the pods of this node", "pod shop/a"]);
     let named = with(orphans(PodDeleted, GRACE), |policy| policy.selector.containers = vec!["y".into()]);
-    assert_eq!(asked(named, &as_it_is), ["namespace shop", "pod shop/a"]);
+    assert_eq!(asked(named, &as_it_is), ["namespace shop", "the pods of this node", "pod shop/a"]);
     assert_eq!(asked(keep(|keep| keep.max_age = Some(DAY)), &as_it_is), ["the pods of this node"]);
     let disk = |node: &mut Node| node.policies.storage.push(watermark(80, 70));
     assert_eq!(asked(cluster("p"), &disk), ["the pods of this node"]);
@@ -680,4 +681,32 @@ fn an_answer_to_an_earlier_question_does_not_end_a_doubt() {
     node.owners.fold([(question.clone(), answer, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy]);
     assert!(node.owners.questions(usize::MAX).contains(&question), "it is asked again in the same round");
+}
+
+#[test]
+fn what_is_known_is_asked_again_now_and_then_and_what_ended_or_failed_at_once() {
+    const PODS: usize = 30;
+    let names: Vec<String> = (0..PODS).map(|pod| format!("shop/web-{pod}")).collect();
+    let archives = names.iter().map(|name| of(&name[5..], &format!("{name}/server"), "u1"));
+    let mut node = Node::new(orphans(WorkloadDeleted, DAY), archives.collect::<Vec<_>>()).named();
+    node.owners.ask_again_after(5);
+    for name in &names {
+        node.cluster.run(name, "u1", None);
+    }
+    // That pod is elsewhere by now, so that no list of this node's answers for it.
+    node.cluster.pods.get_mut(&("shop".into(), "web-1".into())).unwrap().1 = false;
+    let asked: Vec<usize> = (0..10).map(|_| node.ask().asked.len()).collect();
+    assert!(asked[0] > 1, "{asked:?}");
+    let later: usize = asked[1..].iter().sum();
+    assert!(later <= 9 + 2 * 3, "a list in each round, and twice what no list tells: {asked:?}");
+    // Who ends here is asked about at once, and so is what may have gone with him.
+    node.cluster.stop("shop/web-2");
+    let about = |name: &str| Question::Pod { namespace: "shop".to_owned(), name: name.to_owned() };
+    assert!(node.ask().asked.contains(&about("web-2")), "{:?}", node.asked());
+    assert!(node.asked.contains(&Question::Namespace("shop".to_owned())), "{:?}", node.asked());
+    // What failed is no answer.
+    node.cluster.is_down = true;
+    (0..5).for_each(|_| _ = node.ask());
+    node.cluster.is_down = false;
+    assert!(node.ask().asked.contains(&about("web-1")), "{:?}", node.asked());
 }

@@ -1,11 +1,12 @@
 //! What an answer changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::idle::Running;
 use super::record::{Owner, OwnerRef, PodKey, PodRecord, SeenNamespace};
 use super::{Finding, LivePod, Owners, Pod, Question};
 use crate::plan::{Clock, Origin};
@@ -25,15 +26,21 @@ impl Owners {
 
     fn fold_one(&mut self, question: &Question, finding: Finding, now: Timestamp, clock: Clock) {
         let gone_at = (clock == Clock::Trusted).then_some(now);
+        if matches!(finding, Finding::Failed(_) | Finding::NotAsked) {
+            // No answer: in the next round it is asked again, whatever is not.
+            self.asked.insert(question.clone(), self.round + 1);
+        }
         match (question, finding) {
             (Question::NodePods, Finding::NodePods(pods)) => {
-                let round = self.round;
                 for pod in &pods {
                     self.pod_is_there(&pod.namespace, &pod.name, pod, gone_at);
                     let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
-                    self.asked.insert(Question::Pod { namespace, name }, round);
+                    self.was_asked(Question::Pod { namespace, name });
                 }
-                self.running = Some(Self::keep_running(now, clock, pods));
+                let running = Self::keep_running(now, clock, pods);
+                if let Some(before) = self.running.replace(running) {
+                    self.ask_about_ended(&before);
+                }
             }
             (Question::NodePods, _) => self.doubt_idle(),
             (Question::Namespace(name), Finding::Namespace { labels, created }) => {
@@ -66,6 +73,23 @@ impl Owners {
             (Question::Owner { namespace, owner }, finding) => {
                 self.owner_answered(namespace, owner, finding, gone_at);
             }
+        }
+    }
+
+    /// Has what may be gone asked about in this round: the pods that ran here and do not any more, and what
+    /// they belonged to.
+    fn ask_about_ended(&mut self, before: &Running) {
+        let name = |pod: &LivePod| (pod.namespace.clone(), pod.name.clone());
+        let run: BTreeSet<_> = self.running.iter().flat_map(|now| now.pods.iter().map(name)).collect();
+        for ended in before.pods.iter().filter(|pod| !run.contains(&name(pod))) {
+            let (namespace, name) = name(ended);
+            self.asked.remove(&Question::Namespace(namespace.clone()));
+            let owns = |question: &Question| match question {
+                Question::Owner { namespace: of, .. } => *of == namespace,
+                _ => false,
+            };
+            self.asked.retain(|question, _| !owns(question));
+            self.asked.remove(&Question::Pod { namespace, name });
         }
     }
 

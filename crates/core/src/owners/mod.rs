@@ -57,9 +57,11 @@ pub struct Owners {
     /// know what only lives as long as the pod.
     is_curious: bool,
     running: Option<Running>,
+    /// After how many rounds what was answered is asked again; 0 is 1.
+    again_after: u64,
     round: u64,
     asked_in_round: usize,
-    /// In which round each question was last asked.
+    /// In which round each question that was asked comes up again.
     asked: HashMap<Question, u64>,
     changed: BTreeSet<PodKey>,
     forgotten: BTreeSet<PodKey>,
@@ -107,6 +109,12 @@ impl Owners {
     /// From here on each pod is asked about once, whether or not a policy needs it.
     pub fn be_curious(&mut self) {
         self.is_curious = true;
+    }
+
+    /// From here on what was answered is asked again only after so many rounds: nodes are many, and one API
+    /// answers them all. Which pods run here is asked in each, and whatever may have gone with one at once.
+    pub fn ask_again_after(&mut self, rounds: u64) {
+        self.again_after = rounds;
     }
 
     /// Begins a round, in which each question is asked once at most. `archives` are those whose
@@ -202,11 +210,8 @@ impl Owners {
     /// round is over. Answers may lead to further questions.
     pub fn questions(&mut self, most_in_round: usize) -> Vec<Question> {
         let round = self.round;
-        let is_open = |asked: &HashMap<Question, u64>, question: &Question| {
-            asked.get(question).is_none_or(|&last| last < round)
-        };
-        let mut open: Vec<Question> =
-            self.needed().into_iter().filter(|question| is_open(&self.asked, question)).collect();
+        let is_open = |question: &Question| self.asked.get(question).is_none_or(|next| *next <= round);
+        let mut open: Vec<Question> = self.needed().into_iter().filter(is_open).collect();
         // First what decides how the others are to be understood, then what may answer many of them.
         let is_new_namespace = |question: &Question| {
             matches!(question, Question::Namespace(_)) && !self.asked.contains_key(question)
@@ -226,8 +231,16 @@ impl Owners {
             }
         }
         self.asked_in_round += open.len();
-        self.asked.extend(open.iter().cloned().map(|question| (question, round)));
+        for question in &open {
+            self.was_asked(question.clone());
+        }
         open
+    }
+
+    /// It comes up again after a while; which pods run here, in each round.
+    fn was_asked(&mut self, question: Question) {
+        let rest = if question == Question::NodePods { 1 } else { self.again_after.max(1) };
+        self.asked.insert(question, self.round + rest);
     }
 
     /// One question for each object that something is to be known of.
@@ -235,7 +248,8 @@ impl Owners {
         let mut needed = BTreeSet::new();
         for (key, pod) in &self.pods {
             let namespace = &key.namespace;
-            if pod.needs.idle {
+            // One list of what runs here answers for every pod of it.
+            if pod.needs.idle || (pod.needs.pod && self.knows_node) {
                 needed.insert(Question::NodePods);
             }
             if pod.needs.namespace || self.doubted.contains_key(namespace) {

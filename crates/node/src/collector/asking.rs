@@ -25,6 +25,13 @@ impl Collector {
         }
     }
 
+    /// What was answered is asked again only after so many rounds.
+    pub fn ask_again_after(&mut self, rounds: u64) {
+        if let Some(owners) = &mut self.owners {
+            owners.ask_again_after(rounds);
+        }
+    }
+
     /// Policies came up in this namespace: it has to be asked about before they govern.
     pub fn doubt(&mut self, namespace: &str) {
         if let Some(owners) = &mut self.owners {

@@ -62,6 +62,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node).map_err(anyhow::Error::new)?;
     collector.know_cluster(true);
     collector.be_curious();
+    collector.ask_again_after(rounds_between_questions(arguments.interval));
     let inquiry = Inquiry::start(move |questions| asked.ask(questions))
         .context("cannot start the thread that asks the cluster")?;
     let (teller, line) = orders::line().context("cannot make a line for orders")?;
@@ -92,6 +93,13 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
         return Err(Failure::Named);
     }
     Ok(())
+}
+
+/// After how many looks at everything an agent asks again about what it knows: as rarely as leaves what it
+/// knows live, so that thousands of agents are no burden on one API.
+fn rounds_between_questions(interval: Duration) -> u64 {
+    const OFTEN_ENOUGH: Duration = Duration::from_mins(5);
+    (OFTEN_ENOUGH.as_secs() / interval.as_secs().max(1)).clamp(1, 5)
 }
 
 /// Starts the thread that speaks with the API and serves probes and metrics.
@@ -252,6 +260,13 @@ fn note_problem(board: &Board, problem: &Problem, now: Instant) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_looks_rarely_asks_each_time() {
+        let rounds = |minutes| rounds_between_questions(Duration::from_mins(minutes));
+        assert_eq!([rounds(1), rounds(2), rounds(5), rounds(60)], [5, 2, 1, 1]);
+        assert_eq!(rounds_between_questions(Duration::from_secs(2)), 5);
+    }
 
     #[test]
     fn an_engine_that_looks_rarely_is_not_stuck() {
