@@ -2,6 +2,7 @@
 //! whoever asks the cluster.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -102,7 +103,7 @@ impl Watch {
             let due = rings.overflow || rings.directory_moved || now.uptime >= next_look;
             let mut news = due || std::mem::take(&mut answered) || std::mem::take(&mut urgent);
             if due {
-                next_look = now.uptime + self.interval;
+                next_look = now.uptime + around(self.interval);
                 let was_here = is_here;
                 is_here = self.follow_directory(was_here, &mut doorbell, &mut report);
                 if is_here {
@@ -277,6 +278,13 @@ fn listen(store: &Store, report: &mut impl FnMut(Event<'_>)) -> Option<Doorbell>
     Doorbell::new(store).map_err(|error| report(Event::NoDoorbell(error))).ok()
 }
 
+/// A tenth more or less: of thousands of nodes that were started at once, not all look, and ask, at once.
+fn around(interval: Duration) -> Duration {
+    // Each state has keys of its own.
+    let chance = RandomState::new().hash_one(()) % 1_001;
+    interval.mul_f64(0.9 + 0.2 * (chance as f64 / 1_000.0))
+}
+
 /// Waits for the sweeper, others or the end, but not longer than `timeout`; says whether it
 /// is the end.
 fn wait(
@@ -295,4 +303,17 @@ fn wait(
         Err(error) => return Err(error.into()),
     }
     Ok(descriptors.first().is_some_and(|stop| !stop.revents().is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_are_spread_by_a_tenth() {
+        let looks: BTreeSet<Duration> = (0..100).map(|_| around(Duration::from_mins(1))).collect();
+        assert!(looks.len() > 50, "{looks:?}");
+        assert!(looks.first() >= Some(&Duration::from_secs(54)), "{looks:?}");
+        assert!(looks.last() <= Some(&Duration::from_secs(66)), "{looks:?}");
+    }
 }
