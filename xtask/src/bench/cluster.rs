@@ -97,21 +97,26 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// All of `config`, many namespaces, and as many policies that all say the same.
+/// All of `config`, many namespaces, and many policies, one of which is for everything.
 fn install(cluster: &Cluster) -> anyhow::Result<()> {
     let kubectl = |arguments: &[&str]| output(&mut cluster.kubectl(arguments)).map(drop);
     let folder = |name: &str| format!("{ROOT}/config/{name}");
     kubectl(&["apply", "--filename", &folder("crd")])?;
     kubectl(&["wait", "--for=condition=Established", "--timeout=60s", "--filename", &folder("crd")])?;
+    // Not those of the archives: these are older than any namespace that is made now, and so another's.
+    let name = |number: usize| format!("other-{number}");
     let namespaces = (0..NAMESPACES)
-        .map(|number| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("team-{number}")}}));
+        .map(|number| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name(number)}}));
     let spec = json!({"retention": {"perContainer": {"maxCount": PER_CONTAINER}}});
-    let policy = |number: usize| {
-        let namespace = format!("team-{number}");
-        json!({
+    let policy = |number: usize| match number {
+        0 => json!({
+            "apiVersion": "criu.org/v1alpha1", "kind": "ClusterCheckpointPolicy",
+            "metadata": {"name": "limit"}, "spec": spec,
+        }),
+        _ => json!({
             "apiVersion": "criu.org/v1alpha1", "kind": "CheckpointPolicy",
-            "metadata": {"name": "limit", "namespace": namespace}, "spec": spec,
-        })
+            "metadata": {"name": "limit", "namespace": name(number)}, "spec": spec,
+        }),
     };
     for items in [namespaces.collect::<Vec<_>>(), (0..POLICIES).map(policy).collect()] {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
