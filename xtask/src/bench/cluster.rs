@@ -93,7 +93,7 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
                 .note(format!("at most {highest:.1} MiB; {}", node.oci_runtime())),
         );
     }
-    rows.push(latency(bench, full, archives)?);
+    rows.push(latency(full, archives)?);
     Ok(rows)
 }
 
@@ -169,12 +169,13 @@ fn memory(node: Node<'_>) -> anyhow::Result<(f64, f64)> {
     process::resident_by(&status)
 }
 
-fn latency(bench: &Bench, node: Node<'_>, archives: usize) -> anyhow::Result<Row> {
+fn latency(node: Node<'_>, archives: usize) -> anyhow::Result<Row> {
     let directory = node.checkpoints();
     let deletions = Deletions::watch(&directory)?;
-    // Every container has as many archives as it may: one more, and its oldest goes.
-    let times: Vec<Duration> = (0..bench.either(200, 20))
-        .map(|sample| displace(&directory, sample * 7 % (archives / PER_CONTAINER), &deletions))
+    // Every container has as many archives as it may: one more, and its oldest goes. No container twice, as its
+    // second one could be of the same second, and so of the same name.
+    let times: Vec<Duration> = (0..archives / PER_CONTAINER)
+        .map(|container| displace(&directory, container, &deletions))
         .collect::<Result<_, _>>()?;
     let times = Times::new(times);
     let [half, most] = [50, 100].map(|percent| milliseconds(times.percentile(percent)));
