@@ -282,14 +282,20 @@ fn a_workload_that_moved_leaves_each_node_to_decide_about_its_own() -> anyhow::R
     for (node, made) in nodes.iter().zip(&made) {
         left(*node, name, &made[1..])?;
     }
+    for (node, made) in nodes.iter().zip(&made) {
+        wait::until("the report of what is left", DEADLINE, || {
+            let namespaces = store(*node)?["status"]["namespaces"].as_array().cloned().unwrap_or_default();
+            let usage = namespaces.iter().find(|usage| usage["name"] == name);
+            ensure!(usage.is_some_and(|usage| usage["archives"] == made.len() - 1), "{namespaces:?}");
+            Ok(true)
+        })?;
+    }
     for (agent, made) in agents.into_iter().zip(&made) {
         let told = reasons(&agent.stop()?, name);
         ensure!(told == [(made[0].clone(), "MaxCountPerContainer".to_owned())], "{told:?}");
     }
     for (node, made) in nodes.iter().zip(&made) {
         ensure!(files_of(*node, name)?.len() == made.len() - 1, "something else went");
-        let namespaces = store(*node)?["status"]["namespaces"].as_array().cloned().unwrap_or_default();
-        ensure!(namespaces.iter().any(|usage| usage["name"] == name), "{namespaces:?}");
     }
     Ok(())
 }
