@@ -4,13 +4,14 @@
 mod owners_support;
 mod plan_support;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use Reason::{OrphanGracePeriod, Orphaned, WithinLimits};
-use checkpoint_keeper_core::owners::{LIVE, Owner, PodKey, Question};
+use checkpoint_keeper_core::owners::{CONFIRMED, Finding, LIVE, Owner, Pace, PodKey, Question};
 use checkpoint_keeper_core::plan::{Clock, Detail, Reason, plan};
 use checkpoint_keeper_core::policy::OrphanWhen::{NamespaceDeleted, PodDeleted, WorkloadDeleted};
-use checkpoint_keeper_core::policy::{KeepFor, OrphanWhen, Policy};
+use checkpoint_keeper_core::policy::{KeepFor, Labels, OrphanWhen, Policy};
 use owners_support::*;
 use plan_support::{DAY, HOUR, ago, cluster, count, keep, label_is, labels, local, watermark, with};
 
@@ -422,32 +423,17 @@ fn only_what_a_policy_could_need_is_asked_and_each_thing_once() {
 fn a_round_has_its_measure_and_the_next_goes_on_where_it_ended() {
     let archives = (0..10).map(|pod| of(&format!("a{pod}"), &format!("shop/p{pod}/c"), "u"));
     let mut node = Node::new(orphans(PodDeleted, GRACE), archives);
-    let mut asked = Vec::new();
-    for _ in 0..4 {
-        let known: Vec<_> =
-            node.archives.iter().map(|archive| (archive.identity.clone().unwrap(), archive.taken)).collect();
-        node.owners.begin_round(
-            known.iter().map(|(identity, taken)| (identity, *taken)),
-            true,
-            &node.policies,
-        );
-        let mut in_round = 0;
-        loop {
-            let questions = node.owners.questions(3);
-            if questions.is_empty() {
-                break;
-            }
-            in_round += questions.len();
-            for question in questions {
-                let finding = node.cluster.answer(&question);
-                node.owners.fold([(question.clone(), finding, node.now, Clock::Trusted)]);
-                asked.push(question);
-            }
-        }
-        assert_eq!(in_round, 3);
-    }
-    let different: std::collections::BTreeSet<&Question> = asked.iter().collect();
-    assert_eq!((asked.len(), different.len()), (12, 11), "all of them before any comes again");
+    node.pace = Pace { new: 3, again: 0, idle: 1 };
+    let rounds: Vec<Vec<Question>> = (0..30).map(|_| node.ask().asked.clone()).collect();
+    let counts: Vec<usize> = rounds.iter().map(Vec::len).collect();
+    assert_eq!(
+        counts[..5],
+        [3, 3 + 1, 3 + 1, 2 + 1, 1],
+        "three new ones, and one of which nobody expects news"
+    );
+    assert!(counts[5..].iter().all(|count| *count == 1), "{counts:?}");
+    let different = |rounds: &[Vec<Question>]| rounds.iter().flatten().collect::<BTreeSet<_>>().len();
+    assert_eq!((different(&rounds[..4]), different(&rounds[4..15])), (11, 11), "each has its turn");
 }
 
 #[test]
@@ -547,7 +533,7 @@ fn a_pod_whose_first_archive_comes_in_the_middle_of_a_round_is_asked_about_in_it
         node.archives.iter().map(|archive| (archive.identity.clone().unwrap(), archive.taken)).collect();
     node.owners.go_on(known.iter().map(|(identity, taken)| (identity, *taken)), true, &node.policies);
     let question = Question::Pod { namespace: "shop".to_owned(), name: "web-1".to_owned() };
-    assert_eq!(node.owners.questions(usize::MAX), [question]);
+    assert_eq!(node.owners.questions(Pace::EVERYTHING), [question]);
 }
 
 #[test]
@@ -680,33 +666,145 @@ fn an_answer_to_an_earlier_question_does_not_end_a_doubt() {
     let answer = node.cluster.answer(&question);
     node.owners.fold([(question.clone(), answer, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy]);
-    assert!(node.owners.questions(usize::MAX).contains(&question), "it is asked again in the same round");
+    assert!(
+        node.owners.questions(Pace::EVERYTHING).contains(&question),
+        "it is asked again in the same round"
+    );
+}
+
+fn about(name: &str) -> Question {
+    Question::Pod { namespace: "shop".to_owned(), name: name.to_owned() }
 }
 
 #[test]
-fn what_is_known_is_asked_again_now_and_then_and_what_ended_or_failed_at_once() {
-    const PODS: usize = 30;
-    let names: Vec<String> = (0..PODS).map(|pod| format!("shop/web-{pod}")).collect();
+fn what_is_known_is_asked_again_in_turn_and_what_ended_or_failed_at_once() {
+    let names: Vec<String> = (0..30).map(|pod| format!("shop/web-{pod}")).collect();
     let archives = names.iter().map(|name| of(&name[5..], &format!("{name}/server"), "u1"));
-    let mut node = Node::new(orphans(WorkloadDeleted, DAY), archives.collect::<Vec<_>>()).named();
-    node.owners.ask_again_after(5);
+    let mut node = Node::new(orphans(WorkloadDeleted, DAY), archives.collect::<Vec<_>>()).sparing();
     for name in &names {
         node.cluster.run(name, "u1", None);
     }
-    // That pod is elsewhere by now, so that no list of this node's answers for it.
-    node.cluster.pods.get_mut(&("shop".into(), "web-1".into())).unwrap().1 = false;
-    let asked: Vec<usize> = (0..10).map(|_| node.ask().asked.len()).collect();
-    assert!(asked[0] > 1, "{asked:?}");
-    let later: usize = asked[1..].iter().sum();
-    assert!(later <= 9 + 2 * 3, "a list in each round, and twice what no list tells: {asked:?}");
-    // Who ends here is asked about at once, and so is what may have gone with him.
-    node.cluster.stop("shop/web-2");
-    let about = |name: &str| Question::Pod { namespace: "shop".to_owned(), name: name.to_owned() };
-    assert!(node.ask().asked.contains(&about("web-2")), "{:?}", node.asked());
-    assert!(node.asked.contains(&Question::Namespace("shop".to_owned())), "{:?}", node.asked());
+    // These pods are elsewhere by now, so that nobody shows them.
+    for name in ["web-1", "web-3"] {
+        node.cluster.pods.get_mut(&("shop".into(), name.into())).unwrap().1 = false;
+    }
+    assert_eq!(node.ask().asked.len(), 3, "{:?}", node.asked());
+    let mut turns = BTreeSet::new();
+    for _ in 0..9 {
+        assert_eq!(node.ask().asked.len(), 1, "one of all in each round: {:?}", node.asked());
+        turns.extend(node.asked.iter().cloned());
+    }
+    assert_eq!(turns, [Question::Namespace("shop".into()), about("web-1"), about("web-3")].into());
+    // Who ends here is asked about at once, and then again and again, in case he was only about to go.
+    node.cluster.pods.get_mut(&("shop".into(), "web-2".into())).unwrap().1 = false;
+    let asked: Vec<bool> = (0..20).map(|_| node.ask().asked.contains(&about("web-2"))).collect();
+    let rounds: Vec<usize> = (0..16).filter(|round| asked[*round]).collect();
+    assert_eq!(rounds, [0, 1, 3, 7, 15]);
     // What failed is no answer.
     node.cluster.is_down = true;
     (0..5).for_each(|_| _ = node.ask());
     node.cluster.is_down = false;
-    assert!(node.ask().asked.contains(&about("web-1")), "{:?}", node.asked());
+    let failed = node.ask().asked.len();
+    assert!(failed >= 3, "{:?}", node.asked());
+}
+
+#[test]
+fn a_namespace_is_asked_about_when_its_last_pod_here_ended_and_an_owner_when_its_own_did() {
+    let archives = [of("a", "shop/web-0/server", "u1"), of("b", "shop/db-0/server", "u2")];
+    let mut node = Node::new(orphans(WorkloadDeleted, DAY), archives).sparing();
+    node.cluster.create_owner("shop", "StatefulSet", "db", None);
+    node.cluster.deploy("shop/web-0", "u1");
+    node.cluster.run("shop/db-0", "u2", Some("apps/v1 StatefulSet db"));
+    (0..9).for_each(|_| _ = node.ask());
+    node.cluster.stop("shop/web-0");
+    let asked = node.ask().asked();
+    assert!(asked.contains(&"Deployment shop/web".to_owned()), "{asked:?}");
+    assert!(asked.len() <= 2 + 1, "what ended, and one in turn: {asked:?}");
+    node.cluster.stop("shop/db-0");
+    let asked = node.ask().asked();
+    for expected in ["StatefulSet shop/db", "namespace shop", "pod shop/db-0"] {
+        assert!(asked.contains(&expected.to_owned()), "{asked:?}");
+    }
+}
+
+/// A deletion for an orphan follows the API's word, and a pod that came back in time saves its archives.
+#[test]
+fn what_is_to_go_is_confirmed_when_it_is_due_whoever_s_turn_it_is() {
+    let many = (0..200).map(|pod| of(&format!("z{pod}"), &format!("shop/z{pod}/c"), "u"));
+    let two = [of("a", "shop/gone/c", "u1"), of("b", "shop/back/c", "u2")];
+    let mut node = Node::new(orphans(PodDeleted, HOUR), two.into_iter().chain(many)).sparing();
+    for pod in 0..200 {
+        node.cluster.run(&format!("shop/z{pod}"), "u", None);
+    }
+    for (pod, _) in node.cluster.pods.values_mut() {
+        pod.uid = Some("u".to_owned());
+    }
+    node.cluster.pods.values_mut().for_each(|(_, is_here)| *is_here = false);
+    (0..4).for_each(|_| _ = node.ask());
+    let reasons = |node: &Node| node.reasons()[..2].to_vec();
+    assert_eq!(reasons(&node), [OrphanGracePeriod, OrphanGracePeriod]);
+    node.cluster.run("shop/back", "u3", None);
+    node.cluster.pods.get_mut(&("shop".into(), "back".into())).unwrap().1 = false;
+    assert_eq!(reasons(node.later(HOUR)), [OrphanGracePeriod, OrphanGracePeriod], "not before it is asked");
+    assert_eq!(reasons(node.ask()), [Orphaned, WithinLimits]);
+    assert_eq!(reasons(node.later(CONFIRMED + Duration::from_secs(1))), [OrphanGracePeriod, WithinLimits]);
+    assert_eq!(reasons(node.ask()), [Orphaned, WithinLimits]);
+}
+
+/// A mass deletion is no burst, and all of it goes in the end.
+#[test]
+fn a_mass_deletion_is_confirmed_at_a_measured_pace() {
+    let archives = (0..200).map(|pod| of(&format!("z{pod}"), &format!("shop/z{pod}/c"), "u"));
+    let mut node = Node::new(orphans(PodDeleted, HOUR), archives).sparing();
+    for pod in 0..200 {
+        node.cluster.run(&format!("shop/z{pod}"), "u", None);
+    }
+    (0..4).for_each(|_| _ = node.ask());
+    node.cluster.pods.clear();
+    let mut gone = 0;
+    for _ in 0..100 {
+        node.later(Duration::from_mins(1)).ask();
+        assert!(node.asked.len() <= 20 + 1, "{}", node.asked.len());
+        let reasons = node.reasons();
+        let mut reasons = reasons.iter();
+        let before = node.archives.len();
+        node.archives.retain(|_| *reasons.next().unwrap() != Orphaned);
+        gone += before - node.archives.len();
+    }
+    assert_eq!(gone, 200);
+}
+
+#[test]
+fn namespaces_that_are_shown_are_known_as_they_are_and_asked_about_when_they_are_not() {
+    let policy = with(cluster("prod"), |policy| {
+        policy.selector.namespace_labels = label_is("env", "prod");
+        policy.retention.per_container = count(1);
+    });
+    let archives = ["a", "b"].map(|short| of(short, "shop/web-0/server", "u1"));
+    let mut node = Node::new(policy, archives).sparing();
+    node.cluster.run("shop/web-0", "u1", None);
+    let surplus = [Reason::MaxCountPerContainer, WithinLimits];
+    assert_eq!(node.ask().reasons(), surplus);
+    let (labels, created) = node.cluster.namespaces["shop"].clone();
+    let shown = |labels: &Labels, created| {
+        vec![("shop".to_owned(), Finding::Namespace { labels: labels.clone(), created })]
+    };
+    node.owners.show_namespaces(shown(&Labels::new(), created), node.now, Clock::Trusted);
+    assert_eq!(node.reasons(), [Reason::NoPolicy; 2], "its labels are others by now");
+    // What is shown may be late: of a namespace that is older than the one that answered, it says nothing.
+    let earlier = created.checked_sub(HOUR).unwrap();
+    node.owners.show_all_namespaces(shown(&labels, earlier), node.now, Clock::Trusted);
+    assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
+    node.owners.show_namespaces(shown(&labels, created), node.now, Clock::Trusted);
+    assert_eq!(node.reasons(), surplus);
+    // That it is not shown is no answer, and a reason to ask.
+    let about = Question::Namespace("shop".to_owned());
+    node.ask();
+    node.owners.show_all_namespaces(Vec::new(), node.now, Clock::Trusted);
+    assert_eq!(node.reasons(), surplus);
+    assert_eq!(node.owners.questions(node.pace), [about]);
+    // Nor does it end a doubt.
+    node.owners.doubt("shop");
+    node.owners.show_namespaces(shown(&labels, created), node.now, Clock::Trusted);
+    assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
 }

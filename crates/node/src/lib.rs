@@ -4,7 +4,7 @@
 //! that touches the disk. [`store`] holds the directory's handle and the only `unlinkat`,
 //! [`doorbell`] says that something changed, [`catalog`] remembers across restarts what was read,
 //! [`collector`] puts these together into a snapshot, and [`watch`] runs it for as long as wanted.
-//! What only a cluster knows is asked through [`inquiry`].
+//! What only a cluster knows is asked through [`inquiry`], or [`shown`] by whoever watches it.
 
 pub mod catalog;
 pub mod clock;
@@ -12,8 +12,10 @@ pub mod collector;
 pub mod doorbell;
 pub mod index;
 pub mod inquiry;
+pub mod line;
 pub mod orders;
 pub mod problem;
+pub mod shown;
 pub mod store;
 pub mod sweeper;
 pub mod watch;

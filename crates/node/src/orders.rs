@@ -1,12 +1,13 @@
 //! What a watching collector goes by, and the line by which it is told anew at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, mpsc};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::policy::{Labels, PolicySet};
-use rustix::event::{EventfdFlags, eventfd};
+
+use crate::line::{Line, Teller};
 
 /// What a collector goes by.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,35 +30,25 @@ impl Orders {
     }
 }
 
-/// The end that tells.
+/// The end that tells of orders.
 #[derive(Debug, Clone)]
-pub struct OrderSender {
-    queue: mpsc::Sender<(Orders, bool)>,
-    bell: Arc<OwnedFd>,
-}
+pub struct OrderSender(Teller<(Orders, bool)>);
 
-/// The end that listens.
+/// The end that listens for orders.
 #[derive(Debug)]
-pub struct OrderLine {
-    queue: mpsc::Receiver<(Orders, bool)>,
-    bell: Arc<OwnedFd>,
-}
+pub struct OrderLine(Line<(Orders, bool)>);
 
-/// A line.
+/// A line for orders.
 pub fn line() -> std::io::Result<(OrderSender, OrderLine)> {
-    let (sender, receiver) = mpsc::channel();
-    let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-    Ok((OrderSender { queue: sender, bell: Arc::clone(&bell) }, OrderLine { queue: receiver, bell }))
+    let (teller, line) = crate::line::line()?;
+    Ok((OrderSender(teller), OrderLine(line)))
 }
 
 impl OrderSender {
     /// Tells the collector to go by these from now on, and to act on it at once or when it next looks
     /// of its own accord.
     pub fn tell(&self, orders: Orders, at_once: bool) {
-        // A collector that has ended needs no orders.
-        if self.queue.send((orders, at_once)).is_ok() {
-            let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
-        }
+        self.0.tell((orders, at_once));
     }
 }
 
@@ -65,14 +56,12 @@ impl OrderLine {
     /// The latest orders, if there are new ones, and whether any since the last call were urgent; does
     /// not wait.
     pub fn latest(&self) -> Option<(Orders, bool)> {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&*self.bell, &mut count);
-        self.queue.try_iter().reduce(|(_, earlier), (orders, at_once)| (orders, at_once || earlier))
+        self.0.told().reduce(|(_, earlier), (orders, at_once)| (orders, at_once || earlier))
     }
 }
 
 impl AsFd for OrderLine {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+        self.0.as_fd()
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoint_keeper_core::bucket::DeletionBucket;
+use checkpoint_keeper_core::owners::Pace;
 use checkpoint_keeper_core::plan::{EffectiveStorage, Plan, Snapshot, plan};
 use checkpoint_keeper_core::policy::PolicySet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,12 +21,14 @@ use crate::doorbell::Doorbell;
 use crate::inquiry::Inquiry;
 use crate::orders::{OrderLine, Orders};
 use crate::problem::Problem;
+use crate::shown::ShownLine;
 use crate::store::{OpenError, Presence, Removal, Store};
 use crate::sweeper::{Outcome, Sweeper};
 
-/// The most questions in one round. A node has at most some hundred pods, and all of them are asked
-/// about within a few intervals; an orphan has hours of grace.
-const MOST_QUESTIONS: usize = 100;
+/// The most questions in one round, which is a minute long unless somebody chose otherwise. A node has at
+/// most some hundred pods. What of a mass deletion waits for its confirmation can wait: an orphan has had
+/// its grace, and each node asks this much.
+const PACE: Pace = Pace { new: 100, again: 20, idle: 1 };
 
 /// What happens while watching, for whoever reports it.
 #[derive(Debug)]
@@ -81,12 +84,22 @@ pub struct Watch {
     pub interval: Duration,
     /// Who asks the cluster, a round of questions an interval at most; none where there is none.
     pub inquiry: Option<Inquiry>,
+    /// Who shows what it is of the cluster without being asked; none: nobody does.
+    pub shown: Option<ShownLine>,
 }
 
 impl Watch {
     /// A collector that goes by these orders to its end.
     pub fn new(collector: Collector, orders: Orders, interval: Duration) -> Self {
-        Self { collector, orders: Some(orders), line: None, bucket: None, interval, inquiry: None }
+        Self {
+            collector,
+            orders: Some(orders),
+            line: None,
+            bucket: None,
+            interval,
+            inquiry: None,
+            shown: None,
+        }
     }
 
     /// Collects until `stop` becomes readable. The store must be locked by the caller.
@@ -136,6 +149,7 @@ impl Watch {
                 doorbell.as_ref().map(AsFd::as_fd),
                 self.inquiry.as_ref().map(AsFd::as_fd),
                 self.line.as_ref().map(AsFd::as_fd),
+                self.shown.as_ref().map(AsFd::as_fd),
             ];
             if wait(&stop, &sweeper, others, wake).map_err(WatchError::Wait)? {
                 for outcome in sweeper.stop() {
@@ -160,6 +174,12 @@ impl Watch {
                 report_all(&self.collector.learn(answers), &mut report);
                 self.ask();
                 answered = true;
+            }
+            if let Some(line) = &self.shown {
+                for shown in line.told() {
+                    answered |= self.collector.see(shown);
+                }
+                self.ask();
             }
         }
     }
@@ -190,7 +210,7 @@ impl Watch {
     /// Asks what comes next, unless there are questions yet to be answered.
     fn ask(&mut self) {
         if let Some(inquiry) = self.inquiry.as_mut().filter(|inquiry| !inquiry.is_waiting()) {
-            inquiry.ask(self.collector.questions(MOST_QUESTIONS));
+            inquiry.ask(self.collector.questions(PACE));
         }
     }
 
@@ -258,6 +278,7 @@ impl Watch {
         for deletion in self.collector.condemn(&snapshot, &plan, now) {
             sweeper.delete(self.collector.store(), deletion);
         }
+        self.collector.confirm(&snapshot, &plan, &orders.policies, now.wall);
         report(Event::Planned { snapshot: &snapshot, policies: &orders.policies, plan: &plan });
     }
 }
@@ -290,7 +311,7 @@ fn around(interval: Duration) -> Duration {
 fn wait(
     stop: &impl AsFd,
     sweeper: &Sweeper,
-    others: [Option<BorrowedFd<'_>>; 3],
+    others: [Option<BorrowedFd<'_>>; 4],
     timeout: Duration,
 ) -> std::io::Result<bool> {
     let mut descriptors = vec![PollFd::new(stop, PollFlags::IN), PollFd::new(sweeper, PollFlags::IN)];

@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use checkpoint_keeper_core::owners::{Finding, LivePod, Owner, PodKey, PodRecord, Question};
+use checkpoint_keeper_core::owners::{Finding, LivePod, Owner, Pace, PodKey, PodRecord, Question};
 use checkpoint_keeper_core::plan::{Clock, Reason, plan};
 use checkpoint_keeper_core::policy::{OrphanRule, OrphanWhen, PolicySet, Retention};
 use checkpoint_keeper_node::catalog::{Catalog, Changes};
@@ -99,7 +99,7 @@ fn ask(collector: &mut Collector, policies: &PolicySet, now: Now, pod: &Finding)
     let mut failed = 0;
     collector.begin_questions(policies);
     loop {
-        let questions = collector.questions(usize::MAX);
+        let questions = collector.questions(Pace::EVERYTHING);
         if questions.is_empty() {
             break;
         }
@@ -228,7 +228,7 @@ fn a_clock_that_strays_from_the_api_servers_pauses_the_orphan_rule_and_begins_no
     let mut collector = place.collector(now);
     collector.begin_questions(&policies);
     let ask_at = |collector: &mut Collector, server_time| {
-        while let questions @ [_, ..] = &*collector.questions(usize::MAX) {
+        while let questions @ [_, ..] = &*collector.questions(Pace::EVERYTHING) {
             let answers = questions.iter().cloned().map(|question| {
                 let finding = answer(&question, &Finding::NotFound);
                 Answer { question, finding, at: now, server_time: Some(server_time) }
@@ -271,20 +271,20 @@ fn where_nothing_is_to_be_asked_something_is_asked_once_a_round_until_the_time_w
     collector.be_curious();
     // Also before there is any policy.
     let anything = [Question::Namespace("default".to_owned())];
-    assert_eq!(collector.questions(usize::MAX), anything);
+    assert_eq!(collector.questions(Pace::EVERYTHING), anything);
     for _ in 0..2 {
         let failures = collector.learn(vec![Answer::failed(anything[0].clone(), "refused")]);
-        assert_eq!((failures.len(), collector.questions(usize::MAX)), (1, Vec::new()));
+        assert_eq!((failures.len(), collector.questions(Pace::EVERYTHING)), (1, Vec::new()));
         assert_eq!(collector.snapshot(now).0.clock, Clock::Suspect);
         collector.begin_questions(&policies);
-        assert_eq!(collector.questions(usize::MAX), anything);
+        assert_eq!(collector.questions(Pace::EVERYTHING), anything);
     }
     let finding = Finding::Forbidden("forbidden".to_owned());
     let server_time = Some(now.wall);
     collector.learn(vec![Answer { question: anything[0].clone(), finding, at: now, server_time }]);
     assert_eq!(collector.snapshot(now).0.clock, Clock::Trusted);
     collector.begin_questions(&policies);
-    assert!(collector.questions(usize::MAX).is_empty());
+    assert!(collector.questions(Pace::EVERYTHING).is_empty());
 }
 
 /// A watch with an inquiry, ended when told to.

@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::time::Duration;
 
-use checkpoint_keeper_core::owners::Finding;
+use checkpoint_keeper_core::owners::{Finding, Pace};
 use checkpoint_keeper_core::plan::{Clock, Reason, plan};
 use checkpoint_keeper_core::policy::Retention;
 use checkpoint_keeper_core::taken::Source;
@@ -167,7 +167,7 @@ fn what_is_from_the_future_is_decided_when_the_clock_was_compared_with_the_api_s
     collector.know_cluster(true);
     collector.be_curious();
     assert_eq!(collector.look(now, &mut |_, _| {}).len(), 0);
-    let question = collector.questions(1).remove(0);
+    let question = collector.questions(Pace::EVERYTHING).remove(0);
     let finding = Finding::NotFound;
     let problems = collector.learn(vec![Answer { question, finding, at: now, server_time: Some(now.wall) }]);
     assert_eq!(problems.len(), 1);

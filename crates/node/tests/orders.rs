@@ -55,7 +55,15 @@ impl Told {
                 collector.know_cluster(true);
                 collector.be_curious();
             }
-            let watch = Watch { collector, orders: None, line: Some(line), bucket, interval: HOUR, inquiry };
+            let watch = Watch {
+                collector,
+                orders: None,
+                line: Some(line),
+                bucket,
+                interval: HOUR,
+                inquiry,
+                shown: None,
+            };
             let report = |event: Event<'_>| {
                 if let Event::Planned { snapshot, plan: made, .. } = event {
                     let _ = plan.send((snapshot.archives.len(), made.deletions().count()));

@@ -27,15 +27,14 @@ impl Owners {
     fn fold_one(&mut self, question: &Question, finding: Finding, now: Timestamp, clock: Clock) {
         let gone_at = (clock == Clock::Trusted).then_some(now);
         if matches!(finding, Finding::Failed(_) | Finding::NotAsked) {
-            // No answer: in the next round it is asked again, whatever is not.
-            self.asked.insert(question.clone(), self.round + 1);
+            self.asked.failed(question);
         }
         match (question, finding) {
             (Question::NodePods, Finding::NodePods(pods)) => {
                 for pod in &pods {
                     self.pod_is_there(&pod.namespace, &pod.name, pod, gone_at);
                     let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
-                    self.was_asked(Question::Pod { namespace, name });
+                    self.asked.was_answered(Question::Pod { namespace, name });
                 }
                 let running = Self::keep_running(now, clock, pods);
                 if let Some(before) = self.running.replace(running) {
@@ -44,14 +43,14 @@ impl Owners {
             }
             (Question::NodePods, _) => self.doubt_idle(),
             (Question::Namespace(name), Finding::Namespace { labels, created }) => {
-                // What was asked before the doubt came up does not end it.
-                if self.doubted.get(name) == Some(&true) {
-                    self.doubted.remove(name);
-                }
+                self.is_asked_about(name);
                 self.namespace_is_there(name, labels, created, gone_at);
             }
             (Question::Namespace(name), finding) => {
                 self.namespace_labels.remove(name);
+                if finding == Finding::NotFound {
+                    self.is_asked_about(name);
+                }
                 let gone_at = gone_at.filter(|_| finding == Finding::NotFound);
                 self.change(name, |_, pod| {
                     pod.confirmed.namespace = gone_at;
@@ -79,17 +78,70 @@ impl Owners {
     /// Has what may be gone asked about in this round: the pods that ran here and do not any more, and what
     /// they belonged to.
     fn ask_about_ended(&mut self, before: &Running) {
-        let name = |pod: &LivePod| (pod.namespace.clone(), pod.name.clone());
-        let run: BTreeSet<_> = self.running.iter().flat_map(|now| now.pods.iter().map(name)).collect();
-        for ended in before.pods.iter().filter(|pod| !run.contains(&name(pod))) {
-            let (namespace, name) = name(ended);
-            self.asked.remove(&Question::Namespace(namespace.clone()));
-            let owns = |question: &Question| match question {
-                Question::Owner { namespace: of, .. } => *of == namespace,
-                _ => false,
-            };
-            self.asked.retain(|question, _| !owns(question));
-            self.asked.remove(&Question::Pod { namespace, name });
+        let Some(now) = &self.running else { return };
+        let run: BTreeSet<_> = now.pods.iter().map(|pod| (&pod.namespace, &pod.name)).collect();
+        let in_use: BTreeSet<&String> = now.pods.iter().map(|pod| &pod.namespace).collect();
+        let mut gone = BTreeSet::new();
+        for ended in before.pods.iter().filter(|pod| !run.contains(&(&pod.namespace, &pod.name))) {
+            let topmost = ended.controller.as_ref();
+            let topmost = topmost.and_then(|controller| self.climb(&ended.namespace, controller).ok());
+            gone.extend(topmost.map(|owner| super::ask_owner(&ended.namespace, owner)));
+            if !in_use.contains(&ended.namespace) {
+                gone.insert(Question::Namespace(ended.namespace.clone()));
+            }
+            gone.insert(Question::Pod { namespace: ended.namespace.clone(), name: ended.name.clone() });
+        }
+        gone.iter().for_each(|question| self.asked.hasten(question));
+    }
+
+    /// Learns from what was shown unasked, as it is by now: which pods run on this node; none: that cannot
+    /// be told.
+    pub fn show_pods(&mut self, pods: Option<Vec<LivePod>>, now: Timestamp, clock: Clock) {
+        match pods {
+            Some(pods) => self.fold([(Question::NodePods, Finding::NodePods(pods), now, clock)]),
+            None => self.doubt_idle(),
+        }
+    }
+
+    /// Learns from what was shown unasked: namespaces as they are by now. That one is gone is no more than
+    /// a reason to ask.
+    pub fn show_namespaces(&mut self, shown: Vec<(String, Finding)>, now: Timestamp, clock: Clock) {
+        for (name, finding) in shown {
+            let question = Question::Namespace(name);
+            let Question::Namespace(name) = &question else { continue };
+            if super::in_namespace(&self.pods, name).next().is_none() {
+                continue;
+            }
+            match finding {
+                Finding::Namespace { labels, created } => {
+                    let known = super::in_namespace(&self.pods, name);
+                    let is_older = known
+                        .filter_map(|(_, pod)| pod.record.namespace)
+                        .any(|known| created < known.created);
+                    // What is doubted has to be asked about, and what is shown may be late.
+                    if !is_older && !self.doubted.contains_key(name) {
+                        self.fold_one(&question, Finding::Namespace { labels, created }, now, clock);
+                    }
+                }
+                _ => self.asked.hasten(&question),
+            }
+        }
+    }
+
+    /// The same for all namespaces that there are: of the others too, that they are gone is to be asked.
+    pub fn show_all_namespaces(&mut self, shown: Vec<(String, Finding)>, now: Timestamp, clock: Clock) {
+        let there: BTreeSet<&String> = shown.iter().map(|(name, _)| name).collect();
+        let known: BTreeSet<&String> = self.pods.keys().map(|key| &key.namespace).collect();
+        for missing in known.difference(&there) {
+            self.asked.hasten(&Question::Namespace((*missing).clone()));
+        }
+        self.show_namespaces(shown, now, clock);
+    }
+
+    /// Whose the namespace is is known by now. What was asked before a doubt came up does not end it.
+    fn is_asked_about(&mut self, namespace: &str) {
+        if self.doubted.get(namespace) == Some(&true) {
+            self.doubted.remove(namespace);
         }
     }
 

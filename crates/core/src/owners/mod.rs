@@ -6,13 +6,15 @@
 //!
 //! Nothing counts as gone but what the API itself said is not found, since the first time it said
 //! so. A question that fails makes nothing known, and what was known to be gone is then not to be
-//! acted on until it is confirmed again. A namespace that is younger than an archive is another one
+//! acted on until it is confirmed again. What a rule would delete for it is asked about at once
+//! ([`Owners::confirm`]); what may be gone unnoticed, now and then. A namespace that is younger than an archive is another one
 //! of the same name: the archive's own is gone, with all that was in it. Where two clocks cannot tell
 //! that for certain, only the pod can: seen alive in the namespace, it is from there.
 
 mod fold;
 mod idle;
 mod needs;
+mod pace;
 mod question;
 mod record;
 
@@ -23,19 +25,24 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use pace::Pace;
 pub use question::{Finding, LivePod, Question};
 pub use record::{Owner, OwnerRef, PodKey, PodRecord, SeenNamespace};
 
 use crate::identity::Identity;
 use crate::plan::{Absence, Absences, Namespace, Origin, Snapshot, Workload};
-use crate::policy::{Labels, PolicySet};
+use crate::policy::{Labels, OrphanWhen, PolicySet};
 use idle::{Lineage, Running};
 use needs::{Asking, Needs};
+use pace::Asked;
 use record::OwnerId;
 
-/// How long an answer counts as live: long enough for a plan to be made from it, too short for a pod
-/// to have come back unnoticed for long.
+/// How long it counts which pods run on this node.
 pub const LIVE: Duration = Duration::from_mins(10);
+
+/// How long it counts that something is gone: long enough for a plan to be made from it, too short for a
+/// pod to come back and be at work unnoticed.
+pub const CONFIRMED: Duration = Duration::from_mins(2);
 
 /// More owners above each other than this, and they go in circles.
 const MOST_ABOVE: usize = 8;
@@ -53,16 +60,13 @@ pub struct Owners {
     above: HashMap<(String, OwnerId), Option<OwnerRef>>,
     /// Whether it can be asked which pods run on this node.
     knows_node: bool,
+    /// Whether they are shown unasked.
+    is_shown_pods: bool,
     /// Whether each pod is asked about once, whatever the policies need now: later ones may need to
     /// know what only lives as long as the pod.
     is_curious: bool,
     running: Option<Running>,
-    /// After how many rounds what was answered is asked again; 0 is 1.
-    again_after: u64,
-    round: u64,
-    asked_in_round: usize,
-    /// In which round each question that was asked comes up again.
-    asked: HashMap<Question, u64>,
+    asked: Asked,
     changed: BTreeSet<PodKey>,
     forgotten: BTreeSet<PodKey>,
 }
@@ -111,10 +115,9 @@ impl Owners {
         self.is_curious = true;
     }
 
-    /// From here on what was answered is asked again only after so many rounds: nodes are many, and one API
-    /// answers them all. Which pods run here is asked in each, and whatever may have gone with one at once.
-    pub fn ask_again_after(&mut self, rounds: u64) {
-        self.again_after = rounds;
+    /// From here on somebody shows which pods run on this node, and nobody asks.
+    pub fn be_shown_pods(&mut self) {
+        self.is_shown_pods = true;
     }
 
     /// Begins a round, in which each question is asked once at most. `archives` are those whose
@@ -126,8 +129,7 @@ impl Owners {
         all: bool,
         policies: &PolicySet,
     ) {
-        self.round += 1;
-        self.asked_in_round = 0;
+        self.asked.begin_round();
         self.go_on(archives, all, policies);
     }
 
@@ -166,11 +168,12 @@ impl Owners {
                 let is_over = pod.is_some_and(|pod| pod.is_replaced || pod.is_of_former_namespace(&key));
                 needs = needs.and(Needs::to_learn(pod.map(|pod| &pod.record), is_over));
             }
+            needs.namespace |= self.doubted.contains_key(&key.namespace);
             if let Some(pod) = self.pods.get_mut(&key) {
                 (pod.needs, pod.oldest, pod.newest) = (needs, oldest, newest);
             } else if needs.any() {
                 // What was answered about the name in this round, nobody has noted for this pod.
-                self.asked.remove(&Question::Pod { namespace: key.namespace.clone(), name: key.pod.clone() });
+                self.asked.forget(&Question::Pod { namespace: key.namespace.clone(), name: key.pod.clone() });
                 let (record, confirmed, is_replaced) = (PodRecord::default(), Confirmed::default(), false);
                 self.pods.insert(key, Pod { record, needs, oldest, newest, is_replaced, confirmed });
             }
@@ -183,13 +186,24 @@ impl Owners {
     /// nothing is known of it for certain.
     pub fn doubt(&mut self, namespace: &str) {
         self.doubted.insert(namespace.to_owned(), false);
-        self.asked.remove(&Question::Namespace(namespace.to_owned()));
+        self.asked.forget(&Question::Namespace(namespace.to_owned()));
+    }
+
+    /// What rules would delete, were it confirmed once more that what it belonged to is gone: in this round
+    /// that is asked before what may wait.
+    pub fn confirm<'a>(&mut self, orphans: impl Iterator<Item = (&'a Identity, Timestamp, OrphanWhen)>) {
+        let asked_about = orphans.filter_map(|(identity, taken, when)| {
+            let (key, pod) = self.pods.get_key_value(&PodKey::of(identity))?;
+            Some(pod.confirmed_by(key, taken, when))
+        });
+        let questions = asked_about.collect();
+        self.asked.want(questions);
     }
 
     /// Forgets what only pods that are gone from here were about.
     fn prune(&mut self) {
         let needed = self.needed();
-        self.asked.retain(|question, _| needed.contains(question));
+        self.asked.retain(|question| needed.contains_key(question));
         let pods = &self.pods;
         let is_here = |namespace: &String| in_namespace(pods, namespace).next().is_some();
         self.namespace_labels.retain(|namespace, _| is_here(namespace));
@@ -206,74 +220,73 @@ impl Owners {
         self.above.retain(|owner, _| used.contains(owner));
     }
 
-    /// What to ask next, at most so many in one round: what was asked longest ago first. Empty: the
-    /// round is over. Answers may lead to further questions.
-    pub fn questions(&mut self, most_in_round: usize) -> Vec<Question> {
-        let round = self.round;
-        let is_open = |question: &Question| self.asked.get(question).is_none_or(|next| *next <= round);
-        let mut open: Vec<Question> = self.needed().into_iter().filter(is_open).collect();
+    /// What to ask next, at that pace. Empty: the round is over. Answers may lead to further questions.
+    pub fn questions(&mut self, pace: Pace) -> Vec<Question> {
+        let mut needed = self.needed();
         // First what decides how the others are to be understood, then what may answer many of them.
-        let is_new_namespace = |question: &Question| {
-            matches!(question, Question::Namespace(_)) && !self.asked.contains_key(question)
-        };
-        if open.iter().any(is_new_namespace) {
-            open.retain(is_new_namespace);
-        } else if open.contains(&Question::NodePods) {
-            open.retain(|question| *question == Question::NodePods);
+        let is_first =
+            |question: &Question| matches!(question, Question::Namespace(_)) && self.asked.is_new(question);
+        if needed.keys().any(is_first) {
+            needed.retain(|question, _| is_first(question));
+        } else if needed.contains_key(&Question::NodePods) && self.asked.is_open(&Question::NodePods) {
+            needed.retain(|question, _| *question == Question::NodePods);
         }
-        open.sort_by_cached_key(|question| self.asked.get(question).copied().unwrap_or(0));
-        open.truncate(most_in_round.saturating_sub(self.asked_in_round));
-        for question in &open {
+        let questions = self.asked.ask(needed, pace);
+        for question in &questions {
             if let Question::Namespace(name) = question
                 && let Some(is_asked) = self.doubted.get_mut(name)
             {
                 *is_asked = true;
             }
         }
-        self.asked_in_round += open.len();
-        for question in &open {
-            self.was_asked(question.clone());
-        }
-        open
+        questions
     }
 
-    /// It comes up again after a while; which pods run here, in each round.
-    fn was_asked(&mut self, question: Question) {
-        let rest = if question == Question::NodePods { 1 } else { self.again_after.max(1) };
-        self.asked.insert(question, self.round + rest);
-    }
-
-    /// One question for each object that something is to be known of.
-    fn needed(&self) -> BTreeSet<Question> {
-        let mut needed = BTreeSet::new();
+    /// One question for each object that something is to be known of, and whether anything waits for it.
+    fn needed(&self) -> BTreeMap<Question, bool> {
+        let mut needed = BTreeMap::new();
+        let mut need = |question: Question, is_awaited: bool| {
+            *needed.entry(question).or_default() |= is_awaited;
+        };
+        let shown = self.running.iter().filter(|_| self.is_shown_pods).flat_map(|running| &running.pods);
+        let shown: BTreeSet<_> = shown.map(|pod| (&pod.namespace, &pod.name)).collect();
         for (key, pod) in &self.pods {
             let namespace = &key.namespace;
             // One list of what runs here answers for every pod of it.
-            if pod.needs.idle || (pod.needs.pod && self.knows_node) {
-                needed.insert(Question::NodePods);
+            if !self.is_shown_pods && (pod.needs.idle || (pod.needs.pod && self.knows_node)) {
+                need(Question::NodePods, true);
             }
             if pod.needs.namespace || self.doubted.contains_key(namespace) {
-                needed.insert(Question::Namespace(namespace.clone()));
+                need(Question::Namespace(namespace.clone()), true);
             }
             // Gone for good: whoever has the name now is another.
             if pod.is_of_former_namespace(key) {
                 continue;
             }
             if pod.needs.pod || pod.may_prove_its_origin(key) {
-                needed.insert(Question::Pod { namespace: namespace.clone(), name: key.pod.clone() });
+                let is_unknown = pod.record.owner == Owner::Unknown && pod.record.pod_gone.is_none();
+                let is_awaited = is_unknown && !pod.is_replaced;
+                if is_awaited || !shown.contains(&(namespace, &key.pod)) {
+                    let question = Question::Pod { namespace: namespace.clone(), name: key.pod.clone() };
+                    need(question, is_awaited);
+                }
             }
             if (pod.needs.owner || pod.needs.idle)
                 && let Owner::Controlled { controller, topmost } = &pod.record.owner
             {
-                let above = match topmost {
-                    Some(topmost) if pod.needs.owner => Some(topmost.clone()),
-                    Some(_) => None,
-                    None => self.climb(namespace, controller).err(),
-                };
-                needed.extend(above.map(|owner| ask_owner(namespace, owner)));
+                match topmost {
+                    Some(topmost) if pod.needs.owner => need(ask_owner(namespace, topmost.clone()), false),
+                    Some(_) => {}
+                    None => {
+                        let above = self.climb(namespace, controller).err();
+                        above.into_iter().for_each(|owner| need(ask_owner(namespace, owner), true));
+                    }
+                }
             }
         }
-        needed.extend(self.unplaced_runners().map(|(namespace, owner)| ask_owner(namespace, owner)));
+        for (namespace, owner) in self.unplaced_runners() {
+            need(ask_owner(namespace, owner), true);
+        }
         needed
     }
 
@@ -334,6 +347,11 @@ impl Owners {
             Some((key, record))
         });
         (records.collect(), std::mem::take(&mut self.forgotten).into_iter().collect())
+    }
+
+    /// Whether anything became known that is not written yet.
+    pub fn has_news(&self) -> bool {
+        !self.changed.is_empty()
     }
 
     /// Has everything written anew, as into a memory that was lost.
@@ -429,6 +447,20 @@ impl Pod {
         key.uid.is_some() && !is_gone && !self.is_replaced && self.origin(self.oldest) == Origin::Uncertain
     }
 
+    /// What to ask to hear whether that is gone which an archive of it belonged to.
+    fn confirmed_by(&self, key: &PodKey, taken: Timestamp, when: OrphanWhen) -> Question {
+        let namespace = key.namespace.clone();
+        if when == OrphanWhen::NamespaceDeleted || self.origin(taken) == Origin::Former {
+            return Question::Namespace(namespace);
+        }
+        match &self.record.owner {
+            Owner::Controlled { topmost: Some(topmost), .. } if when == OrphanWhen::WorkloadDeleted => {
+                ask_owner(&namespace, topmost.clone())
+            }
+            _ => Question::Pod { namespace, name: key.pod.clone() },
+        }
+    }
+
     /// What is known for archives from the namespace that is there.
     fn current(&self, now: Timestamp) -> Known {
         let (record, confirmed) = (&self.record, &self.confirmed);
@@ -462,15 +494,19 @@ impl Pod {
 
 /// An absence, as confirmed only if that was just now.
 fn absence(since: Timestamp, confirmed: Option<Timestamp>, now: Timestamp) -> Absence {
-    match confirmed.filter(|confirmed| is_live(*confirmed, now)) {
+    match confirmed.filter(|confirmed| is_within(CONFIRMED, *confirmed, now)) {
         Some(confirmed) => Absence { since, confirmed },
         None => Absence::unconfirmed(since),
     }
 }
 
 fn is_live(at: Timestamp, now: Timestamp) -> bool {
+    is_within(LIVE, at, now)
+}
+
+fn is_within(length: Duration, at: Timestamp, now: Timestamp) -> bool {
     let age = now.duration_since(at);
-    !age.is_negative() && age.unsigned_abs() <= LIVE
+    !age.is_negative() && age.unsigned_abs() <= length
 }
 
 fn ask_owner(namespace: &str, owner: OwnerRef) -> Question {

@@ -33,8 +33,8 @@ pub fn difference(
     }
     let mut difference = Difference::default();
     let then = plan(snapshot, &enforced, now);
-    for (place, (now, then)) in current.verdicts.iter().zip(then.verdicts).enumerate() {
-        match (goes(now), goes(&then)) {
+    for (place, (verdict, then)) in current.verdicts.iter().zip(then.verdicts).enumerate() {
+        match (goes(verdict, now), goes(&then, now)) {
             (false, true) => difference.would_delete.push((place, then)),
             (true, false) => difference.would_keep.push((place, then)),
             _ => {}
@@ -43,8 +43,10 @@ pub fn difference(
     difference
 }
 
-/// Whether the archive is to go, now or when the deletion bucket lets it: how fast a policy may act
-/// is no part of what it would change.
-fn goes(verdict: &Verdict) -> bool {
-    verdict.action() == Action::Delete || verdict.reason == Reason::DeletionPending
+/// Whether the archive is to go, now or when the deletion bucket lets it, or once the API is asked whether
+/// it still is an orphan: how fast a policy may act is no part of what it would change.
+fn goes(verdict: &Verdict, now: Timestamp) -> bool {
+    verdict.action() == Action::Delete
+        || verdict.reason == Reason::DeletionPending
+        || verdict.awaits_confirmation(now)
 }

@@ -55,6 +55,13 @@ impl Plan {
         let delete = |verdict: &Verdict| verdict.action() == Action::Delete;
         self.verdicts.iter().enumerate().filter(move |(_, verdict)| delete(verdict)).map(|(place, _)| place)
     }
+
+    /// The places in the snapshot of the orphans whose grace period is over at `now`, and which stay only
+    /// until the API confirms once more that they are orphans.
+    pub fn unconfirmed_orphans(&self, now: Timestamp) -> impl Iterator<Item = usize> + '_ {
+        let verdicts = self.verdicts.iter().enumerate();
+        verdicts.filter(move |(_, verdict)| verdict.awaits_confirmation(now)).map(|(place, _)| place)
+    }
 }
 
 /// Decides about every archive.

@@ -274,6 +274,12 @@ impl Verdict {
     pub fn action(&self) -> Action {
         self.reason.action()
     }
+
+    /// Whether it is an orphan's whose grace period is over at `now`, so that only the API's word is missing.
+    pub(super) fn awaits_confirmation(&self, now: Timestamp) -> bool {
+        let is_over = matches!(self.detail, Detail::GraceEnds(end) if end <= now);
+        self.reason == Reason::OrphanGracePeriod && is_over
+    }
 }
 
 #[cfg(test)]

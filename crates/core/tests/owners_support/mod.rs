@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoint_keeper_core::identity::Identity;
-use checkpoint_keeper_core::owners::{Finding, LivePod, OwnerRef, Owners, PodKey, PodRecord, Question};
+use checkpoint_keeper_core::owners::{Finding, LivePod, OwnerRef, Owners, Pace, PodKey, PodRecord, Question};
 use checkpoint_keeper_core::plan::{Archive, Clock, Reason, Snapshot, plan};
 use checkpoint_keeper_core::policy::{Labels, OrphanRule, OrphanWhen, Policy, PolicySet};
 use jiff::Timestamp;
@@ -122,6 +122,9 @@ pub(crate) struct Node {
     pub(crate) now: Timestamp,
     pub(crate) clock: Clock,
     pub(crate) is_named: bool,
+    /// Whether it is shown which pods run on it.
+    pub(crate) is_shown: bool,
+    pub(crate) pace: Pace,
     /// Whether the identity of every archive is known.
     pub(crate) all_are_known: bool,
     /// What is remembered on the disk.
@@ -160,6 +163,8 @@ impl Node {
             now: crate::plan_support::now(),
             clock: Clock::Trusted,
             is_named: false,
+            is_shown: false,
+            pace: Pace::EVERYTHING,
             all_are_known: true,
             records: BTreeMap::new(),
             asked: Vec::new(),
@@ -173,19 +178,44 @@ impl Node {
         self
     }
 
+    /// Asks as an agent does, which is shown what runs on its node.
+    pub(crate) fn sparing(mut self) -> Self {
+        self = self.named();
+        self.owners.be_shown_pods();
+        (self.is_shown, self.pace) = (true, Pace { new: 100, again: 20, idle: 1 });
+        self
+    }
+
     pub(crate) fn later(&mut self, length: Duration) -> &mut Self {
         self.now = self.now.checked_add(length).unwrap();
         self
     }
 
-    /// Asks all there is to ask.
+    /// Asks all there is to ask in a round.
     pub(crate) fn ask(&mut self) -> &mut Self {
         self.asked.clear();
         let archives = self.archives.iter();
         let known = archives.filter_map(|archive| Some((archive.identity.as_ref()?, archive.taken)));
         self.owners.begin_round(known, self.all_are_known, &self.policies);
+        if self.is_shown {
+            let shown = match self.cluster.answer(&Question::NodePods) {
+                Finding::NodePods(pods) => Some(pods),
+                _ => None,
+            };
+            self.owners.show_pods(shown, self.now, self.clock);
+        }
+        self.ask_on();
+        self.confirm();
+        self.ask_on();
+        let (records, forgotten) = self.owners.take_changes();
+        self.records.extend(records);
+        self.records.retain(|key, _| !forgotten.contains(key));
+        self
+    }
+
+    fn ask_on(&mut self) {
         loop {
-            let questions = self.owners.questions(usize::MAX);
+            let questions = self.owners.questions(self.pace);
             if questions.is_empty() {
                 break;
             }
@@ -198,10 +228,21 @@ impl Node {
                 (question, finding, self.now, self.clock)
             }));
         }
-        let (records, forgotten) = self.owners.take_changes();
-        self.records.extend(records);
-        self.records.retain(|key, _| !forgotten.contains(key));
-        self
+    }
+
+    /// Has it asked whether the orphans still are orphans that would go if they were.
+    fn confirm(&mut self) {
+        let snapshot = self.snapshot();
+        if self.clock == Clock::Suspect {
+            return;
+        }
+        let plan = plan(&snapshot, &self.policies, self.now);
+        let unconfirmed = plan.unconfirmed_orphans(self.now).map(|place| {
+            let archive = &snapshot.archives[place];
+            let when = self.policies.retention[0].orphans.unwrap().when;
+            (&**archive.identity.as_ref().unwrap(), archive.taken, when)
+        });
+        self.owners.confirm(unconfirmed);
     }
 
     /// Ends, and begins again with what is on the disk.
@@ -211,6 +252,9 @@ impl Node {
         let records: BTreeMap<PodKey, PodRecord> = records.into_iter().collect();
         assert_eq!(records, self.records, "a record comes back as it was written");
         self.owners = Owners::new(self.is_named, records);
+        if self.is_shown {
+            self.owners.be_shown_pods();
+        }
         self
     }
 

@@ -1,13 +1,17 @@
 //! What a collector asks a cluster about its archives, and what it learns from the answers.
 
+use std::collections::BTreeMap;
+
 use checkpoint_keeper_core::name::NameKind;
-use checkpoint_keeper_core::owners::{Owners, Question};
-use checkpoint_keeper_core::plan::Clock;
-use checkpoint_keeper_core::policy::PolicySet;
+use checkpoint_keeper_core::owners::{Owners, Pace, Question};
+use checkpoint_keeper_core::plan::{Clock, Plan, Snapshot};
+use checkpoint_keeper_core::policy::{OrphanWhen, PolicyRef, PolicySet};
+use jiff::Timestamp;
 
 use super::Collector;
 use crate::inquiry::Answer;
 use crate::problem::Problem;
+use crate::shown::{Shown, Sight};
 
 impl Collector {
     /// There is a cluster to ask; what the catalog remembers of pods counts from here on.
@@ -25,11 +29,38 @@ impl Collector {
         }
     }
 
-    /// What was answered is asked again only after so many rounds.
-    pub fn ask_again_after(&mut self, rounds: u64) {
+    /// Which pods run on this node is shown ([`Self::see`]), and not asked.
+    pub fn be_shown_pods(&mut self) {
         if let Some(owners) = &mut self.owners {
-            owners.ask_again_after(rounds);
+            owners.be_shown_pods();
         }
+    }
+
+    /// Learns from what is shown; says whether that may change what is decided.
+    pub fn see(&mut self, shown: Shown) -> bool {
+        let clock = self.clock.judge(shown.at);
+        let Some(owners) = &mut self.owners else { return false };
+        let at = shown.at.wall;
+        match shown.what {
+            Sight::Pods(pods) => owners.show_pods(pods, at, clock),
+            Sight::Namespaces(namespaces) => owners.show_namespaces(namespaces, at, clock),
+            Sight::AllNamespaces(namespaces) => owners.show_all_namespaces(namespaces, at, clock),
+        }
+        owners.has_news()
+    }
+
+    /// Has it asked whether the orphans still are orphans that a plan would delete if they were.
+    pub fn confirm(&mut self, snapshot: &Snapshot, plan: &Plan, policies: &PolicySet, now: Timestamp) {
+        let Some(owners) = &mut self.owners else { return };
+        let rules: BTreeMap<&PolicyRef, OrphanWhen> =
+            policies.retention.iter().filter_map(|policy| Some((&policy.id, policy.orphans?.when))).collect();
+        let unconfirmed = plan.unconfirmed_orphans(now).filter_map(|place| {
+            let archive = &snapshot.archives[place];
+            let policy = plan.verdicts[place].policy.as_deref()?;
+            Some((archive.identity.as_deref()?, archive.taken, *rules.get(policy)?))
+        });
+        // By a clock that is not trusted nothing is confirmed.
+        owners.confirm(unconfirmed.filter(|_| snapshot.clock == Clock::Trusted));
     }
 
     /// Policies came up in this namespace: it has to be asked about before they govern.
@@ -65,11 +96,11 @@ impl Collector {
         }
     }
 
-    /// What to ask next, at most so many in a round; empty when the round is over, or no policy needs
+    /// What to ask next, at that pace; empty when the round is over, or no policy needs
     /// to know anything and the clock is known to be right or wrong.
-    pub fn questions(&mut self, most_in_round: usize) -> Vec<Question> {
+    pub fn questions(&mut self, pace: Pace) -> Vec<Question> {
         let Some(owners) = &mut self.owners else { return Vec::new() };
-        let questions = owners.questions(most_in_round);
+        let questions = owners.questions(pace);
         if questions.is_empty()
             && self.clock.is_unheard()
             && !std::mem::replace(&mut self.has_asked_time, true)

@@ -10,8 +10,9 @@ use checkpoint_keeper_api::NodeCheckpointStore;
 use checkpoint_keeper_api::in_force::{Scope, in_force};
 use checkpoint_keeper_api::node_store::NodeCheckpointStoreStatus;
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::policy::{Labels, PolicyRef};
+use checkpoint_keeper_core::policy::{Labels, PolicyRef, PolicySet};
 use checkpoint_keeper_node::orders::{OrderSender, Orders};
+use checkpoint_keeper_node::shown::ShownSender;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
@@ -24,6 +25,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::board::{Board, Notes};
 use super::events::Events;
 use super::pace::{News, Pace};
+use super::sights::Sights;
 use super::status::{Circumstances, status};
 use crate::runtime::objects::{Change, Health, PolicyObjects, follow};
 
@@ -45,6 +47,7 @@ pub(super) struct ApiSide {
     pub(super) objects: PolicyObjects,
     pub(super) board: Board,
     pub(super) own: Own,
+    pub(super) sights: Sights,
     /// How long the status rests after it was written, unless a problem appears.
     pub(super) rest: Duration,
 }
@@ -98,8 +101,9 @@ impl Own {
 
 impl ApiSide {
     /// Does all of it, for as long as it is polled.
-    pub(super) async fn run(&self, orders: OrderSender) {
+    pub(super) async fn run(&self, orders: OrderSender, shown: ShownSender) {
         tokio::join!(
+            self.sights.run(&self.client, &self.node, &shown),
             self.objects.watch(&self.client),
             self.watch_node(),
             self.watch_store(),
@@ -118,7 +122,8 @@ impl ApiSide {
     fn api_troubles(&self, now: Instant) -> Vec<String> {
         let watches = self.own.watches();
         let own = [watches.node.trouble("nodes", now), watches.store.trouble("nodecheckpointstores", now)];
-        self.objects.troubles(now).into_iter().chain(own.into_iter().flatten()).collect()
+        let own = own.into_iter().flatten();
+        self.objects.troubles(now).into_iter().chain(own).chain(self.sights.troubles(now)).collect()
     }
 
     async fn watch_node(&self) {
@@ -200,6 +205,7 @@ impl ApiSide {
             let Some(objects) = self.objects.all() else { continue };
             looked = Some(other_operator);
             let found = in_force(&objects, &Scope { other_operator, ..self.scope.clone() });
+            self.sights.want_namespaces(selects_namespaces(&found.policies));
             let own = self.own.now();
             let generation = own.store.as_ref().and_then(|store| store.metadata.generation);
             let discard = own.store.map(|store| store.spec.discard).unwrap_or_default();
@@ -321,6 +327,11 @@ impl ApiSide {
     }
 }
 
+/// Whether a policy goes by the labels of namespaces.
+fn selects_namespaces(policies: &PolicySet) -> bool {
+    policies.retention.iter().any(|policy| !policy.selector.namespace_labels.0.is_empty())
+}
+
 /// Whether nothing changed but what may wait: policies of objects whose author left it so.
 fn only_patient(
     before: &Orders,
@@ -353,6 +364,7 @@ async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, 
 #[cfg(test)]
 mod tests {
     use checkpoint_keeper_node::orders;
+    use checkpoint_keeper_node::shown::Sight;
 
     use super::*;
     use crate::runtime::objects::OTHER_OPERATOR_NAMESPACE;
@@ -378,6 +390,7 @@ mod tests {
             objects: PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned()),
             board: Board::new(),
             own: Own::default(),
+            sights: Sights::default(),
             rest: Duration::from_mins(1),
         }
     }
@@ -424,13 +437,24 @@ mod tests {
             () = tokio::time::sleep(TICK) => {},
         }
         let troubles = || side.troubles(Instant::now());
-        assert_eq!(troubles(), ["nodes were not listed yet", "nodecheckpointstores were not listed yet"]);
+        assert_eq!(
+            troubles(),
+            [
+                "nodes were not listed yet",
+                "nodecheckpointstores were not listed yet",
+                "pods were not listed yet"
+            ]
+        );
+        let (shown, line) = checkpoint_keeper_node::line::line().unwrap();
         tokio::select! {
             () = side.watch_node() => {},
             () = side.watch_store() => {},
+            () = side.sights.run(&side.client, "node-1", &shown) => {},
             () = tokio::time::sleep(TICK) => {},
         }
         assert_eq!(troubles(), [""; 0]);
+        let seen: Vec<_> = line.told().map(|shown| shown.what).collect();
+        assert_eq!(seen.last(), Some(&Sight::Pods(Some(Vec::new()))), "{seen:?}");
         side.board.gone(Some("the directory is gone".to_owned()));
         assert_eq!(troubles(), ["the directory is gone"]);
     }

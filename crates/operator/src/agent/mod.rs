@@ -7,6 +7,7 @@ mod dry_runs;
 pub(crate) mod events;
 pub(crate) mod metrics;
 mod pace;
+mod sights;
 mod status;
 mod summary;
 
@@ -21,8 +22,10 @@ use checkpoint_keeper_core::bucket::DeletionBucket;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::inquiry::Inquiry;
+use checkpoint_keeper_node::line;
 use checkpoint_keeper_node::orders::{self, OrderSender};
 use checkpoint_keeper_node::problem::Problem;
+use checkpoint_keeper_node::shown::ShownSender;
 use checkpoint_keeper_node::store::{Removal, Store};
 use checkpoint_keeper_node::sweeper::Outcome;
 use checkpoint_keeper_node::watch::{Event, Watch};
@@ -32,6 +35,7 @@ use tokio::runtime::Builder;
 use self::api::ApiSide;
 use self::board::Board;
 use self::dry_runs::{DryRuns, reckon};
+use self::sights::Sights;
 use self::summary::Summary;
 use crate::cli::AgentArguments;
 use crate::cluster::{self, Cluster};
@@ -62,12 +66,13 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node).map_err(anyhow::Error::new)?;
     collector.know_cluster(true);
     collector.be_curious();
-    collector.ask_again_after(rounds_between_questions(arguments.interval));
+    collector.be_shown_pods();
     let inquiry = Inquiry::start(move |questions| asked.ask(questions))
         .context("cannot start the thread that asks the cluster")?;
     let (teller, line) = orders::line().context("cannot make a line for orders")?;
+    let (shower, shown) = line::line().context("cannot make a line for what is shown")?;
     let (stop, trigger) = signals::until_told()?;
-    start_api_side(arguments, board.clone(), teller)?;
+    start_api_side(arguments, board.clone(), teller, shower)?;
     let mut engine = Engine {
         board,
         node: arguments.node_name.clone(),
@@ -86,6 +91,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
         bucket,
         interval: arguments.interval,
         inquiry: Some(inquiry),
+        shown: Some(shown),
     }
     .run(stop, |event| engine.note(&event))
     .map_err(anyhow::Error::new)?;
@@ -95,15 +101,13 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// After how many looks at everything an agent asks again about what it knows: as rarely as leaves what it
-/// knows live, so that thousands of agents are no burden on one API.
-fn rounds_between_questions(interval: Duration) -> u64 {
-    const OFTEN_ENOUGH: Duration = Duration::from_mins(5);
-    (OFTEN_ENOUGH.as_secs() / interval.as_secs().max(1)).clamp(1, 5)
-}
-
 /// Starts the thread that speaks with the API and serves probes and metrics.
-fn start_api_side(arguments: &AgentArguments, board: Board, orders: OrderSender) -> Result<(), Failure> {
+fn start_api_side(
+    arguments: &AgentArguments,
+    board: Board,
+    orders: OrderSender,
+    shown: ShownSender,
+) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let client = cluster::client(&runtime, arguments.kubeconfig.as_deref()).map_err(anyhow::Error::new)?;
     let objects = PolicyObjects::new(arguments.other_operator_namespace.clone());
@@ -120,6 +124,7 @@ fn start_api_side(arguments: &AgentArguments, board: Board, orders: OrderSender)
         objects,
         board: board.clone(),
         own: api::Own::default(),
+        sights: Sights::default(),
         rest: arguments.status_interval,
     };
     let seen = board.clone();
@@ -143,7 +148,7 @@ fn start_api_side(arguments: &AgentArguments, board: Board, orders: OrderSender)
                         say("error", format!("cannot serve probes and metrics on {address}: {error}"));
                     }
                 },
-                side.run(orders),
+                side.run(orders, shown),
             )
         });
     };
@@ -260,13 +265,6 @@ fn note_problem(board: &Board, problem: &Problem, now: Instant) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn who_looks_rarely_asks_each_time() {
-        let rounds = |minutes| rounds_between_questions(Duration::from_mins(minutes));
-        assert_eq!([rounds(1), rounds(2), rounds(5), rounds(60)], [5, 2, 1, 1]);
-        assert_eq!(rounds_between_questions(Duration::from_secs(2)), 5);
-    }
 
     #[test]
     fn an_engine_that_looks_rarely_is_not_stuck() {

@@ -23,8 +23,9 @@ use tokio::time::timeout;
 use tower::timeout::TimeoutLayer;
 
 use reply::Refusal;
-pub use request::is_node_name;
+pub use reply::{MIRROR, pod_of};
 use request::{Get, Kind};
+pub use request::{is_node_name, running_on};
 
 /// How long one request may take. The API answers such requests in milliseconds, or is in trouble.
 const REQUEST: Duration = Duration::from_secs(10);

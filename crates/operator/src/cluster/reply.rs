@@ -7,12 +7,13 @@
 use checkpoint_keeper_core::owners::{Finding, LivePod, OwnerRef};
 use checkpoint_keeper_core::policy::Labels;
 use jiff::Timestamp;
+use kube::core::ObjectMeta;
 use serde::Deserialize;
 
 use super::request::{Get, Kind, Object, Wanted};
 
 /// The kubelet's mark on the mirror of a static pod (kubelet `pkg/kubelet/types`).
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// The longest part of a message that is worth showing.
 const MESSAGE: usize = 200;
@@ -167,6 +168,25 @@ fn found(wanted: &Wanted, metadata: Metadata) -> Finding {
             let uid = metadata.uid.clone();
             Finding::Owner { uid, controller: controller(metadata) }
         }
+    }
+}
+
+/// A pod that was watched.
+pub fn pod_of(metadata: ObjectMeta) -> LivePod {
+    let annotations = metadata.annotations.unwrap_or_default();
+    let mut references = metadata.owner_references.into_iter().flatten();
+    let controller = references.find(|reference| reference.controller == Some(true));
+    LivePod {
+        namespace: metadata.namespace.unwrap_or_default(),
+        name: metadata.name.unwrap_or_default(),
+        uid: metadata.uid.filter(|_| !annotations.contains_key(MIRROR)),
+        labels: metadata.labels.into_iter().flatten().collect(),
+        controller: controller.map(|reference| OwnerRef {
+            api_version: reference.api_version,
+            kind: reference.kind,
+            name: reference.name,
+            uid: Some(reference.uid),
+        }),
     }
 }
 

@@ -76,8 +76,7 @@ impl Get {
 
     /// All pods of a node that run, or are about to.
     pub(super) fn pods_on(node: &str) -> Self {
-        let fields = format!("spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed");
-        Self { collection: "/api/v1/pods".to_owned(), wanted: Wanted::Pods(fields) }
+        Self { collection: "/api/v1/pods".to_owned(), wanted: Wanted::Pods(running_on(node)) }
     }
 
     pub(super) fn kinds_of(api_version: &str) -> Self {
@@ -137,6 +136,11 @@ pub(super) fn check(owner: &OwnerRef) -> Result<(), String> {
     } else {
         Err("its owner reference names nothing that can exist".to_owned())
     }
+}
+
+/// The field selector of the pods of a node that run, or are about to.
+pub fn running_on(node: &str) -> String {
+    format!("spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed")
 }
 
 /// Whether a node can have that name.

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Context;
 use checkpoint_keeper_api::manifest::{self, Loaded};
 use checkpoint_keeper_core::name::{FileName, NameKind};
-use checkpoint_keeper_core::owners::Finding;
+use checkpoint_keeper_core::owners::{Finding, Pace};
 use checkpoint_keeper_core::plan::{self, Plan, Snapshot};
 use checkpoint_keeper_core::policy::{Labels, Mode, PolicySet};
 use checkpoint_keeper_node::clock::Now;
@@ -51,6 +51,9 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     collector.know_node_labels(node_labels(arguments));
     if cluster.is_some() {
         collector.know_cluster(arguments.node_name.is_some());
+        // Whose a namespace is that policies are written for, the API has to say before they govern.
+        let namespaces = policies.retention.iter().filter_map(|policy| policy.namespace.as_deref());
+        namespaces.for_each(|namespace| collector.doubt(namespace));
     }
     if arguments.watch {
         return super::watch::run(collector, policies, cluster, arguments);
@@ -172,7 +175,7 @@ fn ask(collector: &mut Collector, policies: &PolicySet, cluster: &mut Cluster) {
     collector.begin_questions(policies);
     let mut not_asked = 0;
     loop {
-        let questions = collector.questions(usize::MAX);
+        let questions = collector.questions(Pace::EVERYTHING);
         if questions.is_empty() {
             break;
         }

@@ -112,6 +112,11 @@ impl Health {
         self.failing.as_ref().filter(|failing| now.saturating_duration_since(failing.last) < REPEATED)
     }
 
+    /// Whether what it showed is how things are.
+    fn is_up(&self, now: Instant) -> bool {
+        self.is_listed && self.failing(now).is_none()
+    }
+
     /// What is wrong with the watch, if that is so for so long that it counts.
     pub(crate) fn trouble(&self, kind: &str, now: Instant) -> Option<String> {
         match self.failing(now) {
@@ -157,6 +162,11 @@ impl<T> Shelf<T> {
             Change::Failed(_) => return false,
         }
         true
+    }
+
+    /// Whether these are all that there are, now.
+    pub(crate) fn is_up(&self, now: Instant) -> bool {
+        self.health.is_up(now)
     }
 
     /// Whether all of them were seen once.

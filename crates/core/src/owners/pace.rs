@@ -1,0 +1,164 @@
+//! When each question is asked again, and how many are asked at a time: nodes are many, and one API
+//! answers them all.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::question::Question;
+
+/// How many questions are asked in a round at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// About what nothing is known of yet.
+    pub new: usize,
+    /// About what is likely to have changed, or what a deletion waits for.
+    pub again: usize,
+    /// About all the rest, of which each has its turn: it may have gone unnoticed.
+    pub idle: usize,
+}
+
+impl Pace {
+    /// Everything is asked in each round.
+    pub const EVERYTHING: Self = Self { new: usize::MAX, again: usize::MAX, idle: usize::MAX };
+}
+
+/// So many rounds apart are the last two times that something is asked again which may be about to go.
+const LONGEST_REST: u64 = 8;
+
+/// What was asked, and when.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    round: u64,
+    /// How many were asked in this round.
+    count: Count,
+    questions: HashMap<Question, Times>,
+    /// What deletions wait for.
+    wanted: BTreeSet<Question>,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    new: usize,
+    again: usize,
+    idle: usize,
+}
+
+/// When a question was asked, and when it is to be.
+#[derive(Debug, Default, Clone, Copy)]
+struct Times {
+    /// The round in which it was last asked, or answered unasked; 0: none.
+    last: u64,
+    /// The round from which on it does not wait for its turn.
+    urgent: Option<u64>,
+    /// How many rounds after that it is to be asked once more; 0: when its turn comes.
+    rest: u64,
+}
+
+impl Asked {
+    pub(super) fn begin_round(&mut self) {
+        self.round += 1;
+        self.count = Count::default();
+    }
+
+    /// Whether it was never asked.
+    pub(super) fn is_new(&self, question: &Question) -> bool {
+        self.last(question) == 0
+    }
+
+    fn last(&self, question: &Question) -> u64 {
+        self.questions.get(question).map_or(0, |times| times.last)
+    }
+
+    /// Whether it is to be asked in this round.
+    pub(super) fn is_open(&self, question: &Question) -> bool {
+        self.questions
+            .get(question)
+            .is_none_or(|times| times.last < self.round || times.is_urgent(self.round))
+    }
+
+    /// Chooses from what is needed, each with whether anything waits for it, what is asked now: what was
+    /// asked longest ago first.
+    pub(super) fn ask(&mut self, needed: BTreeMap<Question, bool>, pace: Pace) -> Vec<Question> {
+        let (mut new, mut again, mut idle) = (Vec::new(), Vec::new(), Vec::new());
+        for (question, is_awaited) in needed {
+            if !self.is_open(&question) {
+                continue;
+            }
+            match self.questions.get(&question) {
+                _ if is_awaited && self.is_new(&question) => new.push(question),
+                None => again.push(question),
+                Some(times) if times.is_urgent(self.round) || self.wanted.contains(&question) => {
+                    again.push(question);
+                }
+                Some(_) => idle.push(question),
+            }
+        }
+        for questions in [&mut new, &mut again, &mut idle] {
+            questions.sort_by_key(|question| self.last(question));
+        }
+        let mut chosen = Vec::new();
+        for (mut questions, most, count) in [
+            (new, pace.new, &mut self.count.new),
+            (again, pace.again, &mut self.count.again),
+            (idle, pace.idle, &mut self.count.idle),
+        ] {
+            questions.truncate(most.saturating_sub(*count));
+            *count += questions.len();
+            chosen.append(&mut questions);
+        }
+        for question in &chosen {
+            self.was_asked(question.clone());
+        }
+        chosen
+    }
+
+    fn was_asked(&mut self, question: Question) {
+        let round = self.round;
+        let times = self.questions.entry(question).or_default();
+        let rest = times.rest;
+        *times = Times { last: round, ..Times::default() };
+        if (1..=LONGEST_REST).contains(&rest) {
+            (times.urgent, times.rest) = (Some(round + rest), rest * 2);
+        }
+    }
+
+    /// It was answered without being asked.
+    pub(super) fn was_answered(&mut self, question: Question) {
+        let last = self.round;
+        self.questions.insert(question, Times { last, ..Times::default() });
+    }
+
+    /// There was no answer: in the next round it is asked again.
+    pub(super) fn failed(&mut self, question: &Question) {
+        let round = self.round;
+        let times = self.questions.entry(question.clone()).or_default();
+        (times.last, times.urgent) = (round, Some(round + 1));
+    }
+
+    /// It may have gone a moment ago, or be about to: it is asked at once, and then again and again, more
+    /// and more rarely.
+    pub(super) fn hasten(&mut self, question: &Question) {
+        let round = self.round;
+        let times = self.questions.entry(question.clone()).or_default();
+        (times.urgent, times.rest) = (Some(round), 1);
+    }
+
+    /// Deletions wait for these, and for no others.
+    pub(super) fn want(&mut self, questions: BTreeSet<Question>) {
+        self.wanted = questions;
+    }
+
+    /// As if it had never been asked.
+    pub(super) fn forget(&mut self, question: &Question) {
+        self.questions.remove(question);
+    }
+
+    pub(super) fn retain(&mut self, is_needed: impl Fn(&Question) -> bool) {
+        self.questions.retain(|question, _| is_needed(question));
+    }
+}
+
+impl Times {
+    fn is_urgent(&self, round: u64) -> bool {
+        self.urgent.is_some_and(|urgent| urgent <= round)
+    }
+}

@@ -1,0 +1,172 @@
+//! What the API shows of this node's pods and of namespaces, for the engine, which asks for the rest.
+//!
+//! Which pods run here is watched always. Namespaces are watched only while a policy selects them by their
+//! labels: their labels may change at any time, and one question a minute would take long to notice. That
+//! something is gone is never concluded from a watch.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use checkpoint_keeper_core::owners::{Finding, LivePod};
+use checkpoint_keeper_node::clock::Now;
+use checkpoint_keeper_node::shown::{Shown, ShownSender, Sight};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::core::{ObjectMeta, PartialObjectMeta};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::watch;
+use tokio::time::{interval, sleep};
+
+use crate::cluster;
+use crate::runtime::objects::{Change, Health, Shelf, follow};
+
+/// So many are listed at a time. Whoever may write an object may add to its metadata as much as fits.
+const PAGE: u32 = 100;
+
+/// How long changes are collected before they are shown.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the pods are shown even if nothing changed: that none of a lineage runs here counts only
+/// as long as somebody says so.
+const AGAIN: Duration = Duration::from_mins(1);
+
+/// How often it is looked at what only time brings about.
+const TICK: Duration = Duration::from_secs(5);
+
+/// What was seen; shared by whoever watches and whoever asks.
+#[derive(Debug, Clone)]
+pub(super) struct Sights {
+    seen: Arc<Mutex<Seen>>,
+    changed: watch::Sender<()>,
+    /// Whether namespaces are to be watched.
+    wants_namespaces: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    pods: Shelf<LivePod>,
+    /// Of the watch of namespaces; none while it is not wanted.
+    namespaces: Option<Health>,
+}
+
+impl Default for Sights {
+    fn default() -> Self {
+        let (changed, wants_namespaces) = (watch::Sender::new(()), watch::Sender::new(false));
+        Self { seen: Arc::default(), changed, wants_namespaces }
+    }
+}
+
+impl Sights {
+    /// Watches, and shows what is seen, for as long as it is polled.
+    pub(super) async fn run(&self, client: &Client, node: &str, shown: &ShownSender) {
+        tokio::join!(
+            self.watch_pods(client, node),
+            self.watch_namespaces(client, shown),
+            self.show_pods(shown),
+        );
+    }
+
+    /// Says whether a policy selects namespaces by their labels.
+    pub(super) fn want_namespaces(&self, wanted: bool) {
+        self.wants_namespaces.send_if_modified(|before| std::mem::replace(before, wanted) != wanted);
+    }
+
+    /// What is wrong with the watches.
+    pub(super) fn troubles(&self, now: Instant) -> impl Iterator<Item = String> {
+        let seen = self.seen();
+        let namespaces = seen.namespaces.as_ref().and_then(|health| health.trouble("namespaces", now));
+        [seen.pods.trouble("pods", now), namespaces].into_iter().flatten()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn watch_pods(&self, client: &Client, node: &str) {
+        let api = Api::<PartialObjectMeta<Pod>>::all(client.clone());
+        let config = watcher::Config::default().fields(&cluster::running_on(node)).page_size(PAGE);
+        follow(watcher(api, config).modify(|pod| slim(&mut pod.metadata)), |change| {
+            let keep = |pod: PartialObjectMeta<Pod>| cluster::pod_of(pod.metadata);
+            self.seen().pods.note(change, Instant::now(), keep);
+            self.changed.send_replace(());
+        })
+        .await;
+    }
+
+    /// Which pods run here; none where that cannot be told.
+    fn pods(&self, now: Instant) -> Option<Vec<LivePod>> {
+        let seen = self.seen();
+        seen.pods.is_up(now).then(|| seen.pods.objects.values().cloned().collect())
+    }
+
+    async fn show_pods(&self, shown: &ShownSender) {
+        let mut changes = self.changed.subscribe();
+        let mut tick = interval(TICK);
+        let mut last: Option<(Option<Vec<LivePod>>, Instant)> = None;
+        loop {
+            tokio::select! {
+                ended = changes.changed() => if ended.is_err() { return } else { sleep(PAUSE).await },
+                _ = tick.tick() => {}
+            }
+            let now = Instant::now();
+            let pods = self.pods(now);
+            let is_news = last.as_ref().is_none_or(|(before, at)| *before != pods || now - *at >= AGAIN);
+            if is_news {
+                shown.tell(Shown { at: Now::read(), what: Sight::Pods(pods.clone()) });
+                last = Some((pods, now));
+            }
+        }
+    }
+
+    async fn watch_namespaces(&self, client: &Client, shown: &ShownSender) {
+        let mut wanted = self.wants_namespaces.subscribe();
+        let mut unwanted = self.wants_namespaces.subscribe();
+        while wanted.wait_for(|wanted| *wanted).await.is_ok() {
+            self.seen().namespaces = Some(Health::default());
+            let api = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
+            let config = watcher::Config::default().page_size(PAGE);
+            let events = watcher(api, config).modify(|namespace| slim(&mut namespace.metadata));
+            let follows = follow(events, |change| {
+                if let Some(health) = &mut self.seen().namespaces {
+                    health.note(&change, Instant::now());
+                }
+                if let Some(what) = sight(change) {
+                    shown.tell(Shown { at: Now::read(), what });
+                }
+            });
+            tokio::select! {
+                () = follows => {}
+                _ = unwanted.wait_for(|wanted| !wanted) => {}
+            }
+            self.seen().namespaces = None;
+        }
+    }
+}
+
+/// What a change of namespaces shows.
+fn sight(change: Change<PartialObjectMeta<Namespace>>) -> Option<Sight> {
+    let there = |namespace: PartialObjectMeta<Namespace>| {
+        let name = namespace.name_any();
+        let created = namespace.metadata.creation_timestamp.map(|created| created.0);
+        let labels = namespace.metadata.labels.unwrap_or_default();
+        let finding =
+            |created: Timestamp| Finding::Namespace { labels: labels.into_iter().collect(), created };
+        Some((name, finding(created?)))
+    };
+    match change {
+        Change::Listed(all) => Some(Sight::AllNamespaces(all.into_iter().filter_map(there).collect())),
+        Change::Applied(one) => Some(Sight::Namespaces(there(one).into_iter().collect())),
+        Change::Deleted(one) => Some(Sight::Namespaces(vec![(one.name_any(), Finding::NotFound)])),
+        Change::Failed(_) => None,
+    }
+}
+
+/// Leaves out what nobody here needs.
+fn slim(metadata: &mut ObjectMeta) {
+    metadata.managed_fields = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|name, _| name == cluster::MIRROR);
+    }
+}
