@@ -697,9 +697,10 @@ fn what_is_known_is_asked_again_in_turn_and_what_ended_or_failed_at_once() {
     assert_eq!(turns, [Question::Namespace("shop".into()), about("web-1"), about("web-3")].into());
     // Who ends here is asked about at once, and then again and again, in case he was only about to go.
     node.cluster.pods.get_mut(&("shop".into(), "web-2".into())).unwrap().1 = false;
-    let asked: Vec<bool> = (0..20).map(|_| node.ask().asked.contains(&about("web-2"))).collect();
+    let asked: Vec<bool> = (0..16).map(|_| node.ask().asked.contains(&about("web-2"))).collect();
     let rounds: Vec<usize> = (0..16).filter(|round| asked[*round]).collect();
-    assert_eq!(rounds, [0, 1, 3, 7, 15]);
+    assert_eq!(rounds[..4], [0, 1, 3, 7]);
+    assert!(rounds.contains(&15), "{rounds:?}");
     // What failed is no answer.
     node.cluster.is_down = true;
     (0..5).for_each(|_| _ = node.ask());

@@ -7,6 +7,7 @@ mod plan_support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use checkpoint_keeper_core::owners::{CONFIRMED, Pace};
 use checkpoint_keeper_core::plan::{Absence, Archive, Clock, Reason};
 use checkpoint_keeper_core::policy::OrphanWhen;
 use jiff::Timestamp;
@@ -146,8 +147,76 @@ fn holds(
     Ok(())
 }
 
+/// An absence that a rule may act on was true when it began and when it was last confirmed, whatever was asked
+/// in between.
+fn held(
+    absence: Option<Absence>,
+    now: Timestamp,
+    history: &History,
+    gone: impl Fn(&Cluster) -> bool,
+) -> Result<(), TestCaseError> {
+    let Some(absence) = absence.filter(|absence| absence.confirmed != Timestamp::MIN) else { return Ok(()) };
+    prop_assert!(absence.since <= absence.confirmed && absence.confirmed <= now);
+    prop_assert!(now.duration_since(absence.confirmed).unsigned_abs() <= CONFIRMED);
+    for at in [absence.since, absence.confirmed] {
+        let then = history.iter().find(|(then, _)| *then == at);
+        prop_assert!(then.is_some_and(|(_, cluster)| gone(cluster)), "it was gone at {at}");
+    }
+    Ok(())
+}
+
+/// The reasons why an archive's pod, workload and namespace count as gone, each by what was there then.
+fn each_holds(
+    archive: &Archive,
+    now: Timestamp,
+    history: &History,
+    holds: impl Fn(Option<Absence>, Timestamp, &History, &dyn Fn(&Cluster) -> bool) -> Result<(), TestCaseError>,
+) -> Result<(), TestCaseError> {
+    let Some(absences) = archive.absences.as_deref().copied() else { return Ok(()) };
+    holds(absences.pod, now, history, &|then| is_former(then, archive) || !is_pod(then, archive, false))?;
+    holds(absences.namespace, now, history, &|then| is_former(then, archive))?;
+    holds(absences.workload, now, history, &|then| {
+        is_former(then, archive)
+            || match &archive.workload {
+                None => !is_pod(then, archive, true),
+                Some(workload) => {
+                    let owner = ("shop".to_owned(), workload.kind.clone(), workload.name.clone());
+                    !then.owners.contains_key(&owner)
+                }
+            }
+    })
+}
+
 proptest! {
     #![proptest_config(tries(400))]
+
+    #[test]
+    fn nothing_goes_but_what_the_api_said_is_gone_right_before(
+        steps in vec(step(), 1..80),
+        when in select(vec![OrphanWhen::PodDeleted, OrphanWhen::WorkloadDeleted, OrphanWhen::NamespaceDeleted]),
+        grace in select(vec![Duration::ZERO, HOUR]),
+        (new, again) in (1_usize..5, 1_usize..3),
+    ) {
+        let policy = plan_support::with(orphans(when, grace), |policy| policy.retention.max_age = Some(HOUR * 900));
+        let mut node = Node::new(policy, archives()).sparing();
+        node.pace = Pace { new, again, idle: 1 };
+        node.cluster.create_owner("shop", "Deployment", "web", None);
+        let mut history = History::new();
+        for step in &steps {
+            take(&mut node, step);
+            node.later(Duration::from_secs(1));
+            if matches!(step, Step::Ask) && !node.cluster.is_down {
+                history.push((node.now.checked_sub(Duration::from_secs(1)).unwrap(), node.cluster.clone()));
+            }
+            if node.clock == Clock::Suspect {
+                prop_assert!(!node.reasons().contains(&Reason::Orphaned));
+                continue;
+            }
+            for archive in node.snapshot().archives {
+                each_holds(&archive, node.now, &history, |absence, now, history, gone| held(absence, now, history, gone))?;
+            }
+        }
+    }
 
     #[test]
     fn nothing_is_gone_but_what_the_api_said_is_not_there(
@@ -181,18 +250,7 @@ proptest! {
                 continue;
             }
             for archive in node.snapshot().archives {
-                let Some(absences) = archive.absences.as_deref().copied() else { continue };
-                holds(absences.pod, node.now, &history, |then| is_former(then, &archive) || !is_pod(then, &archive, false))?;
-                holds(absences.namespace, node.now, &history, |then| is_former(then, &archive))?;
-                holds(absences.workload, node.now, &history, |then| {
-                    is_former(then, &archive) || match &archive.workload {
-                        None => !is_pod(then, &archive, true),
-                        Some(workload) => {
-                            let owner = ("shop".to_owned(), workload.kind.clone(), workload.name.clone());
-                            !then.owners.contains_key(&owner)
-                        }
-                    }
-                })?;
+                each_holds(&archive, node.now, &history, |absence, now, history, gone| holds(absence, now, history, gone))?;
             }
         }
     }
@@ -224,10 +282,14 @@ proptest! {
     }
 
     #[test]
-    fn a_lineage_is_idle_only_while_none_of_its_pods_runs_here(steps in vec(step(), 1..60)) {
+    fn a_lineage_is_idle_only_while_none_of_its_pods_runs_here(
+        steps in vec(step(), 1..60),
+        is_shown in any::<bool>(),
+    ) {
         let policy = plan_support::keep(|keep| keep.max_age = Some(HOUR * 900));
         let policy = plan_support::with(policy, |policy| policy.orphans = orphans(OrphanWhen::PodDeleted, HOUR).orphans);
-        let mut node = Node::new(policy, archives()).named();
+        let node = Node::new(policy, archives());
+        let mut node = if is_shown { node.sparing() } else { node.named() };
         node.cluster.create_owner("shop", "Deployment", "web", None);
         let mut answered: Option<Cluster> = None;
         for step in &steps {

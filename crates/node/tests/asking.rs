@@ -388,6 +388,7 @@ fn there_is_one_round_of_questions_an_interval_and_none_before_the_last_is_answe
     // The first round takes two steps, as the pod may be of a namespace that is not known yet, and
     // longer than several intervals.
     let pod = Question::Pod { namespace: "team".to_owned(), name: "web-0".to_owned() };
+    let namespace = Question::Namespace("team".to_owned());
     let mut rounds = vec![is_asked.recv_timeout(support::DEADLINE).unwrap().1];
     (0..4).for_each(|_| running.wait_for("planned"));
     let_go.send(()).unwrap();
@@ -395,7 +396,8 @@ fn there_is_one_round_of_questions_an_interval_and_none_before_the_last_is_answe
     assert_eq!(is_asked.recv_timeout(support::DEADLINE).unwrap().0, std::slice::from_ref(&pod));
     for _ in 0..5 {
         let (questions, at) = is_asked.recv_timeout(support::DEADLINE).unwrap();
-        assert_eq!(questions, [Question::Namespace("team".to_owned()), pod.clone()]);
+        let expected = if rounds.len() % 2 == 1 { &namespace } else { &pod };
+        assert_eq!(questions, std::slice::from_ref(expected), "each in its turn");
         rounds.push(at);
     }
     running.end();
