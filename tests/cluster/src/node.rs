@@ -22,6 +22,9 @@ const CHECKPOINT: Duration = Duration::from_mins(2);
 /// Debian's library that shows another time to the program it is loaded into.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
+/// What it shows, where that may change while the program runs.
+const CLOCK: &str = "/run/clock";
+
 /// A node of a running cluster.
 #[derive(Debug, Clone, Copy)]
 pub struct Node<'a> {
@@ -131,11 +134,27 @@ impl<'a> Node<'a> {
     /// The same, for a program that is linked dynamically: by a clock that is off by this much
     /// (`+1h`, `-30d`). The node's own clock is the host's, and that is nobody's to move.
     pub fn command_by_clock(&self, program: &str, offset: &str) -> anyhow::Result<Command> {
+        self.command_by(program, &[&format!("FAKETIME={offset}")])
+    }
+
+    /// The same, by the clock that [`Self::set_clock`] sets.
+    pub fn command_by_set_clock(&self, program: &str) -> anyhow::Result<Command> {
+        self.command_by(program, &[&format!("FAKETIME_TIMESTAMP_FILE={CLOCK}"), "FAKETIME_NO_CACHE=1"])
+    }
+
+    fn command_by(&self, program: &str, clock: &[&str]) -> anyhow::Result<Command> {
         let mut command = self.command("env")?;
-        command.arg(format!("LD_PRELOAD={FAKETIME}")).arg(format!("FAKETIME={offset}"));
+        command.arg(format!("LD_PRELOAD={FAKETIME}")).args(clock);
         // Only what the clock says: time goes on as it does.
         command.arg("FAKETIME_DONT_FAKE_MONOTONIC=1").arg(program);
         Ok(command)
+    }
+
+    /// Has the clock of programs that go by it be off by this much from now on (`+1h`, `-30d`).
+    pub fn set_clock(&self, offset: &str) -> anyhow::Result<()> {
+        // In one step: nobody reads half of it.
+        let script = "echo \"$1\" > \"$2.new\" && mv \"$2.new\" \"$2\"";
+        self.run("/bin/sh", &["-ec", script, "sh", offset, CLOCK]).map(drop)
     }
 
     /// A running container's root file system, as the node sees it.

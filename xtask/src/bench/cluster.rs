@@ -108,11 +108,18 @@ fn install(cluster: &Cluster) -> anyhow::Result<()> {
     let namespaces = (0..NAMESPACES)
         .map(|number| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name(number)}}));
     let spec = json!({"retention": {"perContainer": {"maxCount": PER_CONTAINER}}});
-    let policy = |number: usize| match number {
-        0 => json!({
+    let cluster_wide = |name: &str, spec: Value| {
+        json!({
             "apiVersion": "criu.org/v1alpha1", "kind": "ClusterCheckpointPolicy",
-            "metadata": {"name": "limit"}, "spec": spec,
-        }),
+            "metadata": {"name": name}, "spec": spec,
+        })
+    };
+    // One has it asked about every pod, and one has all namespaces watched.
+    let orphans = json!({"action": "Delete", "when": "PodDeleted", "gracePeriod": "24h"});
+    let selector = json!({"namespaceSelector": {"matchLabels": {"env": "none"}}, "pods": ["none"]});
+    let policy = |number: usize| match number {
+        0 => cluster_wide("limit", json!({"retention": spec["retention"], "orphans": orphans})),
+        1 => cluster_wide("selects", json!({"retention": spec["retention"], "selector": selector})),
         _ => json!({
             "apiVersion": "criu.org/v1alpha1", "kind": "CheckpointPolicy",
             "metadata": {"name": "limit", "namespace": name(number)}, "spec": spec,

@@ -137,9 +137,10 @@ impl<'a> Agent<'a> {
         Self::run(node, node.command(keeper())?, directory)
     }
 
-    /// Starts one that is shown another time, off by this much.
+    /// Starts one that goes by a clock that can be set.
     pub(crate) fn spawn_by_clock(node: Node<'a>, offset: &str) -> anyhow::Result<Self> {
-        Self::run(node, node.command_by_clock(keeper(), offset)?, node.directory())
+        node.set_clock(offset)?;
+        Self::run(node, node.command_by_set_clock(keeper())?, node.directory())
     }
 
     fn run(node: Node<'a>, mut command: Command, directory: &str) -> anyhow::Result<Self> {

@@ -131,6 +131,42 @@ fn by_a_clock_that_is_off_no_rule_by_time_acts_and_every_other_does() -> anyhow:
     left(node, aged.name(), &old[2..])
 }
 
+/// Set while the agent works, and set right again: nothing goes by a time that is none, and nothing is
+/// remembered of it.
+#[test]
+fn a_clock_that_steps_pauses_the_rules_by_time_until_it_is_right_again() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[1];
+    let (aged, counted) = (web("stepped", node)?, web("unmoved", node)?);
+    let old = checkpoints(node, aged.name(), "web", 3)?;
+    let agent = Agent::spawn_by_clock(node, "+0")?;
+    policy(&aged, "month", &json!({"retention": {"maxAge": "30d", "keepLatest": 0}}))?;
+    policy(&counted, "one", &keep(1))?;
+    let suspected = |expected: bool| {
+        wait::until("the clock's verdicts", DEADLINE, || {
+            let page = agent.page("metrics")?;
+            Ok(page.contains(r#"verdicts{reason="ClockSuspect"} 3"#) == expected)
+        })
+    };
+    next_round(&agent)?;
+    suspected(false)?;
+    node.set_clock("+40d")?;
+    suspected(true)?;
+    let surplus = checkpoints(node, counted.name(), "web", 2)?;
+    left(node, counted.name(), &surplus[1..])?;
+    node.set_clock("-40d")?;
+    next_round(&agent)?;
+    left(node, aged.name(), &old)?;
+    node.set_clock("+0")?;
+    suspected(false)?;
+    next_round(&agent)?;
+    left(node, aged.name(), &old)?;
+    policy(&aged, "month", &json!({"retention": {"maxAge": "1s", "keepLatest": 1}}))?;
+    left(node, aged.name(), &old[2..])?;
+    left(node, counted.name(), &surplus[1..])
+}
+
 #[test]
 fn a_full_disk_does_not_stop_the_agent_and_what_it_cut_off_goes_by_its_rule() -> anyhow::Result<()> {
     let _broken = NODES.write();
