@@ -63,7 +63,7 @@ const CLUSTER: &str = "checkpoint-keeper-testcluster";
 const CANNOT: i32 = 3;
 
 /// The tests that speak to the kubelet and its runtime: the others would find the same with any.
-const OF_THE_RUNTIME: [&str; 3] = ["smoke::", "collector::", "kubelet::"];
+const OF_THE_RUNTIME: [&str; 5] = ["smoke::", "collector::", "kubelet::", "retention::", "mishaps::"];
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut steps = Steps { times: Vec::new() };

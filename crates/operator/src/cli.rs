@@ -100,7 +100,8 @@ pub struct GcArguments {
     /// An archive counts as written once it has been left alone for this long
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub settle: Duration,
-    /// With --watch: look at everything this often, however quiet it is
+    /// With --watch: look at everything this often, however quiet it is, and ask a cluster about one more
+    /// object that may be gone
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_interval, requires = "watch")]
     pub interval: Duration,
     /// This node's labels, for storage policies with a nodeSelector
@@ -140,7 +141,8 @@ pub struct AgentArguments {
     /// Remember in FILE what was read, and how long pods have been gone
     #[arg(long, value_name = "FILE", default_value = "/var/lib/checkpoint-keeper/catalog")]
     pub state: PathBuf,
-    /// Look at everything this often, however quiet it is
+    /// Look at everything this often, however quiet it is, and ask the API about one more object that may be
+    /// gone
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_interval)]
     pub interval: Duration,
     /// An archive counts as written once it has been left alone for this long
