@@ -116,7 +116,7 @@ fn a_workload_is_gone_when_its_topmost_owner_is() {
     node.cluster.stop("shop/web-0");
     node.cluster.delete_owner("shop", "ReplicaSet", "web-1");
     assert_eq!(node.restart().ask().reasons(), [WithinLimits]);
-    assert_eq!(node.asked(), ["namespace shop", "pod shop/web-0", "Deployment shop/web"]);
+    assert_eq!(node.asked(), ["namespace shop", "Deployment shop/web"]);
     node.cluster.delete_owner("shop", "Deployment", "web");
     assert_eq!(node.ask().reasons(), [Orphaned]);
     // Made anew by the same name, it is the same workload.
@@ -703,10 +703,11 @@ fn what_is_known_is_asked_again_in_turn_and_what_ended_or_failed_at_once() {
     assert!(rounds.contains(&15), "{rounds:?}");
     // What failed is no answer.
     node.cluster.is_down = true;
-    (0..5).for_each(|_| _ = node.ask());
+    let failed: usize = (0..32).map(|_| node.ask().asked.len()).sum();
+    assert!(failed <= 32, "what fails is asked more and more rarely: {failed}");
     node.cluster.is_down = false;
-    let failed = node.ask().asked.len();
-    assert!(failed >= 3, "{:?}", node.asked());
+    let asked: BTreeSet<Question> = (0..8).flat_map(|_| node.ask().asked.clone()).collect();
+    assert!(turns.is_subset(&asked), "{asked:?}");
 }
 
 #[test]
@@ -723,7 +724,7 @@ fn a_namespace_is_asked_about_when_its_last_pod_here_ended_and_an_owner_when_its
     assert!(asked.len() <= 2 + 1, "what ended, and one in turn: {asked:?}");
     node.cluster.stop("shop/db-0");
     let asked = node.ask().asked();
-    for expected in ["StatefulSet shop/db", "namespace shop", "pod shop/db-0"] {
+    for expected in ["StatefulSet shop/db", "namespace shop"] {
         assert!(asked.contains(&expected.to_owned()), "{asked:?}");
     }
 }
@@ -807,5 +808,64 @@ fn namespaces_that_are_shown_are_known_as_they_are_and_asked_about_when_they_are
     // Nor does it end a doubt.
     node.owners.doubt("shop");
     node.owners.show_namespaces(shown(&labels, created), node.now, Clock::Trusted);
+    assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
+}
+
+/// An API server that is started anew is away for seconds: no reason to ask thousands of nodes' questions.
+#[test]
+fn a_watch_that_fails_for_a_while_leads_to_no_questions_and_hides_no_end() {
+    let archives = (0..30).map(|pod| of(&format!("z{pod}"), &format!("shop/z{pod}/c"), "u"));
+    let mut node = Node::new(orphans(PodDeleted, HOUR), archives).sparing();
+    for pod in 0..30 {
+        node.cluster.run(&format!("shop/z{pod}"), "u", None);
+    }
+    (0..4).for_each(|_| _ = node.ask());
+    node.owners.show_pods(None, node.now, Clock::Trusted);
+    assert_eq!(node.owners.questions(node.pace), []);
+    node.cluster.stop("shop/z7");
+    assert!(node.ask().asked.contains(&about("z7")), "{:?}", node.asked());
+}
+
+/// The first orders may come before the first round.
+#[test]
+fn before_the_first_round_each_thing_is_asked_once_too() {
+    let mut node = Node::new(orphans(PodDeleted, HOUR), [of("a", "shop/web-0/c", "u")]).sparing();
+    let known: Vec<_> = node.archives.iter().map(|a| (a.identity.clone().unwrap(), a.taken)).collect();
+    let known = known.iter().map(|(identity, taken)| (identity, *taken));
+    node.owners.go_on(known, true, &node.policies);
+    let mut asked = Vec::new();
+    while let questions @ [_, ..] = &*node.owners.questions(node.pace) {
+        asked.extend_from_slice(questions);
+        let answers = questions.iter().map(|question| (question.clone(), node.cluster.answer(question)));
+        let answers: Vec<_> =
+            answers.map(|(question, found)| (question, found, node.now, Clock::Trusted)).collect();
+        node.owners.fold(answers);
+    }
+    assert_eq!(asked, [Question::Namespace("shop".to_owned()), about("web-0")]);
+}
+
+#[test]
+fn an_answer_that_was_overtaken_by_what_was_shown_does_not_count() {
+    let policy = with(cluster("prod"), |policy| {
+        policy.selector.namespace_labels = label_is("env", "prod");
+        policy.retention.per_container = count(1);
+    });
+    let archives = ["a", "b"].map(|short| of(short, "shop/web-0/server", "u1"));
+    let mut node = Node::new(policy, archives).sparing();
+    node.ask();
+    let surplus = [Reason::MaxCountPerContainer, WithinLimits];
+    assert_eq!(node.reasons(), surplus);
+    // Asked, then shown with other labels, then answered as it was before.
+    node.owners.doubt("shop");
+    let question = Question::Namespace("shop".to_owned());
+    let early = node.cluster.answer(&question);
+    assert_eq!(node.ask().reasons(), surplus);
+    let Finding::Namespace { created, .. } = early.clone() else { panic!("it is there") };
+    let bare = Finding::Namespace { labels: Labels::new(), created };
+    node.owners.show_namespaces(vec![("shop".to_owned(), bare)], node.now, Clock::Trusted);
+    node.owners.fold([(question, early, node.now, Clock::Trusted)]);
+    assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
+    // When nobody can show them any more, nothing is known of them until somebody says.
+    node.owners.doubt_labels();
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
 }

@@ -23,6 +23,8 @@ pub enum Sight {
     Namespaces(Vec<(String, Finding)>),
     /// All namespaces that there are.
     AllNamespaces(Vec<(String, Finding)>),
+    /// What was shown of namespaces need not be so any more.
+    NamespacesUnknown,
 }
 
 /// The end that shows.

@@ -25,10 +25,13 @@ use crate::shown::ShownLine;
 use crate::store::{OpenError, Presence, Removal, Store};
 use crate::sweeper::{Outcome, Sweeper};
 
-/// The most questions in one round, which is a minute long unless somebody chose otherwise. A node has at
-/// most some hundred pods. What of a mass deletion waits for its confirmation can wait: an orphan has had
-/// its grace, and each node asks this much.
-const PACE: Pace = Pace { new: 100, again: 20, idle: 1 };
+/// The most questions in one round. A node has at most some hundred pods, and all of them are asked about
+/// within a few intervals; an orphan has hours of grace.
+const PACE: Pace = Pace { new: 100, again: 100, idle: 100 };
+
+/// The same where thousands of nodes ask the same API. What of a mass deletion waits for its confirmation can
+/// wait, and what may have gone unnoticed has its turn.
+pub const SPARING: Pace = Pace { new: 100, again: 20, idle: 1 };
 
 /// What happens while watching, for whoever reports it.
 #[derive(Debug)]
@@ -84,6 +87,8 @@ pub struct Watch {
     pub interval: Duration,
     /// Who asks the cluster, a round of questions an interval at most; none where there is none.
     pub inquiry: Option<Inquiry>,
+    /// How many of them.
+    pub pace: Pace,
     /// Who shows what it is of the cluster without being asked; none: nobody does.
     pub shown: Option<ShownLine>,
 }
@@ -98,6 +103,7 @@ impl Watch {
             bucket: None,
             interval,
             inquiry: None,
+            pace: PACE,
             shown: None,
         }
     }
@@ -176,10 +182,14 @@ impl Watch {
                 answered = true;
             }
             if let Some(line) = &self.shown {
+                let mut concerns = false;
                 for shown in line.told() {
-                    answered |= self.collector.see(shown);
+                    concerns |= self.collector.see(shown);
                 }
-                self.ask();
+                if concerns {
+                    self.ask();
+                    answered = true;
+                }
             }
         }
     }
@@ -210,7 +220,7 @@ impl Watch {
     /// Asks what comes next, unless there are questions yet to be answered.
     fn ask(&mut self) {
         if let Some(inquiry) = self.inquiry.as_mut().filter(|inquiry| !inquiry.is_waiting()) {
-            inquiry.ask(self.collector.questions(PACE));
+            inquiry.ask(self.collector.questions(self.pace));
         }
     }
 

@@ -22,7 +22,7 @@ use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::inquiry::{Answer, Inquiry};
 use checkpoint_keeper_node::orders::{OrderSender, Orders, line};
 use checkpoint_keeper_node::store::Store;
-use checkpoint_keeper_node::watch::{Event, Watch};
+use checkpoint_keeper_node::watch::{Event, SPARING, Watch};
 use checkpoint_keeper_testkit::ArchiveBuilder;
 use support::{DEADLINE, archive, files, name, per_container, wait_until, write_old};
 use tempfile::TempDir;
@@ -62,6 +62,7 @@ impl Told {
                 bucket,
                 interval: HOUR,
                 inquiry,
+                pace: SPARING,
                 shown: None,
             };
             let report = |event: Event<'_>| {

@@ -26,8 +26,10 @@ impl Owners {
 
     fn fold_one(&mut self, question: &Question, finding: Finding, now: Timestamp, clock: Clock) {
         let gone_at = (clock == Clock::Trusted).then_some(now);
-        if matches!(finding, Finding::Failed(_) | Finding::NotAsked) {
-            self.asked.failed(question);
+        match &finding {
+            Finding::Failed(_) => self.asked.failed(question),
+            Finding::NotAsked => self.asked.was_not_asked(question),
+            _ => self.asked.succeeded(question),
         }
         match (question, finding) {
             (Question::NodePods, Finding::NodePods(pods)) => {
@@ -42,13 +44,16 @@ impl Owners {
                 }
             }
             (Question::NodePods, _) => self.doubt_idle(),
+            // Asked before it was shown as it is by now.
+            (Question::Namespace(name), Finding::Namespace { .. }) if self.shown_since.contains(name) => {}
             (Question::Namespace(name), Finding::Namespace { labels, created }) => {
                 self.is_asked_about(name);
                 self.namespace_is_there(name, labels, created, gone_at);
             }
             (Question::Namespace(name), finding) => {
                 self.namespace_labels.remove(name);
-                if finding == Finding::NotFound {
+                // Without watches nobody hears of the next one who takes the name.
+                if finding == Finding::NotFound && !self.is_curious {
                     self.is_asked_about(name);
                 }
                 let gone_at = gone_at.filter(|_| finding == Finding::NotFound);
@@ -104,14 +109,16 @@ impl Owners {
     }
 
     /// Learns from what was shown unasked: namespaces as they are by now. That one is gone is no more than
-    /// a reason to ask.
-    pub fn show_namespaces(&mut self, shown: Vec<(String, Finding)>, now: Timestamp, clock: Clock) {
+    /// a reason to ask. Says whether archives of any are here.
+    pub fn show_namespaces(&mut self, shown: Vec<(String, Finding)>, now: Timestamp, clock: Clock) -> bool {
+        let mut concerns = false;
         for (name, finding) in shown {
             let question = Question::Namespace(name);
             let Question::Namespace(name) = &question else { continue };
             if super::in_namespace(&self.pods, name).next().is_none() {
                 continue;
             }
+            concerns = true;
             match finding {
                 Finding::Namespace { labels, created } => {
                     let known = super::in_namespace(&self.pods, name);
@@ -120,22 +127,35 @@ impl Owners {
                         .any(|known| created < known.created);
                     // What is doubted has to be asked about, and what is shown may be late.
                     if !is_older && !self.doubted.contains_key(name) {
+                        self.shown_since.remove(name);
                         self.fold_one(&question, Finding::Namespace { labels, created }, now, clock);
+                        self.shown_since.insert(name.clone());
                     }
                 }
                 _ => self.asked.hasten(&question),
             }
         }
+        concerns
+    }
+
+    /// Which labels namespaces have by now cannot be told any more.
+    pub fn doubt_labels(&mut self) {
+        self.namespace_labels.clear();
     }
 
     /// The same for all namespaces that there are: of the others too, that they are gone is to be asked.
-    pub fn show_all_namespaces(&mut self, shown: Vec<(String, Finding)>, now: Timestamp, clock: Clock) {
+    pub fn show_all_namespaces(
+        &mut self,
+        shown: Vec<(String, Finding)>,
+        now: Timestamp,
+        clock: Clock,
+    ) -> bool {
         let there: BTreeSet<&String> = shown.iter().map(|(name, _)| name).collect();
         let known: BTreeSet<&String> = self.pods.keys().map(|key| &key.namespace).collect();
-        for missing in known.difference(&there) {
-            self.asked.hasten(&Question::Namespace((*missing).clone()));
-        }
-        self.show_namespaces(shown, now, clock);
+        let missing: Vec<String> = known.difference(&there).map(|name| (*name).clone()).collect();
+        let is_any_missing = !missing.is_empty();
+        missing.into_iter().for_each(|name| self.asked.hasten(&Question::Namespace(name)));
+        self.show_namespaces(shown, now, clock) || is_any_missing
     }
 
     /// Whose the namespace is is known by now. What was asked before a doubt came up does not end it.

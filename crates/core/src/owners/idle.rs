@@ -14,6 +14,8 @@ use crate::policy::Labels;
 pub(super) struct Running {
     pub(super) at: Timestamp,
     clock: Clock,
+    /// Whether that is so by now, as far as anybody can tell.
+    pub(super) is_known: bool,
     pub(super) pods: Vec<LivePod>,
 }
 
@@ -42,7 +44,7 @@ impl Lineage {
 impl Owners {
     /// Notes which lineages run on this node, and which do not.
     pub(super) fn note_idle(&mut self) {
-        let Some(running) = &self.running else { return };
+        let Some(running) = self.running.as_ref().filter(|running| running.is_known) else { return };
         let mut busy = BTreeSet::new();
         // Namespaces with a pod that could be of any owner.
         let mut unsure = BTreeSet::new();
@@ -79,15 +81,17 @@ impl Owners {
 
     /// Nothing is known of this node for now.
     pub(super) fn doubt_idle(&mut self) {
-        self.running = None;
+        if let Some(running) = &mut self.running {
+            running.is_known = false;
+        }
         self.pods.values_mut().for_each(|pod| pod.confirmed.idle = None);
     }
 
     /// The owners to ask about, so that it is known of which lineage running pods are that have no
-    /// archive here.
+    /// archive here: whether it runs here, and whether it may have gone when one of them ends.
     pub(super) fn unplaced_runners(&self) -> impl Iterator<Item = (&String, OwnerRef)> {
         let by_owner = |(key, pod): (&PodKey, &Pod)| match Lineage::of(key, &pod.record) {
-            Lineage::Owner(namespace, _) if pod.needs.idle => Some(namespace),
+            Lineage::Owner(namespace, _) if pod.needs.idle || pod.needs.owner => Some(namespace),
             _ => None,
         };
         let asking: BTreeSet<String> = self.pods.iter().filter_map(by_owner).collect();
@@ -116,6 +120,6 @@ impl Owners {
     /// takes room.
     pub(super) fn keep_running(at: Timestamp, clock: Clock, live: Vec<LivePod>) -> Running {
         let pods = live.into_iter().map(|pod| LivePod { labels: Labels::default(), ..pod });
-        Running { at, clock, pods: pods.collect() }
+        Running { at, clock, is_known: true, pods: pods.collect() }
     }
 }

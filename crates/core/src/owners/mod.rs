@@ -56,6 +56,8 @@ pub struct Owners {
     /// Namespaces in which a policy came up since they were last asked about, and whether they were asked
     /// about since: an answer to an earlier question may be about the one before.
     doubted: BTreeMap<String, bool>,
+    /// Namespaces that were shown since they were last asked about.
+    shown_since: BTreeSet<String>,
     /// What controls an owner; none: it is the topmost.
     above: HashMap<(String, OwnerId), Option<OwnerRef>>,
     /// Whether it can be asked which pods run on this node.
@@ -207,6 +209,7 @@ impl Owners {
         let pods = &self.pods;
         let is_here = |namespace: &String| in_namespace(pods, namespace).next().is_some();
         self.namespace_labels.retain(|namespace, _| is_here(namespace));
+        self.shown_since.retain(is_here);
         let controllers = self.pods.iter().filter_map(|(key, pod)| match &pod.record.owner {
             Owner::Controlled { controller, .. } => Some((&key.namespace, controller)),
             Owner::Unknown | Owner::Bare => None,
@@ -238,6 +241,9 @@ impl Owners {
             {
                 *is_asked = true;
             }
+            if let Question::Namespace(name) = question {
+                self.shown_since.remove(name);
+            }
         }
         questions
     }
@@ -266,7 +272,7 @@ impl Owners {
             if pod.needs.pod || pod.may_prove_its_origin(key) {
                 let is_unknown = pod.record.owner == Owner::Unknown && pod.record.pod_gone.is_none();
                 let is_awaited = is_unknown && !pod.is_replaced;
-                if is_awaited || !shown.contains(&(namespace, &key.pod)) {
+                if is_awaited || (!pod.is_told(key) && !shown.contains(&(namespace, &key.pod))) {
                     let question = Question::Pod { namespace: namespace.clone(), name: key.pod.clone() };
                     need(question, is_awaited);
                 }
@@ -349,11 +355,6 @@ impl Owners {
         (records.collect(), std::mem::take(&mut self.forgotten).into_iter().collect())
     }
 
-    /// Whether anything became known that is not written yet.
-    pub fn has_news(&self) -> bool {
-        !self.changed.is_empty()
-    }
-
     /// Has everything written anew, as into a memory that was lost.
     pub fn remember_all(&mut self) {
         self.changed = self.pods.keys().cloned().collect();
@@ -385,7 +386,8 @@ impl Owners {
                     let workload = || Arc::new(owner.workload());
                     Arc::clone(workloads.entry(owner.id()).or_insert_with(workload))
                 });
-                let node_is_known = self.running.as_ref().is_some_and(|running| is_live(running.at, now));
+                let running = self.running.as_ref().filter(|running| running.is_known);
+                let node_is_known = running.is_some_and(|running| is_live(running.at, now));
                 known.idle_since = match &pod.record.namespace {
                     Some(namespace) if origin == Origin::Former => namespace.since.filter(|_| node_is_known),
                     _ => idle.get(&Lineage::of(key, &pod.record)).copied().flatten(),
@@ -439,6 +441,13 @@ impl Pod {
     /// Whether the pod itself is from a former namespace: no pod lives in two.
     fn is_of_former_namespace(&self, key: &PodKey) -> bool {
         key.uid.is_some() && self.origin(self.oldest) == Origin::Former
+    }
+
+    /// Whether all that its owner decides is known, and no rule goes by the pod itself.
+    fn is_told(&self, key: &PodKey) -> bool {
+        let is_controlled = matches!(self.record.owner, Owner::Controlled { .. });
+        let is_open = self.needs.pod_gone || self.may_prove_its_origin(key);
+        key.uid.is_some() && is_controlled && self.record.labels.is_some() && !is_open
     }
 
     /// Whether it is from the present namespace if it is seen, and nothing else can tell.

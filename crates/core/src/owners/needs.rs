@@ -11,6 +11,8 @@ pub(super) struct Needs {
     pub(super) namespace: bool,
     /// Whether it is there, and with which labels.
     pub(super) pod: bool,
+    /// Whether it is there once more, although it is known who owns it.
+    pub(super) pod_gone: bool,
     /// Who its topmost owner is, and whether that is there.
     pub(super) owner: bool,
     /// Whether any pod of its lineage runs on this node.
@@ -26,6 +28,7 @@ impl Needs {
         Self {
             namespace: self.namespace || other.namespace,
             pod: self.pod || other.pod,
+            pod_gone: self.pod_gone || other.pod_gone,
             owner: self.owner || other.owner,
             idle: self.idle || other.idle,
         }
@@ -42,7 +45,7 @@ impl Needs {
         // Whose pod that is, only the namespace's age tells.
         let namespace = is_new
             || record.is_some_and(|record| record.namespace.is_none() && record.namespace_gone.is_none());
-        Self { namespace, pod: is_new, owner: is_new || is_climbing, idle: false }
+        Self { namespace, pod: is_new, pod_gone: false, owner: is_new || is_climbing, idle: false }
     }
 
     /// What a policy could need of an archive that it governs. Dry runs ask as well: their report
@@ -56,7 +59,8 @@ impl Needs {
         let namespace = pod
             || when == Some(OrphanWhen::NamespaceDeleted)
             || !policy.selector.namespace_labels.0.is_empty();
-        Self { namespace, pod, owner, idle: rests_on_floor(&policy.retention) }
+        let pod_gone = when == Some(OrphanWhen::PodDeleted);
+        Self { namespace, pod, pod_gone, owner, idle: rests_on_floor(&policy.retention) }
     }
 }
 

@@ -25,7 +25,7 @@ impl Pace {
 const LONGEST_REST: u64 = 8;
 
 /// What was asked, and when.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Asked {
     round: u64,
     /// How many were asked in this round.
@@ -33,6 +33,13 @@ pub(super) struct Asked {
     questions: HashMap<Question, Times>,
     /// What deletions wait for.
     wanted: BTreeSet<Question>,
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        // 0 is before all rounds.
+        Self { round: 1, count: Count::default(), questions: HashMap::new(), wanted: BTreeSet::new() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -51,6 +58,8 @@ struct Times {
     urgent: Option<u64>,
     /// How many rounds after that it is to be asked once more; 0: when its turn comes.
     rest: u64,
+    /// How many rounds nobody asks after it failed once more.
+    patience: u64,
 }
 
 impl Asked {
@@ -85,10 +94,13 @@ impl Asked {
             }
             match self.questions.get(&question) {
                 _ if is_awaited && self.is_new(&question) => new.push(question),
+                // One list for all that run here, in each round.
+                _ if question == Question::NodePods => new.push(question),
                 None => again.push(question),
-                Some(times) if times.is_urgent(self.round) || self.wanted.contains(&question) => {
-                    again.push(question);
-                }
+                Some(times) if times.is_urgent(self.round) => again.push(question),
+                Some(times) if self.wanted.contains(&question) && times.patience == 0 => again.push(question),
+                // It fails and fails.
+                Some(Times { patience: 1.., urgent: Some(_), .. }) => {}
                 Some(_) => idle.push(question),
             }
         }
@@ -115,7 +127,7 @@ impl Asked {
         let round = self.round;
         let times = self.questions.entry(question).or_default();
         let rest = times.rest;
-        *times = Times { last: round, ..Times::default() };
+        *times = Times { last: round, patience: times.patience, ..Times::default() };
         if (1..=LONGEST_REST).contains(&rest) {
             (times.urgent, times.rest) = (Some(round + rest), rest * 2);
         }
@@ -127,8 +139,23 @@ impl Asked {
         self.questions.insert(question, Times { last, ..Times::default() });
     }
 
-    /// There was no answer: in the next round it is asked again.
+    /// There was an answer.
+    pub(super) fn succeeded(&mut self, question: &Question) {
+        if let Some(times) = self.questions.get_mut(question) {
+            times.patience = 0;
+        }
+    }
+
+    /// There was no answer: in the next round it is asked again, and more and more rarely if it fails again.
     pub(super) fn failed(&mut self, question: &Question) {
+        let round = self.round;
+        let times = self.questions.entry(question.clone()).or_default();
+        times.patience = (times.patience * 2).clamp(1, LONGEST_REST);
+        (times.last, times.urgent) = (round, Some(round + times.patience));
+    }
+
+    /// It was not asked: in the next round it is.
+    pub(super) fn was_not_asked(&mut self, question: &Question) {
         let round = self.round;
         let times = self.questions.entry(question.clone()).or_default();
         (times.last, times.urgent) = (round, Some(round + 1));
@@ -139,7 +166,7 @@ impl Asked {
     pub(super) fn hasten(&mut self, question: &Question) {
         let round = self.round;
         let times = self.questions.entry(question.clone()).or_default();
-        (times.urgent, times.rest) = (Some(round), 1);
+        (times.urgent, times.rest, times.patience) = (Some(round), 1, 0);
     }
 
     /// Deletions wait for these, and for no others.

@@ -36,17 +36,23 @@ impl Collector {
         }
     }
 
-    /// Learns from what is shown; says whether that may change what is decided.
+    /// Learns from what is shown; says whether that is about anything here.
     pub fn see(&mut self, shown: Shown) -> bool {
         let clock = self.clock.judge(shown.at);
         let Some(owners) = &mut self.owners else { return false };
         let at = shown.at.wall;
         match shown.what {
-            Sight::Pods(pods) => owners.show_pods(pods, at, clock),
+            Sight::Pods(pods) => {
+                owners.show_pods(pods, at, clock);
+                true
+            }
             Sight::Namespaces(namespaces) => owners.show_namespaces(namespaces, at, clock),
             Sight::AllNamespaces(namespaces) => owners.show_all_namespaces(namespaces, at, clock),
+            Sight::NamespacesUnknown => {
+                owners.doubt_labels();
+                true
+            }
         }
-        owners.has_news()
     }
 
     /// Has it asked whether the orphans still are orphans that a plan would delete if they were.

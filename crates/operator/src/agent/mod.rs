@@ -28,7 +28,7 @@ use checkpoint_keeper_node::problem::Problem;
 use checkpoint_keeper_node::shown::ShownSender;
 use checkpoint_keeper_node::store::{Removal, Store};
 use checkpoint_keeper_node::sweeper::Outcome;
-use checkpoint_keeper_node::watch::{Event, Watch};
+use checkpoint_keeper_node::watch::{Event, SPARING, Watch};
 use jiff::Timestamp;
 use tokio::runtime::Builder;
 
@@ -91,6 +91,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
         bucket,
         interval: arguments.interval,
         inquiry: Some(inquiry),
+        pace: SPARING,
         shown: Some(shown),
     }
     .run(stop, |event| engine.note(&event))

@@ -120,6 +120,20 @@ impl Sights {
         }
     }
 
+    /// Until what was listed of namespaces is old news. A watch that is taken up again after that does not say
+    /// what it missed; one that begins anew does.
+    async fn until_stale(&self) {
+        let mut tick = interval(TICK);
+        loop {
+            tick.tick().await;
+            let seen = self.seen();
+            let health = seen.namespaces.as_ref().filter(|health| health.is_listed());
+            if health.is_some_and(|health| health.trouble("namespaces", Instant::now()).is_some()) {
+                return;
+            }
+        }
+    }
+
     async fn watch_namespaces(&self, client: &Client, shown: &ShownSender) {
         let mut wanted = self.wants_namespaces.subscribe();
         let mut unwanted = self.wants_namespaces.subscribe();
@@ -138,6 +152,7 @@ impl Sights {
             });
             tokio::select! {
                 () = follows => {}
+                () = self.until_stale() => shown.tell(Shown { at: Now::read(), what: Sight::NamespacesUnknown }),
                 _ = unwanted.wait_for(|wanted| !wanted) => {}
             }
             self.seen().namespaces = None;
@@ -168,5 +183,77 @@ fn slim(metadata: &mut ObjectMeta) {
     metadata.managed_fields = None;
     if let Some(annotations) = &mut metadata.annotations {
         annotations.retain(|name, _| name == cluster::MIRROR);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// An API with one pod and one namespace, whose watches show nothing more.
+    fn client() -> Client {
+        let answer = |request: axum::extract::Request| async move {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            if query.contains("watch=") {
+                return std::future::pending().await;
+            }
+            let item = if request.uri().path().ends_with("/pods") {
+                assert!(query.contains("spec.nodeName%3Dnode-1"), "{query}");
+                json!({"metadata": {
+                    "namespace": "shop", "name": "web-0", "uid": "u1", "labels": {"app": "web"},
+                    "ownerReferences": [{
+                        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-1", "uid": "r1", "controller": true,
+                    }],
+                }})
+            } else {
+                json!({"metadata": {
+                    "name": "shop", "labels": {"env": "prod"}, "creationTimestamp": "2026-01-01T00:00:00Z",
+                }})
+            };
+            let list = json!({
+                "kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": [item],
+            });
+            axum::response::Response::new(axum::body::Body::from(list.to_string()))
+        };
+        Client::new(axum::Router::new().fallback(answer), "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pods_are_shown_again_and_again_and_namespaces_only_while_they_are_wanted() {
+        let sights = Sights::default();
+        let (shower, line) = checkpoint_keeper_node::line::line().unwrap();
+        let (client, troubles) = (client(), || sights.troubles(Instant::now()).collect::<Vec<_>>());
+        let told = || line.told().map(|shown: Shown| shown.what).collect::<Vec<_>>();
+        let watched = async {
+            sleep(TICK * 2).await;
+            let shown = told();
+            let Some(Sight::Pods(Some(pods))) = shown.last() else { panic!("{shown:?}") };
+            let [pod] = &pods[..] else { panic!("{pods:?}") };
+            assert_eq!(
+                (pod.name.as_str(), pod.uid.as_deref(), &pod.labels["app"][..]),
+                ("web-0", Some("u1"), "web")
+            );
+            assert_eq!(pod.controller.as_ref().map(|owner| owner.name.as_str()), Some("web-1"));
+            assert!(shown.iter().all(|what| matches!(what, Sight::Pods(_))), "{shown:?}");
+            assert_eq!(troubles(), [""; 0]);
+            sights.want_namespaces(true);
+            sleep(TICK * 2).await;
+            let shown = told();
+            let labels = |what: &Sight| match what {
+                Sight::AllNamespaces(all) => match &all[..] {
+                    [(name, Finding::Namespace { labels, .. })] => Some(format!("{name} {}", labels["env"])),
+                    other => panic!("{other:?}"),
+                },
+                _ => None,
+            };
+            assert_eq!(shown.iter().find_map(labels), Some("shop prod".to_owned()), "{shown:?}");
+            sights.want_namespaces(false);
+            sleep(TICK).await;
+            assert!(sights.seen().namespaces.is_none());
+            assert_eq!(troubles(), [""; 0]);
+        };
+        tokio::select! { () = sights.run(&client, "node-1", &shower) => {}, () = watched => {} }
     }
 }

@@ -62,18 +62,28 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         say(if problem.is_failure() { "error" } else { "warning" }, &problem);
         failures += u64::from(problem.is_failure());
     }
-    let now = match &mut cluster {
-        Some(cluster) => {
-            ask(&mut collector, policies, cluster);
-            // That took its time.
-            Now::read()
-        }
-        None => now,
-    };
-    let (snapshot, problems) = collector.snapshot(now);
+    let mut now = now;
+    if let Some(cluster) = &mut cluster {
+        collector.begin_questions(policies);
+        ask(&mut collector, cluster, Pace::EVERYTHING);
+        // That took its time.
+        now = Now::read();
+    }
+    let mut wall = arguments.now.unwrap_or(now.wall);
+    let (mut snapshot, mut problems) = collector.snapshot(now);
+    let mut plan = plan::plan(&snapshot, policies, wall);
+    let is_late = plan.unconfirmed_orphans(wall).next().is_some();
+    if let Some(cluster) = cluster.as_mut().filter(|_| is_late) {
+        // So many were asked that the first answers are too old by now to delete anything for.
+        collector.begin_questions(policies);
+        collector.confirm(&snapshot, &plan, policies, wall);
+        ask(&mut collector, cluster, Pace { new: 0, again: usize::MAX, idle: 0 });
+        now = Now::read();
+        wall = arguments.now.unwrap_or(now.wall);
+        (snapshot, problems) = collector.snapshot(now);
+        plan = plan::plan(&snapshot, policies, wall);
+    }
     problems.iter().for_each(|problem| say("warning", problem));
-    let wall = arguments.now.unwrap_or(now.wall);
-    let plan = plan::plan(&snapshot, policies, wall);
     for policy in &plan.unjudged_storage {
         say("warning", format!("{policy} has a nodeSelector; without --node-labels it does nothing here"));
     }
@@ -170,12 +180,11 @@ fn say_what_orphans_need(arguments: &GcArguments, policies: &PolicySet) {
     }
 }
 
-/// Asks the cluster all that the policies could need to know.
-fn ask(collector: &mut Collector, policies: &PolicySet, cluster: &mut Cluster) {
-    collector.begin_questions(policies);
+/// Asks the cluster what there is to ask in this round.
+fn ask(collector: &mut Collector, cluster: &mut Cluster, pace: Pace) {
     let mut not_asked = 0;
     loop {
-        let questions = collector.questions(Pace::EVERYTHING);
+        let questions = collector.questions(pace);
         if questions.is_empty() {
             break;
         }

@@ -112,6 +112,11 @@ impl Health {
         self.failing.as_ref().filter(|failing| now.saturating_duration_since(failing.last) < REPEATED)
     }
 
+    /// Whether all was seen once.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.is_listed
+    }
+
     /// Whether what it showed is how things are.
     fn is_up(&self, now: Instant) -> bool {
         self.is_listed && self.failing(now).is_none()
