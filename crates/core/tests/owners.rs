@@ -869,3 +869,17 @@ fn an_answer_that_was_overtaken_by_what_was_shown_does_not_count() {
     node.owners.doubt_labels();
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
 }
+
+/// Of thousands of answers the first are old by the time the last one comes.
+#[test]
+fn only_what_was_answered_too_long_ago_is_confirmed_once_more() {
+    let two = [of("a", "shop/gone/c", "u1"), of("b", "shop/here/c", "u2")];
+    let mut node = Node::new(orphans(PodDeleted, Duration::ZERO), two).named();
+    node.cluster.run("shop/here", "u2", None);
+    assert_eq!(node.ask().reasons(), [Orphaned, WithinLimits]);
+    let late = CONFIRMED + Duration::from_secs(1);
+    assert_eq!(node.later(late).reasons(), [OrphanGracePeriod, WithinLimits]);
+    node.pace = Pace { idle: 0, ..Pace::EVERYTHING };
+    assert_eq!(node.ask().reasons(), [Orphaned, WithinLimits]);
+    assert_eq!(node.asked(), ["the pods of this node", "pod shop/gone"]);
+}

@@ -291,6 +291,23 @@ fn a_namespace_of_the_same_name_made_later_is_another() {
     assert_eq!(node.pass(), 0);
 }
 
+/// Tenants stay apart: a policy of a namespace is not for what a former one of its name left.
+#[test]
+fn a_policy_of_a_namespace_does_not_govern_what_is_older_than_the_namespace() {
+    let node = Node::new("retention: {perContainer: {maxCount: 5}}");
+    node.place.add(&server(2).uid("u1"));
+    let policy = "apiVersion: criu.org/v1alpha1\nkind: CheckpointPolicy\n\
+                  metadata: {name: theirs, namespace: team}\nspec: {retention: {perContainer: {maxCount: 1}}}\n";
+    node.place.policy(policy);
+    node.api.namespace("team", "2026-02-01T00:00:00Z");
+    assert_eq!(node.pass(), 2);
+    node.api.reply("/api/v1/namespaces/team", Reply::Body(500, String::new()));
+    let run = node.gc(&[]);
+    assert!(run.stderr.contains("namespace team") && node.left() == 2, "nobody said whose it is: {run:?}");
+    node.api.namespace("team", "2025-12-31T00:00:00Z");
+    assert_eq!(node.pass(), 1);
+}
+
 #[test]
 fn labels_that_only_the_cluster_knows_select_policies() {
     let node = Node::new("");

@@ -77,7 +77,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         // So many were asked that the first answers are too old by now to delete anything for.
         collector.begin_questions(policies);
         collector.confirm(&snapshot, &plan, policies, wall);
-        ask(&mut collector, cluster, Pace { new: 0, again: usize::MAX, idle: 0 });
+        ask(&mut collector, cluster, Pace { idle: 0, ..Pace::EVERYTHING });
         now = Now::read();
         wall = arguments.now.unwrap_or(now.wall);
         (snapshot, problems) = collector.snapshot(now);
