@@ -651,6 +651,10 @@ fn a_policy_that_comes_up_in_a_namespace_waits_until_the_namespace_was_asked_abo
     same.ask().owners.doubt("shop");
     assert_eq!(same.reasons(), [Reason::NoPolicy, Reason::NoPolicy]);
     assert_eq!(same.ask().reasons(), surplus);
+    // That it is gone says nothing of whoever takes its name next.
+    same.owners.doubt("shop");
+    same.cluster.delete_namespace("shop");
+    assert_eq!(same.ask().reasons(), [Reason::NoPolicy, Reason::NoPolicy]);
 }
 
 #[test]
@@ -704,7 +708,7 @@ fn what_is_known_is_asked_again_in_turn_and_what_ended_or_failed_at_once() {
     // What failed is no answer.
     node.cluster.is_down = true;
     let failed: usize = (0..32).map(|_| node.ask().asked.len()).sum();
-    assert!(failed <= 32, "what fails is asked more and more rarely: {failed}");
+    assert!(failed <= 32 + 3 * 7, "what fails is asked more and more rarely: {failed}");
     node.cluster.is_down = false;
     let asked: BTreeSet<Question> = (0..8).flat_map(|_| node.ask().asked.clone()).collect();
     assert!(turns.is_subset(&asked), "{asked:?}");
@@ -866,6 +870,10 @@ fn an_answer_that_was_overtaken_by_what_was_shown_does_not_count() {
     node.owners.fold([(question, early, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
     // When nobody can show them any more, nothing is known of them until somebody says.
+    let (labels, created) = node.cluster.namespaces["shop"].clone();
+    let prod = Finding::Namespace { labels, created };
+    node.owners.show_namespaces(vec![("shop".to_owned(), prod)], node.now, Clock::Trusted);
+    assert_eq!(node.reasons(), surplus);
     node.owners.doubt_labels();
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
 }

@@ -99,8 +99,6 @@ impl Asked {
                 None => again.push(question),
                 Some(times) if times.is_urgent(self.round) => again.push(question),
                 Some(times) if self.wanted.contains(&question) && times.patience == 0 => again.push(question),
-                // It fails and fails.
-                Some(Times { patience: 1.., urgent: Some(_), .. }) => {}
                 Some(_) => idle.push(question),
             }
         }
