@@ -4,6 +4,7 @@
 //! labels: their labels may change at any time, and one question a minute would take long to notice. That
 //! something is gone is never concluded from a watch.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How often the pods are shown even if nothing changed: that none of a lineage runs here counts only
 /// as long as somebody says so.
 const AGAIN: Duration = Duration::from_mins(1);
+
+/// Within this time all nodes begin to list namespaces once a policy selects them: each has asked about its
+/// own by then, and thousands of lists at once would be a burden.
+const SPREAD: Duration = Duration::from_secs(30);
 
 /// How often it is looked at what only time brings about.
 const TICK: Duration = Duration::from_secs(5);
@@ -138,6 +143,10 @@ impl Sights {
         let mut wanted = self.wants_namespaces.subscribe();
         let mut unwanted = self.wants_namespaces.subscribe();
         while wanted.wait_for(|wanted| *wanted).await.is_ok() {
+            tokio::select! {
+                () = sleep(part_of(SPREAD)) => {}
+                _ = unwanted.wait_for(|wanted| !wanted) => continue,
+            }
             self.seen().namespaces = Some(Health::default());
             let api = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
             let config = watcher::Config::default().page_size(PAGE);
@@ -158,6 +167,12 @@ impl Sights {
             self.seen().namespaces = None;
         }
     }
+}
+
+/// Some part of it, by chance.
+fn part_of(length: Duration) -> Duration {
+    // Each state has keys of its own.
+    length.mul_f64((RandomState::new().hash_one(()) % 1_000) as f64 / 1_000.0)
 }
 
 /// What a change of namespaces shows.
@@ -239,7 +254,7 @@ mod tests {
             assert!(shown.iter().all(|what| matches!(what, Sight::Pods(_))), "{shown:?}");
             assert_eq!(troubles(), [""; 0]);
             sights.want_namespaces(true);
-            sleep(TICK * 2).await;
+            sleep(SPREAD + TICK).await;
             let shown = told();
             let labels = |what: &Sight| match what {
                 Sight::AllNamespaces(all) => match &all[..] {
