@@ -198,7 +198,7 @@ impl ApiSide {
                 _ = tick.tick() => false,
             };
             // All that only time brings about.
-            let other_operator = self.objects.other_operator_runs(Instant::now());
+            let other_operator = self.objects.other_operator_runs();
             if !has_changed && looked == Some(other_operator) {
                 continue;
             }

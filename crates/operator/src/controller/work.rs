@@ -98,7 +98,7 @@ impl Work {
         let (reports, nodes) = self.fleet.all()?;
         let scope = Scope {
             operator_namespaces: self.operator_namespaces.clone(),
-            other_operator: self.objects.other_operator_runs(std::time::Instant::now()),
+            other_operator: self.objects.other_operator_runs(),
             directory: self.directory.clone(),
         };
         let in_force = in_force(&objects, &scope);

@@ -16,11 +16,13 @@ use checkpoint_keeper_api::{
 use checkpoint_keeper_core::policy::PolicyRef;
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use kube::api::ListParams;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::time::{interval, timeout};
 
 use super::guarded::{self, Guarded};
 
@@ -46,6 +48,12 @@ const STALE: Duration = Duration::from_mins(5);
 /// How soon one error follows the other where a watch fails: a reply that does not come is waited for, and
 /// then comes a pause.
 const REPEATED: Duration = Duration::from_mins(3);
+
+/// How often it is looked whether a lease has gone quiet.
+const TICK: Duration = Duration::from_secs(5);
+
+/// How long one request may take.
+const REQUEST: Duration = Duration::from_secs(10);
 
 /// What a watch shows.
 #[derive(Debug)]
@@ -186,9 +194,13 @@ impl<T> Shelf<T> {
 }
 
 impl Shelf<Renewal> {
-    fn is_held(&self, now: Instant) -> bool {
-        let seen = self.health.failing(now).map_or(now, |failing| failing.since);
-        self.objects.values().any(|renewal| renewal.is_held(seen))
+    fn is_held(&self) -> bool {
+        self.objects.values().any(Renewal::is_held)
+    }
+
+    /// Whether it is held by somebody who was not heard of for so long that it is to be asked.
+    fn is_quiet(&self, now: Instant) -> bool {
+        self.objects.values().any(|renewal| renewal.is_held() && renewal.is_quiet(now))
     }
 }
 
@@ -207,6 +219,8 @@ struct Shelves {
 struct Renewal {
     spec: LeaseSpec,
     at: Instant,
+    /// When it was last seen at all. Silence is no proof: a watch can hang.
+    seen: Instant,
 }
 
 impl Renewal {
@@ -215,15 +229,24 @@ impl Renewal {
     /// again does not.
     fn seen(spec: LeaseSpec, before: Option<&Self>, now: Instant) -> Self {
         let same = before.filter(|before| before.spec == spec);
-        Self { at: same.map_or(now, |same| same.at), spec }
+        Self { at: same.map_or(now, |same| same.at), seen: now, spec }
     }
 
-    /// Whether somebody holds it who was seen renewing it within twice the time that it holds.
-    fn is_held(&self, now: Instant) -> bool {
-        let held = self.spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty());
+    /// For how long it counts as renewed.
+    fn counts(&self) -> Duration {
         let seconds = self.spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        let counts = seconds.map_or(LEASE, Duration::from_secs).min(LONGEST_LEASE);
-        held && now.saturating_duration_since(self.at) < counts * 2
+        seconds.map_or(LEASE, Duration::from_secs).min(LONGEST_LEASE)
+    }
+
+    /// Whether somebody holds it who, when it was last seen, had renewed it within twice the time that it
+    /// holds.
+    fn is_held(&self) -> bool {
+        let held = self.spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty());
+        held && self.seen.saturating_duration_since(self.at) < self.counts() * 2
+    }
+
+    fn is_quiet(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.seen) >= self.counts()
     }
 }
 
@@ -248,7 +271,7 @@ impl PolicyObjects {
             self.watch_kind(Api::all(client.clone()), |shelves| &mut shelves.namespaced),
             self.watch_kind(Api::all(client.clone()), |shelves| &mut shelves.storage),
             self.watch_kind(Api::all(client.clone()), |shelves| &mut shelves.legacy),
-            self.watch_leases(Api::namespaced(client.clone(), &self.other_operator_namespace)),
+            self.watch_leases(Api::namespaced(client.clone(), &self.other_operator_namespace), TICK),
         );
     }
 
@@ -269,14 +292,34 @@ impl PolicyObjects {
         .await;
     }
 
-    async fn watch_leases(&self, api: Api<Lease>) {
-        let config = watcher::Config::default().fields(&format!("metadata.name={OTHER_OPERATOR}"));
-        follow(watcher(api, config), |change| self.note_lease(change, Instant::now())).await;
+    async fn watch_leases(&self, api: Api<Lease>, tick: Duration) {
+        let only = format!("metadata.name={OTHER_OPERATOR}");
+        let config = watcher::Config::default().fields(&only);
+        let only = ListParams::default().fields(&only);
+        tokio::join!(
+            follow(watcher(api.clone(), config), |change| self.note_lease(change, Instant::now())),
+            self.ask_about_quiet_leases(&api, &only, tick),
+        );
+    }
+
+    /// Asks whether a lease was renewed of which nothing is heard: that it was not is nothing to conclude from
+    /// a watch.
+    async fn ask_about_quiet_leases(&self, api: &Api<Lease>, only: &ListParams, tick: Duration) {
+        let mut tick = interval(tick);
+        loop {
+            tick.tick().await;
+            if !self.shelves().leases.is_quiet(Instant::now()) {
+                continue;
+            }
+            if let Ok(Ok(list)) = timeout(REQUEST, api.list(only)).await {
+                self.note_lease(Change::Listed(list.items), Instant::now());
+            }
+        }
     }
 
     fn note_lease(&self, change: Change<Lease>, now: Instant) {
         let mut shelves = self.shelves();
-        let said = |leases: &Shelf<Renewal>| (leases.is_listed(), leases.is_held(now));
+        let said = |leases: &Shelf<Renewal>| (leases.is_listed(), leases.is_held());
         let said_before = said(&shelves.leases);
         let before = shelves.leases.objects.clone();
         let seen = |lease: Lease| {
@@ -318,8 +361,8 @@ impl PolicyObjects {
     }
 
     /// Whether the older operator renews its lease. While that cannot be seen, it is as it was last seen.
-    pub fn other_operator_runs(&self, now: Instant) -> bool {
-        self.shelves().leases.is_held(now)
+    pub fn other_operator_runs(&self) -> bool {
+        self.shelves().leases.is_held()
     }
 
     /// Tells those who wait for changes that something changed beside the objects.
@@ -414,22 +457,33 @@ mod tests {
         let objects = PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned());
         let begin = Instant::now();
         let at = |second| begin + Duration::from_secs(second);
-        let runs = |second| objects.other_operator_runs(at(second));
+        let quiet = |second| objects.shelves().leases.is_quiet(at(second));
         let mut changes = objects.changes();
         objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), at(0));
-        assert!(runs(29) && !runs(30));
+        assert!(objects.other_operator_runs() && !quiet(14) && quiet(15));
         assert!(changes.has_changed().unwrap());
         changes.mark_unchanged();
         objects.note_lease(Change::Applied(lease("it", 15, OTHER)), at(20));
         assert!(!changes.has_changed().unwrap(), "a renewal is no news");
-        assert!(runs(49) && !runs(50));
+        // A watch that hangs shows nothing. Only what was seen not to be renewed is not.
+        assert!(objects.other_operator_runs() && quiet(35));
+        let listed = |second| {
+            objects.note_lease(Change::Listed(vec![lease("it", 15, OTHER)]), at(second));
+            objects.other_operator_runs()
+        };
+        assert!(listed(35) && !quiet(49) && listed(49) && !listed(50));
+        assert!(changes.has_changed().unwrap() && !quiet(3_600), "who died is not asked about");
         // What died and was never deleted is listed again and again.
-        objects.note_lease(Change::Listed(vec![lease("it", 15, OTHER)]), at(60));
-        assert!(!runs(60));
+        assert!(!listed(60));
         objects.note_lease(Change::Applied(lease("", 15, OTHER)), at(70));
-        assert!(!runs(70));
-        objects.note_lease(Change::Applied(lease("it", i64::from(i32::MAX), ONE)), at(100));
-        assert!(runs(219) && !runs(220));
+        assert!(!objects.other_operator_runs());
+        let long = || vec![lease("it", i64::from(i32::MAX), ONE)];
+        objects.note_lease(Change::Listed(long()), at(100));
+        assert!(objects.other_operator_runs() && !quiet(159) && quiet(160));
+        objects.note_lease(Change::Listed(long()), at(219));
+        assert!(objects.other_operator_runs());
+        objects.note_lease(Change::Listed(long()), at(220));
+        assert!(!objects.other_operator_runs());
     }
 
     #[test]
@@ -520,13 +574,52 @@ mod tests {
         let begin = Instant::now();
         let at = |second| begin + Duration::from_secs(second);
         objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), begin);
-        // Renewed ever since, for all that is known; and an error that does not come again is over.
+        // Renewed ever since, for all that is known.
         objects.note_lease(Change::Failed("refused".to_owned()), at(10));
-        objects.note_lease(Change::Failed("refused".to_owned()), at(40));
-        assert!(objects.other_operator_runs(at(60)));
-        assert!(!objects.other_operator_runs(at(40 + 180)));
-        objects.note_lease(Change::Failed("refused".to_owned()), at(55));
-        objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), at(60));
-        assert!(!objects.other_operator_runs(at(60)));
+        objects.note_lease(Change::Failed("refused".to_owned()), at(3_600));
+        assert!(objects.other_operator_runs());
+        objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), at(3_601));
+        assert!(!objects.other_operator_runs());
+    }
+
+    /// A watch that hangs is found out, and who renews the lease all the while goes on running.
+    #[tokio::test]
+    async fn a_lease_of_which_nothing_is_heard_is_asked_about() {
+        let asked = Arc::new(Mutex::new(0_u32));
+        let seen = Arc::clone(&asked);
+        let answer = move |request: axum::extract::Request| {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let seen = Arc::clone(&seen);
+            async move {
+                if query.contains("watch=") {
+                    return std::future::pending().await;
+                }
+                assert!(query.contains("metadata.name%3Df1499914.criu.org"), "{query}");
+                let count = {
+                    let mut seen = seen.lock().unwrap();
+                    *seen += 1;
+                    *seen
+                };
+                // It holds for a second, and is renewed in between, but not after the third time.
+                let items = json!([lease("it", 1, &format!("2026-11-24T12:00:0{}.000000Z", count.min(3)))]);
+                let list = json!({"kind": "LeaseList", "apiVersion": "coordination.k8s.io/v1", "metadata": {"resourceVersion": "1"}, "items": items});
+                axum::response::Response::new(axum::body::Body::from(list.to_string()))
+            }
+        };
+        let client = Client::new(axum::Router::new().fallback(answer), "default");
+        let objects = PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned());
+        let mut changes = objects.changes();
+        let ended = async {
+            while changes.changed().await.is_ok() {
+                if objects.shelves().leases.is_listed() && !objects.other_operator_runs() {
+                    return;
+                }
+            }
+        };
+        let watching = objects
+            .watch_leases(Api::namespaced(client, OTHER_OPERATOR_NAMESPACE), Duration::from_millis(100));
+        tokio::select! { () = watching => {}, () = ended => {} }
+        let asked = *asked.lock().unwrap();
+        assert!(asked > 3, "it ran for as long as it was renewed: {asked}");
     }
 }
