@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use checkpoint_keeper_core::owners::{Finding, LivePod};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::shown::{Shown, ShownSender, Sight};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
@@ -93,7 +92,7 @@ impl Sights {
         let api = Api::<PartialObjectMeta<Pod>>::all(client.clone());
         let config = watcher::Config::default().fields(&cluster::running_on(node)).page_size(PAGE);
         follow(watcher(api, config).modify(|pod| slim(&mut pod.metadata)), |change| {
-            let keep = |pod: PartialObjectMeta<Pod>| cluster::pod_of(pod.metadata);
+            let keep = |pod: PartialObjectMeta<Pod>| cluster::live_pod(pod.metadata);
             self.seen().pods.note(change, Instant::now(), keep);
             self.changed.send_replace(());
         })
@@ -178,12 +177,7 @@ fn part_of(length: Duration) -> Duration {
 /// What a change of namespaces shows.
 fn sight(change: Change<PartialObjectMeta<Namespace>>) -> Option<Sight> {
     let there = |namespace: PartialObjectMeta<Namespace>| {
-        let name = namespace.name_any();
-        let created = namespace.metadata.creation_timestamp.map(|created| created.0);
-        let labels = namespace.metadata.labels.unwrap_or_default();
-        let finding =
-            |created: Timestamp| Finding::Namespace { labels: labels.into_iter().collect(), created };
-        Some((name, finding(created?)))
+        Some((namespace.name_any(), cluster::namespace(namespace.metadata)?))
     };
     match change {
         Change::Listed(all) => Some(Sight::AllNamespaces(all.into_iter().filter_map(there).collect())),

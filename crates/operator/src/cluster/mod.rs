@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use tower::timeout::TimeoutLayer;
 
 use reply::Refusal;
-pub use reply::{MIRROR, pod_of};
+pub use reply::{MIRROR, live_pod, namespace};
 use request::{Get, Kind};
 pub use request::{is_node_name, running_on};
 

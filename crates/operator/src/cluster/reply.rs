@@ -5,9 +5,7 @@
 //! understood are no answers.
 
 use checkpoint_keeper_core::owners::{Finding, LivePod, OwnerRef};
-use checkpoint_keeper_core::policy::Labels;
-use jiff::Timestamp;
-use kube::core::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Deserialize;
 
 use super::request::{Get, Kind, Object, Wanted};
@@ -20,39 +18,13 @@ const MESSAGE: usize = 200;
 
 #[derive(Deserialize)]
 struct Partial {
-    metadata: Metadata,
+    metadata: ObjectMeta,
 }
 
 #[derive(Deserialize)]
 struct Partials {
     kind: String,
     items: Vec<Partial>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata {
-    name: String,
-    namespace: Option<String>,
-    uid: Option<String>,
-    creation_timestamp: Option<Timestamp>,
-    #[serde(default)]
-    labels: Labels,
-    #[serde(default)]
-    annotations: Labels,
-    #[serde(default)]
-    owner_references: Vec<Reference>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Reference {
-    api_version: String,
-    kind: String,
-    name: String,
-    uid: Option<String>,
-    #[serde(default)]
-    controller: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -115,8 +87,10 @@ pub(super) fn finding(get: &Get, status: u16, body: &[u8]) -> Finding {
             let list = serde_json::from_slice::<Partials>(body).ok();
             let list =
                 list.filter(|list| ["PartialObjectMetadataList", "PodList"].contains(&list.kind.as_str()));
-            let pods =
-                list.and_then(|list| list.items.into_iter().map(|item| live_pod(item.metadata)).collect());
+            let pods = list.and_then(|list| {
+                let pod = |item: Partial| item.metadata.namespace.is_some().then(|| live_pod(item.metadata));
+                list.items.into_iter().map(pod).collect()
+            });
             pods.map_or_else(
                 || Finding::Failed(format!("the reply is no list of pods: {}", beginning(body))),
                 Finding::NodePods,
@@ -150,60 +124,43 @@ pub(super) fn kind(owner: &OwnerRef, status: u16, body: &[u8]) -> Result<Kind, R
 }
 
 /// The metadata in a body, if it is that object's.
-fn of_object(object: &Object, body: &[u8]) -> Option<Metadata> {
+fn of_object(object: &Object, body: &[u8]) -> Option<ObjectMeta> {
     let metadata = serde_json::from_slice::<Partial>(body).ok()?.metadata;
-    (metadata.name == object.name && metadata.namespace == object.namespace && metadata.uid.is_some())
-        .then_some(metadata)
+    let is_it = metadata.name.as_ref() == Some(&object.name) && metadata.namespace == object.namespace;
+    (is_it && metadata.uid.is_some()).then_some(metadata)
 }
 
-fn found(wanted: &Wanted, metadata: Metadata) -> Finding {
+fn found(wanted: &Wanted, metadata: ObjectMeta) -> Finding {
     match wanted {
-        Wanted::Namespace(_) => match metadata.creation_timestamp {
-            Some(created) => Finding::Namespace { labels: metadata.labels, created },
-            None => Finding::Failed("the namespace has no creationTimestamp".to_owned()),
-        },
-        Wanted::Pod(_) => live_pod(metadata)
-            .map_or_else(|| Finding::Failed("the pod has no namespace".to_owned()), Finding::Pod),
-        _ => {
-            let uid = metadata.uid.clone();
-            Finding::Owner { uid, controller: controller(metadata) }
-        }
+        Wanted::Namespace(_) => namespace(metadata)
+            .unwrap_or_else(|| Finding::Failed("the namespace has no creationTimestamp".to_owned())),
+        Wanted::Pod(_) => Finding::Pod(live_pod(metadata)),
+        _ => Finding::Owner { uid: metadata.uid, controller: controller(metadata.owner_references) },
     }
 }
 
-/// A pod that was watched.
-pub fn pod_of(metadata: ObjectMeta) -> LivePod {
-    let annotations = metadata.annotations.unwrap_or_default();
-    let mut references = metadata.owner_references.into_iter().flatten();
-    let controller = references.find(|reference| reference.controller == Some(true));
+/// What a namespace's metadata say.
+pub fn namespace(metadata: ObjectMeta) -> Option<Finding> {
+    let created = metadata.creation_timestamp?.0;
+    Some(Finding::Namespace { labels: metadata.labels.into_iter().flatten().collect(), created })
+}
+
+/// What a pod's metadata say.
+pub fn live_pod(metadata: ObjectMeta) -> LivePod {
+    let is_mirror = metadata.annotations.is_some_and(|annotations| annotations.contains_key(MIRROR));
     LivePod {
         namespace: metadata.namespace.unwrap_or_default(),
         name: metadata.name.unwrap_or_default(),
-        uid: metadata.uid.filter(|_| !annotations.contains_key(MIRROR)),
+        uid: metadata.uid.filter(|_| !is_mirror),
         labels: metadata.labels.into_iter().flatten().collect(),
-        controller: controller.map(|reference| OwnerRef {
-            api_version: reference.api_version,
-            kind: reference.kind,
-            name: reference.name,
-            uid: Some(reference.uid),
-        }),
+        controller: controller(metadata.owner_references),
     }
 }
 
-fn live_pod(metadata: Metadata) -> Option<LivePod> {
-    Some(LivePod {
-        namespace: metadata.namespace.clone()?,
-        name: metadata.name.clone(),
-        uid: metadata.uid.clone().filter(|_| !metadata.annotations.contains_key(MIRROR)),
-        labels: metadata.labels.clone(),
-        controller: controller(metadata),
-    })
-}
-
-fn controller(metadata: Metadata) -> Option<OwnerRef> {
-    let reference = metadata.owner_references.into_iter().find(|reference| reference.controller)?;
-    let Reference { api_version, kind, name, uid, .. } = reference;
-    Some(OwnerRef { api_version, kind, name, uid })
+fn controller(references: Option<Vec<OwnerReference>>) -> Option<OwnerRef> {
+    let controls = |reference: &OwnerReference| reference.controller == Some(true);
+    let OwnerReference { api_version, kind, name, uid, .. } = references?.into_iter().find(controls)?;
+    Some(OwnerRef { api_version, kind, name, uid: Some(uid) })
 }
 
 /// Whether the API says of that very object that it is not there.
