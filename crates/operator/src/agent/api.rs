@@ -16,7 +16,6 @@ use checkpoint_keeper_node::shown::ShownSender;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
-use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
@@ -27,7 +26,7 @@ use super::events::Events;
 use super::pace::{News, Pace};
 use super::sights::Sights;
 use super::status::{Circumstances, status};
-use crate::runtime::objects::{Change, Health, PolicyObjects, follow};
+use crate::runtime::objects::{Change, Health, Metadata, PolicyObjects, follow, metadata_of};
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -128,11 +127,11 @@ impl ApiSide {
 
     async fn watch_node(&self) {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
-        let api = Api::<PartialObjectMeta<Node>>::all(self.client.clone());
+        let api = metadata_of::<Node>(&self.client);
         follow(watcher(api, config), |change| {
             let before = self.own.now();
             self.own.watches().node.note(&change, Instant::now());
-            let seen = |node: PartialObjectMeta<Node>| {
+            let seen = |node: Metadata| {
                 let uid = node.uid().unwrap_or_default();
                 (node.metadata.labels.unwrap_or_default().into_iter().collect::<Labels>(), uid)
             };

@@ -12,15 +12,15 @@ use checkpoint_keeper_core::owners::{Finding, LivePod};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::shown::{Shown, ShownSender, Sight};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
-use kube::core::{ObjectMeta, PartialObjectMeta};
+use kube::core::ObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
 use crate::cluster;
-use crate::runtime::objects::{Change, Health, Shelf, follow};
+use crate::runtime::objects::{Change, Health, Metadata, Shelf, follow, metadata_of};
 
 /// So many are listed at a time. Whoever may write an object may add to its metadata as much as fits.
 const PAGE: u32 = 100;
@@ -89,10 +89,10 @@ impl Sights {
     }
 
     async fn watch_pods(&self, client: &Client, node: &str) {
-        let api = Api::<PartialObjectMeta<Pod>>::all(client.clone());
+        let api = metadata_of::<Pod>(client);
         let config = watcher::Config::default().fields(&cluster::running_on(node)).page_size(PAGE);
         follow(watcher(api, config).modify(|pod| slim(&mut pod.metadata)), |change| {
-            let keep = |pod: PartialObjectMeta<Pod>| cluster::live_pod(pod.metadata);
+            let keep = |pod: Metadata| cluster::live_pod(pod.metadata);
             self.seen().pods.note(change, Instant::now(), keep);
             self.changed.send_replace(());
         })
@@ -147,7 +147,7 @@ impl Sights {
                 _ = unwanted.wait_for(|wanted| !wanted) => continue,
             }
             self.seen().namespaces = Some(Health::default());
-            let api = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
+            let api = metadata_of::<Namespace>(client);
             let config = watcher::Config::default().page_size(PAGE);
             let events = watcher(api, config).modify(|namespace| slim(&mut namespace.metadata));
             let follows = follow(events, |change| {
@@ -175,10 +175,8 @@ fn part_of(length: Duration) -> Duration {
 }
 
 /// What a change of namespaces shows.
-fn sight(change: Change<PartialObjectMeta<Namespace>>) -> Option<Sight> {
-    let there = |namespace: PartialObjectMeta<Namespace>| {
-        Some((namespace.name_any(), cluster::namespace(namespace.metadata)?))
-    };
+fn sight(change: Change<Metadata>) -> Option<Sight> {
+    let there = |namespace: Metadata| Some((namespace.name_any(), cluster::namespace(namespace.metadata)?));
     match change {
         Change::Listed(all) => Some(Sight::AllNamespaces(all.into_iter().filter_map(there).collect())),
         Change::Applied(one) => Some(Sight::Namespaces(there(one).into_iter().collect())),

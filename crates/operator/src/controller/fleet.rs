@@ -10,7 +10,6 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Preconditions};
 use kube::client::Body;
-use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -22,7 +21,7 @@ use super::departed::{Answer, StoreId};
 use super::plain;
 use super::totals::NodeReport;
 use crate::runtime::guarded::{self, Guarded};
-use crate::runtime::objects::{Change, Shelf, follow};
+use crate::runtime::objects::{Change, Metadata, Shelf, follow, metadata_of};
 
 /// How long a question or a deletion may take.
 pub const REQUEST: Duration = Duration::from_secs(4);
@@ -75,8 +74,8 @@ impl Fleet {
     }
 
     async fn watch_nodes(&self, client: &Client) {
-        let events = watcher(Api::<PartialObjectMeta<Node>>::all(client.clone()), watcher::Config::default());
-        let events = events.modify(|node: &mut PartialObjectMeta<Node>| {
+        let events = watcher(metadata_of::<Node>(client), watcher::Config::default());
+        let events = events.modify(|node: &mut Metadata| {
             let name = node.metadata.name.take();
             node.metadata = ObjectMeta { name, ..ObjectMeta::default() };
         });

@@ -16,7 +16,8 @@ use checkpoint_keeper_api::{
 use checkpoint_keeper_core::policy::PolicyRef;
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use kube::api::ListParams;
+use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -66,6 +67,14 @@ pub enum Change<T> {
     Deleted(T),
     /// Nothing, at the moment.
     Failed(String),
+}
+
+/// An object's metadata, of whichever kind: one type for all, as each makes a watch of its own in the program.
+pub type Metadata = PartialObjectMeta<DynamicObject>;
+
+/// All objects of a kind, as far as their metadata go.
+pub fn metadata_of<K: Resource<DynamicType = ()>>(client: &Client) -> Api<Metadata> {
+    Api::all_with(client.clone(), &ApiResource::erase::<K>(&()))
 }
 
 /// Follows a watch for as long as it is polled. It backs off by itself.
