@@ -51,10 +51,11 @@ pub(crate) fn store(node: Node<'_>) -> anyhow::Result<Value> {
 /// As many copies of an archive, each under the name of a later year, moved into place whole. Their contents
 /// are as old as the original's, and equal times go by the file's name.
 pub(crate) fn copies(node: Node<'_>, file: &str, count: usize) -> anyhow::Result<Vec<String>> {
-    let (before, after) = file.split_once("-20").context("the name has no year")?;
-    let rest = after.get(2..).context("the name has no year")?;
-    let names: Vec<String> =
-        (0..count).map(|number| format!("{before}-2{:03}{rest}", 100 + number)).collect();
+    // The year stands right before `-MM-DDT`; anything else in the name may look like one.
+    let year = file.rfind('T').and_then(|time| time.checked_sub("2026-11-25".len()));
+    let year = year.context("the name has no time")?;
+    let (before, rest) = (&file[..year], &file[year + "2026".len()..]);
+    let names: Vec<String> = (0..count).map(|number| format!("{before}2{:03}{rest}", 100 + number)).collect();
     for name in &names {
         let script = format!("cd {} && cp -p '{file}' '.{name}' && mv '.{name}' '{name}'", node.directory());
         node.run("sh", &["-ec", &script])?;
