@@ -100,8 +100,7 @@ pub struct GcArguments {
     /// An archive counts as written once it has been left alone for this long
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub settle: Duration,
-    /// With --watch: look at everything this often, however quiet it is, and ask a cluster about one more
-    /// object that may be gone
+    /// With --watch: look at everything this often, however quiet it is
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_interval, requires = "watch")]
     pub interval: Duration,
     /// This node's labels, for storage policies with a nodeSelector

@@ -138,11 +138,6 @@ impl Owners {
         concerns
     }
 
-    /// Which labels namespaces have by now cannot be told any more.
-    pub fn doubt_labels(&mut self) {
-        self.namespace_labels.clear();
-    }
-
     /// The same for all namespaces that there are: of the others too, that they are gone is to be asked.
     pub fn show_all_namespaces(
         &mut self,
@@ -156,6 +151,11 @@ impl Owners {
         let is_any_missing = !missing.is_empty();
         missing.into_iter().for_each(|name| self.asked.hasten(&Question::Namespace(name)));
         self.show_namespaces(shown, now, clock) || is_any_missing
+    }
+
+    /// Which labels namespaces have by now cannot be told any more.
+    pub fn doubt_labels(&mut self) {
+        self.namespace_labels.clear();
     }
 
     /// Whose the namespace is is known by now. What was asked before a doubt came up does not end it.
