@@ -4,4 +4,5 @@
 pub mod admin;
 pub mod guarded;
 pub mod objects;
+mod renewal;
 pub mod signals;
