@@ -343,6 +343,8 @@ impl CheckpointRestoreOperator {
             retention: policy::Retention::default(),
             orphans: None,
             incomplete_grace: None,
+            damaged_grace: None,
+            precedence: policy::Precedence::Default,
         }
     }
 }

@@ -278,6 +278,7 @@ impl RetentionSpec {
                 .as_ref()
                 .and_then(|time| time.read(&format!("{path}.keepLatestFor"), problems))
                 .unwrap_or(defaults.keep_latest_for),
+            min_age: None,
             max_age: self.max_age.as_ref().and_then(|age| age.read(&format!("{path}.maxAge"), problems)),
             max_archive_size: self
                 .max_archive_size

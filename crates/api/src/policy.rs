@@ -116,6 +116,8 @@ impl CheckpointPolicy {
                 .unwrap_or_default(),
             orphans: spec.orphans.as_ref().and_then(|part| part.read("spec.orphans", at)),
             incomplete_grace: spec.incomplete.as_ref().and_then(|part| part.read("spec.incomplete", at)),
+            damaged_grace: None,
+            precedence: policy::Precedence::Default,
         };
         problems.unless(policy)
     }

@@ -102,10 +102,6 @@ pub struct NamespaceCeilingSpec {
     /// Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<LengthOfTime>,
-    /// How much may be held (pinned) through the API: a size such as 20Gi, or a share of the file system.
-    /// Default: no limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_held: Option<SizeOrShareText>,
 }
 
 /// How fast policies may delete: a bucket of max(burst, percent of the archives) deletions that fills
@@ -162,6 +158,9 @@ impl CheckpointStoragePolicy {
         let policy = policy::StoragePolicy {
             id: self.policy_ref(),
             node_selector: labels(spec.node_selector.as_ref(), "spec.nodeSelector", at),
+            mode: policy::Mode::Enforce,
+            critical_watermark: None,
+            protect_latest: None,
             high_watermark,
             low_watermark: low_watermark
                 .or(high_watermark.map(|high| high.minus_percent(DEFAULT_WATERMARK_GAP))),
@@ -208,8 +207,11 @@ fn limit_alone(
     policy::StoragePolicy {
         id,
         node_selector,
+        mode: policy::Mode::Enforce,
         high_watermark: None,
         low_watermark: None,
+        critical_watermark: None,
+        protect_latest: None,
         min_free_bytes: None,
         min_free_inodes: None,
         reserved: None,
@@ -228,7 +230,6 @@ impl NamespaceCeilingSpec {
         policy::Ceiling {
             limit: LimitSpec::read(Some(&limit), path, problems),
             max_age: self.max_age.as_ref().and_then(|age| age.read(&format!("{path}.maxAge"), problems)),
-            max_held: self.max_held.as_ref().and_then(|size| size.read(&format!("{path}.maxHeld"), problems)),
         }
     }
 }

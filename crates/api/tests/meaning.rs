@@ -115,6 +115,7 @@ fn every_field_of_a_team_policy_arrives() {
         Retention {
             keep_latest: 2,
             keep_latest_for: KeepFor::Forever,
+            min_age: None,
             max_age: None,
             max_archive_size: Some(20 * GI),
             per_container: Limit { max_count: None, max_total_size: Some(Size::Bytes(50 * GI)) },
@@ -181,11 +182,7 @@ fn every_field_of_a_storage_policy_arrives() {
     );
     assert_eq!((policy.min_free_bytes, policy.min_free_inodes), (Some(10 * GI), Some(1_000)));
     assert_eq!(policy.max_total_size, Some(Size::Bytes(200 * GI)));
-    let ceiling = Ceiling {
-        limit: limit(500, 50 * GI),
-        max_age: Some(seconds(90 * DAY)),
-        max_held: Some(Size::Bytes(20 * GI)),
-    };
+    let ceiling = Ceiling { limit: limit(500, 50 * GI), max_age: Some(seconds(90 * DAY)) };
     assert_eq!(policy.per_namespace, ceiling);
     assert_eq!(policy.deletion_limit, Some(DeletionLimit::default()));
     let gpu = &example("storage.yaml").policies.storage[1];

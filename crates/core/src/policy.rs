@@ -109,6 +109,20 @@ pub struct Policy {
     pub orphans: Option<OrphanRule>,
     /// How long an incomplete archive stays after its last change; none: it is retained.
     pub incomplete_grace: Option<Duration>,
+    /// How long a damaged archive stays after its last change; none: it is retained.
+    pub damaged_grace: Option<Duration>,
+    /// Whether a cluster-wide policy goes before namespaced ones.
+    pub precedence: Precedence,
+}
+
+/// Where a cluster-wide policy stands among others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precedence {
+    /// Namespaced policies go before it.
+    #[default]
+    Default,
+    /// It goes before namespaced policies.
+    Override,
 }
 
 /// Whether a policy acts.
@@ -191,6 +205,8 @@ pub struct Retention {
     pub keep_latest: u32,
     /// How long that floor holds after the lineage's last pod left the node.
     pub keep_latest_for: KeepFor,
+    /// Younger ones are not taken by count, size or tiers, and count all the same.
+    pub min_age: Option<Duration>,
     /// Older ones go.
     pub max_age: Option<Duration>,
     /// Larger ones go; bytes.
@@ -212,6 +228,7 @@ impl Default for Retention {
         Self {
             keep_latest: DEFAULT_KEEP_LATEST,
             keep_latest_for: KeepFor::default(),
+            min_age: None,
             max_age: None,
             max_archive_size: None,
             per_container: Limit::default(),
@@ -312,10 +329,16 @@ pub struct StoragePolicy {
     pub id: PolicyRef,
     /// Which nodes it is for.
     pub node_selector: LabelSelector,
+    /// Whether it acts, or only says what it would do.
+    pub mode: Mode,
     /// Use of the file system above which archives go.
     pub high_watermark: Option<Share>,
     /// Use of the file system at which that ends.
     pub low_watermark: Option<Share>,
+    /// Use of the file system from which on the watermark does not wait for its bucket.
+    pub critical_watermark: Option<Share>,
+    /// How many of the newest complete archives of each lineage storage rules spare; none: one.
+    pub protect_latest: Option<u32>,
     /// Free bytes below which archives go.
     pub min_free_bytes: Option<u64>,
     /// Free inodes below which archives go.
@@ -337,8 +360,6 @@ pub struct Ceiling {
     pub limit: Limit,
     /// How long a memory dump may lie around, the newest included.
     pub max_age: Option<Duration>,
-    /// Bytes that may be held (pinned) through the API.
-    pub max_held: Option<Size>,
 }
 
 /// The capacity and refill of the deletion bucket.

@@ -1462,7 +1462,6 @@ fn the_strictest_value_wins_field_by_field() {
         policy.per_namespace.limit =
             Limit { max_count: Some(500), max_total_size: Some(Size::Bytes(50 * GI)) };
         policy.per_namespace.max_age = Some(DAY * 90);
-        policy.per_namespace.max_held = Some(Size::Bytes(20 * GI));
         policy.deletion_limit = Some(DeletionLimit { burst: 5, percent: 9, period: MINUTE });
     });
     let two = with(storage("two"), |policy| {
@@ -1475,7 +1474,6 @@ fn the_strictest_value_wins_field_by_field() {
         policy.per_namespace.limit =
             Limit { max_count: Some(600), max_total_size: Some(Size::Share(percent(1))) };
         policy.per_namespace.max_age = Some(DAY * 30);
-        policy.per_namespace.max_held = Some(Size::Bytes(30 * GI));
         policy.deletion_limit = Some(DeletionLimit { burst: 10, percent: 5, period: MINUTE * 2 });
     });
     let elsewhere = with(storage("elsewhere"), |policy| {
@@ -1495,7 +1493,6 @@ fn the_strictest_value_wins_field_by_field() {
     assert_eq!(effective.namespace_count, Some((500, id("one"))));
     assert_eq!(effective.namespace_size, Some((10 * GI, id("two"))));
     assert_eq!(effective.namespace_age, Some((DAY * 30, id("two"))));
-    assert_eq!(effective.namespace_held, Some((20 * GI, id("one"))));
     assert_eq!(effective.deletion_limit, DeletionLimit { burst: 5, percent: 5, period: MINUTE * 2 });
     assert_eq!(effective.unjudged, []);
 }

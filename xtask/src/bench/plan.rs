@@ -10,8 +10,8 @@ use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::{Archive, FileSystem, Namespace, Snapshot, Workload, plan};
 use checkpoint_keeper_core::policy::{
-    Ceiling, Kind, LabelSelector, Labels, Limit, Mode, Operator, Policy, PolicyRef, PolicySet, Requirement,
-    Retention, Selector, Size, StoragePolicy, Tiers,
+    Ceiling, Kind, LabelSelector, Labels, Limit, Mode, Operator, Policy, PolicyRef, PolicySet, Precedence,
+    Requirement, Retention, Selector, Size, StoragePolicy, Tiers,
 };
 use checkpoint_keeper_core::quantity::Share;
 use jiff::Timestamp;
@@ -148,6 +148,9 @@ fn policies() -> anyhow::Result<PolicySet> {
             part: None,
         },
         node_selector: LabelSelector::default(),
+        mode: Mode::Enforce,
+        critical_watermark: None,
+        protect_latest: None,
         high_watermark: Some(percent(70)?),
         low_watermark: Some(percent(65)?),
         min_free_bytes: Some(10 * GIB),
@@ -157,7 +160,6 @@ fn policies() -> anyhow::Result<PolicySet> {
         per_namespace: Ceiling {
             limit: Limit { max_count: Some(500), max_total_size: Some(Size::Bytes(50 * GIB)) },
             max_age: Some(90 * DAY),
-            max_held: None,
         },
         deletion_limit: None,
     };
@@ -203,6 +205,8 @@ fn policy(number: usize) -> Policy {
         retention: retention(number),
         orphans: None,
         incomplete_grace: Some(Duration::from_hours(1)),
+        damaged_grace: None,
+        precedence: Precedence::Default,
     }
 }
 

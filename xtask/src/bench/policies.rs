@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use checkpoint_keeper_core::policy::{
-    Ceiling, Kind, LabelSelector, Limit, Mode, Operator, Policy, PolicyRef, PolicySet, Requirement,
-    Retention, Selector, StoragePolicy,
+    Ceiling, Kind, LabelSelector, Limit, Mode, Operator, Policy, PolicyRef, PolicySet, Precedence,
+    Requirement, Retention, Selector, StoragePolicy,
 };
 use serde_json::{Value, json};
 
@@ -84,6 +84,8 @@ fn policy(number: usize) -> Policy {
         retention,
         orphans: None,
         incomplete_grace: Some(Duration::from_hours(1)),
+        damaged_grace: None,
+        precedence: Precedence::Default,
     }
 }
 
@@ -108,6 +110,9 @@ fn storage() -> StoragePolicy {
             part: None,
         },
         node_selector: LabelSelector::default(),
+        mode: Mode::Enforce,
+        critical_watermark: None,
+        protect_latest: None,
         high_watermark: None,
         low_watermark: None,
         min_free_bytes: None,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use checkpoint_keeper_core::plan::plan;
-use checkpoint_keeper_core::policy::{Kind, Policy, PolicyRef, PolicySet, Retention, Selector};
+use checkpoint_keeper_core::policy::{Kind, Policy, PolicyRef, PolicySet, Precedence, Retention, Selector};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::store::Removal;
 use checkpoint_keeper_node::sweeper::Sweeper;
@@ -93,6 +93,8 @@ fn nothing_stays() -> PolicySet {
         retention,
         orphans: None,
         incomplete_grace: None,
+        damaged_grace: None,
+        precedence: Precedence::Default,
     };
     PolicySet { retention: vec![policy], ..PolicySet::default() }
 }

@@ -42,8 +42,6 @@ pub struct EffectiveStorage {
     pub namespace_size: Asked<u64>,
     /// How old an archive may be.
     pub namespace_age: Asked<Duration>,
-    /// Bytes of a namespace that may be held.
-    pub namespace_held: Asked<u64>,
     /// How fast policies may delete.
     pub deletion_limit: DeletionLimit,
     /// Policies that say nothing here, as the node's labels are not known.
@@ -86,7 +84,6 @@ impl EffectiveStorage {
             least(&mut storage.namespace_count, ceiling.limit.max_count.filter(some), id);
             least(&mut storage.namespace_size, ceiling.limit.max_total_size.and_then(bytes).filter(some), id);
             least(&mut storage.namespace_age, ceiling.max_age.filter(|age| !age.is_zero()), id);
-            least(&mut storage.namespace_held, ceiling.max_held.and_then(bytes).filter(some), id);
             deletion_limits.extend(policy.deletion_limit);
         }
         if let Some(limit) = deletion_limits.into_iter().reduce(slowest) {

@@ -16,7 +16,7 @@ use checkpoint_keeper_core::plan::{
 };
 use checkpoint_keeper_core::policy::{
     Ceiling, InvalidPolicy, Kind, LabelSelector, Labels, Limit, Mode, Operator, Policy, PolicyRef, PolicySet,
-    Requirement, Retention, Selector, Size, StoragePolicy,
+    Precedence, Requirement, Retention, Selector, Size, StoragePolicy,
 };
 use checkpoint_keeper_core::quantity::Share;
 use jiff::Timestamp;
@@ -178,6 +178,8 @@ pub(crate) fn cluster(name: &str) -> Policy {
         retention: Retention::default(),
         orphans: None,
         incomplete_grace: None,
+        damaged_grace: None,
+        precedence: Precedence::Default,
     }
 }
 
@@ -217,6 +219,9 @@ pub(crate) fn storage(name: &str) -> StoragePolicy {
     StoragePolicy {
         id: reference(Kind::CheckpointStoragePolicy, None, name),
         node_selector: LabelSelector::default(),
+        mode: Mode::Enforce,
+        critical_watermark: None,
+        protect_latest: None,
         high_watermark: None,
         low_watermark: None,
         min_free_bytes: None,

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::policy::{Kind, Limit, Mode, Policy, PolicyRef, PolicySet, Retention, Selector};
+use checkpoint_keeper_core::policy::{
+    Kind, Limit, Mode, Policy, PolicyRef, PolicySet, Precedence, Retention, Selector,
+};
 use checkpoint_keeper_testkit::ArchiveBuilder;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -51,6 +53,8 @@ pub(crate) fn policy(retention: Retention) -> PolicySet {
         retention,
         orphans: None,
         incomplete_grace: None,
+        damaged_grace: None,
+        precedence: Precedence::Default,
     };
     PolicySet { retention: vec![policy], ..PolicySet::default() }
 }

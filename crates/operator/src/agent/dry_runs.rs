@@ -87,7 +87,7 @@ pub(super) fn reckon(
 mod tests {
     use std::cell::RefCell;
 
-    use checkpoint_keeper_core::policy::{Kind, Policy, Retention, Selector};
+    use checkpoint_keeper_core::policy::{Kind, Policy, Precedence, Retention, Selector};
 
     use super::*;
 
@@ -107,6 +107,8 @@ mod tests {
             retention: Retention::default(),
             orphans: None,
             incomplete_grace: None,
+            damaged_grace: None,
+            precedence: Precedence::Default,
         }
     }
 
