@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use checkpoint_keeper_core::policy::{InvalidPolicy, Kind, Mode, Policy, PolicyRef, PolicySet, Retention};
+use checkpoint_keeper_core::policy::{
+    InvalidPolicy, Kind, Mode, Policy, PolicyRef, PolicySet, Precedence, Retention,
+};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -228,7 +230,11 @@ impl InForce {
                 if mode == Mode::DryRun { Standing::DryRun } else { Standing::Accepted }
             }
             Err(errors) => {
-                self.policies.invalid.push(InvalidPolicy { id: id.clone(), namespace });
+                self.policies.invalid.push(InvalidPolicy {
+                    id: id.clone(),
+                    namespace,
+                    precedence: Precedence::Default,
+                });
                 Standing::Invalid(in_words(&errors))
             }
         };
@@ -237,7 +243,11 @@ impl InForce {
 
     fn unparsable(&mut self, kind: Kind, object: &Unparsable, namespace: Option<String>) {
         let id = id(kind, object);
-        self.policies.invalid.push(InvalidPolicy { id: id.clone(), namespace });
+        self.policies.invalid.push(InvalidPolicy {
+            id: id.clone(),
+            namespace,
+            precedence: Precedence::Default,
+        });
         self.standings.insert(id, (object.generation, Standing::Invalid(object.error.clone())));
     }
 
@@ -311,7 +321,11 @@ impl InForce {
                 }
             }
             Err(errors) => {
-                self.policies.invalid.push(InvalidPolicy { id: id.clone(), namespace });
+                self.policies.invalid.push(InvalidPolicy {
+                    id: id.clone(),
+                    namespace,
+                    precedence: Precedence::Default,
+                });
                 Standing::Invalid(in_words(&errors))
             }
         }

@@ -1,7 +1,9 @@
-//! The deletion bucket: how fast policies may empty a node, so that a typo does not empty the fleet.
+//! The deletion buckets: how fast policies may empty a node, so that a typo does not empty the fleet.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::plan::{Allowance, Draw};
 use crate::policy::DeletionLimit;
 
 /// How long an arrival's token is good for, and at most twice as long: an archive displaces another as
@@ -9,26 +11,56 @@ use crate::policy::DeletionLimit;
 /// for the very day on which a limit is mistyped.
 const ARRIVALS_COUNT_FOR: Duration = Duration::from_mins(1);
 
-/// A token bucket that policy deletions draw from (promise 11).
+/// The buckets of a node (promise 11): one that policies' deletions draw from, and one for the watermark.
 ///
-/// By default it starts full; it refills at its capacity a period. Every archive that arrives puts a
-/// token on top, so that steady rotation never waits, and that token is soon gone again. Time is the
-/// monotonic clock's.
+/// By default they start full; they refill at their capacity a period. Every archive that arrives brings a
+/// token along for deletions of its own namespace, so that steady rotation never waits, and that token is
+/// soon gone again. Time is the monotonic clock's.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct DeletionBucket {
+pub struct DeletionBuckets {
+    policies: Bucket,
+    watermark: Bucket,
+    /// By namespace; what is nobody's has no name.
+    arrivals: BTreeMap<String, Arrivals>,
+}
+
+/// A bucket of tokens.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Bucket {
     tokens: f64,
     /// When it was last refilled; none before the first use.
     filled_at: Option<Duration>,
-    arrivals: Arrivals,
 }
 
-/// What arrivals put on top.
+impl Bucket {
+    fn empty(uptime: Duration) -> Self {
+        Self { tokens: 0.0, filled_at: Some(uptime) }
+    }
+
+    fn refill(&mut self, limit: DeletionLimit, archives: u64, uptime: Duration) -> u64 {
+        let capacity = limit.capacity(archives) as f64;
+        let period = limit.period.as_secs_f64().max(1.0);
+        let refill = self
+            .filled_at
+            .map_or(capacity, |then| capacity * uptime.saturating_sub(then).as_secs_f64() / period);
+        // Filling ends at the brim.
+        self.tokens = self.tokens.max((self.tokens + refill).min(capacity));
+        self.filled_at = Some(uptime);
+        whole(self.tokens)
+    }
+
+    fn spend(&mut self) {
+        self.tokens = (self.tokens - 1.0).max(0.0);
+    }
+}
+
+/// The tokens that arrivals in one namespace brought along.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Arrivals {
     /// Of the current minute.
-    fresh: f64,
+    fresh: u64,
     /// Of the one before.
-    stale: f64,
+    stale: u64,
     /// When the current one began.
     since: Duration,
 }
@@ -40,41 +72,66 @@ impl Arrivals {
             return;
         }
         let fresh = std::mem::take(&mut self.fresh);
-        self.stale = if passed < 2 * ARRIVALS_COUNT_FOR { fresh } else { 0.0 };
+        self.stale = if passed < 2 * ARRIVALS_COUNT_FOR { fresh } else { 0 };
         self.since = uptime;
+    }
+
+    fn tokens(&self) -> u64 {
+        self.stale.saturating_add(self.fresh)
     }
 }
 
-impl DeletionBucket {
-    /// A bucket that has yet to fill: whoever restarts again and again deletes no faster for it.
+impl DeletionBuckets {
+    /// Buckets that have yet to fill: whoever restarts again and again deletes no faster for it.
     pub fn empty(uptime: Duration) -> Self {
-        Self { tokens: 0.0, filled_at: Some(uptime), arrivals: Arrivals::default() }
+        Self { policies: Bucket::empty(uptime), watermark: Bucket::empty(uptime), ..Self::default() }
     }
 
     /// Refills for the time since the last call and says how many deletions may begin now.
     /// `uptime` is monotonic; `archives` is how many lie in the directory; `arrived` is how many came
-    /// since the last call.
-    pub fn allowance(&mut self, limit: DeletionLimit, archives: u64, arrived: u64, uptime: Duration) -> u64 {
-        let capacity = limit.capacity(archives) as f64;
-        let period = limit.period.as_secs_f64().max(1.0);
-        let refill = self
-            .filled_at
-            .map_or(capacity, |then| capacity * uptime.saturating_sub(then).as_secs_f64() / period);
-        // Filling ends at the brim.
-        self.tokens = self.tokens.max((self.tokens + refill).min(capacity));
-        self.filled_at = Some(uptime);
-        self.arrivals.expire(uptime);
-        self.arrivals.fresh += arrived as f64;
-        whole(self.tokens + self.arrivals.stale + self.arrivals.fresh)
+    /// since the last call, by namespace.
+    pub fn allowance(
+        &mut self,
+        limit: DeletionLimit,
+        archives: u64,
+        arrived: BTreeMap<String, u64>,
+        uptime: Duration,
+    ) -> Allowance {
+        for (namespace, count) in arrived {
+            let own = self
+                .arrivals
+                .entry(namespace)
+                .or_insert_with(|| Arrivals { since: uptime, ..Arrivals::default() });
+            own.expire(uptime);
+            own.fresh = own.fresh.saturating_add(count);
+        }
+        self.arrivals.retain(|_, own| {
+            own.expire(uptime);
+            own.tokens() > 0
+        });
+        Allowance {
+            shared: self.policies.refill(limit, archives, uptime),
+            arrived: self.arrivals.iter().map(|(name, own)| (name.clone(), own.tokens())).collect(),
+            watermark: self.watermark.refill(limit, archives, uptime),
+        }
     }
 
-    /// Takes a token for every policy deletion that was begun: first those that go soonest.
-    pub fn spend(&mut self, deletions: u64) {
-        let mut due = deletions as f64;
-        for tokens in [&mut self.arrivals.stale, &mut self.arrivals.fresh, &mut self.tokens] {
-            let taken = tokens.min(due);
-            *tokens -= taken;
-            due -= taken;
+    /// Takes the token for a deletion that was begun, of an archive of that namespace; of those that arrivals
+    /// brought along, the one that goes soonest.
+    pub fn spend(&mut self, draw: Draw, namespace: &str) {
+        match draw {
+            Draw::Nothing => {}
+            Draw::Shared => self.policies.spend(),
+            Draw::Watermark => self.watermark.spend(),
+            Draw::Arrival => {
+                if let Some(own) = self.arrivals.get_mut(namespace) {
+                    if own.stale > 0 {
+                        own.stale -= 1;
+                    } else {
+                        own.fresh = own.fresh.saturating_sub(1);
+                    }
+                }
+            }
         }
     }
 }
@@ -91,70 +148,101 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_mins(1);
 
+    fn none() -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
+
+    fn of(namespace: &str, count: u64) -> BTreeMap<String, u64> {
+        [(namespace.to_owned(), count)].into()
+    }
+
+    fn spend(buckets: &mut DeletionBuckets, draw: Draw, namespace: &str, times: u64) {
+        (0..times).for_each(|_| buckets.spend(draw, namespace));
+    }
+
     #[test]
-    fn starts_full_and_refills_at_its_capacity_a_minute() {
+    fn each_starts_full_and_refills_at_its_capacity_a_minute() {
         let limit = DeletionLimit::default();
-        let mut bucket = DeletionBucket::default();
-        assert_eq!(bucket.allowance(limit, 1_000, 0, MINUTE), 50);
-        bucket.spend(50);
-        assert_eq!(bucket.allowance(limit, 1_000, 0, MINUTE), 0);
-        assert_eq!(bucket.allowance(limit, 1_000, 0, MINUTE + MINUTE / 2), 25);
-        assert_eq!(bucket.allowance(limit, 1_000, 0, 60 * MINUTE), 50);
+        let mut buckets = DeletionBuckets::default();
+        let at = |buckets: &mut DeletionBuckets, uptime| {
+            let allowance = buckets.allowance(limit, 1_000, none(), uptime);
+            (allowance.shared, allowance.watermark)
+        };
+        assert_eq!(at(&mut buckets, MINUTE), (50, 50));
+        spend(&mut buckets, Draw::Shared, "", 50);
+        assert_eq!(at(&mut buckets, MINUTE), (0, 50), "the watermark has one of its own");
+        spend(&mut buckets, Draw::Watermark, "", 30);
+        spend(&mut buckets, Draw::Nothing, "", 30);
+        assert_eq!(at(&mut buckets, MINUTE), (0, 20));
+        assert_eq!(at(&mut buckets, MINUTE + MINUTE / 2), (25, 45));
+        assert_eq!(at(&mut buckets, 60 * MINUTE), (50, 50));
     }
 
     #[test]
     fn an_empty_one_fills_within_a_period() {
-        let mut bucket = DeletionBucket::empty(MINUTE);
-        assert_eq!(bucket.allowance(DeletionLimit::default(), 1_000, 0, MINUTE), 0);
-        assert_eq!(bucket.allowance(DeletionLimit::default(), 1_000, 0, 2 * MINUTE), 50);
+        let mut buckets = DeletionBuckets::empty(MINUTE);
+        let mut shared = |uptime| {
+            let allowance = buckets.allowance(DeletionLimit::default(), 1_000, none(), uptime);
+            assert_eq!(allowance.shared, allowance.watermark);
+            allowance.shared
+        };
+        assert_eq!((shared(MINUTE), shared(2 * MINUTE)), (0, 50));
     }
 
     #[test]
-    fn never_holds_less_than_ten() {
-        let mut bucket = DeletionBucket::default();
-        assert_eq!(bucket.allowance(DeletionLimit::default(), 3, 0, MINUTE), 10);
+    fn never_holds_less_than_ten_and_by_no_limit_less_than_one() {
+        let capacity =
+            |burst, percent, archives| DeletionLimit { burst, percent, period: MINUTE }.capacity(archives);
+        assert_eq!(DeletionLimit::default().capacity(3), 10);
+        assert_eq!((capacity(0, 5, 3), capacity(0, 0, 1_000), capacity(0, 5, 1_000)), (1, 1, 50));
     }
 
     #[test]
-    fn an_arrival_pays_for_the_archive_it_displaces() {
+    fn an_arrival_pays_for_the_archive_it_displaces_in_its_own_namespace() {
         let limit = DeletionLimit::default();
-        let mut bucket = DeletionBucket::default();
-        bucket.allowance(limit, 10, 0, MINUTE);
-        bucket.spend(10);
+        let mut buckets = DeletionBuckets::default();
+        buckets.allowance(limit, 10, none(), MINUTE);
+        spend(&mut buckets, Draw::Shared, "", 10);
         for _ in 0..100 {
-            assert_eq!(bucket.allowance(limit, 10, 1, MINUTE), 1);
-            bucket.spend(1);
+            let allowance = buckets.allowance(limit, 10, of("shop", 1), MINUTE);
+            assert_eq!((allowance.shared, &allowance.arrived), (0, &of("shop", 1)));
+            buckets.spend(Draw::Arrival, "elsewhere");
+            buckets.spend(Draw::Arrival, "shop");
         }
-        assert_eq!(bucket.allowance(limit, 10, 0, MINUTE), 0);
+        assert_eq!(buckets.allowance(limit, 10, none(), MINUTE).arrived, none());
         // A burst larger than the bucket pays for itself, too.
-        assert_eq!(bucket.allowance(limit, 10, 500, MINUTE), 500);
-        bucket.spend(495);
-        assert_eq!(bucket.allowance(limit, 10, 0, MINUTE), 5);
+        assert_eq!(buckets.allowance(limit, 10, of("shop", 500), MINUTE).arrived, of("shop", 500));
+        spend(&mut buckets, Draw::Arrival, "shop", 495);
+        assert_eq!(buckets.allowance(limit, 10, none(), MINUTE).arrived, of("shop", 5));
     }
 
     #[test]
     fn what_arrived_in_peace_saves_nothing_up_for_a_mistyped_limit() {
         let limit = DeletionLimit::default();
-        let mut bucket = DeletionBucket::default();
+        let mut buckets = DeletionBuckets::default();
         let mut uptime = MINUTE;
         for archives in 0..10_000 {
             uptime += Duration::from_secs(10);
-            assert!(bucket.allowance(limit, archives, 1, uptime) <= limit.capacity(archives) + 12);
+            let allowance = buckets.allowance(limit, archives, of("shop", 1), uptime);
+            assert!(allowance.shared <= limit.capacity(archives));
+            assert!(allowance.arrived["shop"] <= 12);
         }
         // Two minutes later, the bucket is all there is.
-        assert_eq!(bucket.allowance(limit, 10_000, 0, uptime + 2 * MINUTE), 500);
-        bucket.spend(500);
-        assert_eq!(bucket.allowance(limit, 9_500, 0, uptime + 2 * MINUTE), 0);
+        let later = buckets.allowance(limit, 10_000, none(), uptime + 2 * MINUTE);
+        assert_eq!((later.shared, later.arrived), (500, none()));
+        assert_eq!(buckets.arrivals.len(), 0, "nothing is remembered of namespaces that are quiet");
     }
 
     #[test]
     fn the_tokens_that_expire_first_are_spent_first() {
         let limit = DeletionLimit::default();
-        let mut bucket = DeletionBucket::default();
-        assert_eq!(bucket.allowance(limit, 10, 7, MINUTE), 17);
-        bucket.spend(7);
-        // Of those on top nothing is left, and the bucket is still full.
-        assert_eq!(bucket.allowance(limit, 10, 0, MINUTE), 10);
-        assert_eq!(bucket.allowance(limit, 10, 0, 10 * MINUTE), 10);
+        let mut buckets = DeletionBuckets::default();
+        let own = |buckets: &mut DeletionBuckets, arrived, uptime| {
+            buckets.allowance(limit, 10, arrived, uptime).arrived.get("shop").copied()
+        };
+        assert_eq!(own(&mut buckets, of("shop", 7), MINUTE), Some(7));
+        assert_eq!(own(&mut buckets, of("shop", 2), 2 * MINUTE), Some(9));
+        spend(&mut buckets, Draw::Arrival, "shop", 7);
+        assert_eq!(own(&mut buckets, none(), 3 * MINUTE), Some(2), "the seven would be gone by now");
     }
 }

@@ -7,10 +7,12 @@
 pub mod archive;
 pub mod bucket;
 pub mod duration;
+pub mod handover;
 pub mod identity;
 pub mod name;
 pub mod owners;
 pub mod plan;
 pub mod policy;
 pub mod quantity;
+pub mod reclaim;
 pub mod taken;

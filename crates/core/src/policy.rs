@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -52,6 +53,11 @@ impl Kind {
 }
 
 impl PolicyRef {
+    /// Whether both are parts of one object, by its name.
+    pub fn is_same_object(&self, other: &Self) -> bool {
+        (self.kind, &self.namespace, &self.name) == (other.kind, &other.namespace, &other.name)
+    }
+
     /// `cp/shop/default`, for tables.
     pub fn short(&self) -> String {
         let namespace = self.namespace.as_deref().map(|namespace| format!("{namespace}/"));
@@ -81,6 +87,21 @@ pub struct PolicySet {
     pub invalid: Vec<InvalidPolicy>,
 }
 
+/// How certain it is that a [`PolicySet`] is what the API holds now.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Confidence {
+    /// Every kind of policy is being watched.
+    #[default]
+    Current,
+    /// Some kind cannot be watched now. What this set, the last one of which all was known, keeps, stays.
+    Stale {
+        /// The policies when every kind was last known.
+        confirmed: Arc<PolicySet>,
+    },
+    /// Some kind could not be watched for too long: only storage policies act.
+    Paused,
+}
+
 /// An object that could not be understood: nothing that it could govern is deleted by policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidPolicy {
@@ -88,6 +109,8 @@ pub struct InvalidPolicy {
     pub id: PolicyRef,
     /// The only namespace it could govern; none: everything without a namespaced policy.
     pub namespace: Option<String>,
+    /// Whether it could go before namespaced policies: then nothing at all is deleted by policy.
+    pub precedence: Precedence,
 }
 
 /// A retention policy.
@@ -205,7 +228,7 @@ pub struct Retention {
     pub keep_latest: u32,
     /// How long that floor holds after the lineage's last pod left the node.
     pub keep_latest_for: KeepFor,
-    /// Younger ones are not taken by count, size or tiers, and count all the same.
+    /// Younger ones are not taken by count, size or tiers; they count all the same.
     pub min_age: Option<Duration>,
     /// Older ones go.
     pub max_age: Option<Duration>,
@@ -367,7 +390,7 @@ pub struct Ceiling {
 pub struct DeletionLimit {
     /// The least capacity, in archives.
     pub burst: u64,
-    /// The capacity as a percentage of the archives in the directory.
+    /// The capacity as a percentage of the archives in the directory; it is at least 1.
     pub percent: u64,
     /// How long an empty bucket takes to fill.
     pub period: Duration,
@@ -382,6 +405,6 @@ impl Default for DeletionLimit {
 impl DeletionLimit {
     /// How many deletions a full bucket allows where `archives` lie in the directory.
     pub fn capacity(self, archives: u64) -> u64 {
-        self.burst.max(archives.saturating_mul(self.percent) / 100)
+        self.burst.max(archives.saturating_mul(self.percent) / 100).max(1)
     }
 }

@@ -10,7 +10,8 @@ use std::time::Duration;
 use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{
-    Absence, Absences, Action, Archive, Clock, FileSystem, Level, Origin, Reason, Workload,
+    Absence, Absences, Action, Allowance, Archive, Clock, Dated, FileSystem, Level, Origin, Reason, Release,
+    Workload,
 };
 use checkpoint_keeper_core::policy::{
     Ceiling, KeepFor, Kind, LabelSelector, Limit, Mode, OrphanRule, OrphanWhen, Policy, Retention, Selector,
@@ -59,16 +60,23 @@ fn cluster_state() -> impl Strategy<Value = Cluster> {
 }
 
 /// Namespace, pod, container; age and quiet time; size; name; and what is odd about it.
-type Drawn = ((usize, usize, usize), (u32, u32), u64, u8, [bool; 7], u8);
+type Drawn = ((usize, usize, usize), (u32, u32), u64, u8, [bool; 7], (u8, u8));
 
 fn drawn() -> impl Strategy<Value = Drawn> {
     let sizes = select(vec![0, 1, 4_096, MI, MI, 3 * MI, GI, 10 * GI]);
     let odd = [0.1, 0.1, 0.08, 0.03, 0.05, 0.1, 0.3].map(proptest::bool::weighted);
-    ((0_usize..3, 0_usize..3, 0_usize..2), (0_u32..72, 0_u32..30), sizes, any::<u8>(), odd, 0_u8..20)
+    (
+        (0_usize..3, 0_usize..3, 0_usize..2),
+        (0_u32..72, 0_u32..30),
+        sizes,
+        any::<u8>(),
+        odd,
+        (0_u8..20, 0_u8..20),
+    )
 }
 
 fn archive_of(number: usize, drawn: Drawn, cluster: &Cluster) -> Archive {
-    let ((namespace, pod, container), (hours, minutes), size, letter, odd, state) = drawn;
+    let ((namespace, pod, container), (hours, minutes), size, letter, odd, (state, dated)) = drawn;
     let [pinned, unsettled, unknown, discarded, foreign, forgotten, touched] = odd;
     let path = format!("{}/{}/{}", NAMESPACES[namespace], PODS[pod], CONTAINERS[container]);
     let (kind, label, absences) = &cluster.pods[namespace * 3 + pod];
@@ -78,14 +86,23 @@ fn archive_of(number: usize, drawn: Drawn, cluster: &Cluster) -> Archive {
     let base = archive(&format!("{letter:03}-{number}")).of(&path).aged(HOUR * hours).sized(size);
     let name = if foreign { format!("{letter:03}-{number}.tar") } else { base.file.to_string() };
     let state = match state {
-        0..4 => State::Incomplete,
+        0..2 => State::Incomplete,
+        2 => State::NoImages,
+        3 => State::Damaged,
         4 => State::Unreadable,
         _ => State::Complete,
     };
+    let dated = match dated {
+        0 => Dated::Untrusted,
+        1 => Dated::Ahead,
+        2 => Dated::Undated,
+        _ => Dated::Trusted,
+    };
     Archive {
         file: FileName::new(name.into_bytes()).unwrap(),
-        identity: base.identity.filter(|_| !unknown && state != State::Unreadable),
+        identity: base.identity.filter(|_| !unknown && !matches!(state, State::Unreadable | State::Damaged)),
         state,
+        dated,
         changed: if touched { ago(MINUTE * minutes) } else { base.changed },
         pinned,
         settled: !unsettled,
@@ -232,7 +249,7 @@ fn file_system() -> impl Strategy<Value = FileSystem> {
             available_bytes: total / 100 * free,
             total_inodes: if inodes == 0 { 0 } else { 1_000 },
             available_inodes: inodes,
-            awaiting_release: awaiting,
+            release: if awaiting { Release::Awaited } else { Release::Shown },
         })
 }
 
@@ -284,7 +301,8 @@ fn kubelet(archive: &Archive) -> bool {
 }
 
 fn unknown(archive: &Archive) -> bool {
-    archive.state == State::Unreadable || (archive.state == State::Complete && archive.identity.is_none())
+    let is_whole = matches!(archive.state, State::Complete | State::NoImages);
+    archive.state == State::Unreadable || (is_whole && archive.identity.is_none())
 }
 
 /// Whether any rule but a discard could ever take it.
@@ -293,13 +311,20 @@ fn judged(archive: &Archive) -> bool {
 }
 
 fn could_be_newest(archive: &Archive) -> bool {
-    judged(archive) && !archive.pinned && !archive.discarded && archive.state == State::Complete
+    let is_whole = judged(archive) && archive.state == State::Complete;
+    is_whole && !archive.pinned && !archive.discarded && is_dated(archive)
+}
+
+/// Whether its time can be compared with others'.
+fn is_dated(archive: &Archive) -> bool {
+    matches!(archive.dated, Dated::Trusted | Dated::Untrusted)
 }
 
 fn counts(archive: &Archive) -> bool {
     judged(archive)
         && (archive.pinned || !archive.discarded)
-        && (archive.state == State::Complete || archive.changed <= ago(MINUTE * 10))
+        && is_dated(archive)
+        && (matches!(archive.state, State::Complete | State::NoImages) || archive.changed <= ago(MINUTE * 10))
 }
 
 type GroupKey = [String; 5];
@@ -398,7 +423,7 @@ proptest! {
     #[test]
     fn one_verdict_each_and_the_protected_stay(case in cases(true), allowance in option::of(0_u64..20)) {
         let mut case = case;
-        case.snapshot.allowance = allowance;
+        case.snapshot.allowance = allowance.map(shared);
         let outcome = case.run();
         prop_assert_eq!(outcome.verdicts.len(), case.snapshot.archives.len());
         let metered = outcome.plan.verdicts.iter().filter(|verdict| {
@@ -406,8 +431,8 @@ proptest! {
         });
         let mut metered_or_watermark = 0;
         for _ in metered { metered_or_watermark += 1; }
-        prop_assert!(outcome.plan.metered_deletions <= metered_or_watermark);
-        prop_assert!(allowance.is_none_or(|allowance| outcome.plan.metered_deletions <= allowance));
+        prop_assert!(outcome.plan.metered_deletions() <= metered_or_watermark);
+        prop_assert!(allowance.is_none_or(|allowance| outcome.plan.metered_deletions() <= allowance));
         for (archive, verdict) in case.snapshot.archives.iter().zip(&outcome.plan.verdicts) {
             let may_go = !archive.pinned && archive.settled && kubelet(archive) && (archive.discarded || !unknown(archive));
             prop_assert!(may_go || verdict.action() == Action::Keep, "{:?} {:?}", archive, verdict);
@@ -448,10 +473,15 @@ proptest! {
                 (KeepFor::For(length), Some(idle)) => idle.iter().all(|idle| *idle <= ago(length)),
                 _ => false,
             };
-            let newest = lineage.iter().filter(|&&place| could_be_newest(&archives[place])).take(keep_latest);
-            for place in newest {
-                prop_assert!(ended || !gone.contains(place), "{:?}", archives[*place]);
+            let newest = || lineage.iter().filter(|&&place| could_be_newest(&archives[place]));
+            for place in newest().take(keep_latest) {
+                let for_space = is_for_space(&case, *place);
+                prop_assert!(ended || for_space || !gone.contains(place), "{:?}", archives[*place]);
             }
+            // Storage rules spare one, until a week after the last pod left.
+            let has_left = lineage.iter().all(|&place| archives[place].idle_since.is_some_and(|idle| idle <= ago(DAY * 7)));
+            let left = newest().find(|place| !gone.contains(place) || is_for_space(&case, **place));
+            prop_assert!(has_left || left.is_none_or(|place| !gone.contains(place)));
         }
     }
 
@@ -466,17 +496,19 @@ proptest! {
         let full = case.clone().storage(watermark(2, 1)).disk(disk);
         let archives = &case.snapshot.archives;
         let (gone, gone_when_full) = (deleted_places(&case), deleted_places(&full));
-        let newest = |group: &[usize], gone: &[usize]| -> Vec<usize> {
+        let newest = |group: &[usize], gone: &[usize], many: u32| -> Vec<usize> {
             let there = group.iter().copied().filter(|place| could_be_newest(&archives[*place]) && !gone.contains(place));
-            there.take(keep_latest as usize).collect()
+            there.take(many as usize).collect()
         };
         for group in groups(archives, |archive| level_of(level, archive)) {
-            prop_assert!(newest(&group, &[]).iter().all(|place| !gone.contains(place)));
+            prop_assert!(newest(&group, &[], keep_latest).iter().all(|place| !gone.contains(place)));
         }
         // Shares are off without a disk, so that both runs have the same limits only for bytes.
         if !matches!(limit.max_total_size, Some(Size::Share(_))) {
             for lineage in groups(archives, lineage_of) {
-                prop_assert!(newest(&lineage, &gone).iter().all(|place| !gone_when_full.contains(place)));
+                // Storage rules spare one, whatever `keepLatest` says.
+                let spared = newest(&lineage, &gone, 1);
+                prop_assert!(spared.iter().all(|place| !gone_when_full.contains(place)));
             }
         }
     }
@@ -500,7 +532,7 @@ proptest! {
         case in cases(true), allowance in option::of(0_u64..20), keys in vec(any::<u32>(), 70),
     ) {
         let mut case = case;
-        case.snapshot.allowance = allowance;
+        case.snapshot.allowance = allowance.map(shared);
         let mut shuffled = case.clone();
         let mut number = 0;
         let mut next = || { number += 1; keys[number % keys.len()] };
@@ -511,7 +543,7 @@ proptest! {
         let (one, other) = (case.run(), shuffled.run());
         prop_assert_eq!(one.verdicts, other.verdicts);
         prop_assert_eq!(one.plan.watermark, other.plan.watermark);
-        prop_assert_eq!(one.plan.metered_deletions, other.plan.metered_deletions);
+        prop_assert_eq!(one.plan.metered_deletions(), other.plan.metered_deletions());
     }
 
     #[test]
@@ -533,7 +565,7 @@ proptest! {
         let created = case.snapshot.namespaces.get("shop").and_then(|namespace| namespace.created);
         for ((archive, before), after) in case.snapshot.archives.iter().zip(before).zip(after) {
             // From the time about which nobody can tell, it keeps at most.
-            let origin = Origin::of(archive.taken, archive.seen_in, created);
+            let origin = archive.origin(created);
             if origin == Origin::Uncertain {
                 prop_assert!(before == after || after.action() == Action::Keep);
             } else if origin == Origin::Former || archive.identity.as_ref().is_none_or(|identity| identity.namespace != "shop") {
@@ -742,9 +774,9 @@ proptest! {
             available_bytes: two,
             total_inodes: if inodes { three } else { 0 },
             available_inodes: four,
-            awaiting_release: waiting,
+            release: if waiting { Release::Awaited } else { Release::Shown },
         });
-        case.snapshot.allowance = Some(five);
+        case.snapshot.allowance = Some(shared(five));
         let limit = Limit { max_count: Some(four), max_total_size: Some(Size::Bytes(two)) };
         for policy in &mut case.policies.retention {
             let retention = &mut policy.retention;
@@ -766,6 +798,16 @@ proptest! {
             prop_assert!(verdict.detail.to_string().len() < 200);
         }
     }
+}
+
+/// Whether it goes as the disk is too full.
+fn is_for_space(case: &Case, place: usize) -> bool {
+    let plan = case.run().plan;
+    plan.verdicts[place].reason == Reason::StorageWatermark
+}
+
+fn shared(shared: u64) -> Allowance {
+    Allowance { shared, watermark: u64::MAX, ..Allowance::default() }
 }
 
 #[test]

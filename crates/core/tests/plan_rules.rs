@@ -5,10 +5,10 @@ mod plan_support;
 
 use std::time::Duration;
 
-use checkpoint_keeper_core::plan::{Absences, Detail, Reason, difference};
+use checkpoint_keeper_core::plan::{Absences, Allowance, Detail, Draw, Reason, Release, difference};
 use checkpoint_keeper_core::policy::{
     KeepFor, Kind, LabelSelector, Limit, Mode, Operator, OrphanRule, OrphanWhen, Policy, Requirement, Size,
-    Tiers,
+    StoragePolicy, Tiers,
 };
 use plan_support::*;
 
@@ -304,17 +304,31 @@ fn a_cluster_object_that_does_not_parse_stands_for_all_without_a_namespaced_poli
 }
 
 #[test]
-fn what_an_invalid_policy_holds_is_only_taken_by_discard_and_watermark() {
+fn what_an_invalid_policy_holds_is_only_taken_by_discard_and_storage_policies() {
     let mut archives = series("a", "shop/web-0/server", 4);
     archives[1].discarded = true;
-    let limits = with(storage("limits"), |policy| {
-        policy.per_namespace.limit = count(1);
-        policy.per_namespace.max_age = Some(MINUTE);
-        policy.max_total_size = Some(Size::Bytes(1));
-    });
-    let held = case(archives).storage(limits).broken(None);
+    let strict = keep(|retention| (retention.keep_latest, retention.max_age) = (0, Some(MINUTE)));
+    let held = case(archives).policy(strict).broken(None);
     assert_eq!(held.deleted(), ["a2"]);
     assert_eq!(held.reason("a2"), Reason::Discarded);
+    for (limit, gone) in [
+        (with(storage("limits"), |policy| policy.per_namespace.limit = count(2)), vec!["a1", "a2"]),
+        (with(storage("limits"), |policy| policy.per_namespace.limit = total(1_024)), vec!["a1", "a2", "a3"]),
+        (
+            with(storage("limits"), |policy| policy.max_total_size = Some(Size::Bytes(1))),
+            vec!["a1", "a2", "a3"],
+        ),
+        (
+            with(storage("limits"), |policy| policy.per_namespace.max_age = Some(HOUR * 2)),
+            vec!["a1", "a2", "a3"],
+        ),
+    ] {
+        let outcome = held.clone().storage(limit).run();
+        assert_eq!(outcome.deleted(), gone);
+        assert_eq!(outcome.giver("a1"), "limits");
+    }
+    let waiting = with(storage("limits"), |policy| policy.per_namespace.limit = count(2));
+    assert_eq!(held.clone().storage(waiting).allowance(0).reason("a1"), Reason::DeletionPending);
     let full = held.storage(watermark(50, 10)).disk(disk(10 * MI, 0)).run();
     assert_eq!(full.deleted(), ["a1", "a2", "a3"]);
     assert_eq!((full.reason("a1"), full.giver("a1")), (Reason::StorageWatermark, "disk".into()));
@@ -484,8 +498,63 @@ fn the_floor_survives_age_tiers_and_the_watermark() {
 
     let full = case(archives()).policy(keep(|retention| retention.keep_latest = 2));
     let full = full.storage(watermark(50, 10)).disk(disk(10 * MI, 0));
-    assert_eq!(full.deleted(), ["a1", "a2"]);
-    assert_eq!((full.reason("a3"), full.run().giver("a3")), (Reason::KeepLatest, "disk".into()));
+    assert_eq!(full.deleted(), ["a1", "a2", "a3"], "protectLatest is 1, whatever a tenant's keepLatest is");
+    assert_eq!((full.reason("a4"), full.run().giver("a4")), (Reason::KeepLatest, "disk".into()));
+}
+
+#[test]
+fn nobody_buys_immunity_from_a_full_disk() {
+    let archives = || series("a", "shop/web-0/server", 6);
+    let immune = || {
+        with(local("shop", "immune"), |policy| {
+            (policy.retention.keep_latest, policy.retention.keep_latest_for) = (10_000, KeepFor::Forever);
+        })
+    };
+    let full = |policy: StoragePolicy| {
+        let full = case(archives()).policy(immune()).storage(policy).disk(disk(10 * MI, 0));
+        full.run().kept()
+    };
+    for (protected, kept) in [
+        (None, vec!["a6"]),
+        (Some(3), vec!["a4", "a5", "a6"]),
+        (Some(0), vec![]),
+        (Some(9), vec!["a1", "a2", "a3", "a4", "a5", "a6"]),
+    ] {
+        let protecting = |policy: StoragePolicy| with(policy, |policy| policy.protect_latest = protected);
+        assert_eq!(full(protecting(watermark(50, 0))), kept, "watermark, {protected:?}");
+        let node = with(storage("node"), |policy| policy.max_total_size = Some(Size::Bytes(1)));
+        assert_eq!(full(protecting(node)), kept, "total of the node, {protected:?}");
+        let ceiling = with(storage("ceiling"), |policy| policy.per_namespace.limit = total(1));
+        assert_eq!(full(protecting(ceiling)), kept, "ceiling, {protected:?}");
+    }
+    // Of several policies, the one that spares fewest counts.
+    let two = case(archives()).disk(disk(10 * MI, 0)).storage(watermark(50, 0));
+    let two = two.storage(with(storage("a"), |policy| policy.protect_latest = Some(4)));
+    let two = two.storage(with(storage("b"), |policy| policy.protect_latest = Some(2)));
+    assert_eq!(two.run().kept(), ["a5", "a6"]);
+}
+
+#[test]
+fn what_protects_from_a_full_disk_ends_a_week_after_the_last_pod_left() {
+    let idle = |days: u32| archive("a").aged(DAY * 30).idle(DAY * days);
+    for (days, gone) in [(6, 0), (7, 1)] {
+        let forever = with(cluster("p"), |policy| policy.retention.keep_latest_for = KeepFor::Forever);
+        let full = case([idle(days)]).policy(forever).storage(watermark(50, 0)).disk(disk(10 * MI, 0));
+        assert_eq!(full.deleted().len(), gone, "{days}");
+    }
+}
+
+#[test]
+fn a_storage_policy_in_dry_run_governs_nothing_and_says_what_it_would() {
+    let archives = series("a", "shop/web-0/server", 3);
+    let dry = with(storage("dry"), |policy| {
+        (policy.mode, policy.per_namespace.limit) = (Mode::DryRun, count(1));
+    });
+    let case = case(archives).storage(dry.clone());
+    let outcome = case.run();
+    assert_eq!(outcome.deleted(), [""; 0]);
+    let would = difference(&case.snapshot, &case.policies, case.now, &outcome.plan, &dry.id);
+    assert_eq!((would.would_delete.len(), would.would_keep.len()), (2, 0));
 }
 
 #[test]
@@ -846,7 +915,7 @@ fn the_bucket_lets_the_oldest_go_and_the_rest_wait() {
     let case = case(series("a", "shop/web-0/server", 6)).policy(policy).allowance(2);
     let outcome = case.run();
     assert_eq!(outcome.deleted(), ["a1", "a2"]);
-    assert_eq!(outcome.plan.metered_deletions, 2);
+    assert_eq!(outcome.plan.metered_deletions(), 2);
     for waiting in ["a3", "a4", "a5"] {
         assert_eq!(outcome.reason(waiting), Reason::DeletionPending);
         assert_eq!(outcome.detail(waiting), Detail::Would(Reason::MaxCountPerContainer));
@@ -855,7 +924,7 @@ fn the_bucket_lets_the_oldest_go_and_the_rest_wait() {
     // The newest was spared by its place, and waits for nothing.
     assert_ne!(outcome.reason("a6"), Reason::DeletionPending);
     assert_eq!(case.clone().allowance(0).deleted(), [""; 0]);
-    assert_eq!(case.allowance(99).run().plan.metered_deletions, 5);
+    assert_eq!(case.allowance(99).run().plan.metered_deletions(), 5);
 }
 
 #[test]
@@ -876,20 +945,40 @@ fn the_bucket_meters_every_rule_of_a_policy_over_all_namespaces_by_age() {
     let ceiling = with(storage("ceiling"), |policy| policy.per_namespace.limit = count(1));
     let node = with(storage("node"), |policy| policy.max_total_size = Some(Size::Bytes(1)));
     let case = case(archives).storage(ceiling).storage(node);
-    assert_eq!(case.deleted(), ["a1", "a2", "a3", "b1", "b2", "b3"]);
-    // b1 is the oldest; then a1 and b2, of equal age, by name.
-    assert_eq!(case.clone().allowance(1).deleted(), ["b1"]);
+    assert_eq!(case.deleted(), ["a1", "a2", "b1", "b2", "b3"]);
+    // Each namespace in its turn, and first the one that wants least.
+    assert_eq!(case.clone().allowance(1).deleted(), ["a1"]);
     assert_eq!(case.clone().allowance(2).deleted(), ["a1", "b1"]);
+    assert_eq!(case.clone().allowance(4).deleted(), ["a1", "a2", "b1", "b2"]);
     let outcome = case.allowance(0).run();
     assert_eq!(outcome.reason("a1"), Reason::DeletionPending);
     assert_eq!(
         (outcome.detail("a1"), outcome.giver("a1")),
         (Detail::Would(Reason::NamespaceCeiling), "ceiling".into())
     );
+    let node = with(storage("node"), |policy| policy.max_total_size = Some(Size::Bytes(1)));
+    let outcome = self::case(series("a", "shop/web-0/server", 3)).storage(node).allowance(0).run();
     assert_eq!(
-        (outcome.detail("a3"), outcome.giver("a3")),
+        (outcome.detail("a2"), outcome.giver("a2")),
         (Detail::Would(Reason::StorageWatermark), "node".into())
     );
+}
+
+/// What one tenant has queued does not delay another's rotation.
+#[test]
+fn a_backlog_of_one_namespace_keeps_no_other_waiting() {
+    let one = keep(|retention| retention.per_container = count(1));
+    let archives = [series("a", "bank/web-0/server", 40), series("b", "shop/web-0/server", 2)].concat();
+    let mut case = case(archives).policy(one).allowance(1);
+    assert_eq!(case.deleted(), ["b1"]);
+    // What arrives in a namespace pays for what it displaces there, and for nothing else.
+    let arrived = [("shop".to_owned(), 1), ("elsewhere".to_owned(), 9)].into();
+    case.snapshot.allowance = Some(Allowance { shared: 0, arrived, watermark: 0 });
+    let outcome = case.run();
+    assert_eq!(outcome.deleted(), ["b1"]);
+    assert_eq!(outcome.plan.draws.iter().filter(|draw| **draw == Draw::Arrival).count(), 1);
+    case.snapshot.allowance = Some(Allowance { shared: 2, ..Allowance::default() });
+    assert_eq!(case.deleted(), ["a01", "b1"].map(|name| name.replace("a01", "a1")));
 }
 
 #[test]
@@ -899,11 +988,11 @@ fn discard_and_watermark_are_exempt_and_the_watermark_may_take_what_waits() {
     let policy = keep(|retention| retention.per_container = count(1));
     let case = case(archives).policy(policy).allowance(0);
     let outcome = case.run();
-    assert_eq!((outcome.deleted(), outcome.plan.metered_deletions), (vec!["a6".to_owned()], 0));
+    assert_eq!((outcome.deleted(), outcome.plan.metered_deletions()), (vec!["a6".to_owned()], 0));
     let full = case.storage(watermark(50, 10)).disk(disk(100 * MI, 48 * MI)).run();
     assert_eq!(full.deleted(), ["a1", "a2", "a3", "a4", "a6"]);
     assert_eq!(full.reason("a4"), Reason::StorageWatermark);
-    assert_eq!(full.plan.metered_deletions, 0);
+    assert_eq!(full.plan.metered_deletions(), 0);
 }
 
 // ---- Order of rules ------------------------------------------------------------------------------
@@ -1260,8 +1349,8 @@ fn a_ceiling_keeps_the_newest_complete_one_of_each_namespace() {
     let ceiling = with(storage("ceiling"), |policy| policy.per_namespace.limit = total(1));
     assert_eq!(case(archives.clone()).storage(ceiling).run().kept(), ["a2", "b2"]);
     let node = with(storage("node"), |policy| policy.max_total_size = Some(Size::Bytes(1)));
-    // Of equal age, the later name is the newer one.
-    assert_eq!(case(archives).storage(node).run().kept(), ["b2"]);
+    // The newest of each lineage stay, on the node too.
+    assert_eq!(case(archives).storage(node).run().kept(), ["a2", "b2"]);
 }
 
 #[test]
@@ -1376,7 +1465,7 @@ fn below_the_reserve_the_watermark_takes_nothing() {
 #[test]
 fn no_new_round_until_the_file_system_shows_the_last_one() {
     let mut full = disk(100 * MI, 0);
-    full.awaiting_release = true;
+    full.release = Release::Awaited;
     let outcome = case(series("a", "shop/web-0/server", 9)).storage(watermark(88, 85)).disk(full).run();
     assert_eq!(outcome.deleted(), [""; 0]);
     let report = outcome.plan.watermark.unwrap();

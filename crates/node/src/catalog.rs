@@ -11,18 +11,17 @@ use std::path::{Path, PathBuf};
 use checkpoint_keeper_core::archive::Contents;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::owners::{PodKey, PodRecord};
-use checkpoint_keeper_core::taken::Taken;
-use jiff::Timestamp;
 use redb::{
     Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::index::{Arrival, FirstSeen};
 use crate::store::Stat;
 
 /// The archives by file name. The number changes with the records' layout, so that an older or
 /// newer program's records are not misread but made anew.
-const ARCHIVES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("archives-1");
+const ARCHIVES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("archives-2");
 
 /// The pods whose archives are here, by their keys as JSON.
 const PODS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("pods-1");
@@ -40,10 +39,14 @@ pub struct Record {
     pub stat: Stat,
     /// What its bytes said.
     pub contents: Contents,
-    /// When its checkpoint was taken; decided once.
-    pub taken: Taken,
     /// When it was first seen.
-    pub first_seen: Timestamp,
+    pub first_seen: FirstSeen,
+    /// How far it may be dated by a clock that was not trusted.
+    #[serde(default)]
+    pub arrival: Arrival,
+    /// Which boot an uptime in [`Self::first_seen`] is of; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot: String,
 }
 
 /// What a catalog remembers.

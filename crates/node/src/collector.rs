@@ -5,6 +5,7 @@
 //! nothing: carrying out is [`crate::sweeper`]'s part.
 
 mod asking;
+mod dating;
 mod remembering;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,24 +13,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use checkpoint_keeper_core::archive::{Contents, State};
+use checkpoint_keeper_core::archive::State;
+use checkpoint_keeper_core::handover::GoverningHistory;
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::owners::{Owners, PodKey, PodRecord};
-use checkpoint_keeper_core::plan::{Action, Archive, Clock, Plan, Reason, Snapshot};
+use checkpoint_keeper_core::plan::{Action, Archive, Clock, Dated, Plan, Reason, Snapshot};
 use checkpoint_keeper_core::policy::Labels;
-use checkpoint_keeper_core::taken::{self, Claims, Taken};
-use jiff::Timestamp;
+use checkpoint_keeper_core::reclaim::Reclaim;
+use checkpoint_keeper_core::taken::{Source, Taken};
 
 use crate::catalog::{Catalog, Record};
-use crate::clock::{ClockWatch, Now};
+use crate::clock::{self, ClockWatch, Distrust, Now};
 use crate::index::{Index, Known, Read, Sighting};
 use crate::problem::Problem;
 use crate::store::{Stat, Store};
 use crate::sweeper::{Deletion, Outcome};
-
-/// How long the file system gets to show what the watermark deleted before it is asked to free
-/// more: somebody may hold a deleted archive open, or write as fast as space is freed.
-const RELEASE: Duration = Duration::from_mins(5);
 
 /// How long the watermark looks elsewhere after the system refused to delete an archive.
 const REFUSED: Duration = Duration::from_mins(10);
@@ -57,19 +55,21 @@ pub struct Collector {
     has_looked: bool,
     /// Markers without an archive, at the last look at everything.
     stray_markers: Vec<FileName>,
-    /// What a watermark round freed and the file system has yet to show.
-    release: Option<Release>,
+    /// What became of the watermark's rounds.
+    reclaim: Reclaim,
+    /// Which policy governed each container's archives until a moment ago.
+    history: GoverningHistory,
+    /// Whether some archive's time depends on a clock that is not trusted yet.
+    has_undecided_times: bool,
+    /// Which boot of the machine this is.
+    boot: String,
+    /// Whether the clock is trusted although files here were changed later than it shows.
+    trusts_clock: bool,
     node_labels: Option<Labels>,
     /// Archives of unknown identity that are wanted gone.
     discard: Arc<BTreeSet<FileName>>,
-    /// Archives that came since somebody asked.
-    arrivals: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Release {
-    available_bytes: u64,
-    until: Duration,
+    /// How many archives of each namespace came since somebody asked; what is nobody's has no name.
+    arrivals: BTreeMap<String, u64>,
 }
 
 /// How far a long look has come: archives read, of how many.
@@ -77,12 +77,12 @@ pub type Progress<'a> = &'a mut dyn FnMut(usize, usize);
 
 impl Collector {
     /// Collects in `store`; archives count as settled when left alone for `settle`.
-    pub fn new(store: Store, settle: Duration, now: Now) -> Self {
+    pub fn new(store: Store, settle: Duration) -> Self {
         Self {
             store: Arc::new(store),
             index: Index::default(),
             settle,
-            clock: ClockWatch::new(now),
+            clock: ClockWatch::new(),
             catalog_path: None,
             catalog: None,
             remembered: HashMap::new(),
@@ -93,10 +93,14 @@ impl Collector {
             forgotten: Vec::new(),
             has_looked: false,
             stray_markers: Vec::new(),
-            release: None,
+            reclaim: Reclaim::default(),
+            history: GoverningHistory::default(),
+            has_undecided_times: false,
+            boot: clock::boot(),
+            trusts_clock: false,
             node_labels: None,
             discard: Arc::default(),
-            arrivals: 0,
+            arrivals: BTreeMap::new(),
         }
     }
 
@@ -110,8 +114,18 @@ impl Collector {
         self.discard = discard;
     }
 
-    /// How many archives came since the last call.
-    pub fn take_arrivals(&mut self) -> u64 {
+    /// Trusts the clock although files here were changed later than it shows.
+    pub fn trust_clock(&mut self) {
+        self.trusts_clock = true;
+    }
+
+    /// The clock is compared with the API server's before it is trusted.
+    pub fn need_server_clock(&mut self) {
+        self.clock.need_server();
+    }
+
+    /// How many archives of each namespace came since the last call.
+    pub fn take_arrivals(&mut self) -> BTreeMap<String, u64> {
         std::mem::take(&mut self.arrivals)
     }
 
@@ -125,7 +139,7 @@ impl Collector {
         self.store = Arc::new(store);
         self.index = Index::default();
         self.has_looked = false;
-        self.release = None;
+        self.reclaim = Reclaim::default();
     }
 
     /// What is known of each archive.
@@ -145,8 +159,13 @@ impl Collector {
             }
         };
         let sighting = if self.has_looked { Sighting::Again } else { Sighting::First };
+        let last_change = listing.files.iter().map(|(_, stat)| stat.changed_at()).max();
+        if let Some(last_change) = last_change.filter(|_| !self.trusts_clock) {
+            self.clock.see_last_change(last_change);
+        }
+        let at = (now, self.clock.judge(now));
         for (name, stat) in &listing.files {
-            self.index.sight(name, *stat, listing.pinned.contains(name), sighting, now);
+            self.index.sight(name, *stat, listing.pinned.contains(name), sighting, at);
         }
         let mut there: std::collections::HashSet<&FileName> =
             listing.files.iter().map(|(name, _)| name).collect();
@@ -158,9 +177,7 @@ impl Collector {
         self.stray_markers = stray.chain(listing.unfinished_markers).collect();
         problems.extend(listing.failures.into_iter().map(|(name, error)| Problem::Look(name, error)));
         self.index.retry_failures();
-        if self.clock.judge(now) == Clock::Trusted {
-            self.index.retry_provisional();
-        }
+        self.recall_all(now);
         problems.extend(self.read_settled(now, progress));
         (self.remembered, self.remembered_pods) = (HashMap::new(), BTreeMap::new());
         self.has_looked = true;
@@ -172,6 +189,7 @@ impl Collector {
     pub fn look_at(&mut self, names: &[(FileName, bool)], now: Now) -> (bool, Vec<Problem>) {
         let mut problems = Vec::new();
         let mut news = false;
+        let at = (now, self.clock.judge(now));
         for (name, whole) in names {
             match name.kind() {
                 NameKind::Marker { archive } => {
@@ -185,7 +203,7 @@ impl Collector {
                     Ok(Some(stat)) => {
                         let sighting = if *whole { Sighting::Closed } else { Sighting::Again };
                         let pinned = self.store.is_pinned(name);
-                        news |= self.index.sight(name, stat, pinned, sighting, now);
+                        news |= self.index.sight(name, stat, pinned, sighting, at);
                     }
                     Ok(None) => {
                         news |= self.index.forget(name);
@@ -229,31 +247,22 @@ impl Collector {
 
     /// Reads what has settled and was not read yet.
     fn read_settled(&mut self, now: Now, progress: Progress<'_>) -> Vec<Problem> {
-        let due: Vec<(FileName, Stat, Option<Timestamp>)> = self
+        let due: Vec<(FileName, Stat)> = self
             .index
             .iter()
             .filter(|(_, known)| known.read.is_none() && known.is_settled(self.settle, now))
-            .map(|(name, known)| (name.clone(), known.stat, known.first_seen))
+            .map(|(name, known)| (name.clone(), known.stat))
             .collect();
         let mut problems = Vec::new();
         let total = due.len();
-        for (done, (name, stat, first_seen)) in due.into_iter().enumerate() {
+        for (done, (name, stat)) in due.into_iter().enumerate() {
             progress(done, total);
-            if let Some(record) = self.remembered.get(&name).filter(|record| record.stat.is_same(&stat)) {
-                self.index.note(&name, &record.contents, record.taken);
-                if let Some(known) = self.index.get_mut(&name) {
-                    known.first_seen = Some(record.first_seen);
-                }
-                continue;
-            }
             let contents = match self.store.read(&name, &stat) {
                 Ok(Some(contents)) => contents,
                 // Changed since it was looked at: the next look sees that.
                 Ok(None) => continue,
                 Err(error) => {
-                    let at = name.checkpoint_time().unwrap_or_else(|| stat.modified_at());
-                    let taken = Taken { at, source: taken::Source::Modified };
-                    self.index.note_failure(&name, taken, &format!("cannot be read: {error}"));
+                    self.index.note_failure(&name, unread(&name, &stat), &format!("cannot be read: {error}"));
                     problems.push(Problem::Read(name, error));
                     continue;
                 }
@@ -266,25 +275,14 @@ impl Collector {
                 known.distrust_close(now);
                 continue;
             }
-            let taken = when(&name, &stat, &contents, first_seen, now.wall);
-            self.index.note(&name, &contents, taken);
-            if let Some(known) = self.index.get_mut(&name) {
-                self.arrivals += u64::from(std::mem::take(&mut known.is_arrival));
+            self.index.note(&name, &contents, unread(&name, &stat));
+            if let Some(known) = self.index.get_mut(&name)
+                && std::mem::take(&mut known.is_arrival)
+            {
+                let namespace = contents.identity.map(|identity| identity.namespace).unwrap_or_default();
+                *self.arrivals.entry(namespace).or_default() += 1;
             }
-            if taken.source == taken::Source::Corrected {
-                // What the future is, only a clock that is right knows. Once one says so it is for good.
-                if self.clock.judge(now) == Clock::Suspect {
-                    if let Some(read) = self.index.get_mut(&name).and_then(|known| known.read.as_mut()) {
-                        read.is_provisional = true;
-                    }
-                    continue;
-                }
-                problems.push(Problem::Future(name.clone(), taken.at));
-            }
-            if self.catalog.is_some() {
-                let first_seen = first_seen.unwrap_or(now.wall);
-                self.unwritten.push((name, Record { stat, contents, taken, first_seen }));
-            }
+            problems.extend(self.date(&name, now));
         }
         progress(total, total);
         problems
@@ -294,11 +292,14 @@ impl Collector {
     pub fn snapshot(&mut self, now: Now) -> (Snapshot, Vec<Problem>) {
         let mut problems = Vec::new();
         let clock = self.clock.judge(now);
-        // Why it was not heard yet is said of what was asked.
-        if clock == Clock::Suspect && !self.clock.is_unheard() {
-            let strays = self.clock.strays_from_server(now);
-            problems.push(if strays { Problem::ServerClock } else { Problem::Clock });
-        }
+        problems.extend(match self.clock.distrust(now) {
+            // Why it was not heard yet is said of what was asked.
+            None | Some(Distrust::ServerUnheard) => None,
+            Some(Distrust::ServerDiffers) => Some(Problem::ServerClock),
+            Some(Distrust::IsBehind) => Some(Problem::ClockIsBehind),
+            Some(Distrust::WasSet) => Some(Problem::Clock),
+        });
+        self.date_undecided(now);
         let mut snapshot = Snapshot { clock, node_labels: self.node_labels.clone(), ..Snapshot::default() };
         let mut deleting = false;
         for (name, known) in self.index.iter() {
@@ -314,14 +315,14 @@ impl Collector {
         if let Some(owners) = &self.owners {
             owners.fill(&mut snapshot, now.wall);
         }
+        self.history.fill(&mut snapshot, now.uptime);
         match self.store.filesystem() {
             Ok(mut filesystem) => {
-                let shown = |release: &Release| {
-                    filesystem.available_bytes >= release.available_bytes || now.uptime >= release.until
-                };
-                self.release = self.release.filter(|release| !shown(release));
-                filesystem.awaiting_release = deleting || self.release.is_some();
+                filesystem.release = self.reclaim.observe(filesystem.available_bytes, deleting, now.uptime);
                 snapshot.filesystem = Some(filesystem);
+                if self.reclaim.failures() > 0 {
+                    problems.push(Problem::WatermarkIneffective(self.reclaim.failures()));
+                }
             }
             Err(error) => problems.push(Problem::FileSystem(error)),
         }
@@ -330,32 +331,39 @@ impl Collector {
 
     /// The deletions of a plan, each with the file that was decided about. From here on these
     /// archives count as gone, until [`Self::finish`] says otherwise.
-    pub fn condemn(&mut self, snapshot: &Snapshot, plan: &Plan, now: Now) -> Vec<Deletion> {
+    pub fn condemn(&mut self, snapshot: &Snapshot, plan: &Plan) -> Vec<Deletion> {
         let mut deletions = Vec::new();
-        let mut for_space = 0_u64;
-        for (archive, verdict) in snapshot.archives.iter().zip(&plan.verdicts) {
+        let mut is_for_space = false;
+        let decided = snapshot.archives.iter().zip(&plan.verdicts).zip(&plan.draws);
+        for ((archive, verdict), draw) in decided {
             if verdict.action() != Action::Delete {
                 continue;
             }
             let Some(known) = self.index.get_mut(&archive.file) else { continue };
             known.condemned = true;
-            if verdict.reason == Reason::StorageWatermark {
-                for_space = for_space.saturating_add(known.stat.allocated);
-            }
-            deletions.push(Deletion { archive: archive.clone(), stat: known.stat, verdict: verdict.clone() });
+            is_for_space |= verdict.reason == Reason::StorageWatermark;
+            let (archive, verdict) = (archive.clone(), verdict.clone());
+            deletions.push(Deletion { archive, stat: known.stat, verdict, draw: *draw });
         }
-        if let (1.., Some(filesystem)) = (for_space, snapshot.filesystem) {
-            // Nine tenths: metadata and other writers take their part meanwhile.
-            let expected = filesystem.available_bytes.saturating_add(for_space / 10 * 9);
-            self.release = Some(Release { available_bytes: expected, until: now.uptime + RELEASE });
+        if let Some(filesystem) = snapshot.filesystem.filter(|_| is_for_space) {
+            self.reclaim.begin(filesystem.available_bytes);
         }
         deletions
+    }
+
+    /// Notes which policies govern by a plan.
+    pub fn note_governing(&mut self, snapshot: &Snapshot, plan: &Plan, now: Now) {
+        self.history.note(snapshot, plan, now.uptime);
     }
 
     /// Notes what became of a deletion.
     pub fn finish(&mut self, outcome: &Outcome, now: Now) {
         use crate::store::Removal;
         let name = &outcome.deletion.archive.file;
+        let is_for_space = outcome.deletion.verdict.reason == Reason::StorageWatermark;
+        if is_for_space && matches!(outcome.removal, Removal::Removed) {
+            self.reclaim.unlinked(outcome.deletion.stat.allocated);
+        }
         // Another file may have taken the name since: this outcome says nothing of that one.
         if !self.index.get(name).is_some_and(|known| known.stat.is_same(&outcome.deletion.stat)) {
             return;
@@ -372,10 +380,6 @@ impl Collector {
             | Removal::Failed(_) => {
                 if let Some(known) = self.index.get_mut(name) {
                     known.condemned = false;
-                }
-                if matches!(outcome.removal, Removal::Failed(_) | Removal::Withdrawn) {
-                    // Nothing comes back that could be waited for.
-                    self.release = None;
                 }
                 if matches!(outcome.removal, Removal::Failed(_))
                     && let Some(known) = self.index.get_mut(name)
@@ -395,40 +399,30 @@ fn is_foreign(name: &FileName, known: &Known) -> bool {
     name.kind() != NameKind::Kubelet && !whole
 }
 
-fn when(
-    name: &FileName,
-    stat: &Stat,
-    contents: &Contents,
-    first_seen: Option<Timestamp>,
-    now: Timestamp,
-) -> Taken {
-    let claims = Claims {
-        inside: contents.checkpointed_at,
-        name: name.checkpoint_time(),
-        modified: stat.modified_at(),
-    };
-    taken::taken(claims, first_seen, now)
+/// When the checkpoint was taken of an archive of which nothing was read: nobody goes by it.
+fn unread(name: &FileName, stat: &Stat) -> Taken {
+    let at = name.checkpoint_time().unwrap_or_else(|| stat.modified_at());
+    Taken { at, claimed: at, dated: Dated::Untrusted, source: Source::Modified }
 }
 
 fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
-    let unread = || Read {
+    let not_read = || Read {
         state: State::Unreadable,
         identity: None,
-        taken: Taken {
-            at: name.checkpoint_time().unwrap_or_else(|| known.stat.modified_at()),
-            source: taken::Source::Modified,
-        },
+        inside: None,
+        taken: unread(name, &known.stat),
         runtime: None,
         problem: None,
         is_failure: false,
-        is_provisional: false,
     };
-    let read = known.read.clone().unwrap_or_else(unread);
+    let read = known.read.clone().unwrap_or_else(not_read);
     Archive {
         file: name.clone(),
         identity: read.identity,
         state: read.state,
         taken: read.taken.at,
+        claimed: read.taken.claimed,
+        dated: read.taken.dated,
         changed: known.changed_at(now),
         size: known.stat.size,
         allocated: known.stat.allocated,
@@ -441,5 +435,6 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
         absences: None,
         idle_since: None,
         seen_in: None,
+        governed_by: None,
     }
 }

@@ -7,8 +7,10 @@ use std::time::Duration;
 use checkpoint_keeper_core::archive::{Contents, State};
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::plan::Clock;
 use checkpoint_keeper_core::taken::Taken;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Now;
 use crate::store::Stat;
@@ -20,8 +22,10 @@ pub struct Known {
     pub stat: Stat,
     /// Whether a marker lies beside it.
     pub pinned: bool,
-    /// When it was first seen; none where it lay there already and nothing is remembered.
-    pub first_seen: Option<Timestamp>,
+    /// When it was first seen.
+    pub first_seen: FirstSeen,
+    /// How far it may be dated by a clock that was not trusted.
+    pub arrival: Arrival,
     /// Whether it came while somebody watched, until that was counted.
     pub is_arrival: bool,
     /// What its bytes said; none until it is settled.
@@ -40,7 +44,9 @@ pub struct Read {
     pub state: State,
     /// Whose checkpoint it is.
     pub identity: Option<Arc<Identity>>,
-    /// When the checkpoint was taken.
+    /// When `config.dump` says that the checkpoint was taken.
+    pub inside: Option<Timestamp>,
+    /// When the checkpoint was taken, as far as that is known by now.
     pub taken: Taken,
     /// The OCI runtime.
     pub runtime: Option<Arc<str>>,
@@ -48,8 +54,31 @@ pub struct Read {
     pub problem: Option<Arc<str>>,
     /// Whether the system refused to have it read: the next look at everything tries again.
     pub is_failure: bool,
-    /// Whether its time was decided by a clock that is not to be trusted, until there is another.
-    pub is_provisional: bool,
+}
+
+/// When an archive was first seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FirstSeen {
+    /// Then, by a clock that was trusted.
+    At(Timestamp),
+    /// At that uptime, as no clock was trusted yet.
+    Uptime(Duration),
+}
+
+/// How far an archive may be dated by a clock that was not trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Arrival {
+    /// It lay there already, or came while the clock was trusted.
+    #[default]
+    Unremarkable,
+    /// It came while the clock was not trusted. Whether it is dated by that clock shows when it is read.
+    Unjudged,
+    /// It was dated by that clock: it goes by when it was first seen.
+    DatesIt,
+    /// It was dated by that clock, and it is not known any more when it came.
+    Lost,
 }
 
 /// How it is known that nobody writes to an archive any more.
@@ -145,7 +174,14 @@ impl Index {
     }
 
     /// Notes how a file looks now; says whether that is news.
-    pub fn sight(&mut self, name: &FileName, stat: Stat, pinned: bool, sighting: Sighting, now: Now) -> bool {
+    pub fn sight(
+        &mut self,
+        name: &FileName,
+        stat: Stat,
+        pinned: bool,
+        sighting: Sighting,
+        (now, clock): (Now, Clock),
+    ) -> bool {
         if let Some(known) = self.known.get_mut(name)
             && known.stat.is_same(&stat)
         {
@@ -170,15 +206,19 @@ impl Index {
         // Another file of the same name, or the same with other contents: nothing old holds for it,
         // but when it was first seen, if only its owner, mode or links changed.
         let before = self.known.get(name).filter(|known| known.stat.has_same_bytes(&stat));
-        let first_seen = match before {
-            Some(known) => known.first_seen,
-            None => (sighting != Sighting::First).then_some(now.wall),
+        let came_by_a_wrong_clock = sighting != Sighting::First && clock == Clock::Suspect;
+        let (first_seen, arrival) = match before {
+            Some(known) => (known.first_seen, known.arrival),
+            None if clock == Clock::Trusted => (FirstSeen::At(now.wall), Arrival::Unremarkable),
+            None if came_by_a_wrong_clock => (FirstSeen::Uptime(now.uptime), Arrival::Unjudged),
+            None => (FirstSeen::Uptime(now.uptime), Arrival::Unremarkable),
         };
         // Whatever is done to a file that is known, it came but once.
         let same_file = self.known.get(name).filter(|known| known.stat.is_same_file(&stat));
         let is_arrival = same_file.map_or(sighting != Sighting::First, |known| known.is_arrival);
         let (read, condemned, failed_at) = (None, false, None);
-        let known = Known { stat, pinned, first_seen, is_arrival, read, condemned, failed_at, quiet };
+        let known =
+            Known { stat, pinned, first_seen, arrival, is_arrival, read, condemned, failed_at, quiet };
         self.known.insert(name.clone(), known);
         true
     }
@@ -211,8 +251,8 @@ impl Index {
                 taken,
                 runtime: None,
                 problem,
+                inside: None,
                 is_failure: true,
-                is_provisional: false,
             });
         }
     }
@@ -224,14 +264,9 @@ impl Index {
         }
     }
 
-    /// Forgets what was read where its time was decided by a clock that was not to be trusted; says
-    /// whether there is any.
-    pub fn retry_provisional(&mut self) -> bool {
-        let mut any = false;
-        for known in self.known.values_mut() {
-            any |= known.read.take_if(|read| read.is_provisional).is_some();
-        }
-        any
+    /// All archives, to change what is known of them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&FileName, &mut Known)> {
+        self.known.iter_mut()
     }
 
     /// Notes what an archive holds.
@@ -242,8 +277,8 @@ impl Index {
             taken,
             runtime: contents.runtime.as_deref().map(|runtime| share_text(&mut self.texts, runtime)),
             problem: contents.problem.as_deref().map(|problem| share_text(&mut self.texts, problem)),
+            inside: contents.checkpointed_at,
             is_failure: false,
-            is_provisional: false,
         };
         if let Some(known) = self.known.get_mut(name) {
             known.read = Some(read);

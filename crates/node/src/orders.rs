@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::policy::{Labels, PolicySet};
+use checkpoint_keeper_core::policy::{Confidence, Labels, PolicySet};
 
 use crate::line::{Line, Teller};
 
@@ -14,6 +14,8 @@ use crate::line::{Line, Teller};
 pub struct Orders {
     /// The policies.
     pub policies: Arc<PolicySet>,
+    /// How certain it is that these are the policies of now.
+    pub confidence: Confidence,
     /// This node's labels, for storage policies that select nodes; none where they are not known.
     pub node_labels: Option<Labels>,
     /// The UIDs of the objects in each namespace that say what may be deleted there. A new one is a

@@ -25,8 +25,12 @@ pub enum Problem {
     ServerClock,
     /// The API did not answer a question, and why.
     Unanswered(Question, String),
-    /// An archive claims to be from the future.
-    Future(FileName, Timestamp),
+    /// The wall clock shows an earlier time than that at which a file here was last changed.
+    ClockIsBehind,
+    /// When an archive was taken cannot be told: what it claims is not plausible.
+    Undated(FileName, Timestamp),
+    /// The file system did not show what the watermark deleted, so many times in a row.
+    WatermarkIneffective(u32),
     /// The file system did not tell its size.
     FileSystem(io::Error),
     /// The catalog was damaged, or none; it was moved there, and a new one made.
@@ -40,7 +44,9 @@ impl Problem {
     pub fn is_failure(&self) -> bool {
         !matches!(
             self,
-            Self::Future(..)
+            Self::Undated(..)
+                | Self::ClockIsBehind
+                | Self::WatermarkIneffective(_)
                 | Self::CatalogSetAside(_)
                 | Self::Clock
                 | Self::ServerClock
@@ -56,17 +62,25 @@ impl fmt::Display for Problem {
             Self::Look(file, error) => write!(formatter, "cannot look at {file}: {error}"),
             Self::Read(file, error) => write!(formatter, "cannot read {file}: {error}"),
             Self::Clock => formatter.write_str(
-                "the clock was set by more than five minutes: rules by time wait until it is set back, or has run well for an hour",
+                "the clock was set by more than five minutes: rules by time wait until it is set back, or has run well for an hour, and what is dated later than it is left alone",
             ),
             Self::ServerClock => formatter.write_str(
-                "the clock differs from the API server's by more than five minutes: rules by time wait",
+                "the clock differs from the API server's by more than five minutes: rules by time wait, and what is dated later than it is left alone",
+            ),
+            Self::ClockIsBehind => formatter.write_str(
+                "the clock is behind: a file here was changed later than it shows, or it shows a time before 2018; rules by time wait, and what is dated later than it is left alone (if the clock is right: --trust-clock)",
             ),
             Self::Unanswered(question, why) => {
                 write!(formatter, "nothing known of {question}, so what depends on it stays: {why}")
             }
-            Self::Future(file, corrected) => {
-                write!(formatter, "{file} claims to be from the future; taken for one of {corrected:.0}")
-            }
+            Self::Undated(file, claimed) => write!(
+                formatter,
+                "{file} claims to be of {claimed:.0}, which cannot be: it displaces no other archive, and its age counts from when it was first seen"
+            ),
+            Self::WatermarkIneffective(rounds) => write!(
+                formatter,
+                "deleting archives frees nothing: the file system did not show what was deleted, {rounds} times in a row (a snapshot, a reflink or an open file may hold it, or somebody writes as fast); one archive at a time is tried, more and more rarely"
+            ),
             Self::FileSystem(error) => write!(formatter, "cannot ask the file system for its size: {error}"),
             Self::CatalogSetAside(path) => {
                 write!(

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use checkpoint_keeper_core::archive::{self, Contents, Inspection};
 use checkpoint_keeper_core::name::{FileName, NameKind};
-use checkpoint_keeper_core::plan::FileSystem;
+use checkpoint_keeper_core::plan::{FileSystem, Release};
 use jiff::Timestamp;
 use rustix::fs::{Advice, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -352,7 +352,7 @@ impl Store {
             available_bytes: usage.f_bavail.saturating_mul(usage.f_frsize),
             total_inodes: usage.f_files,
             available_inodes: usage.f_favail,
-            awaiting_release: false,
+            release: Release::Shown,
         })
     }
 }

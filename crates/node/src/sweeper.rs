@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
-use checkpoint_keeper_core::plan::{Archive, Verdict};
+use checkpoint_keeper_core::plan::{Archive, Draw, Verdict};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::store::{Removal, Stat, Store};
@@ -21,6 +21,15 @@ pub struct Deletion {
     pub stat: Stat,
     /// Why it goes.
     pub verdict: Verdict,
+    /// What pays for it.
+    pub draw: Draw,
+}
+
+impl Deletion {
+    /// The namespace of the archive's pod; empty where that is not known.
+    pub fn namespace(&self) -> &str {
+        self.archive.identity.as_ref().map_or("", |identity| identity.namespace.as_str())
+    }
 }
 
 /// What became of a deletion.

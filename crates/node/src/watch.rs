@@ -8,9 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use checkpoint_keeper_core::bucket::DeletionBucket;
+use checkpoint_keeper_core::bucket::DeletionBuckets;
 use checkpoint_keeper_core::owners::Pace;
-use checkpoint_keeper_core::plan::{EffectiveStorage, Plan, Snapshot, plan};
+use checkpoint_keeper_core::plan::{EffectiveStorage, Plan, Snapshot, plan_with};
 use checkpoint_keeper_core::policy::PolicySet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -82,7 +82,7 @@ pub struct Watch {
     /// Who tells it to go by something else; none: nobody does.
     pub line: Option<OrderLine>,
     /// How fast policies may delete; none: as fast as they want.
-    pub bucket: Option<DeletionBucket>,
+    pub buckets: Option<DeletionBuckets>,
     /// How often it looks at everything, whether or not the doorbell rang.
     pub interval: Duration,
     /// Who asks the cluster, a round of questions an interval at most; none where there is none.
@@ -100,7 +100,7 @@ impl Watch {
             collector,
             orders: Some(orders),
             line: None,
-            bucket: None,
+            buckets: None,
             interval,
             inquiry: None,
             pace: PACE,
@@ -273,19 +273,20 @@ impl Watch {
         self.collector.know_discards(Arc::clone(&orders.discard));
         let (mut snapshot, problems) = self.collector.snapshot(now);
         report_all(&problems, report);
-        if let Some(bucket) = &mut self.bucket {
+        if let Some(buckets) = &mut self.buckets {
             let arrived = self.collector.take_arrivals();
             let storage = &orders.policies.storage;
             let storage = EffectiveStorage::new(storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
             let archives = snapshot.archives.len() as u64;
             snapshot.allowance =
-                Some(bucket.allowance(storage.deletion_limit, archives, arrived, now.uptime));
+                Some(buckets.allowance(storage.deletion_limit, archives, arrived, now.uptime));
         }
-        let plan = plan(&snapshot, &orders.policies, now.wall);
-        if let Some(bucket) = &mut self.bucket {
-            bucket.spend(plan.metered_deletions);
-        }
-        for deletion in self.collector.condemn(&snapshot, &plan, now) {
+        let plan = plan_with(&snapshot, &orders.policies, &orders.confidence, now.wall);
+        self.collector.note_governing(&snapshot, &plan, now);
+        for deletion in self.collector.condemn(&snapshot, &plan) {
+            if let Some(buckets) = &mut self.buckets {
+                buckets.spend(deletion.draw, deletion.namespace());
+            }
             sweeper.delete(self.collector.store(), deletion);
         }
         self.collector.confirm(&snapshot, &plan, &orders.policies, now.wall);

@@ -52,7 +52,7 @@ impl Place {
 
     /// A collector that has looked, remembers, and asks a cluster.
     fn collector(&self, now: Now) -> Collector {
-        let mut collector = Collector::new(Store::open(&self.directory()).unwrap(), SETTLE, now);
+        let mut collector = Collector::new(Store::open(&self.directory()).unwrap(), SETTLE);
         assert_eq!(collector.remember_in(self.state()).len(), 0);
         collector.know_cluster(false);
         collector.look(now, &mut |_, _| {});
@@ -150,7 +150,7 @@ fn without_a_cluster_what_is_known_of_pods_is_left_alone() {
     let (policies, now) = (orphans(Duration::ZERO), Now::read());
     ask(&mut place.collector(now), &policies, now, &Finding::NotFound);
     let remembered = place.remembered();
-    let mut collector = Collector::new(Store::open(&place.directory()).unwrap(), SETTLE, now);
+    let mut collector = Collector::new(Store::open(&place.directory()).unwrap(), SETTLE);
     collector.remember_in(place.state());
     collector.look(now, &mut |_, _| {});
     assert_eq!(ask(&mut collector, &policies, now, &Finding::NotFound), 0);
@@ -305,7 +305,7 @@ impl Running {
         let (say, said) = mpsc::channel();
         let store = Store::open(&place.directory()).unwrap();
         let thread = thread::spawn(move || {
-            let mut collector = Collector::new(store, SETTLE, Now::read());
+            let mut collector = Collector::new(store, SETTLE);
             collector.know_cluster(false);
             let inquiry = Some(Inquiry::start(ask).unwrap());
             let watch = Watch { inquiry, ..Watch::new(collector, Orders::policies(policies), interval) };

@@ -35,7 +35,7 @@ fn place() -> Place {
 /// Looks once with the catalog, and says what was wrong.
 fn look(place: &Place) -> (Collector, Vec<String>) {
     let now = Now::read();
-    let mut collector = Collector::new(Store::open(&place.directory).unwrap(), SETTLE, now);
+    let mut collector = Collector::new(Store::open(&place.directory).unwrap(), SETTLE);
     let mut problems = collector.remember_in(place.state.clone());
     problems.extend(collector.look(now, &mut |_, _| {}));
     problems.extend(collector.write_catalog());
@@ -203,7 +203,7 @@ fn a_catalog_that_cannot_be_made_is_reported() {
     let place = place();
     write_old(&place.directory, &archive("server", 1));
     let state = place.state.join("no/such/directory");
-    let mut collector = Collector::new(Store::open(&place.directory).unwrap(), SETTLE, Now::read());
+    let mut collector = Collector::new(Store::open(&place.directory).unwrap(), SETTLE);
     let problems = collector.remember_in(state);
     assert!(matches!(problems.as_slice(), [Problem::Catalog(CatalogError::Open { .. })]), "{problems:?}");
     assert!(

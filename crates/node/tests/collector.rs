@@ -7,13 +7,10 @@ mod support;
 use std::fs;
 use std::time::Duration;
 
-use checkpoint_keeper_core::owners::{Finding, Pace};
-use checkpoint_keeper_core::plan::{Clock, Reason, plan};
+use checkpoint_keeper_core::plan::{Clock, Reason, Release, plan};
 use checkpoint_keeper_core::policy::Retention;
-use checkpoint_keeper_core::taken::Source;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::inquiry::Answer;
 use checkpoint_keeper_node::store::{Removal, Store};
 use checkpoint_keeper_node::sweeper::{self, Outcome};
 use jiff::{Timestamp, ToSpan};
@@ -23,7 +20,7 @@ use tempfile::TempDir;
 const SETTLE: Duration = Duration::from_secs(5);
 
 fn collector(directory: &TempDir, now: Now) -> Collector {
-    let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE, now);
+    let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE);
     assert_eq!(collector.look(now, &mut |_, _| {}).len(), 0);
     collector
 }
@@ -90,91 +87,6 @@ fn an_archive_seen_changing_settles_by_the_clock_that_nobody_sets() {
     assert!(collector.index().get(&file).unwrap().read.is_some());
 }
 
-#[test]
-fn an_archive_from_the_future_is_reported_and_taken_for_one_of_when_it_was_first_seen() {
-    let directory = TempDir::new().unwrap();
-    let state = TempDir::new().unwrap();
-    let start = Now::read();
-    let future = |container| archive(container, 1).at("2099-01-01T00:00:00Z");
-    let there = write_old(directory.path(), &future("server"));
-    let mut first = Collector::new(Store::open(directory.path()).unwrap(), SETTLE, start);
-    assert!(first.remember_in(state.path().join("catalog")).is_empty());
-    let mut problems = first.look(start, &mut |_, _| {});
-    let path = write_old(directory.path(), &future("engine"));
-    let file = name(path.file_name().unwrap().as_encoded_bytes());
-    first.look_at(&[(file.clone(), true)], start);
-    problems.extend(first.look_at_unsettled(start).1);
-    assert_eq!(problems.len(), 2);
-    assert!(problems[0].to_string().contains("claims to be from the future"), "{problems:?}");
-    let taken_of =
-        |collector: &Collector, file| collector.index().get(&file).unwrap().read.as_ref().unwrap().taken;
-    let taken = taken_of(&first, file.clone());
-    assert_eq!(taken.at, start.wall, "seen to come: first sight");
-    // One that lay there already is as old as its file: a lost catalog must not make it the newest.
-    let there = name(there.file_name().unwrap().as_encoded_bytes());
-    assert_eq!(taken_of(&first, there).at, Timestamp::from_second(1_700_000_000).unwrap());
-    first.write_catalog();
-    drop(first);
-    // Once and for all: not even when the claimed time has come.
-    let future = Now { wall: "2100-01-01T00:00:00Z".parse().unwrap(), uptime: start.uptime };
-    let mut second = Collector::new(Store::open(directory.path()).unwrap(), SETTLE, future);
-    second.remember_in(state.path().join("catalog"));
-    assert_eq!(second.look(future, &mut |_, _| {}).len(), 0, "reported once");
-    assert_eq!(second.index().get(&file).unwrap().read.as_ref().unwrap().taken, taken);
-}
-
-/// Somebody set the clock back: what is taken now seems to be from the future.
-#[test]
-fn by_a_clock_that_is_not_trusted_nothing_is_from_the_future_for_good() {
-    let year = Duration::from_hours(24 * 365);
-    let (directory, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let start = Now::read();
-    let open = |now: Now| {
-        let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE, now);
-        assert!(collector.remember_in(state.path().join("catalog")).is_empty());
-        collector
-    };
-    let mut collector = open(start);
-    collector.look(start, &mut |_, _| {});
-    let back = Now { wall: start.wall.checked_sub(year).unwrap(), uptime: start.uptime };
-    let at = Timestamp::from_second(start.wall.as_second()).unwrap();
-    let path = write_old(directory.path(), &archive("server", 1).at(&format!("{at:.0}")));
-    let file = name(path.file_name().unwrap().as_encoded_bytes());
-    collector.look_at(&[(file.clone(), true)], back);
-    let (_, problems) = collector.look_at_unsettled(back);
-    assert_eq!(problems.len(), 0, "what is wrong is the clock: {problems:?}");
-    let taken = |collector: &Collector| collector.index().get(&file).unwrap().read.as_ref().unwrap().taken;
-    assert_eq!((taken(&collector).at, taken(&collector).source), (back.wall, Source::Corrected));
-    // Not even in a catalog that is made anew.
-    collector.look(back, &mut |_, _| {});
-    assert!(collector.write_catalog().is_empty());
-    // Put right, it is what the archive says.
-    collector.look(start, &mut |_, _| {});
-    assert_eq!((taken(&collector).at, taken(&collector).source), (at, Source::Inside));
-    drop(collector);
-    let mut again = open(start);
-    again.look(start, &mut |_, _| {});
-    assert_eq!(taken(&again).at, at);
-}
-
-/// An agent's first look comes before it could ask what time it is.
-#[test]
-fn what_is_from_the_future_is_decided_when_the_clock_was_compared_with_the_api_servers() {
-    let directory = TempDir::new().unwrap();
-    write_old(directory.path(), &archive("server", 1).at("2099-01-01T00:00:00Z"));
-    let now = Now::read();
-    let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE, now);
-    collector.know_cluster(true);
-    collector.be_curious();
-    assert_eq!(collector.look(now, &mut |_, _| {}).len(), 0);
-    let question = collector.questions(Pace::EVERYTHING).remove(0);
-    let finding = Finding::NotFound;
-    let problems = collector.learn(vec![Answer { question, finding, at: now, server_time: Some(now.wall) }]);
-    assert_eq!(problems.len(), 1);
-    assert!(problems[0].to_string().contains("claims to be from the future"), "{problems:?}");
-    assert_eq!(collector.look(now, &mut |_, _| {}).len(), 0, "for good");
-}
-
 /// Each gives a token for a deletion, so nothing may arrive twice.
 #[test]
 fn an_archive_arrives_once_and_what_lay_there_does_not() {
@@ -182,7 +94,7 @@ fn an_archive_arrives_once_and_what_lay_there_does_not() {
     let now = Now::read();
     let there = write_old(directory.path(), &archive("server", 1));
     let open = || {
-        let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE, now);
+        let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE);
         assert!(collector.remember_in(state.path().join("catalog")).is_empty());
         collector.look(now, &mut |_, _| {});
         collector
@@ -190,7 +102,7 @@ fn an_archive_arrives_once_and_what_lay_there_does_not() {
     let see = |collector: &mut Collector, path: &std::path::Path| {
         collector.look_at(&[(name(path.file_name().unwrap().as_encoded_bytes()), true)], now);
         collector.look_at_unsettled(now);
-        collector.take_arrivals()
+        collector.take_arrivals().values().sum::<u64>()
     };
     // Its change time changes, and then its bytes.
     let touch = |path: &std::path::Path| {
@@ -202,7 +114,7 @@ fn an_archive_arrives_once_and_what_lay_there_does_not() {
         fs::File::options().append(true).open(path).unwrap().set_len(1 << 20).unwrap();
     };
     let mut first = open();
-    assert_eq!(first.take_arrivals(), 0);
+    assert_eq!(first.take_arrivals().len(), 0);
     touch(&there);
     assert_eq!(see(&mut first, &there), 0);
     let came = write_old(directory.path(), &archive("server", 2));
@@ -214,7 +126,7 @@ fn an_archive_arrives_once_and_what_lay_there_does_not() {
     assert!(first.write_catalog().is_empty());
     drop(first);
     let mut second = open();
-    assert_eq!(second.take_arrivals(), 0);
+    assert_eq!(second.take_arrivals().len(), 0);
     touch(&there);
     append(&came);
     assert_eq!((see(&mut second, &there), see(&mut second, &came)), (0, 0));
@@ -232,11 +144,11 @@ fn a_condemned_archive_counts_as_gone_until_its_deletion_fails() {
     (0..3).for_each(|second| _ = write_old(directory.path(), &archive("server", second)));
     let mut collector = collector(&directory, now);
     let (snapshot, _) = collector.snapshot(now);
-    let deletions = collector.condemn(&snapshot, &plan(&snapshot, &per_container(1), now.wall), now);
+    let deletions = collector.condemn(&snapshot, &plan(&snapshot, &per_container(1), now.wall));
     assert_eq!(deletions.len(), 2);
     let (snapshot, _) = collector.snapshot(now);
     assert_eq!(snapshot.archives.len(), 1, "a second plan does not decide about them again");
-    assert!(snapshot.filesystem.unwrap().awaiting_release);
+    assert_eq!(snapshot.filesystem.unwrap().release, Release::Awaited);
     for deletion in deletions {
         let removal = Removal::Failed(std::io::ErrorKind::PermissionDenied.into());
         collector.finish(&Outcome { deletion, removal }, now);
@@ -251,7 +163,7 @@ fn another_archive_of_the_same_name_is_not_forgotten_with_the_old_one() {
     (0..2).for_each(|second| _ = write_old(directory.path(), &archive("server", second)));
     let mut collector = collector(&directory, now);
     let (snapshot, _) = collector.snapshot(now);
-    let deletions = collector.condemn(&snapshot, &plan(&snapshot, &per_container(1), now.wall), now);
+    let deletions = collector.condemn(&snapshot, &plan(&snapshot, &per_container(1), now.wall));
     let store = std::sync::Arc::clone(collector.store());
     let mut outcomes = Vec::new();
     sweeper::sweep(&store, deletions, |outcome| outcomes.push(outcome));

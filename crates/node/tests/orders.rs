@@ -14,7 +14,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use checkpoint_keeper_core::bucket::DeletionBucket;
+use checkpoint_keeper_core::bucket::DeletionBuckets;
 use checkpoint_keeper_core::owners::{Finding, Question};
 use checkpoint_keeper_core::policy::{Kind, Labels, PolicySet};
 use checkpoint_keeper_node::clock::Now;
@@ -39,18 +39,18 @@ struct Told {
 }
 
 impl Told {
-    fn start(directory: &Path, bucket: Option<DeletionBucket>) -> Self {
+    fn start(directory: &Path, bucket: Option<DeletionBuckets>) -> Self {
         Self::asking(directory, bucket, None)
     }
 
     /// One that asks a cluster, whatever its policies need to know.
-    fn asking(directory: &Path, bucket: Option<DeletionBucket>, inquiry: Option<Inquiry>) -> Self {
+    fn asking(directory: &Path, bucket: Option<DeletionBuckets>, inquiry: Option<Inquiry>) -> Self {
         let (stop, stopped) = UnixStream::pair().unwrap();
         let (plan, plans) = mpsc::channel();
         let (orders, line) = line().unwrap();
         let store = Store::open(directory).unwrap();
         let thread = thread::spawn(move || {
-            let mut collector = Collector::new(store, Duration::from_secs(5), Now::read());
+            let mut collector = Collector::new(store, Duration::from_secs(5));
             if inquiry.is_some() {
                 collector.know_cluster(true);
                 collector.be_curious();
@@ -59,7 +59,7 @@ impl Told {
                 collector,
                 orders: None,
                 line: Some(line),
-                bucket,
+                buckets: bucket,
                 interval: HOUR,
                 inquiry,
                 pace: SPARING,
@@ -131,7 +131,7 @@ fn orders_that_are_not_urgent_wait_for_the_next_archive() {
 fn a_limit_mistyped_and_mended_costs_at_most_the_bucket() {
     let directory = with(300);
     // Full: 5 % of 300 archives.
-    let told = Told::start(directory.path(), Some(DeletionBucket::default()));
+    let told = Told::start(directory.path(), Some(DeletionBuckets::default()));
     told.orders.tell(Orders::policies(per_container(300)), true);
     assert_eq!(told.next_plan(), 0);
     told.orders.tell(Orders::policies(per_container(1)), true);
@@ -177,7 +177,7 @@ fn what_waits_to_be_deleted_is_withdrawn_with_the_orders_that_wanted_it() {
 fn rotation_of_what_arrives_never_waits_for_the_bucket() {
     let directory = with(30);
     // Empty, and an hour to fill.
-    let bucket = DeletionBucket::empty(Now::read().uptime);
+    let bucket = DeletionBuckets::empty(Now::read().uptime);
     let told = Told::start(directory.path(), Some(bucket));
     told.orders.tell(Orders::policies(per_container(30)), true);
     assert_eq!(told.next_plan(), 0);

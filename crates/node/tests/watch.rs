@@ -14,7 +14,6 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use checkpoint_keeper_core::policy::PolicySet;
-use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::orders::Orders;
 use checkpoint_keeper_node::store::Store;
@@ -36,7 +35,7 @@ impl Running {
         let store = Store::open(directory).unwrap();
         store.lock().unwrap();
         let thread = thread::spawn(move || {
-            let collector = Collector::new(store, settle, Now::read());
+            let collector = Collector::new(store, settle);
             let watch = Watch::new(collector, Orders::policies(policies), interval);
             watch
                 .run(stopped, |event| {
@@ -170,7 +169,7 @@ fn an_overflow_of_rings_leads_to_a_look_at_everything() {
     let (deaf, hearing) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let gates = (Arc::clone(&deaf), Arc::clone(&hearing));
     let thread = thread::spawn(move || {
-        let collector = Collector::new(store, SETTLE, Now::read());
+        let collector = Collector::new(store, SETTLE);
         let policies = per_container(3);
         let mut first = true;
         let watch = Watch::new(collector, Orders::policies(policies), HOUR);

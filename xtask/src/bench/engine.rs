@@ -7,7 +7,6 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::orders::Orders;
 use checkpoint_keeper_node::store::Store;
@@ -85,7 +84,7 @@ impl Drop for Engine {
 pub(super) fn run(directory: &Path, policies: usize, interval: u64) -> anyhow::Result<()> {
     let store = Store::open(directory)?;
     store.lock()?;
-    let collector = Collector::new(store, SETTLE, Now::read());
+    let collector = Collector::new(store, SETTLE);
     let policies = policies::set(policies);
     let watch = Watch::new(collector, Orders::policies(policies), Duration::from_secs(interval));
     let mut begun = false;

@@ -69,7 +69,7 @@ fn measure(bench: &Bench, directory: &Path, archives: usize, bytes: u64) -> anyh
 /// One first look.
 pub(super) fn look(directory: &Path, archives: usize) -> anyhow::Result<Collector> {
     let now = Now::read();
-    let mut collector = Collector::new(Store::open(directory)?, Duration::from_secs(5), now);
+    let mut collector = Collector::new(Store::open(directory)?, Duration::from_secs(5));
     let problems = collector.look(now, &mut |_, _| {});
     ensure!(problems.is_empty(), "{problems:?}");
     let read = collector.index().iter().filter(|(_, known)| known.read.is_some()).count();

@@ -8,7 +8,9 @@ use anyhow::Context;
 use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::plan::{Archive, FileSystem, Namespace, Snapshot, Workload, plan};
+use checkpoint_keeper_core::plan::{
+    Archive, Dated, FileSystem, Namespace, Release, Snapshot, Workload, plan,
+};
 use checkpoint_keeper_core::policy::{
     Ceiling, Kind, LabelSelector, Labels, Limit, Mode, Operator, Policy, PolicyRef, PolicySet, Precedence,
     Requirement, Retention, Selector, Size, StoragePolicy, Tiers,
@@ -64,7 +66,7 @@ fn snapshot(archives: usize, now: Timestamp) -> anyhow::Result<Snapshot> {
             available_bytes: 100 * GIB,
             total_inodes: 1 << 26,
             available_inodes: 1 << 25,
-            awaiting_release: false,
+            release: Release::Shown,
         }),
         ..Snapshot::default()
     };
@@ -129,6 +131,9 @@ fn of_pod(pod: usize, now: Timestamp, archives: &mut Vec<Archive>) -> anyhow::Re
             absences: None,
             idle_since: None,
             seen_in: None,
+            claimed: taken,
+            dated: Dated::Trusted,
+            governed_by: None,
         });
     }
     Ok(())

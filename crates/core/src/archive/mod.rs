@@ -34,8 +34,16 @@ pub enum State {
     Complete,
     /// The archive stops too early, or lacks one of its JSON members: a dump that was cut off.
     Incomplete,
+    /// Whole, but nothing can be restored from it: CRIU's images are not in it.
+    NoImages,
+    /// Begins as an archive and contradicts itself.
+    Damaged,
     /// Not a checkpoint archive that can be understood: never deleted for what it holds.
     Unreadable,
+    /// Not an archive at all.
+    Foreign,
+    /// Not judged yet.
+    Unread,
 }
 
 /// What an archive's bytes say.

@@ -26,9 +26,10 @@ pub fn difference(
 ) -> Difference {
     let mut enforced = policies.clone();
     // An object of several parts is enforced as a whole.
-    let same =
-        |other: &PolicyRef| (other.kind, &other.namespace, &other.name) == (id.kind, &id.namespace, &id.name);
-    for policy in enforced.retention.iter_mut().filter(|policy| same(&policy.id)) {
+    for policy in enforced.retention.iter_mut().filter(|policy| policy.id.is_same_object(id)) {
+        policy.mode = Mode::Enforce;
+    }
+    for policy in enforced.storage.iter_mut().filter(|policy| policy.id.is_same_object(id)) {
         policy.mode = Mode::Enforce;
     }
     let mut difference = Difference::default();

@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 
 use super::QUIET;
-use super::snapshot::{Archive, Clock, Snapshot};
+use super::snapshot::{Archive, Clock, Dated, Snapshot};
 use crate::archive::State;
 use crate::name::NameKind;
 
@@ -15,12 +15,13 @@ use crate::name::NameKind;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Facts {
     pub(super) taken: Timestamp,
+    pub(super) dated: Dated,
     pub(super) size: u64,
     pub(super) allocated: u64,
     pub(super) state: State,
     pub(super) pinned: bool,
     pub(super) settled: bool,
-    /// Whether it is complete, or has been left alone for so long that nobody can be writing it.
+    /// Whether it is whole, or has been left alone for so long that nobody can be writing it.
     pub(super) is_whole_or_quiet: bool,
     pub(super) discarded: bool,
     pub(super) undeletable: bool,
@@ -35,12 +36,13 @@ impl Facts {
         let is_quiet = quiet_since.is_some_and(|since| archive.changed <= since);
         Self {
             taken: archive.taken,
+            dated: archive.dated,
             size: archive.size,
             allocated: archive.allocated,
             state: archive.state,
             pinned: archive.pinned,
             settled: archive.settled,
-            is_whole_or_quiet: archive.state == State::Complete || is_quiet,
+            is_whole_or_quiet: matches!(archive.state, State::Complete | State::NoImages) || is_quiet,
             discarded: archive.discarded,
             undeletable: archive.undeletable,
             has_identity: archive.identity.is_some(),
@@ -49,7 +51,8 @@ impl Facts {
     }
 }
 
-/// The archives' places in the snapshot, oldest first, equal times in byte order of the file name.
+/// The archives' places in the snapshot, oldest first; of equal times by what they claim themselves, and then
+/// in byte order of the file name.
 pub(super) fn order(snapshot: &Snapshot) -> Vec<usize> {
     let archives = &snapshot.archives;
     let time = |archive: &Archive| (archive.taken.as_second(), archive.taken.subsec_nanosecond());
@@ -58,7 +61,7 @@ pub(super) fn order(snapshot: &Snapshot) -> Vec<usize> {
     // First by numbers alone, as names lie all over the memory and few times are equal.
     order.sort_unstable();
     for same_time in order.chunk_by_mut(|(one, _), (other, _)| one == other) {
-        same_time.sort_unstable_by_key(|(_, place)| &archives[*place].file);
+        same_time.sort_unstable_by_key(|(_, place)| (archives[*place].claimed, &archives[*place].file));
     }
     order.into_iter().map(|(_, place)| place).collect()
 }

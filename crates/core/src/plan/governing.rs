@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::snapshot::{Namespace, Origin};
 use super::verdict::Detail;
 use crate::identity::Identity;
-use crate::policy::{InvalidPolicy, Kind, Labels, Mode, Policy, PolicyRef, PolicySet, Selector};
+use crate::policy::{InvalidPolicy, Kind, Labels, Mode, Policy, PolicyRef, PolicySet, Precedence, Selector};
 
 /// What governs an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,9 @@ pub(super) enum Governing<'a> {
     Policy(usize),
     /// Nothing.
     Nothing,
+    /// This policy soon: until a moment ago another one did, which is gone or does not select the archive any
+    /// more. Somebody may be about to create it anew.
+    Handover(usize),
     /// This policy perhaps, and why that is not certain.
     Doubtful(usize, Detail),
     /// An object that does not parse might.
@@ -26,10 +29,13 @@ pub(super) enum Governing<'a> {
 /// The policies that act, most binding first.
 pub(super) struct Governors<'a> {
     ranked: Vec<&'a Policy>,
+    /// Those cluster-wide ones that go before namespaced ones.
+    overriding: Vec<usize>,
     by_namespace: HashMap<&'a str, Vec<usize>>,
     cluster_wide: Vec<usize>,
     invalid_by_namespace: HashMap<&'a str, &'a InvalidPolicy>,
     invalid_cluster_wide: Option<&'a InvalidPolicy>,
+    invalid_overriding: Option<&'a InvalidPolicy>,
     namespaces: &'a BTreeMap<String, Namespace>,
 }
 
@@ -41,6 +47,7 @@ pub(super) struct Contenders<'g, 'a> {
     invalid: Option<&'a InvalidPolicy>,
     /// Why its own policies may be those of another namespace of that name.
     doubt: Option<Detail>,
+    overriding: Vec<Candidate>,
     local: Vec<Candidate>,
     cluster_wide: Vec<Candidate>,
 }
@@ -78,10 +85,11 @@ impl<'a> Governors<'a> {
             policies.retention.iter().filter(|policy| policy.mode == Mode::Enforce).collect();
         ranked.sort_by_cached_key(|policy| precedence(policy));
         let mut by_namespace: HashMap<&str, Vec<usize>> = HashMap::new();
-        let mut cluster_wide = Vec::new();
+        let (mut overriding, mut cluster_wide) = (Vec::new(), Vec::new());
         for (place, policy) in ranked.iter().enumerate() {
             match &policy.namespace {
                 Some(namespace) => by_namespace.entry(namespace).or_default().push(place),
+                None if overrides(policy) => overriding.push(place),
                 None => cluster_wide.push(place),
             }
         }
@@ -89,14 +97,24 @@ impl<'a> Governors<'a> {
         let mut invalid: Vec<&InvalidPolicy> = policies.invalid.iter().collect();
         invalid.sort_by(|one, other| other.id.cmp(&one.id));
         let mut invalid_by_namespace = HashMap::new();
-        let mut invalid_cluster_wide = None;
+        let (mut invalid_cluster_wide, mut invalid_overriding) = (None, None);
         for policy in invalid {
             match &policy.namespace {
                 Some(namespace) => _ = invalid_by_namespace.insert(namespace.as_str(), policy),
+                None if policy.precedence == Precedence::Override => invalid_overriding = Some(policy),
                 None => invalid_cluster_wide = Some(policy),
             }
         }
-        Self { ranked, by_namespace, cluster_wide, invalid_by_namespace, invalid_cluster_wide, namespaces }
+        Self {
+            ranked,
+            overriding,
+            by_namespace,
+            cluster_wide,
+            invalid_by_namespace,
+            invalid_cluster_wide,
+            invalid_overriding,
+            namespaces,
+        }
     }
 
     /// The policies that act, most binding first.
@@ -158,6 +176,7 @@ impl<'a> Governors<'a> {
             governors: self,
             invalid,
             doubt,
+            overriding: candidates(&self.overriding),
             local: candidates(local),
             cluster_wide: candidates(&self.cluster_wide),
         }
@@ -165,27 +184,64 @@ impl<'a> Governors<'a> {
 }
 
 impl<'a> Contenders<'_, 'a> {
-    /// What governs an archive that lies in this namespace. Without an identity it is an incomplete
-    /// one, of which no selector knows anything.
+    /// What governs an archive that lies in this namespace, and until a moment ago was governed by that
+    /// policy. Without an identity it is one that has lost the end, where its identity would be: of that no
+    /// selector knows anything.
     pub(super) fn governing(
         &self,
         identity: Option<&Identity>,
         pod_labels: Option<&Labels>,
+        governed_by: Option<&PolicyRef>,
     ) -> Governing<'a> {
+        let found = self.first_that_selects(identity, pod_labels);
+        match (found, governed_by) {
+            (Governing::Policy(place), Some(before))
+                if !self.governors.ranked[place].id.is_same_object(before)
+                    && !self.selects(before, identity, pod_labels) =>
+            {
+                Governing::Handover(place)
+            }
+            _ => found,
+        }
+    }
+
+    /// Whether any policy of that object is there and selects the archive for certain.
+    fn selects(&self, object: &PolicyRef, identity: Option<&Identity>, pod_labels: Option<&Labels>) -> bool {
+        let candidates = self.overriding.iter().chain(&self.local).chain(&self.cluster_wide);
+        candidates.into_iter().any(|candidate| {
+            self.governors.ranked[candidate.place].id.is_same_object(object)
+                && self.selects_by(candidate, identity, pod_labels) == Match::Yes
+        })
+    }
+
+    fn selects_by(
+        &self,
+        candidate: &Candidate,
+        identity: Option<&Identity>,
+        pod_labels: Option<&Labels>,
+    ) -> Match {
+        let selector = &self.governors.ranked[candidate.place].selector;
+        let by_pod = |identity| by_pod(selector, identity, pod_labels);
+        candidate.by_namespace.and(identity.map_or(Match::Yes, by_pod))
+    }
+
+    fn first_that_selects(&self, identity: Option<&Identity>, pod_labels: Option<&Labels>) -> Governing<'a> {
+        let first = |candidates: &[Candidate]| {
+            candidates.iter().find_map(|candidate| match self.selects_by(candidate, identity, pod_labels) {
+                Match::Yes => Some(Governing::Policy(candidate.place)),
+                Match::Unknown => Some(Governing::Doubtful(candidate.place, Detail::LabelsUnknown)),
+                Match::No => None,
+            })
+        };
+        if let Some(invalid) = self.governors.invalid_overriding {
+            return Governing::Invalid(invalid);
+        }
+        if let Some(found) = first(&self.overriding) {
+            return found;
+        }
         if let Some(invalid) = self.invalid {
             return Governing::Invalid(invalid);
         }
-        let first = |candidates: &[Candidate]| {
-            candidates.iter().find_map(|candidate| {
-                let selector = &self.governors.ranked[candidate.place].selector;
-                let by_pod = |identity| by_pod(selector, identity, pod_labels);
-                match candidate.by_namespace.and(identity.map_or(Match::Yes, by_pod)) {
-                    Match::Yes => Some(Governing::Policy(candidate.place)),
-                    Match::Unknown => Some(Governing::Doubtful(candidate.place, Detail::LabelsUnknown)),
-                    Match::No => None,
-                }
-            })
-        };
         match (first(&self.local), self.doubt) {
             (Some(Governing::Policy(policy)), Some(doubt)) => return Governing::Doubtful(policy, doubt),
             (Some(found), _) => return found,
@@ -236,8 +292,13 @@ fn by_pod(selector: &Selector, identity: &Identity, labels: Option<&Labels>) -> 
     }
 }
 
-/// Sorts the most binding policy first: namespaced before cluster-wide, then by what it names,
-/// native before `v1`, older before younger, and by name last.
+/// Whether a policy goes before namespaced ones.
+fn overrides(policy: &Policy) -> bool {
+    policy.namespace.is_none() && policy.precedence == Precedence::Override
+}
+
+/// Sorts the most binding policy first: those that override, namespaced before cluster-wide, then by what it
+/// names, native before `v1`, older before younger, and by name last.
 fn precedence(policy: &Policy) -> impl Ord + use<> {
     let selector = &policy.selector;
     // `true` at an earlier place is more specific.
@@ -249,6 +310,7 @@ fn precedence(policy: &Policy) -> impl Ord + use<> {
     ];
     let id: &PolicyRef = &policy.id;
     (
+        !overrides(policy),
         policy.namespace.is_none(),
         Reverse(specificity),
         id.kind == Kind::CheckpointRestoreOperator,

@@ -102,10 +102,10 @@ impl Groups {
     }
 }
 
-/// What two archives share whose cells need not even be compared: the very same identity, owner and
-/// labels in memory. Whoever makes snapshots shares these, and where he does not there are merely
+/// What two archives share whose cells need not even be compared: the very same identity, owner, labels
+/// and former policy in memory. Whoever makes snapshots shares these, and where he does not there are merely
 /// more cells.
-type SameInMemory = (usize, usize, usize);
+type SameInMemory = (usize, usize, usize, usize);
 
 /// The cells of archives that are the same in memory.
 #[derive(Default)]
@@ -133,7 +133,7 @@ impl<'a> Cells<'a> {
                     created: identity.and_then(|identity| governors.created(&identity.namespace)),
                     cells: [None; 3],
                 });
-                let origin = Origin::of(archive.taken, archive.seen_in, known.created);
+                let origin = archive.origin(known.created);
                 *known.cells[origin as usize].get_or_insert_with(|| {
                     let namespace = identity.map(|identity| (identity.namespace.as_str(), origin));
                     let there = contenders.entry(namespace).or_insert_with(|| match namespace {
@@ -144,7 +144,11 @@ impl<'a> Cells<'a> {
                     cells.push(Cell {
                         identity,
                         origin,
-                        governing: there.governing(identity, archive.pod_labels.as_deref()),
+                        governing: there.governing(
+                            identity,
+                            archive.pod_labels.as_deref(),
+                            archive.governed_by.as_deref(),
+                        ),
                         names: identity.map(|identity| texts.names(identity, workload)),
                     });
                     cells.len() - 1
@@ -287,6 +291,7 @@ fn same_in_memory(archive: &Archive) -> SameInMemory {
         address(archive.identity.as_ref()),
         address(archive.workload.as_ref()),
         address(archive.pod_labels.as_ref()),
+        address(archive.governed_by.as_ref()),
     )
 }
 

@@ -5,6 +5,7 @@
 //! The rules run in a fixed order, each seeing what the earlier ones left; that order is the body
 //! of [`plan`]. Each rule's arithmetic has a file of its own beside this one.
 
+mod bucket_draw;
 mod difference;
 mod facts;
 mod floor;
@@ -23,16 +24,19 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use difference::{Difference, difference};
-pub use snapshot::{Absence, Absences, Archive, Clock, FileSystem, Namespace, Origin, Snapshot, Workload};
+pub use snapshot::{
+    Absence, Absences, Allowance, Archive, Clock, Dated, Draw, FileSystem, Namespace, Origin, Release,
+    Snapshot, Workload,
+};
 pub use storage::{EffectiveStorage, WatermarkReport};
 pub use verdict::{Action, Detail, KeptBy, Level, Reason, Verdict};
 
-use crate::policy::{PolicyRef, PolicySet};
+use crate::policy::{Confidence, PolicyRef, PolicySet};
 use governing::Governors;
 use groups::Cells;
 use working::Working;
 
-/// How long an incomplete archive must have been left alone before limits and the watermark may
+/// How long an archive that is not whole must have been left alone before limits and the watermark may
 /// take it. It guards a writer that stalls, as one does on a nearly full disk.
 pub const QUIET: std::time::Duration = std::time::Duration::from_mins(10);
 
@@ -41,15 +45,60 @@ pub const QUIET: std::time::Duration = std::time::Duration::from_mins(10);
 pub struct Plan {
     /// One verdict for each of the snapshot's archives, in the snapshot's order.
     pub verdicts: Vec<Verdict>,
+    /// Which policy governs each of them, in the same order.
+    pub governed: Vec<Governed>,
+    /// What pays for the deletion of each of them, in the same order.
+    pub draws: Vec<Draw>,
     /// What the watermark wanted and found; none where the file system is below it.
     pub watermark: Option<WatermarkReport>,
+    /// The limits that pinned archives make unreachable.
+    pub unreachable: Vec<Unreachable>,
     /// Storage policies whose `nodeSelector` could not be judged, as the node's labels are unknown.
     pub unjudged_storage: Vec<Arc<PolicyRef>>,
-    /// How many deletions draw from the deletion bucket.
-    pub metered_deletions: u64,
+}
+
+/// What governs an archive, whatever its verdict says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Governed {
+    /// No policy.
+    #[default]
+    Nobody,
+    /// This policy.
+    By(Arc<PolicyRef>),
+    /// This policy, once it is clear that the one before does not come back.
+    SoonBy(Arc<PolicyRef>),
+    /// That cannot be told now.
+    Uncertain,
+}
+
+/// A limit that is not kept, as too much of what counts is pinned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreachable {
+    /// The policy that has the limit.
+    pub policy: Arc<PolicyRef>,
+    /// The limit, by the reason for which it takes archives.
+    pub limit: Reason,
+    /// How many archives or bytes there are too many.
+    pub over: u64,
+    /// The places in the snapshot of the pinned archives.
+    pub pinned: Vec<usize>,
 }
 
 impl Plan {
+    /// The policy that governs the archive at that place in the snapshot, whatever its verdict says.
+    pub fn policy_of(&self, place: usize) -> Option<&PolicyRef> {
+        match self.governed.get(place)? {
+            Governed::By(policy) | Governed::SoonBy(policy) => Some(policy),
+            Governed::Nobody | Governed::Uncertain => None,
+        }
+    }
+
+    /// How many deletions draw from the policies' bucket, or from what arrivals brought along.
+    pub fn metered_deletions(&self) -> u64 {
+        let is_metered = |draw: &&Draw| matches!(draw, Draw::Shared | Draw::Arrival);
+        self.draws.iter().filter(is_metered).count() as u64
+    }
+
     /// The places in the snapshot of the archives that are to be deleted.
     pub fn deletions(&self) -> impl Iterator<Item = usize> + '_ {
         let delete = |verdict: &Verdict| verdict.action() == Action::Delete;
@@ -64,35 +113,63 @@ impl Plan {
     }
 }
 
-/// Decides about every archive.
+/// Decides about every archive, by policies that are certain to be those of now.
 ///
 /// `now` is the wall clock. Where the snapshot says that it is not to be trusted, no rule by time
-/// takes anything.
+/// takes anything, and what is dated ahead of it is not compared with the rest.
 pub fn plan(snapshot: &Snapshot, policies: &PolicySet, now: Timestamp) -> Plan {
+    plan_with(snapshot, policies, &Confidence::Current, now)
+}
+
+/// Decides about every archive, by policies of which it may not be certain that they are those of now.
+pub fn plan_with(snapshot: &Snapshot, policies: &PolicySet, confidence: &Confidence, now: Timestamp) -> Plan {
     let order = facts::order(snapshot);
+    let confirmed = match confidence {
+        Confidence::Stale { confirmed } => Some(wanted_gone(snapshot, confirmed, order.clone(), now)),
+        Confidence::Current | Confidence::Paused => None,
+    };
     let governors = Governors::new(policies, &snapshot.namespaces);
     let cells = Cells::new(snapshot, &governors, &order);
-    let node_labels = snapshot.node_labels.as_ref();
-    let storage = EffectiveStorage::new(&policies.storage, node_labels, snapshot.filesystem);
+    let storage = effective_storage(snapshot, policies);
     let mut working = Working::new((snapshot, order), storage, &governors, &cells, now);
+    take_by_retention(&mut working);
+    match (confidence, confirmed) {
+        (Confidence::Current, _) => {}
+        (Confidence::Stale { .. }, Some(wanted)) => working.keep_unless(|place| wanted[place]),
+        (Confidence::Stale { .. } | Confidence::Paused, _) => working.keep_unless(|_| false),
+    }
+    working.take_by_storage_limits();
+    working.draw_from_bucket();
+    let watermark = working.take_by_watermark();
+    working.finish(watermark)
+}
+
+fn effective_storage(snapshot: &Snapshot, policies: &PolicySet) -> EffectiveStorage {
+    EffectiveStorage::new(&policies.storage, snapshot.node_labels.as_ref(), snapshot.filesystem)
+}
+
+/// Which archives retention policies would have gone, by their places in the plan's order.
+fn wanted_gone(snapshot: &Snapshot, policies: &PolicySet, order: Vec<usize>, now: Timestamp) -> Vec<bool> {
+    let governors = Governors::new(policies, &snapshot.namespaces);
+    let cells = Cells::new(snapshot, &governors, &order);
+    let storage = effective_storage(snapshot, policies);
+    let mut working = Working::new((snapshot, order), storage, &governors, &cells, now);
+    take_by_retention(&mut working);
+    let mut wanted = vec![false; working.archives.len()];
+    working.taken_by_rules().for_each(|place| wanted[place] = true);
+    wanted
+}
+
+/// The rules of retention policies, in their order.
+fn take_by_retention(working: &mut Working<'_>) {
     working.protect();
     working.discard();
     working.take_orphans();
-    working.take_incomplete();
+    working.take_broken();
     working.take_oversized();
     // From here on the newest of each lineage stay.
     working.raise_floor();
     working.take_by_tiers();
     working.take_by_age();
-    for level in Level::ALL {
-        working.take_by_count(level);
-    }
-    for level in Level::ALL {
-        working.take_by_total_size(level);
-    }
-    working.take_by_storage_limits();
-    working.renew_floor();
-    working.draw_from_bucket();
-    let watermark = working.take_by_watermark();
-    working.finish(watermark)
+    working.take_by_limits();
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::facts::Facts;
-use super::limits::Measure;
+use super::limits::{Limit, Measure};
 use super::snapshot::Absences;
 use super::tiers;
 use super::verdict::{Detail, Level, Reason};
-use super::working::{By, Working, age, end_of};
+use super::working::{By, Scope, Working, age, end_of};
 use crate::archive::State;
-use crate::policy::{OrphanWhen, Policy, Size, Tiers};
+use crate::policy::{Kind, OrphanWhen, Policy, Size, Tiers};
 
 impl<'a> Working<'a> {
     /// What no rule may touch.
@@ -71,18 +71,26 @@ impl<'a> Working<'a> {
         }
     }
 
-    pub(super) fn take_incomplete(&mut self) {
-        for (place, by, grace) in self.governed(|policy| policy.incomplete_grace) {
-            if self.archives[place].state != State::Incomplete {
-                continue;
-            }
-            let changed = self.archive(place).changed;
-            if self.is_due(changed, grace) {
-                let age = age(changed, self.now);
-                self.take_by_time(place, Reason::Incomplete, by, Detail::Age { age, limit: grace });
-            } else {
-                let ends = Detail::GraceEnds(end_of(changed, grace));
-                self.remark(place, Reason::WithinLimits, by, ends);
+    /// What was cut off, and what contradicts itself: each by a rule of its own.
+    pub(super) fn take_broken(&mut self) {
+        type Grace = fn(&Policy) -> Option<Duration>;
+        let rules: [(State, Reason, Grace); 2] = [
+            (State::Incomplete, Reason::Incomplete, |policy| policy.incomplete_grace),
+            (State::Damaged, Reason::Damaged, |policy| policy.damaged_grace),
+        ];
+        for (state, reason, grace) in rules {
+            for (place, by, grace) in self.governed(grace) {
+                if self.archives[place].state != state {
+                    continue;
+                }
+                let changed = self.archive(place).changed;
+                if self.is_due(changed, grace) {
+                    let age = age(changed, self.now);
+                    self.take_by_time(place, reason, by, Detail::Age { age, limit: grace });
+                } else {
+                    let ends = Detail::GraceEnds(end_of(changed, grace));
+                    self.remark(place, Reason::WithinLimits, by, ends);
+                }
             }
         }
     }
@@ -101,26 +109,37 @@ impl<'a> Working<'a> {
     pub(super) fn take_by_tiers(&mut self) {
         for policy in 0..self.governors.ranked().len() {
             // Tiers that keep nothing are off, each of them.
-            let tiers = self.governors.ranked()[policy].retention.tiers;
-            let Some(wanted) = tiers.filter(|tiers| *tiers != Tiers::default()) else { continue };
+            let retention = &self.governors.ranked()[policy].retention;
+            let Some(wanted) = retention.tiers.filter(|tiers| *tiers != Tiers::default()) else { continue };
             let by = By::giver(policy);
+            let limit = Limit {
+                measure: Measure::Count,
+                most: 0,
+                keep_newest: 0,
+                min_age: retention.min_age.unwrap_or_default(),
+                scope: Scope::Retention,
+                reason: Reason::Tiers,
+                by,
+            };
             for lineage in self.cells.governed_lineages(policy) {
                 let archives = &self.archives;
                 let whole: Vec<usize> = lineage
                     .iter()
                     .rev()
                     .copied()
-                    .filter(|&place| self.counts(place) && archives[place].state == State::Complete)
+                    .filter(|&place| {
+                        self.counts(place, Scope::Retention) && archives[place].state == State::Complete
+                    })
                     .collect();
                 let times: Vec<Timestamp> = whole.iter().map(|&place| archives[place].taken).collect();
-                // Of incomplete ones, tiers keep none and take none: these have a rule of their own.
+                // Of what is not complete, tiers keep none and take none: these have rules of their own.
                 for (place, kept_by) in whole.into_iter().zip(tiers::kept_by(wanted, &times)) {
                     if !self.may_take(place) {
                     } else if kept_by.any() {
                         self.remark(place, Reason::TierKept, by, Detail::KeptBy(kept_by));
                     } else if self.floor[place] {
                         self.spare(place, Reason::Tiers, by);
-                    } else {
+                    } else if !self.is_too_young(place, &limit) {
                         self.take_by_time(place, Reason::Tiers, by, Detail::None);
                     }
                 }
@@ -143,34 +162,49 @@ impl<'a> Working<'a> {
         }
     }
 
-    pub(super) fn take_by_count(&mut self, level: Level) {
-        self.take_by_level(level, Measure::Count, level.count_reason());
+    /// Limits on counts, then on total sizes, each level by level. The older operator's policies go by its order:
+    /// of each level the count, then the size.
+    pub(super) fn take_by_limits(&mut self) {
+        for level in Level::ALL {
+            self.take_by_level(level, Measure::Count, |_| true);
+            self.take_by_level(level, Measure::TotalSize, is_older_operators);
+        }
+        for level in Level::ALL {
+            self.take_by_level(level, Measure::TotalSize, |policy| !is_older_operators(policy));
+        }
     }
 
-    pub(super) fn take_by_total_size(&mut self, level: Level) {
-        self.take_by_level(level, Measure::TotalSize, level.size_reason());
-    }
-
-    fn take_by_level(&mut self, level: Level, measure: Measure, reason: Reason) {
+    fn take_by_level(&mut self, level: Level, measure: Measure, is_meant: impl Fn(&Policy) -> bool) {
         self.renew_floor();
         let total = self.snapshot.filesystem.map(|filesystem| filesystem.total_bytes);
-        for policy in 0..self.governors.ranked().len() {
-            let retention = &self.governors.ranked()[policy].retention;
+        for place in 0..self.governors.ranked().len() {
+            let policy = self.governors.ranked()[place];
+            let retention = &policy.retention;
             let limits = match level {
                 Level::Container => retention.per_container,
                 Level::Workload => retention.per_workload,
                 Level::Pod => retention.per_pod,
                 Level::Namespace => retention.per_namespace,
             };
-            let keep_latest = retention.keep_latest;
-            let limit = match measure {
-                Measure::Count => limits.max_count,
-                Measure::TotalSize => limits.max_total_size.and_then(|size: Size| size.bytes(total)),
+            let (most, reason) = match measure {
+                Measure::Count => (limits.max_count, level.count_reason()),
+                Measure::TotalSize => {
+                    (limits.max_total_size.and_then(|size: Size| size.bytes(total)), level.size_reason())
+                }
             };
             // 0 is off.
-            let Some(limit) = limit.filter(|limit| *limit > 0) else { continue };
-            for group in self.cells.governed_groups(policy, level) {
-                self.limit(group, measure, limit, keep_latest, (reason, By::giver(policy)));
+            let Some(most) = most.filter(|most| *most > 0 && is_meant(policy)) else { continue };
+            let limit = Limit {
+                measure,
+                most,
+                keep_newest: retention.keep_latest,
+                min_age: retention.min_age.unwrap_or_default(),
+                scope: Scope::Retention,
+                reason,
+                by: By::giver(place),
+            };
+            for group in self.cells.governed_groups(place, level) {
+                self.limit(group, limit);
             }
         }
     }
@@ -209,12 +243,17 @@ pub(super) fn unjudgeable(archive: &Facts) -> Option<(Reason, Detail)> {
     }
 }
 
-/// A complete archive without an identity, or one that is not understood at all. Incomplete ones
-/// are different: a cut-off dump has lost the end, where its identity would be.
+/// A whole archive without an identity, or one that is not understood at all. What is cut off or damaged is
+/// different: it has lost its end, where its identity would be.
 fn is_unknown(archive: &Facts) -> bool {
     match archive.state {
-        State::Complete => !archive.has_identity,
-        State::Incomplete => false,
-        State::Unreadable => true,
+        State::Complete | State::NoImages => !archive.has_identity,
+        State::Incomplete | State::Damaged => false,
+        State::Unreadable | State::Foreign | State::Unread => true,
     }
+}
+
+/// Whether a policy is one of the older operator's.
+fn is_older_operators(policy: &Policy) -> bool {
+    policy.id.kind == Kind::CheckpointRestoreOperator
 }

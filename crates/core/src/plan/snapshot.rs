@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::archive::State;
 use crate::identity::Identity;
 use crate::name::FileName;
-use crate::policy::Labels;
+use crate::policy::{Labels, PolicyRef};
 
 /// One directory at one moment.
 #[derive(Debug, Clone, Default)]
@@ -25,8 +26,8 @@ pub struct Snapshot {
     pub node_labels: Option<Labels>,
     /// Whether rules by time may act.
     pub clock: Clock,
-    /// How many deletions the bucket allows now; none: as many as the plan wants.
-    pub allowance: Option<u64>,
+    /// How many deletions the buckets allow now; none: as many as the plan wants.
+    pub allowance: Option<Allowance>,
 }
 
 /// One archive as it lies on the disk.
@@ -38,8 +39,12 @@ pub struct Archive {
     pub identity: Option<Arc<Identity>>,
     /// What its bytes said.
     pub state: State,
-    /// When the checkpoint was taken.
+    /// When the checkpoint was taken, as far as [`Self::dated`] says that this is known.
     pub taken: Timestamp,
+    /// What the archive itself says of that, believed or not: it orders those of equal times.
+    pub claimed: Timestamp,
+    /// How far it is known when the checkpoint was taken.
+    pub dated: Dated,
     /// When its bytes last changed.
     pub changed: Timestamp,
     /// The file's size in bytes.
@@ -64,6 +69,36 @@ pub struct Archive {
     pub idle_since: Option<Timestamp>,
     /// When the namespace was created in which its very pod was seen alive.
     pub seen_in: Option<Timestamp>,
+    /// Which policy governed it until now or a moment ago; none where that is not known or long enough ago.
+    pub governed_by: Option<Arc<PolicyRef>>,
+}
+
+/// How far it is known when a checkpoint was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash, Serialize, Deserialize)]
+pub enum Dated {
+    /// A clock that is trusted agrees, or one that was trusted did.
+    #[default]
+    Trusted,
+    /// No clock that is trusted can say, but it is no later than the one there is.
+    Untrusted,
+    /// It claims to be later than a clock that is not trusted: one of the two is wrong. It displaces nothing,
+    /// and nothing displaces it.
+    Ahead,
+    /// Nothing that is said of it is plausible: the time is that of its first sight. It displaces nothing and is
+    /// no newest.
+    Undated,
+}
+
+impl Archive {
+    /// Which of the namespaces of its name it is from, by when that was created which has the name now.
+    pub fn origin(&self, created: Option<Timestamp>) -> Origin {
+        match self.dated {
+            Dated::Trusted => Origin::of(self.taken, self.seen_in, created),
+            // By times that may be wrong, only a pod that was seen proves anything.
+            _ if created.is_some() && self.seen_in != created => Origin::Uncertain,
+            _ => Origin::Present,
+        }
+    }
 }
 
 /// How far apart this node's clock, which dates checkpoints, and the API's, which dates namespaces, may
@@ -155,8 +190,45 @@ pub struct FileSystem {
     pub total_inodes: u64,
     /// Inodes that ordinary processes may still use.
     pub available_inodes: u64,
-    /// Whether it has yet to show what the last watermark round deleted.
-    pub awaiting_release: bool,
+    /// Whether it has shown what the last watermark round deleted.
+    pub release: Release,
+}
+
+/// Whether a file system has shown what the last watermark round deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Release {
+    /// It has, or there was none.
+    #[default]
+    Shown,
+    /// It has not yet: no new round begins.
+    Awaited,
+    /// It did not: one archive is deleted, to see whether that shows.
+    Probing,
+}
+
+/// How many deletions the buckets allow now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Allowance {
+    /// Of any archives, by policies.
+    pub shared: u64,
+    /// Of a namespace's own archives, as so many of its own came of late. What is nobody's has no name.
+    pub arrived: BTreeMap<String, u64>,
+    /// By the watermark, while the file system is not critically full.
+    pub watermark: u64,
+}
+
+/// What pays for a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Draw {
+    /// Nothing: it stays, or is exempt.
+    #[default]
+    Nothing,
+    /// A token of the policies' bucket.
+    Shared,
+    /// A token that an archive of the same namespace brought along.
+    Arrival,
+    /// A token of the watermark's bucket.
+    Watermark,
 }
 
 /// Whether the wall clock agrees with the monotonic clock's progress and with the API's.

@@ -4,19 +4,24 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
-use super::limits::Measure;
-use super::snapshot::FileSystem;
+use super::facts::Facts;
+use super::limits::{Limit, Measure};
+use super::snapshot::{Dated, Draw, FileSystem, Release};
 use super::verdict::{Detail, Reason};
-use super::working::{By, Working};
+use super::working::{By, Scope, Working};
 use crate::archive::State;
-use crate::policy::{DeletionLimit, Labels, PolicyRef, StoragePolicy};
+use crate::policy::{DEFAULT_KEEP_LATEST, DeletionLimit, Labels, Mode, PolicyRef, StoragePolicy};
 use crate::quantity::Share;
 
 /// Use by checkpoints below which the watermark takes nothing, where no policy says otherwise.
 const DEFAULT_RESERVED: Option<Share> = Share::percent(5);
 
-/// How far below the high watermark the low one lies where no policy says otherwise, in percent.
+/// How far below its high watermark a policy's low one lies where it does not say, in percent.
 const DEFAULT_HYSTERESIS: u32 = 3;
+
+/// Use of the file system from which on the watermark does not wait for its bucket, where no policy says
+/// otherwise: the kubelet evicts pods by then.
+const DEFAULT_CRITICAL: Option<Share> = Share::percent(95);
 
 /// A value and the policy that asked for it.
 type Asked<T> = Option<(T, PolicyRef)>;
@@ -28,6 +33,10 @@ pub struct EffectiveStorage {
     pub high_watermark: Asked<Share>,
     /// Use of the file system at which that ends.
     pub low_watermark: Asked<Share>,
+    /// Use of the file system from which on that does not wait for its bucket.
+    pub critical_watermark: Asked<Share>,
+    /// How many of the newest of each lineage these rules spare.
+    pub protect_latest: Asked<u32>,
     /// Free bytes below which archives go.
     pub min_free_bytes: Asked<u64>,
     /// Free inodes below which archives go.
@@ -53,7 +62,8 @@ impl EffectiveStorage {
     pub fn new(policies: &[StoragePolicy], node: Option<&Labels>, filesystem: Option<FileSystem>) -> Self {
         let mut storage = Self::default();
         let mut deletion_limits = Vec::new();
-        let mut sorted: Vec<&StoragePolicy> = policies.iter().collect();
+        let mut sorted: Vec<&StoragePolicy> =
+            policies.iter().filter(|policy| policy.mode == Mode::Enforce).collect();
         sorted.sort_by_key(|policy| &policy.id);
         let total = filesystem.map(|filesystem| filesystem.total_bytes);
         for policy in sorted {
@@ -76,7 +86,13 @@ impl EffectiveStorage {
             let on = |share: &Share| !share.is_zero();
             let some = |amount: &u64| *amount > 0;
             least(&mut storage.high_watermark, policy.high_watermark.filter(on), id);
-            least(&mut storage.low_watermark, policy.low_watermark.filter(on), id);
+            let high = policy.high_watermark.filter(on);
+            // What a policy leaves out belongs to its own high watermark, whatever others say.
+            let low = policy.low_watermark.filter(on);
+            let low = low.or_else(|| high.map(|high| high.minus_percent(DEFAULT_HYSTERESIS)));
+            least(&mut storage.low_watermark, low, id);
+            least(&mut storage.critical_watermark, policy.critical_watermark.filter(on), id);
+            least(&mut storage.protect_latest, policy.protect_latest, id);
             most(&mut storage.min_free_bytes, policy.min_free_bytes, id);
             most(&mut storage.min_free_inodes, policy.min_free_inodes, id);
             least(&mut storage.reserved, policy.reserved, id);
@@ -95,8 +111,21 @@ impl EffectiveStorage {
     /// The use at which the watermark stops.
     fn low(&self) -> Option<Share> {
         let (high, _) = self.high_watermark.as_ref()?;
-        let asked = self.low_watermark.as_ref().map(|(low, _)| *low);
-        Some(asked.unwrap_or_else(|| high.minus_percent(DEFAULT_HYSTERESIS)).min(*high))
+        let low = self.low_watermark.as_ref().map_or(*high, |(low, _)| *low);
+        Some(low.min(*high))
+    }
+
+    /// How many of the newest complete archives of each lineage storage rules spare.
+    pub(super) fn protect_latest(&self) -> u32 {
+        self.protect_latest.as_ref().map_or(DEFAULT_KEEP_LATEST, |(latest, _)| *latest)
+    }
+
+    /// Whether the file system is so full that freeing space does not wait for the bucket.
+    fn is_critical(&self, filesystem: &FileSystem) -> bool {
+        let critical = self.critical_watermark.as_ref().map(|(share, _)| *share).or(DEFAULT_CRITICAL);
+        let used = filesystem.total_bytes.saturating_sub(filesystem.available_bytes);
+        critical.is_some_and(|critical| used >= critical.of(filesystem.total_bytes))
+            || self.min_free_bytes.as_ref().is_some_and(|(least, _)| filesystem.available_bytes < least / 2)
     }
 }
 
@@ -137,8 +166,12 @@ pub struct WatermarkReport {
     pub wanted_inodes: u64,
     /// Archives that the watermark takes.
     pub freed_inodes: u64,
+    /// Bytes that are to be freed by deletions which wait for the watermark's bucket.
+    pub pending_bytes: u64,
     /// Whether it waits for the file system to show what was deleted before.
     pub waiting: bool,
+    /// Whether it deletes one archive at a time, as the file system did not show what was deleted before.
+    pub probing: bool,
     /// Whether checkpoints use no more than is reserved for them: somebody else fills the disk.
     pub below_reserve: bool,
 }
@@ -150,22 +183,55 @@ impl WatermarkReport {
     }
 }
 
-/// The watermark's round: what is wanted still, and what may be taken.
+/// A round that frees space: what is wanted still, and what may be taken.
 struct Round {
-    report: WatermarkReport,
+    /// Whose round it is.
+    by: By,
+    detail: Detail,
+    measure: Space,
+    wanted_bytes: u64,
+    wanted_inodes: u64,
+    freed_bytes: u64,
+    freed_inodes: u64,
+    pending_bytes: u64,
+    pending_inodes: u64,
     /// Bytes that checkpoints may lose before only the reserve is left.
     above_reserve: u64,
+    /// How many archives may go now; none: as many as are wanted.
+    allowance: Option<u64>,
+    /// Whether one archive is all that may go.
+    is_probe: bool,
+}
+
+/// What a round counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Space {
+    /// Blocks on the disk.
+    Allocated,
+    /// Sizes of files.
+    Size,
 }
 
 impl Round {
     fn goes_on(&self) -> bool {
-        !self.report.is_satisfied() && self.report.freed_bytes < self.above_reserve
+        let bytes = self.freed_bytes.saturating_add(self.pending_bytes);
+        let inodes = self.freed_inodes.saturating_add(self.pending_inodes);
+        (bytes < self.wanted_bytes || inodes < self.wanted_inodes)
+            && bytes < self.above_reserve
+            && !(self.is_probe && self.freed_inodes > 0)
+    }
+
+    fn of(&self, archive: &Facts) -> u64 {
+        match self.measure {
+            Space::Allocated => archive.allocated,
+            Space::Size => archive.size,
+        }
     }
 }
 
 impl Working<'_> {
     /// Ceilings for each namespace, then the node's total. What counts here is what lies there,
-    /// whoever governs it; the newest one of what is limited always stays.
+    /// whoever governs it; the newest of each lineage always stay.
     pub(super) fn take_by_storage_limits(&mut self) {
         let storage = self.storage.clone();
         let cells = self.cells;
@@ -175,52 +241,97 @@ impl Working<'_> {
                 self.take_ceiling_age(*place, *limit, by);
             }
         }
+        self.raise_storage_floor();
         let ceilings =
             [(Measure::Count, storage.namespace_count), (Measure::TotalSize, storage.namespace_size)];
         for (measure, ceiling) in ceilings {
-            let Some((limit, id)) = ceiling else { continue };
+            let Some((most, id)) = ceiling else { continue };
             self.renew_floor();
-            let by = self.by(&id);
+            let limit = Limit {
+                measure,
+                most,
+                keep_newest: self.storage.protect_latest(),
+                min_age: Duration::ZERO,
+                scope: Scope::Storage,
+                reason: Reason::NamespaceCeiling,
+                by: self.by(&id),
+            };
             for namespace in cells.namespaces() {
-                self.limit(namespace, measure, limit, 1, (Reason::NamespaceCeiling, by));
+                self.limit(namespace, limit);
             }
         }
-        if let Some((limit, id)) = storage.max_total_size {
+        if let Some((most, id)) = storage.max_total_size {
             self.renew_floor();
-            let by = self.by(&id);
-            let all: Vec<usize> = (0..self.archives.len()).collect();
-            self.limit(&all, Measure::TotalSize, limit, 1, (Reason::StorageWatermark, by));
+            self.take_by_node_total(most, &id);
         }
     }
 
-    /// Frees space while the file system is too full: what was cut off first, then orphans, then
-    /// the oldest of whichever namespace uses most, again and again.
+    /// The node's total goes down as the watermark does: the largest namespace loses its oldest first.
+    fn take_by_node_total(&mut self, most: u64, id: &PolicyRef) {
+        let counted = (0..self.archives.len()).filter(|&place| self.counts(place, Scope::Storage));
+        let have = counted.map(|place| self.archives[place].size).fold(0, u64::saturating_add);
+        if have <= most {
+            return;
+        }
+        let mut round = Round {
+            by: self.by(id),
+            detail: Detail::TotalSize { have, limit: most },
+            measure: Space::Size,
+            wanted_bytes: have - most,
+            wanted_inodes: 0,
+            freed_bytes: 0,
+            freed_inodes: 0,
+            pending_bytes: 0,
+            pending_inodes: 0,
+            above_reserve: u64::MAX,
+            allowance: None,
+            is_probe: false,
+        };
+        self.free_space(&mut round, |working, place| {
+            working.may_take(place) && working.counts(place, Scope::Storage)
+        });
+    }
+
+    /// Frees space while the file system is too full.
     pub(super) fn take_by_watermark(&mut self) -> Option<WatermarkReport> {
         let filesystem = self.snapshot.filesystem.filter(|filesystem| filesystem.total_bytes > 0)?;
-        let (mut round, id) = self.begin_round(filesystem)?;
-        if round.report.waiting || round.report.below_reserve {
-            return Some(round.report);
+        let (mut round, mut report) = self.begin_round(filesystem)?;
+        if report.waiting || report.below_reserve {
+            return Some(report);
         }
-        let by = self.by(&id);
-        let detail = Detail::DiskUse(round.report.used);
-        for kind in [Self::is_cut_off, Self::is_orphan] {
+        // What is dated ahead of a clock that is not trusted goes last of all.
+        for is_ahead in [false, true] {
+            self.free_space(&mut round, |working, place| {
+                working.watermark_may_take(place)
+                    && (working.archives[place].dated == Dated::Ahead) == is_ahead
+            });
+        }
+        report.freed_bytes = round.freed_bytes;
+        report.freed_inodes = round.freed_inodes;
+        report.pending_bytes = round.pending_bytes;
+        Some(report)
+    }
+
+    /// Takes what is worth less, then orphans, then the oldest of whichever namespace uses most, again and
+    /// again, until the round is done.
+    fn free_space(&mut self, round: &mut Round, may_take: impl Fn(&Self, usize) -> bool) {
+        for kind in [Self::is_worth_less, Self::is_orphan] {
             for place in 0..self.archives.len() {
                 if round.goes_on()
-                    && self.watermark_may_take(place)
-                    && self.frees_something(place, &round)
+                    && may_take(self, place)
+                    && self.frees_something(place, round)
                     && !self.floor[place]
                     && kind(self, place)
                 {
-                    self.take_for_space(place, by, detail, &mut round);
+                    self.take_for_space(place, round);
                 }
             }
         }
-        self.take_from_the_largest(&mut round, by, detail);
-        Some(round.report)
+        self.take_from_the_largest(round, may_take);
     }
 
     /// Takes the oldest of the namespace that uses most, again and again.
-    fn take_from_the_largest(&mut self, round: &mut Round, by: By, detail: Detail) {
+    fn take_from_the_largest(&mut self, round: &mut Round, may_take: impl Fn(&Self, usize) -> bool) {
         // What each namespace uses, its name for the order among equals, and what of it may go.
         let mut largest = BinaryHeap::new();
         for namespace in self.cells.namespaces() {
@@ -229,9 +340,8 @@ impl Working<'_> {
                 continue;
             };
             let stay = namespace.iter().filter(|&&place| self.stays(place));
-            let used = stay.map(|&place| self.archives[place].allocated).fold(0, u64::saturating_add);
-            let may_go =
-                |place: &usize| self.watermark_may_take(*place) && self.frees_something(*place, round);
+            let used = stay.map(|&place| round.of(&self.archives[place])).fold(0, u64::saturating_add);
+            let may_go = |place: &usize| may_take(self, *place) && self.frees_something(*place, round);
             let candidates: VecDeque<usize> = namespace.iter().copied().filter(may_go).collect();
             largest.push((used, Reverse((identity.namespace.as_str(), origin)), Reverse(candidates)));
         }
@@ -241,11 +351,11 @@ impl Working<'_> {
             }
             let Some(place) = candidates.pop_front() else { continue };
             let left = if self.floor[place] {
-                self.spare(place, Reason::StorageWatermark, by);
+                self.spare(place, Reason::StorageWatermark, round.by);
                 used
             } else {
-                self.take_for_space(place, by, detail, round);
-                used.saturating_sub(self.archives[place].allocated)
+                self.take_for_space(place, round);
+                used.saturating_sub(round.of(&self.archives[place]))
             };
             largest.push((left, name, Reverse(candidates)));
         }
@@ -253,15 +363,15 @@ impl Working<'_> {
 
     /// An archive of no blocks is of no use to a disk that lacks bytes.
     fn frees_something(&self, place: usize, round: &Round) -> bool {
-        self.archives[place].allocated > 0 || round.report.wanted_inodes > 0
+        round.of(&self.archives[place]) > 0 || round.wanted_inodes > 0
     }
 
-    fn is_cut_off(&self, place: usize) -> bool {
-        self.archives[place].state == State::Incomplete
+    fn is_worth_less(&self, place: usize) -> bool {
+        self.archives[place].state != State::Complete
     }
 
-    /// What is to be freed, if anything, and the policy that wants it.
-    fn begin_round(&self, filesystem: FileSystem) -> Option<(Round, PolicyRef)> {
+    /// What is to be freed, if anything.
+    fn begin_round(&mut self, filesystem: FileSystem) -> Option<(Round, WatermarkReport)> {
         let (mut kept_bytes, mut gone_bytes, mut gone_inodes) = (0_u64, 0_u64, 0_u64);
         for (place, archive) in self.archives.iter().enumerate() {
             if self.stays(place) {
@@ -274,8 +384,11 @@ impl Working<'_> {
         let total = filesystem.total_bytes;
         let available = filesystem.available_bytes.saturating_add(gone_bytes).min(total);
         let used = total - available;
-        let mut report =
-            WatermarkReport { waiting: filesystem.awaiting_release, ..WatermarkReport::default() };
+        let mut report = WatermarkReport {
+            waiting: filesystem.release == Release::Awaited,
+            probing: filesystem.release == Release::Probing,
+            ..WatermarkReport::default()
+        };
         report.used = u32::try_from(u128::from(used) * 10_000 / u128::from(total)).unwrap_or(10_000);
         let mut wanted_by = None;
         if let (Some((high, id)), Some(low)) = (&self.storage.high_watermark, self.storage.low())
@@ -305,12 +418,39 @@ impl Working<'_> {
         let reserved = self.storage.reserved.as_ref().map(|(share, _)| *share).or(DEFAULT_RESERVED);
         let above_reserve = kept_bytes.saturating_sub(reserved.map_or(0, |share| share.of(total)));
         report.below_reserve = above_reserve == 0;
-        Some((Round { report, above_reserve }, id))
+        let is_critical = self.storage.is_critical(&filesystem);
+        let allowance = self.snapshot.allowance.as_ref().filter(|_| !is_critical);
+        let round = Round {
+            by: self.by(&id),
+            detail: Detail::DiskUse(report.used),
+            measure: Space::Allocated,
+            wanted_bytes: report.wanted_bytes,
+            wanted_inodes: report.wanted_inodes,
+            freed_bytes: 0,
+            freed_inodes: 0,
+            pending_bytes: 0,
+            pending_inodes: 0,
+            above_reserve,
+            allowance: allowance.map(|allowance| allowance.watermark),
+            is_probe: report.probing,
+        };
+        Some((round, report))
     }
 
-    fn take_for_space(&mut self, place: usize, by: By, detail: Detail, round: &mut Round) {
-        round.report.freed_bytes = round.report.freed_bytes.saturating_add(self.archives[place].allocated);
-        round.report.freed_inodes += 1;
-        self.take(place, Reason::StorageWatermark, by, detail);
+    fn take_for_space(&mut self, place: usize, round: &mut Round) {
+        let bytes = round.of(&self.archives[place]);
+        self.take(place, Reason::StorageWatermark, round.by, round.detail);
+        if round.allowance == Some(0) {
+            self.let_wait(place);
+            round.pending_bytes = round.pending_bytes.saturating_add(bytes);
+            round.pending_inodes += 1;
+            return;
+        }
+        if let Some(left) = &mut round.allowance {
+            *left -= 1;
+            self.draws[place] = Draw::Watermark;
+        }
+        round.freed_bytes = round.freed_bytes.saturating_add(bytes);
+        round.freed_inodes += 1;
     }
 }

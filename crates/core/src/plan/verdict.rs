@@ -29,20 +29,28 @@ pub enum Reason {
     WithinLimits,
     /// A rule would take it, were it not among the newest of its lineage or group.
     KeepLatest,
+    /// A limit would take it, were it not younger than its policy's `minAge`.
+    MinAge,
     /// A `.keep` marker lies beside it.
     Pinned,
     /// It changed a moment ago and may still be being written.
     Settling,
     /// Whose checkpoint it is cannot be told for certain.
     UnknownIdentity,
+    /// When it was taken cannot be told: nothing that is said of that is plausible.
+    Undated,
     /// It is the newest of an hour, day, week, month or year that its policy keeps.
     TierKept,
     /// Its pod or workload is gone, and the grace period runs.
     OrphanGracePeriod,
     /// It is to go, and waits for the deletion bucket.
     DeletionPending,
-    /// A rule by time would take it, and the clock is not to be trusted.
+    /// The policy that governed it is gone or does not select it any more: the next one waits.
+    Handover,
+    /// A rule would take it, or may compare it with others, and the clock is not to be trusted.
     ClockSuspect,
+    /// A rule would take it, and it is not certain that the policies known here are those of now.
+    PolicyStale,
     /// A policy that could govern it does not parse.
     PolicyInvalid,
     /// Somebody asked for its deletion.
@@ -51,6 +59,8 @@ pub enum Reason {
     Orphaned,
     /// It was cut off, longer ago than the grace period.
     Incomplete,
+    /// It contradicts itself, and was last changed longer ago than the grace period.
+    Damaged,
     /// It is larger than one archive may be.
     MaxArchiveSize,
     /// No tier keeps it.
@@ -82,7 +92,40 @@ pub enum Reason {
 impl Reason {
     /// The action that this is a reason for.
     pub fn action(self) -> Action {
-        if self < Self::Discarded { Action::Keep } else { Action::Delete }
+        match self {
+            Self::NoPolicy
+            | Self::WithinLimits
+            | Self::KeepLatest
+            | Self::MinAge
+            | Self::Pinned
+            | Self::Settling
+            | Self::UnknownIdentity
+            | Self::Undated
+            | Self::TierKept
+            | Self::OrphanGracePeriod
+            | Self::DeletionPending
+            | Self::Handover
+            | Self::ClockSuspect
+            | Self::PolicyStale
+            | Self::PolicyInvalid => Action::Keep,
+            Self::Discarded
+            | Self::Orphaned
+            | Self::Incomplete
+            | Self::Damaged
+            | Self::MaxArchiveSize
+            | Self::Tiers
+            | Self::MaxAge
+            | Self::MaxCountPerContainer
+            | Self::MaxCountPerWorkload
+            | Self::MaxCountPerPod
+            | Self::MaxCountPerNamespace
+            | Self::MaxTotalSizePerContainer
+            | Self::MaxTotalSizePerWorkload
+            | Self::MaxTotalSizePerPod
+            | Self::MaxTotalSizePerNamespace
+            | Self::NamespaceCeiling
+            | Self::StorageWatermark => Action::Delete,
+        }
     }
 }
 
@@ -180,6 +223,12 @@ pub enum Detail {
     KeptBy(KeptBy),
     /// The reason for which it would go.
     Would(Reason),
+    /// It claims to have been taken later than a clock shows that is not to be trusted.
+    AheadOfClock,
+    /// It claims to have been taken then, which is not plausible.
+    Claims(Timestamp),
+    /// The policy that governed it before is gone or does not select it any more.
+    HandedOver,
     /// The file system's use in hundredths of a percent when the watermark took it.
     DiskUse(u32),
 }
@@ -246,6 +295,15 @@ impl fmt::Display for Detail {
             Self::GoneSince(since) => write!(formatter, "gone since {}", seconds(*since)),
             Self::KeptBy(tiers) => tiers.fmt(formatter),
             Self::Would(reason) => write!(formatter, "else {reason}"),
+            Self::AheadOfClock => {
+                formatter.write_str("dated later than this node's clock, which is not trusted")
+            }
+            Self::Claims(time) => {
+                write!(formatter, "claims to be of {}, so it goes by when it was first seen", seconds(*time))
+            }
+            Self::HandedOver => formatter.write_str(
+                "the policy that governed it is gone or does not select it any more; this one waits 5 minutes",
+            ),
             Self::DiskUse(hundredths) => {
                 write!(formatter, "disk {}.{:02}% used", hundredths / 100, hundredths % 100)
             }

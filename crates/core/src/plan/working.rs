@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Plan;
 use super::facts::{self, Facts};
+use super::floor::FloorRule;
 use super::governing::{Governing, Governors};
 use super::groups::Cells;
 use super::rules::unjudgeable;
-use super::snapshot::{Archive, Clock, Snapshot};
+use super::snapshot::{Archive, Clock, Dated, Draw, Snapshot};
 use super::storage::{EffectiveStorage, WatermarkReport};
 use super::verdict::{Action, Detail, Reason, Verdict};
+use super::{Governed, Plan, Unreachable};
 use crate::archive::State;
 use crate::policy::{Policy, PolicyRef};
 
@@ -49,7 +50,7 @@ struct Decision {
 enum Standing {
     /// Undecided: it counts, and may be taken.
     Open,
-    /// Undecided, but incomplete and perhaps still being written: it neither counts nor may be taken
+    /// Undecided, but not whole and perhaps still being written: it neither counts nor may be taken
     /// by a limit.
     Unfinished,
     /// Pinned, and known well enough to count.
@@ -79,6 +80,15 @@ impl Standing {
     }
 }
 
+/// Whose rule it is that compares archives by their times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// A retention policy's: what is not dated for certain neither counts nor goes.
+    Retention,
+    /// A storage policy's: what cannot be dated goes by its first sight.
+    Storage,
+}
+
 pub(super) struct Working<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) now: Timestamp,
@@ -91,6 +101,8 @@ pub(super) struct Working<'a> {
     pub(super) cells: &'a Cells<'a>,
     /// Whether the archive is among the newest of its lineage.
     pub(super) floor: Vec<bool>,
+    /// Who says how many of these there are.
+    pub(super) floor_rule: FloorRule,
     /// Whether one of these was taken, so that others are the newest now.
     pub(super) floor_taken: bool,
     pub(super) governors: &'a Governors<'a>,
@@ -101,7 +113,10 @@ pub(super) struct Working<'a> {
     /// The objects that reasons refer to: the ranked policies first, then others as they come up.
     givers: Vec<Arc<PolicyRef>>,
     extra_givers: HashMap<PolicyRef, usize>,
-    metered_deletions: u64,
+    /// What pays for the deletion of each archive.
+    pub(super) draws: Vec<Draw>,
+    /// The limits that pins make unreachable.
+    pub(super) unreachable: Vec<Unreachable>,
 }
 
 impl<'a> Working<'a> {
@@ -121,15 +136,17 @@ impl<'a> Working<'a> {
             storage,
             cells,
             floor: vec![false; archives.len()],
+            floor_rule: FloorRule::Retention,
             floor_taken: false,
             governors,
             standings: archives.iter().map(Standing::of_undecided).collect(),
             reasons: vec![None; archives.len()],
+            draws: vec![Draw::Nothing; archives.len()],
             archives,
             order,
             givers,
             extra_givers: HashMap::new(),
-            metered_deletions: 0,
+            unreachable: Vec::new(),
         }
     }
 
@@ -156,11 +173,15 @@ impl<'a> Working<'a> {
         By::giver(self.givers.len() - 1)
     }
 
+    /// The object that gives a reason.
+    pub(super) fn giver(&self, by: By) -> Option<Arc<PolicyRef>> {
+        by.place().map(|giver| Arc::clone(&self.givers[giver]))
+    }
+
     /// Whether nothing has been decided about the archive yet, so that a rule may take it: it is
-    /// neither protected nor gone, and, if it is incomplete, nobody can still be writing it.
+    /// neither protected nor gone, and, if it is not whole, nobody can still be writing it.
     pub(super) fn may_take(&self, place: usize) -> bool {
         self.standings[place] == Standing::Open
-            && !matches!(self.cells.of(place).governing, Governing::Invalid(_))
     }
 
     /// Whether the archive is still there when this rule looks.
@@ -168,14 +189,36 @@ impl<'a> Working<'a> {
         self.standings[place] != Standing::Taken
     }
 
-    /// Whether the archive counts toward limits: pinned ones do; what cannot be judged does not,
-    /// pinned or not.
-    pub(super) fn counts(&self, place: usize) -> bool {
-        matches!(self.standings[place], Standing::Open | Standing::Counted)
+    /// Whether a marker holds it, and it counts all the same.
+    pub(super) fn is_counted_pin(&self, place: usize) -> bool {
+        self.standings[place] == Standing::Counted
+    }
+
+    /// Whether the archive counts toward limits, and may displace others: pinned ones do; what cannot be
+    /// judged does not, pinned or not, nor does what cannot be dated well enough.
+    pub(super) fn counts(&self, place: usize, scope: Scope) -> bool {
+        matches!(self.standings[place], Standing::Open | Standing::Counted) && self.is_dated(place, scope)
+    }
+
+    fn is_dated(&self, place: usize, scope: Scope) -> bool {
+        match self.archives[place].dated {
+            Dated::Trusted | Dated::Untrusted => true,
+            Dated::Undated => scope == Scope::Storage,
+            Dated::Ahead => false,
+        }
     }
 
     /// Whether it could be among the newest of its lineage or group.
     pub(super) fn is_candidate_for_newest(&self, place: usize) -> bool {
+        self.is_whole_and_open(place) && self.is_dated(place, Scope::Retention)
+    }
+
+    /// Whether it could be among the newest, if it is right and the clock, which is not trusted, is not.
+    pub(super) fn is_candidate_ahead(&self, place: usize) -> bool {
+        self.is_whole_and_open(place) && self.archives[place].dated == Dated::Ahead
+    }
+
+    fn is_whole_and_open(&self, place: usize) -> bool {
         self.standings[place] == Standing::Open && self.archives[place].state == State::Complete
     }
 
@@ -225,43 +268,65 @@ impl<'a> Working<'a> {
         self.reasons[place] = Some(Decision { reason, by, detail });
     }
 
-    /// Lets the oldest of what is to go, go now, and has the rest wait for the deletion bucket.
-    pub(super) fn draw_from_bucket(&mut self) {
-        let is_metered = |place: &usize| {
-            self.standings[*place] == Standing::Taken && self.reason(*place) != Some(Reason::Discarded)
-        };
-        let mut metered: Vec<usize> = (0..self.archives.len()).filter(is_metered).collect();
-        // What could not be deleted a moment ago comes last, or it would keep all others waiting.
-        metered.sort_by_key(|&place| self.archives[place].undeletable);
-        let allowed = match self.snapshot.allowance {
-            Some(allowance) => usize::try_from(allowance).unwrap_or(usize::MAX).min(metered.len()),
-            None => metered.len(),
-        };
-        for &place in &metered[allowed..] {
-            self.standings[place] = Standing::of_undecided(&self.archives[place]);
-            if let Some(decision) = &mut self.reasons[place] {
-                // It is next to go, so no weaker remark may speak for it.
-                decision.detail = Detail::Would(decision.reason);
-                decision.reason = Reason::DeletionPending;
-            }
+    /// The archives that are to go, but for those that somebody asked to be deleted.
+    pub(super) fn taken_by_rules(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.archives.len()).filter(|&place| {
+            self.standings[place] == Standing::Taken && self.reason(place) != Some(Reason::Discarded)
+        })
+    }
+
+    /// Lets an archive stay that was to go, and says why; it counts again.
+    pub(super) fn keep_after_all(&mut self, place: usize, reason: Reason) {
+        self.standings[place] = Standing::of_undecided(&self.archives[place]);
+        if let Some(decision) = &mut self.reasons[place] {
+            // It is next to go, so no weaker remark may speak for it.
+            decision.detail = Detail::Would(decision.reason);
+            decision.reason = reason;
         }
-        self.metered_deletions = allowed as u64;
+    }
+
+    /// Has an archive wait that was to go, with nothing else decided about it any more.
+    pub(super) fn let_wait(&mut self, place: usize) {
+        self.keep_after_all(place, Reason::DeletionPending);
+        self.standings[place] = Standing::PassedBy;
+    }
+
+    /// Lets all stay that rules wanted gone, but for what is wanted gone for certain.
+    pub(super) fn keep_unless(&mut self, is_certain: impl Fn(usize) -> bool) {
+        let doubtful: Vec<usize> = self.taken_by_rules().filter(|&place| !is_certain(place)).collect();
+        for place in doubtful {
+            self.keep_after_all(place, Reason::PolicyStale);
+        }
     }
 
     /// Gives every archive that nothing took its reason to stay.
     pub(super) fn finish(mut self, watermark: Option<WatermarkReport>) -> Plan {
         let unknown = Verdict { reason: Reason::NoPolicy, policy: None, detail: Detail::None };
         let mut verdicts = vec![unknown; self.archives.len()];
+        let mut governed = vec![Governed::Nobody; self.archives.len()];
+        let mut draws = vec![Draw::Nothing; self.archives.len()];
         for place in 0..self.archives.len() {
             let Decision { reason, by, detail } = self.reason_in_the_end(place);
-            let policy = by.place().map(|giver| Arc::clone(&self.givers[giver]));
-            verdicts[self.order[place]] = Verdict { reason, policy, detail };
+            verdicts[self.order[place]] = Verdict { reason, policy: self.giver(by), detail };
+            governed[self.order[place]] = match self.cells.of(place).governing {
+                Governing::Policy(policy) => Governed::By(Arc::clone(&self.givers[policy])),
+                Governing::Handover(policy) => Governed::SoonBy(Arc::clone(&self.givers[policy])),
+                Governing::Nothing => Governed::Nobody,
+                Governing::Doubtful(..) | Governing::Invalid(_) => Governed::Uncertain,
+            };
+            draws[self.order[place]] = self.draws[place];
         }
+        let in_snapshot = |mut limit: Unreachable| {
+            limit.pinned.iter_mut().for_each(|place| *place = self.order[*place]);
+            limit
+        };
         Plan {
             verdicts,
+            governed,
+            draws,
             watermark,
+            unreachable: std::mem::take(&mut self.unreachable).into_iter().map(in_snapshot).collect(),
             unjudged_storage: self.storage.unjudged.iter().cloned().map(Arc::new).collect(),
-            metered_deletions: self.metered_deletions,
         }
     }
 
@@ -272,26 +337,39 @@ impl<'a> Working<'a> {
         if let Some(decision) = noted.filter(|_| self.standings[place].is_decided()) {
             return decision;
         }
-        let remark = noted.unwrap_or(decided(Reason::WithinLimits, By::NOBODY, Detail::None));
         // What a storage policy wanted, it wanted whoever governs.
-        let speaks_for_itself =
-            matches!(remark.reason, Reason::DeletionPending | Reason::KeepLatest | Reason::ClockSuspect);
-        match self.cells.of(place).governing {
-            Governing::Invalid(policy) => decided(Reason::PolicyInvalid, self.by(&policy.id), Detail::None),
-            _ if speaks_for_itself => remark,
-            Governing::Nothing => decided(Reason::NoPolicy, By::NOBODY, Detail::None),
-            Governing::Doubtful(policy, doubt) => decided(Reason::NoPolicy, By::giver(policy), doubt),
-            Governing::Policy(policy) if remark.by == By::NOBODY => {
+        let speaks_for_itself = |remark: &Decision| {
+            matches!(remark.reason, Reason::DeletionPending | Reason::KeepLatest | Reason::ClockSuspect)
+        };
+        match (self.cells.of(place).governing, noted) {
+            (_, Some(remark)) if remark.reason == Reason::DeletionPending => remark,
+            (Governing::Invalid(policy), _) => {
+                decided(Reason::PolicyInvalid, self.by(&policy.id), Detail::None)
+            }
+            (_, Some(remark)) if speaks_for_itself(&remark) => remark,
+            (Governing::Nothing, _) => decided(Reason::NoPolicy, By::NOBODY, Detail::None),
+            (Governing::Doubtful(policy, doubt), _) => decided(Reason::NoPolicy, By::giver(policy), doubt),
+            (Governing::Handover(policy), _) => {
+                decided(Reason::Handover, By::giver(policy), Detail::HandedOver)
+            }
+            (Governing::Policy(policy), None) => {
+                let (reason, detail) = match self.archives[place].dated {
+                    Dated::Trusted | Dated::Untrusted => (Reason::WithinLimits, Detail::None),
+                    Dated::Ahead => (Reason::ClockSuspect, Detail::AheadOfClock),
+                    Dated::Undated => (Reason::Undated, Detail::Claims(self.archive(place).claimed)),
+                };
+                decided(reason, By::giver(policy), detail)
+            }
+            (Governing::Policy(policy), Some(remark)) if remark.by == By::NOBODY => {
                 decided(remark.reason, By::giver(policy), remark.detail)
             }
-            Governing::Policy(_) => remark,
+            (Governing::Policy(_), Some(remark)) => remark,
         }
     }
 
     /// Whether the watermark may take the archive: a policy that does not parse does not stop it.
     pub(super) fn watermark_may_take(&self, place: usize) -> bool {
-        let archive = &self.archives[place];
-        self.standings[place] == Standing::Open && archive.state != State::Unreadable && !archive.undeletable
+        self.may_take(place) && !self.archives[place].undeletable
     }
 }
 

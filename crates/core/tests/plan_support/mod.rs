@@ -11,8 +11,8 @@ use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::{
-    Absence, Absences, Action, Archive, Clock, Detail, FileSystem, Namespace, Plan, Reason, Snapshot,
-    Verdict, Workload, plan,
+    Absence, Absences, Action, Allowance, Archive, Clock, Dated, Detail, FileSystem, Namespace, Plan, Reason,
+    Release, Snapshot, Verdict, Workload, plan,
 };
 use checkpoint_keeper_core::policy::{
     Ceiling, InvalidPolicy, Kind, LabelSelector, Labels, Limit, Mode, Operator, Policy, PolicyRef, PolicySet,
@@ -60,6 +60,9 @@ pub(crate) fn archive(short: &str) -> Archive {
         absences: None,
         idle_since: None,
         seen_in: None,
+        claimed: now(),
+        dated: Dated::Trusted,
+        governed_by: None,
     }
 }
 
@@ -96,7 +99,7 @@ impl Archives for Archive {
     }
     /// Taken and last written that long ago.
     fn aged(self, age: Duration) -> Self {
-        Self { taken: ago(age), changed: ago(age), ..self }
+        Self { taken: ago(age), claimed: ago(age), changed: ago(age), ..self }
     }
     fn quiet_for(self, length: Duration) -> Self {
         Self { changed: ago(length), ..self }
@@ -249,7 +252,7 @@ pub(crate) fn disk(total: u64, available: u64) -> FileSystem {
         available_bytes: available,
         total_inodes: 1_000_000,
         available_inodes: 900_000,
-        awaiting_release: false,
+        release: Release::Shown,
     }
 }
 
@@ -279,7 +282,11 @@ impl Case {
     pub(crate) fn broken(mut self, namespace: Option<&str>) -> Self {
         let kind = if namespace.is_some() { Kind::CheckpointPolicy } else { Kind::ClusterCheckpointPolicy };
         let id = reference(kind, namespace, "broken");
-        self.policies.invalid.push(InvalidPolicy { id, namespace: namespace.map(str::to_owned) });
+        self.policies.invalid.push(InvalidPolicy {
+            id,
+            namespace: namespace.map(str::to_owned),
+            precedence: Precedence::Default,
+        });
         self
     }
     pub(crate) fn disk(mut self, filesystem: FileSystem) -> Self {
@@ -301,7 +308,8 @@ impl Case {
         self
     }
     pub(crate) fn allowance(mut self, deletions: u64) -> Self {
-        self.snapshot.allowance = Some(deletions);
+        self.snapshot.allowance =
+            Some(Allowance { shared: deletions, watermark: u64::MAX, ..Allowance::default() });
         self
     }
     pub(crate) fn run(&self) -> Outcome {

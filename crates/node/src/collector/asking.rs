@@ -132,10 +132,8 @@ impl Collector {
             (question, finding, at.wall, self.clock.judge(at))
         }));
         // Whose time it was too early to decide about, it may be late enough for now.
-        if let Some(now) = last.filter(|now| self.clock.judge(*now) == Clock::Trusted)
-            && self.index.retry_provisional()
-        {
-            problems.extend(self.read_settled(now, &mut |_, _| {}));
+        if let Some(now) = last {
+            self.date_undecided(now);
         }
         problems
     }

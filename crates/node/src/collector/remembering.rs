@@ -8,7 +8,7 @@ use checkpoint_keeper_core::owners::Owners;
 
 use super::Collector;
 use crate::catalog::{Catalog, Changes, Memory, Record};
-use crate::index::Known;
+use crate::index::{FirstSeen, Known};
 use crate::problem::Problem;
 
 impl Collector {
@@ -47,7 +47,8 @@ impl Collector {
         }
         let problems = self.open_catalog();
         // What is known by now is what a new catalog is to know.
-        self.unwritten = self.index.iter().filter_map(|(name, known)| record_of(name, known)).collect();
+        let boot = &self.boot;
+        self.unwritten = self.index.iter().filter_map(|(name, known)| record_of(name, known, boot)).collect();
         problems
     }
 
@@ -68,16 +69,21 @@ impl Collector {
     }
 }
 
-fn record_of(name: &FileName, known: &Known) -> Option<(FileName, Record)> {
-    let read = known.read.as_ref().filter(|read| !read.is_failure && !read.is_provisional)?;
+/// What is to be remembered of an archive; none where nothing is known for good.
+pub(super) fn record_of(name: &FileName, known: &Known, boot: &str) -> Option<(FileName, Record)> {
+    let read = known.read.as_ref().filter(|read| !read.is_failure)?;
     let contents = Contents {
         state: read.state,
         problem: read.problem.as_deref().map(str::to_owned),
         identity: read.identity.as_deref().cloned(),
-        checkpointed_at: None,
+        checkpointed_at: read.inside,
         runtime: read.runtime.as_deref().map(str::to_owned),
         image: None,
     };
-    let first_seen = known.first_seen.unwrap_or(read.taken.at);
-    Some((name.clone(), Record { stat: known.stat, contents, taken: read.taken, first_seen }))
+    let boot = match known.first_seen {
+        FirstSeen::At(_) => String::new(),
+        FirstSeen::Uptime(_) => boot.to_owned(),
+    };
+    let (stat, first_seen, arrival) = (known.stat, known.first_seen, known.arrival);
+    Some((name.clone(), Record { stat, contents, first_seen, arrival, boot }))
 }

@@ -10,7 +10,7 @@ use checkpoint_keeper_api::NodeCheckpointStore;
 use checkpoint_keeper_api::in_force::{Scope, in_force};
 use checkpoint_keeper_api::node_store::NodeCheckpointStoreStatus;
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::policy::{Labels, PolicyRef, PolicySet};
+use checkpoint_keeper_core::policy::{Confidence, Labels, PolicyRef, PolicySet};
 use checkpoint_keeper_node::orders::{OrderSender, Orders};
 use checkpoint_keeper_node::shown::ShownSender;
 use jiff::Timestamp;
@@ -211,6 +211,7 @@ impl ApiSide {
             let discard = discard.iter().filter_map(|file| FileName::new(file.as_bytes())).collect();
             let next = Orders {
                 policies: Arc::new(found.policies),
+                confidence: Confidence::Current,
                 governors: Arc::new(self.objects.governors()),
                 node_labels: own.node.map(|(labels, _)| labels),
                 discard: Arc::new(discard),

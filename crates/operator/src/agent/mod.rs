@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use checkpoint_keeper_api::in_force::Scope;
-use checkpoint_keeper_core::bucket::DeletionBucket;
+use checkpoint_keeper_core::bucket::DeletionBuckets;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::inquiry::Inquiry;
@@ -56,7 +56,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     let store = Store::open(&arguments.directory).map_err(anyhow::Error::new)?;
     store.lock().map_err(anyhow::Error::new)?;
     let now = Now::read();
-    let mut collector = Collector::new(store, arguments.settle, now);
+    let mut collector = Collector::new(store, arguments.settle);
     let board = Board::new();
     for problem in collector.remember_in(arguments.state.clone()) {
         say("error", &problem);
@@ -83,12 +83,12 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
             let _ = (&trigger).write_all(b"x");
         }),
     };
-    let bucket = Some(DeletionBucket::empty(now.uptime));
+    let buckets = Some(DeletionBuckets::empty(now.uptime));
     Watch {
         collector,
         orders: None,
         line: Some(line),
-        bucket,
+        buckets,
         interval: arguments.interval,
         inquiry: Some(inquiry),
         pace: SPARING,
@@ -255,7 +255,9 @@ fn note_problem(board: &Board, problem: &Problem, now: Instant) {
         Problem::Clock => ("clock", String::new()),
         Problem::ServerClock => ("server clock", String::new()),
         Problem::Unanswered(question, _) => ("unanswered", question.to_string()),
-        Problem::Future(file, _) => ("future", file.to_string()),
+        Problem::Undated(file, _) => ("undated", file.to_string()),
+        Problem::ClockIsBehind => ("clock is behind", String::new()),
+        Problem::WatermarkIneffective(_) => ("watermark ineffective", String::new()),
         Problem::FileSystem(_) => ("file system", String::new()),
         Problem::CatalogSetAside(_) => ("catalog set aside", String::new()),
         Problem::Catalog(_) => ("catalog", String::new()),

@@ -65,6 +65,7 @@ impl Summary {
                 State::Complete => {}
                 State::Incomplete => summary.incomplete += 1,
                 State::Unreadable => summary.unreadable += 1,
+                State::NoImages | State::Damaged | State::Foreign | State::Unread => {}
             }
             *summary.verdicts.entry(verdict.reason).or_default() += 1;
             match &archive.identity {

@@ -35,7 +35,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         store.lock().map_err(anyhow::Error::new)?;
     }
     let now = Now::read();
-    let mut collector = Collector::new(store, arguments.settle, now);
+    let mut collector = Collector::new(store, arguments.settle);
     let mut failures = 0;
     match &arguments.state {
         // Its watch lock and its repairs would be writing.
@@ -90,7 +90,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let mut report = Report::new(&collector, &snapshot, &plan, wall);
     report.add_differences(&snapshot, &differences(&snapshot, policies, wall, &plan));
     if !arguments.dry_run {
-        let deletions = collector.condemn(&snapshot, &plan, now);
+        let deletions = collector.condemn(&snapshot, &plan);
         let store = std::sync::Arc::clone(collector.store());
         let bar = progress_bar("deleting");
         bar.set_length(deletions.len() as u64);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use checkpoint_keeper_core::archive::{Engine, Format, Inspection, State, Statistics};
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::taken::{self, Claims};
+use checkpoint_keeper_core::taken::Claims;
 use checkpoint_keeper_node::store::Stat;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -81,7 +81,7 @@ impl Inspected {
             runtime: found.contents.runtime,
             engine: found.engine,
             // As it is written, also where that is in the future: here nothing is decided by it.
-            checkpointed_at: taken::taken(claims, None, Timestamp::MAX).at,
+            checkpointed_at: claims.first().0,
             size_bytes: stat.size,
             state: found.contents.state,
             problem: found.contents.problem,

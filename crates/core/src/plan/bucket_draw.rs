@@ -1,0 +1,53 @@
+//! What pays for deletions: each namespace first with what its own arrivals brought along, then all of them in
+//! turns from the common bucket, so that what one tenant has queued does not delay another's rotation.
+
+use std::collections::BTreeMap;
+
+use super::snapshot::Draw;
+use super::verdict::Reason;
+use super::working::Working;
+
+impl Working<'_> {
+    /// Lets the oldest of what is to go, go now, and has the rest wait for the deletion bucket.
+    pub(super) fn draw_from_bucket(&mut self) {
+        let Some(allowance) = &self.snapshot.allowance else {
+            let taken: Vec<usize> = self.taken_by_rules().collect();
+            taken.into_iter().for_each(|place| self.draws[place] = Draw::Shared);
+            return;
+        };
+        let mut queues: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for place in self.taken_by_rules() {
+            let namespace = self.cells.of(place).identity.map_or("", |identity| identity.namespace.as_str());
+            queues.entry(namespace).or_default().push(place);
+        }
+        let mut waiting: Vec<std::vec::IntoIter<usize>> = Vec::new();
+        for (namespace, mut queue) in queues {
+            // What could not be deleted a moment ago comes last, or it would keep all others waiting.
+            queue.sort_by_key(|&place| self.archives[place].undeletable);
+            let own = allowance.arrived.get(namespace).copied().unwrap_or_default();
+            let mut queue = queue.into_iter();
+            let paid = usize::try_from(own).unwrap_or(usize::MAX);
+            queue.by_ref().take(paid).for_each(|place| self.draws[place] = Draw::Arrival);
+            waiting.push(queue);
+        }
+        // Whoever wants least comes first in each turn; of those, whose archive is oldest.
+        waiting.sort_by_key(|queue| (queue.len(), queue.as_slice().first().copied()));
+        let mut shared = allowance.shared;
+        while shared > 0 && !waiting.is_empty() {
+            waiting.retain_mut(|queue| {
+                if shared == 0 {
+                    return true;
+                }
+                let next = queue.next();
+                if let Some(place) = next {
+                    self.draws[place] = Draw::Shared;
+                    shared -= 1;
+                }
+                next.is_some()
+            });
+        }
+        for place in waiting.into_iter().flatten() {
+            self.keep_after_all(place, Reason::DeletionPending);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! How the watermark goes on by what the file system showed of what it deleted (promise 13).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Release;
+
+/// How long a file system gets to show what was deleted: some free blocks only with their next commit.
+const SHOWS_WITHIN: Duration = Duration::from_mins(5);
+
+/// How long the watermark rests after the first round that the file system did not show; twice as long after
+/// each further one.
+const FIRST_PAUSE: Duration = Duration::from_mins(1);
+
+/// The longest that it rests.
+const LONGEST_PAUSE: Duration = Duration::from_hours(6);
+
+/// What became of the watermark's rounds so far. Time is the monotonic clock's.
+///
+/// What a round frees is what the file system then shows. A snapshot, reflinks or an open file may hold the
+/// blocks, or somebody writes as fast as they are freed: then the next archives would go for nothing. So after
+/// a round of which less than half showed, one archive goes at a time, more and more rarely, until one shows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reclaim {
+    round: Option<Round>,
+    /// How many rounds in a row did not show.
+    failures: u32,
+    /// When the next one may begin, if any failed.
+    next: Duration,
+}
+
+/// A round that was begun.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Round {
+    /// What was available before, in bytes.
+    available: u64,
+    /// What was unlinked since, in bytes.
+    unlinked: u64,
+    /// Until when it is waited for, once the last deletion is over.
+    until: Option<Duration>,
+}
+
+impl Reclaim {
+    /// A round begins where so many bytes are available.
+    pub fn begin(&mut self, available: u64) {
+        self.round.get_or_insert(Round { available, unlinked: 0, until: None });
+    }
+
+    /// An archive was deleted for the watermark, and occupied so many bytes.
+    pub fn unlinked(&mut self, bytes: u64) {
+        if let Some(round) = &mut self.round {
+            round.unlinked = round.unlinked.saturating_add(bytes);
+        }
+    }
+
+    /// Learns how many bytes are available now, and whether deletions are still under way; says how the
+    /// watermark goes on.
+    pub fn observe(&mut self, available: u64, is_deleting: bool, uptime: Duration) -> Release {
+        if is_deleting {
+            return Release::Awaited;
+        }
+        if let Some(round) = &mut self.round {
+            let is_shown = available >= round.available.saturating_add(round.unlinked / 2);
+            if round.unlinked == 0 {
+                // Nothing went, so there is nothing to wait for, and nothing was learned.
+                self.round = None;
+            } else if is_shown {
+                *self = Self::default();
+            } else if uptime < *round.until.get_or_insert(uptime + SHOWS_WITHIN) {
+                return Release::Awaited;
+            } else {
+                self.round = None;
+                let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(20)).min(LONGEST_PAUSE);
+                (self.failures, self.next) = (self.failures + 1, uptime + pause);
+            }
+        }
+        match self.failures {
+            0 => Release::Shown,
+            _ if uptime < self.next => Release::Awaited,
+            _ => Release::Probing,
+        }
+    }
+
+    /// How many rounds in a row the file system did not show.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    #[test]
+    fn a_round_that_shows_is_followed_by_the_next_one() {
+        let mut reclaim = Reclaim::default();
+        assert_eq!(reclaim.observe(100, false, SECOND), Release::Shown);
+        reclaim.begin(100);
+        reclaim.unlinked(50);
+        assert_eq!(reclaim.observe(100, true, SECOND), Release::Awaited, "deletions are under way");
+        assert_eq!(reclaim.observe(124, false, SECOND), Release::Awaited);
+        assert_eq!(reclaim.observe(124, false, 5 * MINUTE), Release::Awaited);
+        assert_eq!(reclaim.observe(125, false, 5 * MINUTE), Release::Shown, "half is enough");
+        assert_eq!(reclaim, Reclaim::default());
+    }
+
+    #[test]
+    fn after_rounds_that_do_not_show_one_archive_goes_at_a_time_and_more_and_more_rarely() {
+        let mut reclaim = Reclaim::default();
+        let mut now = SECOND;
+        for pause in [1, 2, 4, 8, 16, 32, 64, 128, 256, 360, 360].map(|minutes| minutes * MINUTE) {
+            reclaim.begin(100);
+            reclaim.unlinked(50);
+            assert_eq!(reclaim.observe(110, false, now), Release::Awaited);
+            now += SHOWS_WITHIN;
+            assert_eq!(reclaim.observe(110, false, now), Release::Awaited, "rests for {pause:?}");
+            assert!(reclaim.failures() > 0);
+            assert_eq!(reclaim.observe(110, false, now + pause - SECOND), Release::Awaited);
+            now += pause;
+            assert_eq!(reclaim.observe(110, false, now), Release::Probing);
+        }
+        reclaim.begin(110);
+        reclaim.unlinked(10);
+        assert_eq!(reclaim.observe(115, false, now), Release::Shown, "what holds the blocks is gone");
+        assert_eq!(reclaim.failures(), 0);
+    }
+
+    #[test]
+    fn a_round_in_which_nothing_went_is_not_waited_for() {
+        let mut reclaim = Reclaim::default();
+        reclaim.begin(100);
+        assert_eq!(reclaim.observe(100, false, SECOND), Release::Shown);
+        reclaim.unlinked(10);
+        assert_eq!(reclaim.observe(100, false, SECOND), Release::Shown, "no round was begun");
+    }
+}

@@ -1,0 +1,138 @@
+//! When the archives' checkpoints were taken: what each claims, when it was first seen, and what the clock is worth.
+
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::plan::{Clock, Dated};
+use checkpoint_keeper_core::taken::{Claims, Reading, Sighting, TOLERANCE, Taken, taken};
+
+use super::Collector;
+use super::remembering::record_of;
+use crate::catalog::Record;
+use crate::clock::{ClockWatch, Now};
+use crate::index::{Arrival, FirstSeen, Known};
+use crate::problem::Problem;
+
+impl Collector {
+    /// Dates an archive that was just read, and has it remembered; says if it cannot be dated.
+    pub(super) fn date(&mut self, name: &FileName, now: Now) -> Option<Problem> {
+        let reading = self.clock.reading(now);
+        let known = self.index.get_mut(name)?;
+        if known.arrival == Arrival::Unjudged {
+            known.arrival = judge_arrival(name, known, now);
+        }
+        let found = date(name, known, &self.clock, reading, now)?;
+        if let Some(read) = &mut known.read {
+            read.taken = found;
+        }
+        let known = self.index.get(name)?;
+        self.has_undecided_times |= !is_decided(known, found);
+        // Before the API server was heard, the next moment knows better.
+        if self.catalog.is_some() && !self.clock.is_unheard() {
+            self.unwritten.extend(record_of(name, known, &self.boot));
+        }
+        (found.dated == Dated::Undated).then(|| Problem::Undated(name.clone(), found.claimed))
+    }
+
+    /// Knows again what was remembered of archives that are as they were: whatever the clock shows by now, nobody
+    /// has written to them since.
+    pub(super) fn recall_all(&mut self, now: Now) {
+        for (name, record) in std::mem::take(&mut self.remembered) {
+            let is_as_it_was = |known: &Known| known.read.is_none() && known.stat.is_same(&record.stat);
+            if self.index.get(&name).is_some_and(is_as_it_was) {
+                self.recall(&name, record, now);
+            }
+        }
+    }
+
+    fn recall(&mut self, name: &FileName, record: Record, now: Now) {
+        self.index.note(name, &record.contents, super::unread(name, &record.stat));
+        let reading = self.clock.reading(now);
+        let is_of_this_boot = record.boot == self.boot;
+        if let Some(known) = self.index.get_mut(name) {
+            match record.first_seen {
+                FirstSeen::Uptime(_) if !is_of_this_boot => {
+                    // When that was, nobody can tell any more.
+                    known.arrival = match record.arrival {
+                        Arrival::Unremarkable => Arrival::Unremarkable,
+                        Arrival::Unjudged | Arrival::DatesIt | Arrival::Lost => Arrival::Lost,
+                    };
+                }
+                first_seen => (known.first_seen, known.arrival) = (first_seen, record.arrival),
+            }
+            if let Some(found) = date(name, known, &self.clock, reading, now)
+                && let Some(read) = &mut known.read
+            {
+                read.taken = found;
+                self.has_undecided_times |= !is_decided(known, found);
+            }
+        }
+    }
+
+    /// Dates anew what could not be dated for good before, by what the clock is worth by now.
+    pub(super) fn date_undecided(&mut self, now: Now) {
+        let reading = self.clock.reading(now);
+        if !self.has_undecided_times && reading.clock == Clock::Trusted {
+            return;
+        }
+        self.has_undecided_times = false;
+        let mut decided = Vec::new();
+        for (name, known) in self.index.iter_mut() {
+            let was_waiting = matches!(known.first_seen, FirstSeen::Uptime(_));
+            if let FirstSeen::Uptime(uptime) = known.first_seen
+                && reading.clock == Clock::Trusted
+            {
+                known.first_seen = FirstSeen::At(self.clock.at(uptime, now));
+            }
+            let Some(found) = date(name, known, &self.clock, reading, now) else { continue };
+            if let Some(read) = &mut known.read {
+                read.taken = found;
+            }
+            self.has_undecided_times |= !is_decided(known, found);
+            if was_waiting && reading.clock == Clock::Trusted {
+                decided.push(name.clone());
+            }
+        }
+        if self.catalog.is_some() {
+            let known = decided.iter().filter_map(|name| Some((name, self.index.get(name)?)));
+            let records = known.filter_map(|(name, known)| record_of(name, known, &self.boot));
+            self.unwritten.extend(records);
+        }
+    }
+}
+
+/// Whether nothing that the clock will turn out to be worth changes that.
+fn is_decided(known: &Known, found: Taken) -> bool {
+    matches!(known.first_seen, FirstSeen::At(_)) && matches!(found.dated, Dated::Trusted | Dated::Undated)
+}
+
+fn claims(name: &FileName, known: &Known) -> Claims {
+    let inside = known.read.as_ref().and_then(|read| read.inside);
+    Claims { inside, name: name.checkpoint_time(), modified: known.stat.modified_at() }
+}
+
+/// When its checkpoint was taken; none where it was not read.
+fn date(name: &FileName, known: &Known, clock: &ClockWatch, reading: Reading, now: Now) -> Option<Taken> {
+    known.read.as_ref().filter(|read| !read.is_failure)?;
+    let first = match known.first_seen {
+        FirstSeen::At(time) => Some(time),
+        FirstSeen::Uptime(_) => None,
+    };
+    let arrived = match (known.arrival, known.first_seen) {
+        (Arrival::DatesIt, FirstSeen::At(time)) => Some(time),
+        (Arrival::DatesIt, FirstSeen::Uptime(uptime)) => Some(clock.at(uptime, now)),
+        _ => None,
+    };
+    let is_misdated = known.arrival == Arrival::Lost;
+    Some(taken(claims(name, known), Sighting { first, arrived, is_misdated }, reading))
+}
+
+/// Whether an archive that came while the clock was not trusted is dated by that clock: then it claims to be of
+/// just the time that the clock showed while it was written. A copy of an older one does not.
+fn judge_arrival(name: &FileName, known: &Known, now: Now) -> Arrival {
+    let FirstSeen::Uptime(came) = known.first_seen else { return Arrival::Unremarkable };
+    let (claimed, _) = claims(name, known).first();
+    let written_for = now.uptime.saturating_sub(came) + TOLERANCE;
+    let begin = now.wall.checked_sub(written_for);
+    let is_by_that_clock = begin.is_ok_and(|begin| claimed >= begin)
+        && now.wall.checked_add(TOLERANCE).is_ok_and(|end| claimed <= end);
+    if is_by_that_clock { Arrival::DatesIt } else { Arrival::Unremarkable }
+}
