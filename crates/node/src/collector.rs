@@ -268,7 +268,7 @@ impl Collector {
                 }
             };
             // A close is anybody's. What is whole then is done; what is not may have another writer.
-            if contents.state != State::Complete
+            if !contents.state.is_whole()
                 && let Some(known) = self.index.get_mut(&name)
                 && known.is_settled_by_close()
             {
@@ -395,7 +395,7 @@ impl Collector {
 /// Files that only look like archives by their names are somebody else's. What the kubelet names
 /// counts as an archive even if it cannot be read, and so does what is one inside.
 fn is_foreign(name: &FileName, known: &Known) -> bool {
-    let whole = known.read.as_ref().is_some_and(|read| read.state == State::Complete);
+    let whole = known.read.as_ref().is_some_and(|read| read.state.is_whole());
     name.kind() != NameKind::Kubelet && !whole
 }
 
@@ -407,7 +407,7 @@ fn unread(name: &FileName, stat: &Stat) -> Taken {
 
 fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
     let not_read = || Read {
-        state: State::Unreadable,
+        state: State::Unread,
         identity: None,
         inside: None,
         taken: unread(name, &known.stat),

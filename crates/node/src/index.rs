@@ -40,7 +40,7 @@ pub struct Known {
 /// What an archive's bytes said.
 #[derive(Debug, Clone)]
 pub struct Read {
-    /// Complete, incomplete or unreadable.
+    /// What the archive is worth.
     pub state: State,
     /// Whose checkpoint it is.
     pub identity: Option<Arc<Identity>>,

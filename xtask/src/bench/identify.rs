@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use checkpoint_keeper_core::archive::{self, State};
+use checkpoint_keeper_core::archive;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_node::store::Store;
 
@@ -83,7 +83,7 @@ pub(super) fn identify_again_and_again(path: &Path, rounds: usize) -> anyhow::Re
     let stat = store.stat(&name)?.context("the archive is gone")?;
     let identify = || {
         let contents = store.read(&name, &stat)?.context("the archive changed")?;
-        ensure!(contents.state != State::Unreadable, "the archive cannot be read");
+        ensure!(contents.state.is_archive(), "the archive cannot be read");
         Ok(contents)
     };
     identify()?;

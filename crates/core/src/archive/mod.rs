@@ -30,20 +30,38 @@ pub const MAX_JSON_MEMBER: u64 = 16 << 20;
 /// Whether an archive can stand in for the container it was taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
-    /// The tar ends as a tar must, every member's data is there, and so are both JSON members.
+    /// A whole tar with both JSON members and CRIU's images (`checkpoint/inventory.img` and
+    /// `checkpoint/pstree.img`): a container could be restored from it.
     Complete,
+    /// A whole tar with both JSON members but without CRIU's images: nothing could be restored.
+    NoImages,
     /// The archive stops too early, or lacks one of its JSON members: a dump that was cut off.
     Incomplete,
-    /// Whole, but nothing can be restored from it: CRIU's images are not in it.
-    NoImages,
-    /// Begins as an archive and contradicts itself.
+    /// Begins as an archive and contradicts itself: a header with a wrong checksum, a JSON member
+    /// that is no JSON, a packed stream that is corrupt, an older archive's bytes in its midst.
     Damaged,
-    /// Not a checkpoint archive that can be understood: never deleted for what it holds.
+    /// The system refused to read it. Says nothing of its bytes: the next try may succeed.
     Unreadable,
-    /// Not an archive at all.
+    /// Not an archive at all (encrypted, another format or packing, somebody else's tar), or not
+    /// one that is looked into so far. Never deleted for what it holds.
     Foreign,
-    /// Not judged yet.
+    /// Not judged yet: it may still be being written.
     Unread,
+}
+
+impl State {
+    /// Whether nothing is missing at its end, whatever it is worth.
+    pub fn is_whole(self) -> bool {
+        matches!(self, Self::Complete | Self::NoImages)
+    }
+
+    /// Whether it is an archive at all, by its own bytes.
+    pub fn is_archive(self) -> bool {
+        match self {
+            Self::Complete | Self::NoImages | Self::Incomplete | Self::Damaged => true,
+            Self::Unreadable | Self::Foreign | Self::Unread => false,
+        }
+    }
 }
 
 /// What an archive's bytes say.

@@ -42,7 +42,7 @@ impl Facts {
             state: archive.state,
             pinned: archive.pinned,
             settled: archive.settled,
-            is_whole_or_quiet: matches!(archive.state, State::Complete | State::NoImages) || is_quiet,
+            is_whole_or_quiet: archive.state.is_whole() || is_quiet,
             discarded: archive.discarded,
             undeletable: archive.undeletable,
             has_identity: archive.identity.is_some(),

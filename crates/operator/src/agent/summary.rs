@@ -62,10 +62,9 @@ impl Summary {
             summary.bytes += archive.size;
             summary.pinned += u64::from(archive.pinned);
             match archive.state {
-                State::Complete => {}
-                State::Incomplete => summary.incomplete += 1,
-                State::Unreadable => summary.unreadable += 1,
-                State::NoImages | State::Damaged | State::Foreign | State::Unread => {}
+                State::Complete | State::Unread => {}
+                State::NoImages | State::Incomplete | State::Damaged => summary.incomplete += 1,
+                State::Unreadable | State::Foreign => summary.unreadable += 1,
             }
             *summary.verdicts.entry(verdict.reason).or_default() += 1;
             match &archive.identity {

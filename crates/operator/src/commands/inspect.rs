@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use checkpoint_keeper_core::archive::{Inspection, State};
+use checkpoint_keeper_core::archive::Inspection;
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_node::store::{Stat, Store, inspect_file};
 
@@ -76,7 +76,7 @@ fn of(name: &FileName, path: &Path, stat: &Stat, inspection: Inspection) -> Insp
 
 /// A tar by another name than the kubelet's counts as an archive if it is one inside.
 fn is_archive(name: &FileName, inspection: &Inspection) -> bool {
-    name.kind() == NameKind::Kubelet || inspection.contents.state == State::Complete
+    name.kind() == NameKind::Kubelet || inspection.contents.state.is_whole()
 }
 
 /// A path, safe for a terminal.
