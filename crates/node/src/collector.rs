@@ -164,6 +164,7 @@ impl Collector {
             self.clock.see_last_change(last_change);
         }
         let at = (now, self.clock.judge(now));
+        self.has_undecided_times |= at.1 == Clock::Suspect;
         for (name, stat) in &listing.files {
             self.index.sight(name, *stat, listing.pinned.contains(name), sighting, at);
         }
@@ -190,6 +191,7 @@ impl Collector {
         let mut problems = Vec::new();
         let mut news = false;
         let at = (now, self.clock.judge(now));
+        self.has_undecided_times |= at.1 == Clock::Suspect;
         for (name, whole) in names {
             match name.kind() {
                 NameKind::Marker { archive } => {

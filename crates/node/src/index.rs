@@ -73,8 +73,9 @@ pub enum Arrival {
     /// It lay there already, or came while the clock was trusted.
     #[default]
     Unremarkable,
-    /// It came while the clock was not trusted. Whether it is dated by that clock shows when it is read.
-    Unjudged,
+    /// It came while the clock was not trusted and showed this time. Whether it is dated by that clock shows when
+    /// it is read.
+    Unjudged(Timestamp),
     /// It was dated by that clock: it goes by when it was first seen.
     DatesIt,
     /// It was dated by that clock, and it is not known any more when it came.
@@ -210,7 +211,7 @@ impl Index {
         let (first_seen, arrival) = match before {
             Some(known) => (known.first_seen, known.arrival),
             None if clock == Clock::Trusted => (FirstSeen::At(now.wall), Arrival::Unremarkable),
-            None if came_by_a_wrong_clock => (FirstSeen::Uptime(now.uptime), Arrival::Unjudged),
+            None if came_by_a_wrong_clock => (FirstSeen::Uptime(now.uptime), Arrival::Unjudged(now.wall)),
             None => (FirstSeen::Uptime(now.uptime), Arrival::Unremarkable),
         };
         // Whatever is done to a file that is known, it came but once.

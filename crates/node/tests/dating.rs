@@ -279,3 +279,21 @@ fn a_copy_of_an_older_archive_goes_by_what_it_says_whenever_it_comes() {
     node.off_by = 0;
     assert_eq!(node.plan(&per_container(2)).0, [copy]);
 }
+
+/// It is put right while an archive is being written: what a wrong clock dated is read by a right one.
+#[test]
+fn what_is_read_after_the_clock_was_put_right_goes_by_when_it_came() {
+    for off_by in [-2 * DAY, 2 * DAY] {
+        let mut node = Node::new(off_by, true, &[3, 2, 1]);
+        node.pass(10);
+        let newest = node.write(off_by);
+        let now = node.now();
+        node.collector.look_at(&[(name(&newest), false)], now);
+        node.off_by = 0;
+        node.pass(1);
+        assert_eq!(node.clock(), Clock::Trusted);
+        node.pass(60);
+        let (gone, _) = node.plan(&per_container(1));
+        assert_eq!((gone.len(), gone.contains(&newest)), (3, false), "{off_by}: {gone:?}");
+    }
+}

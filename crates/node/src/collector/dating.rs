@@ -1,8 +1,12 @@
 //! When the archives' checkpoints were taken: what each claims, when it was first seen, and what the clock is worth.
 
+use std::time::Duration;
+
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::{Clock, Dated};
 use checkpoint_keeper_core::taken::{Claims, Reading, Sighting, TOLERANCE, Taken, taken};
+
+use jiff::Timestamp;
 
 use super::Collector;
 use super::remembering::record_of;
@@ -16,8 +20,8 @@ impl Collector {
     pub(super) fn date(&mut self, name: &FileName, now: Now) -> Option<Problem> {
         let reading = self.clock.reading(now);
         let known = self.index.get_mut(name)?;
-        if known.arrival == Arrival::Unjudged {
-            known.arrival = judge_arrival(name, known, now);
+        if let Arrival::Unjudged(shown) = known.arrival {
+            known.arrival = judge_arrival(name, known, shown, now);
         }
         let found = date(name, known, &self.clock, reading, now)?;
         if let Some(read) = &mut known.read {
@@ -53,7 +57,7 @@ impl Collector {
                     // When that was, nobody can tell any more.
                     known.arrival = match record.arrival {
                         Arrival::Unremarkable => Arrival::Unremarkable,
-                        Arrival::Unjudged | Arrival::DatesIt | Arrival::Lost => Arrival::Lost,
+                        Arrival::Unjudged(_) | Arrival::DatesIt | Arrival::Lost => Arrival::Lost,
                     };
                 }
                 first_seen => (known.first_seen, known.arrival) = (first_seen, record.arrival),
@@ -125,14 +129,15 @@ fn date(name: &FileName, known: &Known, clock: &ClockWatch, reading: Reading, no
     Some(taken(claims(name, known), Sighting { first, arrived, is_misdated }, reading))
 }
 
-/// Whether an archive that came while the clock was not trusted is dated by that clock: then it claims to be of
-/// just the time that the clock showed while it was written. A copy of an older one does not.
-fn judge_arrival(name: &FileName, known: &Known, now: Now) -> Arrival {
-    let FirstSeen::Uptime(came) = known.first_seen else { return Arrival::Unremarkable };
+/// Whether an archive that came while the clock was not trusted, and showed that time, is dated by that clock: then
+/// it claims to be of a time that the clock showed while it was written. A copy of an older one does not.
+fn judge_arrival(name: &FileName, known: &Known, shown: Timestamp, now: Now) -> Arrival {
+    let written_for = match known.first_seen {
+        FirstSeen::Uptime(came) => now.uptime.saturating_sub(came),
+        FirstSeen::At(came) => Duration::try_from(now.wall.duration_since(came)).unwrap_or_default(),
+    };
     let (claimed, _) = claims(name, known).first();
-    let written_for = now.uptime.saturating_sub(came) + TOLERANCE;
-    let begin = now.wall.checked_sub(written_for);
-    let is_by_that_clock = begin.is_ok_and(|begin| claimed >= begin)
-        && now.wall.checked_add(TOLERANCE).is_ok_and(|end| claimed <= end);
+    let is_by_that_clock = shown.checked_sub(TOLERANCE).is_ok_and(|begin| claimed >= begin)
+        && shown.checked_add(written_for + TOLERANCE).is_ok_and(|end| claimed <= end);
     if is_by_that_clock { Arrival::DatesIt } else { Arrival::Unremarkable }
 }
