@@ -403,7 +403,8 @@ impl Default for DeletionLimit {
 }
 
 impl DeletionLimit {
-    /// How many deletions a full bucket allows where `archives` lie in the directory.
+    /// How many deletions a full bucket allows where `archives` lie in the directory: at least one, as a
+    /// bucket that never lets anything through would be a pause that nobody asked for.
     pub fn capacity(self, archives: u64) -> u64 {
         self.burst.max(archives.saturating_mul(self.percent) / 100).max(1)
     }
