@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{FieldError, Problems};
 use crate::parts::{
-    IncompleteSpec, LabelSelectorSpec, Mode, OrphansSpec, PolicyStatus, RetentionSpec, labels, names,
+    DamagedSpec, IncompleteSpec, LabelSelectorSpec, Mode, OrphansSpec, PolicyStatus, Precedence,
+    RetentionSpec, labels, names,
 };
 use crate::scalars::ExactName;
 
@@ -48,6 +49,10 @@ pub struct ClusterCheckpointPolicySpec {
     /// Enforce deletes; DryRun only reports the difference that the policy would make. Default Enforce.
     #[serde(default)]
     pub mode: Mode,
+    /// precedence Override puts the policy before those of namespaces, so that no team can delete what it
+    /// keeps; Default puts it behind them. Default Default.
+    #[serde(default)]
+    pub precedence: Precedence,
     /// Which archives the policy is for: all parts must match. Absent: every archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<ClusterSelectorSpec>,
@@ -60,6 +65,10 @@ pub struct ClusterCheckpointPolicySpec {
     /// What becomes of incomplete archives. Absent: they stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<IncompleteSpec>,
+    /// damaged says what becomes of archives that begin as archives and contradict themselves.
+    /// Absent: they stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<DamagedSpec>,
 }
 
 /// Which archives a cluster-wide policy is for.
@@ -121,8 +130,8 @@ impl ClusterCheckpointPolicy {
                 .unwrap_or_default(),
             orphans: spec.orphans.as_ref().and_then(|part| part.read("spec.orphans", at)),
             incomplete_grace: spec.incomplete.as_ref().and_then(|part| part.read("spec.incomplete", at)),
-            damaged_grace: None,
-            precedence: policy::Precedence::Default,
+            damaged_grace: spec.damaged.as_ref().and_then(|part| part.read("spec.damaged", at)),
+            precedence: spec.precedence.into(),
         };
         problems.unless(policy)
     }

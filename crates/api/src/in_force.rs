@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
-    FieldError, Governs, LegacyPolicies, parts::PolicyStatus, storage,
+    FieldError, Governs, LegacyPolicies, is_same_path, parts::PolicyStatus, storage,
 };
 
 /// An object as the API gave it.
@@ -183,8 +183,9 @@ pub fn in_force(objects: &Objects, scope: &Scope) -> InForce {
             Seen::Parsed(object) => {
                 let standing = match object.to_policy() {
                     Ok(policy) => {
+                        let dry_run = policy.mode == Mode::DryRun;
                         found.policies.storage.push(policy);
-                        Standing::Accepted
+                        if dry_run { Standing::DryRun } else { Standing::Accepted }
                     }
                     // It only ever takes more, but for its deletion limit: without the rest less goes, and so
                     // nothing else need wait.
@@ -275,7 +276,7 @@ impl InForce {
             let place = governs(&object.metadata.namespace);
             let standing = if let Some(first) = first.get(&place) {
                 Standing::Superseded(first.clone())
-            } else if settings.checkpoint_directory != scope.directory {
+            } else if !is_same_path(&settings.checkpoint_directory, &scope.directory) {
                 Standing::DirectoryNotMounted(settings.checkpoint_directory)
             } else {
                 first.insert(place.clone(), id.clone());
@@ -339,6 +340,7 @@ fn take_nothing(policy: &mut Policy) {
     policy.retention = Retention { keep_latest, keep_latest_for, ..Retention::default() };
     policy.orphans = None;
     policy.incomplete_grace = None;
+    policy.damaged_grace = None;
 }
 
 /// The oldest first; of equally old ones, by name.

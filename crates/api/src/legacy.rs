@@ -4,6 +4,7 @@
 //! optional. One object becomes several policies: its global one, and one an entry.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use checkpoint_keeper_core::policy::{self, Kind, PolicyRef, Size};
@@ -232,6 +233,11 @@ const DEFAULT_ORPHAN_GRACE: Duration = Duration::from_hours(1);
 /// Where the kubelet puts archives.
 const DEFAULT_DIRECTORY: &str = "/var/lib/kubelet/checkpoints";
 
+/// Whether two paths name the same directory by their parts: `/a/b`, `/a/b/` and `//a/./b` do.
+pub fn is_same_path(one: &str, other: &str) -> bool {
+    Path::new(one).components().eq(Path::new(other).components())
+}
+
 /// What an object in a given namespace may govern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Governs<'a> {
@@ -259,8 +265,10 @@ pub struct LegacySettings {
     pub id: PolicyRef,
     /// When it was created; of several, the oldest is in force.
     pub created: Option<Timestamp>,
-    /// The directory of the archives on the node.
+    /// The directory of the archives on the node, or the default one.
     pub checkpoint_directory: String,
+    /// The same where the object names one.
+    pub named_directory: Option<String>,
     /// Whether a change takes effect at once.
     pub apply_policies_immediately: bool,
     /// Whether this is the object in force, rather than one that an older one supersedes.
@@ -280,14 +288,13 @@ impl CheckpointRestoreOperator {
 
     /// What it sets beside retention, taken to be in force.
     pub fn settings(&self) -> LegacySettings {
+        // Empty is as good as absent.
+        let named_directory = self.spec.checkpoint_directory.clone().filter(|path| !path.trim().is_empty());
         LegacySettings {
             id: self.policy_ref(),
             created: self.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            checkpoint_directory: self
-                .spec
-                .checkpoint_directory
-                .clone()
-                .unwrap_or_else(|| DEFAULT_DIRECTORY.to_owned()),
+            checkpoint_directory: named_directory.clone().unwrap_or_else(|| DEFAULT_DIRECTORY.to_owned()),
+            named_directory,
             apply_policies_immediately: self.spec.apply_policies_immediately.unwrap_or(false),
             in_force: true,
         }

@@ -27,7 +27,7 @@ pub use cluster_policy::{ClusterCheckpointPolicy, ClusterCheckpointPolicySpec, C
 pub use error::FieldError;
 pub use legacy::{
     CheckpointRestoreOperator, CheckpointRestoreOperatorSpec, ContainerPolicySpec, GlobalPolicySpec, Governs,
-    LegacyPolicies, LegacySettings, NamespacePolicySpec, PodPolicySpec,
+    LegacyPolicies, LegacySettings, NamespacePolicySpec, PodPolicySpec, is_same_path,
 };
 pub use node_store::{NodeCheckpointStore, NodeCheckpointStoreSpec, NodeCheckpointStoreStatus};
 pub use policy::{CheckpointPolicy, CheckpointPolicySpec, SelectorSpec};

@@ -174,6 +174,10 @@ pub struct RetentionSpec {
     /// time such as 24h or 7d, or Forever. Default 7d.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_latest_for: Option<LengthOfTimeOrForever>,
+    /// minAge protects younger archives from limits by count and size and from tiers; they count all the
+    /// same. A length of time such as 1h. Default, and 0: none is protected by its age.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_age: Option<LengthOfTime>,
     /// Older archives go: a length of time such as 24h, 30d or 4w. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<LengthOfTime>,
@@ -278,7 +282,7 @@ impl RetentionSpec {
                 .as_ref()
                 .and_then(|time| time.read(&format!("{path}.keepLatestFor"), problems))
                 .unwrap_or(defaults.keep_latest_for),
-            min_age: None,
+            min_age: self.min_age.as_ref().and_then(|age| age.read(&format!("{path}.minAge"), problems)),
             max_age: self.max_age.as_ref().and_then(|age| age.read(&format!("{path}.maxAge"), problems)),
             max_archive_size: self
                 .max_archive_size
@@ -334,6 +338,25 @@ pub(crate) fn natural<I: TryInto<U> + std::fmt::Display + Copy, U: Default>(
         problems.add(&path, format!("{value} is negative"), Some("0 turns the limit off".to_owned()));
         U::default()
     })
+}
+
+/// Where a cluster-wide policy stands among the policies that are for an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Precedence {
+    /// Policies of the archive's namespace go before it.
+    #[default]
+    Default,
+    /// It goes before policies of the archive's namespace: what it keeps, no team can delete.
+    Override,
+}
+
+impl From<Precedence> for policy::Precedence {
+    fn from(precedence: Precedence) -> Self {
+        match precedence {
+            Precedence::Default => Self::Default,
+            Precedence::Override => Self::Override,
+        }
+    }
 }
 
 /// What becomes of archives that a rule is about.
@@ -414,6 +437,34 @@ impl IncompleteSpec {
     pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Duration> {
         let path = format!("{path}.gracePeriod");
         let grace = grace(self.grace_period.as_ref(), &path, DEFAULT_INCOMPLETE_GRACE, problems);
+        match self.action.unwrap_or_default() {
+            Action::Retain => None,
+            Action::Delete => Some(grace),
+        }
+    }
+}
+
+/// What becomes of archives that are damaged: they begin as archives and contradict themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DamagedSpec {
+    /// action says whether damaged archives go. Default Retain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Action")]
+    pub action: Option<Action>,
+    /// gracePeriod is how long a damaged archive stays after its last change: a length of time.
+    /// Default 24h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_period: Option<LengthOfTime>,
+}
+
+/// How long damaged archives stay where a policy does not say.
+pub const DEFAULT_DAMAGED_GRACE: Duration = Duration::from_hours(24);
+
+impl DamagedSpec {
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Duration> {
+        let path = format!("{path}.gracePeriod");
+        let grace = grace(self.grace_period.as_ref(), &path, DEFAULT_DAMAGED_GRACE, problems);
         match self.action.unwrap_or_default() {
             Action::Retain => None,
             Action::Delete => Some(grace),

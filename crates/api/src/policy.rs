@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{FieldError, Problems};
 use crate::parts::{
-    IncompleteSpec, LabelSelectorSpec, Mode, OrphansSpec, PolicyStatus, RetentionSpec, labels, names,
+    DamagedSpec, IncompleteSpec, LabelSelectorSpec, Mode, OrphansSpec, PolicyStatus, RetentionSpec, labels,
+    names,
 };
 use crate::scalars::ExactName;
 
@@ -61,6 +62,10 @@ pub struct CheckpointPolicySpec {
     /// What becomes of incomplete archives. Absent: they stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<IncompleteSpec>,
+    /// damaged says what becomes of archives that begin as archives and contradict themselves.
+    /// Absent: they stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<DamagedSpec>,
 }
 
 /// Which archives of its namespace a policy is for.
@@ -116,7 +121,7 @@ impl CheckpointPolicy {
                 .unwrap_or_default(),
             orphans: spec.orphans.as_ref().and_then(|part| part.read("spec.orphans", at)),
             incomplete_grace: spec.incomplete.as_ref().and_then(|part| part.read("spec.incomplete", at)),
-            damaged_grace: None,
+            damaged_grace: spec.damaged.as_ref().and_then(|part| part.read("spec.damaged", at)),
             precedence: policy::Precedence::Default,
         };
         problems.unless(policy)

@@ -8,6 +8,7 @@
 //! API server's own estimate counts: the tests on a real cluster show it every definition.
 
 use checkpoint_keeper_core::policy::{Operator, Requirement};
+use checkpoint_keeper_core::quantity::Share;
 use serde_json::{Value, json};
 
 /// One rule as the API server evaluates it.
@@ -120,12 +121,33 @@ pub const TIERS_KEEP: Rule = Rule {
         or leave tiers out",
 };
 
-/// The watermark's end below its beginning.
+/// The watermark's end below its beginning; one of 0% is off.
 pub const LOW_BELOW_HIGH: Rule = Rule {
     cel: "!has(self.lowWatermark) || !has(self.highWatermark) \
+        || double(self.highWatermark.replace('%', '')) == 0.0 \
         || double(self.lowWatermark.replace('%', '')) < double(self.highWatermark.replace('%', ''))",
     message: "lowWatermark must be below highWatermark",
 };
+
+/// The point of no more waiting not before the watermark itself.
+pub const CRITICAL_NOT_BELOW_HIGH: Rule = Rule {
+    cel: "!has(self.criticalWatermark) || !has(self.highWatermark) \
+        || double(self.criticalWatermark.replace('%', '')) == 0.0 \
+        || double(self.criticalWatermark.replace('%', '')) >= double(self.highWatermark.replace('%', ''))",
+    message: "criticalWatermark must not be below highWatermark: from there on nothing slows the watermark down",
+};
+
+/// No watermark that a mistyped digit makes of a sound one: 8% for 88% would empty a node.
+pub const WATERMARK_AT_LEAST_HALF: Rule = Rule {
+    cel: r"!self.matches('^[0-9]{1,2}([.][0-9]{1,2})?%$') || self.matches('^(00?([.]00?)?|[5-9][0-9]([.][0-9]{1,2})?)%$')",
+    message: "must be at least 50%: below that no disk is full, and a mistyped watermark (8% for 88%) would \
+        empty the node; 0% turns it off",
+};
+
+/// [`WATERMARK_AT_LEAST_HALF`] for files.
+pub fn watermark_is_plausible(share: Share) -> bool {
+    share.is_zero() || Share::percent(50).is_some_and(|half| share >= half)
+}
 
 /// A refill that ends.
 pub const PERIOD_NOT_ZERO: Rule =

@@ -63,6 +63,10 @@ text!(
     ShareText, 7, [SHARE]
 );
 text!(
+    /// A share of a file system from which on it counts as full: `88%`.
+    WatermarkText, 7, [SHARE, WATERMARK_AT_LEAST_HALF]
+);
+text!(
     /// The exact name of a namespace, pod or container.
     ExactName, rules::LONGEST_NAME, [NAME]
 );
@@ -153,15 +157,34 @@ fn duration_hint(text: &str) -> Option<String> {
 impl ShareText {
     /// The share; 0% is what "absent" is: none.
     pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Share> {
-        match Share::parse(&self.0) {
-            Ok(share) => Some(share).filter(|share| !share.is_zero()),
-            Err(error) => {
-                let hint = Share::parse(&format!("{}%", self.0))
-                    .ok()
-                    .map(|share| format!("did you mean \"{share}\"?"));
-                problems.add(&path, format!("{:?} {error}", self.0), hint);
-                None
-            }
+        self.read_with_zero(path, problems).filter(|share| !share.is_zero())
+    }
+
+    /// The share, where 0% is a value like others.
+    pub(crate) fn read_with_zero(&self, path: &str, problems: &mut Problems) -> Option<Share> {
+        read_share(&self.0, path, problems)
+    }
+}
+
+impl WatermarkText {
+    /// The share; 0% is a value like others, and turns the watermark off.
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Share> {
+        let share = read_share(&self.0, path, problems)?;
+        if !rules::watermark_is_plausible(share) {
+            problems.add(&path, format!("{share} {}", rules::WATERMARK_AT_LEAST_HALF.message), None);
+        }
+        Some(share)
+    }
+}
+
+fn read_share(text: &str, path: &str, problems: &mut Problems) -> Option<Share> {
+    match Share::parse(text) {
+        Ok(share) => Some(share),
+        Err(error) => {
+            let hint =
+                Share::parse(&format!("{text}%")).ok().map(|share| format!("did you mean \"{share}\"?"));
+            problems.add(&path, format!("{text:?} {error}"), hint);
+            None
         }
     }
 }

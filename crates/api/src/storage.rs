@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use checkpoint_keeper_core::policy::{self, DeletionLimit, Kind, LabelSelector, PolicyRef};
-use checkpoint_keeper_core::quantity::Share;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{FieldError, Problems};
-use crate::parts::{LabelSelectorSpec, LimitSpec, PolicyStatus, count, labels, natural};
+use crate::parts::{LabelSelectorSpec, LimitSpec, Mode, PolicyStatus, count, labels, natural};
 use crate::rules::{self, validations};
-use crate::scalars::{LengthOfTime, Period, ShareText, SizeOrShareText, SizeText};
+use crate::scalars::{LengthOfTime, Period, ShareText, SizeOrShareText, SizeText, WatermarkText};
 
 /// What checkpoints may use on a node.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -42,23 +41,33 @@ use crate::scalars::{LengthOfTime, Period, ShareText, SizeOrShareText, SizeText}
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = validations(&[&rules::LOW_BELOW_HIGH])))]
+#[schemars(extend("x-kubernetes-validations" = validations(&[&rules::LOW_BELOW_HIGH, &rules::CRITICAL_NOT_BELOW_HIGH])))]
 pub struct CheckpointStoragePolicySpec {
+    /// mode Enforce deletes; DryRun only reports what the policy would delete. Default Enforce.
+    #[serde(default)]
+    pub mode: Mode,
     /// Labels of the nodes it is for. Absent: every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelectorSpec>,
-    /// Use of the file system above which archives go, as a share such as 88%. Best between the
-    /// kubelet's image garbage collection (85%) and its eviction (90%). Default: none.
+    /// highWatermark is the use of the node's file system above which archives go, as a share such as 88%,
+    /// at least 50%. Best between the kubelet's image garbage collection (85%) and its eviction (90%).
+    /// Default, and 0%: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub high_watermark: Option<ShareText>,
-    /// Use of the file system at which that ends, as a share. Default: highWatermark less 3 points.
+    pub high_watermark: Option<WatermarkText>,
+    /// lowWatermark is the use of the node's file system at which that ends, as a share below
+    /// highWatermark. Default, and 0%: highWatermark less 3 points.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub low_watermark: Option<ShareText>,
+    /// criticalWatermark is the use of the node's file system from which on highWatermark and minFree
+    /// delete without the limit of so many a minute, as a share, at least 50% and not below
+    /// highWatermark. Default 95%; 0%: they always keep to the limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub critical_watermark: Option<WatermarkText>,
     /// Free space below which archives go.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_free: Option<MinFreeSpec>,
-    /// While checkpoints use less than this share of the file system, neither highWatermark nor minFree
-    /// takes any: other people's data fills the disk. Default 5% where one of the two is set.
+    /// reserved is a share of the node's file system: while checkpoints use less, neither highWatermark nor
+    /// minFree takes any, as other people's data fills the disk. Default 5%; 0%: they may take all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved: Option<ShareText>,
     /// How much all archives of a node may have together: a size such as 200Gi (a number without a
@@ -68,6 +77,11 @@ pub struct CheckpointStoragePolicySpec {
     /// What any one namespace may have on a node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_namespace: Option<NamespaceCeilingSpec>,
+    /// protectLatest is how many of the newest complete archives of each workload's container the rules of
+    /// this kind spare, per node, whatever keepLatest a policy asks for. Default 1; 0 spares none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10_000))]
+    pub protect_latest: Option<i32>,
     /// How fast policies may delete on a node, so that a mistyped policy does not empty it at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_limit: Option<DeletionLimitSpec>,
@@ -123,11 +137,6 @@ pub struct DeletionLimitSpec {
     pub period: Option<Period>,
 }
 
-/// Percent of the file system that checkpoints may use before the watermark takes any, by default.
-const DEFAULT_RESERVED: Option<Share> = Share::percent(5);
-/// Points between the watermarks, by default.
-const DEFAULT_WATERMARK_GAP: u32 = 3;
-
 impl CheckpointStoragePolicy {
     /// Which object this is, in verdicts and reports.
     pub fn policy_ref(&self) -> PolicyRef {
@@ -139,35 +148,41 @@ impl CheckpointStoragePolicy {
         }
     }
 
-    /// What it means to the engine; all that is wrong with it otherwise.
+    /// What it means to the engine, exactly as it is written: what is absent is none, 0% is a share of
+    /// nothing, and defaults are filled in where several policies have become one. All that is wrong with it
+    /// otherwise.
     pub fn to_policy(&self) -> Result<policy::StoragePolicy, Vec<FieldError>> {
         let (spec, mut problems) = (&self.spec, Problems::default());
         let at = &mut problems;
-        let mut share =
-            |text: &Option<ShareText>, path: &str| text.as_ref().and_then(|text| text.read(path, at));
-        let high_watermark = share(&spec.high_watermark, "spec.highWatermark");
+        let mut watermark =
+            |text: &Option<WatermarkText>, path: &str| text.as_ref().and_then(|text| text.read(path, at));
+        let high_watermark = watermark(&spec.high_watermark, "spec.highWatermark");
+        let critical_watermark = watermark(&spec.critical_watermark, "spec.criticalWatermark");
+        let mut share = |text: &Option<ShareText>, path: &str| {
+            text.as_ref().and_then(|text| text.read_with_zero(path, at))
+        };
         let low_watermark = share(&spec.low_watermark, "spec.lowWatermark");
         let reserved = share(&spec.reserved, "spec.reserved");
-        if high_watermark.is_some() && low_watermark.is_some_and(|low| Some(low) >= high_watermark) {
-            at.add(&"spec.lowWatermark", rules::LOW_BELOW_HIGH.message, None);
+        if let Some(high) = high_watermark.filter(|high| !high.is_zero()) {
+            if low_watermark.is_some_and(|low| low >= high) {
+                at.add(&"spec.lowWatermark", rules::LOW_BELOW_HIGH.message, None);
+            }
+            if critical_watermark.is_some_and(|critical| !critical.is_zero() && critical < high) {
+                at.add(&"spec.criticalWatermark", rules::CRITICAL_NOT_BELOW_HIGH.message, None);
+            }
         }
         let min_free = spec.min_free.clone().unwrap_or_default();
-        let min_free_bytes = min_free.bytes.as_ref().and_then(|size| size.read("spec.minFree.bytes", at));
-        let min_free_inodes = count(min_free.inodes, "spec.minFree.inodes", at);
-        let guarded = high_watermark.is_some() || min_free_bytes.is_some() || min_free_inodes.is_some();
         let policy = policy::StoragePolicy {
             id: self.policy_ref(),
             node_selector: labels(spec.node_selector.as_ref(), "spec.nodeSelector", at),
-            mode: policy::Mode::Enforce,
-            critical_watermark: None,
-            protect_latest: None,
+            mode: spec.mode.into(),
             high_watermark,
-            low_watermark: low_watermark
-                .or(high_watermark.map(|high| high.minus_percent(DEFAULT_WATERMARK_GAP))),
-            min_free_bytes,
-            min_free_inodes,
-            // An explicit 0% means what it says; only silence means the default.
-            reserved: if spec.reserved.is_none() && guarded { DEFAULT_RESERVED } else { reserved },
+            low_watermark,
+            critical_watermark,
+            protect_latest: spec.protect_latest.map(|count| natural(count, "spec.protectLatest", at)),
+            min_free_bytes: min_free.bytes.as_ref().and_then(|size| size.read("spec.minFree.bytes", at)),
+            min_free_inodes: count(min_free.inodes, "spec.minFree.inodes", at),
+            reserved,
             max_total_size: spec.max_total_size.as_ref().and_then(|size| size.read("spec.maxTotalSize", at)),
             per_namespace: spec
                 .per_namespace
@@ -185,11 +200,13 @@ impl CheckpointStoragePolicy {
         let nodes = labels(self.spec.node_selector.as_ref(), "spec.nodeSelector", &mut problems);
         // Where it is not known which nodes it is for, it is for all.
         let nodes = if problems.0.is_empty() { nodes } else { LabelSelector::default() };
-        limit_alone(
-            self.policy_ref(),
-            nodes,
-            self.spec.deletion_limit.as_ref().map(DeletionLimitSpec::or_slowest),
-        )
+        let deletion_limit = self.spec.deletion_limit.as_ref().map(DeletionLimitSpec::or_slowest);
+        policy::StoragePolicy {
+            // What it spares, others must not take for want of it.
+            protect_latest: self.spec.protect_latest.and_then(|count| count.try_into().ok()),
+            mode: self.spec.mode.into(),
+            ..limit_alone(self.policy_ref(), nodes, deletion_limit)
+        }
     }
 }
 

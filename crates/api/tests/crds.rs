@@ -197,7 +197,12 @@ fn refused() -> Vec<(&'static str, Value, rules::Rule)> {
         (CLUSTER, expression(json!({"key": "a", "operator": "In", "values": ["b c"]})), rules::LABEL_VALUE),
         (CLUSTER, json!({"selector": {"podSelector": {"matchLabels": {"a": "-b"}}}}), rules::LABEL_VALUE),
         (STORAGE, json!({"highWatermark": "80%", "lowWatermark": "80%"}), rules::LOW_BELOW_HIGH),
-        (STORAGE, json!({"highWatermark": "9%", "lowWatermark": "10%"}), rules::LOW_BELOW_HIGH),
+        (STORAGE, json!({"highWatermark": "100%", "lowWatermark": "100%"}), rules::LOW_BELOW_HIGH),
+        (
+            STORAGE,
+            json!({"highWatermark": "90%", "criticalWatermark": "89.99%"}),
+            rules::CRITICAL_NOT_BELOW_HIGH,
+        ),
         (STORAGE, json!({"deletionLimit": {"period": "0s"}}), rules::PERIOD_NOT_ZERO),
         (STORAGE, json!({"deletionLimit": {"period": "1"}}), rules::DURATION),
         (STORAGE, json!({"deletionLimit": {"burst": 0, "percent": 0}}), rules::DELETION_LIMIT_NOT_ZERO),
@@ -208,6 +213,10 @@ fn refused() -> Vec<(&'static str, Value, rules::Rule)> {
     }
     for share in ["", "%", "88", "101%", "100.01%", "-1%", "1.234%", "a%", "1.%"] {
         cases.push((STORAGE, json!({"highWatermark": share}), rules::SHARE));
+    }
+    for share in ["8%", "49.99%", "0.88%", "0.01%", "09%", "5.0%"] {
+        cases.push((STORAGE, json!({"highWatermark": share}), rules::WATERMARK_AT_LEAST_HALF));
+        cases.push((STORAGE, json!({"criticalWatermark": share}), rules::WATERMARK_AT_LEAST_HALF));
     }
     for size in ["", "Gi", "10GB", "1 Gi", "ten", "10%"] {
         cases.push((CLUSTER, retention(json!({"maxArchiveSize": size})), rules::SIZE));
@@ -278,7 +287,13 @@ fn what_a_file_may_hold_no_rule_refuses() {
         (CLUSTER, json!({"retention": {"keepLatestFor": "Forever", "maxArchiveSize": 0}})),
         (CLUSTER, json!({"selector": {"podSelector": {"matchLabels": {"a.b/c": ""}}}})),
         (STORAGE, json!({"lowWatermark": "50%", "minFree": {"bytes": "1Gi", "inodes": 0}})),
-        (STORAGE, json!({"highWatermark": "100%", "lowWatermark": "9.5%"})),
+        (STORAGE, json!({"highWatermark": "100%", "lowWatermark": "9.5%", "criticalWatermark": "100%"})),
+        (STORAGE, json!({"highWatermark": "50%", "lowWatermark": "47%", "criticalWatermark": "50.0%"})),
+        (STORAGE, json!({"highWatermark": "0%", "lowWatermark": "10%", "criticalWatermark": "60%"})),
+        (STORAGE, json!({"highWatermark": "0.00%", "criticalWatermark": "00%", "protectLatest": 0})),
+        (STORAGE, json!({"mode": "DryRun", "highWatermark": "99%", "criticalWatermark": "0%"})),
+        (CLUSTER, json!({"precedence": "Override", "damaged": {"action": "Delete", "gracePeriod": "0"}})),
+        (CLUSTER, json!({"retention": {"minAge": "1h"}})),
         (STORAGE, json!({"deletionLimit": {"burst": 0}})),
         (LEGACY, json!({})),
     ];

@@ -241,6 +241,44 @@ fn a_directory_that_agents_do_not_have_is_not_collected_in() {
 }
 
 #[test]
+fn directories_are_compared_as_paths_and_an_empty_one_is_the_default() {
+    for directory in ["/var/lib/kubelet/checkpoints/", "/var//lib/kubelet/./checkpoints", ""] {
+        let spec = json!({"checkpointDirectory": directory});
+        let objects = Objects {
+            legacy: vec![legacy("keeper", "a", "2026-01-01T00:00:00Z", spec)],
+            ..Objects::default()
+        };
+        let found = in_force(&objects, &scope());
+        let is = standing(&found, Kind::CheckpointRestoreOperator, Some("keeper"), "a");
+        assert_eq!(*is, Standing::Accepted, "{directory:?}");
+        // And so are the agents'.
+        let scope = Scope { directory: "/var/lib/kubelet/checkpoints/".to_owned(), ..scope() };
+        let found = in_force(&objects, &scope);
+        assert!(!found.policies.retention.is_empty(), "{directory:?}");
+    }
+}
+
+#[test]
+fn a_watermark_that_was_stored_before_it_was_refused_is_not_obeyed_and_spares_what_it_spared() {
+    let spec = json!({"highWatermark": "8%", "protectLatest": 3});
+    let objects = Objects { storage: vec![object(json!({"name": "typo"}), spec)], ..Objects::default() };
+    let found = in_force(&objects, &scope());
+    let is = standing(&found, Kind::CheckpointStoragePolicy, None, "typo");
+    assert!(is.message(&found.policies.storage[0].id).contains("8% must be at least 50%"), "{is:?}");
+    let policy = &found.policies.storage[0];
+    assert_eq!((policy.high_watermark, policy.protect_latest), (None, Some(3)));
+}
+
+#[test]
+fn a_storage_policy_may_be_a_dry_run() {
+    let spec = json!({"mode": "DryRun", "highWatermark": "80%"});
+    let objects = Objects { storage: vec![object(json!({"name": "try"}), spec)], ..Objects::default() };
+    let found = in_force(&objects, &scope());
+    assert_eq!(*standing(&found, Kind::CheckpointStoragePolicy, None, "try"), Standing::DryRun);
+    assert_eq!(found.policies.storage[0].mode, checkpoint_keeper_core::policy::Mode::DryRun);
+}
+
+#[test]
 fn a_dry_run_is_understood_and_said_to_delete_nothing() {
     let objects = Objects {
         cluster: vec![object(

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use checkpoint_keeper_api::manifest::{self, Loaded};
-use checkpoint_keeper_api::{CheckpointRestoreOperator, Governs};
+use checkpoint_keeper_api::{CheckpointRestoreOperator, Governs, is_same_path};
+use checkpoint_keeper_core::plan::EffectiveStorage;
 use checkpoint_keeper_core::policy::{
-    Ceiling, DeletionLimit, KeepFor, Limit, Mode, Operator, OrphanRule, OrphanWhen, Policy, Requirement,
-    Retention, Size, StoragePolicy, Tiers,
+    Ceiling, DeletionLimit, KeepFor, Limit, Mode, Operator, OrphanRule, OrphanWhen, Policy, Precedence,
+    Requirement, Retention, Size, StoragePolicy, Tiers,
 };
 use checkpoint_keeper_core::quantity::Share;
 
@@ -72,6 +73,8 @@ fn every_example_loads_without_a_warning_that_is_not_meant() {
     assert_eq!(
         told,
         [
+            "policy.yaml: is a dry run: it deletes nothing",
+            "policy.yaml: is a dry run: it governs nothing and deletes nothing",
             "storage.yaml: selects nodes by their labels, which are not known without a cluster",
             "team-policy.yaml: is a dry run: it governs nothing and deletes nothing",
         ]
@@ -115,7 +118,7 @@ fn every_field_of_a_team_policy_arrives() {
         Retention {
             keep_latest: 2,
             keep_latest_for: KeepFor::Forever,
-            min_age: None,
+            min_age: Some(seconds(HOUR)),
             max_age: None,
             max_archive_size: Some(20 * GI),
             per_container: Limit { max_count: None, max_total_size: Some(Size::Bytes(50 * GI)) },
@@ -131,12 +134,18 @@ fn every_field_of_a_team_policy_arrives() {
     let grace = Duration::from_secs(7 * DAY);
     assert_eq!(policy.orphans, Some(OrphanRule { when: OrphanWhen::NamespaceDeleted, grace }));
     assert_eq!(policy.incomplete_grace, Some(seconds(1_800)));
+    assert_eq!(policy.damaged_grace, Some(seconds(3 * DAY)));
+    assert_eq!(policy.precedence, Precedence::Default);
     assert_eq!(loaded.policies.retention[1].mode, Mode::DryRun);
 }
 
 #[test]
 fn defaults_are_the_documented_ones() {
-    let policy = cluster("{orphans: {action: Delete}, incomplete: {action: Delete}}");
+    let policy =
+        cluster("{orphans: {action: Delete}, incomplete: {action: Delete}, damaged: {action: Delete}}");
+    assert_eq!(policy.damaged_grace, Some(seconds(DAY)));
+    assert_eq!(policy.precedence, Precedence::Default);
+    assert_eq!(cluster("{precedence: Override}").precedence, Precedence::Override);
     let grace = Duration::from_secs(24 * HOUR);
     assert_eq!(policy.orphans, Some(OrphanRule { when: OrphanWhen::WorkloadDeleted, grace }));
     assert_eq!(policy.incomplete_grace, Some(seconds(HOUR)));
@@ -144,8 +153,9 @@ fn defaults_are_the_documented_ones() {
         (policy.retention.keep_latest, policy.retention.keep_latest_for),
         (1, KeepFor::For(Duration::from_secs(7 * DAY)))
     );
-    let policy = cluster("{orphans: {gracePeriod: 1h}, incomplete: {gracePeriod: 1h}}");
-    assert_eq!((policy.orphans, policy.incomplete_grace), (None, None));
+    let policy =
+        cluster("{orphans: {gracePeriod: 1h}, incomplete: {gracePeriod: 1h}, damaged: {gracePeriod: 1h}}");
+    assert_eq!((policy.orphans, policy.incomplete_grace, policy.damaged_grace), (None, None, None));
     let policy = cluster(
         "{orphans: {action: Delete, when: PodDeleted, gracePeriod: '0'}, incomplete: {action: Delete, gracePeriod: 0s}}",
     );
@@ -156,7 +166,7 @@ fn defaults_are_the_documented_ones() {
 #[test]
 fn zero_turns_one_rule_off() {
     let policy = cluster(
-        "{retention: {maxAge: 0s, maxArchiveSize: 0, keepLatest: 0, perPod: {maxCount: 0, maxTotalSize: 0%}, \
+        "{retention: {minAge: '0', maxAge: 0s, maxArchiveSize: 0, keepLatest: 0, perPod: {maxCount: 0, maxTotalSize: 0%}, \
          perContainer: {maxCount: 3, maxTotalSize: \"0\"}}}",
     );
     let only = Limit { max_count: Some(3), max_total_size: None };
@@ -180,6 +190,10 @@ fn every_field_of_a_storage_policy_arrives() {
         (policy.high_watermark, policy.low_watermark, policy.reserved),
         (Share::percent(88), Share::percent(85), Share::percent(5))
     );
+    assert_eq!(
+        (policy.mode, policy.critical_watermark, policy.protect_latest),
+        (Mode::Enforce, Share::percent(95), Some(1))
+    );
     assert_eq!((policy.min_free_bytes, policy.min_free_inodes), (Some(10 * GI), Some(1_000)));
     assert_eq!(policy.max_total_size, Some(Size::Bytes(200 * GI)));
     let ceiling = Ceiling { limit: limit(500, 50 * GI), max_age: Some(seconds(90 * DAY)) };
@@ -194,18 +208,98 @@ fn every_field_of_a_storage_policy_arrives() {
 }
 
 #[test]
-fn a_watermark_brings_its_defaults() {
+fn of_a_storage_policy_arrives_what_is_written_and_no_default() {
     let policy = storage("{highWatermark: 88.5%}");
-    assert_eq!(policy.low_watermark, Share::parse("85.5%").ok());
-    assert_eq!(policy.reserved, Share::percent(5));
-    assert_eq!(storage("{minFree: {inodes: 1}}").reserved, Share::percent(5));
-    assert_eq!(storage("{minFree: {bytes: 1Gi}, reserved: 0%}").reserved, None);
-    assert_eq!(storage("{}").reserved, None);
-    let off = storage("{highWatermark: 0%}");
-    assert_eq!((off.high_watermark, off.low_watermark, off.reserved), (None, None, None));
+    assert_eq!(policy.high_watermark, Share::parse("88.5%").ok());
+    let silent = storage("{}");
+    for policy in [&policy, &silent] {
+        assert_eq!((policy.low_watermark, policy.reserved), (None, None));
+        assert_eq!((policy.critical_watermark, policy.protect_latest), (None, None));
+    }
+    assert_eq!((silent.mode, silent.high_watermark, silent.deletion_limit), (Mode::Enforce, None, None));
+    assert_eq!(storage("{mode: DryRun}").mode, Mode::DryRun);
+    let nothing = Share::percent(0);
+    let zero = storage(
+        "{highWatermark: 0%, lowWatermark: 0%, criticalWatermark: 0%, reserved: 0%, protectLatest: 0}",
+    );
+    assert_eq!((zero.high_watermark, zero.low_watermark), (nothing, nothing));
+    assert_eq!((zero.critical_watermark, zero.reserved), (nothing, nothing));
+    assert_eq!(zero.protect_latest, Some(0));
     let limit = storage("{deletionLimit: {burst: 3}}").deletion_limit;
     assert_eq!(limit, Some(DeletionLimit { burst: 3, ..DeletionLimit::default() }));
-    assert_eq!(storage("{}").deletion_limit, None);
+}
+
+#[test]
+fn a_reserve_of_nothing_is_nothing_and_a_default_is_not_lost_beside_another_policy() {
+    let policies = [storage("{highWatermark: 88%, reserved: 0%}"), storage("{highWatermark: 80%}")];
+    let together = EffectiveStorage::new(&policies, None, None);
+    assert_eq!(together.reserved.map(|(share, _)| share), Share::percent(0));
+    assert_eq!(together.high_watermark.map(|(share, _)| share), Share::percent(80));
+    // Not 85%, three points below a watermark that is not the one in effect.
+    assert_ne!(together.low_watermark.map(|(share, _)| share), Share::percent(85));
+}
+
+#[test]
+fn a_deletion_limit_never_comes_to_nothing() {
+    let limit = |text: &str| storage(&format!("{{deletionLimit: {text}}}"));
+    let share_only = limit("{burst: 0, percent: 5}");
+    assert_eq!(share_only.deletion_limit.unwrap().capacity(3), 1);
+    let both = [share_only, limit("{burst: 10, percent: 0}")];
+    assert_eq!(EffectiveStorage::new(&both, None, None).deletion_limit.capacity(1_000), 1);
+}
+
+#[test]
+fn whole_numbers_may_be_written_as_helm_and_json_write_them() {
+    for (text, count) in [("1e+06", 1_000_000), ("3.0", 3), ("1E3", 1_000)] {
+        let policy =
+            cluster(&format!("{{retention: {{keepLatest: 2.0, perContainer: {{maxCount: {text}}}}}}}"));
+        let limit = policy.retention.per_container;
+        assert_eq!((limit.max_count, policy.retention.keep_latest), (Some(count), 2), "{text}");
+    }
+}
+
+#[test]
+fn other_kinds_of_ours_are_skipped_with_a_note() {
+    let schedule = "---\napiVersion: criu.org/v1\nkind: CheckpointSchedule\nmetadata: {name: s, namespace: n}\nspec: {whatever: 1}\n";
+    let policy = "---\napiVersion: criu.org/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {name: a}\nspec: {retention: {maxAge: 1d}}\n";
+    let loaded = load(&format!("{schedule}{policy}"));
+    assert_eq!((loaded.policies.retention.len(), loaded.warnings.len()), (1, 0));
+    let notes: Vec<_> = loaded.notes.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        notes,
+        [
+            "p.yaml:2: CheckpointSchedule/n/s: is skipped: a CheckpointSchedule says nothing about what is kept"
+        ]
+    );
+    let alone = manifest::load(&[("p.yaml", schedule)]).unwrap_err();
+    assert_eq!(alone[0].message, "no policy in this file");
+    let beside = manifest::load(&[("s.yaml", schedule), ("p.yaml", policy)]).unwrap();
+    assert_eq!(beside.policies.retention.len(), 1);
+}
+
+#[test]
+fn an_older_object_for_another_directory_is_not_applied_and_says_so() {
+    let object = |name: &str, created: &str, directory: &str| {
+        format!(
+            "---\napiVersion: criu.org/v1\nkind: CheckpointRestoreOperator\nmetadata: {{name: {name}, namespace: o, creationTimestamp: {created}}}\n\
+             spec: {{checkpointDirectory: {directory}}}\n"
+        )
+    };
+    let text = object("old", "2026-01-01T00:00:00Z", "/elsewhere")
+        + &object("young", "2026-01-02T00:00:00Z", "//here/./dir/");
+    let files = [("p.yaml", text)];
+    let loaded = manifest::load_for(&files, |path| is_same_path(path, "/here/dir")).unwrap();
+    assert!(!loaded.policies.retention.is_empty());
+    assert!(loaded.policies.retention.iter().all(|policy| policy.id.name == "young"));
+    let told: Vec<_> = loaded.warnings.iter().map(|warning| &warning.message).collect();
+    assert_eq!(
+        told,
+        ["is not applied: its checkpointDirectory is /elsewhere, which is another directory than this one"]
+    );
+    // One that names none is for whichever directory it is given for.
+    for silent in [object("a", "2026-01-01T00:00:00Z", "''"), object("a", "2026-01-01T00:00:00Z", "~")] {
+        assert!(!manifest::load_for(&[("p.yaml", silent)], |_| false).unwrap().policies.retention.is_empty());
+    }
 }
 
 #[test]

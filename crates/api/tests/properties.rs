@@ -8,8 +8,9 @@ use checkpoint_keeper_core::policy::{KeepFor, Size};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-const EXAMPLES: [&str; 4] = [
+const EXAMPLES: [&str; 5] = [
     include_str!("../../../examples/policy.yaml"),
+    include_str!("../../../examples/newest-only.yaml"),
     include_str!("../../../examples/team-policy.yaml"),
     include_str!("../../../examples/storage.yaml"),
     include_str!("../../../examples/existing-operator.yaml"),

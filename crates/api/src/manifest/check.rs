@@ -229,6 +229,8 @@ impl Check<'_> {
     fn integer(&mut self, schema: &Value, node: &Node, at: Place, path: &str) -> Option<Value> {
         let number = match &node.value {
             Tree::Int(number) => *number,
+            // 1e+06 and 3.0 are what Helm and JSON make of whole numbers.
+            Tree::Number(number) if let Some(whole) = whole_number(*number) => whole,
             Tree::Text(text, true) if text.starts_with('0') => {
                 let hint = "kubectl reads a leading 0 as octal; write the number without it".to_owned();
                 return self.wrong(node, at, path, "a whole number is wanted", Some(hint));
@@ -265,9 +267,7 @@ impl Check<'_> {
             }
             Tree::Text(text, _) => Some(text.as_str().into()),
             // 1e9 is a floating-point number for YAML and a size for everybody else.
-            Tree::Number(number) if number.fract() == 0.0 && number.abs() < 9e15 => {
-                format!("{number:.0}").parse::<i64>().ok().map(Value::from)
-            }
+            Tree::Number(number) if let Some(whole) = whole_number(*number) => Some(whole.into()),
             _ => self.wrong(node, at, path, "a size such as 20Gi is wanted", None),
         }
     }
@@ -292,6 +292,12 @@ impl Check<'_> {
         self.add(at, path, format!("{is}; {wanted}"), hint);
         None
     }
+}
+
+/// The whole number that a floating-point one is, where it is one and exactly so.
+fn whole_number(number: f64) -> Option<i64> {
+    let is_whole = number.fract() == 0.0 && number.abs() < 9e15;
+    is_whole.then(|| format!("{number:.0}").parse().ok()).flatten()
 }
 
 /// A text of which an error message can bear to repeat the beginning.

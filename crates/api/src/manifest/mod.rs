@@ -40,12 +40,23 @@ pub struct Loaded {
     pub legacy: Vec<LegacySettings>,
     /// What is legal and perhaps not meant.
     pub warnings: Vec<ManifestWarning>,
+    /// What is left out on purpose.
+    pub notes: Vec<ManifestWarning>,
 }
 
-/// Reads policies from files, each a name (for messages) and its text.
+/// Reads policies from files, each a name (for messages) and its text, whatever directory they are for.
 ///
 /// Errors: everything that is wrong in any of the files, in their order; never empty.
 pub fn load<N: AsRef<str>, T: AsRef<str>>(files: &[(N, T)]) -> Result<Loaded, Vec<ManifestError>> {
+    load_for(files, |_| true)
+}
+
+/// The same for one directory: an object of the older operator that names another one is not in force. Whether
+/// a path that an object names is that directory, `is_here` says.
+pub fn load_for<N: AsRef<str>, T: AsRef<str>>(
+    files: &[(N, T)],
+    is_here: impl Fn(&str) -> bool,
+) -> Result<Loaded, Vec<ManifestError>> {
     let mut loader = Loader::default();
     for (name, text) in files {
         loader.file(name.as_ref(), text.as_ref());
@@ -53,7 +64,7 @@ pub fn load<N: AsRef<str>, T: AsRef<str>>(files: &[(N, T)]) -> Result<Loaded, Ve
     if files.is_empty() {
         loader.errors.push(ManifestError::of_file("policy", "no file given", None));
     }
-    loader.finish()
+    loader.finish(is_here)
 }
 
 /// Where an object was read.
@@ -68,6 +79,8 @@ struct Loader {
     loaded: Loaded,
     legacy: Vec<(LegacySettings, LegacyPolicies, Origin)>,
     seen: BTreeMap<PolicyRef, Origin>,
+    /// A file in which something was skipped.
+    skipped: Option<String>,
     errors: Vec<ManifestError>,
 }
 
@@ -106,10 +119,14 @@ impl Loader {
             }
         }
         if objects == 0 {
-            let hint =
-                Some("a policy begins with apiVersion: criu.org/v1alpha1 and kind: ClusterCheckpointPolicy");
-            self.errors.push(ManifestError::of_file(file, "no policy in this file", hint));
+            self.no_policy(file);
         }
+    }
+
+    fn no_policy(&mut self, file: &str) {
+        let hint =
+            Some("a policy begins with apiVersion: criu.org/v1alpha1 and kind: ClusterCheckpointPolicy");
+        self.errors.push(ManifestError::of_file(file, "no policy in this file", hint));
     }
 
     fn document(&mut self, file: &str, document: usize, node: &Node) {
@@ -127,6 +144,16 @@ impl Loader {
     }
 
     fn object(&mut self, file: &str, document: usize, node: &Node) {
+        if let Some(kind) = object::other_kind(node) {
+            self.skipped = Some(file.to_owned());
+            self.loaded.notes.push(ManifestWarning {
+                file: file.to_owned(),
+                line: node.at.line,
+                object: object::describe(node).unwrap_or_default(),
+                message: format!("is skipped: a {kind} says nothing about what is kept"),
+            });
+            return;
+        }
         let (read, mut findings) = object::read(node);
         let mut means = None;
         if let Some(read) = read {
@@ -182,7 +209,8 @@ impl Loader {
             && rules.max_archive_size.is_none()
             && rules.tiers.is_none()
             && policy.orphans.is_none()
-            && policy.incomplete_grace.is_none();
+            && policy.incomplete_grace.is_none()
+            && policy.damaged_grace.is_none();
         if none {
             self.warn(origin, &policy.id, "has no rule, so it keeps every archive that it governs");
         }
@@ -197,6 +225,9 @@ impl Loader {
             let message = "selects nodes by their labels, which are not known without a cluster";
             self.warn(origin, &policy.id, message);
         }
+        if policy.mode == Mode::DryRun {
+            self.warn(origin, &policy.id, "is a dry run: it deletes nothing");
+        }
         self.loaded.policies.storage.push(policy);
     }
 
@@ -209,7 +240,10 @@ impl Loader {
         });
     }
 
-    fn finish(mut self) -> Result<Loaded, Vec<ManifestError>> {
+    fn finish(mut self, is_here: impl Fn(&str) -> bool) -> Result<Loaded, Vec<ManifestError>> {
+        if let Some(file) = self.skipped.take().filter(|_| self.errors.is_empty() && self.seen.is_empty()) {
+            self.no_policy(&file);
+        }
         if self.errors.len() > MOST_ERRORS {
             let more = self.errors.len() - MOST_ERRORS;
             self.errors.truncate(MOST_ERRORS);
@@ -219,13 +253,24 @@ impl Loader {
         if !self.errors.is_empty() {
             return Err(self.errors);
         }
-        self.in_force();
+        self.in_force(is_here);
         Ok(self.loaded)
     }
 
-    /// Of the older operator's objects, the oldest is in force.
-    fn in_force(&mut self) {
-        let mut legacy = std::mem::take(&mut self.legacy);
+    /// Of the older operator's objects that are for this directory, the oldest is in force.
+    fn in_force(&mut self, is_here: impl Fn(&str) -> bool) {
+        let (mut legacy, elsewhere): (Vec<_>, Vec<_>) = std::mem::take(&mut self.legacy)
+            .into_iter()
+            .partition(|(settings, ..)| settings.named_directory.as_deref().is_none_or(&is_here));
+        for (mut settings, _, origin) in elsewhere {
+            let message = format!(
+                "is not applied: its checkpointDirectory is {}, which is another directory than this one",
+                settings.checkpoint_directory
+            );
+            self.warn(&origin, &settings.id, message);
+            settings.in_force = false;
+            self.loaded.legacy.push(settings);
+        }
         // One without a time of creation was not in a cluster yet, so it is younger than one with.
         legacy.sort_by_key(|(settings, ..)| {
             (

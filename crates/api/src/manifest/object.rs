@@ -147,6 +147,14 @@ pub(super) fn describe(node: &Node) -> Option<String> {
     Some(part("name").map_or(kind.clone(), |name| format!("{kind}/{namespace}{name}")))
 }
 
+/// The kind of an object of ours that decides nothing about deletion; none of any other.
+pub(super) fn other_kind(node: &Node) -> Option<&'static str> {
+    let kind = node.text("kind")?;
+    let is_ours = |version: &str| version.split_once('/').is_some_and(|(group, _)| group == crate::GROUP);
+    node.text("apiVersion").filter(|version| is_ours(version))?;
+    OTHER_KINDS.into_iter().find(|known| *known == kind)
+}
+
 /// Whether the document is a list of objects.
 pub(super) fn items(node: &Node) -> Option<&Node> {
     node.text("kind").filter(|kind| kind.ends_with("List"))?;
