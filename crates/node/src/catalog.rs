@@ -4,7 +4,8 @@
 //! counts only for the very file it was made for, told by device, inode, size and times.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +18,7 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use crate::index::{Arrival, FirstSeen};
+use crate::overlay::Overlay;
 use crate::store::Stat;
 
 /// The archives by file name. The number changes with the records' layout, so that an older or
@@ -25,6 +27,12 @@ const ARCHIVES: TableDefinition<&[u8], &[u8]> = TableDefinition::new("archives-2
 
 /// The pods whose archives are here, by their keys as JSON.
 const PODS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("pods-1");
+
+/// What every file of redb begins with (redb `src/tree_store/page_store/header.rs`).
+const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
+
+/// What stands in its bytes 12 to 15. The magic is written last: without it, making the file was broken off.
+const PAGE_SIZE: [u8; 4] = 4096_u32.to_le_bytes();
 
 /// How much of the file redb keeps in memory: little, as it is read once and then written to.
 const CACHE: usize = 4 << 20;
@@ -101,7 +109,15 @@ pub enum CatalogError {
         /// What went wrong.
         source: Box<redb::Error>,
     },
-    /// A file that is no catalog cannot be moved aside.
+    /// What lies there is nothing that this program made, and is left as it is.
+    #[error("{path} {what}; it is left as it is", path = path.display())]
+    NotACatalog {
+        /// Which.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A damaged catalog cannot be moved aside.
     #[error("cannot move the damaged catalog {path} aside")]
     SetAside {
         /// Which.
@@ -125,20 +141,37 @@ pub struct Opened {
     pub catalog: Catalog,
     /// What it remembered.
     pub memory: Memory,
-    /// Where a file went that was no catalog, or a damaged one.
+    /// Where a damaged catalog went.
     pub set_aside: Option<PathBuf>,
 }
 
 /// How opening failed.
 enum Failure {
-    /// The file is damaged, or no catalog.
+    /// The file is damaged.
     Damaged,
     Other(redb::Error),
 }
 
 impl Catalog {
-    /// Opens the catalog, or makes one. A file that is none, or a damaged one, is moved aside.
+    /// Whether what lies there is a catalog, however damaged, or nothing: anything else is somebody's.
+    pub fn check(path: &Path) -> Result<(), CatalogError> {
+        let wrong = |what| Err(CatalogError::NotACatalog { path: path.to_owned(), what });
+        let Ok(mut file) = File::open(path) else { return Ok(()) };
+        match file.metadata() {
+            Ok(found) if !found.is_file() => return wrong("is not a file"),
+            Ok(found) if found.len() == 0 => return Ok(()),
+            _ => {}
+        }
+        let mut begin = [0; 16];
+        let is_ours = file.read_exact(&mut begin).is_ok()
+            && (begin.starts_with(&MAGIC)
+                || (begin[..MAGIC.len()] == [0; MAGIC.len()] && begin[12..] == PAGE_SIZE));
+        if is_ours { Ok(()) } else { wrong("is not a catalog") }
+    }
+
+    /// Opens the catalog, or makes one. A damaged one is moved aside; a file that is none is an error.
     pub fn open(path: &Path) -> Result<Opened, CatalogError> {
+        Self::check(path)?;
         let error = |failure| match failure {
             Failure::Other(redb::Error::DatabaseAlreadyOpen) => CatalogError::InUse(path.to_owned()),
             Failure::Other(source) => CatalogError::Open { path: path.to_owned(), source: Box::new(source) },
@@ -163,10 +196,23 @@ impl Catalog {
         }
     }
 
-    /// What a catalog remembers, without touching it; nothing where it cannot be read.
+    /// What a catalog remembers, without touching it; nothing where it cannot be read, is damaged or in use.
+    /// It is checked as [`Catalog::open`] checks it: what a flipped bit made of a record is not believed.
     pub fn peek(path: &Path) -> Memory {
         let read = || {
-            let database = Database::builder().set_cache_size(CACHE).open_read_only(path).ok()?;
+            Self::check(path).ok()?;
+            let file =
+                File::open(path).ok().filter(|file| file.metadata().is_ok_and(|found| found.len() > 0))?;
+            let reader = Database::builder().set_cache_size(CACHE).open_read_only(path);
+            if matches!(reader, Err(DatabaseError::DatabaseAlreadyOpen)) {
+                return None;
+            }
+            drop(reader);
+            let database = Database::builder()
+                .set_cache_size(CACHE)
+                .set_check_integrity_on_open(true)
+                .create_with_backend(Overlay::new(file).ok()?)
+                .ok()?;
             load(&database).ok()
         };
         catch_unwind(AssertUnwindSafe(read)).ok().flatten().unwrap_or_default()
@@ -208,7 +254,7 @@ fn json(value: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(serde_json::to_vec(value)?)
 }
 
-/// Moves a file that is no catalog to `<path>.damaged`, or the first such name with a number that is
+/// Moves a damaged catalog to `<path>.damaged`, or the first such name with a number that is
 /// free: it may be somebody's, and so may what lies beside it.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};

@@ -14,6 +14,7 @@ pub mod index;
 pub mod inquiry;
 pub mod line;
 pub mod orders;
+mod overlay;
 pub mod problem;
 pub mod shown;
 pub mod store;

@@ -85,14 +85,12 @@ fn what_is_gone_is_forgotten() {
 }
 
 #[test]
-fn a_damaged_or_foreign_file_is_moved_aside_and_the_catalog_made_anew() {
+fn a_damaged_catalog_is_moved_aside_and_made_anew() {
     let place = place();
     write_old(&place.directory, &archive("server", 1));
     drop(look(&place));
     let sound = fs::read(&place.state).unwrap();
     let damages: Vec<(&str, Vec<u8>)> = vec![
-        ("foreign", b"#!/bin/sh\necho precious\n".to_vec()),
-        ("foreign and large", b"precious ".repeat(100_000)),
         ("cut off", sound[..sound.len() / 3].to_vec()),
         ("only a header", sound[..512].to_vec()),
         (
@@ -108,8 +106,16 @@ fn a_damaged_or_foreign_file_is_moved_aside_and_the_catalog_made_anew() {
                 .collect(),
         ),
         (
+            "not made to its end",
+            sound.iter().enumerate().map(|(at, byte)| if at < 9 { 0 } else { *byte }).collect(),
+        ),
+        (
             "zeroed header",
-            sound.iter().enumerate().map(|(at, byte)| if at < 512 { 0 } else { *byte }).collect(),
+            sound
+                .iter()
+                .enumerate()
+                .map(|(at, byte)| if (9..512).contains(&at) { 0 } else { *byte })
+                .collect(),
         ),
     ];
     for (what, bytes) in damages {
@@ -123,19 +129,72 @@ fn a_damaged_or_foreign_file_is_moved_aside_and_the_catalog_made_anew() {
             let aside = fs::read(place.state.with_file_name("catalog.damaged")).unwrap();
             assert_eq!(aside.len(), bytes.len(), "{what}");
         }
-        if what.starts_with("foreign") {
-            assert_eq!(fs::read(place.state.with_file_name("catalog.damaged")).unwrap(), bytes, "{what}");
-        }
         let (_, problems) = look(&place);
         assert_eq!(problems, Vec::<String>::new(), "{what}: the new catalog is sound");
         let _ = fs::remove_file(place.state.with_file_name("catalog.damaged"));
     }
     // What lies there under that name is not ours to replace.
     fs::write(place.state.with_file_name("catalog.damaged"), "precious").unwrap();
-    fs::write(&place.state, "foreign").unwrap();
+    fs::write(&place.state, &sound[..512]).unwrap();
     drop(look(&place));
     assert_eq!(fs::read(place.state.with_file_name("catalog.damaged")).unwrap(), b"precious");
-    assert_eq!(fs::read(place.state.with_file_name("catalog.damaged.1")).unwrap(), b"foreign");
+    assert_eq!(fs::read(place.state.with_file_name("catalog.damaged.1")).unwrap(), &sound[..512]);
+}
+
+/// `--state /etc/fstab`.
+#[test]
+fn what_is_no_catalog_is_named_and_left_as_it_is() {
+    let place = place();
+    write_old(&place.directory, &archive("server", 1));
+    for bytes in
+        [b"#!/bin/sh\necho precious\n".to_vec(), b"precious ".repeat(100_000), b"r".to_vec(), vec![0; 9_000]]
+    {
+        fs::write(&place.state, &bytes).unwrap();
+        let before = fs::metadata(&place.state).unwrap().modified().unwrap();
+        let (collector, problems) = look(&place);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains(&format!("{} is not a catalog", place.state.display())), "{problems:?}");
+        assert_eq!(collector.index().len(), 1, "collecting goes on without");
+        assert_eq!(fs::read(&place.state).unwrap(), bytes);
+        assert_eq!(fs::metadata(&place.state).unwrap().modified().unwrap(), before);
+        assert_eq!(fs::read_dir(place.state.parent().unwrap()).unwrap().count(), 2, "nothing beside it");
+    }
+}
+
+/// What a dry run says must be what is done without one.
+#[test]
+fn a_dry_run_does_not_believe_a_record_that_was_altered() {
+    let place = place();
+    write_old(&place.directory, &archive("server", 1));
+    drop(look(&place));
+    let sound = fs::read(&place.state).unwrap();
+    assert_eq!(Catalog::peek(&place.state).records.len(), 1);
+    assert_eq!(fs::read(&place.state).unwrap(), sound, "a dry run writes nothing");
+    let mut bytes = sound.clone();
+    let (name, altered) = (br#""pod":"web-0""#, br#""pod":"web-9""#);
+    let places: Vec<usize> =
+        (0..bytes.len() - name.len()).filter(|at| bytes[*at..].starts_with(name)).collect();
+    assert!(!places.is_empty(), "the catalog holds the name");
+    for at in places {
+        bytes[at..at + altered.len()].copy_from_slice(altered);
+    }
+    fs::write(&place.state, &bytes).unwrap();
+    assert_eq!(Catalog::peek(&place.state).records.len(), 0);
+    assert_eq!(fs::read(&place.state).unwrap(), bytes, "a dry run writes nothing");
+}
+
+/// One that a killed process left behind is repaired, though not on the disk.
+#[test]
+fn a_dry_run_reads_a_catalog_that_was_not_closed() {
+    let place = place();
+    write_old(&place.directory, &archive("server", 1));
+    let (collector, _) = look(&place);
+    let copy = place.state.with_file_name("copy");
+    fs::copy(&place.state, &copy).unwrap();
+    drop(collector);
+    let left = fs::read(&copy).unwrap();
+    assert_eq!(Catalog::peek(&copy).records.len(), 1);
+    assert_eq!(fs::read(&copy).unwrap(), left);
 }
 
 /// A flipped bit in a name would have the wrong policy govern.
