@@ -13,6 +13,7 @@ pub mod name;
 pub mod owners;
 pub mod plan;
 pub mod policy;
+pub mod policy_lint;
 pub mod quantity;
 pub mod reclaim;
 pub mod taken;

@@ -178,9 +178,34 @@ impl fmt::Display for FileName {
     }
 }
 
+/// Text from outside made safe for terminals and logs: characters that a terminal acts on, does not show, or
+/// shows somewhere else are spelled out as in a [`FileName`]'s text, everything else stays. Unlike there a
+/// backslash stays one, so that text that was made safe stays as it is.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        match character {
+            '\n' => shown.push_str(r"\n"),
+            '\r' => shown.push_str(r"\r"),
+            '\t' => shown.push_str(r"\t"),
+            control if control.is_ascii_control() => {
+                let _ = write!(shown, r"\x{:02x}", u32::from(control));
+            }
+            hidden if is_unsafe(hidden) => {
+                let _ = write!(shown, r"\u{{{:x}}}", u32::from(hidden));
+            }
+            plain => shown.push(plain),
+        }
+    }
+    Cow::Owned(shown)
+}
+
 /// Characters that a terminal acts on, does not show, or shows somewhere else: Unicode's control
 /// (Cc) and format (Cf) characters, line separators, and the letters that are drawn as nothing.
-fn is_unsafe(character: char) -> bool {
+pub fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(
             u32::from(character),
@@ -219,6 +244,17 @@ mod tests {
 
     fn name(bytes: impl AsRef<[u8]>) -> FileName {
         FileName::new(bytes.as_ref()).unwrap()
+    }
+
+    #[test]
+    fn text_from_outside_does_nothing_to_a_terminal() {
+        let evil = "a\x1b]0;b\x07\u{9b}31m\u{202e}c\u{2066}\u{2028}\u{200f}\x7f\r\n\t\0é \\x";
+        assert_eq!(
+            printable(evil),
+            r"a\x1b]0;b\x07\u{9b}31m\u{202e}c\u{2066}\u{2028}\u{200f}\x7f\r\n\t\x00é \x"
+        );
+        let shown = printable(evil).into_owned();
+        assert!(matches!(printable(&shown), Cow::Borrowed(again) if again == shown), "safe text stays");
     }
 
     #[test]

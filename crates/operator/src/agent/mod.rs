@@ -236,10 +236,8 @@ impl Engine {
         };
         let deletion = json::deletion(outcome, Timestamp::now()).in_cluster(in_cluster);
         let mut out = std::io::stdout().lock();
-        let line = serde_json::to_writer(&mut out, &deletion);
         // A full disk may stop the log, and must not stop what frees it.
-        let written =
-            line.map_err(std::io::Error::from).and_then(|()| writeln!(out)).and_then(|()| out.flush());
+        let written = json::line(&mut out, &deletion).and_then(|()| out.flush());
         if let Err(error) = written {
             let what = format!("cannot write the audit line of a deletion: {error}");
             self.board.problem("audit", String::new(), what, Instant::now());

@@ -1,6 +1,7 @@
 //! Columns of text, as wide as what stands in them.
 
 use anstyle::Style;
+use checkpoint_keeper_core::name::printable;
 
 /// A table.
 pub(super) struct Table {
@@ -15,7 +16,9 @@ impl Table {
         Self { header: header.to_vec(), right, rows: Vec::new() }
     }
 
+    /// Adds a row; what comes from outside does nothing to the terminal.
     pub(super) fn row(&mut self, style: Style, cells: Vec<String>) {
+        let cells = cells.iter().map(|cell| printable(cell).into_owned()).collect();
         self.rows.push((style, cells));
     }
 
@@ -52,8 +55,12 @@ mod tests {
         let mut table = Table::new(&["POD", "SIZE", "WHY"], &[1]);
         table.row(Style::new(), vec!["web-0".into(), "1Ki".into(), "old".into()]);
         table.row(Style::new(), vec!["é".into(), "1023".into(), String::new()]);
+        table.row(Style::new(), vec!["\u{1b}]0;x".into(), "1".into(), "\u{202e}".into()]);
         let plain: Vec<String> =
             table.lines().iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect();
-        assert_eq!(plain, ["POD    SIZE  WHY", "web-0   1Ki  old", "é      1023"]);
+        assert_eq!(
+            plain,
+            ["POD       SIZE  WHY", "web-0      1Ki  old", "é         1023", r"\x1b]0;x     1  \u{202e}"]
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use checkpoint_keeper_core::archive::State;
-use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::name::{FileName, printable};
 use checkpoint_keeper_core::plan::{Action, Reason};
 use checkpoint_keeper_core::{duration, quantity};
 use jiff::Timestamp;
@@ -41,7 +41,7 @@ fn print(text: &str) -> io::Result<()> {
 
 fn render_report(out: &mut String, report: &Report, dry_run: bool) -> fmt::Result {
     if report.archives.is_empty() {
-        return writeln!(out, "No archives in {}.", report.directory);
+        return writeln!(out, "No archives in {}.", printable(&report.directory));
     }
     let header = ["VERDICT", "NAMESPACE", "POD", "CONTAINER", "AGE", "SIZE", "REASON", "POLICY", "DETAIL"];
     let mut table = Table::new(&header, &[4, 5]);
@@ -55,7 +55,8 @@ fn render_report(out: &mut String, report: &Report, dry_run: bool) -> fmt::Resul
     writeln!(out, "{}", totals(report, dry_run))?;
     for policy in &report.dry_run_policies {
         let (delete, keep) = (policy.would_delete.len(), policy.would_keep.len());
-        writeln!(out, "{} (DryRun) would delete {delete} more and keep {keep} that go now.", policy.policy)?;
+        let id = printable(&policy.policy);
+        writeln!(out, "{id} (DryRun) would delete {delete} more and keep {keep} that go now.")?;
         for file in &policy.would_delete {
             writeln!(out, "  would delete {}", safe(file))?;
         }
@@ -200,8 +201,9 @@ fn criu(statistics: &checkpoint_keeper_core::archive::Statistics) -> String {
 /// Text from outside, made safe for a terminal: what it would act on or hide is spelled out.
 pub fn safe(text: &str) -> String {
     // Names follow these rules; a slash is the one thing that they cannot have.
-    let part =
-        |part: &str| FileName::new(part.as_bytes()).map_or_else(|| part.to_owned(), |name| name.to_string());
+    let part = |part: &str| {
+        FileName::new(part.as_bytes()).map_or_else(|| printable(part).into_owned(), |name| name.to_string())
+    };
     text.split('/').map(part).collect::<Vec<_>>().join("/")
 }
 
