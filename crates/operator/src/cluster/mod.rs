@@ -1,8 +1,9 @@
 //! Asking a cluster about pods, namespaces and owners: live requests, and never a write.
 //!
-//! `request` says what is requested, `reply` what a reply means; here are the connection, its
+//! `credentials` says who asks, `request` says what is requested, `reply` what a reply means; here are the connection, its
 //! timeouts and its patience. What follows from the answers is the core's part.
 
+pub(crate) mod credentials;
 mod reply;
 mod request;
 
@@ -16,12 +17,13 @@ use checkpoint_keeper_node::inquiry::Answer;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use kube::client::{Body, ClientBuilder};
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{KubeConfigOptions, KubeconfigError};
 use kube::{Client, Config};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use tower::timeout::TimeoutLayer;
 
+use credentials::CredentialError;
 use reply::Refusal;
 pub use reply::{MIRROR, live_pod, namespace};
 use request::{Get, Kind};
@@ -64,6 +66,9 @@ pub enum ConnectError {
     /// The kubeconfig cannot be used.
     #[error("cannot be used: {0}")]
     Kubeconfig(#[from] KubeconfigError),
+    /// A credential cannot be used.
+    #[error("{0}")]
+    Credential(#[from] CredentialError),
     /// There is no service account.
     #[error("no service account of a pod is here; outside of a pod, give a --kubeconfig: {0}")]
     InCluster(#[from] kube::config::InClusterError),
@@ -80,7 +85,7 @@ pub enum ConnectError {
 pub fn client(runtime: &Runtime, kubeconfig: Option<&Path>) -> Result<Client, ConnectError> {
     let mut config = match kubeconfig {
         Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path)?;
+            let kubeconfig = credentials::read_kubeconfig(path)?;
             runtime.block_on(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()))?
         }
         None => Config::incluster_env()?,
@@ -88,16 +93,21 @@ pub fn client(runtime: &Runtime, kubeconfig: Option<&Path>) -> Result<Client, Co
     // Whoever asks knows what to do about a failure, and when.
     config.default_retry = false;
     let _inside = runtime.enter();
-    Ok(impatient(config, REPLY, SILENCE)?)
+    impatient(config, REPLY, SILENCE)
 }
 
 /// A client that gives up: where the API's machine loses its power, the connection is never closed, and no
 /// reply ever comes by it.
-fn impatient(mut config: Config, reply: Duration, silence: Duration) -> kube::Result<Client> {
+fn impatient(mut config: Config, reply: Duration, silence: Duration) -> Result<Client, ConnectError> {
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(silence);
     config.reset_reader_on_write = true;
-    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(reply)).build())
+    let token = credentials::take_token(&mut config.auth_info)?;
+    let builder = ClientBuilder::try_from(config)?;
+    Ok(match token {
+        Some(token) => builder.with_layer(&token).with_layer(&TimeoutLayer::new(reply)).build(),
+        None => builder.with_layer(&TimeoutLayer::new(reply)).build(),
+    })
 }
 
 impl Cluster {

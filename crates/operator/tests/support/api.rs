@@ -29,6 +29,7 @@ pub(crate) struct Request {
     pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) accept: String,
+    pub(crate) authorization: String,
 }
 
 #[derive(Default)]
@@ -67,6 +68,11 @@ impl Api {
         let api = Self { port, state };
         api.namespace("team", "2025-01-01T00:00:00Z");
         api
+    }
+
+    /// A kubeconfig that leads to it, with what a user shows of itself.
+    pub(crate) fn kubeconfig_of(&self, root: &Path, user: &Value) -> PathBuf {
+        kubeconfig_of(root, self.port, user)
     }
 
     /// A kubeconfig that leads to it.
@@ -134,12 +140,17 @@ impl Api {
 }
 
 pub(crate) fn kubeconfig(root: &Path, port: u16) -> PathBuf {
+    kubeconfig_of(root, port, &json!({}))
+}
+
+/// The same with what a user shows of itself.
+pub(crate) fn kubeconfig_of(root: &Path, port: u16, user: &Value) -> PathBuf {
     let path = root.join("kubeconfig");
     let config = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
         "clusters": [{"name": "test", "cluster": {"server": format!("http://127.0.0.1:{port}")}}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        "users": [{"name": "test", "user": {}}],
+        "users": [{"name": "test", "user": user}],
     });
     std::fs::write(&path, config.to_string()).unwrap();
     path
@@ -190,14 +201,19 @@ fn serve(connection: &TcpStream, shared: &Mutex<State>) {
         let Some(first) = lines.next() else { return };
         let mut words = first.split(' ').map(str::to_owned);
         let (method, path) = (words.next().unwrap(), words.next().unwrap());
-        let mut accept = String::new();
+        let (mut accept, mut authorization) = (String::new(), String::new());
         for line in lines.by_ref().take_while(|line| !line.is_empty()) {
             if let Some(value) = line.to_lowercase().strip_prefix("accept: ") {
                 value.clone_into(&mut accept);
             }
+            if let Some((_, value)) =
+                line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("authorization"))
+            {
+                value.clone_into(&mut authorization);
+            }
         }
         let mut state = shared.lock().unwrap();
-        state.requests.push(Request { method, path: path.clone(), accept });
+        state.requests.push(Request { method, path: path.clone(), accept, authorization });
         let bare = path.split('?').next().unwrap();
         let reply = state.replies.get(bare).cloned().unwrap_or_else(|| not_found(bare));
         let date = (Timestamp::now() + state.ahead).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
