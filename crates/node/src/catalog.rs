@@ -156,12 +156,13 @@ impl Catalog {
     /// Whether what lies there is a catalog, however damaged, or nothing: anything else is somebody's.
     pub fn check(path: &Path) -> Result<(), CatalogError> {
         let wrong = |what| Err(CatalogError::NotACatalog { path: path.to_owned(), what });
-        let Ok(mut file) = File::open(path) else { return Ok(()) };
-        match file.metadata() {
+        // A pipe would be waited for.
+        match std::fs::metadata(path) {
             Ok(found) if !found.is_file() => return wrong("is not a file"),
             Ok(found) if found.len() == 0 => return Ok(()),
             _ => {}
         }
+        let Ok(mut file) = File::open(path) else { return Ok(()) };
         let mut begin = [0; 16];
         let is_ours = file.read_exact(&mut begin).is_ok()
             && (begin.starts_with(&MAGIC)

@@ -79,7 +79,8 @@ pub struct GcArguments {
     /// The directory that archives lie in
     #[arg(default_value = KUBELET_DIRECTORY)]
     pub directory: PathBuf,
-    /// A YAML file of policies, of any retention kind; may be given several times
+    /// A YAML file of policies, of any retention kind; may be given several times; with --watch, it is read again
+    /// when it changes, and on SIGHUP
     #[arg(long = "policy", value_name = "FILE", required = true)]
     pub policies: Vec<PathBuf>,
     /// Only show what would be deleted; writes nothing at all
@@ -97,6 +98,9 @@ pub struct GcArguments {
     /// Remember in FILE what was read, so that it need not be read again, and since when what is gone
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
+    /// Believe this machine's clock although files here are dated ahead of it
+    #[arg(long)]
+    pub trust_clock: bool,
     /// An archive counts as written once it has been left alone for this long
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     pub settle: Duration,
@@ -150,9 +154,10 @@ pub struct AgentArguments {
     /// Write the status of this node's store no more often than this, unless a problem appears
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_interval)]
     pub status_interval: Duration,
-    /// Serve /livez, /readyz and /metrics here
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9464")]
-    pub listen: std::net::SocketAddr,
+    /// Serve /livez, /readyz and /metrics here; [::] is every address of both families, or of IPv4 alone where
+    /// there is no IPv6
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:9464")]
+    pub listen: SocketAddr,
     /// Reach the API by this kubeconfig, rather than as a pod of the cluster
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
@@ -188,8 +193,9 @@ pub struct ControllerArguments {
     /// The directory that agents collect in
     #[arg(long, value_name = "PATH", default_value = KUBELET_DIRECTORY)]
     pub directory: String,
-    /// Where /livez, /readyz and /metrics are served
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "0.0.0.0:9464")]
+    /// Serve /livez, /readyz and /metrics here; [::] is every address of both families, or of IPv4 alone where
+    /// there is no IPv6
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:9464")]
     pub listen: SocketAddr,
     /// The cluster of this kubeconfig; without it, the one around this pod
     #[arg(long, value_name = "FILE")]

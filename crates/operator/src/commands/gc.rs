@@ -3,12 +3,12 @@
 use std::io::IsTerminal;
 use std::path::Path;
 
-use anyhow::Context;
-use checkpoint_keeper_api::manifest::{self, Loaded};
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::owners::{Finding, Pace};
 use checkpoint_keeper_core::plan::{self, Plan, Snapshot};
 use checkpoint_keeper_core::policy::{Labels, Mode, PolicySet};
+use checkpoint_keeper_core::policy_lint;
+use checkpoint_keeper_node::catalog::Catalog;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::problem::Problem;
@@ -16,6 +16,7 @@ use checkpoint_keeper_node::store::{Removal, Store};
 use checkpoint_keeper_node::sweeper;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::policy_files::{self, PolicyFiles};
 use crate::cli::{GcArguments, Output};
 use crate::cluster::{Cluster, ConnectError};
 use crate::failure::{Failure, say};
@@ -23,12 +24,17 @@ use crate::output::{self, report::Report};
 
 /// Collects once, or for as long as wanted.
 pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
-    let loaded = load_policies(arguments)?;
+    let mut files = PolicyFiles::new(&arguments.policies, &arguments.directory);
+    let loaded = files.load()?;
+    policy_files::say_all(&loaded);
     let policies = &loaded.policies;
     let mut cluster = connect(arguments)?;
     say_what_orphans_need(arguments, policies);
     if let Some(state) = arguments.state.as_deref().filter(|state| names_an_archive(state)) {
         return Err(Failure::Usage(vec![format!("--state {}: names an archive", state.display())]));
+    }
+    if let Some(state) = &arguments.state {
+        Catalog::check(state).map_err(|error| Failure::Usage(vec![format!("--state: {error}")]))?;
     }
     let store = Store::open(&arguments.directory).map_err(anyhow::Error::new)?;
     if !arguments.dry_run {
@@ -56,7 +62,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         namespaces.for_each(|namespace| collector.doubt(namespace));
     }
     if arguments.watch {
-        return super::watch::run(collector, policies, cluster, arguments);
+        return super::watch::run(collector, policies, files, cluster, arguments);
     }
     for problem in look(&mut collector, now) {
         say(if problem.is_failure() { "error" } else { "warning" }, &problem);
@@ -86,6 +92,9 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     problems.iter().for_each(|problem| say("warning", problem));
     for policy in &plan.unjudged_storage {
         say("warning", format!("{policy} has a nodeSelector; without --node-labels it does nothing here"));
+    }
+    for found in policy_lint::without_effect_here(policies, &snapshot) {
+        say("warning", found);
     }
     let mut report = Report::new(&collector, &snapshot, &plan, wall);
     report.add_differences(&snapshot, &differences(&snapshot, policies, wall, &plan));
@@ -133,17 +142,6 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         Output::Text => output::text::report(&report, arguments.dry_run)?,
     }
     if report.totals.failures > 0 { Err(Failure::Named) } else { Ok(()) }
-}
-
-fn load_policies(arguments: &GcArguments) -> Result<Loaded, Failure> {
-    let mut files = Vec::new();
-    for path in &arguments.policies {
-        files.push((path.display().to_string(), read_policy(path)?));
-    }
-    let loaded = manifest::load(&files)
-        .map_err(|errors| Failure::Usage(errors.iter().map(ToString::to_string).collect()))?;
-    loaded.warnings.iter().for_each(|warning| say("warning", warning));
-    Ok(loaded)
 }
 
 /// This node's labels, where they were given.
@@ -201,16 +199,6 @@ fn ask(collector: &mut Collector, cluster: &mut Cluster, pace: Pace) {
 fn names_an_archive(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| FileName::new(name.as_encoded_bytes()));
     name.is_some_and(|name| name.kind() != NameKind::Other)
-}
-
-fn read_policy(path: &Path) -> Result<String, Failure> {
-    let text = if path == Path::new("-") {
-        std::io::read_to_string(std::io::stdin())
-    } else {
-        std::fs::read_to_string(path)
-    };
-    text.with_context(|| format!("{}: cannot be read", path.display()))
-        .map_err(|error| Failure::Usage(vec![format!("{error:#}")]))
 }
 
 /// Looks at everything, and shows how far it is where that takes long.

@@ -4,4 +4,5 @@ pub mod controller;
 pub mod crds;
 pub mod gc;
 pub mod inspect;
+mod policy_files;
 mod watch;

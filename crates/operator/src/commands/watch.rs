@@ -1,19 +1,23 @@
 //! `checkpoint-keeper gc --watch`: collecting until told to stop, with a line for each deletion.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use anyhow::Context;
+use checkpoint_keeper_core::name::printable;
 use checkpoint_keeper_core::policy::PolicySet;
+use checkpoint_keeper_core::policy_lint;
 use checkpoint_keeper_core::quantity;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::inquiry::Inquiry;
-use checkpoint_keeper_node::orders::Orders;
+use checkpoint_keeper_node::orders::{self, Orders};
 use checkpoint_keeper_node::store::Removal;
 use checkpoint_keeper_node::sweeper::Outcome;
 use checkpoint_keeper_node::watch::{Event, Watch};
 use jiff::Timestamp;
 
+use super::policy_files::PolicyFiles;
 use crate::cli::{GcArguments, Output};
 use crate::cluster::Cluster;
 use crate::failure::{Failure, say};
@@ -24,17 +28,26 @@ use crate::runtime::signals;
 pub(super) fn run(
     collector: Collector,
     policies: &PolicySet,
+    files: PolicyFiles,
     cluster: Option<Cluster>,
     arguments: &GcArguments,
 ) -> Result<(), Failure> {
     let (stop, signalled) = signals::until_told()?;
+    let asks = cluster.is_some();
     let inquiry = cluster.map(|mut cluster| Inquiry::start(move |questions| cluster.ask(questions)));
     let inquiry = inquiry.transpose().context("cannot start the thread that asks the cluster")?;
     let mut log = Log { output: arguments.output, said: HashSet::new(), begun: false };
     let closed = signalled.try_clone().context("cannot make a pipe for signals")?;
     let node_labels = super::gc::node_labels(arguments);
-    let orders = Orders { node_labels, ..Orders::policies(policies.clone()) };
-    Watch { inquiry, ..Watch::new(collector, orders, arguments.interval) }
+    let orders = move |policies: PolicySet| {
+        // Whose a namespace is that a new policy is for, the API has to say before that governs.
+        let governors = Arc::new(if asks { governors(&policies) } else { BTreeMap::new() });
+        Orders { node_labels: node_labels.clone(), governors, ..Orders::policies(policies) }
+    };
+    let begin = orders(policies.clone());
+    let (sender, line) = orders::line().context("cannot make a line for policies")?;
+    files.follow(arguments.interval, move |policies| sender.tell(orders(policies), true))?;
+    Watch { inquiry, line: Some(line), ..Watch::new(collector, begin, arguments.interval) }
         .run(stop, |event| {
             match log.event(&event) {
                 Ok(()) => {}
@@ -48,6 +61,17 @@ pub(super) fn run(
         })
         .map_err(anyhow::Error::new)?;
     Ok(())
+}
+
+/// The policies of each namespace, by their names: in a file they have no UIDs.
+fn governors(policies: &PolicySet) -> BTreeMap<String, BTreeSet<String>> {
+    let mut governors: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for policy in &policies.retention {
+        if let Some(namespace) = &policy.namespace {
+            governors.entry(namespace.clone()).or_default().insert(policy.id.to_string());
+        }
+    }
+    governors
 }
 
 /// What is said while watching.
@@ -64,12 +88,15 @@ const MOST_SAID: usize = 1_000;
 impl Log {
     fn event(&mut self, event: &Event<'_>) -> io::Result<()> {
         match event {
-            Event::Planned { snapshot, plan, .. } => {
+            Event::Planned { snapshot, plan, policies } => {
                 if !self.begun {
                     self.begun = true;
                     let archives = text::count(snapshot.archives.len() as u64);
                     let deletions = plan.deletions().count();
                     say("note", format!("watching; {archives} here, {deletions} to delete"));
+                    for found in policy_lint::without_effect_here(policies, snapshot) {
+                        say("warning", found);
+                    }
                 }
                 if let Some(round) = plan.watermark.filter(|round| !round.is_satisfied() && !round.waiting) {
                     let (wanted, freed) =
@@ -122,8 +149,7 @@ impl Log {
         let mut out = io::stdout().lock();
         let now = Timestamp::now();
         if self.output == Output::Json {
-            serde_json::to_writer(&mut out, &json::deletion(outcome, now))?;
-            writeln!(out)?;
+            json::line(&mut out, &json::deletion(outcome, now))?;
         } else {
             let (archive, verdict) = (&outcome.deletion.archive, &outcome.deletion.verdict);
             let whose = archive.identity.as_ref().map_or_else(
@@ -134,7 +160,8 @@ impl Log {
             let detail = verdict.detail.to_string();
             let detail = if detail.is_empty() { detail } else { format!(" ({detail})") };
             let (size, reason) = (quantity::human(archive.size), verdict.reason);
-            writeln!(out, "{now:.3} deleted {} {whose} {size} {reason}{detail}{policy}", archive.file)?;
+            let what = format!("deleted {} {whose} {size} {reason}{detail}{policy}", archive.file);
+            writeln!(out, "{now:.3} {}", printable(&what))?;
         }
         out.flush()
     }

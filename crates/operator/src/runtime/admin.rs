@@ -1,7 +1,7 @@
 //! The page for probes and metrics: `/livez`, `/readyz`, `/metrics`.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -37,8 +38,31 @@ const CONNECTION: Duration = Duration::from_secs(10);
 
 /// Serves the page for as long as it is polled.
 pub async fn serve(address: SocketAddr, page: Arc<Page>) -> std::io::Result<()> {
-    serve_on(TcpListener::bind(address).await?, page).await;
+    serve_on(listen(address, bind)?, page).await;
     Ok(())
+}
+
+/// A listener; of every address (`[::]`) one of both families, and of IPv4 alone where there is no IPv6.
+fn listen<L>(address: SocketAddr, bind: impl Fn(SocketAddr) -> std::io::Result<L>) -> std::io::Result<L> {
+    let bound = bind(address);
+    if bound.is_err() && address.is_ipv6() && address.ip().is_unspecified() {
+        let other = bind((Ipv4Addr::UNSPECIFIED, address.port()).into());
+        // What is wrong with the address that was asked for is what is to be told.
+        return other.or(bound);
+    }
+    bound
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), None)?;
+    if address.is_ipv6() {
+        // Whatever the node's default is (net.ipv6.bindv6only).
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(1_024)?;
+    TcpListener::from_std(socket.into())
 }
 
 async fn serve_on(listener: TcpListener, page: Arc<Page>) {
@@ -114,6 +138,34 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer
+    }
+
+    #[tokio::test]
+    async fn every_address_is_one_of_both_families() {
+        let listener = listen("[::]:0".parse().unwrap(), bind).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let page =
+            Page { metrics: Registry::default(), troubles: Box::new(Vec::new), is_alive: Box::new(|| true) };
+        let by_ipv6 = listener.local_addr().unwrap().is_ipv6();
+        tokio::spawn(serve_on(listener, Arc::new(page)));
+        assert!(live(([127, 0, 0, 1], port).into()).await.starts_with("HTTP/1.1 200 OK"));
+        let localhost = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
+        // A machine may have IPv6, and yet no address of it.
+        if by_ipv6 && std::net::TcpListener::bind((std::net::Ipv6Addr::LOCALHOST, 0)).is_ok() {
+            assert!(live(localhost).await.starts_with("HTTP/1.1 200 OK"));
+        }
+    }
+
+    #[test]
+    fn without_ipv6_every_address_is_one_of_ipv4_and_no_other_address_changes() {
+        let without_ipv6 = |address: SocketAddr| match address {
+            SocketAddr::V4(_) => Ok(address),
+            SocketAddr::V6(_) => Err(std::io::ErrorKind::AddrNotAvailable.into()),
+        };
+        let asked = |address: &str| listen(address.parse().unwrap(), without_ipv6);
+        assert_eq!(asked("[::]:9464").unwrap(), "0.0.0.0:9464".parse().unwrap());
+        assert_eq!(asked("127.0.0.1:1").unwrap(), "127.0.0.1:1".parse().unwrap());
+        assert!(asked("[::1]:9464").is_err());
     }
 
     #[tokio::test]
