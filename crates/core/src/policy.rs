@@ -87,6 +87,23 @@ pub struct PolicySet {
     pub invalid: Vec<InvalidPolicy>,
 }
 
+impl PolicySet {
+    /// Whether some rule goes by how old something is, or for how long it is gone: it needs a clock that is right.
+    pub fn goes_by_time(&self) -> bool {
+        let by_time = |policy: &Policy| {
+            let retention = &policy.retention;
+            policy.orphans.is_some()
+                || policy.incomplete_grace.is_some()
+                || policy.damaged_grace.is_some()
+                || retention.min_age.is_some()
+                || retention.max_age.is_some()
+                || retention.tiers.is_some()
+        };
+        self.retention.iter().any(by_time)
+            || self.storage.iter().any(|policy| policy.per_namespace.max_age.is_some())
+    }
+}
+
 /// How certain it is that a [`PolicySet`] is what the API holds now.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Confidence {

@@ -55,8 +55,14 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         None => {}
     }
     collector.know_node_labels(node_labels(arguments));
+    if arguments.trust_clock {
+        collector.trust_clock();
+    }
     if cluster.is_some() {
         collector.know_cluster(arguments.node_name.is_some());
+        if policies.goes_by_time() {
+            collector.need_server_clock();
+        }
         // Whose a namespace is that policies are written for, the API has to say before they govern.
         let namespaces = policies.retention.iter().filter_map(|policy| policy.namespace.as_deref());
         namespaces.for_each(|namespace| collector.doubt(namespace));
