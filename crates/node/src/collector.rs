@@ -70,6 +70,17 @@ pub struct Collector {
     discard: Arc<BTreeSet<FileName>>,
     /// How many archives of each namespace came since somebody asked; what is nobody's has no name.
     arrivals: BTreeMap<String, u64>,
+    next_to_settle: NextToSettle,
+}
+
+/// When the next archive may have settled, by the uptime; kept, as finding out takes a look at each.
+#[derive(Debug, Clone, Copy)]
+enum NextToSettle {
+    /// Something changed since that was found out.
+    Unknown,
+    /// No archive has yet to settle.
+    None,
+    At(Duration),
 }
 
 /// How far a long look has come: archives read, of how many.
@@ -101,6 +112,7 @@ impl Collector {
             node_labels: None,
             discard: Arc::default(),
             arrivals: BTreeMap::new(),
+            next_to_settle: NextToSettle::Unknown,
         }
     }
 
@@ -138,6 +150,7 @@ impl Collector {
     pub fn move_to(&mut self, store: Store) {
         self.store = Arc::new(store);
         self.index = Index::default();
+        self.next_to_settle = NextToSettle::Unknown;
         self.has_looked = false;
         self.reclaim = Reclaim::default();
     }
@@ -216,11 +229,17 @@ impl Collector {
                 NameKind::MarkerBeingWritten | NameKind::Other => {}
             }
         }
+        if news {
+            self.next_to_settle = NextToSettle::Unknown;
+        }
         (news, problems)
     }
 
     /// Looks again at what was last seen changing; says whether anything settled.
     pub fn look_at_unsettled(&mut self, now: Now) -> (bool, Vec<Problem>) {
+        if self.settles_in(now).is_none_or(|wait| !wait.is_zero()) {
+            return (false, Vec::new());
+        }
         let waiting: Vec<(FileName, bool)> = self
             .index
             .iter()
@@ -242,13 +261,21 @@ impl Collector {
     }
 
     /// How long until an archive that is being written may have settled.
-    pub fn settles_in(&self, now: Now) -> Option<Duration> {
-        let unread = self.index.iter().filter(|(_, known)| known.read.is_none());
-        unread.map(|(_, known)| known.settles_in(self.settle, now)).min()
+    pub fn settles_in(&mut self, now: Now) -> Option<Duration> {
+        if matches!(self.next_to_settle, NextToSettle::Unknown) {
+            let unread = self.index.iter().filter(|(_, known)| known.read.is_none());
+            let next = unread.map(|(_, known)| known.settles_in(self.settle, now)).min();
+            self.next_to_settle = next.map_or(NextToSettle::None, |wait| NextToSettle::At(now.uptime + wait));
+        }
+        match self.next_to_settle {
+            NextToSettle::At(uptime) => Some(uptime.saturating_sub(now.uptime)),
+            NextToSettle::Unknown | NextToSettle::None => None,
+        }
     }
 
     /// Reads what has settled and was not read yet.
     fn read_settled(&mut self, now: Now, progress: Progress<'_>) -> Vec<Problem> {
+        self.next_to_settle = NextToSettle::Unknown;
         let due: Vec<(FileName, Stat)> = self
             .index
             .iter()
@@ -358,13 +385,22 @@ impl Collector {
         self.history.note(snapshot, plan, now.uptime);
     }
 
+    /// Notes that a deletion will not be begun: its archive is judged again by the next plan.
+    pub fn take_back(&mut self, deletion: &Deletion) {
+        if let Some(known) = self.index.get_mut(&deletion.archive.file)
+            && known.stat.is_same(&deletion.stat)
+        {
+            known.condemned = false;
+        }
+    }
+
     /// Notes what became of a deletion.
     pub fn finish(&mut self, outcome: &Outcome, now: Now) {
         use crate::store::Removal;
         let name = &outcome.deletion.archive.file;
         let is_for_space = outcome.deletion.verdict.reason == Reason::StorageWatermark;
-        if is_for_space && matches!(outcome.removal, Removal::Removed) {
-            self.reclaim.unlinked(outcome.deletion.stat.allocated);
+        if is_for_space {
+            self.reclaim.unlinked(outcome.freed_bytes());
         }
         // Another file may have taken the name since: this outcome says nothing of that one.
         if !self.index.get(name).is_some_and(|known| known.stat.is_same(&outcome.deletion.stat)) {

@@ -41,6 +41,13 @@ pub struct Outcome {
     pub removal: Removal,
 }
 
+impl Outcome {
+    /// What the file system gets back, in bytes: nothing but for an archive that this removed itself.
+    pub fn freed_bytes(&self) -> u64 {
+        if matches!(self.removal, Removal::Removed) { self.deletion.stat.allocated } else { 0 }
+    }
+}
+
 /// Carries out deletions one after the other.
 pub fn sweep(store: &Store, deletions: Vec<Deletion>, mut done: impl FnMut(Outcome)) {
     for deletion in deletions {
@@ -59,6 +66,7 @@ pub struct Sweeper {
     bell: Arc<OwnedFd>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    in_flight: usize,
 }
 
 impl Sweeper {
@@ -86,15 +94,21 @@ impl Sweeper {
             }
         };
         let thread = std::thread::Builder::new().name("sweeper".to_owned()).spawn(work)?;
-        Ok(Self { queue: Some(queue), withdrawals, outcomes, bell, stop, thread: Some(thread) })
+        Ok(Self { queue: Some(queue), withdrawals, outcomes, bell, stop, thread: Some(thread), in_flight: 0 })
     }
 
     /// Has an archive deleted, after those before it.
-    pub fn delete(&self, store: &Arc<Store>, deletion: Deletion) {
+    pub fn delete(&mut self, store: &Arc<Store>, deletion: Deletion) {
         if let Some(queue) = &self.queue {
             let withdrawals = self.withdrawals.load(Ordering::Relaxed);
-            let _ = queue.send((withdrawals, Arc::clone(store), deletion));
+            let is_taken = queue.send((withdrawals, Arc::clone(store), deletion)).is_ok();
+            self.in_flight += usize::from(is_taken);
         }
+    }
+
+    /// How many deletions were begun whose outcome was not taken yet.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     /// Begins none of the deletions that wait: they come back as withdrawn.
@@ -103,10 +117,12 @@ impl Sweeper {
     }
 
     /// What has been done since the last call; does not wait.
-    pub fn outcomes(&self) -> Vec<Outcome> {
+    pub fn outcomes(&mut self) -> Vec<Outcome> {
         let mut count = [0; 8];
         let _ = rustix::io::read(&*self.bell, &mut count);
-        self.outcomes.try_iter().collect()
+        let outcomes: Vec<Outcome> = self.outcomes.try_iter().collect();
+        self.in_flight = self.in_flight.saturating_sub(outcomes.len());
+        outcomes
     }
 
     /// Finishes the deletion under way, begins no other, and returns what was done.

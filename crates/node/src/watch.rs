@@ -1,7 +1,7 @@
 //! Collecting for as long as wanted: a loop that waits for the doorbell, the timer, its sweeper and
 //! whoever asks the cluster.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::orders::{OrderLine, Orders};
 use crate::problem::Problem;
 use crate::shown::ShownLine;
 use crate::store::{OpenError, Presence, Removal, Store};
-use crate::sweeper::{Outcome, Sweeper};
+use crate::sweeper::{Deletion, Outcome, Sweeper};
 
 /// The most questions in one round. A node has at most some hundred pods, and all of them are asked about
 /// within a few intervals; an orphan has hours of grace.
@@ -32,6 +32,28 @@ const PACE: Pace = Pace { new: 100, again: 100, idle: 100 };
 /// The same where thousands of nodes ask the same API. What of a mass deletion waits for its confirmation can
 /// wait, and what may have gone unnoticed has its turn.
 pub const SPARING: Pace = Pace { new: 100, again: 20, idle: 1 };
+
+/// The most deletions in flight: unlinking what is large takes long, and what has not begun can still be
+/// judged anew. More than one, so that the thread that deletes never waits for this one.
+const MOST_IN_FLIGHT: usize = 4;
+
+/// How long the rest of a plan's deletions may be begun without another plan: what it was made from
+/// changes with time, too.
+const PLAN_HOLDS: Duration = Duration::from_secs(1);
+
+/// The deletions of the last plan that have not begun.
+#[derive(Debug, Default)]
+struct Waiting {
+    deletions: VecDeque<Deletion>,
+    planned_at: Duration,
+}
+
+impl Waiting {
+    /// Whether the plan is too old to begin any more of its deletions.
+    fn is_stale(&self, now: Now) -> bool {
+        !self.deletions.is_empty() && now.uptime.saturating_sub(self.planned_at) >= PLAN_HOLDS
+    }
+}
 
 /// What happens while watching, for whoever reports it.
 #[derive(Debug)]
@@ -110,7 +132,8 @@ impl Watch {
 
     /// Collects until `stop` becomes readable. The store must be locked by the caller.
     pub fn run(mut self, stop: impl AsFd, mut report: impl FnMut(Event<'_>)) -> Result<(), WatchError> {
-        let sweeper = Sweeper::start().map_err(WatchError::Sweeper)?;
+        let mut sweeper = Sweeper::start().map_err(WatchError::Sweeper)?;
+        let mut waiting = Waiting::default();
         let mut doorbell = listen(self.collector.store(), &mut report);
         let mut next_look = Duration::ZERO;
         let mut is_here = true;
@@ -121,6 +144,7 @@ impl Watch {
             let rings = doorbell.as_ref().map(Doorbell::rings).unwrap_or_default();
             let due = rings.overflow || rings.directory_moved || now.uptime >= next_look;
             let mut news = due || std::mem::take(&mut answered) || std::mem::take(&mut urgent);
+            news |= waiting.is_stale(now);
             if due {
                 next_look = now.uptime + around(self.interval);
                 let was_here = is_here;
@@ -138,12 +162,19 @@ impl Watch {
             }
             // What was moved away is nobody's business but his who moved it.
             news &= is_here;
+            if news || !is_here {
+                // Judged again, by what is known now.
+                self.take_back(&mut waiting);
+            }
             if news {
                 // Before anything is judged: what is not known of the new ones is then known to be unknown.
                 self.see_owners(due);
-                self.sweep(now, &sweeper, &mut report);
+                self.sweep(now, &mut waiting, &mut report);
+                self.begin(&mut waiting, &mut sweeper);
                 // Whose the new ones are is asked while it still can be.
                 self.ask();
+            } else {
+                self.begin(&mut waiting, &mut sweeper);
             }
             // Only now: between a closed archive and the unlink of the surplus one, nothing waits
             // for the disk.
@@ -173,6 +204,8 @@ impl Watch {
                 urgent |= at_once || self.orders.is_none();
                 if self.orders.as_ref() != Some(&orders) {
                     sweeper.withdraw();
+                    // What was wanted by orders that hold no more is judged by those that do.
+                    urgent |= self.take_back(&mut waiting);
                 }
                 self.follow(orders);
             }
@@ -266,8 +299,28 @@ impl Watch {
         report(Event::Finished(outcome));
     }
 
-    /// Plans, and hands over what is to go.
-    fn sweep(&mut self, now: Now, sweeper: &Sweeper, report: &mut impl FnMut(Event<'_>)) {
+    /// Has what waits judged by the next plan; says whether there is any.
+    fn take_back(&mut self, waiting: &mut Waiting) -> bool {
+        let any = !waiting.deletions.is_empty();
+        for deletion in waiting.deletions.drain(..) {
+            self.collector.take_back(&deletion);
+        }
+        any
+    }
+
+    /// Begins as many of the deletions that wait as may be in flight. Only these are paid for.
+    fn begin(&mut self, waiting: &mut Waiting, sweeper: &mut Sweeper) {
+        while sweeper.in_flight() < MOST_IN_FLIGHT {
+            let Some(deletion) = waiting.deletions.pop_front() else { return };
+            if let Some(buckets) = &mut self.buckets {
+                buckets.spend(deletion.draw, deletion.namespace());
+            }
+            sweeper.delete(self.collector.store(), deletion);
+        }
+    }
+
+    /// Plans, and has what is to go wait for its turn.
+    fn sweep(&mut self, now: Now, waiting: &mut Waiting, report: &mut impl FnMut(Event<'_>)) {
         let Some(orders) = &self.orders else { return };
         self.collector.know_node_labels(orders.node_labels.clone());
         self.collector.know_discards(Arc::clone(&orders.discard));
@@ -283,12 +336,8 @@ impl Watch {
         }
         let plan = plan_with(&snapshot, &orders.policies, &orders.confidence, now.wall);
         self.collector.note_governing(&snapshot, &plan, now);
-        for deletion in self.collector.condemn(&snapshot, &plan) {
-            if let Some(buckets) = &mut self.buckets {
-                buckets.spend(deletion.draw, deletion.namespace());
-            }
-            sweeper.delete(self.collector.store(), deletion);
-        }
+        waiting.deletions = self.collector.condemn(&snapshot, &plan).into();
+        waiting.planned_at = now.uptime;
         self.collector.confirm(&snapshot, &plan, &orders.policies, now.wall);
         report(Event::Planned { snapshot: &snapshot, policies: &orders.policies, plan: &plan });
     }

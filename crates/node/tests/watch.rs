@@ -263,3 +263,75 @@ fn the_close_of_another_does_not_settle_a_half_written_archive() {
     running.end();
     assert_eq!(fs::read(path).unwrap(), bytes);
 }
+
+/// Runs until `done`, with a report that may do as it likes while the watch waits for it.
+fn run_until(
+    directory: &Path,
+    policies: PolicySet,
+    report: impl FnMut(Event<'_>) + Send + 'static,
+    done: impl FnOnce(),
+) {
+    let store = Store::open(directory).unwrap();
+    let (mut stop, stopped) = UnixStream::pair().unwrap();
+    let thread = thread::spawn(move || {
+        let collector = Collector::new(store, SETTLE);
+        Watch::new(collector, Orders::policies(policies), HOUR).run(stopped, report).unwrap();
+    });
+    done();
+    stop.write_all(b"x").unwrap();
+    thread.join().unwrap();
+}
+
+/// Unlinking what is large takes long: what waits for that is not as good as gone.
+#[test]
+fn deletions_that_wait_are_judged_again_by_the_next_plan() {
+    let directory = TempDir::new().unwrap();
+    let archives: Vec<_> =
+        (0..600).map(|second| write_old(directory.path(), &archive("server", second))).collect();
+    let newest = archives[301..].to_vec();
+    let (say, said) = mpsc::channel();
+    let here = directory.path().to_owned();
+    let mut is_first = true;
+    let mut is_settled = false;
+    let report = move |event: Event<'_>| match event {
+        Event::Finished(_) if std::mem::take(&mut is_first) => {
+            // However long this takes, only what is in flight goes on.
+            let begin = std::time::Instant::now();
+            while files(&here).len() > 300 && begin.elapsed() < Duration::from_millis(500) {
+                thread::yield_now();
+            }
+            // Somebody tidies up himself, and the limit is kept without any more deletions.
+            newest.iter().for_each(|path| fs::remove_file(path).unwrap());
+            is_settled = true;
+        }
+        Event::Planned { snapshot, plan, .. } if is_settled => {
+            let _ = say.send((snapshot.archives.len(), plan.deletions().count()));
+        }
+        _ => {}
+    };
+    run_until(directory.path(), per_container(300), report, || {
+        assert_eq!(said.recv_timeout(support::DEADLINE).unwrap(), (297, 0));
+    });
+    assert_eq!(files(directory.path()).len(), 297, "four were in flight");
+}
+
+/// So that a queue of any length costs but a few plans.
+#[test]
+fn a_plan_is_good_for_all_its_deletions_while_there_is_no_news() {
+    let directory = TempDir::new().unwrap();
+    (0..600).for_each(|second| _ = write_old(directory.path(), &archive("server", second)));
+    let plans = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = Arc::clone(&plans);
+    let begin = std::time::Instant::now();
+    let report = move |event: Event<'_>| {
+        if matches!(event, Event::Planned { .. }) {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    run_until(directory.path(), per_container(1), report, || {
+        wait_until("one is left", || files(directory.path()).len(), |left| *left == 1);
+    });
+    let plans = plans.load(std::sync::atomic::Ordering::Relaxed);
+    let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
+    assert!(plans <= 1 + seconds, "{plans} plans in {seconds} s");
+}
