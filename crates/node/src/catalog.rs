@@ -13,7 +13,8 @@ use checkpoint_keeper_core::archive::Contents;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::owners::{PodKey, PodRecord};
 use redb::{
-    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, StorageError,
+    Table, TableDefinition,
 };
 use serde::{Deserialize, Serialize};
 
@@ -66,25 +67,35 @@ pub struct Memory {
     pub pods: BTreeMap<PodKey, PodRecord>,
 }
 
-/// What is to be remembered, and what forgotten.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Changes<'a> {
+/// What is to be remembered, and what forgotten: where there is nothing for a key, it is forgotten.
+#[derive(Debug, Default)]
+pub struct Changes {
     /// Archives.
-    pub records: &'a [(FileName, Record)],
-    /// Archives to forget; what is in `records`, too, is remembered.
-    pub forget: &'a [FileName],
+    pub records: HashMap<FileName, Option<Record>>,
     /// Pods.
-    pub pods: &'a [(PodKey, PodRecord)],
-    /// Pods to forget; what is in `pods`, too, is remembered.
-    pub forget_pods: &'a [PodKey],
+    pub pods: BTreeMap<PodKey, Option<PodRecord>>,
 }
 
-impl Changes<'_> {
-    fn is_empty(&self) -> bool {
-        self.records.is_empty()
-            && self.forget.is_empty()
-            && self.pods.is_empty()
-            && self.forget_pods.is_empty()
+impl Changes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.pods.is_empty()
+    }
+
+    /// Adds later changes, which count where both are about the same.
+    pub(crate) fn add(&mut self, later: Self) {
+        self.records.extend(later.records);
+        self.pods.extend(later.pods);
+    }
+
+    /// Remembers no longer what is to be forgotten: the next start finds that out by itself.
+    pub(crate) fn forget_less(&mut self) {
+        self.records.retain(|_, record| record.is_some());
+        self.pods.retain(|_, record| record.is_some());
+    }
+
+    /// How many keys there are.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len() + self.pods.len()
     }
 }
 
@@ -133,6 +144,12 @@ pub enum CatalogError {
         /// What went wrong.
         source: Box<redb::Error>,
     },
+    /// It could not be written in time.
+    #[error("writing the catalog {0} takes too long; what was learned last may have to be learned again")]
+    Slow(PathBuf),
+    /// The thread that writes it could not be started.
+    #[error("cannot start the thread that writes the catalog")]
+    Thread(#[source] io::Error),
 }
 
 /// A catalog, and what it remembers.
@@ -219,8 +236,21 @@ impl Catalog {
         catch_unwind(AssertUnwindSafe(read)).ok().flatten().unwrap_or_default()
     }
 
+    /// A new catalog that lies in `backend`, whatever that is, and is called `path` in messages.
+    pub fn create_in(backend: impl StorageBackend, path: &Path) -> Result<Self, CatalogError> {
+        match Database::builder().create_with_backend(backend) {
+            Ok(database) => Ok(Self { database, path: path.to_owned() }),
+            Err(source) => Err(CatalogError::Open { path: path.to_owned(), source: Box::new(source.into()) }),
+        }
+    }
+
+    /// The path that it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Remembers and forgets, all or nothing.
-    pub fn update(&self, changes: Changes<'_>) -> Result<(), CatalogError> {
+    pub fn update(&self, changes: &Changes) -> Result<(), CatalogError> {
         if changes.is_empty() {
             return Ok(());
         }
@@ -228,18 +258,12 @@ impl Catalog {
             let transaction = self.database.begin_write()?;
             {
                 let mut table = transaction.open_table(ARCHIVES)?;
-                for name in changes.forget {
-                    table.remove(name.as_bytes())?;
-                }
-                for (name, record) in changes.records {
-                    table.insert(name.as_bytes(), json(record)?.as_slice())?;
+                for (name, record) in &changes.records {
+                    put(&mut table, name.as_bytes(), record.as_ref())?;
                 }
                 let mut table = transaction.open_table(PODS)?;
-                for key in changes.forget_pods {
-                    table.remove(json(key)?.as_slice())?;
-                }
-                for (key, record) in changes.pods {
-                    table.insert(json(key)?.as_slice(), json(record)?.as_slice())?;
+                for (key, record) in &changes.pods {
+                    put(&mut table, &json(key)?, record.as_ref())?;
                 }
             }
             Ok(transaction.commit()?)
@@ -249,6 +273,18 @@ impl Catalog {
             .unwrap_or_else(|_| Err(damaged()))
             .map_err(|source| CatalogError::Write { path: self.path.clone(), source: Box::new(source) })
     }
+}
+
+fn put(
+    table: &mut Table<'_, &'static [u8], &'static [u8]>,
+    key: &[u8],
+    value: Option<&impl Serialize>,
+) -> Result<(), redb::Error> {
+    match value {
+        Some(value) => table.insert(key, json(value)?.as_slice())?,
+        None => table.remove(key)?,
+    };
+    Ok(())
 }
 
 fn json(value: &impl Serialize) -> io::Result<Vec<u8>> {

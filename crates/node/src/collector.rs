@@ -9,7 +9,6 @@ mod dating;
 mod remembering;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +21,8 @@ use checkpoint_keeper_core::policy::Labels;
 use checkpoint_keeper_core::reclaim::Reclaim;
 use checkpoint_keeper_core::taken::{Source, Taken};
 
-use crate::catalog::{Catalog, Record};
+use crate::catalog::Record;
+use crate::catalog_writer::CatalogWriter;
 use crate::clock::{self, ClockWatch, Distrust, Now};
 use crate::index::{Index, Known, Read, Sighting};
 use crate::problem::Problem;
@@ -39,8 +39,7 @@ pub struct Collector {
     index: Index,
     settle: Duration,
     clock: ClockWatch,
-    catalog_path: Option<PathBuf>,
-    catalog: Option<Catalog>,
+    catalog: Option<CatalogWriter>,
     /// What the catalog remembered of archives that have not been looked at yet.
     remembered: HashMap<FileName, Record>,
     /// What the catalog remembered of their pods, for whoever asks a cluster.
@@ -94,7 +93,6 @@ impl Collector {
             index: Index::default(),
             settle,
             clock: ClockWatch::new(),
-            catalog_path: None,
             catalog: None,
             remembered: HashMap::new(),
             remembered_pods: BTreeMap::new(),
@@ -163,7 +161,7 @@ impl Collector {
     /// Looks at everything: the sweep that heals whatever a ring missed.
     pub fn look(&mut self, now: Now, progress: Progress<'_>) -> Vec<Problem> {
         let mut problems = Vec::new();
-        problems.extend(self.reopen_catalog());
+        self.reopen_catalog();
         let listing = match self.store.list() {
             Ok(listing) => listing,
             Err(error) => {

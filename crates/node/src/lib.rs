@@ -7,6 +7,7 @@
 //! What only a cluster knows is asked through [`inquiry`], or [`shown`] by whoever watches it.
 
 pub mod catalog;
+pub mod catalog_writer;
 pub mod clock;
 pub mod collector;
 pub mod doorbell;

@@ -176,8 +176,6 @@ impl Watch {
             } else {
                 self.begin(&mut waiting, &mut sweeper);
             }
-            // Only now: between a closed archive and the unlink of the surplus one, nothing waits
-            // for the disk.
             report_all(&self.collector.write_catalog(), &mut report);
             let wake = next_look.saturating_sub(now.uptime);
             let settles = self.collector.settles_in(now).filter(|_| is_here);
@@ -192,7 +190,7 @@ impl Watch {
                 for outcome in sweeper.stop() {
                     self.finish(&outcome, &mut report);
                 }
-                report_all(&self.collector.write_catalog(), &mut report);
+                report_all(&self.collector.flush_catalog(), &mut report);
                 return Ok(());
             }
             for outcome in sweeper.outcomes() {

@@ -212,11 +212,10 @@ fn archives_and_pods_are_remembered_and_forgotten_together() {
     drop(place.collector(now));
     let catalog = Catalog::open(&place.state()).unwrap().catalog;
     let key = |pod: &str| PodKey { namespace: "team".to_owned(), pod: pod.to_owned(), uid: None };
-    let pods = [key("a"), key("b")].map(|key| (key, PodRecord::default()));
-    catalog.update(Changes { pods: &pods, ..Changes::default() }).unwrap();
-    // What is both forgotten and remembered came back.
-    let forget_pods = &[key("a"), key("b")];
-    catalog.update(Changes { pods: &pods[1..], forget_pods, ..Changes::default() }).unwrap();
+    let pods = ["a", "b"].map(|pod| (key(pod), Some(PodRecord::default()))).into();
+    catalog.update(&Changes { pods, ..Changes::default() }).unwrap();
+    let pods = [(key("a"), None), (key("b"), Some(PodRecord::default()))].into();
+    catalog.update(&Changes { pods, ..Changes::default() }).unwrap();
     drop(catalog);
     assert_eq!(place.remembered().into_keys().collect::<Vec<_>>(), [key("b")]);
 }

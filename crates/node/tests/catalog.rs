@@ -5,15 +5,23 @@
 mod support;
 
 use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_node::catalog::{Catalog, CatalogError, Changes};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::orders::{Orders, line};
 use checkpoint_keeper_node::problem::Problem;
 use checkpoint_keeper_node::store::Store;
-use support::{archive, write_old};
+use checkpoint_keeper_node::watch::{Event, Watch};
+use redb::StorageBackend;
+use redb::backends::InMemoryBackend;
+use support::{archive, files, per_container, wait_until, write_old};
 use tempfile::TempDir;
 
 const SETTLE: Duration = Duration::from_secs(5);
@@ -51,16 +59,16 @@ fn what_was_read_is_not_read_again_and_what_changed_is() {
     // A record is believed for its very file: one that lies shows that it was used.
     let opened = Catalog::open(&place.state).unwrap();
     assert_eq!(opened.memory.records.len(), 2);
-    let lies: Vec<_> = opened
+    let records = opened
         .memory
         .records
         .into_iter()
         .map(|(name, mut record)| {
             record.contents.state = State::Incomplete;
-            (name, record)
+            (name, Some(record))
         })
         .collect();
-    opened.catalog.update(Changes { records: &lies, ..Changes::default() }).unwrap();
+    opened.catalog.update(&Changes { records, ..Changes::default() }).unwrap();
     drop(opened.catalog);
     fs::write(&changed, archive("engine", 2).build().unwrap()).unwrap();
     support::age(&changed);
@@ -272,4 +280,132 @@ fn a_catalog_that_cannot_be_made_is_reported() {
             .all(|problem| matches!(problem, Problem::Catalog(_)))
     );
     assert_eq!(collector.index().len(), 1);
+}
+
+/// A disk that can be made to hang, or to be full.
+#[derive(Debug, Clone, Default)]
+struct Disk(Arc<(Mutex<Mood>, Condvar)>);
+
+#[derive(Debug, Default, PartialEq, Clone, Copy)]
+enum Mood {
+    #[default]
+    Sound,
+    Full,
+    /// Whether anybody waits for it.
+    Hangs(bool),
+}
+
+impl Disk {
+    fn set(&self, mood: Mood) {
+        *self.0.0.lock().unwrap() = mood;
+        self.0.1.notify_all();
+    }
+
+    fn is_waited_for(&self) -> bool {
+        *self.0.0.lock().unwrap() == Mood::Hangs(true)
+    }
+
+    fn write<T>(&self, write: impl FnOnce() -> Result<T, std::io::Error>) -> Result<T, std::io::Error> {
+        let mut mood = self.0.0.lock().unwrap();
+        while let Mood::Hangs(_) = *mood {
+            *mood = Mood::Hangs(true);
+            mood = self.0.1.wait(mood).unwrap();
+        }
+        if *mood == Mood::Full { Err(std::io::ErrorKind::StorageFull.into()) } else { write() }
+    }
+}
+
+/// A catalog's file on such a disk.
+#[derive(Debug)]
+struct OnDisk(Disk, InMemoryBackend);
+
+impl StorageBackend for OnDisk {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        self.1.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.1.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.0.write(|| self.1.set_len(len))
+    }
+
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        self.0.write(|| self.1.sync_data())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.0.write(|| self.1.write(offset, data))
+    }
+}
+
+/// a full disk never blocks deletion, and neither does one that hangs.
+#[test]
+fn orders_and_deletions_go_on_while_the_catalogs_disk_hangs_or_is_full() {
+    for mood in [Mood::Hangs(false), Mood::Full] {
+        let (place, disk) = (place(), Disk::default());
+        let catalog = Catalog::create_in(OnDisk(disk.clone(), InMemoryBackend::new()), &place.state).unwrap();
+        disk.set(mood);
+        (0..5).for_each(|second| _ = write_old(&place.directory, &archive("server", second)));
+        let (mut stop, stopped) = UnixStream::pair().unwrap();
+        let (orders, line) = line().unwrap();
+        let (say, said) = mpsc::channel();
+        let store = Store::open(&place.directory).unwrap();
+        let watching = thread::spawn(move || {
+            let mut collector = Collector::new(store, SETTLE, Now::read());
+            assert_eq!(collector.remember_in_new(catalog).len(), 0);
+            let interval = Duration::from_millis(20);
+            let mut watch = Watch::new(collector, Orders::policies(per_container(3)), interval);
+            watch.line = Some(line);
+            let report = |event: Event<'_>| {
+                if let Event::Problem(problem) = event {
+                    let _ = say.send(problem.to_string());
+                }
+            };
+            watch.run(stopped, report).unwrap();
+        });
+        let left = |wanted| {
+            wait_until("the rest is gone", || files(&place.directory).len(), |left| *left == wanted);
+        };
+        left(3);
+        if mood == Mood::Full {
+            assert!(said.recv_timeout(support::DEADLINE).unwrap().contains("cannot write the catalog"));
+        } else {
+            wait_until("somebody waits for the disk", || disk.is_waited_for(), |waits| *waits);
+        }
+        archive("server", 100).write_to(&place.directory).unwrap();
+        left(3);
+        orders.tell(Orders::policies(per_container(1)), true);
+        left(1);
+        stop.write_all(b"x").unwrap();
+        if mood != Mood::Full {
+            let said = said.recv_timeout(support::DEADLINE).unwrap();
+            assert!(said.contains("takes too long"), "the end does not wait for ever: {said}");
+        }
+        disk.set(Mood::Sound);
+        watching.join().unwrap();
+    }
+}
+
+/// It is made anew where it was, with everything that is known by then.
+#[test]
+fn a_catalog_that_could_not_be_written_is_opened_again_and_knows_everything() {
+    let (place, disk) = (place(), Disk::default());
+    write_old(&place.directory, &archive("server", 1));
+    let catalog = Catalog::create_in(OnDisk(disk.clone(), InMemoryBackend::new()), &place.state).unwrap();
+    disk.set(Mood::Full);
+    let now = Now::read();
+    let mut collector = Collector::new(Store::open(&place.directory).unwrap(), SETTLE, now);
+    collector.remember_in_new(catalog);
+    assert_eq!(collector.look(now, &mut |_, _| {}).len(), 0);
+    assert_eq!(collector.flush_catalog().len(), 1);
+    write_old(&place.directory, &archive("server", 2));
+    let later = Now { uptime: now.uptime + SETTLE, ..now };
+    collector.look(now, &mut |_, _| {});
+    collector.look(later, &mut |_, _| {});
+    assert_eq!(collector.flush_catalog().len(), 0);
+    drop(collector);
+    assert_eq!(Catalog::open(&place.state).unwrap().memory.records.len(), 2);
 }

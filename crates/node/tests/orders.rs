@@ -146,6 +146,43 @@ fn a_limit_mistyped_and_mended_costs_at_most_the_bucket() {
     assert_eq!(files(directory.path()).len(), 285);
 }
 
+#[test]
+fn the_bucket_is_not_charged_for_what_was_planned_and_never_begun() {
+    let directory = with(300);
+    let (mut stop, stopped) = UnixStream::pair().unwrap();
+    let (orders, line) = line().unwrap();
+    let (plan, plans) = mpsc::channel();
+    let store = Store::open(directory.path()).unwrap();
+    let mend = orders.clone();
+    let thread = thread::spawn(move || {
+        let collector = Collector::new(store, Duration::from_secs(5));
+        let mut watch = Watch::new(collector, Orders::policies(per_container(1)), HOUR);
+        // Full: 5 % of 300 archives.
+        (watch.line, watch.bucket) = (Some(line), Some(DeletionBuckets::default()));
+        let mut is_first = true;
+        let report = |event: Event<'_>| match event {
+            Event::Planned { plan: made, .. } => _ = plan.send(made.deletions().count()),
+            Event::Finished(_) if std::mem::take(&mut is_first) => {
+                mend.tell(Orders::policies(per_container(300)), true);
+            }
+            _ => {}
+        };
+        watch.run(stopped, report).unwrap();
+    });
+    assert_eq!(plans.recv_timeout(DEADLINE).unwrap(), 15);
+    assert_eq!(plans.recv_timeout(DEADLINE).unwrap(), 0, "mended");
+    orders.tell(Orders::policies(per_container(1)), true);
+    let left = loop {
+        match plans.recv_timeout(DEADLINE).unwrap() {
+            0 => {}
+            left => break left,
+        }
+    };
+    assert!((11..15).contains(&left), "four were begun, and {left} are left");
+    stop.write_all(b"x").unwrap();
+    thread.join().unwrap();
+}
+
 /// Unlinking what is large takes minutes, and somebody may see his mistake in time.
 #[test]
 fn what_waits_to_be_deleted_is_withdrawn_with_the_orders_that_wanted_it() {

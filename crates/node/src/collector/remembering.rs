@@ -8,14 +8,14 @@ use checkpoint_keeper_core::owners::Owners;
 
 use super::Collector;
 use crate::catalog::{Catalog, Changes, Memory, Record};
+use crate::catalog_writer::CatalogWriter;
 use crate::index::{FirstSeen, Known};
 use crate::problem::Problem;
 
 impl Collector {
     /// Remembers in the file at `path` what is read, and knows what it remembers.
     pub fn remember_in(&mut self, path: PathBuf) -> Vec<Problem> {
-        self.catalog_path = Some(path);
-        self.open_catalog()
+        self.open_catalog(path)
     }
 
     /// Knows what the file at `path` remembers, and writes nothing.
@@ -24,48 +24,83 @@ impl Collector {
         (self.remembered, self.remembered_pods) = (records, pods);
     }
 
-    fn open_catalog(&mut self) -> Vec<Problem> {
-        let Some(path) = &self.catalog_path else { return Vec::new() };
-        match Catalog::open(path) {
+    /// Remembers in a catalog that is open already, and new.
+    pub fn remember_in_new(&mut self, catalog: Catalog) -> Vec<Problem> {
+        let path = catalog.path().to_owned();
+        self.start_writer(Some(catalog), path)
+    }
+
+    fn open_catalog(&mut self, path: PathBuf) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let catalog = match Catalog::open(&path) {
             Ok(opened) => {
-                self.catalog = Some(opened.catalog);
                 self.remembered = opened.memory.records;
-                match &mut self.owners {
-                    Some(owners) => owners.remember_all(),
-                    None => self.remembered_pods = opened.memory.pods,
-                }
-                opened.set_aside.map(Problem::CatalogSetAside).into_iter().collect()
+                self.remembered_pods = opened.memory.pods;
+                problems.extend(opened.set_aside.map(Problem::CatalogSetAside));
+                Some(opened.catalog)
+            }
+            Err(error) => {
+                problems.push(Problem::Catalog(error));
+                None
+            }
+        };
+        problems.extend(self.start_writer(catalog, path));
+        problems
+    }
+
+    fn start_writer(&mut self, catalog: Option<Catalog>, path: PathBuf) -> Vec<Problem> {
+        match CatalogWriter::start(catalog, path) {
+            Ok(writer) => {
+                self.catalog = Some(writer);
+                Vec::new()
             }
             Err(error) => vec![Problem::Catalog(error)],
         }
     }
 
-    /// Opens a catalog again that was given up.
-    pub(super) fn reopen_catalog(&mut self) -> Vec<Problem> {
-        if self.catalog.is_some() || self.catalog_path.is_none() || !self.has_looked {
-            return Vec::new();
+    /// Has a catalog opened again that was given up.
+    pub(super) fn reopen_catalog(&mut self) {
+        if !self.has_looked || self.catalog.as_ref().is_none_or(CatalogWriter::is_open) {
+            return;
         }
-        let problems = self.open_catalog();
         // What is known by now is what a new catalog is to know.
         let boot = &self.boot;
         self.unwritten = self.index.iter().filter_map(|(name, known)| record_of(name, known, boot)).collect();
-        problems
+        if let Some(owners) = &mut self.owners {
+            owners.remember_all();
+        }
+        let everything = self.take_changes();
+        if let Some(catalog) = &self.catalog {
+            catalog.reopen(everything);
+        }
     }
 
-    /// Brings the catalog up to date. Where that fails collecting goes on without, and the next
-    /// look at everything tries again.
+    /// What the catalog does not have yet.
+    fn take_changes(&mut self) -> Changes {
+        let (pods, forgotten_pods) = self.owners.as_mut().map(Owners::take_changes).unwrap_or_default();
+        let mut changes = Changes::default();
+        changes.records.extend(std::mem::take(&mut self.forgotten).into_iter().map(|name| (name, None)));
+        let records = std::mem::take(&mut self.unwritten);
+        changes.records.extend(records.into_iter().map(|(name, record)| (name, Some(record))));
+        changes.pods.extend(forgotten_pods.into_iter().map(|key| (key, None)));
+        changes.pods.extend(pods.into_iter().map(|(key, record)| (key, Some(record))));
+        changes
+    }
+
+    /// Has the catalog brought up to date, and says what went wrong since the last call; does not wait.
+    /// Where that fails collecting goes on without, and the next look at everything tries again.
     pub fn write_catalog(&mut self) -> Vec<Problem> {
-        let (records, forget) = (std::mem::take(&mut self.unwritten), std::mem::take(&mut self.forgotten));
-        let (pods, forget_pods) = self.owners.as_mut().map(Owners::take_changes).unwrap_or_default();
+        let changes = self.take_changes();
         let Some(catalog) = &self.catalog else { return Vec::new() };
-        let changes = Changes { records: &records, forget: &forget, pods: &pods, forget_pods: &forget_pods };
-        match catalog.update(changes) {
-            Ok(()) => Vec::new(),
-            Err(error) => {
-                self.catalog = None;
-                vec![Problem::Catalog(error)]
-            }
-        }
+        catalog.write(changes);
+        catalog.problems()
+    }
+
+    /// Brings the catalog up to date, unless that takes long, and says what went wrong.
+    pub fn flush_catalog(&mut self) -> Vec<Problem> {
+        let mut problems = self.write_catalog();
+        problems.extend(self.catalog.as_ref().map(CatalogWriter::flush).unwrap_or_default());
+        problems
     }
 }
 

@@ -137,7 +137,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
             0 => {}
             markers => say("note", format!("removed {markers} markers whose archives are long gone")),
         }
-        for problem in collector.write_catalog() {
+        for problem in collector.flush_catalog() {
             say("error", problem);
             failures += 1;
         }
