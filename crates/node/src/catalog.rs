@@ -18,7 +18,9 @@ use redb::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::discard::Discard;
 use crate::index::{Arrival, FirstSeen};
+use crate::litter::Stray;
 use crate::overlay::Overlay;
 use crate::store::Stat;
 
@@ -34,6 +36,11 @@ const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 
 /// What stands in its bytes 12 to 15. The magic is written last: without it, making the file was broken off.
 const PAGE_SIZE: [u8; 4] = 4096_u32.to_le_bytes();
+/// Markers without an archive.
+const STRAYS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("strays-1");
+
+/// Requests to discard a file.
+const DISCARDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("discards-1");
 
 /// How much of the file redb keeps in memory: little, as it is read once and then written to.
 const CACHE: usize = 4 << 20;
@@ -65,6 +72,10 @@ pub struct Memory {
     pub records: HashMap<FileName, Record>,
     /// Of the pods that they are of.
     pub pods: BTreeMap<PodKey, PodRecord>,
+    /// Of markers without an archive.
+    pub strays: HashMap<FileName, Stray>,
+    /// Of requests to discard a file.
+    pub discards: BTreeMap<FileName, Discard>,
 }
 
 /// What is to be remembered, and what forgotten: where there is nothing for a key, it is forgotten.
@@ -74,28 +85,35 @@ pub struct Changes {
     pub records: HashMap<FileName, Option<Record>>,
     /// Pods.
     pub pods: BTreeMap<PodKey, Option<PodRecord>>,
+    /// Markers without an archive.
+    pub strays: HashMap<FileName, Option<Stray>>,
+    /// Requests to discard a file.
+    pub discards: HashMap<FileName, Option<Discard>>,
 }
 
 impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.pods.is_empty()
+        self.len() == 0
     }
 
     /// Adds later changes, which count where both are about the same.
     pub(crate) fn add(&mut self, later: Self) {
         self.records.extend(later.records);
         self.pods.extend(later.pods);
+        self.strays.extend(later.strays);
+        self.discards.extend(later.discards);
     }
 
     /// Remembers no longer what is to be forgotten: the next start finds that out by itself.
     pub(crate) fn forget_less(&mut self) {
         self.records.retain(|_, record| record.is_some());
         self.pods.retain(|_, record| record.is_some());
+        self.strays.retain(|_, stray| stray.is_some());
     }
 
     /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
-        self.records.len() + self.pods.len()
+        self.records.len() + self.pods.len() + self.strays.len() + self.discards.len()
     }
 }
 
@@ -265,6 +283,14 @@ impl Catalog {
                 for (key, record) in &changes.pods {
                     put(&mut table, &json(key)?, record.as_ref())?;
                 }
+                let mut table = transaction.open_table(STRAYS)?;
+                for (name, stray) in &changes.strays {
+                    put(&mut table, name.as_bytes(), stray.as_ref())?;
+                }
+                let mut table = transaction.open_table(DISCARDS)?;
+                for (name, discard) in &changes.discards {
+                    put(&mut table, name.as_bytes(), discard.as_ref())?;
+                }
             }
             Ok(transaction.commit()?)
         };
@@ -349,7 +375,13 @@ fn load(database: &impl ReadableDatabase) -> Result<Memory, redb::Error> {
     let pods = entries(&transaction, PODS, |key, value| {
         Some((serde_json::from_slice(key).ok()?, serde_json::from_slice(value).ok()?))
     })?;
-    Ok(Memory { records, pods })
+    let strays = entries(&transaction, STRAYS, |name, value| {
+        Some((FileName::new(name)?, serde_json::from_slice(value).ok()?))
+    })?;
+    let discards = entries(&transaction, DISCARDS, |name, value| {
+        Some((FileName::new(name)?, serde_json::from_slice(value).ok()?))
+    })?;
+    Ok(Memory { records, pods, strays, discards })
 }
 
 /// All entries of a table that are understood; none where there is no such table yet.

@@ -24,7 +24,9 @@ use checkpoint_keeper_core::taken::{Source, Taken};
 use crate::catalog::Record;
 use crate::catalog_writer::CatalogWriter;
 use crate::clock::{self, ClockWatch, Distrust, Now};
+use crate::discard::{DiscardResult, Discards};
 use crate::index::{Index, Known, Read, Sighting};
+use crate::litter::Strays;
 use crate::problem::Problem;
 use crate::store::{Stat, Store};
 use crate::sweeper::{Deletion, Outcome};
@@ -52,8 +54,8 @@ pub struct Collector {
     unwritten: Vec<(FileName, Record)>,
     forgotten: Vec<FileName>,
     has_looked: bool,
-    /// Markers without an archive, at the last look at everything.
-    stray_markers: Vec<FileName>,
+    /// Markers without an archive.
+    strays: Strays,
     /// What became of the watermark's rounds.
     reclaim: Reclaim,
     /// Which policy governed each container's archives until a moment ago.
@@ -66,7 +68,7 @@ pub struct Collector {
     trusts_clock: bool,
     node_labels: Option<Labels>,
     /// Archives of unknown identity that are wanted gone.
-    discard: Arc<BTreeSet<FileName>>,
+    discards: Discards,
     /// How many archives of each namespace came since somebody asked; what is nobody's has no name.
     arrivals: BTreeMap<String, u64>,
     next_to_settle: NextToSettle,
@@ -101,14 +103,14 @@ impl Collector {
             unwritten: Vec::new(),
             forgotten: Vec::new(),
             has_looked: false,
-            stray_markers: Vec::new(),
+            strays: Strays::default(),
             reclaim: Reclaim::default(),
             history: GoverningHistory::default(),
             has_undecided_times: false,
             boot: clock::boot(),
             trusts_clock: false,
             node_labels: None,
-            discard: Arc::default(),
+            discards: Discards::default(),
             arrivals: BTreeMap::new(),
             next_to_settle: NextToSettle::Unknown,
         }
@@ -119,9 +121,36 @@ impl Collector {
         self.node_labels = labels;
     }
 
-    /// Says which archives of unknown identity are wanted gone.
-    pub fn know_discards(&mut self, discard: Arc<BTreeSet<FileName>>) {
-        self.discard = discard;
+    /// Says which archives of unknown identity are wanted gone: each name stands for the file that has
+    /// it when the name is first said.
+    pub fn know_discards(&mut self, requested: &BTreeSet<FileName>) -> Vec<Problem> {
+        let failures = self.discards.request(requested, |name| self.store.stat(name));
+        failures.into_iter().map(|(name, error)| Problem::Look(name, error)).collect()
+    }
+
+    /// What came of each file that is wanted gone; none while it waits.
+    pub fn discard_results(&self) -> impl Iterator<Item = (&FileName, Option<DiscardResult>)> {
+        self.discards.results()
+    }
+
+    /// Notes what came of requests for files that are not what they were any more.
+    fn answer_discards(&mut self) {
+        let mut results = Vec::new();
+        for (name, file) in self.discards.waiting() {
+            let known = self.index.get(name).filter(|known| known.stat.is_same(file));
+            let identity = known.and_then(|known| known.read.as_ref()?.identity.as_ref());
+            // What is known may be older than the request.
+            let result = match self.store.stat(name) {
+                Ok(None) => DiscardResult::NotFound,
+                Ok(Some(stat)) if !stat.is_same(file) => DiscardResult::Changed,
+                Ok(Some(_)) if identity.is_some() => DiscardResult::IdentityKnown,
+                Ok(Some(_)) | Err(_) => continue,
+            };
+            results.push((name.clone(), result));
+        }
+        for (name, result) in results {
+            self.discards.note(&name, result);
+        }
     }
 
     /// Trusts the clock although files here were changed later than it shows.
@@ -186,7 +215,11 @@ impl Collector {
         self.forgotten.extend(self.index.forget_others(|name| there.contains(name)));
         self.forgotten.extend(self.remembered.keys().filter(|name| !there.contains(name)).cloned());
         let stray = listing.pinned.iter().filter(|archive| !there.contains(archive)).map(FileName::marker);
-        self.stray_markers = stray.chain(listing.unfinished_markers).collect();
+        let strays = stray.chain(listing.unfinished_markers);
+        // What is no file is nobody's litter.
+        let strays = strays.filter_map(|marker| Some((marker.clone(), self.store.stat(&marker).ok()??)));
+        self.strays.see(strays, now.uptime);
+        problems.extend(listing.misnamed_markers.into_iter().map(Problem::PinsNothing));
         problems.extend(listing.failures.into_iter().map(|(name, error)| Problem::Look(name, error)));
         self.index.retry_failures();
         self.recall_all(now);
@@ -204,7 +237,12 @@ impl Collector {
         let at = (now, self.clock.judge(now));
         self.has_undecided_times |= at.1 == Clock::Suspect;
         for (name, whole) in names {
-            match name.kind() {
+            let kind = name.kind();
+            if matches!(kind, NameKind::Kubelet | NameKind::OtherTar) {
+                // Gone again or not, somebody moves it about.
+                self.strays.is_back(name);
+            }
+            match kind {
                 NameKind::Marker { archive } => {
                     let pinned = self.store.is_pinned(&archive);
                     if let Some(known) = self.index.get_mut(&archive) {
@@ -249,13 +287,14 @@ impl Collector {
         (changed || !waiting.is_empty(), problems)
     }
 
-    /// Removes markers whose archive is long gone, and says how many.
-    pub fn clear_litter(&mut self, now: Now) -> usize {
-        if self.clock.judge(now) == Clock::Suspect {
-            return 0;
-        }
-        let stray = std::mem::take(&mut self.stray_markers);
-        stray.iter().filter(|marker| self.store.remove_litter(marker, now.wall)).count()
+    /// Removes markers whose archives have been away for a day while this watched, and says how many. A
+    /// single look never makes one litter.
+    pub fn clear_litter(&mut self) -> usize {
+        let litter = self.strays.litter();
+        let removed = litter.iter().filter(|marker| self.store.remove_litter(marker));
+        let removed: Vec<&FileName> = removed.collect();
+        removed.iter().for_each(|marker| self.strays.forget(marker));
+        removed.len()
     }
 
     /// How long until an archive that is being written may have settled.
@@ -328,14 +367,18 @@ impl Collector {
         });
         self.date_undecided(now);
         let mut snapshot = Snapshot { clock, node_labels: self.node_labels.clone(), ..Snapshot::default() };
+        self.answer_discards();
         let mut deleting = false;
         for (name, known) in self.index.iter() {
             if known.condemned {
                 deleting = true;
             } else if !is_foreign(name, known) {
                 let archive = archive(name, known, now);
-                // Whose it is decides who may discard it; here is what nobody else can name.
-                let discarded = archive.identity.is_none() && self.discard.contains(name);
+                // Whose it is decides who may discard it; here is what nobody else can name. What could
+                // not be read may be anybody's.
+                let is_unknown =
+                    known.read.as_ref().is_some_and(|read| read.identity.is_none() && !read.is_failure);
+                let discarded = is_unknown && self.discards.is_wanted(name, &known.stat);
                 snapshot.archives.push(Archive { discarded, ..archive });
             }
         }
@@ -399,6 +442,10 @@ impl Collector {
         let is_for_space = outcome.deletion.verdict.reason == Reason::StorageWatermark;
         if is_for_space {
             self.reclaim.unlinked(outcome.freed_bytes());
+        }
+        if matches!(outcome.removal, Removal::Removed) && outcome.deletion.verdict.reason == Reason::Discarded
+        {
+            self.discards.note_deletion(name, &outcome.deletion.stat);
         }
         // Another file may have taken the name since: this outcome says nothing of that one.
         if !self.index.get(name).is_some_and(|known| known.stat.is_same(&outcome.deletion.stat)) {
@@ -472,5 +519,33 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
         idle_since: None,
         seen_in: None,
         governed_by: None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may")]
+mod tests {
+    use super::*;
+
+    /// Whose it is may turn out when the disk is back.
+    #[test]
+    fn what_the_system_refused_to_have_read_is_not_discarded() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let name = FileName::new(&b"checkpoint-a.tar"[..]).unwrap();
+        std::fs::write(directory.path().join("checkpoint-a.tar"), "no archive").unwrap();
+        let start = Now::read();
+        let now = Now { uptime: start.uptime + Duration::from_secs(5), ..start };
+        let mut collector = Collector::new(Store::open(directory.path()).unwrap(), Duration::ZERO);
+        collector.look(now, &mut |_, _| {});
+        assert_eq!(collector.know_discards(&[name.clone()].into()).len(), 0);
+        let discarded = |collector: &mut Collector| collector.snapshot(now).0.archives[0].discarded;
+        assert!(discarded(&mut collector));
+        let stat = collector.store.stat(&name).unwrap().unwrap();
+        collector.index.note_failure(&name, unread(&name, &stat), "cannot be read: the disk is away");
+        assert!(!discarded(&mut collector));
+        collector.index.retry_failures();
+        assert!(!discarded(&mut collector), "not read yet");
+        collector.look(now, &mut |_, _| {});
+        assert!(discarded(&mut collector));
     }
 }

@@ -21,8 +21,9 @@ pub struct Orders {
     /// The UIDs of the objects in each namespace that say what may be deleted there. A new one is a
     /// reason to ask whether the namespace is still the one that the archives are from.
     pub governors: Arc<BTreeMap<String, BTreeSet<String>>>,
-    /// Archives of unknown identity that somebody with the right to do so wants deleted.
-    pub discard: Arc<BTreeSet<FileName>>,
+    /// Archives of unknown identity that somebody with the right to do so wants deleted; none where it is
+    /// not known whether there are any.
+    pub discard: Option<Arc<BTreeSet<FileName>>>,
 }
 
 impl Orders {

@@ -25,6 +25,8 @@ pub enum Problem {
     ServerClock,
     /// The API did not answer a question, and why.
     Unanswered(Question, String),
+    /// A file that is named nearly as a marker.
+    PinsNothing(FileName),
     /// The wall clock shows an earlier time than that at which a file here was last changed.
     ClockIsBehind,
     /// When an archive was taken cannot be told: what it claims is not plausible.
@@ -47,6 +49,7 @@ impl Problem {
             Self::Undated(..)
                 | Self::ClockIsBehind
                 | Self::WatermarkIneffective(_)
+                | Self::PinsNothing(_)
                 | Self::CatalogSetAside(_)
                 | Self::Clock
                 | Self::ServerClock
@@ -73,6 +76,10 @@ impl fmt::Display for Problem {
             Self::Unanswered(question, why) => {
                 write!(formatter, "nothing known of {question}, so what depends on it stays: {why}")
             }
+            Self::PinsNothing(file) => write!(
+                formatter,
+                "{file} pins nothing: a marker has the whole name of its archive, .tar included, before its .keep"
+            ),
             Self::Undated(file, claimed) => write!(
                 formatter,
                 "{file} claims to be of {claimed:.0}, which cannot be: it displaces no other archive, and its age counts from when it was first seen"

@@ -17,9 +17,6 @@ use jiff::Timestamp;
 use rustix::fs::{Advice, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-/// How long a marker without an archive stays: whoever wrote it may be about to bring the archive.
-const LITTER_AGE: std::time::Duration = std::time::Duration::from_hours(24);
-
 /// No marker of ours is larger, in bytes.
 const LARGEST_MARKER: u64 = 64 << 10;
 
@@ -128,6 +125,8 @@ pub struct Listing {
     pub pinned: HashSet<FileName>,
     /// Markers that somebody began to write.
     pub unfinished_markers: Vec<FileName>,
+    /// Names that look like a marker's and stand beside no archive's name: they pin nothing.
+    pub misnamed_markers: Vec<FileName>,
     /// Files that could not be looked at.
     pub failures: Vec<(FileName, io::Error)>,
 }
@@ -218,6 +217,11 @@ impl Store {
             match name.kind() {
                 NameKind::Marker { archive } => _ = listing.pinned.insert(archive),
                 NameKind::MarkerBeingWritten => listing.unfinished_markers.push(name),
+                NameKind::Other
+                    if name.as_bytes().starts_with(b"checkpoint-") && name.as_bytes().ends_with(b".keep") =>
+                {
+                    listing.misnamed_markers.push(name);
+                }
                 NameKind::Kubelet | NameKind::OtherTar if entry.file_type() != FileType::Directory => {
                     match self.stat(&name) {
                         Ok(Some(stat)) => listing.files.push((name, stat)),
@@ -307,19 +311,16 @@ impl Store {
         }
     }
 
-    /// Removes a marker whose archive is gone, if it has been there for a day and is either empty
-    /// or of this program's making; what somebody else wrote into one is not ours to judge. Says
-    /// whether it did.
-    pub fn remove_litter(&self, marker: &FileName, now: Timestamp) -> bool {
+    /// Removes a marker whose archive is gone, if it is either empty or of this program's making; what
+    /// somebody else wrote into one is not ours to judge. Says whether it did.
+    pub fn remove_litter(&self, marker: &FileName) -> bool {
         let archive = match marker.kind() {
             NameKind::Marker { archive } => Some(archive),
             NameKind::MarkerBeingWritten => None,
             _ => return false,
         };
         let Ok(Some(stat)) = self.stat(marker) else { return false };
-        let untouched_since = stat.modified_at().max(stat.changed_at());
-        let is_old = untouched_since.checked_add(LITTER_AGE).is_ok_and(|end| end <= now);
-        if !is_old || !(stat.size == 0 || self.is_our_marker(marker)) {
+        if stat.size > 0 && !self.is_our_marker(marker) {
             return false;
         }
         // The archive may have come back since the directory was listed.

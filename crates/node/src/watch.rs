@@ -151,7 +151,7 @@ impl Watch {
                 is_here = self.follow_directory(was_here, &mut doorbell, &mut report);
                 if is_here {
                     report_all(&self.collector.look(now, &mut |_, _| {}), &mut report);
-                    self.collector.clear_litter(now);
+                    self.collector.clear_litter();
                 }
             } else if is_here {
                 let (changed, problems) = self.collector.look_at(&rings.names, now);
@@ -321,7 +321,8 @@ impl Watch {
     fn sweep(&mut self, now: Now, waiting: &mut Waiting, report: &mut impl FnMut(Event<'_>)) {
         let Some(orders) = &self.orders else { return };
         self.collector.know_node_labels(orders.node_labels.clone());
-        self.collector.know_discards(Arc::clone(&orders.discard));
+        let discard = orders.discard.as_deref();
+        report_all(&discard.map(|files| self.collector.know_discards(files)).unwrap_or_default(), report);
         let (mut snapshot, problems) = self.collector.snapshot(now);
         report_all(&problems, report);
         if let Some(buckets) = &mut self.buckets {

@@ -354,7 +354,7 @@ fn orders_and_deletions_go_on_while_the_catalogs_disk_hangs_or_is_full() {
         let (say, said) = mpsc::channel();
         let store = Store::open(&place.directory).unwrap();
         let watching = thread::spawn(move || {
-            let mut collector = Collector::new(store, SETTLE, Now::read());
+            let mut collector = Collector::new(store, SETTLE);
             assert_eq!(collector.remember_in_new(catalog).len(), 0);
             let interval = Duration::from_millis(20);
             let mut watch = Watch::new(collector, Orders::policies(per_container(3)), interval);
@@ -397,7 +397,7 @@ fn a_catalog_that_could_not_be_written_is_opened_again_and_knows_everything() {
     let catalog = Catalog::create_in(OnDisk(disk.clone(), InMemoryBackend::new()), &place.state).unwrap();
     disk.set(Mood::Full);
     let now = Now::read();
-    let mut collector = Collector::new(Store::open(&place.directory).unwrap(), SETTLE, now);
+    let mut collector = Collector::new(Store::open(&place.directory).unwrap(), SETTLE);
     collector.remember_in_new(catalog);
     assert_eq!(collector.look(now, &mut |_, _| {}).len(), 0);
     assert_eq!(collector.flush_catalog().len(), 1);

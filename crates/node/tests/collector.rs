@@ -4,13 +4,17 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoint_keeper_core::plan::{Clock, Reason, Release, plan};
-use checkpoint_keeper_core::policy::Retention;
+use checkpoint_keeper_core::policy::{PolicySet, Retention};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::discard::DiscardResult;
 use checkpoint_keeper_node::store::{Removal, Store};
 use checkpoint_keeper_node::sweeper::{self, Outcome};
 use jiff::{Timestamp, ToSpan};
@@ -177,8 +181,17 @@ fn another_archive_of_the_same_name_is_not_forgotten_with_the_old_one() {
     assert_eq!(collector.snapshot(now).0.archives.len(), 2);
 }
 
+/// Watches for so long, with a look an hour, and then removes what is litter by now.
+fn watch_for(collector: &mut Collector, hours: u32, now: &mut Now) -> usize {
+    for _ in 0..hours {
+        *now = later(*now, Duration::from_hours(1), Duration::from_hours(1));
+        collector.look(*now, &mut |_, _| {});
+    }
+    collector.clear_litter()
+}
+
 #[test]
-fn markers_whose_archive_is_gone_are_removed_after_a_day_if_they_are_empty_or_ours() {
+fn markers_whose_archive_is_away_for_a_day_are_removed_if_they_are_empty_or_ours() {
     let directory = TempDir::new().unwrap();
     let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
     let beside = write_old(directory.path(), &archive("server", 1));
@@ -191,17 +204,178 @@ fn markers_whose_archive_is_gone_are_removed_after_a_day_if_they_are_empty_or_ou
     fs::create_dir(directory.path().join("checkpoint-directory.tar.keep")).unwrap();
     write("notes.keep", "");
     let all = files(directory.path());
-    let now = Now::read();
+    let mut now = Now::read();
     let mut collector = collector(&directory, now);
-    assert_eq!(collector.clear_litter(now), 0, "not before a day has passed");
+    assert_eq!(watch_for(&mut collector, 23, &mut now), 0, "not before a day has passed");
     assert_eq!(files(directory.path()), all);
-    let day = Duration::from_hours(25);
-    let tomorrow = later(now, day, day);
-    collector.look(tomorrow, &mut |_, _| {});
-    assert_eq!(collector.clear_litter(tomorrow), 3);
+    assert_eq!(watch_for(&mut collector, 1, &mut now), 3);
     let gone: Vec<String> = all.difference(&files(directory.path())).cloned().collect();
     assert_eq!(
         gone,
         ["checkpoint-begun.tar.keep.tmp", "checkpoint-empty.tar.keep", "checkpoint-ours.tar.keep"]
     );
+}
+
+/// pinned is forever, also while somebody moves the archive out and back in.
+#[test]
+fn a_pin_outlives_the_absence_of_its_archive() {
+    let (directory, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let path = write_old(directory.path(), &archive("server", 1));
+    let away = elsewhere.path().join("away");
+    let file = name(path.file_name().unwrap().as_encoded_bytes());
+    let marker = path.with_added_extension("keep");
+    fs::write(&marker, "").unwrap();
+    support::age(&marker);
+    let start = Now::read();
+    let mut now = start;
+    let mut collector = collector(&directory, now);
+    let month = Duration::from_hours(24 * 31);
+    now = later(now, month, month);
+    collector.look(now, &mut |_, _| {});
+    // Moved out, and the marker is a month old by then.
+    fs::rename(&path, &away).unwrap();
+    assert_eq!(watch_for(&mut collector, 23, &mut now), 0);
+    // A wrong clock is not time that passed.
+    now = later(now, month, Duration::ZERO);
+    collector.look(now, &mut |_, _| {});
+    assert_eq!(collector.clear_litter(), 0);
+    // It came for a moment between two looks: whoever moves it about is not done with it.
+    fs::rename(&away, &path).unwrap();
+    collector.look_at(&[(file.clone(), true)], now);
+    fs::rename(&path, &away).unwrap();
+    collector.look_at(&[(file.clone(), false)], now);
+    assert_eq!(watch_for(&mut collector, 23, &mut now), 0);
+    fs::rename(&away, &path).unwrap();
+    collector.look(now, &mut |_, _| {});
+    assert!(collector.index().get(&file).unwrap().pinned);
+    // One look is none that watches, whatever the ages.
+    fs::rename(&path, &away).unwrap();
+    let mut once = Collector::new(Store::open(directory.path()).unwrap(), SETTLE);
+    once.look(now, &mut |_, _| {});
+    assert_eq!(once.clear_litter(), 0);
+    assert!(marker.exists());
+}
+
+#[test]
+fn for_how_long_an_archive_was_away_adds_up_over_restarts() {
+    let (directory, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let marker = directory.path().join("checkpoint-gone.tar.keep");
+    fs::write(&marker, "").unwrap();
+    let mut now = Now::read();
+    for round in 0..3 {
+        let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE);
+        assert!(collector.remember_in(state.path().join("catalog")).is_empty());
+        collector.look(now, &mut |_, _| {});
+        assert_eq!(watch_for(&mut collector, 8, &mut now), usize::from(round == 2));
+        assert!(collector.write_catalog().is_empty());
+        drop(collector);
+        // Nobody watches for a year.
+        let year = Duration::from_hours(24 * 365);
+        now = later(now, year, year);
+    }
+    assert!(!marker.exists());
+}
+
+#[test]
+fn a_marker_that_pins_nothing_is_said() {
+    let directory = TempDir::new().unwrap();
+    let misnamed = "checkpoint-web-0_team-server-2026-01-01T06:00:01Z.keep";
+    for file in [misnamed, "checkpoint-web-0_team-server-2026-01-01T06:00:01Z.tar.keep", "notes.keep"] {
+        fs::write(directory.path().join(file), "").unwrap();
+    }
+    let now = Now::read();
+    let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE);
+    let problems: Vec<String> = collector.look(now, &mut |_, _| {}).iter().map(ToString::to_string).collect();
+    assert!(matches!(&*problems, [problem] if problem.starts_with(misnamed)), "{problems:?}");
+}
+
+/// Puts a whole archive of unknown identity there, as if it had been there for long.
+fn write_nameless(directory: &TempDir, file: &str) -> PathBuf {
+    let path = directory.path().join(file);
+    let spec = b"{}".as_slice();
+    fs::write(&path, archive("server", 0).runtime_name(Some("ledger")).spec_json(spec).build().unwrap())
+        .unwrap();
+    support::age(&path);
+    path
+}
+
+/// Carries out what a plan without policies deletes, and says how much that was.
+fn carry_out(collector: &mut Collector, now: Now) -> usize {
+    let (snapshot, _) = collector.snapshot(now);
+    let deletions = collector.condemn(&snapshot, &plan(&snapshot, &PolicySet::default(), now.wall));
+    let (store, mut outcomes) = (Arc::clone(collector.store()), Vec::new());
+    sweeper::sweep(&store, deletions, |outcome| outcomes.push(outcome));
+    outcomes.iter().for_each(|outcome| collector.finish(outcome, now));
+    outcomes.len()
+}
+
+#[test]
+fn a_request_to_discard_is_for_the_file_that_was_there_and_carried_out_once() {
+    let (directory, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let now = Now::read();
+    let open = || {
+        let mut collector = Collector::new(Store::open(directory.path()).unwrap(), SETTLE);
+        assert!(collector.remember_in(state.path().join("catalog")).is_empty());
+        collector.look(now, &mut |_, _| {});
+        collector
+    };
+    let known = write_old(directory.path(), &archive("server", 1));
+    let known = known.file_name().unwrap().to_str().unwrap();
+    let [there, later, changed] = ["there", "later", "changed"].map(|file| format!("checkpoint-{file}.tar"));
+    for file in [&there, &changed] {
+        write_nameless(&directory, file);
+    }
+    let mut collector = open();
+    let requested: BTreeSet<_> = [known, &there, &later, &changed].map(name).into();
+    assert_eq!(collector.know_discards(&requested).len(), 0);
+    fs::remove_file(directory.path().join(&changed)).unwrap();
+    for file in [&later, &changed] {
+        write_nameless(&directory, file);
+    }
+    collector.look(now, &mut |_, _| {});
+    // What is new has settled by then.
+    let now = self::later(now, SETTLE, SETTLE);
+    collector.look_at_unsettled(now);
+    let results = |collector: &Collector| -> Vec<_> {
+        let result =
+            |file: &str| collector.discard_results().find(|(known, _)| **known == name(file)).unwrap().1;
+        [known, &there, &later, &changed].iter().map(|file| result(file)).collect()
+    };
+    assert_eq!(carry_out(&mut collector, now), 1);
+    let answered = [
+        Some(DiscardResult::IdentityKnown),
+        Some(DiscardResult::Deleted),
+        Some(DiscardResult::NotFound),
+        Some(DiscardResult::Changed),
+    ];
+    assert_eq!(results(&collector), answered);
+    // Once, and also after a restart, before and after the request is seen again.
+    write_nameless(&directory, &there);
+    assert!(collector.write_catalog().is_empty());
+    drop(collector);
+    let mut collector = open();
+    assert_eq!(carry_out(&mut collector, now), 0);
+    assert_eq!(collector.know_discards(&requested).len(), 0);
+    assert_eq!(carry_out(&mut collector, now), 0);
+    assert_eq!(results(&collector), answered);
+    // A new request is for what is there now.
+    collector.know_discards(&BTreeSet::new());
+    collector.know_discards(&[name(&there)].into());
+    assert_eq!(carry_out(&mut collector, now), 1);
+    assert!(directory.path().join(&later).exists() && directory.path().join(&changed).exists());
+}
+
+/// Somebody may be writing it still.
+#[test]
+fn what_has_not_settled_is_not_discarded() {
+    let directory = TempDir::new().unwrap();
+    let now = Now::read();
+    let mut collector = collector(&directory, now);
+    let path = write_nameless(&directory, "checkpoint-unread.tar");
+    collector.look(now, &mut |_, _| {});
+    collector.know_discards(&[name(path.file_name().unwrap().as_encoded_bytes())].into());
+    assert_eq!(carry_out(&mut collector, now), 0);
+    let settled = later(now, SETTLE, SETTLE);
+    collector.look(settled, &mut |_, _| {});
+    assert_eq!(carry_out(&mut collector, settled), 1, "read by now");
 }

@@ -158,7 +158,7 @@ fn the_bucket_is_not_charged_for_what_was_planned_and_never_begun() {
         let collector = Collector::new(store, Duration::from_secs(5));
         let mut watch = Watch::new(collector, Orders::policies(per_container(1)), HOUR);
         // Full: 5 % of 300 archives.
-        (watch.line, watch.bucket) = (Some(line), Some(DeletionBuckets::default()));
+        (watch.line, watch.buckets) = (Some(line), Some(DeletionBuckets::default()));
         let mut is_first = true;
         let report = |event: Event<'_>| match event {
             Event::Planned { plan: made, .. } => _ = plan.send(made.deletions().count()),
@@ -311,7 +311,7 @@ fn what_is_of_unknown_identity_can_be_discarded_and_nothing_else() {
     std::fs::write(directory.path().join(format!("{pinned}.keep")), "").unwrap();
     let told = Told::start(directory.path(), None);
     let discard = [&known, unknown, pinned, "checkpoint-no_such-file.tar"].map(name);
-    let orders = Orders { discard: Arc::new(discard.into()), ..Orders::policies(PolicySet::default()) };
+    let orders = Orders { discard: Some(Arc::new(discard.into())), ..Orders::policies(PolicySet::default()) };
     told.orders.tell(orders, true);
     wait_until("it is gone", || files(directory.path()), |left| !left.contains(unknown));
     assert_eq!(told.next_plan(), 1);

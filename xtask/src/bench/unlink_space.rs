@@ -34,7 +34,7 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let plan = plan(&snapshot, &nothing_stays(), now.wall);
     let deletions = collector.condemn(&snapshot, &plan);
     ensure!(deletions.len() as u64 == FILES, "{} of {FILES} archives are to go", deletions.len());
-    let sweeper = Sweeper::start()?;
+    let mut sweeper = Sweeper::start()?;
     let start = Instant::now();
     for deletion in deletions {
         sweeper.delete(collector.store(), deletion);

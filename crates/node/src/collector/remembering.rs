@@ -20,8 +20,7 @@ impl Collector {
 
     /// Knows what the file at `path` remembers, and writes nothing.
     pub fn recall_from(&mut self, path: &std::path::Path) {
-        let Memory { records, pods } = Catalog::peek(path);
-        (self.remembered, self.remembered_pods) = (records, pods);
+        self.recall(Catalog::peek(path));
     }
 
     /// Remembers in a catalog that is open already, and new.
@@ -30,12 +29,18 @@ impl Collector {
         self.start_writer(Some(catalog), path)
     }
 
+    fn recall(&mut self, memory: Memory) {
+        let Memory { records, pods, strays, discards } = memory;
+        (self.remembered, self.remembered_pods) = (records, pods);
+        self.strays.recall(strays);
+        self.discards.recall(discards);
+    }
+
     fn open_catalog(&mut self, path: PathBuf) -> Vec<Problem> {
         let mut problems = Vec::new();
         let catalog = match Catalog::open(&path) {
             Ok(opened) => {
-                self.remembered = opened.memory.records;
-                self.remembered_pods = opened.memory.pods;
+                self.recall(opened.memory);
                 problems.extend(opened.set_aside.map(Problem::CatalogSetAside));
                 Some(opened.catalog)
             }
@@ -69,6 +74,8 @@ impl Collector {
         if let Some(owners) = &mut self.owners {
             owners.remember_all();
         }
+        self.strays.remember_all();
+        self.discards.remember_all();
         let everything = self.take_changes();
         if let Some(catalog) = &self.catalog {
             catalog.reopen(everything);
@@ -78,7 +85,8 @@ impl Collector {
     /// What the catalog does not have yet.
     fn take_changes(&mut self) -> Changes {
         let (pods, forgotten_pods) = self.owners.as_mut().map(Owners::take_changes).unwrap_or_default();
-        let mut changes = Changes::default();
+        let (strays, discards) = (self.strays.take_changes(), self.discards.take_changes());
+        let mut changes = Changes { strays, discards, ..Changes::default() };
         changes.records.extend(std::mem::take(&mut self.forgotten).into_iter().map(|name| (name, None)));
         let records = std::mem::take(&mut self.unwritten);
         changes.records.extend(records.into_iter().map(|(name, record)| (name, Some(record))));

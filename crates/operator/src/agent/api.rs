@@ -214,7 +214,7 @@ impl ApiSide {
                 confidence: Confidence::Current,
                 governors: Arc::new(self.objects.governors()),
                 node_labels: own.node.map(|(labels, _)| labels),
-                discard: Arc::new(discard),
+                discard: own.is_listed.then(|| Arc::new(discard)),
             };
             let at_once = match &told {
                 Some((before, _)) if *before == next => None,

@@ -253,6 +253,7 @@ fn note_problem(board: &Board, problem: &Problem, now: Instant) {
         Problem::Clock => ("clock", String::new()),
         Problem::ServerClock => ("server clock", String::new()),
         Problem::Unanswered(question, _) => ("unanswered", question.to_string()),
+        Problem::PinsNothing(file) => ("marker", file.to_string()),
         Problem::Undated(file, _) => ("undated", file.to_string()),
         Problem::ClockIsBehind => ("clock is behind", String::new()),
         Problem::WatermarkIneffective(_) => ("watermark ineffective", String::new()),

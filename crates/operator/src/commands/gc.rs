@@ -133,10 +133,6 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
             collector.finish(&outcome, now);
         });
         bar.finish_and_clear();
-        match collector.clear_litter(now) {
-            0 => {}
-            markers => say("note", format!("removed {markers} markers whose archives are long gone")),
-        }
         for problem in collector.flush_catalog() {
             say("error", problem);
             failures += 1;
