@@ -82,7 +82,8 @@ macro_rules! level {
         #[serde(rename_all = "camelCase")]
         pub struct $name {
             $($(#[$attribute])* pub $field: $type,)*
-            /// Whether archives stay when their pod is gone. Default true.
+            /// Whether archives stay when their pod is gone; in namespacePolicies, when their namespace is.
+            /// Default true.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub retain_orphan: Option<bool>,
             /// How long they stay after that, where retainOrphan is false: a length of time. Default 1h.
@@ -103,7 +104,13 @@ macro_rules! level {
         }
 
         impl $name {
-            fn read_shared(&self, path: &str, problems: &mut Problems) -> (policy::Retention, Option<policy::OrphanRule>) {
+            /// What all levels have in common; `when`: what must be gone for an archive to be an orphan.
+            fn read_shared(
+                &self,
+                when: policy::OrphanWhen,
+                path: &str,
+                problems: &mut Problems,
+            ) -> (policy::Retention, Option<policy::OrphanRule>) {
                 let path_grace = format!("{path}.orphanGracePeriod");
                 let grace = grace(self.orphan_grace_period.as_ref(), &path_grace, DEFAULT_ORPHAN_GRACE, problems);
                 let retention = policy::Retention {
@@ -117,7 +124,7 @@ macro_rules! level {
                     ..policy::Retention::default()
                 };
                 let orphans = (self.retain_orphan == Some(false))
-                    .then_some(policy::OrphanRule { when: policy::OrphanWhen::PodDeleted, grace });
+                    .then_some(policy::OrphanRule { when, grace });
                 (retention, orphans)
             }
         }
@@ -126,7 +133,7 @@ macro_rules! level {
 
 /// Declares an entry: the names that it is for, and the limits of that one level.
 macro_rules! entry {
-    ($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident),* } limits $level:ident) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident),* } limits $level:ident, orphans when $when:ident) => {
         level! {
             $(#[$doc])*
             $name {
@@ -147,7 +154,8 @@ macro_rules! entry {
 
         impl $name {
             fn read(&self, path: &str, problems: &mut Problems) -> (policy::Retention, Option<policy::OrphanRule>) {
-                let (mut retention, orphans) = self.read_shared(path, problems);
+                let when = policy::OrphanWhen::$when;
+                let (mut retention, orphans) = self.read_shared(when, path, problems);
                 retention.max_archive_size = self
                     .max_checkpoint_size
                     .as_ref()
@@ -205,7 +213,7 @@ entry! {
         pod,
         /// The container's name.
         container
-    } limits per_container
+    } limits per_container, orphans when PodDeleted
 }
 entry! {
     /// What stays of one pod's archives; both names are exact.
@@ -214,14 +222,14 @@ entry! {
         namespace,
         /// The pod's name.
         pod
-    } limits per_pod
+    } limits per_pod, orphans when PodDeleted
 }
 entry! {
     /// What stays of one namespace's archives; the name is exact.
     NamespacePolicySpec {
         /// The namespace's name.
         namespace
-    } limits per_namespace
+    } limits per_namespace, orphans when NamespaceDeleted
 }
 
 /// Effective defaults of the older operator, once an object exists.
@@ -404,7 +412,8 @@ impl Collected<'_> {
 
 impl GlobalPolicySpec {
     fn read(&self, path: &str, problems: &mut Problems) -> (policy::Retention, Option<policy::OrphanRule>) {
-        let (mut retention, orphans) = self.read_shared(path, problems);
+        let when = policy::OrphanWhen::PodDeleted;
+        let (mut retention, orphans) = self.read_shared(when, path, problems);
         let mut bytes = |size: &Option<SizeText>, field: &str| {
             size.as_ref().and_then(|size| size.read(&format!("{path}.{field}"), problems))
         };

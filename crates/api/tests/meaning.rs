@@ -379,6 +379,22 @@ fn the_older_kind_has_its_effective_defaults_once_it_exists() {
     assert_eq!(loaded.legacy[0].checkpoint_directory, "/c");
 }
 
+/// There, a namespace's archives go when the namespace is gone, and not with each pod.
+#[test]
+fn what_is_an_orphan_to_an_entry_of_the_older_kind_depends_on_what_it_names() {
+    let entry = |list: &str, names: &str| format!("{list}: [{{{names}, retainOrphan: false}}]");
+    for (spec, when) in [
+        ("globalPolicy: {retainOrphan: false}".to_owned(), OrphanWhen::PodDeleted),
+        (entry("namespacePolicies", "namespace: shop"), OrphanWhen::NamespaceDeleted),
+        (entry("podPolicies", "namespace: shop, pod: p"), OrphanWhen::PodDeleted),
+        (entry("containerPolicies", "namespace: shop, pod: p, container: c"), OrphanWhen::PodDeleted),
+    ] {
+        let loaded = legacy(&format!("{{{spec}}}"));
+        let rule = loaded.policies.retention[0].orphans.unwrap();
+        assert_eq!((rule.when, rule.grace), (when, Duration::from_secs(HOUR)), "{spec}");
+    }
+}
+
 #[test]
 fn of_several_older_objects_the_oldest_is_in_force() {
     let object = |name: &str, created: &str| {
