@@ -195,7 +195,15 @@ impl Selector {
     pub fn is_empty(&self) -> bool {
         self == &Self::default()
     }
+
+    /// Whether it takes to know a namespace's labels to tell what it matches. Its name is always known.
+    pub fn needs_namespace_labels(&self) -> bool {
+        self.namespace_labels.0.iter().any(|requirement| requirement.key != NAMESPACE_NAME)
+    }
 }
+
+/// The label that every namespace has, whose value is its name (the API server sees to that).
+pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// A Kubernetes label selector: every requirement must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -223,18 +231,23 @@ pub enum Operator {
     DoesNotExist,
 }
 
+impl Requirement {
+    /// Whether it holds of a label with this value; none: there is no such label.
+    pub fn holds(&self, value: Option<&str>) -> bool {
+        let is_one_of = |values: &[String]| value.is_some_and(|value| values.iter().any(|one| one == value));
+        match &self.operator {
+            Operator::In(values) => is_one_of(values),
+            Operator::NotIn(values) => !is_one_of(values),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
 impl LabelSelector {
     /// Whether `labels` satisfy every requirement.
     pub fn matches(&self, labels: &Labels) -> bool {
-        self.0.iter().all(|requirement| {
-            let value = labels.get(&requirement.key);
-            match &requirement.operator {
-                Operator::In(values) => value.is_some_and(|value| values.contains(value)),
-                Operator::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
-                Operator::Exists => value.is_some(),
-                Operator::DoesNotExist => value.is_none(),
-            }
-        })
+        self.0.iter().all(|requirement| requirement.holds(labels.get(&requirement.key).map(String::as_str)))
     }
 }
 

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use Reason::{OrphanGracePeriod, Orphaned, WithinLimits};
-use checkpoint_keeper_core::owners::{CONFIRMED, Finding, LIVE, Owner, Pace, PodKey, Question};
-use checkpoint_keeper_core::plan::{Clock, Detail, Reason, plan};
+use checkpoint_keeper_core::owners::{self, CONFIRMED, Finding, LIVE, Owner, Pace, PodKey, Question};
+use checkpoint_keeper_core::plan::{self, Clock, Detail, Reason, plan};
 use checkpoint_keeper_core::policy::OrphanWhen::{NamespaceDeleted, PodDeleted, WorkloadDeleted};
 use checkpoint_keeper_core::policy::{KeepFor, Labels, OrphanWhen, Policy};
 use owners_support::*;
@@ -189,15 +189,21 @@ fn an_owner_that_may_not_be_read_is_never_gone() {
     }
 }
 
+/// As a restore from a backup does.
 #[test]
-fn a_bare_pod_made_anew_is_another_and_a_static_pod_is_bare() {
+fn a_bare_pod_made_anew_by_its_name_is_not_gone_and_a_static_pod_is_bare() {
     let mut node = node(WorkloadDeleted, Duration::ZERO);
     node.cluster.run("shop/web-0", "u1", None);
     assert_eq!(node.ask().reasons(), [WithinLimits]);
     node.cluster.run("shop/web-0", "u2", None);
-    assert_eq!(node.ask().reasons(), [Orphaned]);
+    assert_eq!(node.ask().reasons(), [WithinLimits]);
     assert_eq!(node.filled("a").pod_labels.unwrap()["uid"], "u1", "the labels are those of the first");
-    assert_eq!(node.filled("a").absences.unwrap().pod, None, "a pod of that name is there");
+    assert_eq!(node.filled("a").absences, None, "a pod of that name is there");
+    node.cluster.stop("shop/web-0");
+    assert_eq!(node.ask().reasons(), [Orphaned]);
+    node.cluster.run("shop/web-0", "u3", None);
+    assert_eq!(node.ask().reasons(), [WithinLimits], "it is back");
+    assert!(node.records.values().all(|record| record.workload_gone.is_none()), "its grace begins anew");
     // The mirror of a static pod has another UID than the kubelet writes, and its node as owner.
     let mut mirror = self::node(WorkloadDeleted, Duration::ZERO);
     mirror.cluster.run("shop/web-0", "", Some("v1 Node worker"));
@@ -229,7 +235,7 @@ fn a_pod_that_a_stateful_set_made_anew_has_the_same_owner_and_no_other_has() {
 }
 
 #[test]
-fn a_namespace_younger_than_an_archive_is_another() {
+fn a_namespace_younger_than_an_archive_is_another_whose_pods_are_others() {
     for when in ALL {
         for uid in ["u1", ""] {
             let old = of("old", "shop/db-0/engine", uid);
@@ -239,19 +245,110 @@ fn a_namespace_younger_than_an_archive_is_another() {
             node.cluster.create_namespace("shop", ago(HOUR * 2));
             node.cluster.create_owner("shop", "StatefulSet", "db", None);
             node.cluster.run("shop/db-0", "u2", Some("apps/v1 StatefulSet db"));
-            assert_eq!(node.ask().reasons(), [OrphanGracePeriod, WithinLimits], "{when:?} {uid}");
+            assert_eq!(node.ask().reasons(), [WithinLimits; 2], "{when:?} {uid}: what has the name keeps");
             let (old, new) = (node.filled("old"), node.filled("new"));
             assert_eq!((old.workload, old.pod_labels), (None, None), "{when:?} {uid}: not its pod");
+            assert_eq!(old.namespace_labels, None, "{when:?} {uid}: not its namespace");
             if when != NamespaceDeleted {
                 assert_eq!(new.pod_labels.unwrap()["uid"], "u2", "{when:?} {uid}");
             }
-            assert_eq!(
-                node.restart().later(GRACE).ask().reasons(),
-                [Orphaned, WithinLimits],
-                "{when:?} {uid}"
-            );
+            assert_eq!(node.restart().later(GRACE).ask().reasons(), [WithinLimits; 2], "{when:?} {uid}");
+            // What owned the old ones nobody ever saw.
+            node.cluster.delete_namespace("shop");
+            let gone = if when == WorkloadDeleted {
+                [WithinLimits, OrphanGracePeriod]
+            } else {
+                [OrphanGracePeriod; 2]
+            };
+            assert_eq!(node.ask().reasons(), gone, "{when:?} {uid}");
         }
     }
+}
+
+/// All has other UIDs then, and is younger than every archive.
+#[test]
+fn in_a_cluster_restored_from_a_backup_nothing_is_an_orphan_whose_workload_is_there_by_name() {
+    for when in ALL {
+        for sparing in [false, true] {
+            let archives = [
+                of("deployed", "shop/web-1-x/server", "u1"),
+                of("stateful", "shop/db-0/engine", "u2"),
+                of("bare", "shop/tool/main", "u3"),
+            ];
+            let mut node = Node::new(orphans(when, GRACE), archives);
+            if sparing {
+                node = node.sparing();
+            }
+            let run = |cluster: &mut Cluster, uids: [&str; 3]| {
+                cluster.deploy("shop/web-1-x", uids[0]);
+                cluster.create_owner("shop", "StatefulSet", "db", None);
+                cluster.run("shop/db-0", uids[1], Some("apps/v1 StatefulSet db"));
+                cluster.run("shop/tool", uids[2], None);
+            };
+            run(&mut node.cluster, ["u1", "u2", "u3"]);
+            node.ask();
+            node.cluster.delete_namespace("shop");
+            node.cluster.uid = "restored".to_owned();
+            node.cluster.create_namespace("shop", node.now);
+            run(&mut node.cluster, ["v1", "v2", "v3"]);
+            node.restart();
+            for _ in 0..40 {
+                assert_eq!(node.later(MINUTE * 5).ask().reasons(), [WithinLimits; 3], "{when:?}");
+            }
+            // A workload that is not restored is gone, though, two times a grace period apart.
+            if when == WorkloadDeleted {
+                node.cluster.delete_owner("shop", "Deployment", "web");
+                node.cluster.stop("shop/tool");
+                (0..40).for_each(|_| _ = node.later(MINUTE).ask());
+                assert_eq!(node.reasons(), [OrphanGracePeriod, WithinLimits, OrphanGracePeriod]);
+                (0..40).for_each(|_| _ = node.later(MINUTE).ask());
+                assert_eq!(node.reasons(), [Orphaned, WithinLimits, Orphaned]);
+            }
+        }
+    }
+}
+
+/// Another kubeconfig, or a cluster that was built anew.
+#[test]
+fn what_another_cluster_said_to_be_gone_counts_for_nothing() {
+    for when in ALL {
+        let mut node = node(when, GRACE);
+        node.policies.retention[0].retention.max_age = Some(DAY * 30);
+        node = node.named();
+        node.cluster.uid = "first".to_owned();
+        node.cluster.run("shop/web-0", "u1", None);
+        node.ask();
+        node.cluster.delete_namespace("shop");
+        let since = Some(node.now);
+        assert_eq!((node.ask().reasons(), node.filled("a").idle_since), (vec![OrphanGracePeriod], since));
+        node.cluster.uid = "second".to_owned();
+        // Nothing is gone before the cluster has said which it is.
+        node.cluster.forbidden.insert("Cluster".to_owned());
+        assert_eq!(node.restart().later(GRACE).ask().reasons(), [OrphanGracePeriod], "{when:?}");
+        assert_eq!(node.later(GRACE).ask().ask().reasons(), [OrphanGracePeriod], "{when:?}");
+        assert_eq!(node.filled("a").idle_since, None, "{when:?}");
+        node.cluster.forbidden.clear();
+        (0..9).for_each(|_| _ = node.ask());
+        assert_eq!(node.reasons(), [OrphanGracePeriod], "{when:?}: it begins anew");
+        assert_eq!(node.filled("a").idle_since, Some(node.now), "{when:?}");
+        // The same cluster again is asked but for confirmation.
+        assert_eq!(node.restart().later(GRACE).ask().reasons(), [Orphaned], "{when:?}");
+    }
+}
+
+#[test]
+fn while_a_cluster_does_not_say_which_it_is_what_it_shows_is_learned_all_the_same() {
+    let mut node = node(WorkloadDeleted, Duration::ZERO);
+    node.cluster.forbidden.insert("Cluster".to_owned());
+    node.cluster.deploy("shop/web-0", "u1");
+    assert_eq!(node.ask().filled("a").workload.unwrap().name, "web");
+    node.cluster.delete_namespace("shop");
+    for _ in 0..20 {
+        assert_eq!(node.ask().reasons(), [WithinLimits]);
+    }
+    node.cluster.forbidden.clear();
+    (0..9).for_each(|_| _ = node.ask());
+    assert_eq!(node.reasons(), [Orphaned], "what it said meanwhile is asked again");
 }
 
 /// A namespace, its pod and a checkpoint, made within a minute on a node whose clock is behind by one.
@@ -328,23 +425,25 @@ fn nobody_governs_what_was_taken_when_the_namespace_was_made_by_a_pod_that_was_n
     }
 }
 
+/// A namespace that was restored cannot be told from one that somebody else made.
 #[test]
-fn a_namespace_made_anew_again_and_again_does_not_prolong_the_grace_period() {
+fn a_namespace_made_anew_by_its_name_is_not_gone() {
     let mut node = node(NamespaceDeleted, HOUR * 5);
-    for _ in 0..5 {
+    for _ in 0..9 {
         node.cluster.create_namespace("shop", node.now);
-        assert_eq!(node.ask().reasons(), [OrphanGracePeriod]);
+        assert_eq!(node.ask().reasons(), [WithinLimits]);
         node.cluster.delete_namespace("shop");
         assert_eq!(node.later(HOUR / 2).ask().reasons(), [OrphanGracePeriod]);
         node.later(HOUR / 2);
     }
-    node.cluster.create_namespace("shop", node.now);
-    assert_eq!(node.ask().reasons(), [Orphaned]);
     // While nobody answers, old archives stay those of another namespace.
     node.cluster.is_down = true;
     node.ask();
     let namespace = &node.snapshot().namespaces["shop"];
-    assert!(namespace.created.is_some() && namespace.labels.is_none());
+    assert!(namespace.created.is_some() && node.filled("a").namespace_labels.is_none());
+    node.cluster.is_down = false;
+    node.ask();
+    assert_eq!(node.later(HOUR * 5).ask().reasons(), [Orphaned]);
 }
 
 #[test]
@@ -795,23 +894,23 @@ fn namespaces_that_are_shown_are_known_as_they_are_and_asked_about_when_they_are
     let shown = |labels: &Labels, created| {
         vec![("shop".to_owned(), Finding::Namespace { labels: labels.clone(), created })]
     };
-    node.owners.show_namespaces(shown(&Labels::new(), created), node.now, Clock::Trusted);
+    node.owners.show_namespaces(shown(&Labels::new(), created));
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2], "its labels are others by now");
     // What is shown may be late: of a namespace that is older than the one that answered, it says nothing.
     let earlier = created.checked_sub(HOUR).unwrap();
-    node.owners.show_all_namespaces(shown(&labels, earlier), node.now, Clock::Trusted);
+    node.owners.show_all_namespaces(shown(&labels, earlier));
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
-    node.owners.show_namespaces(shown(&labels, created), node.now, Clock::Trusted);
+    node.owners.show_namespaces(shown(&labels, created));
     assert_eq!(node.reasons(), surplus);
     // That it is not shown is no answer, and a reason to ask.
     let about = Question::Namespace("shop".to_owned());
     node.ask();
-    node.owners.show_all_namespaces(Vec::new(), node.now, Clock::Trusted);
+    node.owners.show_all_namespaces(Vec::new());
     assert_eq!(node.reasons(), surplus);
     assert_eq!(node.owners.questions(node.pace), [about]);
     // Nor does it end a doubt.
     node.owners.doubt("shop");
-    node.owners.show_namespaces(shown(&labels, created), node.now, Clock::Trusted);
+    node.owners.show_namespaces(shown(&labels, created));
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
 }
 
@@ -845,7 +944,7 @@ fn before_the_first_round_each_thing_is_asked_once_too() {
             answers.map(|(question, found)| (question, found, node.now, Clock::Trusted)).collect();
         node.owners.fold(answers);
     }
-    assert_eq!(asked, [Question::Namespace("shop".to_owned()), about("web-0")]);
+    assert_eq!(asked, [Question::Cluster, Question::Namespace("shop".to_owned()), about("web-0")]);
 }
 
 #[test]
@@ -866,13 +965,13 @@ fn an_answer_that_was_overtaken_by_what_was_shown_does_not_count() {
     assert_eq!(node.ask().reasons(), surplus);
     let Finding::Namespace { created, .. } = early.clone() else { panic!("it is there") };
     let bare = Finding::Namespace { labels: Labels::new(), created };
-    node.owners.show_namespaces(vec![("shop".to_owned(), bare)], node.now, Clock::Trusted);
+    node.owners.show_namespaces(vec![("shop".to_owned(), bare)]);
     node.owners.fold([(question, early, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
     // When nobody can show them any more, nothing is known of them until somebody says.
     let (labels, created) = node.cluster.namespaces["shop"].clone();
     let prod = Finding::Namespace { labels, created };
-    node.owners.show_namespaces(vec![("shop".to_owned(), prod)], node.now, Clock::Trusted);
+    node.owners.show_namespaces(vec![("shop".to_owned(), prod)]);
     assert_eq!(node.reasons(), surplus);
     node.owners.doubt_labels();
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
@@ -890,4 +989,233 @@ fn only_what_was_answered_too_long_ago_is_confirmed_once_more() {
     node.pace = Pace { idle: 0, ..Pace::EVERYTHING };
     assert_eq!(node.ask().reasons(), [Orphaned, WithinLimits]);
     assert_eq!(node.asked(), ["the pods of this node", "pod shop/gone"]);
+}
+
+/// Prod stays for ten years, and what no such policy selects for a minute.
+fn by_environment(archives: impl IntoIterator<Item = plan::Archive>) -> Node {
+    let aged = |policy: Policy, age| {
+        with(policy, |policy| (policy.retention.max_age, policy.retention.keep_latest) = (Some(age), 0))
+    };
+    let prod = with(aged(cluster("prod"), DAY * 3650), |policy| {
+        policy.selector.namespace_labels = label_is("env", "prod");
+    });
+    let mut node = Node::new(prod, archives);
+    node.policies.retention.push(aged(cluster("default"), MINUTE));
+    node
+}
+
+#[test]
+fn what_a_namespace_left_goes_by_the_labels_that_it_had_whoever_has_its_name_now() {
+    for (had, expected) in [("prod", WithinLimits), ("dev", Reason::MaxAge)] {
+        for uid in ["u1", ""] {
+            for next in [None, Some("prod"), Some("dev"), Some("test")] {
+                let mut node = by_environment([of("a", "shop/web-0/server", uid)]);
+                node.cluster.label_namespace("shop", had);
+                assert_eq!(node.ask().reasons(), [expected], "{had} {uid}");
+                node.cluster.delete_namespace("shop");
+                if let Some(next) = next {
+                    node.cluster.create_namespace("shop", node.now);
+                    node.cluster.label_namespace("shop", next);
+                }
+                // Nobody has seen that yet.
+                node.restart().look();
+                assert_eq!(
+                    node.reasons(),
+                    [Reason::NoPolicy],
+                    "{had} {uid} {next:?}: not before it is asked"
+                );
+                assert_eq!(node.ask().reasons(), [expected], "{had} {uid} {next:?}");
+                assert_eq!(node.restart().ask().reasons(), [expected], "{had} {uid} {next:?}");
+                // Once more, and by a watch.
+                node.cluster.namespaces.remove("shop");
+                node.later(HOUR);
+                node.cluster.create_namespace("shop", node.now);
+                node.cluster.label_namespace("shop", if had == "dev" { "prod" } else { "dev" });
+                node.look().show("shop");
+                assert_eq!(node.reasons(), [expected], "{had} {uid} {next:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_nobody_saw_the_labels_of_stays() {
+    for made_anew in [false, true] {
+        let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
+        node.cluster.delete_namespace("shop");
+        if made_anew {
+            node.cluster.create_namespace("shop", node.now);
+        }
+        for _ in 0..3 {
+            assert_eq!(node.later(HOUR).ask().reasons(), [Reason::NoPolicy]);
+            let plan = plan(&node.snapshot(), &node.policies, node.now);
+            assert_eq!(plan.verdicts[0].detail, Detail::LabelsUnknown);
+        }
+    }
+}
+
+/// Whoever labels his namespace anew means what is there, too; and what he leaves goes by the last ones.
+#[test]
+fn what_is_from_the_namespace_that_is_there_goes_by_the_labels_that_it_has() {
+    let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
+    assert_eq!(node.ask().reasons(), [WithinLimits]);
+    node.cluster.label_namespace("shop", "dev");
+    assert_eq!(node.ask().reasons(), [Reason::MaxAge]);
+    node.cluster.delete_namespace("shop");
+    assert_eq!(node.restart().ask().reasons(), [Reason::MaxAge]);
+}
+
+/// They are not known without a policy that asks for them: nobody hears when they change.
+#[test]
+fn a_policy_that_comes_up_does_not_go_by_labels_of_any_age() {
+    for is_shown in [false, true] {
+        for comes_back in [false, true] {
+            let dev = with(cluster("dev"), |policy| {
+                policy.selector.namespace_labels = label_is("env", "dev");
+                (policy.retention.max_age, policy.retention.keep_latest) = (Some(MINUTE), 0);
+            });
+            let mut node = Node::new(dev.clone(), [of("a", "shop/web-0/server", "u1")]);
+            if is_shown {
+                node = node.sparing();
+            }
+            node.owners.be_curious();
+            node.cluster.label_namespace("shop", "dev");
+            node.cluster.run("shop/web-0", "u1", None);
+            if comes_back {
+                assert_eq!(node.ask().reasons(), [Reason::MaxAge]);
+                node.look().show("shop");
+            }
+            node.policies.retention.clear();
+            node.ask();
+            // Nobody sees this.
+            node.cluster.label_namespace("shop", "prod");
+            node.policies.retention.push(dev);
+            assert_eq!(node.look().reasons(), [Reason::NoPolicy], "{is_shown} {comes_back}");
+            let plan = plan(&node.snapshot(), &node.policies, node.now);
+            assert_eq!(plan.verdicts[0].detail, Detail::LabelsUnknown);
+            assert_eq!(node.ask().reasons(), [Reason::NoPolicy]);
+            node.cluster.label_namespace("shop", "dev");
+            assert_eq!(node.look().show("shop").reasons(), [Reason::MaxAge]);
+        }
+    }
+}
+
+#[test]
+fn an_answer_to_a_question_from_before_a_policy_came_up_says_nothing_of_labels() {
+    let dev = with(cluster("dev"), |policy| {
+        policy.selector.namespace_labels = label_is("env", "dev");
+        (policy.retention.max_age, policy.retention.keep_latest) = (Some(MINUTE), 0);
+    });
+    let mut node = Node::new(dev.clone(), [of("a", "shop/web-0/server", "u1")]);
+    node.policies.retention.clear();
+    node.owners.be_curious();
+    node.cluster.label_namespace("shop", "dev");
+    let question = Question::Namespace("shop".to_owned());
+    assert!(node.look().owners.questions(Pace::EVERYTHING).contains(&question));
+    let answer = node.cluster.answer(&question);
+    node.cluster.label_namespace("shop", "prod");
+    node.policies.retention.push(dev);
+    node.look();
+    node.owners.fold([(question.clone(), answer, node.now, Clock::Trusted)]);
+    assert_eq!(node.reasons(), [Reason::NoPolicy]);
+    // A second such policy is one that comes up, too.
+    let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
+    node.cluster.label_namespace("shop", "dev");
+    node.ask();
+    node.cluster.label_namespace("shop", "prod");
+    node.policies.retention[0].selector.namespace_labels = label_is("env", "test");
+    assert_eq!(node.look().reasons(), [Reason::NoPolicy]);
+    assert!(node.owners.questions(Pace::EVERYTHING).contains(&question), "it is asked at once");
+}
+
+#[test]
+fn labels_that_a_watch_shows_hold_as_long_as_it_lives_and_those_that_were_asked_for_not_for_long() {
+    for is_shown in [false, true] {
+        let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
+        if is_shown {
+            node = node.sparing();
+        }
+        node.cluster.label_namespace("shop", "dev");
+        assert_eq!(node.ask().reasons(), [Reason::MaxAge]);
+        let age = if is_shown { CONFIRMED } else { LIVE };
+        assert_eq!(node.later(age).reasons(), [Reason::MaxAge]);
+        assert_eq!(node.later(Duration::from_secs(1)).reasons(), [Reason::NoPolicy], "{is_shown}");
+        assert_eq!(node.show("shop").later(DAY).reasons(), [Reason::MaxAge]);
+        assert_eq!(node.look().ask().later(DAY).reasons(), [Reason::MaxAge], "an answer ends no watch");
+        node.owners.doubt_labels();
+        assert_eq!(node.reasons(), [Reason::NoPolicy], "{is_shown}");
+    }
+}
+
+/// The next pod's first archive comes when its namespace was asked about long ago.
+#[test]
+fn the_labels_of_a_namespace_are_remembered_of_each_pod_as_they_are_when_its_archives_come() {
+    let mut node = Node::new(cluster("no-need"), [of("a", "shop/web-0/server", "u1")]).sparing();
+    node.owners.be_curious();
+    node.cluster.label_namespace("shop", "dev");
+    node.cluster.run("shop/web-0", "u1", None);
+    node.cluster.run("shop/web-1", "u2", None);
+    (0..9).for_each(|_| _ = node.ask());
+    node.cluster.label_namespace("shop", "prod");
+    node.archives.push(of("b", "shop/web-1/server", "u2"));
+    node.ask();
+    node.cluster.delete_namespace("shop");
+    node.policies = by_environment([]).policies;
+    (0..9).for_each(|_| _ = node.restart().ask());
+    assert_eq!(node.reasons()[1], WithinLimits);
+    assert_eq!(*node.filled("b").namespace_labels.unwrap(), labels(&[("env", "prod")]));
+    // Records from before labels were remembered are completed while that can be done.
+    let mut old = Node::new(cluster("no-need"), [of("a", "shop/web-0/server", "u1")]).sparing();
+    old.owners.be_curious();
+    old.cluster.run("shop/web-0", "u1", None);
+    old.ask();
+    old.records.values_mut().for_each(|record| record.namespace_labels = None);
+    old.restart().owners.be_curious();
+    assert_eq!(old.ask().asked(), ["namespace shop"]);
+    assert!(old.records.values().all(|record| record.namespace_labels.is_some()));
+    assert!(old.ask().asked.is_empty(), "{:?}", old.asked());
+}
+
+/// Before the first look nobody knows how old what is here is.
+#[test]
+fn what_is_shown_before_the_archives_are_known_is_not_taken_for_theirs() {
+    let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
+    node.ask();
+    node.records.values_mut().for_each(|record| record.namespace_labels = None);
+    node.cluster.delete_namespace("shop");
+    node.cluster.create_namespace("shop", node.now);
+    node.restart().show("shop");
+    let live = |owners: &mut owners::Owners, node: &Cluster| {
+        let Finding::NodePods(pods) = node.answer(&Question::NodePods) else { panic!("pods") };
+        owners.show_pods(Some(pods), ago(Duration::ZERO), Clock::Trusted);
+    };
+    node.cluster.run("shop/web-0", "u2", Some("apps/v1 StatefulSet web"));
+    live(&mut node.owners, &node.cluster);
+    node.look();
+    let archive = node.filled("a");
+    assert_eq!((archive.namespace_labels, archive.workload, archive.pod_labels), (None, None, None));
+}
+
+#[test]
+fn nothing_piles_up_of_namespaces_that_come_and_go() {
+    let mut node = by_environment([of("a", "shop/web-0/server", "u1")]).sparing();
+    node.owners.be_curious();
+    node.ask();
+    for number in 0..100 {
+        let name = format!("team-{number}");
+        node.cluster.create_namespace(&name, node.now);
+        node.owners.doubt(&name);
+        node.archives.push(of("b", &format!("{name}/web-0/server"), "u2"));
+        node.show(&name).ask().show(&name).look();
+        node.archives.pop();
+        node.cluster.delete_namespace(&name);
+        node.show(&name);
+    }
+    let known = format!("{:?}", node.ask().owners);
+    assert!(!known.contains("team-") && known.contains("shop"), "{known}");
+    // A policy that is there may yet have its first archive.
+    node.policies.retention.push(local("bank", "theirs"));
+    node.owners.doubt("bank");
+    node.ask().archives.push(of("c", "bank/web-0/server", "u3"));
+    assert!(node.look().snapshot().namespaces["bank"].is_doubted);
 }

@@ -11,7 +11,6 @@ use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{
     Absence, Absences, Action, Allowance, Archive, Clock, Dated, FileSystem, Level, Origin, Reason, Release,
-    Workload,
 };
 use checkpoint_keeper_core::policy::{
     Ceiling, KeepFor, Kind, LabelSelector, Limit, Mode, OrphanRule, OrphanWhen, Policy, Retention, Selector,
@@ -108,7 +107,7 @@ fn archive_of(number: usize, drawn: Drawn, cluster: &Cluster) -> Archive {
         settled: !unsettled,
         discarded,
         pod_labels: label.filter(|_| !forgotten).map(|app| Arc::new(labels(&[("app", app)]))),
-        workload: kind.map(|kind| Arc::new(Workload { kind: kind.into(), name: "web".into() })),
+        workload: kind.map(|kind| Arc::new(workload("apps", kind, "web"))),
         absences: Some(Arc::new(*absences)),
         idle_since: cluster.idle[lineage].map(|hours| ago(HOUR * hours)),
         ..base

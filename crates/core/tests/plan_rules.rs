@@ -3,9 +3,10 @@
 
 mod plan_support;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use checkpoint_keeper_core::plan::{Absences, Allowance, Detail, Draw, Reason, Release, difference};
+use checkpoint_keeper_core::plan::{Absences, Allowance, Archive, Detail, Draw, Reason, Release, difference};
 use checkpoint_keeper_core::policy::{
     KeepFor, Kind, LabelSelector, Limit, Mode, Operator, OrphanRule, OrphanWhen, Policy, Requirement, Size,
     StoragePolicy, Tiers,
@@ -860,6 +861,55 @@ fn an_archive_older_than_its_namespace_is_not_the_new_owners() {
     // Nor does an object of the new owner that does not parse hold the old archives.
     both.policies.retention = vec![keep(|retention| retention.per_namespace = count(1))];
     assert_eq!(both.broken(Some("shop")).deleted(), ["a1"]);
+}
+
+/// `gc` without a cluster recommends it.
+#[test]
+fn a_namespace_is_selected_by_the_label_that_is_its_name_also_without_a_cluster() {
+    let requirement = |operator| Requirement { key: "kubernetes.io/metadata.name".into(), operator };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let archives = [
+        archive("ours").of("shop/web-0/server").aged(DAY),
+        archive("theirs").of("bank/web-0/server").aged(DAY),
+    ];
+    let none: [&str; 0] = [];
+    for (operator, expected) in [
+        (Operator::In(names(&["shop"])), &["ours"][..]),
+        (Operator::NotIn(names(&["shop"])), &["theirs"]),
+        (Operator::Exists, &["ours", "theirs"]),
+        (Operator::DoesNotExist, &none),
+    ] {
+        let by_name = keep(|keep| (keep.max_age, keep.keep_latest) = (Some(MINUTE), 0));
+        let by_name = with(by_name, |policy| policy.selector.namespace_labels.0.push(requirement(operator)));
+        assert_eq!(case(archives.clone()).policy(by_name.clone()).deleted(), expected);
+        // What else is asked of labels that are not known keeps, unless the name decides.
+        let both = with(by_name, |policy| {
+            policy.selector.namespace_labels.0.extend(label_is("env", "prod").0);
+        });
+        let wider = keep(|keep| (keep.max_age, keep.keep_latest) = (Some(MINUTE), 0));
+        let wider = case(archives.clone()).policy(both).policy(wider).deleted();
+        assert!(wider.iter().all(|gone| !expected.contains(&gone.as_str())), "{wider:?}");
+        assert_eq!(wider.len(), 2 - expected.len(), "{wider:?}");
+    }
+}
+
+/// `apps` and `apps.kruise.io` both have a `DaemonSet`.
+#[test]
+fn owners_of_one_kind_and_name_in_two_groups_are_two_workloads() {
+    let of = |short: &str, group: &str, age| {
+        let owner = Some(Arc::new(workload(group, "DaemonSet", "log")));
+        Archive { workload: owner, ..archive(short).of(&format!("shop/{short}/c")).aged(age) }
+    };
+    let archives = [
+        of("a1", "apps", HOUR),
+        of("a2", "apps", HOUR * 2),
+        of("k3", "apps.kruise.io", HOUR * 3),
+        of("k4", "apps.kruise.io", HOUR * 4),
+    ];
+    let aged = case(archives.clone()).policy(keep(|keep| keep.max_age = Some(MINUTE)));
+    assert_eq!(aged.deleted(), ["a2", "k4"], "the newest of each lineage stays");
+    let limited = keep(|keep| (keep.per_workload, keep.keep_latest) = (count(1), 0));
+    assert_eq!(case(archives).policy(limited).deleted(), ["a2", "k4"]);
 }
 
 /// Two clocks cannot tell whether the namespace was there already; its pod can.

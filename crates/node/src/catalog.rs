@@ -42,6 +42,9 @@ const STRAYS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("strays-1");
 /// Requests to discard a file.
 const DISCARDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("discards-1");
 
+/// What is known once and for all: under `cluster`, the UID of the cluster that said what is known of pods.
+const FACTS: TableDefinition<&str, &str> = TableDefinition::new("facts-1");
+
 /// How much of the file redb keeps in memory: little, as it is read once and then written to.
 const CACHE: usize = 4 << 20;
 
@@ -76,6 +79,8 @@ pub struct Memory {
     pub strays: HashMap<FileName, Stray>,
     /// Of requests to discard a file.
     pub discards: BTreeMap<FileName, Discard>,
+    /// The UID of the cluster that said so; none: nobody knows which it was.
+    pub cluster: Option<String>,
 }
 
 /// What is to be remembered, and what forgotten: where there is nothing for a key, it is forgotten.
@@ -89,6 +94,8 @@ pub struct Changes {
     pub strays: HashMap<FileName, Option<Stray>>,
     /// Requests to discard a file.
     pub discards: HashMap<FileName, Option<Discard>>,
+    /// The UID of the cluster that says what is known of pods; none: the same as before.
+    pub cluster: Option<String>,
 }
 
 impl Changes {
@@ -102,6 +109,7 @@ impl Changes {
         self.pods.extend(later.pods);
         self.strays.extend(later.strays);
         self.discards.extend(later.discards);
+        self.cluster = later.cluster.or(self.cluster.take());
     }
 
     /// Remembers no longer what is to be forgotten: the next start finds that out by itself.
@@ -113,7 +121,11 @@ impl Changes {
 
     /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
-        self.records.len() + self.pods.len() + self.strays.len() + self.discards.len()
+        self.records.len()
+            + self.pods.len()
+            + self.strays.len()
+            + self.discards.len()
+            + usize::from(self.cluster.is_some())
     }
 }
 
@@ -291,6 +303,9 @@ impl Catalog {
                 for (name, discard) in &changes.discards {
                     put(&mut table, name.as_bytes(), discard.as_ref())?;
                 }
+                if let Some(cluster) = &changes.cluster {
+                    transaction.open_table(FACTS)?.insert("cluster", cluster.as_str())?;
+                }
             }
             Ok(transaction.commit()?)
         };
@@ -381,7 +396,12 @@ fn load(database: &impl ReadableDatabase) -> Result<Memory, redb::Error> {
     let discards = entries(&transaction, DISCARDS, |name, value| {
         Some((FileName::new(name)?, serde_json::from_slice(value).ok()?))
     })?;
-    Ok(Memory { records, pods, strays, discards })
+    let cluster = match transaction.open_table(FACTS) {
+        Ok(table) => table.get("cluster")?.map(|uid| uid.value().to_owned()),
+        Err(redb::TableError::TableDoesNotExist(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Memory { records, pods, strays, discards, cluster })
 }
 
 /// All entries of a table that are understood; none where there is no such table yet.

@@ -46,6 +46,8 @@ pub struct Collector {
     remembered: HashMap<FileName, Record>,
     /// What the catalog remembered of their pods, for whoever asks a cluster.
     remembered_pods: BTreeMap<PodKey, PodRecord>,
+    /// The cluster that said so.
+    remembered_cluster: Option<String>,
     /// What is known of a cluster; none where there is none to ask.
     owners: Option<Owners>,
     /// Whether something was asked in this round only to hear what time it is.
@@ -98,6 +100,7 @@ impl Collector {
             catalog: None,
             remembered: HashMap::new(),
             remembered_pods: BTreeMap::new(),
+            remembered_cluster: None,
             owners: None,
             has_asked_time: false,
             unwritten: Vec::new(),
@@ -514,6 +517,7 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
         discarded: false,
         undeletable: known.failed_at.is_some_and(|failed| now.uptime < failed + REFUSED),
         pod_labels: None,
+        namespace_labels: None,
         workload: None,
         absences: None,
         idle_since: None,

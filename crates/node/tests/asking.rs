@@ -77,6 +77,7 @@ fn later(now: Now, by: Duration) -> Now {
 /// The namespace is there for long, and what else is asked for is what `pod` says.
 fn answer(question: &Question, pod: &Finding) -> Finding {
     match question {
+        Question::Cluster => Finding::Cluster("one".to_owned()),
         Question::Namespace(_) => {
             Finding::Namespace { labels: BTreeMap::new(), created: "2025-01-01T00:00:00Z".parse().unwrap() }
         }
@@ -142,6 +143,49 @@ fn what_is_known_of_pods_survives_a_restart() {
     let mut third = place.collector(now);
     ask(&mut third, &policies, now, &Finding::NotFound);
     assert_eq!(reasons(&mut third, &policies, now), [Reason::OrphanGracePeriod]);
+}
+
+/// Another kubeconfig, or a cluster that was built anew.
+#[test]
+fn what_another_cluster_said_to_be_gone_is_forgotten_and_that_is_remembered() {
+    let place = Place::new();
+    let (policies, now) = (orphans(HOUR), Now::read());
+    let ask_cluster = |cluster: Finding, now: Now| {
+        let mut collector = place.collector(now);
+        collector.begin_questions(&policies);
+        let mut problems = Vec::new();
+        while let questions @ [_, ..] = &*collector.questions(Pace::EVERYTHING) {
+            let answers = questions.iter().cloned().map(|question| {
+                let finding = match &question {
+                    Question::Cluster => cluster.clone(),
+                    other => answer(other, &Finding::NotFound),
+                };
+                Answer { question, finding, at: now, server_time: Some(now.wall) }
+            });
+            problems.extend(collector.learn(answers.collect()).iter().map(ToString::to_string));
+        }
+        assert_eq!(collector.write_catalog().len(), 0);
+        (reasons(&mut collector, &policies, now)[0], problems.join(", "))
+    };
+    let waits = (Reason::OrphanGracePeriod, String::new());
+    let uid = |uid: &str| Finding::Cluster(uid.to_owned());
+    // One that has no UID is one, too, as long as none was asked that has one.
+    assert_eq!(ask_cluster(Finding::NotFound, now), waits);
+    assert_eq!(ask_cluster(uid("one"), later(now, HOUR)), waits, "it begins anew");
+    let now = later(now, HOUR * 2);
+    let (reason, problem) = ask_cluster(Finding::NotFound, now);
+    assert_eq!(reason, Reason::OrphanGracePeriod, "it is being built anew");
+    assert!(problem.contains("no namespace kube-system"), "{problem}");
+    let (reason, problem) = ask_cluster(Finding::Forbidden("no".to_owned()), now);
+    assert_eq!(
+        (reason, problem.contains("which cluster it is")),
+        (Reason::OrphanGracePeriod, true),
+        "{problem}"
+    );
+    assert_eq!(ask_cluster(uid("one"), now), (Reason::Orphaned, String::new()));
+    assert_eq!(ask_cluster(uid("two"), now), waits);
+    assert_eq!(ask_cluster(uid("one"), now), waits, "and once more");
+    assert_eq!(ask_cluster(uid("one"), later(now, HOUR)), (Reason::Orphaned, String::new()));
 }
 
 #[test]
@@ -357,7 +401,8 @@ fn the_watch_does_not_wait_for_the_api_and_its_answers_ring() {
         let _ = may_go.recv();
         answers(questions, &Finding::NotFound)
     });
-    assert_eq!(is_asked.recv_timeout(support::DEADLINE).unwrap(), [Question::Namespace("team".to_owned())]);
+    let first = [Question::Cluster, Question::Namespace("team".to_owned())];
+    assert_eq!(is_asked.recv_timeout(support::DEADLINE).unwrap(), first);
     // While the API hangs, the directory is kept tidy.
     let newest = archive("server", 2);
     newest.write_to(&place.directory()).unwrap();

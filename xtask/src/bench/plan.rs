@@ -71,14 +71,16 @@ fn snapshot(archives: usize, now: Timestamp) -> anyhow::Result<Snapshot> {
         ..Snapshot::default()
     };
     for number in 0..NAMESPACES {
-        let environment = ["prod", "test", "dev"].get(number % 3).copied().unwrap_or_default();
-        let labels = Labels::from([("env".to_owned(), environment.to_owned())]);
-        snapshot
-            .namespaces
-            .insert(namespace(number), Namespace { labels: Some(labels), ..Namespace::default() });
+        snapshot.namespaces.insert(namespace(number), Namespace::default());
     }
+    let labels: Vec<Arc<Labels>> = (0..NAMESPACES)
+        .map(|number| {
+            let environment = ["prod", "test", "dev"].get(number % 3).copied().unwrap_or_default();
+            Arc::new(Labels::from([("env".to_owned(), environment.to_owned())]))
+        })
+        .collect();
     for pod in 0..archives.div_ceil(PER_POD) {
-        of_pod(pod, now, &mut snapshot.archives)?;
+        of_pod(pod, now, labels.get(pod % NAMESPACES), &mut snapshot.archives)?;
     }
     snapshot.archives.truncate(archives);
     // As a directory lists them: in no order. The step shares no factor with any round number.
@@ -89,7 +91,12 @@ fn snapshot(archives: usize, now: Timestamp) -> anyhow::Result<Snapshot> {
     Ok(snapshot)
 }
 
-fn of_pod(pod: usize, now: Timestamp, archives: &mut Vec<Archive>) -> anyhow::Result<()> {
+fn of_pod(
+    pod: usize,
+    now: Timestamp,
+    namespace_labels: Option<&Arc<Labels>>,
+    archives: &mut Vec<Archive>,
+) -> anyhow::Result<()> {
     let app = pod / 2 % 500;
     let identity = Arc::new(Identity {
         namespace: namespace(pod % NAMESPACES),
@@ -101,9 +108,13 @@ fn of_pod(pod: usize, now: Timestamp, archives: &mut Vec<Archive>) -> anyhow::Re
         ("app".to_owned(), format!("app-{app}")),
         ("tier".to_owned(), format!("tier-{}", pod % 4)),
     ]));
-    let workload = pod
-        .is_multiple_of(2)
-        .then(|| Arc::new(Workload { kind: "Deployment".to_owned(), name: format!("app-{app}") }));
+    let workload = pod.is_multiple_of(2).then(|| {
+        Arc::new(Workload {
+            group: "apps".to_owned(),
+            kind: "Deployment".to_owned(),
+            name: format!("app-{app}"),
+        })
+    });
     for number in 0..PER_POD {
         // Hours to months ago, no two of a pod at the same time.
         let age = Duration::from_secs((number * number * 40_000 + pod * 131 % 35_000) as u64);
@@ -127,6 +138,7 @@ fn of_pod(pod: usize, now: Timestamp, archives: &mut Vec<Archive>) -> anyhow::Re
             discarded: false,
             undeletable: false,
             pod_labels: Some(Arc::clone(&labels)),
+            namespace_labels: namespace_labels.cloned(),
             workload: workload.clone(),
             absences: None,
             idle_since: None,

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::idle::Running;
-use super::record::{Owner, OwnerRef, PodKey, PodRecord, SeenNamespace};
-use super::{Finding, LivePod, Owners, Pod, Question};
+use super::record::{Owner, OwnerRef, PodKey, PodRecord, SeenLabels, SeenNamespace};
+use super::{Confirmed, Finding, LivePod, Owners, Pod, Question};
 use crate::plan::{Clock, Origin};
-use crate::policy::Labels;
 
 impl Owners {
     /// Learns from answers, each with the time at which it came and whether that is to be trusted.
@@ -25,16 +24,27 @@ impl Owners {
     }
 
     fn fold_one(&mut self, question: &Question, finding: Finding, now: Timestamp, clock: Clock) {
-        let gone_at = (clock == Clock::Trusted).then_some(now);
+        match (question, &finding) {
+            (Question::Cluster, Finding::Cluster(uid)) => self.cluster_is(uid),
+            // One that never had such a namespace is told apart from all that have one, and no further.
+            (Question::Cluster, Finding::NotFound) if self.cluster.had_no_uid() => self.cluster_is(""),
+            _ => {}
+        }
+        let counts = self.cluster.is_known();
+        let gone_at = (clock == Clock::Trusted && counts).then_some(now);
         match &finding {
+            _ if *question == Question::Cluster && !counts => self.asked.failed(question),
+            // By a cluster of which nobody knows which it is, nothing is gone.
+            Finding::NotFound if !counts => self.asked.failed(question),
             Finding::Failed(_) => self.asked.failed(question),
             Finding::NotAsked => self.asked.was_not_asked(question),
             _ => self.asked.succeeded(question),
         }
         match (question, finding) {
+            (Question::Cluster, _) => {}
             (Question::NodePods, Finding::NodePods(pods)) => {
                 for pod in &pods {
-                    self.pod_is_there(&pod.namespace, &pod.name, pod, gone_at);
+                    self.pod_is_there(&pod.namespace, &pod.name, pod);
                     let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
                     self.asked.was_answered(Question::Pod { namespace, name });
                 }
@@ -48,10 +58,12 @@ impl Owners {
             (Question::Namespace(name), Finding::Namespace { .. }) if self.shown_since.contains(name) => {}
             (Question::Namespace(name), Finding::Namespace { labels, created }) => {
                 self.is_asked_about(name);
-                self.namespace_is_there(name, labels, created, gone_at);
+                let seen = SeenLabels { created, labels: Arc::new(labels) };
+                self.namespace_labels.note_answer(name, &seen, now);
+                self.namespace_is_there(name, &seen);
             }
             (Question::Namespace(name), finding) => {
-                self.namespace_labels.remove(name);
+                self.namespace_labels.forget(name);
                 // Without watches nobody hears of the next one who takes the name.
                 if finding == Finding::NotFound && !self.is_curious {
                     self.is_asked_about(name);
@@ -64,7 +76,7 @@ impl Owners {
                 });
             }
             (Question::Pod { namespace, name }, Finding::Pod(live)) => {
-                self.pod_is_there(namespace, name, &live, gone_at);
+                self.pod_is_there(namespace, name, &live);
             }
             (Question::Pod { namespace, name }, finding) => {
                 let gone_at = gone_at.filter(|_| finding == Finding::NotFound);
@@ -76,6 +88,24 @@ impl Owners {
             }
             (Question::Owner { namespace, owner }, finding) => {
                 self.owner_answered(namespace, owner, finding, gone_at);
+            }
+        }
+    }
+
+    /// Which cluster answers is known now. What another one said to be gone says nothing of this one.
+    fn cluster_is(&mut self, uid: &str) {
+        let is_another = self.cluster.uid.as_deref() != Some(uid);
+        self.cluster.is_confirmed = true;
+        if !is_another {
+            return;
+        }
+        (self.cluster.uid, self.cluster.is_changed) = (Some(uid.to_owned()), true);
+        for (key, pod) in &mut self.pods {
+            let before = pod.record.clone();
+            pod.record.forget_cluster();
+            pod.confirmed = Confirmed::default();
+            if pod.record != before {
+                self.changed.insert(key.clone());
             }
         }
     }
@@ -110,7 +140,7 @@ impl Owners {
 
     /// Learns from what was shown unasked: namespaces as they are by now. That one is gone is no more than
     /// a reason to ask. Says whether archives of any are here.
-    pub fn show_namespaces(&mut self, shown: Vec<(String, Finding)>, now: Timestamp, clock: Clock) -> bool {
+    pub fn show_namespaces(&mut self, shown: Vec<(String, Finding)>) -> bool {
         let mut concerns = false;
         for (name, finding) in shown {
             let question = Question::Namespace(name);
@@ -127,8 +157,10 @@ impl Owners {
                         .any(|known| created < known.created);
                     // What is doubted has to be asked about, and what is shown may be late.
                     if !is_older && !self.doubted.contains_key(name) {
-                        self.shown_since.remove(name);
-                        self.fold_one(&question, Finding::Namespace { labels, created }, now, clock);
+                        self.asked.succeeded(&question);
+                        let seen = SeenLabels { created, labels: Arc::new(labels) };
+                        self.namespace_labels.note_shown(name, &seen);
+                        self.namespace_is_there(name, &seen);
                         self.shown_since.insert(name.clone());
                     }
                 }
@@ -139,23 +171,18 @@ impl Owners {
     }
 
     /// The same for all namespaces that there are: of the others too, that they are gone is to be asked.
-    pub fn show_all_namespaces(
-        &mut self,
-        shown: Vec<(String, Finding)>,
-        now: Timestamp,
-        clock: Clock,
-    ) -> bool {
+    pub fn show_all_namespaces(&mut self, shown: Vec<(String, Finding)>) -> bool {
         let there: BTreeSet<&String> = shown.iter().map(|(name, _)| name).collect();
         let known: BTreeSet<&String> = self.pods.keys().map(|key| &key.namespace).collect();
         let missing: Vec<String> = known.difference(&there).map(|name| (*name).clone()).collect();
         let is_any_missing = !missing.is_empty();
         missing.into_iter().for_each(|name| self.asked.hasten(&Question::Namespace(name)));
-        self.show_namespaces(shown, now, clock) || is_any_missing
+        self.show_namespaces(shown) || is_any_missing
     }
 
     /// Which labels namespaces have by now cannot be told any more.
     pub fn doubt_labels(&mut self) {
-        self.namespace_labels.clear();
+        self.namespace_labels.forget_all();
     }
 
     /// Whose the namespace is is known by now. What was asked before a doubt came up does not end it.
@@ -165,29 +192,16 @@ impl Owners {
         }
     }
 
-    fn namespace_is_there(
-        &mut self,
-        name: &str,
-        labels: Labels,
-        created: Timestamp,
-        gone_at: Option<Timestamp>,
-    ) {
-        self.namespace_labels.insert(name.to_owned(), labels);
+    /// Whatever has the name keeps what is from a namespace of that name, however young it is.
+    fn namespace_is_there(&mut self, name: &str, seen: &SeenLabels) {
         self.change(name, |key, pod| {
-            pod.confirmed.namespace = gone_at;
-            // What was gone before this one was made is gone since then.
-            let since = pod.record.namespace_gone.take().or(gone_at);
-            let is_former = pod.is_of_former_namespace(key);
-            match &mut pod.record.namespace {
-                Some(known) if known.created == created => known.since = known.since.or(since),
-                // Another once more; the pod's own went before that.
-                Some(known) if known.created < created && is_former => known.since = known.since.or(since),
-                namespace => *namespace = Some(SeenNamespace { created, since }),
-            }
+            (pod.confirmed.namespace, pod.record.namespace_gone) = (None, None);
+            pod.record.namespace = Some(SeenNamespace { created: seen.created });
+            pod.remember_labels(key, seen);
         });
     }
 
-    fn pod_is_there(&mut self, namespace: &str, name: &str, live: &LivePod, gone_at: Option<Timestamp>) {
+    fn pod_is_there(&mut self, namespace: &str, name: &str, live: &LivePod) {
         let controller = live.controller.as_ref().filter(|controller| !controller.is_node());
         let labels = Arc::new(live.labels.clone());
         let created = super::in_namespace(&self.pods, namespace)
@@ -199,9 +213,13 @@ impl Owners {
                 pod.record.seen_in = created.or(pod.record.seen_in);
             }
             let is_of_former_namespace = pod.is_of_former_namespace(key);
-            let is_certain = pod.origin(pod.oldest) == Origin::Present;
+            let is_certain = pod.is_dated() && pod.origin(pod.oldest) == Origin::Present;
             let record = &mut pod.record;
             (record.pod_gone, pod.confirmed.pod) = (None, None);
+            if record.owner == Owner::Bare {
+                // Made anew by its name, as a restore does, a bare pod is not gone.
+                (record.workload_gone, pod.confirmed.workload) = (None, None);
+            }
             let same_uid = live.uid.is_none() || key.uid == live.uid;
             if is_of_former_namespace {
                 // Another's namespace, another's pod.
@@ -227,7 +245,6 @@ impl Owners {
                     record.belongs_to(controller);
                     record.labels.get_or_insert_with(|| Arc::clone(&labels));
                 }
-                pod.bare_pod_is_gone(gone_at);
             }
         });
     }

@@ -57,15 +57,15 @@ impl Owners {
             }
         }
         let (at, clock) = (running.at, running.clock);
-        let of_this_namespace = |(key, pod): &(&PodKey, &mut Pod)| !pod.is_of_former_namespace(key);
-        let pods = self.pods.iter_mut().filter(|(_, pod)| pod.needs.idle);
-        for (key, pod) in pods.filter(of_this_namespace) {
+        let is_known = clock == Clock::Trusted && self.cluster.is_known();
+        // Those from a former namespace, too: what was made anew by their names may be theirs, restored.
+        for (key, pod) in self.pods.iter_mut().filter(|(_, pod)| pod.needs.idle) {
             let lineage = Lineage::of(key, &pod.record);
             let before = pod.record.idle_since;
             pod.confirmed.idle = None;
             if busy.contains(&lineage) {
                 pod.record.idle_since = None;
-            } else if clock == Clock::Trusted
+            } else if is_known
                 // What was answered before the pod was seen to run says nothing of it.
                 && pod.newest <= at
                 && !matches!(&lineage, Lineage::Owner(namespace, _) if unsure.contains(namespace))
@@ -106,7 +106,7 @@ impl Owners {
     /// where it is not known of all of them, just now.
     pub(super) fn idle_lineages(&self, now: Timestamp) -> HashMap<Lineage, Option<Timestamp>> {
         let mut idle: HashMap<Lineage, Option<Timestamp>> = HashMap::new();
-        for (key, pod) in self.pods.iter().filter(|(key, pod)| !pod.is_of_former_namespace(key)) {
+        for (key, pod) in &self.pods {
             let live = pod.confirmed.idle.is_some_and(|at| is_live(at, now));
             let since = pod.record.idle_since.filter(|_| live);
             idle.entry(Lineage::of(key, &pod.record))

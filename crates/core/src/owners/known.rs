@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::idle::Lineage;
 use super::record::{OwnerId, OwnerRef, PodKey};
-use super::{CONFIRMED, Owners, Pod, is_live, is_within};
+use super::{CONFIRMED, LIVE, Owners, Pod, is_within};
 use crate::identity::Identity;
 use crate::plan::{Absence, Absences, Namespace, Origin, Snapshot, Workload};
 use crate::policy::Labels;
@@ -18,6 +18,8 @@ impl Owners {
         let mut known: HashMap<(*const Identity, Origin), Known> = HashMap::new();
         let mut workloads: HashMap<OwnerId, Arc<Workload>> = HashMap::new();
         let idle = self.idle_lineages(now);
+        // Where a watch shows what it is now, an answer soon is old.
+        let age = if self.is_shown_pods { CONFIRMED } else { LIVE };
         let mut found: HashMap<*const Identity, Option<(&PodKey, &Pod)>> = HashMap::new();
         for archive in &mut snapshot.archives {
             let Some(identity) = &archive.identity else { continue };
@@ -27,26 +29,18 @@ impl Owners {
             let Some((key, pod)) = *found else { continue };
             let origin = pod.origin(archive.taken);
             let known = known.entry((Arc::as_ptr(identity), origin)).or_insert_with(|| {
-                let mut known = match origin {
-                    Origin::Former => pod.former(key, now),
-                    // Without a UID what is known may be of the pod that has the name now.
-                    Origin::Uncertain if key.uid.is_none() => {
-                        Known { labels: None, owner: None, ..pod.current(now) }
-                    }
-                    Origin::Present | Origin::Uncertain => pod.current(now),
-                };
+                let mut known = pod.known(key, origin, self.cluster.is_known(), now);
                 known.workload = known.owner.take().map(|owner| {
                     let workload = || Arc::new(owner.workload());
                     Arc::clone(workloads.entry(owner.id()).or_insert_with(workload))
                 });
-                let running = self.running.as_ref().filter(|running| running.is_known);
-                let node_is_known = running.is_some_and(|running| is_live(running.at, now));
-                known.idle_since = match &pod.record.namespace {
-                    Some(namespace) if origin == Origin::Former => namespace.since.filter(|_| node_is_known),
-                    _ => idle.get(&Lineage::of(key, &pod.record)).copied().flatten(),
-                };
+                known.idle_since = idle.get(&Lineage::of(key, &pod.record)).copied().flatten();
                 known
             });
+            let is_doubted = self.doubted.contains_key(&key.namespace);
+            let current = self.namespace_labels.get(&key.namespace, now, age).filter(|_| !is_doubted);
+            archive.namespace_labels =
+                pod.namespace_labels(key, archive.taken, current, self.cluster.is_known());
             archive.pod_labels.clone_from(&known.labels);
             archive.workload.clone_from(&known.workload);
             archive.absences.clone_from(&known.absences);
@@ -54,14 +48,13 @@ impl Owners {
             archive.seen_in = pod.record.seen_in;
         }
         for (key, pod) in &self.pods {
-            let labels = self.namespace_labels.get(&key.namespace);
             let created = pod.record.namespace.map(|namespace| namespace.created);
             let is_doubted = self.doubted.contains_key(&key.namespace);
-            if labels.is_some() || created.is_some() || is_doubted || self.is_curious {
+            if created.is_some() || is_doubted || self.is_curious {
                 let namespace = snapshot
                     .namespaces
                     .entry(key.namespace.clone())
-                    .or_insert_with(|| Namespace { labels: labels.cloned(), created: None, is_doubted });
+                    .or_insert_with(|| Namespace { created: None, is_doubted });
                 namespace.created = namespace.created.max(created);
             }
         }
@@ -85,32 +78,24 @@ struct Known {
 }
 
 impl Pod {
-    /// What is known for archives from the namespace that is there.
-    fn current(&self, now: Timestamp) -> Known {
+    /// What is known for archives from that one of the namespaces of its name. What is gone is so by its name:
+    /// also of a namespace that was made anew, as one is that was restored from a backup.
+    fn known(&self, key: &PodKey, origin: Origin, cluster_is_known: bool, now: Timestamp) -> Known {
         let (record, confirmed) = (&self.record, &self.confirmed);
+        // Without a UID what is known may be of the pod that has the name now.
+        let is_its_own = origin == Origin::Present || key.uid.is_some();
+        let absence = |since: Option<Timestamp>, confirmed: Option<Timestamp>| {
+            since.map(|since| absence(since, confirmed.filter(|_| cluster_is_known), now))
+        };
         let absences = Absences {
-            pod: record.pod_gone.map(|since| absence(since, confirmed.pod, now)),
-            workload: record.workload_gone.map(|since| absence(since, confirmed.workload, now)),
-            namespace: record.namespace_gone.map(|since| absence(since, confirmed.namespace, now)),
+            pod: absence(record.pod_gone, confirmed.pod),
+            workload: absence(record.workload_gone.filter(|_| is_its_own), confirmed.workload),
+            namespace: absence(record.namespace_gone, confirmed.namespace),
         };
         Known {
-            labels: record.labels.clone(),
-            owner: record.owner.topmost().cloned(),
+            labels: record.labels.clone().filter(|_| is_its_own),
+            owner: record.owner.topmost().filter(|_| is_its_own).cloned(),
             absences: (absences != Absences::default()).then(|| Arc::new(absences)),
-            ..Known::default()
-        }
-    }
-
-    /// What is known for archives from a namespace that is gone.
-    fn former(&self, key: &PodKey, now: Timestamp) -> Known {
-        let since = self.record.namespace.and_then(|namespace| namespace.since);
-        let gone = since.map(|since| absence(since, self.confirmed.namespace, now));
-        // Without a UID what is known may be of the pod that has the name now.
-        let is_its_own = key.uid.is_some();
-        Known {
-            labels: self.record.labels.clone().filter(|_| is_its_own),
-            owner: self.record.owner.topmost().filter(|_| is_its_own).cloned(),
-            absences: Some(Arc::new(Absences { pod: gone, workload: gone, namespace: gone })),
             ..Known::default()
         }
     }

@@ -7,13 +7,18 @@
 //! Nothing counts as gone but what the API itself said is not found, since the first time it said
 //! so. A question that fails makes nothing known, and what was known to be gone is then not to be
 //! acted on until it is confirmed again. What a rule would delete for it is asked about at once
-//! ([`Owners::confirm`]); what may be gone unnoticed, now and then. A namespace that is younger than an archive is another one
-//! of the same name: the archive's own is gone, with all that was in it. Where two clocks cannot tell
-//! that for certain, only the pod can: seen alive in the namespace, it is from there.
+//! ([`Owners::confirm`]); what may be gone unnoticed, now and then.
+//!
+//! What is asked for is asked for by its name, and whatever has that name keeps what is here: a pod with another
+//! UID or a namespace younger than its archives may be the same ones, restored from a backup. What another
+//! cluster said to be gone says nothing of this one. A younger namespace is another one, though, to policies:
+//! neither its labels nor whose pods live in it say anything of an archive from before it. Where two clocks
+//! cannot tell that for certain, only the pod can: seen alive in the namespace, it is from there.
 
 mod fold;
 mod idle;
 mod known;
+mod labels;
 mod needs;
 mod pace;
 mod question;
@@ -28,12 +33,13 @@ use jiff::Timestamp;
 
 pub use pace::Pace;
 pub use question::{Finding, LivePod, Question};
-pub use record::{Owner, OwnerRef, PodKey, PodRecord, SeenNamespace};
+pub use record::{Owner, OwnerRef, PodKey, PodRecord, SeenLabels, SeenNamespace};
 
 use crate::identity::Identity;
 use crate::plan::Origin;
 use crate::policy::{Labels, OrphanWhen, PolicySet};
 use idle::Running;
+use labels::CurrentLabels;
 use needs::{Asking, Needs};
 use pace::Asked;
 use record::OwnerId;
@@ -52,8 +58,9 @@ const MOST_ABOVE: usize = 8;
 #[derive(Debug, Default)]
 pub struct Owners {
     pods: BTreeMap<PodKey, Pod>,
-    /// The labels of namespaces, as the last answer showed them.
-    namespace_labels: BTreeMap<String, Labels>,
+    /// The cluster that is asked.
+    cluster: ClusterIdentity,
+    namespace_labels: CurrentLabels,
     /// Namespaces in which a policy came up since they were last asked about, and whether they were asked
     /// about since: an answer to an earlier question may be about the one before.
     doubted: BTreeMap<String, bool>,
@@ -72,6 +79,29 @@ pub struct Owners {
     asked: Asked,
     changed: BTreeSet<PodKey>,
     forgotten: BTreeSet<PodKey>,
+}
+
+/// Which cluster is asked.
+#[derive(Debug, Default)]
+struct ClusterIdentity {
+    /// The UID of the one that was last asked.
+    uid: Option<String>,
+    /// Whether it said so itself since the start.
+    is_confirmed: bool,
+    /// Whether that is yet to be remembered.
+    is_changed: bool,
+}
+
+impl ClusterIdentity {
+    /// Whether something can count as gone: which cluster says so is known.
+    fn is_known(&self) -> bool {
+        self.is_confirmed
+    }
+
+    /// Whether no cluster was ever asked that has a UID. One that had, and says that it has none, is being built.
+    fn had_no_uid(&self) -> bool {
+        self.uid.as_deref().is_none_or(str::is_empty)
+    }
 }
 
 /// One pod.
@@ -109,8 +139,21 @@ impl Owners {
             is_replaced: false,
             confirmed: Confirmed::default(),
         };
-        let pods = remembered.into_iter().map(|(key, record)| (key, pod(record))).collect();
+        // Pods of one namespace share its labels in memory.
+        let mut shared: HashMap<Arc<Labels>, Arc<Labels>> = HashMap::new();
+        let mut share = |mut record: PodRecord| {
+            if let Some(SeenLabels { labels, .. }) = &mut record.namespace_labels {
+                *labels = Arc::clone(shared.entry(Arc::clone(labels)).or_insert_with(|| Arc::clone(labels)));
+            }
+            record
+        };
+        let pods = remembered.into_iter().map(|(key, record)| (key, pod(share(record)))).collect();
         Self { pods, knows_node, ..Self::default() }
+    }
+
+    /// Knows which cluster it was that said what was remembered; none: nobody knows.
+    pub fn remember_cluster(&mut self, uid: Option<String>) {
+        self.cluster.uid = uid;
     }
 
     /// From here on each pod is asked about once, whether or not a policy needs it.
@@ -143,6 +186,11 @@ impl Owners {
         all: bool,
         policies: &PolicySet,
     ) {
+        if self.namespace_labels.follow(policies) {
+            for key in self.pods.keys() {
+                self.asked.forget(&Question::Namespace(key.namespace.clone()));
+            }
+        }
         let asking = Asking::new(policies, self.knows_node);
         let mut here: HashMap<*const Identity, (&Identity, Timestamp, Timestamp)> = HashMap::new();
         for (identity, taken) in archives {
@@ -169,7 +217,8 @@ impl Owners {
             if self.is_curious {
                 let pod = self.pods.get(&key);
                 let is_over = pod.is_some_and(|pod| pod.is_replaced || pod.is_of_former_namespace(&key));
-                needs = needs.and(Needs::to_learn(pod.map(|pod| &pod.record), is_over));
+                let is_placed = pod.is_some_and(|pod| pod.origin(oldest) == Origin::Present);
+                needs = needs.and(Needs::to_learn(pod.map(|pod| &pod.record), is_over, is_placed));
             }
             needs.namespace |= self.doubted.contains_key(&key.namespace);
             if let Some(pod) = self.pods.get_mut(&key) {
@@ -177,12 +226,24 @@ impl Owners {
             } else if needs.any() {
                 // What was answered about the name in this round, nobody has noted for this pod.
                 self.asked.forget(&Question::Pod { namespace: key.namespace.clone(), name: key.pod.clone() });
-                let (record, confirmed, is_replaced) = (PodRecord::default(), Confirmed::default(), false);
+                if self.is_curious || self.namespace_labels.are_selected_by() {
+                    // Its labels are to be remembered as they are now.
+                    self.asked.forget(&Question::Namespace(key.namespace.clone()));
+                }
+                let namespace = self.namespace(&key.namespace);
+                let record = PodRecord { namespace, ..PodRecord::default() };
+                let (confirmed, is_replaced) = (Confirmed::default(), false);
                 self.pods.insert(key, Pod { record, needs, oldest, newest, is_replaced, confirmed });
             }
         }
         self.resolve();
-        self.prune();
+        self.prune(policies);
+    }
+
+    /// The namespace that last had this name, as far as any pod's record says.
+    fn namespace(&self, name: &str) -> Option<SeenNamespace> {
+        let known = in_namespace(&self.pods, name).filter_map(|(_, pod)| pod.record.namespace);
+        known.max_by_key(|namespace| namespace.created)
     }
 
     /// A policy came up in this namespace, whose name may by now be another's: until it is asked about,
@@ -194,23 +255,27 @@ impl Owners {
 
     /// What rules would delete, were it confirmed once more that what it belonged to is gone: in this round
     /// that is asked before what may wait.
-    pub fn confirm<'a>(&mut self, orphans: impl Iterator<Item = (&'a Identity, Timestamp, OrphanWhen)>) {
-        let asked_about = orphans.filter_map(|(identity, taken, when)| {
+    pub fn confirm<'a>(&mut self, orphans: impl Iterator<Item = (&'a Identity, OrphanWhen)>) {
+        let asked_about = orphans.filter_map(|(identity, when)| {
             let (key, pod) = self.pods.get_key_value(&PodKey::of(identity))?;
-            Some(pod.confirmed_by(key, taken, when))
+            Some(pod.confirmed_by(key, when))
         });
         let questions = asked_about.collect();
         self.asked.want(questions);
     }
 
     /// Forgets what only pods that are gone from here were about.
-    fn prune(&mut self) {
+    fn prune(&mut self, policies: &PolicySet) {
         let needed = self.needed();
         self.asked.retain(|question| needed.contains_key(question));
         let pods = &self.pods;
         let is_here = |namespace: &String| in_namespace(pods, namespace).next().is_some();
-        self.namespace_labels.retain(|namespace, _| is_here(namespace));
+        self.namespace_labels.retain(is_here);
         self.shown_since.retain(is_here);
+        // Of a namespace that has a policy, the first archive may yet come.
+        let governed: BTreeSet<&String> =
+            policies.retention.iter().filter_map(|policy| policy.namespace.as_ref()).collect();
+        self.doubted.retain(|namespace, _| governed.contains(namespace) || is_here(namespace));
         let controllers = self.pods.iter().filter_map(|(key, pod)| match &pod.record.owner {
             Owner::Controlled { controller, .. } => Some((&key.namespace, controller)),
             Owner::Unknown | Owner::Bare => None,
@@ -228,8 +293,9 @@ impl Owners {
     pub fn questions(&mut self, pace: Pace) -> Vec<Question> {
         let mut needed = self.needed();
         // First what decides how the others are to be understood, then what may answer many of them.
-        let is_first =
-            |question: &Question| matches!(question, Question::Namespace(_)) && self.asked.is_new(question);
+        let is_first = |question: &Question| {
+            matches!(question, Question::Cluster | Question::Namespace(_)) && self.asked.is_new(question)
+        };
         if needed.keys().any(is_first) {
             needed.retain(|question, _| is_first(question));
         } else if needed.contains_key(&Question::NodePods) && self.asked.is_open(&Question::NodePods) {
@@ -244,6 +310,7 @@ impl Owners {
             }
             if let Question::Namespace(name) = question {
                 self.shown_since.remove(name);
+                self.namespace_labels.note_question(name);
             }
         }
         questions
@@ -265,10 +332,6 @@ impl Owners {
             }
             if pod.needs.namespace || self.doubted.contains_key(namespace) {
                 need(Question::Namespace(namespace.clone()), true);
-            }
-            // Gone for good: whoever has the name now is another.
-            if pod.is_of_former_namespace(key) {
-                continue;
             }
             if pod.needs.pod || pod.may_prove_its_origin(key) {
                 let is_unknown = pod.record.owner == Owner::Unknown && pod.record.pod_gone.is_none();
@@ -293,6 +356,9 @@ impl Owners {
         }
         for (namespace, owner) in self.unplaced_runners() {
             need(ask_owner(namespace, owner), true);
+        }
+        if !needed.is_empty() && !self.cluster.is_known() {
+            needed.insert(Question::Cluster, true);
         }
         needed
     }
@@ -356,13 +422,30 @@ impl Owners {
         (records.collect(), std::mem::take(&mut self.forgotten).into_iter().collect())
     }
 
+    /// Whether it is known which cluster is asked, so that what it says to be gone counts.
+    pub fn knows_cluster(&self) -> bool {
+        self.cluster.is_known()
+    }
+
+    /// The cluster that said so, if that changed since the last call.
+    pub fn take_cluster(&mut self) -> Option<String> {
+        let is_changed = std::mem::take(&mut self.cluster.is_changed);
+        self.cluster.uid.clone().filter(|_| is_changed)
+    }
+
     /// Has everything written anew, as into a memory that was lost.
     pub fn remember_all(&mut self) {
+        self.cluster.is_changed = self.cluster.is_confirmed;
         self.changed = self.pods.keys().cloned().collect();
     }
 }
 
 impl Pod {
+    /// Whether it is known when its archives were taken.
+    fn is_dated(&self) -> bool {
+        self.oldest != Timestamp::MAX
+    }
+
     /// Which namespace an archive of it is from.
     fn origin(&self, taken: Timestamp) -> Origin {
         let created = self.record.namespace.map(|namespace| namespace.created);
@@ -388,12 +471,10 @@ impl Pod {
     }
 
     /// What to ask to hear whether that is gone which an archive of it belonged to.
-    fn confirmed_by(&self, key: &PodKey, taken: Timestamp, when: OrphanWhen) -> Question {
+    fn confirmed_by(&self, key: &PodKey, when: OrphanWhen) -> Question {
         let namespace = key.namespace.clone();
-        if when == OrphanWhen::NamespaceDeleted || self.origin(taken) == Origin::Former {
-            return Question::Namespace(namespace);
-        }
         match &self.record.owner {
+            _ if when == OrphanWhen::NamespaceDeleted => Question::Namespace(namespace),
             Owner::Controlled { topmost: Some(topmost), .. } if when == OrphanWhen::WorkloadDeleted => {
                 ask_owner(&namespace, topmost.clone())
             }

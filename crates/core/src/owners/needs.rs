@@ -34,8 +34,9 @@ impl Needs {
         }
     }
 
-    /// What is yet to be learned of a pod, if it still can be; `is_over`: it will not be seen any more.
-    pub(super) fn to_learn(record: Option<&PodRecord>, is_over: bool) -> Self {
+    /// What is yet to be learned of a pod, if it still can be; `is_over`: it will not be seen any more;
+    /// `is_placed`: it is from the namespace that is there, whose labels can be learned.
+    pub(super) fn to_learn(record: Option<&PodRecord>, is_over: bool, is_placed: bool) -> Self {
         let is_new = record.is_none_or(|record| {
             let is_gone = record.pod_gone.is_some() || record.namespace_gone.is_some();
             record.owner == Owner::Unknown && !is_gone && !is_over
@@ -44,7 +45,10 @@ impl Needs {
             record.is_some_and(|record| matches!(record.owner, Owner::Controlled { topmost: None, .. }));
         // Whose pod that is, only the namespace's age tells.
         let namespace = is_new
-            || record.is_some_and(|record| record.namespace.is_none() && record.namespace_gone.is_none());
+            || record.is_some_and(|record| {
+                let is_unlabelled = is_placed && record.namespace_labels.is_none();
+                (record.namespace.is_none() || is_unlabelled) && record.namespace_gone.is_none()
+            });
         Self { namespace, pod: is_new, pod_gone: false, owner: is_new || is_climbing, idle: false }
     }
 
@@ -56,9 +60,8 @@ impl Needs {
             when == Some(OrphanWhen::WorkloadDeleted) || policy.retention.per_workload != Limit::default();
         let pod = owner || when == Some(OrphanWhen::PodDeleted) || !policy.selector.pod_labels.0.is_empty();
         // Whose pod that is, only the namespace's age tells.
-        let namespace = pod
-            || when == Some(OrphanWhen::NamespaceDeleted)
-            || !policy.selector.namespace_labels.0.is_empty();
+        let namespace =
+            pod || when == Some(OrphanWhen::NamespaceDeleted) || policy.selector.needs_namespace_labels();
         let pod_gone = when == Some(OrphanWhen::PodDeleted);
         Self { namespace, pod, pod_gone, owner, idle: rests_on_floor(&policy.retention) }
     }

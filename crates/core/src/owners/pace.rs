@@ -88,8 +88,15 @@ impl Asked {
     /// asked longest ago first.
     pub(super) fn ask(&mut self, needed: BTreeMap<Question, bool>, pace: Pace) -> Vec<Question> {
         let (mut new, mut again, mut idle) = (Vec::new(), Vec::new(), Vec::new());
+        let mut chosen = Vec::new();
         for (question, is_awaited) in needed {
             if !self.is_open(&question) {
+                continue;
+            }
+            if question == Question::Cluster {
+                // Nothing counts as gone before it is answered, and it is answered but once.
+                let waits = self.questions.get(&question).is_some_and(|times| times.waits(self.round));
+                chosen.extend((!waits).then_some(question));
                 continue;
             }
             match self.questions.get(&question) {
@@ -105,7 +112,6 @@ impl Asked {
         for questions in [&mut new, &mut again, &mut idle] {
             questions.sort_by_key(|question| self.last(question));
         }
-        let mut chosen = Vec::new();
         for (mut questions, most, count) in [
             (new, pace.new, &mut self.count.new),
             (again, pace.again, &mut self.count.again),
@@ -183,6 +189,11 @@ impl Asked {
 }
 
 impl Times {
+    /// Whether it failed, and it is not yet time to ask again.
+    fn waits(&self, round: u64) -> bool {
+        self.urgent.is_some_and(|urgent| urgent > round)
+    }
+
     fn is_urgent(&self, round: u64) -> bool {
         self.urgent.is_some_and(|urgent| urgent <= round)
     }

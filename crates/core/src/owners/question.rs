@@ -10,6 +10,8 @@ use crate::policy::Labels;
 /// One live request. In the order in which they are best asked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Question {
+    /// Which cluster it is: nothing that another one said to be gone is gone from this one.
+    Cluster,
     /// A namespace. Whose a pod is that has the name now, its age tells.
     Namespace(String),
     /// All pods that run on this node: one answer for many of those that follow.
@@ -33,6 +35,7 @@ pub enum Question {
 impl fmt::Display for Question {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Cluster => formatter.write_str("which cluster it is"),
             Self::NodePods => formatter.write_str("the pods of this node"),
             Self::Namespace(name) => write!(formatter, "namespace {name}"),
             Self::Pod { namespace, name } => write!(formatter, "pod {namespace}/{name}"),
@@ -48,6 +51,8 @@ impl fmt::Display for Question {
 pub enum Finding {
     /// The API itself said of that very object that it is not there. Nothing else is this.
     NotFound,
+    /// The cluster is the one with this UID: the one of its namespace `kube-system`, as is usual.
+    Cluster(String),
     /// The namespace is there.
     Namespace {
         /// Its labels.

@@ -41,6 +41,9 @@ pub struct PodRecord {
     /// Its labels as they were last seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Arc<Labels>>,
+    /// The labels of its namespace as they were last seen while that namespace was there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace_labels: Option<SeenLabels>,
     /// Who owns it.
     pub owner: Owner,
     /// Since when no pod has this name.
@@ -52,7 +55,7 @@ pub struct PodRecord {
     /// Since when no namespace has this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace_gone: Option<Timestamp>,
-    /// The namespace that has this name now; for archives from before it, all of theirs is gone.
+    /// The namespace that last had this name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<SeenNamespace>,
     /// When the namespace was created in which this very pod, by its UID, was seen alive.
@@ -69,10 +72,24 @@ pub struct PodRecord {
 pub struct SeenNamespace {
     /// When it was created.
     pub created: Timestamp,
-    /// Since when it is known that any earlier one of that name is gone; none where the clock was
-    /// not to be trusted when that was learned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<Timestamp>,
+}
+
+/// The labels of a namespace that was seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SeenLabels {
+    /// When the namespace was created.
+    pub created: Timestamp,
+    /// The labels.
+    pub labels: Arc<Labels>,
+}
+
+impl PodRecord {
+    /// Forgets since when anything is gone, and of which age the namespace is: that was said by another cluster.
+    pub(super) fn forget_cluster(&mut self) {
+        (self.pod_gone, self.workload_gone, self.namespace_gone, self.idle_since) = (None, None, None, None);
+        (self.namespace, self.seen_in) = (None, None);
+    }
 }
 
 /// Who owns a pod.
@@ -162,6 +179,6 @@ impl OwnerRef {
     }
 
     pub(super) fn workload(&self) -> Workload {
-        Workload { kind: self.kind.clone(), name: self.name.clone() }
+        Workload { group: self.group().to_owned(), kind: self.kind.clone(), name: self.name.clone() }
     }
 }

@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use super::snapshot::{Namespace, Origin};
 use super::verdict::Detail;
 use crate::identity::Identity;
-use crate::policy::{InvalidPolicy, Kind, Labels, Mode, Policy, PolicyRef, PolicySet, Precedence, Selector};
+use crate::policy::{
+    InvalidPolicy, Kind, Labels, Mode, NAMESPACE_NAME, Policy, PolicyRef, PolicySet, Precedence, Selector,
+};
 
 /// What governs an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,15 +130,17 @@ impl<'a> Governors<'a> {
         self.namespaces.get(namespace).and_then(|namespace| namespace.created)
     }
 
-    /// Those that may govern what is from that one of the namespaces of that name.
-    pub(super) fn contenders(&self, namespace: &str, origin: Origin) -> Contenders<'_, 'a> {
+    /// Those that may govern what is from that one of the namespaces of that name, which has these labels, or
+    /// had them; none: they are not known.
+    pub(super) fn contenders(
+        &self,
+        namespace: &str,
+        origin: Origin,
+        labels: Option<&Labels>,
+    ) -> Contenders<'_, 'a> {
+        let by_namespace = |selector: &Selector| by_namespace(selector, namespace, labels);
         if origin == Origin::Former {
-            return self.contenders_of(
-                &[],
-                |selector| by_namespace(selector, namespace, Lookup::Gone),
-                None,
-                None,
-            );
+            return self.contenders_of(&[], by_namespace, None, None);
         }
         let known = self.namespaces.get(namespace);
         let doubt = if known.is_some_and(|namespace| namespace.is_doubted) {
@@ -144,11 +148,9 @@ impl<'a> Governors<'a> {
         } else {
             (origin == Origin::Uncertain).then_some(Detail::NamespaceUncertain)
         };
-        let labels = known.filter(|_| doubt.is_none()).and_then(|namespace| namespace.labels.as_ref());
-        let lookup = labels.map_or(Lookup::Unknown, Lookup::Known);
         let local = self.by_namespace.get(namespace).map_or(&[][..], Vec::as_slice);
         let invalid = self.invalid_by_namespace.get(namespace).copied();
-        self.contenders_of(local, |selector| by_namespace(selector, namespace, lookup), invalid, doubt)
+        self.contenders_of(local, by_namespace, invalid, doubt)
     }
 
     /// Those that may govern what is of nobody knows which namespace.
@@ -254,27 +256,24 @@ impl<'a> Contenders<'_, 'a> {
     }
 }
 
-/// What is known of a namespace's labels.
-#[derive(Clone, Copy)]
-enum Lookup<'a> {
-    Known(&'a Labels),
-    Unknown,
-    /// A namespace that is gone has no labels, and never will have.
-    Gone,
-}
-
-/// What a selector says about the namespace.
-fn by_namespace(selector: &Selector, namespace: &str, labels: Lookup<'_>) -> Match {
-    let wanted = &selector.namespace_labels;
+/// What a selector says about the namespace, whose labels may not be known, but whose name always is.
+fn by_namespace(selector: &Selector, namespace: &str, labels: Option<&Labels>) -> Match {
     if !selector.namespaces.is_empty() && !selector.namespaces.iter().any(|name| name == namespace) {
         return Match::No;
     }
-    match labels {
-        _ if wanted.0.is_empty() => Match::Yes,
-        Lookup::Known(labels) if wanted.matches(labels) => Match::Yes,
-        Lookup::Known(_) | Lookup::Gone => Match::No,
-        Lookup::Unknown => Match::Unknown,
-    }
+    let requirements = selector.namespace_labels.0.iter().map(|requirement| {
+        let holds = if requirement.key == NAMESPACE_NAME {
+            Some(requirement.holds(Some(namespace)))
+        } else {
+            labels.map(|labels| requirement.holds(labels.get(&requirement.key).map(String::as_str)))
+        };
+        match holds {
+            Some(true) => Match::Yes,
+            Some(false) => Match::No,
+            None => Match::Unknown,
+        }
+    });
+    requirements.fold(Match::Yes, Match::and)
 }
 
 /// What a selector says about the pod and the container.

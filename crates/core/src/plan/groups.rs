@@ -45,8 +45,8 @@ struct Names {
     namespace: u32,
     pod: u32,
     container: u32,
-    /// The topmost owner's kind and name, and whether its pods are told apart by name.
-    workload: Option<(u32, u32, bool)>,
+    /// The topmost owner's group, kind and name, and whether its pods are told apart by name.
+    workload: Option<([u32; 3], bool)>,
 }
 
 /// Numbers for names, from 1.
@@ -66,7 +66,8 @@ impl<'a> Texts<'a> {
             pod: self.number(&identity.pod),
             container: self.number(&identity.container),
             workload: workload.map(|workload| {
-                (self.number(&workload.kind), self.number(&workload.name), workload.kind == STATEFUL_SET)
+                let parts = [&workload.group, &workload.kind, &workload.name];
+                (parts.map(|part| self.number(part)), workload.kind == STATEFUL_SET)
             }),
         }
     }
@@ -105,7 +106,7 @@ impl Groups {
 /// What two archives share whose cells need not even be compared: the very same identity, owner, labels
 /// and former policy in memory. Whoever makes snapshots shares these, and where he does not there are merely
 /// more cells.
-type SameInMemory = (usize, usize, usize, usize);
+type SameInMemory = [usize; 5];
 
 /// The cells of archives that are the same in memory.
 #[derive(Default)]
@@ -122,7 +123,8 @@ impl<'a> Cells<'a> {
         let mut known: HashMap<SameInMemory, Known, RandomState> = HashMap::default();
         let mut cells = Vec::new();
         let mut texts = Texts::default();
-        let mut contenders: HashMap<Option<(&str, Origin)>, Contenders<'_, 'a>> = HashMap::new();
+        // Labels that are the same are the same in memory, or else there are merely more of these.
+        let mut contenders: HashMap<Option<(&str, Origin, usize)>, Contenders<'_, 'a>> = HashMap::new();
         // As they lie in memory, not in order: each archive is looked up but once.
         let as_they_lie: Vec<usize> = snapshot
             .archives
@@ -135,9 +137,13 @@ impl<'a> Cells<'a> {
                 });
                 let origin = archive.origin(known.created);
                 *known.cells[origin as usize].get_or_insert_with(|| {
-                    let namespace = identity.map(|identity| (identity.namespace.as_str(), origin));
+                    let labels = archive.namespace_labels.as_ref();
+                    let namespace =
+                        identity.map(|identity| (identity.namespace.as_str(), origin, address(labels)));
                     let there = contenders.entry(namespace).or_insert_with(|| match namespace {
-                        Some((name, origin)) => governors.contenders(name, origin),
+                        Some((name, origin, _)) => {
+                            governors.contenders(name, origin, labels.map(|labels| &**labels))
+                        }
                         None => governors.contenders_for_unknown(),
                     });
                     let workload = archive.workload.as_deref();
@@ -283,33 +289,35 @@ impl Together {
     }
 }
 
+fn address<T>(shared: Option<&Arc<T>>) -> usize {
+    shared.map_or(0, |shared| Arc::as_ptr(shared).addr())
+}
+
 fn same_in_memory(archive: &Archive) -> SameInMemory {
-    fn address<T>(shared: Option<&Arc<T>>) -> usize {
-        shared.map_or(0, |shared| Arc::as_ptr(shared).addr())
-    }
-    (
+    [
         address(archive.identity.as_ref()),
         address(archive.workload.as_ref()),
         address(archive.pod_labels.as_ref()),
         address(archive.governed_by.as_ref()),
-    )
+        address(archive.namespace_labels.as_ref()),
+    ]
 }
 
 /// What two archives must share to count together.
-type Key = [u32; 5];
+type Key = [u32; 6];
 
 /// What it is at `level`; none where the level has no meaning.
 fn level_key(level: Level, names: Names, origin: Origin) -> Option<Key> {
     let Names { namespace, pod, container, workload } = names;
     let origin = origin as u32;
     Some(match level {
-        Level::Container => [origin, namespace, pod, container, 0],
+        Level::Container => [origin, namespace, pod, container, 0, 0],
         Level::Workload => {
-            let (kind, name, _) = workload?;
-            [origin, namespace, kind, name, container]
+            let ([group, kind, name], _) = workload?;
+            [origin, namespace, group, kind, name, container]
         }
-        Level::Pod => [origin, namespace, pod, 0, 0],
-        Level::Namespace => [origin, namespace, 0, 0, 0],
+        Level::Pod => [origin, namespace, pod, 0, 0, 0],
+        Level::Namespace => [origin, namespace, 0, 0, 0, 0],
     })
 }
 
@@ -318,7 +326,7 @@ fn lineage_key(names: Names, origin: Origin) -> Key {
     let Names { namespace, pod, container, workload } = names;
     let origin = origin as u32;
     match workload {
-        Some((kind, name, false)) => [origin, namespace, kind, name, container],
-        _ => [origin, namespace, 0, pod, container],
+        Some(([group, kind, name], false)) => [origin, namespace, group, kind, name, container],
+        _ => [origin, namespace, 0, 0, pod, container],
     }
 }

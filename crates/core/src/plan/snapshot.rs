@@ -61,6 +61,8 @@ pub struct Archive {
     pub undeletable: bool,
     /// The pod's labels as they were remembered; none where they were never seen.
     pub pod_labels: Option<Arc<Labels>>,
+    /// The labels of its namespace by which policies select it; none where they are not known.
+    pub namespace_labels: Option<Arc<Labels>>,
     /// The pod's topmost owner as it was remembered; none for a bare pod or where it was never seen.
     pub workload: Option<Arc<Workload>>,
     /// What the API confirmed to be gone.
@@ -134,6 +136,8 @@ impl Origin {
 /// A pod's topmost owner.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Workload {
+    /// Its API group: `apps`; empty for the core group. Two groups may have a kind of the same name.
+    pub group: String,
     /// `Deployment`, `StatefulSet`, `CronJob`, …
     pub kind: String,
     /// Its name.
@@ -170,8 +174,6 @@ impl Absence {
 /// A namespace as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Namespace {
-    /// Its labels; none where they are not known.
-    pub labels: Option<Labels>,
     /// When it was created: an archive older than that belonged to another of the same name.
     pub created: Option<Timestamp>,
     /// Whether a policy came up in it since it was last asked about: it may have been deleted and made

@@ -16,6 +16,7 @@ use crate::plan_support::{ago, archive, cluster, labels, with};
 /// What is there.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cluster {
+    pub(crate) uid: String,
     pub(crate) namespaces: BTreeMap<String, (Labels, Timestamp)>,
     /// By namespace and name, and whether it runs on this node.
     pub(crate) pods: BTreeMap<(String, String), (LivePod, bool)>,
@@ -42,6 +43,10 @@ impl Cluster {
             return Finding::Failed("down".to_owned());
         }
         match question {
+            Question::Cluster if self.forbidden.contains("Cluster") => {
+                Finding::Forbidden("forbidden".to_owned())
+            }
+            Question::Cluster => Finding::Cluster(self.uid.clone()),
             Question::Namespace(name) => match self.namespaces.get(name) {
                 Some((labels, created)) => Finding::Namespace { labels: labels.clone(), created: *created },
                 None => Finding::NotFound,
@@ -69,6 +74,10 @@ impl Cluster {
 
     pub(crate) fn create_namespace(&mut self, name: &str, created: Timestamp) {
         self.namespaces.insert(name.to_owned(), (labels(&[("env", "prod")]), created));
+    }
+
+    pub(crate) fn label_namespace(&mut self, name: &str, env: &str) {
+        self.namespaces.get_mut(name).unwrap().0 = labels(&[("env", env)]);
     }
 
     /// A namespace is deleted with all that is in it.
@@ -129,6 +138,7 @@ pub(crate) struct Node {
     pub(crate) all_are_known: bool,
     /// What is remembered on the disk.
     pub(crate) records: BTreeMap<PodKey, PodRecord>,
+    pub(crate) cluster_uid: Option<String>,
     /// The questions of the last round.
     pub(crate) asked: Vec<Question>,
 }
@@ -167,6 +177,7 @@ impl Node {
             pace: Pace::EVERYTHING,
             all_are_known: true,
             records: BTreeMap::new(),
+            cluster_uid: None,
             asked: Vec::new(),
         }
     }
@@ -210,6 +221,22 @@ impl Node {
         let (records, forgotten) = self.owners.take_changes();
         self.records.extend(records);
         self.records.retain(|key, _| !forgotten.contains(key));
+        self.cluster_uid = self.owners.take_cluster().or(self.cluster_uid.take());
+        self
+    }
+
+    /// Goes by what there is and by its policies, as before each plan, and asks nothing.
+    pub(crate) fn look(&mut self) -> &mut Self {
+        let archives = self.archives.iter();
+        let known = archives.filter_map(|archive| Some((archive.identity.as_ref()?, archive.taken)));
+        self.owners.go_on(known, self.all_are_known, &self.policies);
+        self
+    }
+
+    /// Is shown the namespace, or that it is not there, as a watch would.
+    pub(crate) fn show(&mut self, namespace: &str) -> &mut Self {
+        let finding = self.cluster.answer(&Question::Namespace(namespace.to_owned()));
+        self.owners.show_namespaces(vec![(namespace.to_owned(), finding)]);
         self
     }
 
@@ -219,10 +246,11 @@ impl Node {
             if questions.is_empty() {
                 break;
             }
-            for question in &questions {
+            // Which cluster it is is asked with whatever else there is to ask.
+            for question in questions.iter().filter(|question| **question != Question::Cluster) {
                 assert!(!self.asked.contains(question), "asked twice: {question}");
+                self.asked.push(question.clone());
             }
-            self.asked.extend(questions.iter().cloned());
             self.owners.fold(questions.into_iter().map(|question| {
                 let finding = self.cluster.answer(&question);
                 (question, finding, self.now, self.clock)
@@ -240,7 +268,7 @@ impl Node {
         let unconfirmed = plan.unconfirmed_orphans(self.now).map(|place| {
             let archive = &snapshot.archives[place];
             let when = self.policies.retention[0].orphans.unwrap().when;
-            (&**archive.identity.as_ref().unwrap(), archive.taken, when)
+            (&**archive.identity.as_ref().unwrap(), when)
         });
         self.owners.confirm(unconfirmed);
     }
@@ -252,6 +280,7 @@ impl Node {
         let records: BTreeMap<PodKey, PodRecord> = records.into_iter().collect();
         assert_eq!(records, self.records, "a record comes back as it was written");
         self.owners = Owners::new(self.is_named, records);
+        self.owners.remember_cluster(self.cluster_uid.clone());
         if self.is_shown {
             self.owners.be_shown_pods();
         }

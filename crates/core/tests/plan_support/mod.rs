@@ -11,8 +11,8 @@ use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::{
-    Absence, Absences, Action, Allowance, Archive, Clock, Dated, Detail, FileSystem, Namespace, Plan, Reason,
-    Release, Snapshot, Verdict, Workload, plan,
+    Absence, Absences, Action, Allowance, Archive, Clock, Dated, Detail, FileSystem, Namespace, Origin, Plan,
+    Reason, Release, Snapshot, Verdict, Workload, plan,
 };
 use checkpoint_keeper_core::policy::{
     Ceiling, InvalidPolicy, Kind, LabelSelector, Labels, Limit, Mode, Operator, Policy, PolicyRef, PolicySet,
@@ -56,6 +56,7 @@ pub(crate) fn archive(short: &str) -> Archive {
         discarded: false,
         undeletable: false,
         pod_labels: None,
+        namespace_labels: None,
         workload: None,
         absences: None,
         idle_since: None,
@@ -64,6 +65,10 @@ pub(crate) fn archive(short: &str) -> Archive {
         dated: Dated::Trusted,
         governed_by: None,
     }
+}
+
+pub(crate) fn workload(group: &str, kind: &str, name: &str) -> Workload {
+    Workload { group: group.into(), kind: kind.into(), name: name.into() }
 }
 
 /// `namespace/pod/container`.
@@ -111,7 +116,7 @@ impl Archives for Archive {
         Self { allocated: bytes, ..self }
     }
     fn owned_by(self, kind: &str, name: &str) -> Self {
-        Self { workload: Some(Arc::new(Workload { kind: kind.into(), name: name.into() })), ..self }
+        Self { workload: Some(Arc::new(workload("apps", kind, name))), ..self }
     }
     fn labelled(self, labels: &[(&str, &str)]) -> Self {
         Self { pod_labels: Some(Arc::new(self::labels(labels))), ..self }
@@ -299,8 +304,14 @@ impl Case {
         labels: &[(&str, &str)],
         created: Option<Timestamp>,
     ) -> Self {
-        let namespace = Namespace { labels: Some(self::labels(labels)), created, is_doubted: false };
-        self.snapshot.namespaces.insert(name.into(), namespace);
+        let labels = Arc::new(self::labels(labels));
+        for archive in &mut self.snapshot.archives {
+            let is_in_it = archive.identity.as_ref().is_some_and(|identity| identity.namespace == name);
+            if is_in_it && Origin::of(archive.taken, archive.seen_in, created) == Origin::Present {
+                archive.namespace_labels = Some(Arc::clone(&labels));
+            }
+        }
+        self.snapshot.namespaces.insert(name.into(), Namespace { created, is_doubted: false });
         self
     }
     pub(crate) fn suspect_clock(mut self) -> Self {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use checkpoint_keeper_core::name::NameKind;
-use checkpoint_keeper_core::owners::{Owners, Pace, Question};
+use checkpoint_keeper_core::owners::{Finding, Owners, Pace, Question};
 use checkpoint_keeper_core::plan::{Clock, Plan, Snapshot};
 use checkpoint_keeper_core::policy::{OrphanWhen, PolicyRef, PolicySet};
 use jiff::Timestamp;
@@ -17,7 +17,9 @@ impl Collector {
     /// There is a cluster to ask; what the catalog remembers of pods counts from here on.
     /// `knows_node`: whether it can be asked which pods run on this node.
     pub fn know_cluster(&mut self, knows_node: bool) {
-        self.owners = Some(Owners::new(knows_node, std::mem::take(&mut self.remembered_pods)));
+        let mut owners = Owners::new(knows_node, std::mem::take(&mut self.remembered_pods));
+        owners.remember_cluster(self.remembered_cluster.take());
+        self.owners = Some(owners);
     }
 
     /// Each pod whose archive comes is asked about once, whatever the policies need now; and the clock is
@@ -46,8 +48,8 @@ impl Collector {
                 owners.show_pods(pods, at, clock);
                 true
             }
-            Sight::Namespaces(namespaces) => owners.show_namespaces(namespaces, at, clock),
-            Sight::AllNamespaces(namespaces) => owners.show_all_namespaces(namespaces, at, clock),
+            Sight::Namespaces(namespaces) => owners.show_namespaces(namespaces),
+            Sight::AllNamespaces(namespaces) => owners.show_all_namespaces(namespaces),
             Sight::NamespacesUnknown => {
                 owners.doubt_labels();
                 true
@@ -63,7 +65,7 @@ impl Collector {
         let unconfirmed = plan.unconfirmed_orphans(now).filter_map(|place| {
             let archive = &snapshot.archives[place];
             let policy = plan.verdicts[place].policy.as_deref()?;
-            Some((archive.identity.as_deref()?, archive.taken, *rules.get(policy)?))
+            Some((archive.identity.as_deref()?, *rules.get(policy)?))
         });
         // By a clock that is not trusted nothing is confirmed.
         owners.confirm(unconfirmed.filter(|_| snapshot.clock == Clock::Trusted));
@@ -122,15 +124,21 @@ impl Collector {
     pub fn learn(&mut self, answers: Vec<Answer>) -> Vec<Problem> {
         let Some(owners) = &mut self.owners else { return Vec::new() };
         let mut problems = Vec::new();
+        let mut is_nameless = false;
         let last = answers.last().map(|answer| answer.at);
         owners.fold(answers.into_iter().map(|Answer { question, finding, at, server_time }| {
             if let Some(time) = server_time {
                 self.clock.hear(time, at);
             }
             let failure = finding.failure();
+            is_nameless |= question == Question::Cluster && finding == Finding::NotFound;
             problems.extend(failure.map(|why| Problem::Unanswered(question.clone(), why.to_owned())));
             (question, finding, at.wall, self.clock.judge(at))
         }));
+        if is_nameless && !owners.knows_cluster() {
+            let why = "it has no namespace kube-system, as the cluster had that was asked before".to_owned();
+            problems.push(Problem::Unanswered(Question::Cluster, why));
+        }
         // Whose time it was too early to decide about, it may be late enough for now.
         if let Some(now) = last {
             self.date_undecided(now);

@@ -30,8 +30,8 @@ impl Collector {
     }
 
     fn recall(&mut self, memory: Memory) {
-        let Memory { records, pods, strays, discards } = memory;
-        (self.remembered, self.remembered_pods) = (records, pods);
+        let Memory { records, pods, strays, discards, cluster } = memory;
+        (self.remembered, self.remembered_pods, self.remembered_cluster) = (records, pods, cluster);
         self.strays.recall(strays);
         self.discards.recall(discards);
     }
@@ -86,7 +86,8 @@ impl Collector {
     fn take_changes(&mut self) -> Changes {
         let (pods, forgotten_pods) = self.owners.as_mut().map(Owners::take_changes).unwrap_or_default();
         let (strays, discards) = (self.strays.take_changes(), self.discards.take_changes());
-        let mut changes = Changes { strays, discards, ..Changes::default() };
+        let cluster = self.owners.as_mut().and_then(Owners::take_cluster);
+        let mut changes = Changes { strays, discards, cluster, ..Changes::default() };
         changes.records.extend(std::mem::take(&mut self.forgotten).into_iter().map(|name| (name, None)));
         let records = std::mem::take(&mut self.unwritten);
         changes.records.extend(records.into_iter().map(|(name, record)| (name, Some(record))));

@@ -329,7 +329,7 @@ impl ApiSide {
 
 /// Whether a policy goes by the labels of namespaces.
 fn selects_namespaces(policies: &PolicySet) -> bool {
-    policies.retention.iter().any(|policy| !policy.selector.namespace_labels.0.is_empty())
+    policies.retention.iter().any(|policy| policy.selector.needs_namespace_labels())
 }
 
 /// Whether nothing changed but what may wait: policies of objects whose author left it so.

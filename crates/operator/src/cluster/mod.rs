@@ -153,6 +153,7 @@ impl Cluster {
     ) -> Result<Get, Refusal> {
         let failed = Refusal::Failed;
         match question {
+            Question::Cluster => Ok(Get::cluster()),
             Question::Namespace(name) => Ok(Get::namespace(name)),
             Question::NodePods => {
                 let node = self.node_name.as_deref().ok_or_else(|| failed("no --node-name".to_owned()))?;

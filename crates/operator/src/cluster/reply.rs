@@ -77,12 +77,13 @@ impl From<Refusal> for Finding {
 /// What a reply to `get` says.
 pub(super) fn finding(get: &Get, status: u16, body: &[u8]) -> Finding {
     match (&get.wanted, status) {
-        (Wanted::Namespace(object) | Wanted::Pod(object) | Wanted::Owner(object), 200) => {
-            match of_object(object, body) {
-                Some(metadata) => found(&get.wanted, metadata),
-                None => Finding::Failed(format!("the reply is no such object: {}", beginning(body))),
-            }
-        }
+        (
+            Wanted::Cluster(object) | Wanted::Namespace(object) | Wanted::Pod(object) | Wanted::Owner(object),
+            200,
+        ) => match of_object(object, body) {
+            Some(metadata) => found(&get.wanted, metadata),
+            None => Finding::Failed(format!("the reply is no such object: {}", beginning(body))),
+        },
         (Wanted::Pods(_), 200) => {
             let list = serde_json::from_slice::<Partials>(body).ok();
             let list =
@@ -132,6 +133,10 @@ fn of_object(object: &Object, body: &[u8]) -> Option<ObjectMeta> {
 
 fn found(wanted: &Wanted, metadata: ObjectMeta) -> Finding {
     match wanted {
+        // Every cluster has it from its first moment on, and nobody can delete it.
+        Wanted::Cluster(_) => metadata
+            .uid
+            .map_or_else(|| Finding::Failed("the namespace has no UID".to_owned()), Finding::Cluster),
         Wanted::Namespace(_) => namespace(metadata)
             .unwrap_or_else(|| Finding::Failed("the namespace has no creationTimestamp".to_owned())),
         Wanted::Pod(_) => Finding::Pod(live_pod(metadata)),

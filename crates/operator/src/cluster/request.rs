@@ -15,6 +15,8 @@ pub(super) struct Get {
 /// What a reply must be about to count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wanted {
+    /// The namespace whose UID is the cluster's.
+    Cluster(Object),
     /// A namespace.
     Namespace(Object),
     /// A pod.
@@ -64,6 +66,11 @@ impl Kind {
 }
 
 impl Get {
+    pub(super) fn cluster() -> Self {
+        let wanted = Wanted::Cluster(core("namespaces", None, "kube-system"));
+        Self { collection: "/api/v1/namespaces".to_owned(), wanted }
+    }
+
     pub(super) fn namespace(name: &str) -> Self {
         let wanted = Wanted::Namespace(core("namespaces", None, name));
         Self { collection: "/api/v1/namespaces".to_owned(), wanted }
@@ -96,9 +103,10 @@ impl Get {
     pub(super) fn http(&self) -> Result<http::Request<Vec<u8>>, kube::core::request::Error> {
         let request = Request::new(self.collection.clone());
         match &self.wanted {
-            Wanted::Namespace(object) | Wanted::Pod(object) | Wanted::Owner(object) => {
-                request.get_metadata(&object.name, &GetParams::default())
-            }
+            Wanted::Cluster(object)
+            | Wanted::Namespace(object)
+            | Wanted::Pod(object)
+            | Wanted::Owner(object) => request.get_metadata(&object.name, &GetParams::default()),
             Wanted::Pods(fields) => request.list_metadata(&ListParams::default().fields(fields)),
             Wanted::Kinds => {
                 let (parent, version) = self.collection.rsplit_once('/').unwrap_or_default();

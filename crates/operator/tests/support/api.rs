@@ -67,6 +67,7 @@ impl Api {
         });
         let api = Self { port, state };
         api.namespace("team", "2025-01-01T00:00:00Z");
+        api.namespace("kube-system", "2024-12-31T00:00:00Z");
         api
     }
 
