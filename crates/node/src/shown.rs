@@ -1,9 +1,20 @@
 //! What somebody who watches the cluster shows a collector, unasked.
+//!
+//! Only what it is by now is kept until the collector looks, however long that takes: of pods the latest list,
+//! of each namespace the latest change.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use checkpoint_keeper_core::owners::{Finding, LivePod};
+use rustix::event::{EventfdFlags, eventfd};
 
 use crate::clock::Now;
-use crate::line::{Line, Teller};
+
+/// So many namespaces that changed and may be gone are kept. That one is gone is no more than a reason to ask,
+/// and what is not asked about at once has its turn.
+const MOST_CHANGED: usize = 10_000;
 
 /// What is shown, as it was at some moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,8 +38,166 @@ pub enum Sight {
     NamespacesUnknown,
 }
 
+/// What was shown and not yet seen.
+#[derive(Debug, Default)]
+struct Waiting {
+    pods: Option<Shown>,
+    /// What was shown of namespaces before the rest was not so any more.
+    unknown: Option<Now>,
+    all: Option<(Now, BTreeMap<String, Finding>)>,
+    changed: Option<(Now, BTreeMap<String, Finding>)>,
+}
+
+impl Waiting {
+    fn add(&mut self, shown: Shown) {
+        let Shown { at, what } = shown;
+        match what {
+            Sight::Pods(_) => self.pods = Some(Shown { at, what }),
+            Sight::NamespacesUnknown => {
+                (self.unknown, self.all, self.changed) = (Some(at), None, None);
+            }
+            Sight::AllNamespaces(namespaces) => {
+                self.all = Some((at, namespaces.into_iter().collect()));
+                self.changed = None;
+            }
+            Sight::Namespaces(namespaces) => {
+                for (name, finding) in namespaces {
+                    self.change(name, finding, at);
+                }
+            }
+        }
+    }
+
+    fn change(&mut self, name: String, finding: Finding, at: Now) {
+        let is_gone = finding == Finding::NotFound;
+        if let Some((_, all)) = &mut self.all {
+            if is_gone {
+                all.remove(&name);
+            } else {
+                all.insert(name, finding);
+            }
+            return;
+        }
+        let (last, changed) = self.changed.get_or_insert_with(|| (at, BTreeMap::new()));
+        *last = at;
+        if is_gone && changed.len() >= MOST_CHANGED {
+            changed.remove(&name);
+        } else {
+            changed.insert(name, finding);
+        }
+    }
+
+    /// All of it, in an order in which it is right.
+    fn take(&mut self) -> impl Iterator<Item = Shown> + use<> {
+        let Self { pods, unknown, all, changed } = std::mem::take(self);
+        let unknown = unknown.map(|at| Shown { at, what: Sight::NamespacesUnknown });
+        let list = |namespaces: BTreeMap<String, Finding>| namespaces.into_iter().collect();
+        let all = all.map(|(at, all)| Shown { at, what: Sight::AllNamespaces(list(all)) });
+        let changed = changed.map(|(at, changed)| Shown { at, what: Sight::Namespaces(list(changed)) });
+        [pods, unknown, all, changed].into_iter().flatten()
+    }
+}
+
 /// The end that shows.
-pub type ShownSender = Teller<Shown>;
+#[derive(Debug, Clone)]
+pub struct ShownSender {
+    waiting: Arc<Mutex<Waiting>>,
+    bell: Arc<OwnedFd>,
+}
 
 /// The end that is shown.
-pub type ShownLine = Line<Shown>;
+#[derive(Debug)]
+pub struct ShownLine {
+    waiting: Arc<Mutex<Waiting>>,
+    bell: Arc<OwnedFd>,
+}
+
+/// A line for what is shown.
+pub fn line() -> std::io::Result<(ShownSender, ShownLine)> {
+    let waiting = Arc::<Mutex<Waiting>>::default();
+    let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+    Ok((ShownSender { waiting: Arc::clone(&waiting), bell: Arc::clone(&bell) }, ShownLine { waiting, bell }))
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ShownSender {
+    /// Shows, and does not wait.
+    pub fn tell(&self, shown: Shown) {
+        lock(&self.waiting).add(shown);
+        let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
+    }
+}
+
+impl ShownLine {
+    /// What there is to see since the last call; does not wait.
+    pub fn told(&self) -> impl Iterator<Item = Shown> + use<> {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&*self.bell, &mut count);
+        lock(&self.waiting).take()
+    }
+}
+
+impl AsFd for ShownLine {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn there(label: &str) -> Finding {
+        let labels = [("env".to_owned(), label.to_owned())].into();
+        Finding::Namespace { labels, created: "2026-01-01T00:00:00Z".parse().unwrap() }
+    }
+
+    fn one(name: &str, finding: Finding) -> Sight {
+        Sight::Namespaces(vec![(name.to_owned(), finding)])
+    }
+
+    #[test]
+    fn only_what_it_is_by_now_waits_to_be_seen() {
+        let (sender, line) = line().unwrap();
+        let show = |what| sender.tell(Shown { at: Now::read(), what });
+        let seen = || line.told().map(|shown| shown.what).collect::<Vec<_>>();
+        assert_eq!(seen(), []);
+        show(Sight::Pods(None));
+        show(Sight::Pods(Some(Vec::new())));
+        show(one("a", there("prod")));
+        show(one("a", there("dev")));
+        assert_eq!(seen(), [Sight::Pods(Some(Vec::new())), one("a", there("dev"))]);
+        assert_eq!(seen(), []);
+        // A list is all that there is, and what changes after it changes it.
+        let all = |names: &[&str]| {
+            Sight::AllNamespaces(names.iter().map(|name| ((*name).to_owned(), there("prod"))).collect())
+        };
+        show(one("old", there("prod")));
+        show(Sight::NamespacesUnknown);
+        show(one("early", there("prod")));
+        show(all(&["a", "b", "c"]));
+        show(one("b", Finding::NotFound));
+        show(one("d", there("prod")));
+        assert_eq!(seen(), [Sight::NamespacesUnknown, all(&["a", "c", "d"])]);
+        show(all(&["a"]));
+        show(Sight::NamespacesUnknown);
+        assert_eq!(seen(), [Sight::NamespacesUnknown]);
+    }
+
+    #[test]
+    fn what_waits_does_not_grow_with_all_that_comes_and_goes() {
+        let mut waiting = Waiting::default();
+        for number in 0..3 * MOST_CHANGED {
+            let name = format!("team-{number}");
+            for finding in [there("dev"), Finding::NotFound] {
+                waiting.add(Shown { at: Now::read(), what: one(&name, finding) });
+            }
+        }
+        waiting.add(Shown { at: Now::read(), what: one("here", there("prod")) });
+        let Some((_, changed)) = &waiting.changed else { panic!("{waiting:?}") };
+        assert!(changed.len() <= MOST_CHANGED + 1 && changed["here"] == there("prod"), "{}", changed.len());
+    }
+}

@@ -445,7 +445,7 @@ mod tests {
                 "pods were not listed yet"
             ]
         );
-        let (shown, line) = checkpoint_keeper_node::line::line().unwrap();
+        let (shown, line) = checkpoint_keeper_node::shown::line().unwrap();
         tokio::select! {
             () = side.watch_node() => {},
             () = side.watch_store() => {},

@@ -22,10 +22,9 @@ use checkpoint_keeper_core::bucket::DeletionBuckets;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::inquiry::Inquiry;
-use checkpoint_keeper_node::line;
 use checkpoint_keeper_node::orders::{self, OrderSender};
 use checkpoint_keeper_node::problem::Problem;
-use checkpoint_keeper_node::shown::ShownSender;
+use checkpoint_keeper_node::shown::{self, ShownSender};
 use checkpoint_keeper_node::store::{Removal, Store};
 use checkpoint_keeper_node::sweeper::Outcome;
 use checkpoint_keeper_node::watch::{Event, SPARING, Watch};
@@ -70,7 +69,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     let inquiry = Inquiry::start(move |questions| asked.ask(questions))
         .context("cannot start the thread that asks the cluster")?;
     let (teller, line) = orders::line().context("cannot make a line for orders")?;
-    let (shower, shown) = line::line().context("cannot make a line for what is shown")?;
+    let (shower, shown) = shown::line().context("cannot make a line for what is shown")?;
     let (stop, trigger) = signals::until_told()?;
     start_api_side(arguments, board.clone(), teller, shower)?;
     let mut engine = Engine {

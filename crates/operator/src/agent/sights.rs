@@ -160,9 +160,11 @@ impl Sights {
             });
             tokio::select! {
                 () = follows => {}
-                () = self.until_stale() => shown.tell(Shown { at: Now::read(), what: Sight::NamespacesUnknown }),
+                () = self.until_stale() => {}
                 _ = unwanted.wait_for(|wanted| !wanted) => {}
             }
+            // However it ended, nobody hears of changes from here on, until they are listed anew.
+            shown.tell(Shown { at: Now::read(), what: Sight::NamespacesUnknown });
             self.seen().namespaces = None;
         }
     }
@@ -230,7 +232,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn pods_are_shown_again_and_again_and_namespaces_only_while_they_are_wanted() {
         let sights = Sights::default();
-        let (shower, line) = checkpoint_keeper_node::line::line().unwrap();
+        let (shower, line) = checkpoint_keeper_node::shown::line().unwrap();
         let (client, troubles) = (client(), || sights.troubles(Instant::now()).collect::<Vec<_>>());
         let told = || line.told().map(|shown: Shown| shown.what).collect::<Vec<_>>();
         let watched = async {
@@ -259,6 +261,10 @@ mod tests {
             sights.want_namespaces(false);
             sleep(TICK).await;
             assert!(sights.seen().namespaces.is_none());
+            assert!(
+                told().contains(&Sight::NamespacesUnknown),
+                "what was shown may change unseen from here on"
+            );
             assert_eq!(troubles(), [""; 0]);
         };
         tokio::select! { () = sights.run(&client, "node-1", &shower) => {}, () = watched => {} }
