@@ -116,12 +116,10 @@ fn archives() -> Vec<Archive> {
     archives
 }
 
-fn is_pod(cluster: &Cluster, archive: &Archive, with_uid: bool) -> bool {
+/// Whether a pod of its name is there.
+fn is_pod(cluster: &Cluster, archive: &Archive) -> bool {
     let identity = archive.identity.as_ref().unwrap();
-    let pod = cluster.pods.get(&(identity.namespace.clone(), identity.pod.clone()));
-    pod.is_some_and(|(pod, _)| {
-        !with_uid || pod.uid.is_none() || identity.pod_uid.is_none() || pod.uid == identity.pod_uid
-    })
+    cluster.pods.contains_key(&(identity.namespace.clone(), identity.pod.clone()))
 }
 
 fn is_former(cluster: &Cluster, archive: &Archive) -> bool {
@@ -173,17 +171,15 @@ fn each_holds(
     holds: impl Fn(Option<Absence>, Timestamp, &History, &dyn Fn(&Cluster) -> bool) -> Result<(), TestCaseError>,
 ) -> Result<(), TestCaseError> {
     let Some(absences) = archive.absences.as_deref().copied() else { return Ok(()) };
-    holds(absences.pod, now, history, &|then| is_former(then, archive) || !is_pod(then, archive, false))?;
-    holds(absences.namespace, now, history, &|then| is_former(then, archive))?;
-    holds(absences.workload, now, history, &|then| {
-        is_former(then, archive)
-            || match &archive.workload {
-                None => !is_pod(then, archive, true),
-                Some(workload) => {
-                    let owner = ("shop".to_owned(), workload.kind.clone(), workload.name.clone());
-                    !then.owners.contains_key(&owner)
-                }
-            }
+    // By its name, whoever has that.
+    holds(absences.pod, now, history, &|then| !is_pod(then, archive))?;
+    holds(absences.namespace, now, history, &|then| then.namespaces.is_empty())?;
+    holds(absences.workload, now, history, &|then| match &archive.workload {
+        None => !is_pod(then, archive),
+        Some(workload) => {
+            let owner = ("shop".to_owned(), workload.kind.clone(), workload.name.clone());
+            !then.owners.contains_key(&owner)
+        }
     })
 }
 

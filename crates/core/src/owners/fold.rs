@@ -55,12 +55,14 @@ impl Owners {
             }
             (Question::NodePods, _) => self.doubt_idle(),
             // Asked before it was shown as it is by now.
-            (Question::Namespace(name), Finding::Namespace { .. }) if self.shown_since.contains(name) => {}
+            (Question::Namespace(name), Finding::Namespace { .. }) if self.shown_since.contains(name) => {
+                self.asked.was_not_asked(question);
+            }
             (Question::Namespace(name), Finding::Namespace { labels, created }) => {
                 self.is_asked_about(name);
                 let seen = SeenLabels { created, labels: Arc::new(labels) };
                 self.namespace_labels.note_answer(name, &seen, now);
-                self.namespace_is_there(name, &seen);
+                self.namespace_is_there(name, &seen, true);
             }
             (Question::Namespace(name), finding) => {
                 self.namespace_labels.forget(name);
@@ -160,7 +162,7 @@ impl Owners {
                         self.asked.succeeded(&question);
                         let seen = SeenLabels { created, labels: Arc::new(labels) };
                         self.namespace_labels.note_shown(name, &seen);
-                        self.namespace_is_there(name, &seen);
+                        self.namespace_is_there(name, &seen, false);
                         self.shown_since.insert(name.clone());
                     }
                 }
@@ -193,11 +195,11 @@ impl Owners {
     }
 
     /// Whatever has the name keeps what is from a namespace of that name, however young it is.
-    fn namespace_is_there(&mut self, name: &str, seen: &SeenLabels) {
+    fn namespace_is_there(&mut self, name: &str, seen: &SeenLabels, is_answer: bool) {
         self.change(name, |key, pod| {
             (pod.confirmed.namespace, pod.record.namespace_gone) = (None, None);
             pod.record.namespace = Some(SeenNamespace { created: seen.created });
-            pod.remember_labels(key, seen);
+            pod.remember_labels(key, seen, is_answer);
         });
     }
 

@@ -30,6 +30,9 @@ impl Owners {
             let origin = pod.origin(archive.taken);
             let known = known.entry((Arc::as_ptr(identity), origin)).or_insert_with(|| {
                 let mut known = pod.known(key, origin, self.cluster.is_known(), now);
+                let is_doubted = self.doubted.contains_key(&key.namespace);
+                let current = self.namespace_labels.get(&key.namespace, now, age).filter(|_| !is_doubted);
+                known.namespace_labels = pod.namespace_labels(key, origin, current, self.cluster.is_known());
                 known.workload = known.owner.take().map(|owner| {
                     let workload = || Arc::new(owner.workload());
                     Arc::clone(workloads.entry(owner.id()).or_insert_with(workload))
@@ -37,10 +40,7 @@ impl Owners {
                 known.idle_since = idle.get(&Lineage::of(key, &pod.record)).copied().flatten();
                 known
             });
-            let is_doubted = self.doubted.contains_key(&key.namespace);
-            let current = self.namespace_labels.get(&key.namespace, now, age).filter(|_| !is_doubted);
-            archive.namespace_labels =
-                pod.namespace_labels(key, archive.taken, current, self.cluster.is_known());
+            archive.namespace_labels.clone_from(&known.namespace_labels);
             archive.pod_labels.clone_from(&known.labels);
             archive.workload.clone_from(&known.workload);
             archive.absences.clone_from(&known.absences);
@@ -71,6 +71,7 @@ impl Owners {
 #[derive(Default)]
 struct Known {
     labels: Option<Arc<Labels>>,
+    namespace_labels: Option<Arc<Labels>>,
     owner: Option<OwnerRef>,
     workload: Option<Arc<Workload>>,
     absences: Option<Arc<Absences>>,

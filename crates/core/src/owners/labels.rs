@@ -26,8 +26,10 @@ pub(super) struct CurrentLabels {
 #[derive(Debug)]
 pub(super) struct Current {
     seen: SeenLabels,
-    /// When an answer said so; none: a watch shows them for as long as it lives.
+    /// When an answer last said so.
     answered: Option<Timestamp>,
+    /// Whether a watch shows them, for as long as it lives. It may be late.
+    is_shown: bool,
 }
 
 impl CurrentLabels {
@@ -49,7 +51,7 @@ impl CurrentLabels {
         }
         if is_new {
             self.asked.clear();
-            self.known.retain(|_, current| current.answered.is_none());
+            self.known.retain(|_, current| current.is_shown);
         }
         self.selecting = now;
         is_new
@@ -71,16 +73,19 @@ impl CurrentLabels {
             let is_shown = self
                 .known
                 .get(namespace)
-                .is_some_and(|known| known.answered.is_none() && known.seen.created == seen.created);
-            let answered = (!is_shown).then_some(at);
-            self.known.insert(namespace.to_owned(), Current { seen: seen.clone(), answered });
+                .is_some_and(|known| known.is_shown && known.seen.created == seen.created);
+            let current = Current { seen: seen.clone(), answered: Some(at), is_shown };
+            self.known.insert(namespace.to_owned(), current);
         }
     }
 
     /// A watch shows them.
     pub(super) fn note_shown(&mut self, namespace: &str, seen: &SeenLabels) {
         if self.are_selected_by() {
-            self.known.insert(namespace.to_owned(), Current { seen: seen.clone(), answered: None });
+            let before = self.known.get(namespace).filter(|known| known.seen.created == seen.created);
+            let answered = before.and_then(|known| known.answered);
+            let current = Current { seen: seen.clone(), answered, is_shown: true };
+            self.known.insert(namespace.to_owned(), current);
         }
     }
 
@@ -99,9 +104,9 @@ impl CurrentLabels {
     }
 
     /// Those of a namespace, unless the answer that said so is older than `age`.
-    pub(super) fn get(&self, namespace: &str, now: Timestamp, age: Duration) -> Option<&SeenLabels> {
-        let current = self.known.get(namespace)?;
-        current.answered.is_none_or(|at| is_within(age, at, now)).then_some(&current.seen)
+    pub(super) fn get(&self, namespace: &str, now: Timestamp, age: Duration) -> Option<&Current> {
+        let is_fresh = |current: &&Current| current.answered.is_some_and(|at| is_within(age, at, now));
+        self.known.get(namespace).filter(|current| current.is_shown || is_fresh(current))
     }
 }
 
@@ -116,46 +121,52 @@ impl Pod {
     /// * Once that namespace is gone, whether or not another has its name, they are those that were last seen
     ///   while it was there, by this pod's record. The labels of a namespace made anew, the same or others, say
     ///   nothing of what the one before left.
-    /// * Of an archive that is from nobody knows which of two namespaces, and of one whose namespace nobody saw
-    ///   while it was there, they are not known. "Not known" is never "has none".
+    /// * Of an archive that is from nobody knows which of two namespaces, of one whose namespace nobody saw while
+    ///   it was there, and of one without its pod's UID whose namespace is gone, they are not known. Neither are
+    ///   those of a pod's first archive before its namespace is asked about: it may be another one by then.
+    ///   "Not known" is never "has none".
     ///
-    /// `current` are those that the namespace of that name has now, where that is known and not in doubt;
+    /// `origin` says which of the namespaces of that name the archive is from, by when it was taken; `current` are those that the namespace of that name has now, where that is known and not in doubt;
     /// `is_gone` says whether what the record says to be gone counts.
     pub(super) fn namespace_labels(
         &self,
         key: &PodKey,
-        taken: Timestamp,
-        current: Option<&SeenLabels>,
+        origin: Origin,
+        current: Option<&Current>,
         is_gone: bool,
     ) -> Option<Arc<Labels>> {
         let there = self.record.namespace?.created;
-        let origin = self.origin(taken);
-        let current = current.filter(|current| current.created == there).map(|current| &current.labels);
-        // A pod lives in one namespace. Without its UID, there may have been several of that name.
-        let is_its_own = |own: &&SeenLabels| {
-            let is_from_it = || Origin::of(taken, self.record.seen_in, Some(own.created)) == Origin::Present;
-            key.uid.is_some() || (is_from_it() && (own.created == there || origin == Origin::Former))
-        };
+        let current = current.filter(|current| current.seen.created == there);
+        let labels = || current.map(|current| Arc::clone(&current.seen.labels));
         let has_gone = self.record.namespace_gone.is_some();
-        match self.record.namespace_labels.as_ref().filter(is_its_own) {
+        match &self.record.namespace_labels {
             Some(own) if own.created != there || (has_gone && is_gone) => Some(Arc::clone(&own.labels)),
-            Some(_) => current.cloned(),
-            None if origin == Origin::Present && !has_gone => current.cloned(),
+            Some(_) => labels(),
+            None if key.uid.is_none() && origin == Origin::Present && !has_gone => {
+                let answered = current.and_then(|current| current.answered);
+                labels().filter(|_| answered.is_some_and(|at| at >= self.newest))
+            }
             None => None,
         }
     }
 
     /// Remembers the labels of the namespace that is there, if that is the one that the pod is from.
-    pub(super) fn remember_labels(&mut self, key: &PodKey, seen: &SeenLabels) {
-        let is_from_it = self.is_dated() && self.origin(self.oldest) == Origin::Present;
-        let was_seen_in_it = self.record.seen_in == Some(seen.created);
-        let may_be = match &self.record.namespace_labels {
-            Some(own) if own.created == seen.created => own.labels != seen.labels,
+    /// `is_answer`: the API said so itself just now.
+    pub(super) fn remember_labels(&mut self, key: &PodKey, seen: &SeenLabels, is_answer: bool) {
+        let is_its_own = match &self.record.namespace_labels {
+            // Without their UID, pods of several namespaces may have had that name.
+            _ if key.uid.is_none() => false,
             // A pod lives in one namespace.
-            Some(_) if key.uid.is_some() => was_seen_in_it,
-            _ => is_from_it,
+            Some(own) => own.created == seen.created || self.record.seen_in == Some(seen.created),
+            // What is shown may be late, and what was asked for before the archive came may be about the one before.
+            None => {
+                is_answer
+                    && self.is_asked_about
+                    && self.is_dated()
+                    && self.origin(self.oldest) == Origin::Present
+            }
         };
-        if may_be {
+        if is_its_own && self.record.namespace_labels.as_ref() != Some(seen) {
             self.record.namespace_labels = Some(seen.clone());
         }
     }

@@ -115,6 +115,8 @@ struct Pod {
     newest: Timestamp,
     /// Whether another was seen by its name: it will not be seen any more.
     is_replaced: bool,
+    /// Whether its namespace was asked about since it is known.
+    is_asked_about: bool,
     confirmed: Confirmed,
 }
 
@@ -137,6 +139,7 @@ impl Owners {
             oldest: Timestamp::MAX,
             newest: Timestamp::MIN,
             is_replaced: false,
+            is_asked_about: false,
             confirmed: Confirmed::default(),
         };
         // Pods of one namespace share its labels in memory.
@@ -217,7 +220,8 @@ impl Owners {
             if self.is_curious {
                 let pod = self.pods.get(&key);
                 let is_over = pod.is_some_and(|pod| pod.is_replaced || pod.is_of_former_namespace(&key));
-                let is_placed = pod.is_some_and(|pod| pod.origin(oldest) == Origin::Present);
+                let is_placed =
+                    key.uid.is_some() && pod.is_some_and(|pod| pod.origin(oldest) == Origin::Present);
                 needs = needs.and(Needs::to_learn(pod.map(|pod| &pod.record), is_over, is_placed));
             }
             needs.namespace |= self.doubted.contains_key(&key.namespace);
@@ -232,8 +236,9 @@ impl Owners {
                 }
                 let namespace = self.namespace(&key.namespace);
                 let record = PodRecord { namespace, ..PodRecord::default() };
-                let (confirmed, is_replaced) = (Confirmed::default(), false);
-                self.pods.insert(key, Pod { record, needs, oldest, newest, is_replaced, confirmed });
+                let (confirmed, is_replaced, is_asked_about) = (Confirmed::default(), false, false);
+                let pod = Pod { record, needs, oldest, newest, is_replaced, is_asked_about, confirmed };
+                self.pods.insert(key, pod);
             }
         }
         self.resolve();
@@ -311,6 +316,7 @@ impl Owners {
             if let Question::Namespace(name) = question {
                 self.shown_since.remove(name);
                 self.namespace_labels.note_question(name);
+                in_namespace_mut(&mut self.pods, name).for_each(|(_, pod)| pod.is_asked_about = true);
             }
         }
         questions
@@ -503,5 +509,14 @@ fn in_namespace<'a>(
 ) -> impl Iterator<Item = (&'a PodKey, &'a Pod)> {
     let first = PodKey { namespace: namespace.to_owned(), pod: String::new(), uid: None };
     pods.range((Bound::Included(first), Bound::Unbounded))
+        .take_while(move |(key, _)| key.namespace == namespace)
+}
+
+fn in_namespace_mut<'a>(
+    pods: &'a mut BTreeMap<PodKey, Pod>,
+    namespace: &'a str,
+) -> impl Iterator<Item = (&'a PodKey, &'a mut Pod)> {
+    let first = PodKey { namespace: namespace.to_owned(), pod: String::new(), uid: None };
+    pods.range_mut((Bound::Included(first), Bound::Unbounded))
         .take_while(move |(key, _)| key.namespace == namespace)
 }

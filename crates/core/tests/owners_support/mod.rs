@@ -139,6 +139,9 @@ pub(crate) struct Node {
     /// What is remembered on the disk.
     pub(crate) records: BTreeMap<PodKey, PodRecord>,
     pub(crate) cluster_uid: Option<String>,
+    /// When what was said not to be found, and what was said to be there, by which cluster; by a clock that is
+    /// trusted.
+    pub(crate) said: Vec<(Timestamp, Question, bool, String)>,
     /// The questions of the last round.
     pub(crate) asked: Vec<Question>,
 }
@@ -178,6 +181,7 @@ impl Node {
             all_are_known: true,
             records: BTreeMap::new(),
             cluster_uid: None,
+            said: Vec::new(),
             asked: Vec::new(),
         }
     }
@@ -253,6 +257,10 @@ impl Node {
             }
             self.owners.fold(questions.into_iter().map(|question| {
                 let finding = self.cluster.answer(&question);
+                let is_gone = finding == Finding::NotFound && self.clock == Clock::Trusted;
+                if is_gone || (finding.failure().is_none() && finding != Finding::NotFound) {
+                    self.said.push((self.now, question.clone(), is_gone, self.cluster.uid.clone()));
+                }
                 (question, finding, self.now, self.clock)
             }));
         }

@@ -97,11 +97,10 @@ pub(super) fn finding(get: &Get, status: u16, body: &[u8]) -> Finding {
                 Finding::NodePods,
             )
         }
-        (Wanted::Namespace(object) | Wanted::Pod(object) | Wanted::Owner(object), 404)
-            if is_not_found(object, body) =>
-        {
-            Finding::NotFound
-        }
+        (
+            Wanted::Cluster(object) | Wanted::Namespace(object) | Wanted::Pod(object) | Wanted::Owner(object),
+            404,
+        ) if is_not_found(object, body) => Finding::NotFound,
         _ => refusal(status, body).into(),
     }
 }
