@@ -95,6 +95,47 @@ fn the_table_is_one_that_a_person_enjoys_reading() {
     insta::assert_snapshot!(shown);
 }
 
+/// Lines of the table, without the age and the order, which are those of the machine.
+fn table(text: &str) -> std::collections::BTreeSet<String> {
+    let cells = |line: &str| {
+        let cells: Vec<_> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        cells
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| *place != 4)
+            .map(|(_, cell)| *cell)
+            .collect::<Vec<_>>()
+            .join(" | ")
+    };
+    let text = text.split("; the disk").next().unwrap();
+    text.lines().filter(|line| !line.is_empty()).map(cells).collect()
+}
+
+#[test]
+fn the_readme_shows_what_is_printed() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let readme = fs::read_to_string(format!("{root}/README.md")).unwrap();
+    let command =
+        readme.lines().find_map(|line| line.trim().strip_prefix("cargo run --release -- gc ")).unwrap();
+    let policy = command.split(' ').skip_while(|word| *word != "--policy").nth(1).unwrap();
+    let shown = readme.split("```\n").find(|block| block.starts_with("VERDICT")).unwrap();
+    let place = with_real_archives();
+    fs::copy(format!("{root}/{policy}"), place.root().join("policy.yaml")).unwrap();
+    let run = place.gc(&["--dry-run"]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    assert_eq!(table(shown), table(&run.stdout), "the README shows something else:\n{}", run.stdout);
+}
+
+#[test]
+fn what_is_applied_to_a_cluster_first_deletes_nothing() {
+    let place = with_real_archives();
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/policy.yaml");
+    fs::copy(example, place.root().join("policy.yaml")).unwrap();
+    let (before, run) = (place.files(), place.gc(&[]));
+    assert_eq!((run.code, place.files()), (Some(0), before), "{run:?}");
+    assert!(run.stdout.contains("ClusterCheckpointPolicy/default (DryRun) would delete"), "{}", run.stdout);
+}
+
 #[test]
 fn what_is_to_go_goes_once_and_the_second_pass_finds_nothing() {
     let place = with_real_archives();
