@@ -13,7 +13,9 @@ use serde_json::Value;
 
 use crate::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
-    FieldError, Governs, LegacyPolicies, is_same_path, parts::PolicyStatus, storage,
+    FieldError, Governs, LegacyPolicies, is_same_path,
+    parts::{PolicyStatus, Precedence},
+    storage,
 };
 
 /// An object as the API gave it.
@@ -42,6 +44,8 @@ pub struct Unparsable {
     pub status: Option<PolicyStatus>,
     /// Its `spec.deletionLimit`, if there is one: that of a storage policy binds all the same.
     pub deletion_limit: Option<Value>,
+    /// Its `spec.precedence`, if there is one: an object that goes before namespaces' policies stands for them too.
+    pub precedence: Option<Value>,
     /// What is wrong.
     pub error: String,
 }
@@ -157,13 +161,22 @@ impl Standing {
 /// Which objects are in force.
 pub fn in_force(objects: &Objects, scope: &Scope) -> InForce {
     let mut found = InForce::default();
+    let mut overriding = Vec::new();
     for object in &objects.cluster {
         match object {
             Seen::Parsed(object) => {
                 let read = object.to_policy().map(|policy| (policy.mode, policy));
+                if read.is_err() && object.spec.precedence == Precedence::Override {
+                    overriding.push(object.policy_ref());
+                }
                 found.retention(object.policy_ref(), object.metadata.generation, None, read);
             }
-            Seen::Unparsable(object) => found.unparsable(Kind::ClusterCheckpointPolicy, object, None),
+            Seen::Unparsable(object) => {
+                if object.precedence.as_ref().is_some_and(|precedence| precedence != "Default") {
+                    overriding.push(id(Kind::ClusterCheckpointPolicy, object));
+                }
+                found.unparsable(Kind::ClusterCheckpointPolicy, object, None);
+            }
         }
     }
     for object in &objects.namespaced {
@@ -206,6 +219,7 @@ pub fn in_force(objects: &Objects, scope: &Scope) -> InForce {
         }
     }
     found.legacy(&objects.legacy, scope);
+    found.stand_before_namespaces(overriding);
     found
 }
 
@@ -240,6 +254,16 @@ impl InForce {
             }
         };
         self.standings.insert(id, (generation, standing));
+    }
+
+    /// One that goes before namespaces' policies, and is not understood, might govern what they govern.
+    fn stand_before_namespaces(&mut self, overriding: Vec<PolicyRef>) {
+        let namespaces: BTreeSet<String> =
+            self.policies.retention.iter().filter_map(|policy| policy.namespace.clone()).collect();
+        for id in overriding {
+            let stands = |namespace| InvalidPolicy { id: id.clone(), namespace: Some(namespace) };
+            self.policies.invalid.extend(namespaces.iter().cloned().map(stands));
+        }
     }
 
     fn unparsable(&mut self, kind: Kind, object: &Unparsable, namespace: Option<String>) {

@@ -269,6 +269,36 @@ fn a_watermark_that_was_stored_before_it_was_refused_is_not_obeyed_and_spares_wh
     assert_eq!((policy.high_watermark, policy.protect_latest), (None, Some(3)));
 }
 
+/// What protects evidence must not let a team's limit of one have it for a field that is not understood.
+#[test]
+fn one_that_goes_before_namespaces_policies_stands_for_them_too_while_it_is_not_understood() {
+    let wrong = json!({"precedence": "Override", "retention": {"maxAge": "1 day"}});
+    let unparsable = |precedence: Option<&str>| {
+        Seen::Unparsable(Box::new(Unparsable {
+            name: "evidence".to_owned(),
+            precedence: precedence.map(Value::from),
+            ..Unparsable::default()
+        }))
+    };
+    for (evidence, stands) in [
+        (object(json!({"name": "evidence"}), wrong), true),
+        (unparsable(Some("Override")), true),
+        (unparsable(Some("Evidence")), true),
+        (unparsable(Some("Default")), false),
+        (unparsable(None), false),
+    ] {
+        let team = object(
+            json!({"name": "one", "namespace": "shop"}),
+            json!({"retention": {"perPod": {"maxCount": 1}}}),
+        );
+        let objects = Objects { cluster: vec![evidence], namespaced: vec![team], ..Objects::default() };
+        let invalid = in_force(&objects, &scope()).policies.invalid;
+        let in_shop = invalid.iter().any(|invalid| invalid.namespace.as_deref() == Some("shop"));
+        assert_eq!(in_shop, stands, "{invalid:?}");
+        assert!(invalid.iter().any(|invalid| invalid.namespace.is_none()), "{invalid:?}");
+    }
+}
+
 #[test]
 fn a_storage_policy_may_be_a_dry_run() {
     let spec = json!({"mode": "DryRun", "highWatermark": "80%"});

@@ -7,6 +7,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
+use crate::identity::Identity;
 use crate::plan::Snapshot;
 use crate::policy::{
     Kind, LabelSelector, Limit, Mode, Operator, Policy, PolicyRef, PolicySet, Precedence, Selector, Size,
@@ -28,8 +29,10 @@ pub struct NoEffect {
 
 impl fmt::Display for NoEffect {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = self.policy.part.as_ref().map(|part| format!(" {part}")).unwrap_or_default();
-        write!(formatter, "{}{part} {}", self.policy, self.why)
+        let policy = self.policy.to_string();
+        // Of an object of several parts, which one it is.
+        let part = self.policy.part.as_ref().filter(|part| !policy.ends_with(part.as_str()));
+        write!(formatter, "{policy}{} {}", part.map(|part| format!(" {part}")).unwrap_or_default(), self.why)
     }
 }
 
@@ -149,7 +152,6 @@ pub fn without_effect_here(policies: &PolicySet, here: &Snapshot) -> Vec<NoEffec
     for policy in policies.retention.iter().filter(native).filter(|_| !known.is_empty()) {
         let namespaces = namespaces(policy);
         let mut left = known.clone();
-        type Name = fn(&crate::identity::Identity) -> &str;
         let parts: [(&'static str, &[String], Name); 3] = [
             ("namespace", &namespaces, |identity| &identity.namespace),
             ("pod", &policy.selector.pods, |identity| &identity.pod),
@@ -179,6 +181,9 @@ pub fn without_effect_here(policies: &PolicySet, here: &Snapshot) -> Vec<NoEffec
     }
     found
 }
+
+/// One part of whose checkpoint it is.
+type Name = fn(&Identity) -> &str;
 
 fn of(policy: &PolicyRef, why: Why) -> NoEffect {
     NoEffect { policy: policy.clone(), why }

@@ -196,7 +196,10 @@ impl Loader {
         match meaning {
             Meaning::Retention(policy) => self.retention(*policy, &origin),
             Meaning::Storage(policy) => self.storage(*policy, &origin),
-            Meaning::Legacy(settings, policies) => self.legacy.push((settings, policies, origin.clone())),
+            Meaning::Legacy(legacy) => {
+                let (settings, policies) = *legacy;
+                self.legacy.push((settings, policies, origin.clone()));
+            }
         }
         self.seen.insert(id, origin);
     }

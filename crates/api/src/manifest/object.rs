@@ -28,7 +28,7 @@ pub(super) enum Object {
 pub(super) enum Meaning {
     Retention(Box<Policy>),
     Storage(Box<StoragePolicy>),
-    Legacy(LegacySettings, LegacyPolicies),
+    Legacy(Box<(LegacySettings, LegacyPolicies)>),
 }
 
 impl Object {
@@ -49,7 +49,7 @@ impl Object {
             Self::Storage(object) => object.to_policy().map(|policy| Meaning::Storage(Box::new(policy))),
             Self::Legacy(object) => object
                 .to_policies(Governs::Cluster)
-                .map(|policies| Meaning::Legacy(object.settings(), policies)),
+                .map(|policies| Meaning::Legacy(Box::new((object.settings(), policies)))),
         }
     }
 }

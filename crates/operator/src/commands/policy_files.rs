@@ -88,7 +88,8 @@ impl PolicyFiles {
             while let Ok(asked) = wait(&hung_up, if seen.is_some() { LEFT_ALONE } else { interval }) {
                 let before = self.versions();
                 let changed = before != self.held;
-                if !asked && !(changed && seen.as_ref() == Some(&before)) {
+                let was_left_alone = changed && seen.as_ref() == Some(&before);
+                if !asked && !was_left_alone {
                     seen = changed.then_some(before);
                     continue;
                 }

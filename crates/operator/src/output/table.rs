@@ -18,7 +18,7 @@ impl Table {
 
     /// Adds a row; what comes from outside does nothing to the terminal.
     pub(super) fn row(&mut self, style: Style, cells: Vec<String>) {
-        let cells = cells.iter().map(|cell| printable(cell).into_owned()).collect();
+        let cells = cells.into_iter().map(|cell| printable(&cell).into_owned()).collect();
         self.rows.push((style, cells));
     }
 

@@ -9,6 +9,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use checkpoint_keeper_core::name::printable;
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
@@ -104,7 +105,9 @@ async fn ready(State(page): State<Arc<Page>>) -> (StatusCode, String) {
     if troubles.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, troubles.join("\n") + "\n")
+        // Names and replies from outside, which whoever asks shows on a terminal.
+        let lines = troubles.iter().map(|trouble| printable(trouble).into_owned() + "\n");
+        (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Broken {
     pub status: Option<Value>,
     /// Its `spec.deletionLimit`, if there is one: that of a storage policy binds all the same.
     pub deletion_limit: Option<Value>,
+    /// Its `spec.precedence`, if there is one: an object that goes before namespaces' policies stands for them too.
+    pub precedence: Option<Value>,
     /// What is wrong with it.
     pub error: String,
 }
@@ -54,7 +56,8 @@ impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
                 let metadata = metadata.map_err(D::Error::custom)?.unwrap_or_default();
                 let status = value.get("status").cloned();
                 let deletion_limit = value.pointer("/spec/deletionLimit").cloned();
-                Ok(Self(Err(Box::new(Broken { metadata, status, deletion_limit, error }))))
+                let precedence = value.pointer("/spec/precedence").cloned();
+                Ok(Self(Err(Box::new(Broken { metadata, status, deletion_limit, precedence, error }))))
             }
         }
     }

@@ -386,6 +386,7 @@ fn seen<K>(object: Guarded<K>) -> Seen<K> {
             generation: broken.metadata.generation,
             status: broken.status.and_then(|status| serde_json::from_value(status).ok()),
             deletion_limit: broken.deletion_limit,
+            precedence: broken.precedence,
             error: broken.error,
         })),
     }
