@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
     FieldError, Governs, LegacyPolicies, is_same_path,
-    parts::{PolicyStatus, Precedence},
+    parts::{self, PolicyStatus},
     storage,
 };
 
@@ -161,21 +161,20 @@ impl Standing {
 /// Which objects are in force.
 pub fn in_force(objects: &Objects, scope: &Scope) -> InForce {
     let mut found = InForce::default();
-    let mut overriding = Vec::new();
     for object in &objects.cluster {
         match object {
             Seen::Parsed(object) => {
                 let read = object.to_policy().map(|policy| (policy.mode, policy));
-                if read.is_err() && object.spec.precedence == Precedence::Override {
-                    overriding.push(object.policy_ref());
-                }
                 found.retention(object.policy_ref(), object.metadata.generation, None, read);
+                if object.spec.precedence == parts::Precedence::Override {
+                    found.goes_before_namespaces(&object.policy_ref());
+                }
             }
             Seen::Unparsable(object) => {
-                if object.precedence.as_ref().is_some_and(|precedence| precedence != "Default") {
-                    overriding.push(id(Kind::ClusterCheckpointPolicy, object));
-                }
                 found.unparsable(Kind::ClusterCheckpointPolicy, object, None);
+                if object.precedence.as_ref().is_some_and(|precedence| precedence != "Default") {
+                    found.goes_before_namespaces(&id(Kind::ClusterCheckpointPolicy, object));
+                }
             }
         }
     }
@@ -219,7 +218,6 @@ pub fn in_force(objects: &Objects, scope: &Scope) -> InForce {
         }
     }
     found.legacy(&objects.legacy, scope);
-    found.stand_before_namespaces(overriding);
     found
 }
 
@@ -257,13 +255,9 @@ impl InForce {
     }
 
     /// One that goes before namespaces' policies, and is not understood, might govern what they govern.
-    fn stand_before_namespaces(&mut self, overriding: Vec<PolicyRef>) {
-        let namespaces: BTreeSet<String> =
-            self.policies.retention.iter().filter_map(|policy| policy.namespace.clone()).collect();
-        for id in overriding {
-            let stands = |namespace| InvalidPolicy { id: id.clone(), namespace: Some(namespace) };
-            self.policies.invalid.extend(namespaces.iter().cloned().map(stands));
-        }
+    fn goes_before_namespaces(&mut self, id: &PolicyRef) {
+        let invalid = self.policies.invalid.iter_mut().filter(|policy| policy.id == *id);
+        invalid.for_each(|policy| policy.precedence = Precedence::Override);
     }
 
     fn unparsable(&mut self, kind: Kind, object: &Unparsable, namespace: Option<String>) {

@@ -196,7 +196,8 @@ fn a_dry_run_does_not_believe_a_record_that_was_altered() {
 fn a_dry_run_reads_a_catalog_that_was_not_closed() {
     let place = place();
     write_old(&place.directory, &archive("server", 1));
-    let (collector, _) = look(&place);
+    let (mut collector, _) = look(&place);
+    assert_eq!(collector.flush_catalog().len(), 0);
     let copy = place.state.with_file_name("copy");
     fs::copy(&place.state, &copy).unwrap();
     drop(collector);
