@@ -63,7 +63,9 @@ fn look(bytes: &[u8]) {
     assert!(read <= length + twice && source.bytes <= length + twice);
     assert!(source.bytes <= read.saturating_add(8 << 10), "only stats-dump is more");
     assert!(contents.state == State::Complete || contents.problem.is_some());
-    if contents.state == State::Unreadable {
-        assert_eq!(contents.identity, None);
+    match contents.state {
+        State::Unreadable | State::Unread => panic!("bytes do not say that"),
+        State::Damaged | State::Foreign => assert_eq!(contents.identity, None),
+        State::Complete | State::NoImages | State::Incomplete => {}
     }
 }

@@ -88,7 +88,8 @@ pub(crate) struct RuntimeName {
 }
 
 impl RuntimeName {
-    /// Splits `[k8s_]<container>_<pod>_<namespace>_<uid>_<attempt>`.
+    /// Splits `[k8s_]<container>_<pod>_<namespace>_<uid>_<attempt>`. Others make names of five parts
+    /// as well; what tells them apart is the UID.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         // One more than can be right, so that a name of any length costs the same.
         let parts: Vec<&str> = name.splitn(7, '_').collect();
@@ -100,7 +101,7 @@ impl RuntimeName {
         let well_formed = is_label(container)
             && is_subdomain(pod)
             && is_label(namespace)
-            && is_uid(uid)
+            && is_pod_uid(uid)
             && !attempt.is_empty()
             && attempt.bytes().all(|byte| byte.is_ascii_digit());
         well_formed.then(|| Self {
@@ -119,7 +120,7 @@ impl Identity {
     /// The identity in a container's name as the runtime makes it:
     /// `[k8s_]<container>_<pod>_<namespace>_<uid>_<attempt>` (containerd without the prefix, CRI-O
     /// with it). None of the parts can hold an underscore, so a name either splits exactly or is
-    /// none of ours.
+    /// none of theirs.
     pub fn from_runtime_name(name: &str) -> Option<Self> {
         RuntimeName::parse(name).map(|name| name.identity)
     }
@@ -138,7 +139,10 @@ impl Identity {
 
     /// Whose checkpoint it is. The runtime's name decides alone where it splits exactly, because a
     /// pod's own annotations get copied among the runtime's: they supply what is missing and
-    /// override nothing.
+    /// override nothing. So where name and annotations speak of two containers (as in hand-made
+    /// archives of the older operator's tests), it is the name's.
+    ///
+    /// Not for what libpod wrote, which is of no pod: whoever calls this sees to that.
     pub fn resolve(name: Option<&str>, annotations: &BTreeMap<String, String>) -> Option<Self> {
         name.and_then(Self::from_runtime_name).or_else(|| Self::from_annotations(annotations))
     }
@@ -169,6 +173,14 @@ fn is_dns_part(part: &str) -> bool {
         && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
+/// What the API server and the kubelet make for a pod: a UUID, or for a static pod, 32 hexadecimal
+/// digits. (A static pod's manifest may name any other UID; then annotations decide.)
+fn is_pod_uid(uid: &str) -> bool {
+    let groups: Vec<usize> = uid.splitn(6, '-').map(str::len).collect();
+    (groups == [8, 4, 4, 4, 12] || groups == [32])
+        && uid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+}
+
 /// A UID or a static pod's hash, held loosely: it is compared, never taken apart.
 fn is_uid(uid: &str) -> bool {
     (1..=128).contains(&uid.len())
@@ -178,6 +190,8 @@ fn is_uid(uid: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const UID: &str = "5744a2df-d174-487a-aa0c-c20695010502";
 
     fn text(name: &str) -> Option<String> {
         let id = Identity::from_runtime_name(name)?;
@@ -190,41 +204,56 @@ mod tests {
         let long_label = "a".repeat(63);
         let too_long = "a".repeat(64);
         let table = [
-            ("server_web-0_shop_u-1_0", Some("shop/web-0/server/u-1")),
-            ("k8s_server_web-0_shop_u-1_12", Some("shop/web-0/server/u-1")),
-            ("k8s_web-0_shop_u-1_0", Some("shop/web-0/k8s/u-1")),
-            ("k8s_k8s_web-0_shop_u-1_0", Some("shop/web-0/k8s/u-1")),
-            ("server_web.0.a_shop_u_0", Some("shop/web.0.a/server/u")),
-            ("x_server_web-0_shop_u-1_0", None),
-            ("k8s_server_web-0_shop_u-1_0_0", None),
-            ("server_web-0_shop_u-1", None),
-            ("server_web-0_shop_u-1_", None),
-            ("k8s_server_web-0_shop_u-1_", None),
-            ("server_web-0_shop_u-1_0_", None),
-            ("server_web-0_shop_u-1_x", None),
-            ("server_web-0_shop_u-1_-1", None),
+            ("server_web-0_shop_{UID}_0", Some("shop/web-0/server/{UID}")),
+            ("k8s_server_web-0_shop_{UID}_12", Some("shop/web-0/server/{UID}")),
+            ("k8s_web-0_shop_{UID}_0", Some("shop/web-0/k8s/{UID}")),
+            ("k8s_k8s_web-0_shop_{UID}_0", Some("shop/web-0/k8s/{UID}")),
+            ("server_web.0.a_shop_{UID}_0", Some("shop/web.0.a/server/{UID}")),
+            ("x_server_web-0_shop_{UID}_0", None),
+            ("k8s_server_web-0_shop_{UID}_0_0", None),
+            ("server_web-0_shop_{UID}", None),
+            ("server_web-0_shop_{UID}_", None),
+            ("k8s_server_web-0_shop_{UID}_", None),
+            ("server_web-0_shop_{UID}_0_", None),
+            ("server_web-0_shop_{UID}_x", None),
+            ("server_web-0_shop_{UID}_-1", None),
             ("server_web-0_shop__0", None),
-            ("server_web-0__u-1_0", None),
-            ("_web-0_shop_u-1_0", None),
-            ("server_*_shop_u-1_0", None),
-            ("server_web-0_*_u-1_0", None),
-            ("Server_web-0_shop_u-1_0", None),
-            ("server_web..0_shop_u-1_0", None),
-            ("server_-web_shop_u-1_0", None),
-            ("server_web_shop.eu_u-1_0", None),
+            ("server_web-0__{UID}_0", None),
+            ("_web-0_shop_{UID}_0", None),
+            ("server_*_shop_{UID}_0", None),
+            ("server_web-0_*_{UID}_0", None),
+            ("Server_web-0_shop_{UID}_0", None),
+            ("server_web..0_shop_{UID}_0", None),
+            ("server_-web_shop_{UID}_0", None),
+            ("server_web_shop.eu_{UID}_0", None),
             ("ledger", None),
             ("", None),
             ("_____", None),
         ];
         for (name, wanted) in table {
-            assert_eq!(text(name).as_deref(), wanted, "{name}");
+            let wanted = wanted.map(|wanted| wanted.replace("{UID}", UID));
+            assert_eq!(text(&name.replace("{UID}", UID)), wanted, "{name}");
         }
-        assert!(text(&format!("{long_label}_web_shop_u_0")).is_some());
-        assert_eq!(text(&format!("{too_long}_web_shop_u_0")), None);
-        assert!(text(&format!("c_{}_shop_u_0", "p".repeat(253))).is_some());
-        assert_eq!(text(&format!("c_{}_shop_u_0", "p".repeat(254))), None);
-        assert!(text(&format!("c_p_n_{}_0", "u".repeat(128))).is_some());
-        assert_eq!(text(&format!("c_p_n_{}_0", "u".repeat(129))), None);
+        assert!(text(&format!("{long_label}_web_shop_{UID}_0")).is_some());
+        assert_eq!(text(&format!("{too_long}_web_shop_{UID}_0")), None);
+        assert!(text(&format!("c_{}_shop_{UID}_0", "p".repeat(253))).is_some());
+        assert_eq!(text(&format!("c_{}_shop_{UID}_0", "p".repeat(254))), None);
+        for (name, is_ours) in [
+            ("c_p_n_0123456789abcdef0123456789abcdef_0", true),
+            ("c_p_n_5744A2DF-D174-487A-AA0C-C20695010502_4294967295", true),
+            // What podman-compose makes of a project `my_app` with a service `web_api`.
+            ("my_app_web_api_1", false),
+            ("k8s_my_app_web_api_1", false),
+            ("c_p_n_u-1_0", false),
+            ("c_p_n_5744a2dfd174487aaa0cc20695010502a_0", false),
+            ("c_p_n_5744a2df-d174-487a-aa0cc2069501-0502_0", false),
+            ("c_p_n_5744a2df-d174-487a-aa0c-c20695010502-_0", false),
+            ("c_p_n_5744a2df-d174-487a-aa0c-c2069501050g_0", false),
+            ("c_p_n_5744a2df-d174-487a-aa0c-c2069501050_0", false),
+            ("c_p_n_--------------------------------_0", false),
+        ] {
+            assert_eq!(text(name).is_some(), is_ours, "{name}");
+        }
     }
 
     fn annotations(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -279,7 +308,7 @@ mod tests {
     #[test]
     fn annotations_never_override_the_runtimes_name() {
         let theirs = annotations(&[(CRI_O_LABELS, FULL)]);
-        let id = Identity::resolve(Some("server_web-0_shop_u-1_0"), &theirs).unwrap();
+        let id = Identity::resolve(Some(&format!("server_web-0_shop_{UID}_0")), &theirs).unwrap();
         assert_eq!((&*id.namespace, &*id.pod, &*id.container), ("shop", "web-0", "server"));
         let id = Identity::resolve(Some("ledger"), &theirs).unwrap();
         assert_eq!((&*id.namespace, &*id.pod, &*id.container), ("a", "b", "c"));

@@ -57,19 +57,24 @@ fn tarball(members: &[Vec<u8>]) -> Vec<u8> {
     [members.concat(), vec![0; 1024]].concat()
 }
 
-const CONFIG: &[u8] = br#"{"name":"server_web-0_shop_u-1_0"}"#;
+const CONFIG: &[u8] = br#"{"name":"server_web-0_shop_5744a2df-d174-487a-aa0c-c20695010502_0"}"#;
 const SPEC: &[u8] = br#"{"annotations":{}}"#;
+
+/// CRIU's images without which nothing can be restored.
+fn images() -> Vec<u8> {
+    [file("checkpoint/inventory.img", b"i"), file("checkpoint/pstree.img", b"p")].concat()
+}
 
 /// A whole archive after some other members.
 fn after(members: &[Vec<u8>]) -> Vec<u8> {
-    tarball(&[members, &[file("config.dump", CONFIG), file("spec.dump", SPEC)]].concat())
+    tarball(&[members, &[file("config.dump", CONFIG), file("spec.dump", SPEC), images()]].concat())
 }
 
 #[track_caller]
 fn assert_state(bytes: &[u8], state: State, problem: &str) {
     let contents = read(bytes);
     assert_eq!((contents.state, contents.problem.as_deref()), (state, Some(problem)));
-    if state == State::Unreadable {
+    if !matches!(state, State::Complete | State::NoImages | State::Incomplete) {
         assert_eq!(contents.identity, None);
     }
 }
@@ -241,10 +246,10 @@ fn what_was_read_before_the_end_still_counts() {
 #[test]
 fn what_holds_nothing_of_a_checkpoint_is_not_called_incomplete() {
     let problem = "holds nothing of a checkpoint";
-    assert_state(&tarball(&[file("weights.bin", b"w")]), State::Unreadable, problem);
-    assert_state(&file("weights.bin", &[b'w'; 5_000])[..2_000], State::Unreadable, problem);
-    assert_state(&tarball(&[file("sub/checkpoint/x", b"")]), State::Unreadable, problem);
-    assert_state(b"my notes", State::Unreadable, "not a tar archive");
+    assert_state(&tarball(&[file("weights.bin", b"w")]), State::Foreign, problem);
+    assert_state(&file("weights.bin", &[b'w'; 5_000])[..2_000], State::Foreign, problem);
+    assert_state(&tarball(&[file("sub/checkpoint/x", b"")]), State::Foreign, problem);
+    assert_state(b"my notes", State::Foreign, "not a tar archive");
     assert_state(b"c", State::Incomplete, "is shorter than a tar's first header");
     assert_state(
         &tarball(&[file("./checkpoint/x", b"")]),
@@ -254,16 +259,114 @@ fn what_holds_nothing_of_a_checkpoint_is_not_called_incomplete() {
 }
 
 #[test]
-fn what_is_no_tar_is_unreadable() {
-    assert_state(&[b'x'; 512], State::Unreadable, "not a tar archive");
-    assert_state(&[vec![b'x'; 4096], vec![0; 1024]].concat(), State::Unreadable, "not a tar archive");
+fn what_is_no_tar_is_foreign() {
+    assert_state(&[b'x'; 512], State::Foreign, "not a tar archive");
+    assert_state(&[vec![b'x'; 4096], vec![0; 1024]].concat(), State::Foreign, "not a tar archive");
     let half_end = [file("a", b""), vec![0; 512], file("b", b"")].concat();
     let problem = "goes on after half of a tar's end mark";
-    assert_state(&half_end, State::Unreadable, problem);
-    assert_state(&[vec![0; 512], vec![1; 512]].concat(), State::Unreadable, problem);
+    assert_state(&half_end, State::Foreign, problem);
+    assert_state(&[vec![0; 512], vec![1; 512]].concat(), State::Foreign, problem);
     let mut bent = after(&[file("a", b"data")]);
     bent[1024 + 5] ^= 1;
-    assert_state(&bent, State::Unreadable, "a tar header's checksum is wrong");
+    assert_state(&bent, State::Damaged, "a tar header's checksum is wrong");
+}
+
+#[test]
+fn an_archive_without_crius_images_is_no_complete_one() {
+    for (missing, first) in [
+        (&["checkpoint/inventory.img"][..], "inventory"),
+        (&["checkpoint/pstree.img"], "pstree"),
+        (&["checkpoint/inventory.img", "checkpoint/pstree.img", "checkpoint/pages-1.img"], "inventory"),
+    ] {
+        let archive = missing.iter().fold(web(), |archive, name| archive.without(name));
+        let problem = format!("has no checkpoint/{first}.img, so nothing can be restored");
+        for bytes in [archive.build().unwrap(), archive.gzip().unwrap(), archive.zstd().unwrap()] {
+            assert_state(&bytes, State::NoImages, &problem);
+            // It is known whose it is all the same, so that it counts and goes where it belongs.
+            let contents = read(&bytes);
+            assert!(who(&contents).unwrap().starts_with("shop/web-0/server"));
+            assert!(contents.checkpointed_at.is_some());
+        }
+        assert_eq!(read(&archive.truncate(600).build().unwrap()).state, State::Incomplete);
+    }
+    // Under another name, as a directory or empty, an image is none.
+    let json = [file("config.dump", CONFIG), file("spec.dump", SPEC)].concat();
+    let pstree = file("./checkpoint/pstree.img", b"p");
+    for (inventory, state) in [
+        (file("./checkpoint/inventory.img", b"i"), State::Complete),
+        (file("checkpoint/inventory.img.bak", b"i"), State::NoImages),
+        (file("checkpoint/sub/inventory.img", b"i"), State::NoImages),
+        (file("inventory.img", b"i"), State::NoImages),
+        (file("checkpoint/inventory.img", b""), State::NoImages),
+        (member(b'5', "checkpoint/inventory.img", 1, b""), State::NoImages),
+        (member(b'2', "checkpoint/inventory.img", 1, b""), State::NoImages),
+    ] {
+        assert_eq!(read(&tarball(&[pstree.clone(), json.clone(), inventory])).state, state);
+    }
+}
+
+#[test]
+fn an_archive_that_contradicts_itself_is_damaged() {
+    let wrong = "a tar header's checksum is wrong";
+    // One that was written over a longer one, as the runtimes do, and cut off.
+    let long = web().pages(40_000).build().unwrap();
+    let short = web().pages(20_000).build().unwrap();
+    assert_state(&[&short[..9_000], &long[9_000..]].concat(), State::Damaged, wrong);
+    // Its seam within zeros looks like the end.
+    let zeros = web().pages(vec![0; 40_000]).build().unwrap();
+    let early = "goes on after a tar's end mark that comes too early";
+    assert_state(&[&short[..9_000], &zeros[9_000..]].concat(), State::Damaged, early);
+
+    // One bit in any byte of a header, the first one's included: of every runtime.
+    for dialect in [Dialect::Containerd, Dialect::CriO, Dialect::Podman] {
+        let whole = web().dialect(dialect).build().unwrap();
+        let mut at = 0;
+        while whole[at] != 0 {
+            let size = tar::Header::from_byte_slice(&whole[at..at + 512]).entry_size().unwrap();
+            // But for what begins and ends the checksum's own field, which is no part of the number.
+            for byte in (0..148).chain(149..154).chain(156..512) {
+                let mut bent = whole.clone();
+                bent[at + byte] ^= 1 << (byte % 8);
+                assert_state(&bent, State::Damaged, wrong);
+            }
+            // The whole header zeroed, as a disk leaves what it lost.
+            let mut lost = whole.clone();
+            lost[at..at + 512].fill(0);
+            // Zeros behind both JSON members and the images could be the end as well.
+            let seems_to_end = dialect != Dialect::Containerd && whole[at..].starts_with(b"rootfs-diff.tar");
+            let state = if seems_to_end { State::Complete } else { State::Damaged };
+            assert_eq!(read(&lost).state, state, "{dialect:?} at {at}");
+            at += 512 + usize::try_from(size.next_multiple_of(512)).unwrap();
+        }
+    }
+
+    // Zeros in place of a JSON member, to its end or to its block's.
+    for name in ["config.dump", "spec.dump"] {
+        let mut whole = web().build().unwrap();
+        let at = (0..whole.len()).step_by(512).find(|&at| whole[at..].starts_with(name.as_bytes())).unwrap();
+        whole[at + 512..at + 1024].fill(0);
+        assert_state(&whole, State::Damaged, &format!("{name} is not a JSON object"));
+    }
+}
+
+#[test]
+fn zeros_before_something_else_are_no_checkpoint_that_was_cut_off() {
+    // What a crash leaves: cut off, and zeros up to the size that the file had.
+    assert_state(&[0; 60_000], State::Incomplete, "has neither config.dump nor spec.dump");
+    let whole = web().build().unwrap();
+    let crashed = [&whole[..8_000], &[0; 60_000]].concat();
+    assert_state(&crashed, State::Incomplete, "has neither config.dump nor spec.dump");
+    // A disk's image begins with zeros, too.
+    for zeros in [512, 1024, 32 << 10] {
+        let image = [vec![0; zeros], b"CD001".repeat(400)].concat();
+        assert_eq!(read(&image).state, State::Foreign, "{zeros}");
+    }
+    let lost = [vec![0; 4 << 10], whole].concat();
+    assert_eq!(read(&lost).state, State::Damaged);
+    // A header that is wrong, and nothing behind it, is not enough.
+    let mut notes = tarball(&[file("notes", b"abc"), file("more-notes", b"abc")]);
+    notes[3] ^= 1;
+    assert_state(&notes, State::Foreign, "not a tar archive");
 }
 
 #[test]
@@ -277,13 +380,13 @@ fn sizes_cannot_be_used_to_lead_a_walk_astray() {
         after(&[header.as_bytes().to_vec()])
     };
     let range = "a member's size is out of range";
-    assert_state(&sized(&[0xff; 12]), State::Unreadable, range);
-    assert_state(&sized(b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"), State::Unreadable, range);
-    assert_state(&sized(b"\x80\0\0\x01\0\0\0\0\0\0\0\0"), State::Unreadable, range);
+    assert_state(&sized(&[0xff; 12]), State::Damaged, range);
+    assert_state(&sized(b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff"), State::Damaged, range);
+    assert_state(&sized(b"\x80\0\0\x01\0\0\0\0\0\0\0\0"), State::Damaged, range);
     let past = "ends within a member's data";
     assert_state(&sized(b"\x80\0\0\0\xff\xff\xff\xff\xff\xff\xfe\0"), State::Incomplete, past);
     assert_state(&sized(b"77777777777\0"), State::Incomplete, past);
-    assert_state(&sized(b"no number!!\0"), State::Unreadable, "a member's size is not a number");
+    assert_state(&sized(b"no number!!\0"), State::Damaged, "a member's size is not a number");
     assert_eq!(read(&sized(b"\x80\0\0\0\0\0\0\0\0\0\0\0")).state, State::Complete);
     assert_eq!(read(&sized(b"\0\0\0\0\0\0\0\0\0\0\0\0")).state, State::Complete);
     // Links and directories have no data, whatever they say.
@@ -295,7 +398,7 @@ fn sizes_cannot_be_used_to_lead_a_walk_astray() {
 #[test]
 fn only_the_exact_names_count() {
     for good in ["config.dump", "./config.dump"] {
-        let bytes = tarball(&[file(good, CONFIG), file("./spec.dump", SPEC)]);
+        let bytes = tarball(&[images(), file(good, CONFIG), file("./spec.dump", SPEC)]);
         assert_eq!(read(&bytes).state, State::Complete, "{good}");
     }
     for bad in [
@@ -312,9 +415,13 @@ fn only_the_exact_names_count() {
     ] {
         let bytes = tarball(&[file(bad, CONFIG), file("spec.dump", SPEC)]);
         assert_state(&bytes, State::Incomplete, "has no config.dump");
-        let decoy = br#"{"name":"c_evil_victim_u_0"}"#;
+        let decoy = br#"{"name":"c_evil_victim_5744a2df-d174-487a-aa0c-c20695010502_0"}"#;
         let contents = read(&after(&[file(bad, decoy)]));
-        assert_eq!(who(&contents).as_deref(), Some("shop/web-0/server u-1"), "{bad}");
+        assert_eq!(
+            who(&contents).as_deref(),
+            Some("shop/web-0/server 5744a2df-d174-487a-aa0c-c20695010502"),
+            "{bad}"
+        );
     }
 }
 
@@ -322,6 +429,7 @@ fn only_the_exact_names_count() {
 fn a_json_member_is_one_regular_file_of_sane_size() {
     for kind in [0, b'0', b'7'] {
         let bytes = tarball(&[
+            images(),
             member(kind, "config.dump", CONFIG.len() as u64, CONFIG),
             member(kind, "spec.dump", SPEC.len() as u64, SPEC),
         ]);
@@ -331,16 +439,16 @@ fn a_json_member_is_one_regular_file_of_sane_size() {
         let short = name.trim_start_matches("./");
         for kind in b"123456SDMV" {
             let bytes = after(&[member(*kind, name, 0, b"")]);
-            assert_state(&bytes, State::Unreadable, &format!("{short} is not a regular file"));
+            assert_state(&bytes, State::Damaged, &format!("{short} is not a regular file"));
         }
         let bytes = after(&[file(name, b"{}"), file("x", b"")]);
-        assert_state(&bytes, State::Unreadable, &format!("{short} is there twice"));
+        assert_state(&bytes, State::Damaged, &format!("{short} is there twice"));
         let bytes = after(&[member(b'0', name, (16 << 20) + 1, b"")]);
-        assert_state(&bytes, State::Unreadable, &format!("{short} is over 16 MiB"));
+        assert_state(&bytes, State::Foreign, &format!("{short} is over 16 MiB"));
     }
     let sparse = b"22 GNU.sparse.major=1\n";
     let bytes = after(&[member(b'x', "pax", sparse.len() as u64, sparse)]);
-    assert_state(&bytes, State::Unreadable, "config.dump is not a regular file");
+    assert_state(&bytes, State::Damaged, "config.dump is not a regular file");
 
     let mut large = b"{\"annotations\":{}".to_vec();
     large.resize((16 << 20) - 1, b' ');
@@ -354,18 +462,16 @@ fn json_that_is_none_is_not_guessed_at() {
     let deep = [vec![b'['; 1 << 20], vec![b']'; 1 << 20]].concat();
     for bad in [&b""[..], b"{", b"null", b"[]", b"7", b"{}{}", b"\xff", b"{\"a\xff\":1}", &deep] {
         let bytes = web().config_json(bad).build().unwrap();
-        assert_state(&bytes, State::Unreadable, "config.dump is not a JSON object");
-        // Where the runtime's name decides, spec.dump is not needed to know who it is.
-        let contents = read(&web().spec_json(bad).build().unwrap());
-        let odd = Some("spec.dump is not a JSON object");
-        assert_eq!((contents.state, contents.problem.as_deref()), (State::Complete, odd));
-        assert!(who(&contents).unwrap().starts_with("shop/web-0/server"));
-        let bytes = web().runtime_name(Some("ledger")).spec_json(bad).build().unwrap();
-        assert_state(&bytes, State::Unreadable, "spec.dump is not a JSON object");
+        assert_state(&bytes, State::Damaged, "config.dump is not a JSON object");
+        // Also where the runtime's name would decide: nothing is restored without spec.dump.
+        for archive in [web(), web().runtime_name(Some("ledger"))] {
+            let bytes = archive.spec_json(bad).build().unwrap();
+            assert_state(&bytes, State::Damaged, "spec.dump is not a JSON object");
+        }
     }
     // A name that is not JSON may have said anything: not the truncation's fault.
     let cut = web().config_json("{").truncate(1024).build().unwrap();
-    assert_state(&cut, State::Unreadable, "config.dump is not a JSON object");
+    assert_state(&cut, State::Damaged, "config.dump is not a JSON object");
 }
 
 #[test]
@@ -396,9 +502,9 @@ fn fields_of_a_wrong_type_are_not_there() {
         assert_eq!((contents.state, contents.identity), (State::Complete, None));
     }
     // As in Go, the last of two counts.
-    let twice = r#"{"name":"x","name":"server_web-0_shop_u-1_0","name2":1}"#;
+    let twice = r#"{"name":"x","name":"server_web-0_shop_5744a2df-d174-487a-aa0c-c20695010502_0","name2":1}"#;
     let contents = read(&web().config_json(twice).without("spec.dump").build().unwrap());
-    assert_eq!(who(&contents).as_deref(), Some("shop/web-0/server u-1"));
+    assert_eq!(who(&contents).as_deref(), Some("shop/web-0/server 5744a2df-d174-487a-aa0c-c20695010502"));
     let spec = r#"{"annotations":{"io.kubernetes.cri.sandbox-namespace":"a"},"annotations":{}}"#;
     let contents = read(&web().runtime_name(None).spec_json(spec).build().unwrap());
     assert_eq!(contents.identity, None);
@@ -426,13 +532,17 @@ fn every_dialect_is_read_and_the_runtimes_name_decides() {
         assert_eq!(who(&read(&odd)), Some(full), "{dialect:?}");
         // A pod's own annotations, copied among the runtime's, change nothing.
         let forged = archive
-            .runtime_name(Some("k8s_server_web-0_shop_u-1_0"))
+            .runtime_name(Some("k8s_server_web-0_shop_5744a2df-d174-487a-aa0c-c20695010502_0"))
             .annotation("io.kubernetes.cri-o.Labels", r#"{"io.kubernetes.pod.namespace":"victim"}"#)
             .annotation("io.kubernetes.pod.namespace", "victim")
             .annotation("io.kubernetes.cri.sandbox-namespace", "*")
             .annotation("org.criu.checkpoint.pod.namespace", "victim");
         let contents = read(&forged.build().unwrap());
-        assert_eq!(who(&contents).as_deref(), Some("shop/web-0/server u-1"), "{dialect:?}");
+        assert_eq!(
+            who(&contents).as_deref(),
+            Some("shop/web-0/server 5744a2df-d174-487a-aa0c-c20695010502"),
+            "{dialect:?}"
+        );
     }
     let empty = web().dialect(Dialect::CriO).runtime_name(None).annotation("io.kubernetes.cri-o.Labels", "");
     assert!(who(&read(&empty.build().unwrap())).unwrap().starts_with("shop/web-0/server"));
@@ -444,6 +554,67 @@ fn every_dialect_is_read_and_the_runtimes_name_decides() {
     let podman = inspect(&web().dialect(Dialect::Podman).build().unwrap());
     assert_eq!(podman.contents.identity, None);
     assert_eq!((podman.contents.state, podman.engine), (State::Complete, Some(Engine::Podman)));
+}
+
+#[test]
+fn what_podman_wrote_is_of_no_pod() {
+    let podman = |name: &str| web().dialect(Dialect::Podman).runtime_name(Some(name));
+    let uid = "5744a2df-d174-487a-aa0c-c20695010502";
+    // podman-compose's names have as many parts as a pod's, and a user may name a container like one.
+    for name in ["my_app_redis_1", "my_app_web_api_1", "k8s_my_app_web_api_1", &format!("c_p_n_{uid}_0")] {
+        let found = inspect(&podman(name).build().unwrap());
+        assert_eq!((found.contents.state, &found.contents.identity), (State::Complete, &None), "{name}");
+        assert_eq!(found.restart_count, None, "{name}");
+    }
+    // Annotations are its user's own.
+    for (namespace, pod, container) in [
+        ("io.kubernetes.pod.namespace", "io.kubernetes.pod.name", "io.kubernetes.container.name"),
+        (
+            "io.kubernetes.cri.sandbox-namespace",
+            "io.kubernetes.cri.sandbox-name",
+            "io.kubernetes.cri.container-name",
+        ),
+        (
+            "org.criu.checkpoint.pod.namespace",
+            "org.criu.checkpoint.pod.name",
+            "org.criu.checkpoint.container.name",
+        ),
+    ] {
+        let annotated = |archive: ArchiveBuilder| {
+            archive
+                .annotation(namespace, "n")
+                .annotation(pod, "p")
+                .annotation(container, "c")
+                .build()
+                .unwrap()
+        };
+        assert_eq!(read(&annotated(podman("c"))).identity, None, "{namespace}");
+        // The mark of a pod's owner among the annotations of a CRI runtime changes nothing.
+        let marked = web().annotation("io.container.manager", "libpod");
+        assert!(who(&read(&annotated(marked))).unwrap().starts_with("shop/web-0/server"));
+    }
+    // The same names without any mark: podman-compose's are none of a pod, whoever writes them.
+    assert_eq!(
+        read(&web().runtime_name(Some("my_app_web_api_1")).spec_json(SPEC).build().unwrap()).identity,
+        None
+    );
+}
+
+#[test]
+fn where_name_and_labels_speak_of_two_containers_the_name_decides() {
+    let labels = r#"{"io.kubernetes.container.name":"containername","io.kubernetes.pod.name":"podname",
+        "io.kubernetes.pod.namespace":"namespace"}"#;
+    let contents = read(
+        &web()
+            .dialect(Dialect::CriO)
+            .runtime_name(Some(
+                "k8s_container-name_deployment-name_default_5744a2df-d174-487a-aa0c-c20695010502_0",
+            ))
+            .annotation("io.kubernetes.cri-o.Labels", labels)
+            .build()
+            .unwrap(),
+    );
+    assert!(who(&contents).unwrap().starts_with("default/deployment-name/container-name "));
 }
 
 fn pax(records: &[u8]) -> Vec<u8> {
@@ -480,14 +651,15 @@ fn long_names_and_pax_headers_are_understood() {
     assert_eq!(read(&after(&[resized])).state, State::Complete);
     let huge = [pax(b"28 size=18446744073709551615\n"), file("pages", b"")].concat();
     let range = "a member's size is out of range";
-    assert_state(&after(&[huge]), State::Unreadable, "a PAX header is malformed");
+    assert_state(&after(&[huge.clone()]), State::Foreign, "a PAX header is malformed");
+    assert_state(&after(&[images(), huge]), State::Damaged, "a PAX header is malformed");
     let huge = [pax(b"29 size=18446744073709551615\n"), file("pages", b"")].concat();
-    assert_state(&after(&[huge]), State::Unreadable, range);
+    assert_state(&after(&[images(), huge]), State::Damaged, range);
 
     let big = (1 << 20) + 1;
     let problem = "a member's long name or PAX header is over 1 MiB";
     for kind in [b'L', b'x'] {
-        assert_state(&after(&[member(kind, "x", big, b"")]), State::Unreadable, problem);
+        assert_state(&after(&[member(kind, "x", big, b"")]), State::Foreign, problem);
         assert_state(
             &after(&[member(kind, "x", 1 << 20, b"")]),
             State::Incomplete,
@@ -495,7 +667,7 @@ fn long_names_and_pax_headers_are_understood() {
         );
     }
     let many = vec![member(b'L', "x", 600 << 10, &vec![b'n'; 600 << 10]); 2];
-    assert_state(&after(&many), State::Unreadable, "has too many extended headers");
+    assert_state(&after(&many), State::Foreign, "has too many extended headers");
 }
 
 #[test]
@@ -522,7 +694,7 @@ fn sparse_members_are_passed_over() {
     }
     let cut = &sparse(5)[..512 * 3];
     assert_state(cut, State::Incomplete, "ends within a sparse member's map");
-    assert_state(&after(&[sparse(3000)]), State::Unreadable, "has too many extended headers");
+    assert_state(&after(&[sparse(3000)]), State::Foreign, "has too many extended headers");
 }
 
 #[test]
@@ -559,21 +731,21 @@ fn compressed_archives_are_read() {
         let mut sum = compressed;
         let place = sum.len() - if sum[0] == 0x1f { 6 } else { 2 };
         sum[place] ^= 1;
-        assert_state(&sum, State::Unreadable, "the compressed stream is corrupt");
+        assert_state(&sum, State::Damaged, "the compressed stream is corrupt");
     }
     assert_state(
         b"\x28\xb5\x2f\xfd\x00\x71aaaaaaaaaa",
-        State::Unreadable,
+        State::Foreign,
         "asks for a Zstandard window over 8 MiB",
     );
     assert_state(
         b"\x1f\x8b\x08\0\0\0\0\0\0\0\x07aaaaaaa",
-        State::Unreadable,
+        State::Damaged,
         "the compressed stream is corrupt",
     );
-    assert_eq!(read(&part(b"no tar")).state, State::Unreadable);
+    assert_eq!(read(&part(b"no tar")).state, State::Foreign);
     assert_eq!(read(&part(b"checkpoint/")).state, State::Incomplete);
-    assert_state(&part(&[b'x'; 512]), State::Unreadable, "not a tar archive");
+    assert_state(&part(&[b'x'; 512]), State::Foreign, "not a tar archive");
 }
 
 #[test]
@@ -584,7 +756,7 @@ fn a_stream_that_expands_too_far_is_left() {
     io::Write::write_all(&mut encoder, &whole).unwrap();
     io::copy(&mut io::repeat(0).take(110 << 20), &mut encoder).unwrap();
     let bomb = encoder.finish().unwrap();
-    assert_state(&bomb, State::Unreadable, "the compressed stream expands too far");
+    assert_state(&bomb, State::Foreign, "the compressed stream expands too far");
     let pages = member(b'0', "checkpoint/pages", 1 << 40, b"");
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
     io::Write::write_all(&mut encoder, &pages).unwrap();

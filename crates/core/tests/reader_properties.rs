@@ -56,7 +56,8 @@ fn look(bytes: &[u8]) -> archive::Inspection {
     let inspection = archive::inspect(&mut Cursor::new(bytes)).unwrap();
     assert_eq!(inspection.contents, contents);
     assert!(contents.state == State::Complete || contents.problem.is_some());
-    assert!(contents.state != State::Unreadable || contents.identity.is_none());
+    assert!(!matches!(contents.state, State::Unreadable | State::Unread), "bytes do not say that");
+    assert!(!matches!(contents.state, State::Damaged | State::Foreign) || contents.identity.is_none());
     if inspection.format == Format::Tar {
         assert!(inspection.members <= bytes.len() as u64 / 512);
     }
@@ -150,7 +151,7 @@ proptest! {
         namespace in label(),
         pod in subdomain(),
         container in label(),
-        uid in "[a-z0-9-]{1,64}",
+        uid in "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}",
         second in -62_000_000_000_i64..253_000_000_000,
         dialect in dialect(),
         image in "[ -~é]{1,80}",

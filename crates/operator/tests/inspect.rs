@@ -50,7 +50,7 @@ fn a_link_is_followed_and_what_is_no_archive_is_said_to_be_none() {
     assert_eq!(run.code, Some(0), "{run:?}");
     let found: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!((&found[0]["pod"], &found[0]["state"]), (&"web-0".into(), &"Complete".into()));
-    assert_eq!((&found[1]["pod"], &found[1]["state"]), (&Value::Null, &"Unreadable".into()));
+    assert_eq!((&found[1]["pod"], &found[1]["state"]), (&Value::Null, &"Foreign".into()));
 }
 
 #[test]

@@ -33,6 +33,8 @@ pub(super) struct Config {
     pub(super) checkpointed_at: Option<Timestamp>,
     pub(super) restored_at: Option<Timestamp>,
     pub(super) restored: Option<bool>,
+    /// Whether there is a `rootfsImageID`, which libpod writes and no CRI runtime does.
+    pub(super) has_image_id: bool,
 }
 
 impl Config {
@@ -156,6 +158,7 @@ impl<'de> Deserialize<'de> for Config {
                         _ => _ = map.next_value::<IgnoredAny>()?,
                     }
                 }
+                config.has_image_id = image_id.is_some();
                 config.image_ref = config.image_ref.or(image_id);
                 Ok(config)
             }

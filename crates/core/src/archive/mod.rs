@@ -1,7 +1,6 @@
 //! What an archive holds, read with as few bytes as possible and without trusting any of them.
 //!
-//! Holds the two ways in, [`read`] and [`inspect`], and the judgement: complete, incomplete or
-//! unreadable. Walking the tar is `walk`, where its bytes come from `source` and `compressed`, what
+//! Holds the two ways in, [`read`] and [`inspect`], and the judgement, a [`State`]. Walking the tar is `walk`, where its bytes come from `source` and `compressed`, what
 //! the JSON members say `json`, CRIU's figures `statistics`.
 
 mod compressed;
@@ -67,12 +66,12 @@ impl State {
 /// What an archive's bytes say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
-    /// Complete, incomplete or unreadable.
+    /// What it is worth; never `Unreadable` nor `Unread`, which bytes do not say.
     pub state: State,
-    /// Why the state is not `Complete`, or what was odd about a complete one. Never holds text
-    /// from the archive.
+    /// Why the state is not `Complete`. Never holds text from the archive.
     pub problem: Option<String>,
-    /// Whose checkpoint it is; `None` where that is not certain, and always for `Unreadable`.
+    /// Whose checkpoint it is; `None` where that is not certain. Always `None` for `Foreign` and for
+    /// `Damaged`: where one part of an archive is wrong, no other is taken at its word.
     pub identity: Option<Identity>,
     /// `config.dump`'s `checkpointedTime`, unless that is Go's zero time.
     pub checkpointed_at: Option<Timestamp>,
@@ -117,7 +116,7 @@ impl fmt::Display for Engine {
 }
 
 /// All that can be said about an archive, for people who look at one. As in [`Contents`], what
-/// comes from an unreadable archive is left out.
+/// comes from a damaged or foreign one is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Inspection {
@@ -167,7 +166,15 @@ fn take_in<R: Read + Seek>(source: &mut R, statistics: bool) -> io::Result<Inspe
     match walked {
         Err(Stop::Source(error)) => Err(error),
         Err(Stop::CutOff(problem)) => Ok(judge(Some(problem.into()), members, format)),
-        Err(Stop::Refused(problem)) => Ok(unreadable(problem.into(), &members, format)),
+        // A packed stream that is corrupt before anything came out of it still began as one.
+        Err(Stop::Contradiction(problem))
+            if members.has_checkpoint_member || (members.count == 0 && format != Format::Tar) =>
+        {
+            Ok(unusable(State::Damaged, problem.into(), &members, format))
+        }
+        Err(Stop::Contradiction(problem) | Stop::Refused(problem)) => {
+            Ok(unusable(State::Foreign, problem.into(), &members, format))
+        }
         Ok(()) => Ok(judge(None, members, format)),
     }
 }
@@ -199,19 +206,14 @@ fn walk_source<R: Read + Seek>(
 /// The judgement over a walk that reached the tar's end or the file's (`cut_off` says which).
 fn judge(cut_off: Option<String>, members: Members, format: Format) -> Inspection {
     let config = match &members.config {
-        Some(Err(problem)) => return unreadable((*problem).to_owned(), &members, format),
+        Some(Err(problem)) => return unusable(State::Damaged, (*problem).to_owned(), &members, format),
         Some(Ok(config)) => Some(config),
         None => None,
     };
-    let name = config.and_then(|config| config.name.as_deref());
-    let runtime_name = name.and_then(RuntimeName::parse);
-    let (spec, odd) = match &members.spec {
-        Some(Err(problem)) if runtime_name.is_none() => {
-            return unreadable((*problem).to_owned(), &members, format);
-        }
-        Some(Err(problem)) => (None, Some(*problem)),
-        Some(Ok(spec)) => (Some(spec), None),
-        None => (None, None),
+    let spec = match &members.spec {
+        Some(Err(problem)) => return unusable(State::Damaged, (*problem).to_owned(), &members, format),
+        Some(Ok(spec)) => Some(spec),
+        None => None,
     };
     let missing = match (&members.config, &members.spec) {
         (None, None) => Some("has neither config.dump nor spec.dump"),
@@ -221,22 +223,27 @@ fn judge(cut_off: Option<String>, members: Members, format: Format) -> Inspectio
     };
     // Somebody else's file, cut off or not: nothing here is for this program to call incomplete.
     if missing.is_some() && !members.has_checkpoint_member && members.count > 0 {
-        return unreadable("holds nothing of a checkpoint".to_owned(), &members, format);
+        return unusable(State::Foreign, "holds nothing of a checkpoint".to_owned(), &members, format);
     }
-    let incomplete = cut_off.or_else(|| missing.map(str::to_owned));
-    let state = if incomplete.is_some() { State::Incomplete } else { State::Complete };
+    let (state, problem) = match (cut_off.or_else(|| missing.map(str::to_owned)), members.images.missing()) {
+        (Some(problem), _) => (State::Incomplete, Some(problem)),
+        (None, Some(image)) => (State::NoImages, Some(format!("has no {image}, so nothing can be restored"))),
+        (None, None) => (State::Complete, None),
+    };
     // Without spec.dump, annotations say nothing; then a name either decides or nobody does.
     let no_annotations = Annotations::default();
     let annotations = spec.map_or(&no_annotations, |spec| &spec.annotations);
     // Annotations are the tenant's to add to: without config.dump nothing could contradict them.
-    let identity = config.and_then(|_| Identity::resolve(name, &annotations.0));
+    let of_a_pod = config.filter(|config| !is_written_by_libpod(config, annotations));
+    let name = of_a_pod.and_then(|config| config.name.as_deref());
+    let identity = of_a_pod.and_then(|_| Identity::resolve(name, &annotations.0));
     let engine = engine(config, spec);
-    let restart_count = runtime_name.and_then(|name| name.attempt);
+    let restart_count = name.and_then(RuntimeName::parse).and_then(|name| name.attempt);
     let config = members.config.and_then(Result::ok).unwrap_or_default();
     Inspection {
         contents: Contents {
             state,
-            problem: incomplete.or_else(|| odd.map(str::to_owned)),
+            problem,
             identity,
             checkpointed_at: config.checkpointed_at,
             runtime: config.runtime,
@@ -255,10 +262,11 @@ fn judge(cut_off: Option<String>, members: Members, format: Format) -> Inspectio
     }
 }
 
-fn unreadable(problem: String, members: &Members, format: Format) -> Inspection {
+/// An archive of which nothing but that is taken.
+fn unusable(state: State, problem: String, members: &Members, format: Format) -> Inspection {
     Inspection {
         contents: Contents {
-            state: State::Unreadable,
+            state,
             problem: Some(problem),
             identity: None,
             checkpointed_at: None,
@@ -276,6 +284,17 @@ fn unreadable(problem: String, members: &Members, format: Format) -> Inspection 
         restored_at: None,
         statistics: None,
     }
+}
+
+/// Whether Podman's library wrote the archive, whose containers have names that their users gave
+/// (`my_app_web_api_1` is podman-compose's) and whose pods are none of Kubernetes'.
+///
+/// The mark alone does not say so, as a pod's own annotations get copied among the runtime's: with
+/// one, a tenant would take all archives out of every policy. Only the CRI runtimes, though, write
+/// checkpointctl's `checkpointedTime`, and only libpod a `rootfsImageID`.
+fn is_written_by_libpod(config: &Config, annotations: &Annotations) -> bool {
+    let is_marked = annotations.0.get(json::MANAGER).is_some_and(|manager| manager == "libpod");
+    is_marked && (config.checkpointed_at.is_none() || config.has_image_id)
 }
 
 /// The engine by its own mark, then by whose annotations there are, then by the shim's name.

@@ -17,7 +17,10 @@ pub(super) enum Stop {
     /// The bytes ended too early: an incomplete archive.
     #[error("{0}")]
     CutOff(Cow<'static, str>),
-    /// The bytes are no archive that can be understood.
+    /// The bytes contradict themselves: a damaged archive, if they are one at all.
+    #[error("{0}")]
+    Contradiction(Cow<'static, str>),
+    /// The bytes are no archive, or would cost more than one is worth.
     #[error("{0}")]
     Refused(Cow<'static, str>),
 }
@@ -25,6 +28,10 @@ pub(super) enum Stop {
 impl Stop {
     pub(super) fn cut_off(problem: &'static str) -> Self {
         Self::CutOff(Cow::Borrowed(problem))
+    }
+
+    pub(super) fn contradiction(problem: &'static str) -> Self {
+        Self::Contradiction(Cow::Borrowed(problem))
     }
 
     pub(super) fn refused(problem: &'static str) -> Self {
@@ -155,7 +162,7 @@ impl<'a, R: Read> Watched<'a, R> {
         match self.failure.take() {
             Some(error) => Stop::Source(error),
             None if self.ended.get() => Stop::cut_off("the compressed stream ends too early"),
-            None => Stop::refused(corrupt),
+            None => Stop::contradiction(corrupt),
         }
     }
 }

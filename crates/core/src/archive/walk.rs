@@ -57,7 +57,35 @@ pub(super) struct Members {
     pub(super) statistics: Option<Statistics>,
     /// Whether anything there is what a runtime writes into a checkpoint.
     pub(super) has_checkpoint_member: bool,
+    /// Which of CRIU's images are there without which nothing can be restored.
+    pub(super) images: Images,
     wants_statistics: bool,
+}
+
+/// CRIU's images that every restore begins with, whatever the container was.
+#[derive(Default)]
+pub(super) struct Images {
+    inventory: bool,
+    pstree: bool,
+}
+
+impl Images {
+    const INVENTORY: &str = "checkpoint/inventory.img";
+    const PSTREE: &str = "checkpoint/pstree.img";
+
+    fn note(&mut self, name: &[u8]) {
+        self.inventory |= name == Self::INVENTORY.as_bytes();
+        self.pstree |= name == Self::PSTREE.as_bytes();
+    }
+
+    /// One that is not there.
+    pub(super) fn missing(&self) -> Option<&'static str> {
+        match (self.inventory, self.pstree) {
+            (false, _) => Some(Self::INVENTORY),
+            (_, false) => Some(Self::PSTREE),
+            _ => None,
+        }
+    }
 }
 
 /// What runtimes put at the top of a checkpoint archive: containerd, CRI-O and podman, as in
@@ -82,6 +110,17 @@ impl Members {
     pub(super) fn new(wants_statistics: bool) -> Self {
         Self { wants_statistics, ..Self::default() }
     }
+
+    fn has_both_json_members(&self) -> bool {
+        self.config.is_some() && self.spec.is_some()
+    }
+}
+
+/// Whether a runtime writes a member of this name into a checkpoint.
+fn is_of_a_checkpoint(name: &[u8]) -> bool {
+    let name = name.strip_prefix(b"./").unwrap_or(name);
+    let is = |known: &&[u8]| if known.ends_with(b"/") { name.starts_with(known) } else { name == *known };
+    CHECKPOINT_MEMBERS.iter().any(is)
 }
 
 /// What headers before a member say about it.
@@ -124,16 +163,19 @@ pub(super) fn walk<I: Input>(input: &mut I, first: Option<Block>, members: &mut 
                 (false, _) => "ends within a header",
             }));
         };
-        if bytes.iter().all(|&byte| byte == 0) {
-            return end(input);
+        if is_zero(bytes) {
+            return end(input, members);
         }
         let header = tar::Header::from_byte_slice(bytes);
         if !checksum_is_right(header) {
-            return Err(Stop::refused(if is_first {
-                "not a tar archive"
-            } else {
-                "a tar header's checksum is wrong"
-            }));
+            if !members.has_checkpoint_member {
+                members.has_checkpoint_member =
+                    is_of_a_checkpoint(&header.path_bytes()) || goes_on_as_a_checkpoint(input, header)?;
+            }
+            return Err(match (is_first, members.has_checkpoint_member) {
+                (true, false) => Stop::refused("not a tar archive"),
+                _ => Stop::contradiction("a tar header's checksum is wrong"),
+            });
         }
         is_first = false;
         allowance.0 = allowance.0.saturating_add(2 * BLOCK as u64);
@@ -145,7 +187,8 @@ pub(super) fn walk<I: Input>(input: &mut I, first: Option<Block>, members: &mut 
             }
             [b'x'] => {
                 let records = extension(input, header, &mut allowance)?;
-                extensions.pax = pax::parse(&records).ok_or(Stop::refused("a PAX header is malformed"))?;
+                extensions.pax =
+                    pax::parse(&records).ok_or(Stop::contradiction("a PAX header is malformed"))?;
             }
             // A long link name, or what holds for all members: nothing that a walk needs.
             [b'K' | b'g'] => input.skip(padded(stored_size(header)?)?)?,
@@ -161,17 +204,72 @@ pub(super) fn walk<I: Input>(input: &mut I, first: Option<Block>, members: &mut 
 fn could_begin_a_checkpoint(start: &[u8]) -> bool {
     let start = start.strip_prefix(b"./").unwrap_or(start);
     let begins = |name: &&[u8]| start.iter().zip(name.iter()).all(|(byte, expected)| byte == expected);
-    start.iter().all(|&byte| byte == 0) || CHECKPOINT_MEMBERS.iter().any(begins)
+    is_zero(start) || CHECKPOINT_MEMBERS.iter().any(begins)
 }
 
-/// After one block of zeros: a second one ends the tar, whatever follows it.
-fn end(input: &mut impl Input) -> Result<(), Stop> {
+/// After one block of zeros: a second one ends the tar. What follows is of no interest, unless the
+/// zeros may have been written over something: then there is more of an archive behind them.
+fn end(input: &mut impl Input, members: &mut Members) -> Result<(), Stop> {
     let block = Block::read(input)?;
-    match block.full() {
-        None => Err(Stop::cut_off("ends within a tar's end mark")),
-        Some(bytes) if bytes.iter().all(|&byte| byte == 0) => Ok(()),
-        Some(_) => Err(Stop::refused("goes on after half of a tar's end mark")),
+    let Some(bytes) = block.full() else {
+        return Err(Stop::cut_off("ends within a tar's end mark"));
+    };
+    if is_zero(bytes) {
+        return match members.has_both_json_members() || !has_more(input, None, members)? {
+            true => Ok(()),
+            false => Err(Stop::contradiction("goes on after a tar's end mark that comes too early")),
+        };
     }
+    has_more(input, Some(block), members)?;
+    Err(Stop::contradiction("goes on after half of a tar's end mark"))
+}
+
+/// How many blocks are looked at for what follows zeros that should not be there.
+const LOOK_AHEAD: usize = 96;
+
+/// Whether anything but zeros follows within some blocks; notes if that is of a checkpoint.
+fn has_more(input: &mut impl Input, first: Option<Block>, members: &mut Members) -> Result<bool, Stop> {
+    let mut more = false;
+    let mut next = first;
+    for _ in 0..LOOK_AHEAD {
+        let block = match next.take() {
+            Some(block) => block,
+            None => Block::read(input)?,
+        };
+        more |= !is_zero(block.bytes());
+        let Some(bytes) = block.full() else { break };
+        let header = tar::Header::from_byte_slice(bytes);
+        members.has_checkpoint_member |=
+            checksum_is_right(header) && is_of_a_checkpoint(&header.path_bytes());
+        if more && members.has_checkpoint_member {
+            break;
+        }
+    }
+    Ok(more)
+}
+
+/// Whether what follows a header that is wrong shows that it was a checkpoint's all the same.
+fn goes_on_as_a_checkpoint(input: &mut impl Input, bent: &tar::Header) -> Result<bool, Stop> {
+    if !bent.as_bytes().get(257..).is_some_and(|magic| magic.starts_with(b"ustar")) {
+        return Ok(false);
+    }
+    let next = stored_size(bent).and_then(padded).and_then(|size| {
+        input.skip(size)?;
+        Block::read(input)
+    });
+    let next = match next {
+        Err(Stop::Source(error)) => return Err(error.into()),
+        Err(_) => return Ok(false),
+        Ok(block) => block,
+    };
+    Ok(next.full().is_some_and(|bytes| {
+        let header = tar::Header::from_byte_slice(bytes);
+        checksum_is_right(header) && is_of_a_checkpoint(&header.path_bytes())
+    }))
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
 }
 
 /// The data of a header that extends the next one.
@@ -207,9 +305,7 @@ fn member(
         None => header.path_bytes(),
     };
     let name = name.strip_prefix(b"./").unwrap_or(&name);
-    members.has_checkpoint_member |= CHECKPOINT_MEMBERS
-        .iter()
-        .any(|known| if known.ends_with(b"/") { name.starts_with(known) } else { name == *known });
+    members.has_checkpoint_member |= is_of_a_checkpoint(name);
     let regular = matches!(kind, b'0' | 0 | b'7') && !pax.sparse;
     let size = match kind {
         // Links, devices, directories and pipes have no data, whatever their size says.
@@ -223,6 +319,9 @@ fn member(
         skip_sparse_map(input, header, allowance)?;
     }
     let whole = padded(size)?;
+    if regular && size > 0 {
+        members.images.note(name);
+    }
     match name {
         b"config.dump" => {
             check_json_member(regular, members.config.is_some(), size, "config.dump")?;
@@ -252,11 +351,11 @@ fn check_json_member(regular: bool, seen: bool, size: u64, name: &'static str) -
     } else if seen {
         "is there twice"
     } else if size > MAX_JSON_MEMBER {
-        "is over 16 MiB"
+        return Err(Stop::Refused(format!("{name} is over 16 MiB").into()));
     } else {
         return Ok(());
     };
-    Err(Stop::Refused(format!("{name} {problem}").into()))
+    Err(Stop::Contradiction(format!("{name} {problem}").into()))
 }
 
 /// Passes over the blocks by which an old GNU sparse header goes on: they come before the data and
@@ -284,12 +383,12 @@ fn stored_size(header: &tar::Header) -> Result<u64, Stop> {
     // last 8 bytes; the ones before have to be zero, or the size is negative or past 64 bits.
     let [first, upper @ .., _, _, _, _, _, _, _, _] = &header.as_old().size;
     if first & 0x80 != 0 && (*first != 0x80 || upper.iter().any(|&byte| byte != 0)) {
-        return Err(Stop::refused("a member's size is out of range"));
+        return Err(Stop::contradiction("a member's size is out of range"));
     }
     if header.as_old().size.iter().all(|byte| matches!(byte, 0 | b' ')) {
         return Ok(0);
     }
-    header.entry_size().map_err(|_| Stop::refused("a member's size is not a number"))
+    header.entry_size().map_err(|_| Stop::contradiction("a member's size is not a number"))
 }
 
 /// How many bytes fill up the last block of that much data.
@@ -299,7 +398,7 @@ fn padding(size: u64) -> u64 {
 
 /// Data and padding.
 fn padded(size: u64) -> Result<u64, Stop> {
-    size.checked_add(padding(size)).ok_or(Stop::refused("a member's size is out of range"))
+    size.checked_add(padding(size)).ok_or(Stop::contradiction("a member's size is out of range"))
 }
 
 /// A header's checksum is the sum of its bytes, the checksum's own counted as spaces. Some old
