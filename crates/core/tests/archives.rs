@@ -731,38 +731,212 @@ fn compressed_archives_are_read() {
         let mut sum = compressed;
         let place = sum.len() - if sum[0] == 0x1f { 6 } else { 2 };
         sum[place] ^= 1;
-        assert_state(&sum, State::Damaged, "the compressed stream is corrupt");
+        assert_state(&sum, State::Damaged, "the packed stream is corrupt");
     }
     assert_state(
-        b"\x28\xb5\x2f\xfd\x00\x71aaaaaaaaaa",
+        b"\x28\xb5\x2f\xfd\x00\x99aaaaaaaaaa",
         State::Foreign,
-        "asks for a Zstandard window over 8 MiB",
+        "asks for a Zstandard window over 128 MiB",
     );
-    assert_state(
-        b"\x1f\x8b\x08\0\0\0\0\0\0\0\x07aaaaaaa",
-        State::Damaged,
-        "the compressed stream is corrupt",
-    );
+    assert_state(b"\x1f\x8b\x08\0\0\0\0\0\0\0\x07aaaaaaa", State::Damaged, "the packed stream is corrupt");
     assert_eq!(read(&part(b"no tar")).state, State::Foreign);
     assert_eq!(read(&part(b"checkpoint/")).state, State::Incomplete);
     assert_state(&part(&[b'x'; 512]), State::Foreign, "not a tar archive");
 }
 
+/// The bytes as a gzip member.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The bytes as a Zstandard frame.
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+}
+
+/// The bytes as an xz stream that asks for a dictionary of so many bytes.
+fn xz_with(bytes: &[u8], dictionary: u32) -> Vec<u8> {
+    let mut options = lzma_rust2::XzOptions::with_preset(0);
+    options.lzma_options.dict_size = dictionary;
+    let mut writer = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+    io::Write::write_all(&mut writer, bytes).unwrap();
+    writer.finish().unwrap()
+}
+
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    xz_with(bytes, 1 << 16)
+}
+
+/// A Zstandard frame whose header asks for a window of 2^`log` bytes, with these blocks.
+fn zstd_frame(log: u8, blocks: &[Vec<u8>]) -> Vec<u8> {
+    [&b"\x28\xb5\x2f\xfd\x00"[..], &[(log - 10) << 3], &blocks.concat()].concat()
+}
+
+/// A raw block of a Zstandard frame.
+fn zstd_block(bytes: &[u8], is_last: bool) -> Vec<u8> {
+    let header = u32::try_from(bytes.len()).unwrap() << 3 | u32::from(is_last);
+    [&header.to_le_bytes()[..3], bytes].concat()
+}
+
 #[test]
-fn a_stream_that_expands_too_far_is_left() {
+fn what_follows_a_packed_archive_is_of_no_interest() {
+    let plain = inspect(&web().build().unwrap());
+    let whole = web().build().unwrap();
+    for (format, pack) in
+        [(Format::Gzip, gzip as fn(&[u8]) -> Vec<u8>), (Format::Zstd, zstd), (Format::Xz, xz)]
+    {
+        let packed = pack(&whole);
+        for tail in [
+            vec![],
+            vec![0; 512],
+            b"older".repeat(99),
+            packed[packed.len() / 2..].to_vec(),
+            // What begins as another part, and is none.
+            packed[..20].to_vec(),
+            pack(b"another"),
+            vec![0; 1],
+        ] {
+            let found = inspect(&[&packed[..], &tail].concat());
+            assert_eq!(found, Inspection { format, ..plain.clone() }, "{format:?} and {}", tail.len());
+        }
+        // The checksum of the part in which the tar ends is still looked at, at whatever distance.
+        let mut long = pack(&[&whole[..], &vec![7; 300_000]].concat());
+        assert_eq!(read(&long).state, State::Complete, "{format:?}");
+        let end = long.len();
+        long.truncate(end - 1);
+        assert_eq!(read(&long).state, State::Incomplete, "{format:?}");
+        // A stream may end within the tar; then the tar is what was cut off.
+        let cut = pack(&whole[..whole.len() - 2000]);
+        assert_eq!(read(&[&cut[..], b"older"].concat()).state, State::Incomplete, "{format:?}");
+    }
+}
+
+#[test]
+fn xz_archives_are_read() {
+    let whole = web().build().unwrap();
+    let packed = xz(&whole);
+    let plain = inspect(&whole);
+    assert_eq!(inspect(&packed), Inspection { format: Format::Xz, ..plain });
+    for cut in 0..packed.len() {
+        assert_eq!(read(&packed[..cut]).state, State::Incomplete, "cut at {cut}");
+    }
+    // In several streams, with padding between.
+    let (first, second) = whole.split_at(5000);
+    let two = [xz(first), vec![0; 8], xz(second)].concat();
+    assert_eq!(read(&two).state, State::Complete);
+    assert_eq!(read(&[xz(first), vec![0; 8]].concat()).state, State::Incomplete);
+    let mut corrupt = packed.clone();
+    corrupt[packed.len() / 2] ^= 4;
+    assert_state(&corrupt, State::Damaged, "the packed stream is corrupt");
+    assert_eq!(
+        read(&xz(b"no tar, and long enough to be seen to be none of ours: 0123456789")).state,
+        State::Foreign
+    );
+    // What `xz -7` asks for is given, and more is not.
+    assert_eq!(read(&xz_with(&whole, 16 << 20)).state, State::Complete);
+    let much = xz_with(&whole, 64 << 20);
+    assert_state(&much, State::Foreign, "needs more than 16 MiB to unpack its xz stream");
+    let mut state = 1_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    let noise: Vec<u8> = (0..9 << 20).map(|_| random()).collect();
+    let large = web().pages(noise).build().unwrap();
+    assert_state(&xz(&large), State::Foreign, "is over 8 MiB of xz, which is not unpacked");
+}
+
+#[test]
+fn packings_that_are_not_read_are_named() {
+    for (start, problem) in [
+        (&b"BZh91AY&SY"[..], "is packed with bzip2, which is not unpacked"),
+        (b"\x04\x22\x4d\x18", "is packed with lz4, which is not unpacked"),
+        (b"PK\x03\x04", "is a zip file"),
+        (b"age-encryption.org/v1", "is encrypted with age"),
+        (b"\x1f\x8b\x07\0", "not a tar archive"),
+        (b"\x1f\x8b\x08\x20", "not a tar archive"),
+    ] {
+        for length in [start.len(), 600, 5_000] {
+            let mut bytes = start.to_vec();
+            bytes.resize(length.max(start.len()), 0x17);
+            assert_state(&bytes, State::Foreign, problem);
+        }
+    }
+    // A tar may begin with a member of such a name.
+    let bytes = after(&[file("BZh9", b"x")]);
+    assert_eq!(read(&bytes).state, State::Complete);
+}
+
+#[test]
+fn memory_that_was_never_touched_packs_well_and_is_read() {
+    let zeros = web().pages(vec![0; 80 << 20]).build().unwrap();
+    for packed in [gzip(&zeros), zstd(&zeros), xz(&zeros)] {
+        assert!(packed.len() < zeros.len() / 500);
+        let contents = read(&packed);
+        assert_eq!((contents.state, contents.problem), (State::Complete, None));
+    }
+}
+
+#[test]
+fn a_long_zstandard_window_is_read_as_far_as_memory_allows() {
+    let whole = web().build().unwrap();
+    // `zstd --long=27 < archive.tar`, which does not know how long it will be.
+    assert_eq!(read(&zstd_frame(27, &[zstd_block(&whole, true)])).state, State::Complete);
+    let problem = "asks for a Zstandard window over 128 MiB";
+    assert_state(&zstd_frame(28, &[zstd_block(&whole, true)]), State::Foreign, problem);
+    // What such a window makes this program hold is what counts.
+    let pages = member(b'0', "checkpoint/pages-1.img", 40 << 20, b"");
+    let blocks: Vec<Vec<u8>> = [zstd_block(&pages, false)]
+        .into_iter()
+        .chain(vec![zstd_block(&[7; 128 << 10], false); 320])
+        .collect();
+    let problem = "needs more than 16 MiB for its Zstandard window";
+    assert_state(&zstd_frame(27, &blocks), State::Foreign, problem);
+    assert_eq!(read(&zstd_frame(23, &blocks)).state, State::Incomplete);
+    // However small the blocks are.
+    let small: Vec<Vec<u8>> = whole.chunks(64).map(|part| zstd_block(part, false)).collect();
+    assert!(small.len() > 128);
+    assert_eq!(
+        read(&zstd_frame(24, &[&small[..], &[zstd_block(b"", true)]].concat())).state,
+        State::Complete
+    );
+}
+
+/// What is unpacked is bounded by work, and what is beyond is not called damaged for that: it may be
+/// sound. The bound is on steps and bytes, not on time, so that it holds on every machine; that it
+/// was met shows in how much was read.
+#[test]
+fn what_takes_too_much_work_to_unpack_is_left() {
+    let problem = "takes too much work to unpack";
+    let bounded = |packed: Vec<u8>, most: u64| {
+        let length = packed.len() as u64;
+        let mut source = Source::new(packed, 0, Vec::new());
+        let contents = archive::read(&mut source).unwrap();
+        assert_eq!((contents.state, contents.problem.as_deref()), (State::Foreign, Some(problem)));
+        assert!(source.bytes <= most && source.bytes < length, "{} of {length} bytes read", source.bytes);
+    };
+    // Members and frames of nothing: a million of them in 19 MiB.
+    bounded(gzip(b"").repeat(1_000_000), 2 << 20);
+    bounded(zstd_frame(10, &[zstd_block(b"", true)]).repeat(1_000_000), 2 << 20);
+    bounded(b"\x50\x2a\x4d\x18\0\0\0\0".repeat(2_000_000), 2 << 20);
+    // Blocks of nothing within one: for DEFLATE, fixed codes and stored ones.
+    let start = &b"\x1f\x8b\x08\0\0\0\0\0\0\0"[..];
+    bounded([start, &b"\0\0\0\xff\xff".repeat(3_000_000)].concat(), 2 << 20);
+    bounded(zstd_frame(10, &vec![zstd_block(b"", false); 5_000_000]), 2 << 20);
+
+    // A tar that goes on and on in little space.
     let level = flate2::Compression::best();
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-    let whole = web().build().unwrap();
-    io::Write::write_all(&mut encoder, &whole).unwrap();
-    io::copy(&mut io::repeat(0).take(110 << 20), &mut encoder).unwrap();
-    let bomb = encoder.finish().unwrap();
-    assert_state(&bomb, State::Foreign, "the compressed stream expands too far");
+    io::Write::write_all(&mut encoder, &web().build().unwrap()).unwrap();
+    io::copy(&mut io::repeat(0).take(600 << 20), &mut encoder).unwrap();
+    assert_state(&encoder.finish().unwrap(), State::Foreign, problem);
+    // A promise alone costs nothing.
     let pages = member(b'0', "checkpoint/pages", 1 << 40, b"");
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
-    io::Write::write_all(&mut encoder, &pages).unwrap();
-    let promise = encoder.finish().unwrap();
-    let problem = "the unpacked tar ends within a member's data";
-    assert_state(&promise, State::Incomplete, problem);
+    assert_state(&gzip(&pages), State::Incomplete, "the unpacked tar ends within a member's data");
 }
 
 /// A source that serves a hole of any size between two parts, counts what is read, and fails where

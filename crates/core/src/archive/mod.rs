@@ -1,10 +1,10 @@
 //! What an archive holds, read with as few bytes as possible and without trusting any of them.
 //!
-//! Holds the two ways in, [`read`] and [`inspect`], and the judgement, a [`State`]. Walking the tar is `walk`, where its bytes come from `source` and `compressed`, what
+//! Holds the two ways in, [`read`] and [`inspect`], and the judgement, a [`State`]. Walking the tar is `walk`, where its bytes come from `source` and `packed`, what
 //! the JSON members say `json`, CRIU's figures `statistics`.
 
-mod compressed;
 mod json;
+mod packed;
 mod pax;
 mod source;
 mod statistics;
@@ -90,6 +90,43 @@ pub enum Format {
     Gzip,
     /// A tar in Zstandard frames.
     Zstd,
+    /// A tar in an xz stream.
+    Xz,
+}
+
+impl Format {
+    /// The packing that bytes begin with, however few there are.
+    fn of(start: &[u8]) -> Self {
+        match start {
+            // DEFLATE is the one method there is, and flags that are not defined are not set.
+            [0x1f, 0x8b] | [0x1f, 0x8b, 8] => Self::Gzip,
+            [0x1f, 0x8b, 8, flags, ..] if flags & 0xe0 == 0 => Self::Gzip,
+            // A skippable frame may come before the first real one (RFC 8878, 3.1.2).
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            _ => Self::Tar,
+        }
+    }
+}
+
+/// What files begin with that are packed or encrypted in a way that is not looked into.
+const OTHER_PACKINGS: [(&[u8], &str); 11] = [
+    (b"BZh", "is packed with bzip2, which is not unpacked"),
+    (b"\x04\x22\x4d\x18", "is packed with lz4, which is not unpacked"),
+    (b"\x02\x21\x4c\x18", "is packed with lz4, which is not unpacked"),
+    (b"LZIP\x01", "is packed with lzip, which is not unpacked"),
+    (b"\x5d\0\0", "is packed with lzma, which is not unpacked"),
+    (b"\x89LZO\0\r\n\x1a\n", "is packed with lzop, which is not unpacked"),
+    (b"\x1f\x9d", "is packed with compress, which is not unpacked"),
+    (b"PK\x03\x04", "is a zip file"),
+    (b"7z\xbc\xaf\x27\x1c", "is a 7z file"),
+    (b"age-encryption.org/", "is encrypted with age"),
+    (b"-----BEGIN PGP MESSAGE-----", "is encrypted with PGP"),
+];
+
+/// Why a file is not looked into, where its beginning says so.
+fn other_packing(start: &[u8]) -> Option<&'static str> {
+    OTHER_PACKINGS.iter().find(|(magic, _)| start.starts_with(magic)).map(|&(_, problem)| problem)
 }
 
 /// Which container engine wrote an archive.
@@ -149,7 +186,8 @@ pub struct Inspection {
 /// [`Contents::state`].
 ///
 /// Of a plain tar this reads at most 64 KiB + the two JSON members + 512 bytes a member, plus the
-/// long names and PAX headers that it has. A compressed one has to be read whole.
+/// long names and PAX headers that it has. Of a packed one, everything up to the tar's end has to be
+/// unpacked: what that may cost is bounded, and beyond that it is `Foreign`.
 pub fn read<R: Read + Seek>(source: &mut R) -> io::Result<Contents> {
     take_in(source, false).map(|inspection| inspection.contents)
 }
@@ -185,19 +223,18 @@ fn walk_source<R: Read + Seek>(
     format: &mut Format,
 ) -> Result<(), Stop> {
     let (mut plain, first) = Plain::open(source)?;
-    *format = match first.bytes() {
-        [0x1f, 0x8b, ..] => Format::Gzip,
-        // A skippable frame may come before the first real one (RFC 8878, 3.1.2).
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Format::Zstd,
-        _ => Format::Tar,
-    };
+    *format = Format::of(first.bytes());
     if *format == Format::Tar {
-        return walk::walk(&mut plain, Some(first), members);
+        let packing = other_packing(first.bytes());
+        return walk::walk(&mut plain, Some(first), members).map_err(|stop| match (stop, packing) {
+            (Stop::Refused(_), Some(packing)) if members.count == 0 => Stop::refused(packing),
+            (stop, _) => stop,
+        });
     }
     let length = plain.length();
     source.rewind()?;
     let watched = Watched::new(source);
-    let mut stream = compressed::Stream::new(&watched, *format, length);
+    let mut stream = packed::Stream::new(&watched, *format, length);
     walk::walk(&mut stream, None, members)?;
     // What follows the tar may be padding, but it holds the stream's checksum and its end.
     stream.finish()

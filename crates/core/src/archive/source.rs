@@ -1,6 +1,6 @@
 //! Where a walk's bytes come from: a plain file by seeking, or anything that can be read in order.
 //!
-//! Holds [`Plain`], and how a walk can stop. Decompression is `compressed`.
+//! Holds [`Plain`], and how a walk can stop. Unpacking is `packed`.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -161,7 +161,7 @@ impl<'a, R: Read> Watched<'a, R> {
     pub(super) fn explain(&self, corrupt: &'static str) -> Stop {
         match self.failure.take() {
             Some(error) => Stop::Source(error),
-            None if self.ended.get() => Stop::cut_off("the compressed stream ends too early"),
+            None if self.ended.get() => Stop::cut_off("the packed stream ends too early"),
             None => Stop::contradiction(corrupt),
         }
     }

@@ -200,11 +200,14 @@ pub(super) fn walk<I: Input>(input: &mut I, first: Option<Block>, members: &mut 
 }
 
 /// Whether a file cut off within its first header could have become a checkpoint. An empty one
-/// could, and so could zeros, as a crash leaves them.
+/// could, so could zeros, as a crash leaves them, and so could a packed one's first bytes.
 fn could_begin_a_checkpoint(start: &[u8]) -> bool {
     let start = start.strip_prefix(b"./").unwrap_or(start);
     let begins = |name: &&[u8]| start.iter().zip(name.iter()).all(|(byte, expected)| byte == expected);
-    is_zero(start) || CHECKPOINT_MEMBERS.iter().any(begins)
+    let packed = [&b"\x1f\x8b"[..], b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0"];
+    is_zero(start)
+        || packed.iter().any(|magic| magic.starts_with(start))
+        || CHECKPOINT_MEMBERS.iter().any(begins)
 }
 
 /// After one block of zeros: a second one ends the tar. What follows is of no interest, unless the
