@@ -129,9 +129,9 @@ impl<S: BufRead> Unpack for Members<S> {
             return self.ended.take().unwrap_or(Ok(())).map(|()| 0);
         }
         let count = buffer.len().min(self.ready.len());
-        let ready = self.buffer.get(self.ready.clone()).unwrap_or_default();
-        for (to, from) in buffer.iter_mut().zip(ready) {
-            *to = *from;
+        let from = self.ready.start..self.ready.start.saturating_add(count);
+        if let (Some(to), Some(from)) = (buffer.get_mut(..count), self.buffer.get(from)) {
+            to.copy_from_slice(from);
         }
         self.ready.start = self.ready.start.saturating_add(count);
         Ok(count)
