@@ -352,9 +352,9 @@ fn an_archive_that_contradicts_itself_is_damaged() {
 #[test]
 fn zeros_before_something_else_are_no_checkpoint_that_was_cut_off() {
     // What a crash leaves: cut off, and zeros up to the size that the file had.
-    assert_state(&[0; 60_000], State::Incomplete, "has neither config.dump nor spec.dump");
+    assert_state(&vec![0; 60_000], State::Incomplete, "has neither config.dump nor spec.dump");
     let whole = web().build().unwrap();
-    let crashed = [&whole[..8_000], &[0; 60_000]].concat();
+    let crashed = [&whole[..8_000], &vec![0; 60_000]].concat();
     assert_state(&crashed, State::Incomplete, "has neither config.dump nor spec.dump");
     // A disk's image begins with zeros, too.
     for zeros in [512, 1024, 32 << 10] {
@@ -651,7 +651,7 @@ fn long_names_and_pax_headers_are_understood() {
     assert_eq!(read(&after(&[resized])).state, State::Complete);
     let huge = [pax(b"28 size=18446744073709551615\n"), file("pages", b"")].concat();
     let range = "a member's size is out of range";
-    assert_state(&after(&[huge.clone()]), State::Foreign, "a PAX header is malformed");
+    assert_state(&after(std::slice::from_ref(&huge)), State::Foreign, "a PAX header is malformed");
     assert_state(&after(&[images(), huge]), State::Damaged, "a PAX header is malformed");
     let huge = [pax(b"29 size=18446744073709551615\n"), file("pages", b"")].concat();
     assert_state(&after(&[images(), huge]), State::Damaged, range);
@@ -896,7 +896,7 @@ fn a_long_zstandard_window_is_read_as_far_as_memory_allows() {
     let pages = member(b'0', "checkpoint/pages-1.img", 40 << 20, b"");
     let blocks: Vec<Vec<u8>> = [zstd_block(&pages, false)]
         .into_iter()
-        .chain(vec![zstd_block(&[7; 128 << 10], false); 320])
+        .chain(vec![zstd_block(&vec![7; 128 << 10], false); 320])
         .collect();
     let problem = "needs more than 16 MiB for its Zstandard window";
     assert_state(&zstd_frame(27, &blocks), State::Foreign, problem);

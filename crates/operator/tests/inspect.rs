@@ -54,6 +54,39 @@ fn a_link_is_followed_and_what_is_no_archive_is_said_to_be_none() {
 }
 
 #[test]
+fn each_state_is_told_with_what_is_wrong() {
+    let place = Place::new();
+    let whole = server(1).build().unwrap();
+    let mut bent = whole.clone();
+    bent[100] ^= 1;
+    let images = server(1).without("checkpoint/pstree.img").build().unwrap();
+    for (file, bytes, state, problem) in [
+        ("checkpoint-1.tar", &whole[..], "Complete", None),
+        (
+            "checkpoint-2.tar",
+            &images,
+            "NoImages",
+            Some("has no checkpoint/pstree.img, so nothing can be restored"),
+        ),
+        ("checkpoint-3.tar", &whole[..700], "Incomplete", Some("ends within a header")),
+        ("checkpoint-4.tar", &bent, "Damaged", Some("a tar header's checksum is wrong")),
+        ("checkpoint-5.tar", b"BZh91AY&SY", "Foreign", Some("is packed with bzip2, which is not unpacked")),
+    ] {
+        let path = place.root().join(file);
+        fs::write(&path, bytes).unwrap();
+        let run = inspect(&["--output", "json", path.to_str().unwrap()]);
+        let found: Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!((&found[0]["state"], found[0]["problem"].as_str()), (&state.into(), problem), "{file}");
+        let text = inspect(&[path.to_str().unwrap()]).stdout;
+        let line = problem.map_or(state.to_owned(), |problem| format!("{state}: {problem}"));
+        assert!(
+            text.lines().any(|shown| shown.trim_start().starts_with("state") && shown.ends_with(&line)),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn each_path_that_cannot_be_read_is_named() {
     let place = Place::new();
     let archive = place.add(&server(1));

@@ -4,6 +4,7 @@
 //! the JSON members say `json`, CRIU's figures `statistics`.
 
 mod json;
+mod members;
 mod packed;
 mod pax;
 mod source;
@@ -18,9 +19,9 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::json::Annotations;
 use self::json::{Config, Spec};
+use self::members::Members;
 use self::source::{Plain, Stop, Watched};
 pub use self::statistics::Statistics;
-use self::walk::Members;
 use crate::identity::{Identity, RuntimeName};
 
 /// The largest JSON member that is read, in bytes. Real ones are 24 KB and less.

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 
 use super::json::{Config, Spec};
+use super::members::{CHECKPOINT_MEMBERS, Members, is_of_a_checkpoint};
 use super::source::{Input, Stop};
 use super::statistics::Statistics;
 use super::{MAX_JSON_MEMBER, pax};
@@ -42,85 +43,6 @@ impl Block {
     fn full(&self) -> Option<&[u8; BLOCK]> {
         (self.length == BLOCK).then_some(&self.bytes)
     }
-}
-
-/// What a walk found.
-#[derive(Default)]
-pub(super) struct Members {
-    /// How many members there are; the headers that only extend another one are none.
-    pub(super) count: u64,
-    /// `config.dump`, or why it cannot be used.
-    pub(super) config: Option<Result<Config, &'static str>>,
-    /// `spec.dump`, or why it cannot be used.
-    pub(super) spec: Option<Result<Spec, &'static str>>,
-    /// `stats-dump`, if it is asked for and can be understood.
-    pub(super) statistics: Option<Statistics>,
-    /// Whether anything there is what a runtime writes into a checkpoint.
-    pub(super) has_checkpoint_member: bool,
-    /// Which of CRIU's images are there without which nothing can be restored.
-    pub(super) images: Images,
-    wants_statistics: bool,
-}
-
-/// CRIU's images that every restore begins with, whatever the container was.
-#[derive(Default)]
-pub(super) struct Images {
-    inventory: bool,
-    pstree: bool,
-}
-
-impl Images {
-    const INVENTORY: &str = "checkpoint/inventory.img";
-    const PSTREE: &str = "checkpoint/pstree.img";
-
-    fn note(&mut self, name: &[u8]) {
-        self.inventory |= name == Self::INVENTORY.as_bytes();
-        self.pstree |= name == Self::PSTREE.as_bytes();
-    }
-
-    /// One that is not there.
-    pub(super) fn missing(&self) -> Option<&'static str> {
-        match (self.inventory, self.pstree) {
-            (false, _) => Some(Self::INVENTORY),
-            (_, false) => Some(Self::PSTREE),
-            _ => None,
-        }
-    }
-}
-
-/// What runtimes put at the top of a checkpoint archive: containerd, CRI-O and podman, as in
-/// checkpointctl's `metadata` package. A directory's name stands for all that is in it.
-const CHECKPOINT_MEMBERS: [&[u8]; 13] = [
-    b"checkpoint/",
-    b"config.dump",
-    b"spec.dump",
-    b"stats-dump",
-    b"dump.log",
-    b"rootfs-diff.tar",
-    b"deleted.files",
-    b"status.dump",
-    b"container.log",
-    b"bind.mounts",
-    b"network.status",
-    b"devshm-checkpoint.tar",
-    b"artifacts/",
-];
-
-impl Members {
-    pub(super) fn new(wants_statistics: bool) -> Self {
-        Self { wants_statistics, ..Self::default() }
-    }
-
-    fn has_both_json_members(&self) -> bool {
-        self.config.is_some() && self.spec.is_some()
-    }
-}
-
-/// Whether a runtime writes a member of this name into a checkpoint.
-fn is_of_a_checkpoint(name: &[u8]) -> bool {
-    let name = name.strip_prefix(b"./").unwrap_or(name);
-    let is = |known: &&[u8]| if known.ends_with(b"/") { name.starts_with(known) } else { name == *known };
-    CHECKPOINT_MEMBERS.iter().any(is)
 }
 
 /// What headers before a member say about it.
@@ -218,10 +140,10 @@ fn end(input: &mut impl Input, members: &mut Members) -> Result<(), Stop> {
         return Err(Stop::cut_off("ends within a tar's end mark"));
     };
     if is_zero(bytes) {
-        return match members.has_both_json_members() || !has_more(input, None, members)? {
-            true => Ok(()),
-            false => Err(Stop::contradiction("goes on after a tar's end mark that comes too early")),
-        };
+        if !members.has_both_json_members() && has_more(input, None, members)? {
+            return Err(Stop::contradiction("goes on after a tar's end mark that comes too early"));
+        }
+        return Ok(());
     }
     has_more(input, Some(block), members)?;
     Err(Stop::contradiction("goes on after half of a tar's end mark"))

@@ -30,7 +30,7 @@ const UNSUPPORTED: &str = "uses a feature of xz that is not unpacked";
 /// xz streams.
 pub(super) struct Streams<S: Read> {
     source: Shared<S>,
-    reader: Option<Box<XzReader<io::Chain<&'static [u8], Shared<S>>>>>,
+    reader: Option<Box<XzReader<Whole<S>>>>,
 }
 
 impl<S: Read> Streams<S> {
@@ -71,6 +71,9 @@ impl<S: Read> Unpack for Streams<S> {
         Ok(count)
     }
 }
+
+/// A stream's magic number, which was read to see that it is one, and the rest.
+type Whole<S> = io::Chain<&'static [u8], Shared<S>>;
 
 /// A source that a decoder takes for itself, and that goes on when it is done.
 struct Shared<S>(Rc<RefCell<io::Take<S>>>);
