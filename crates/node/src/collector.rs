@@ -9,10 +9,11 @@ mod dating;
 mod remembering;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use checkpoint_keeper_core::archive::State;
+use checkpoint_keeper_core::archive::{Contents, State};
 use checkpoint_keeper_core::handover::GoverningHistory;
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::owners::{Owners, PodKey, PodRecord};
@@ -28,11 +29,15 @@ use crate::discard::{DiscardResult, Discards};
 use crate::index::{Index, Known, Read, Sighting};
 use crate::litter::Strays;
 use crate::problem::Problem;
+use crate::reading;
 use crate::store::{Stat, Store};
 use crate::sweeper::{Deletion, Outcome};
 
 /// How long the watermark looks elsewhere after the system refused to delete an archive.
 const REFUSED: Duration = Duration::from_mins(10);
+
+/// How many archives are read before it is asked whether it is time to do something else.
+const BATCH: usize = 128;
 
 /// A directory under collection.
 #[derive(Debug)]
@@ -74,6 +79,10 @@ pub struct Collector {
     /// How many archives of each namespace came since somebody asked; what is nobody's has no name.
     arrivals: BTreeMap<String, u64>,
     next_to_settle: NextToSettle,
+    /// For how long archives are read in one go; none: until all are read.
+    read_for: Option<Duration>,
+    /// Whether the last go came to no end.
+    is_reading: bool,
 }
 
 /// When the next archive may have settled, by the uptime; kept, as finding out takes a look at each.
@@ -116,7 +125,21 @@ impl Collector {
             discards: Discards::default(),
             arrivals: BTreeMap::new(),
             next_to_settle: NextToSettle::Unknown,
+            read_for: None,
+            is_reading: false,
         }
+    }
+
+    /// Has archives read for so long in one go, if not all have been read by then. The next look at what
+    /// has not settled goes on.
+    pub fn read_for(&mut self, time: Duration) {
+        self.read_for = Some(time);
+    }
+
+    /// Whether there are settled archives that were not read yet, for want of time: a plan would be made
+    /// of a part.
+    pub fn is_reading(&self) -> bool {
+        self.is_reading
     }
 
     /// Says which labels this node has, for storage policies that select nodes.
@@ -227,8 +250,10 @@ impl Collector {
         self.index.retry_failures();
         self.recall_all(now);
         problems.extend(self.read_settled(now, progress));
-        (self.remembered, self.remembered_pods) = (HashMap::new(), BTreeMap::new());
         self.has_looked = true;
+        if !self.is_reading {
+            self.forget_what_was_remembered();
+        }
         problems
     }
 
@@ -277,6 +302,7 @@ impl Collector {
     /// Looks again at what was last seen changing; says whether anything settled.
     pub fn look_at_unsettled(&mut self, now: Now) -> (bool, Vec<Problem>) {
         if self.settles_in(now).is_none_or(|wait| !wait.is_zero()) {
+            self.is_reading = false;
             return (false, Vec::new());
         }
         let waiting: Vec<(FileName, bool)> = self
@@ -322,39 +348,72 @@ impl Collector {
             .filter(|(_, known)| known.read.is_none() && known.is_settled(self.settle, now))
             .map(|(name, known)| (name.clone(), known.stat))
             .collect();
+        let begin = Instant::now();
         let mut problems = Vec::new();
         let total = due.len();
-        for (done, (name, stat)) in due.into_iter().enumerate() {
-            progress(done, total);
-            let contents = match self.store.read(&name, &stat) {
-                Ok(Some(contents)) => contents,
-                // Changed since it was looked at: the next look sees that.
-                Ok(None) => continue,
-                Err(error) => {
-                    self.index.note_failure(&name, unread(&name, &stat), &format!("cannot be read: {error}"));
-                    problems.push(Problem::Read(name, error));
-                    continue;
-                }
-            };
-            // A close is anybody's. What is whole then is done; what is not may have another writer.
-            if !contents.state.is_whole()
-                && let Some(known) = self.index.get_mut(&name)
-                && known.is_settled_by_close()
-            {
-                known.distrust_close(now);
-                continue;
+        let mut due = due.into_iter();
+        self.is_reading = false;
+        while due.len() > 0 {
+            progress(total - due.len(), total);
+            if due.len() < total && self.read_for.is_some_and(|time| begin.elapsed() >= time) {
+                self.is_reading = true;
+                return problems;
             }
-            self.index.note(&name, &contents, unread(&name, &stat));
-            if let Some(known) = self.index.get_mut(&name)
-                && std::mem::take(&mut known.is_arrival)
-            {
-                let namespace = contents.identity.map(|identity| identity.namespace).unwrap_or_default();
-                *self.arrivals.entry(namespace).or_default() += 1;
+            let batch: Vec<_> = due.by_ref().take(BATCH).collect();
+            let files: Vec<_> = batch.iter().map(|(name, stat)| (name, stat)).collect();
+            let contents = reading::read_all(&self.store, &files);
+            for ((name, stat), contents) in batch.into_iter().zip(contents) {
+                problems.extend(self.note_contents(name, stat, contents, now));
             }
-            problems.extend(self.date(&name, now));
         }
         progress(total, total);
+        // Whatever was remembered was for the first look.
+        if self.has_looked {
+            self.forget_what_was_remembered();
+        }
         problems
+    }
+
+    fn forget_what_was_remembered(&mut self) {
+        (self.remembered, self.remembered_pods) = (HashMap::new(), BTreeMap::new());
+    }
+
+    /// Notes what came of reading an archive, and says what is wrong with it.
+    fn note_contents(
+        &mut self,
+        name: FileName,
+        stat: Stat,
+        contents: io::Result<Option<Contents>>,
+        now: Now,
+    ) -> Option<Problem> {
+        let contents = match contents {
+            Ok(Some(contents)) => contents,
+            // It changes without a ring: the next look, when it may have settled anew, sees that.
+            Ok(None) => {
+                self.index.get_mut(&name)?.distrust_close(now);
+                return None;
+            }
+            Err(error) => {
+                self.index.note_failure(&name, unread(&name, &stat), &format!("cannot be read: {error}"));
+                return Some(Problem::Read(name, error));
+            }
+        };
+        // A close is anybody's. What is whole then is done; what is not may have another writer.
+        if !contents.state.is_whole()
+            && let Some(known) = self.index.get_mut(&name)
+            && known.is_settled_by_close()
+        {
+            known.distrust_close(now);
+            return None;
+        }
+        self.index.note(&name, &contents, unread(&name, &stat));
+        if let Some(known) = self.index.get_mut(&name)
+            && std::mem::take(&mut known.is_arrival)
+        {
+            let namespace = contents.identity.map(|identity| identity.namespace).unwrap_or_default();
+            *self.arrivals.entry(namespace).or_default() += 1;
+        }
+        self.date(&name, now)
     }
 
     /// What lies here at this moment, for the plan.
@@ -530,6 +589,60 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
 #[allow(clippy::unwrap_used, reason = "a test may")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn archives_are_read_several_at_once_and_not_all_in_one_go() {
+        let (directory, state) = (tempfile::TempDir::new().unwrap(), tempfile::TempDir::new().unwrap());
+        let containers: Vec<String> = (0..3 * BATCH + 1).map(|number| format!("c{number}")).collect();
+        for container in &containers {
+            let archive = checkpoint_keeper_testkit::ArchiveBuilder::new("team", "web-0", container);
+            archive.write_to(directory.path()).unwrap();
+        }
+        let start = Now::read();
+        let now = Now { wall: start.wall.checked_add(Duration::from_secs(60)).unwrap(), ..start };
+        let open = || {
+            let store = Store::open(directory.path()).unwrap();
+            let mut collector = Collector::new(store, Duration::from_secs(5));
+            assert!(collector.remember_in(state.path().join("catalog")).is_empty());
+            collector.read_for(Duration::ZERO);
+            assert_eq!(collector.look(now, &mut |_, _| {}).len(), 0);
+            collector
+        };
+        let mut collector = open();
+        let mut goes = 1;
+        while collector.is_reading() {
+            assert_eq!(collector.settles_in(now), Some(Duration::ZERO), "it goes on at once");
+            assert!(collector.look_at_unsettled(now).0);
+            goes += 1;
+        }
+        assert_eq!(goes, 4);
+        for (name, known) in collector.index.iter() {
+            let identity = known.read.as_ref().unwrap().identity.as_ref().unwrap();
+            assert!(
+                name.to_string().contains(&format!("team-{}-2", identity.container)),
+                "{name}: {identity:?}"
+            );
+        }
+        // What was read is remembered, also of the later goes.
+        assert!(collector.write_catalog().is_empty());
+        drop(collector);
+        assert!(!open().is_reading());
+    }
+
+    /// A file that is rewritten over and over, or whose times are not told the same way twice.
+    #[test]
+    fn what_changes_while_it_is_read_is_read_again_only_when_it_may_have_settled() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("checkpoint-a.tar");
+        std::fs::write(&path, "no archive").unwrap();
+        let (now, settle) = (Now::read(), Duration::from_secs(5));
+        let mut collector = Collector::new(Store::open(directory.path()).unwrap(), settle);
+        collector.look_at(&[(FileName::new(&b"checkpoint-a.tar"[..]).unwrap(), true)], now);
+        assert_eq!(collector.settles_in(now), Some(Duration::ZERO), "closed");
+        std::fs::write(&path, "nor this").unwrap();
+        assert_eq!(collector.read_settled(now, &mut |_, _| {}).len(), 0);
+        assert_eq!(collector.settles_in(now), Some(settle));
+    }
 
     /// Whose it is may turn out when the disk is back.
     #[test]

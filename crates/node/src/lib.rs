@@ -19,6 +19,7 @@ pub mod litter;
 pub mod orders;
 mod overlay;
 pub mod problem;
+mod reading;
 pub mod shown;
 pub mod store;
 pub mod sweeper;

@@ -55,6 +55,9 @@ impl Waiting {
     }
 }
 
+/// For how long archives are read before it is looked whether there is anything else to do.
+const READ_FOR: Duration = Duration::from_millis(100);
+
 /// What happens while watching, for whoever reports it.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -134,10 +137,12 @@ impl Watch {
     pub fn run(mut self, stop: impl AsFd, mut report: impl FnMut(Event<'_>)) -> Result<(), WatchError> {
         let mut sweeper = Sweeper::start().map_err(WatchError::Sweeper)?;
         let mut waiting = Waiting::default();
+        self.collector.read_for(READ_FOR);
         let mut doorbell = listen(self.collector.store(), &mut report);
         let mut next_look = Duration::ZERO;
         let mut is_here = true;
         let mut answered = false;
+        let mut as_new_round = false;
         let mut urgent = false;
         loop {
             let now = Now::read();
@@ -166,9 +171,14 @@ impl Watch {
                 // Judged again, by what is known now.
                 self.take_back(&mut waiting);
             }
+            as_new_round |= due;
+            if news && self.collector.is_reading() {
+                // Of a part of the archives nothing is decided.
+                (news, urgent) = (false, true);
+            }
             if news {
                 // Before anything is judged: what is not known of the new ones is then known to be unknown.
-                self.see_owners(due);
+                self.see_owners(std::mem::take(&mut as_new_round));
                 self.sweep(now, &mut waiting, &mut report);
                 self.begin(&mut waiting, &mut sweeper);
                 // Whose the new ones are is asked while it still can be.
@@ -180,6 +190,7 @@ impl Watch {
             let wake = next_look.saturating_sub(now.uptime);
             let settles = self.collector.settles_in(now).filter(|_| is_here);
             let wake = settles.map_or(wake, |settles| settles.min(wake));
+            let wake = if urgent { Duration::ZERO } else { wake };
             let others = [
                 doorbell.as_ref().map(AsFd::as_fd),
                 self.inquiry.as_ref().map(AsFd::as_fd),
