@@ -130,10 +130,10 @@ impl Collector {
         }
     }
 
-    /// Has archives read for so long in one go, if not all have been read by then. The next look at what
-    /// has not settled goes on.
+    /// Has archives read for so long in one go at most, if not all have been read by then. The next look at
+    /// what has not settled goes on.
     pub fn read_for(&mut self, time: Duration) {
-        self.read_for = Some(time);
+        self.read_for = Some(self.read_for.map_or(time, |before| before.min(time)));
     }
 
     /// Whether there are settled archives that were not read yet, for want of time: a plan would be made

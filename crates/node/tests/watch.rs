@@ -274,7 +274,9 @@ fn run_until(
     let store = Store::open(directory).unwrap();
     let (mut stop, stopped) = UnixStream::pair().unwrap();
     let thread = thread::spawn(move || {
-        let collector = Collector::new(store, SETTLE);
+        let mut collector = Collector::new(store, SETTLE);
+        // As few as can be.
+        collector.read_for(Duration::ZERO);
         Watch::new(collector, Orders::policies(policies), HOUR).run(stopped, report).unwrap();
     });
     done();
@@ -334,4 +336,19 @@ fn a_plan_is_good_for_all_its_deletions_while_there_is_no_news() {
     let plans = plans.load(std::sync::atomic::Ordering::Relaxed);
     let seconds = usize::try_from(begin.elapsed().as_secs()).unwrap();
     assert!(plans <= 1 + seconds, "{plans} plans in {seconds} s");
+}
+
+#[test]
+fn nothing_is_planned_before_all_that_has_settled_was_read() {
+    let directory = TempDir::new().unwrap();
+    (0..600).for_each(|second| _ = write_old(directory.path(), &archive("server", second)));
+    let (say, said) = mpsc::channel();
+    let report = move |event: Event<'_>| {
+        if let Event::Planned { snapshot, .. } = event {
+            let _ = say.send(snapshot.archives.iter().filter(|archive| archive.settled).count());
+        }
+    };
+    run_until(directory.path(), PolicySet::default(), report, || {
+        assert_eq!(said.recv_timeout(support::DEADLINE).unwrap(), 600);
+    });
 }
