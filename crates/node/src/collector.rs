@@ -593,13 +593,13 @@ mod tests {
     #[test]
     fn archives_are_read_several_at_once_and_not_all_in_one_go() {
         let (directory, state) = (tempfile::TempDir::new().unwrap(), tempfile::TempDir::new().unwrap());
-        let containers: Vec<String> = (0..3 * BATCH + 1).map(|number| format!("c{number}")).collect();
+        let containers: Vec<String> = (0..=3 * BATCH).map(|number| format!("c{number}")).collect();
         for container in &containers {
             let archive = checkpoint_keeper_testkit::ArchiveBuilder::new("team", "web-0", container);
             archive.write_to(directory.path()).unwrap();
         }
         let start = Now::read();
-        let now = Now { wall: start.wall.checked_add(Duration::from_secs(60)).unwrap(), ..start };
+        let now = Now { wall: start.wall.checked_add(Duration::from_mins(1)).unwrap(), ..start };
         let open = || {
             let store = Store::open(directory.path()).unwrap();
             let mut collector = Collector::new(store, Duration::from_secs(5));
