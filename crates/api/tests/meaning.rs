@@ -230,6 +230,23 @@ fn of_a_storage_policy_arrives_what_is_written_and_no_default() {
 }
 
 #[test]
+fn a_low_watermark_that_may_lack_a_digit_is_said() {
+    let warnings = |spec: &str| {
+        load(&format!("apiVersion: criu.org/v1alpha1\nkind: CheckpointStoragePolicy\nmetadata: {{name: a}}\nspec: {spec}\n"))
+            .warnings
+            .iter()
+            .map(|warning| warning.message.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        warnings("{highWatermark: 88%, lowWatermark: 8%}"),
+        ["lowWatermark 8% is far below highWatermark 88%: one full disk, and so much goes"]
+    );
+    assert_eq!(warnings("{highWatermark: 88%, lowWatermark: 60%}"), Vec::<String>::new());
+    assert_eq!(warnings("{highWatermark: 88%, lowWatermark: 0%}"), Vec::<String>::new());
+}
+
+#[test]
 fn a_reserve_of_nothing_is_nothing_and_a_default_is_not_lost_beside_another_policy() {
     let policies = [storage("{highWatermark: 88%, reserved: 0%}"), storage("{highWatermark: 80%}")];
     let together = EffectiveStorage::new(&policies, None, None);

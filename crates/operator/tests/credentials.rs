@@ -130,6 +130,25 @@ fn a_credential_that_cannot_be_used_is_named_and_is_wrong_usage() {
 }
 
 #[test]
+fn a_certificate_authority_without_a_certificate_is_wrong_usage_and_an_empty_one_is_none() {
+    let node = Node::new();
+    let path = node.api.kubeconfig(node.place.root());
+    let with = |authority: &str| {
+        let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        config["clusters"][0]["cluster"]["certificate-authority-data"] = authority.into();
+        let changed = node.file("changed", config.to_string().as_bytes());
+        node.place.gc(&["--dry-run", "--kubeconfig", changed.to_str().unwrap()])
+    };
+    // "no pem" in base64.
+    let run = with("bm8gcGVt");
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("holds no certificate"), "{}", run.stderr);
+    assert_eq!(node.api.requests().len(), 0);
+    assert_eq!(with("").code, Some(0));
+    assert!(!node.api.requests().is_empty());
+}
+
+#[test]
 fn a_kubeconfig_is_read_with_a_bound() {
     let node = Node::new();
     for (path, hint) in

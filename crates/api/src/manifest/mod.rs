@@ -28,6 +28,8 @@ use crate::{LegacyPolicies, LegacySettings};
 pub const LARGEST_FILE: usize = 4 << 20;
 /// The most documents of a file.
 pub const MOST_DOCUMENTS: usize = 1_000;
+/// Points between the watermarks above which a digit may be missing: 8% for 85%.
+const FAR_BELOW: u32 = 30;
 /// The most errors that are reported.
 const MOST_ERRORS: usize = 200;
 
@@ -230,6 +232,15 @@ impl Loader {
         }
         if policy.mode == Mode::DryRun {
             self.warn(origin, &policy.id, "is a dry run: it deletes nothing");
+        }
+        if let (Some(high), Some(low)) = (policy.high_watermark, policy.low_watermark)
+            && !low.is_zero()
+            && low < high.minus_percent(FAR_BELOW)
+        {
+            let message = format!(
+                "lowWatermark {low} is far below highWatermark {high}: one full disk, and so much goes"
+            );
+            self.warn(origin, &policy.id, message);
         }
         self.loaded.policies.storage.push(policy);
     }

@@ -66,6 +66,9 @@ pub enum CredentialError {
         /// What it did instead.
         what: String,
     },
+    /// A certificate authority without a certificate.
+    #[error("the certificate authority holds no certificate (PEM)")]
+    NoAuthority,
     /// A way of authentication that Kubernetes has removed.
     #[error("the auth-provider {0} is not supported; Kubernetes has removed it: use an exec plugin")]
     Provider(String),
@@ -90,7 +93,11 @@ pub(super) fn read_kubeconfig(path: &Path) -> Result<Kubeconfig, super::ConnectE
     let text =
         std::fs::File::open(path).and_then(|file| read_bounded(file, LARGEST_KUBECONFIG)).map_err(read)?;
     // From a file, what it refers to lies beside it; a pipe is beside nothing, and can be read only once.
-    let kubeconfig = if is_file { Kubeconfig::read_from(path)? } else { Kubeconfig::from_yaml(&text)? };
+    let mut kubeconfig = if is_file { Kubeconfig::read_from(path)? } else { Kubeconfig::from_yaml(&text)? };
+    for cluster in kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+        // As for kubectl, what is empty is not there.
+        cluster.certificate_authority_data.take_if(|data| data.is_empty());
+    }
     let current = kubeconfig.current_context.as_deref();
     let named = kubeconfig.contexts.iter().find(|context| Some(context.name.as_str()) == current);
     let context = named.and_then(|named| named.context.as_ref());
@@ -106,6 +113,11 @@ pub(super) fn read_kubeconfig(path: &Path) -> Result<Kubeconfig, super::ConnectE
         check_file(Path::new(path))?;
     }
     Ok(kubeconfig)
+}
+
+/// Whether there is a certificate that a server could be known by, where one is wanted.
+pub(super) fn check_authority(certificates: Option<&Vec<Vec<u8>>>) -> Result<(), CredentialError> {
+    if certificates.is_some_and(Vec::is_empty) { Err(CredentialError::NoAuthority) } else { Ok(()) }
 }
 
 /// Whether a file may be handed to a library that reads all of it.

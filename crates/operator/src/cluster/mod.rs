@@ -90,6 +90,7 @@ pub fn client(runtime: &Runtime, kubeconfig: Option<&Path>) -> Result<Client, Co
         }
         None => Config::incluster_env()?,
     };
+    credentials::check_authority(config.root_cert.as_ref())?;
     // Whoever asks knows what to do about a failure, and when.
     config.default_retry = false;
     let _inside = runtime.enter();
