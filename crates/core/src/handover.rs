@@ -44,6 +44,12 @@ impl GoverningHistory {
         Self { containers: containers.collect() }
     }
 
+    /// Everything that is to be remembered, as into a memory that was lost.
+    pub fn all(&self) -> impl Iterator<Item = (Identity, PolicyRef)> + '_ {
+        let all = self.containers.iter();
+        all.map(|(identity, former)| (Identity::clone(identity), PolicyRef::clone(&former.policy)))
+    }
+
     /// Gives a snapshot's archives what governed them until a moment ago.
     pub fn fill(&self, snapshot: &mut Snapshot, uptime: Duration) {
         // Archives of one container share their identity: each is looked up once.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::quantity::Share;
 
@@ -15,7 +16,7 @@ use crate::quantity::Share;
 pub type Labels = BTreeMap<String, String>;
 
 /// The kinds that say what may be deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// `criu.org/v1alpha1`, cluster-wide retention.
     ClusterCheckpointPolicy,
@@ -28,7 +29,7 @@ pub enum Kind {
 }
 
 /// Which object a policy came from.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PolicyRef {
     /// The object's kind.
     pub kind: Kind,

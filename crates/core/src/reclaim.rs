@@ -82,6 +82,16 @@ impl Reclaim {
         }
     }
 
+    /// The same in another boot, whose uptime began anew: whatever was waited for has passed.
+    #[must_use]
+    pub fn after_reboot(mut self) -> Self {
+        if let Some(round) = &mut self.round {
+            round.until = Some(Duration::ZERO);
+        }
+        self.next = Duration::ZERO;
+        self
+    }
+
     /// How many rounds in a row the file system did not show.
     pub fn failures(&self) -> u32 {
         self.failures

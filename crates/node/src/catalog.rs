@@ -10,8 +10,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use checkpoint_keeper_core::archive::Contents;
+use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::owners::{PodKey, PodRecord};
+use checkpoint_keeper_core::policy::PolicyRef;
+use checkpoint_keeper_core::reclaim::Reclaim;
 use redb::{
     Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, StorageError,
     Table, TableDefinition,
@@ -42,7 +45,11 @@ const STRAYS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("strays-1");
 /// Requests to discard a file.
 const DISCARDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("discards-1");
 
-/// What is known once and for all: under `cluster`, the UID of the cluster that said what is known of pods.
+/// Which policy governs each container's archives, by the container's identity as JSON.
+const GOVERNORS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("governors-1");
+
+/// What is known once and for all: under `cluster`, the UID of the cluster that said what is known of pods; under
+/// `reclaim`, what became of the watermark's rounds.
 const FACTS: TableDefinition<&str, &str> = TableDefinition::new("facts-1");
 
 /// How much of the file redb keeps in memory: little, as it is read once and then written to.
@@ -68,6 +75,15 @@ pub struct Record {
     pub boot: String,
 }
 
+/// What became of the watermark's rounds, and in which boot: uptimes of two are not to be compared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RememberedReclaim {
+    /// What became of them.
+    pub reclaim: Reclaim,
+    /// The boot that its times are of.
+    pub boot: String,
+}
+
 /// What a catalog remembers.
 #[derive(Debug, Default)]
 pub struct Memory {
@@ -81,6 +97,10 @@ pub struct Memory {
     pub discards: BTreeMap<FileName, Discard>,
     /// The UID of the cluster that said so; none: nobody knows which it was.
     pub cluster: Option<String>,
+    /// Which policy governed each container's archives.
+    pub governors: Vec<(Identity, PolicyRef)>,
+    /// What became of the watermark's rounds.
+    pub reclaim: Option<RememberedReclaim>,
 }
 
 /// What is to be remembered, and what forgotten: where there is nothing for a key, it is forgotten.
@@ -96,6 +116,10 @@ pub struct Changes {
     pub discards: HashMap<FileName, Option<Discard>>,
     /// The UID of the cluster that says what is known of pods; none: the same as before.
     pub cluster: Option<String>,
+    /// Which policy governs each container's archives.
+    pub governors: HashMap<Identity, Option<PolicyRef>>,
+    /// What became of the watermark's rounds; none: the same as before.
+    pub reclaim: Option<RememberedReclaim>,
 }
 
 impl Changes {
@@ -110,6 +134,8 @@ impl Changes {
         self.strays.extend(later.strays);
         self.discards.extend(later.discards);
         self.cluster = later.cluster.or(self.cluster.take());
+        self.governors.extend(later.governors);
+        self.reclaim = later.reclaim.or(self.reclaim.take());
     }
 
     /// Remembers no longer what is to be forgotten: the next start finds that out by itself.
@@ -126,6 +152,8 @@ impl Changes {
             + self.strays.len()
             + self.discards.len()
             + usize::from(self.cluster.is_some())
+            + self.governors.len()
+            + usize::from(self.reclaim.is_some())
     }
 }
 
@@ -303,6 +331,14 @@ impl Catalog {
                 for (name, discard) in &changes.discards {
                     put(&mut table, name.as_bytes(), discard.as_ref())?;
                 }
+                let mut table = transaction.open_table(GOVERNORS)?;
+                for (identity, policy) in &changes.governors {
+                    put(&mut table, &json(identity)?, policy.as_ref())?;
+                }
+                if let Some(reclaim) = &changes.reclaim {
+                    let text = serde_json::to_string(reclaim).map_err(io::Error::from)?;
+                    transaction.open_table(FACTS)?.insert("reclaim", text.as_str())?;
+                }
                 if let Some(cluster) = &changes.cluster {
                     transaction.open_table(FACTS)?.insert("cluster", cluster.as_str())?;
                 }
@@ -396,12 +432,19 @@ fn load(database: &impl ReadableDatabase) -> Result<Memory, redb::Error> {
     let discards = entries(&transaction, DISCARDS, |name, value| {
         Some((FileName::new(name)?, serde_json::from_slice(value).ok()?))
     })?;
-    let cluster = match transaction.open_table(FACTS) {
-        Ok(table) => table.get("cluster")?.map(|uid| uid.value().to_owned()),
-        Err(redb::TableError::TableDoesNotExist(_)) => None,
+    let governors = entries(&transaction, GOVERNORS, |key, value| {
+        Some((serde_json::from_slice(key).ok()?, serde_json::from_slice(value).ok()?))
+    })?;
+    let (cluster, reclaim) = match transaction.open_table(FACTS) {
+        Ok(table) => {
+            let fact = |name: &str| table.get(name).map(|fact| fact.map(|fact| fact.value().to_owned()));
+            (fact("cluster")?, fact("reclaim")?)
+        }
+        Err(redb::TableError::TableDoesNotExist(_)) => (None, None),
         Err(error) => return Err(error.into()),
     };
-    Ok(Memory { records, pods, strays, discards, cluster })
+    let reclaim = reclaim.and_then(|text| serde_json::from_str(&text).ok());
+    Ok(Memory { records, pods, strays, discards, cluster, governors, reclaim })
 }
 
 /// All entries of a table that are understood; none where there is no such table yet.

@@ -15,10 +15,11 @@ use std::time::{Duration, Instant};
 
 use checkpoint_keeper_core::archive::{Contents, State};
 use checkpoint_keeper_core::handover::GoverningHistory;
+use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::owners::{Owners, PodKey, PodRecord};
 use checkpoint_keeper_core::plan::{Action, Archive, Clock, Dated, Plan, Reason, Snapshot};
-use checkpoint_keeper_core::policy::Labels;
+use checkpoint_keeper_core::policy::{Labels, PolicyRef};
 use checkpoint_keeper_core::reclaim::Reclaim;
 use checkpoint_keeper_core::taken::{Source, Taken};
 
@@ -65,8 +66,12 @@ pub struct Collector {
     strays: Strays,
     /// What became of the watermark's rounds.
     reclaim: Reclaim,
+    /// The same as the catalog has it.
+    reclaim_remembered: Reclaim,
     /// Which policy governed each container's archives until a moment ago.
     history: GoverningHistory,
+    /// What of that the catalog does not have yet.
+    governor_changes: HashMap<Identity, Option<PolicyRef>>,
     /// Whether some archive's time depends on a clock that is not trusted yet.
     has_undecided_times: bool,
     /// Which boot of the machine this is.
@@ -117,7 +122,9 @@ impl Collector {
             has_looked: false,
             strays: Strays::default(),
             reclaim: Reclaim::default(),
+            reclaim_remembered: Reclaim::default(),
             history: GoverningHistory::default(),
+            governor_changes: HashMap::new(),
             has_undecided_times: false,
             boot: clock::boot(),
             trusts_clock: false,
@@ -485,7 +492,12 @@ impl Collector {
 
     /// Notes which policies govern by a plan.
     pub fn note_governing(&mut self, snapshot: &Snapshot, plan: &Plan, now: Now) {
-        self.history.note(snapshot, plan, now.uptime);
+        let changes = self.history.note(snapshot, plan, now.uptime);
+        if self.catalog.is_some() {
+            self.governor_changes.extend(changes.forget.into_iter().map(|identity| (identity, None)));
+            let remember = changes.remember.into_iter().map(|(identity, policy)| (identity, Some(policy)));
+            self.governor_changes.extend(remember);
+        }
     }
 
     /// Notes that a deletion will not be begun: its archive is judged again by the next plan.

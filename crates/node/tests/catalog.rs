@@ -12,12 +12,14 @@ use std::thread;
 use std::time::Duration;
 
 use checkpoint_keeper_core::archive::State;
+use checkpoint_keeper_core::plan::{Action, Reason, Release, plan};
 use checkpoint_keeper_node::catalog::{Catalog, CatalogError, Changes};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::orders::{Orders, line};
 use checkpoint_keeper_node::problem::Problem;
-use checkpoint_keeper_node::store::Store;
+use checkpoint_keeper_node::store::{Removal, Store};
+use checkpoint_keeper_node::sweeper::Outcome;
 use checkpoint_keeper_node::watch::{Event, Watch};
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
@@ -409,4 +411,44 @@ fn a_catalog_that_could_not_be_written_is_opened_again_and_knows_everything() {
     assert_eq!(collector.flush_catalog().len(), 0);
     drop(collector);
     assert_eq!(Catalog::open(&place.state).unwrap().memory.records.len(), 2);
+}
+
+/// Whoever deletes a policy while the agent restarts loses nothing for it.
+#[test]
+fn which_policy_governed_and_what_the_watermark_waits_for_outlive_a_restart() {
+    let place = place();
+    (0..3).for_each(|second| _ = write_old(&place.directory, &archive("server", second)));
+    let (mut collector, _) = look(&place);
+    let now = Now::read();
+    let mut protecting = per_container(9);
+    protecting.retention[0].id.name = "protecting".to_owned();
+    let (snapshot, _) = collector.snapshot(now);
+    collector.note_governing(&snapshot, &plan(&snapshot, &protecting, now.wall), now);
+    // A round that the file system never shows: it can only be as large as all there is.
+    let mut full = plan(&snapshot, &per_container(1), now.wall);
+    for verdict in full.verdicts.iter_mut().filter(|verdict| verdict.action() == Action::Delete) {
+        verdict.reason = Reason::StorageWatermark;
+    }
+    for mut deletion in collector.condemn(&snapshot, &full) {
+        let removal = collector.store().remove(&deletion.archive.file, &deletion.stat);
+        assert!(matches!(removal, Removal::Removed), "{removal:?}");
+        deletion.stat.allocated = u64::MAX / 4;
+        collector.finish(&Outcome { deletion, removal }, now);
+    }
+    assert_eq!(collector.snapshot(now).0.filesystem.unwrap().release, Release::Awaited);
+    assert_eq!(collector.flush_catalog().len(), 0);
+    drop(collector);
+    let (mut collector, _) = look(&place);
+    let (snapshot, _) = collector.snapshot(now);
+    assert_eq!(snapshot.filesystem.unwrap().release, Release::Awaited);
+    let governed_by = snapshot.archives[0].governed_by.as_ref().map(|policy| policy.name.as_str());
+    assert_eq!(governed_by, Some("protecting"));
+    assert_eq!(plan(&snapshot, &per_container(1), now.wall).verdicts[0].reason, Reason::Handover);
+    // Minutes later, one archive at a time.
+    let later = Now { uptime: now.uptime + Duration::from_mins(5), ..now };
+    collector.snapshot(later);
+    let later = Now { uptime: later.uptime + Duration::from_mins(1), ..now };
+    let (snapshot, problems) = collector.snapshot(later);
+    assert_eq!(snapshot.filesystem.unwrap().release, Release::Probing);
+    assert!(matches!(problems[..], [.., Problem::WatermarkIneffective(1)]), "{problems:?}");
 }

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use checkpoint_keeper_core::archive::Contents;
+use checkpoint_keeper_core::handover::GoverningHistory;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::owners::Owners;
 
 use super::Collector;
-use crate::catalog::{Catalog, Changes, Memory, Record};
+use crate::catalog::{Catalog, Changes, Memory, Record, RememberedReclaim};
 use crate::catalog_writer::CatalogWriter;
 use crate::index::{FirstSeen, Known};
 use crate::problem::Problem;
@@ -30,7 +31,12 @@ impl Collector {
     }
 
     fn recall(&mut self, memory: Memory) {
-        let Memory { records, pods, strays, discards, cluster } = memory;
+        let Memory { records, pods, strays, discards, cluster, governors, reclaim } = memory;
+        self.history = GoverningHistory::new(governors);
+        if let Some(RememberedReclaim { reclaim, boot }) = reclaim {
+            self.reclaim = if boot == self.boot { reclaim } else { reclaim.after_reboot() };
+            self.reclaim_remembered = self.reclaim.clone();
+        }
         (self.remembered, self.remembered_pods, self.remembered_cluster) = (records, pods, cluster);
         self.strays.recall(strays);
         self.discards.recall(discards);
@@ -74,6 +80,7 @@ impl Collector {
         if let Some(owners) = &mut self.owners {
             owners.remember_all();
         }
+        self.governor_changes.extend(self.history.all().map(|(identity, policy)| (identity, Some(policy))));
         self.strays.remember_all();
         self.discards.remember_all();
         let everything = self.take_changes();
@@ -87,7 +94,12 @@ impl Collector {
         let (pods, forgotten_pods) = self.owners.as_mut().map(Owners::take_changes).unwrap_or_default();
         let (strays, discards) = (self.strays.take_changes(), self.discards.take_changes());
         let cluster = self.owners.as_mut().and_then(Owners::take_cluster);
-        let mut changes = Changes { strays, discards, cluster, ..Changes::default() };
+        let reclaim = (self.reclaim != self.reclaim_remembered).then(|| {
+            self.reclaim_remembered = self.reclaim.clone();
+            RememberedReclaim { reclaim: self.reclaim.clone(), boot: self.boot.clone() }
+        });
+        let governors = std::mem::take(&mut self.governor_changes);
+        let mut changes = Changes { strays, discards, cluster, governors, reclaim, ..Changes::default() };
         changes.records.extend(std::mem::take(&mut self.forgotten).into_iter().map(|name| (name, None)));
         let records = std::mem::take(&mut self.unwritten);
         changes.records.extend(records.into_iter().map(|(name, record)| (name, Some(record))));

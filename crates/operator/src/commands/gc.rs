@@ -105,6 +105,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let mut report = Report::new(&collector, &snapshot, &plan, wall);
     report.add_differences(&snapshot, &differences(&snapshot, policies, wall, &plan));
     if !arguments.dry_run {
+        collector.note_governing(&snapshot, &plan, now);
         let deletions = collector.condemn(&snapshot, &plan);
         let store = std::sync::Arc::clone(collector.store());
         let bar = progress_bar("deleting");
