@@ -932,6 +932,7 @@ fn what_takes_too_much_work_to_unpack_is_left() {
     bounded([start, &b"\0\0\0\xff\xff".repeat(3_000_000)].concat(), 2 << 20);
     bounded(zstd_frame(10, &vec![zstd_block(b"", false); 5_000_000]), 2 << 20);
 
+    bounded(xz(b"").repeat(200_000), 2 << 20);
     // A tar that goes on and on in little space.
     let pages = member(b'0', "checkpoint/pages", 1 << 40, b"");
     let zeros = vec![0; 8 << 20];
@@ -1032,6 +1033,41 @@ fn the_byte_budget_holds_at_any_size() {
         let found = archive::inspect(&mut source).unwrap();
         let budget = if found.format == Format::Tar { 32 << 10 } else { compressed + 512 };
         assert!(source.bytes <= budget, "{} bytes", source.bytes);
+    }
+}
+
+/// A tar of the same members without end.
+struct Endless {
+    header: Vec<u8>,
+    position: u64,
+    bytes: u64,
+}
+
+impl Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Whole headers are all that is asked of it.
+        buffer.copy_from_slice(&self.header[..buffer.len()]);
+        self.position += buffer.len() as u64;
+        self.bytes += buffer.len() as u64;
+        Ok(buffer.len())
+    }
+}
+
+impl Seek for Endless {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.position = if let SeekFrom::Start(at) = to { at } else { 1 << 40 };
+        Ok(self.position)
+    }
+}
+
+#[test]
+fn members_without_end_are_not_read_to_it() {
+    for name in ["checkpoint/core-1.img", "weights"] {
+        let mut endless = Endless { header: member(b'0', name, 0, b""), position: 0, bytes: 0 };
+        let contents = archive::read(&mut endless).unwrap();
+        let problem = Some("has too many members");
+        assert_eq!((contents.state, contents.problem.as_deref()), (State::Foreign, problem));
+        assert!(endless.bytes <= 128 << 20, "{}", endless.bytes);
     }
 }
 

@@ -22,6 +22,9 @@ const MAX_EXTENSION: u64 = 1 << 20;
 /// `stats-dump` is below 100 bytes; a larger one is none.
 const MAX_STATISTICS: u64 = 4 << 10;
 
+/// The headers that are read at most. A container of a thousand processes has some ten thousand.
+const MAX_HEADERS: u32 = 1 << 18;
+
 /// One block of a tar, or what is left of one at the end of the bytes.
 pub(super) struct Block {
     bytes: [u8; BLOCK],
@@ -69,7 +72,7 @@ pub(super) fn walk<I: Input>(input: &mut I, first: Option<Block>, members: &mut 
     let mut allowance = Allowance(MAX_EXTENSION);
     let mut is_first = true;
     let mut next = first;
-    loop {
+    for _ in 0..MAX_HEADERS {
         let block = match next.take() {
             Some(block) => block,
             None => Block::read(input)?,
@@ -119,6 +122,7 @@ pub(super) fn walk<I: Input>(input: &mut I, first: Option<Block>, members: &mut 
             }
         }
     }
+    Err(Stop::refused("has too many members"))
 }
 
 /// Whether a file cut off within its first header could have become a checkpoint. An empty one
