@@ -276,6 +276,7 @@ fn in_a_cluster_restored_from_a_backup_nothing_is_an_orphan_whose_workload_is_th
                 of("bare", "shop/tool/main", "u3"),
             ];
             let mut node = Node::new(orphans(when, GRACE), archives);
+            node.policies.retention[0].retention.max_age = Some(DAY * 30);
             if sparing {
                 node = node.sparing();
             }
@@ -294,6 +295,9 @@ fn in_a_cluster_restored_from_a_backup_nothing_is_an_orphan_whose_workload_is_th
             node.restart();
             for _ in 0..40 {
                 assert_eq!(node.later(MINUTE * 5).ask().reasons(), [WithinLimits; 3], "{when:?}");
+                // Nor does the floor of its lineage end.
+                let idle = |short| node.filled(short).idle_since;
+                assert_eq!(["deployed", "stateful", "bare"].map(idle), [None; 3], "{when:?}");
             }
             // A workload that is not restored is gone, though, two times a grace period apart.
             if when == WorkloadDeleted {
@@ -1149,6 +1153,25 @@ fn labels_that_a_watch_shows_hold_as_long_as_it_lives_and_those_that_were_asked_
     }
 }
 
+/// It is made anew, and a pod of the new one checkpointed, while the question about the old one is under way.
+#[test]
+fn an_answer_to_a_question_from_before_the_first_archive_says_nothing_of_its_namespace() {
+    let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
+    node.cluster.label_namespace("shop", "dev");
+    let question = Question::Namespace("shop".to_owned());
+    assert!(node.look().owners.questions(Pace::EVERYTHING).contains(&question));
+    let answer = node.cluster.answer(&question);
+    node.cluster.delete_namespace("shop");
+    node.cluster.create_namespace("shop", node.now);
+    let mut new = of("b", "shop/web-0/server", "u2");
+    new.taken = node.later(HOUR).now;
+    node.archives.push(new);
+    node.look();
+    node.owners.fold([(question, answer, node.now, Clock::Trusted)]);
+    assert_eq!(node.later(MINUTE * 2).reasons(), [Reason::MaxAge, Reason::NoPolicy]);
+    assert_eq!(node.ask().reasons(), [Reason::MaxAge, WithinLimits]);
+}
+
 /// The next pod's first archive comes when its namespace was asked about long ago.
 #[test]
 fn the_labels_of_a_namespace_are_remembered_of_each_pod_as_they_are_when_its_archives_come() {
@@ -1207,6 +1230,8 @@ fn nothing_piles_up_of_namespaces_that_come_and_go() {
         let name = format!("team-{number}");
         node.cluster.create_namespace(&name, node.now);
         node.owners.doubt(&name);
+        // Of this one nothing was ever here.
+        node.owners.doubt(&format!("other-{name}"));
         node.archives.push(of("b", &format!("{name}/web-0/server"), "u2"));
         node.show(&name).ask().show(&name).look();
         node.archives.pop();

@@ -104,7 +104,7 @@ impl Owners {
         (self.cluster.uid, self.cluster.is_changed) = (Some(uid.to_owned()), true);
         for (key, pod) in &mut self.pods {
             let before = pod.record.clone();
-            pod.record.forget_cluster();
+            pod.record.forget_absences();
             pod.confirmed = Confirmed::default();
             if pod.record != before {
                 self.changed.insert(key.clone());

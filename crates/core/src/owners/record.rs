@@ -85,10 +85,9 @@ pub struct SeenLabels {
 }
 
 impl PodRecord {
-    /// Forgets since when anything is gone, and of which age the namespace is: that was said by another cluster.
-    pub(super) fn forget_cluster(&mut self) {
+    /// Forgets since when anything is gone: that was said by another cluster.
+    pub(super) fn forget_absences(&mut self) {
         (self.pod_gone, self.workload_gone, self.namespace_gone, self.idle_since) = (None, None, None, None);
-        (self.namespace, self.seen_in) = (None, None);
     }
 }
 
