@@ -289,7 +289,7 @@ fn in_a_cluster_restored_from_a_backup_nothing_is_an_orphan_whose_workload_is_th
             run(&mut node.cluster, ["u1", "u2", "u3"]);
             node.ask();
             node.cluster.delete_namespace("shop");
-            node.cluster.uid = "restored".to_owned();
+            node.cluster.uid = "restored".into();
             node.cluster.create_namespace("shop", node.now);
             run(&mut node.cluster, ["v1", "v2", "v3"]);
             node.restart();
@@ -319,13 +319,13 @@ fn what_another_cluster_said_to_be_gone_counts_for_nothing() {
         let mut node = node(when, GRACE);
         node.policies.retention[0].retention.max_age = Some(DAY * 30);
         node = node.named();
-        node.cluster.uid = "first".to_owned();
+        node.cluster.uid = "first".into();
         node.cluster.run("shop/web-0", "u1", None);
         node.ask();
         node.cluster.delete_namespace("shop");
         let since = Some(node.now);
         assert_eq!((node.ask().reasons(), node.filled("a").idle_since), (vec![OrphanGracePeriod], since));
-        node.cluster.uid = "second".to_owned();
+        node.cluster.uid = "second".into();
         // Nothing is gone before the cluster has said which it is.
         node.cluster.forbidden.insert("Cluster".to_owned());
         assert_eq!(node.restart().later(GRACE).ask().reasons(), [OrphanGracePeriod], "{when:?}");

@@ -115,7 +115,7 @@ impl World {
         }
         let created = ago(DAY * 100);
         node.cluster.label_namespace("shop", env);
-        node.cluster.uid = "c0".to_owned();
+        node.cluster.uid = "c0".into();
         let lives = vec![Life { labels: vec![(created, env)], ended: None }];
         let mut world =
             Self { node, lives, life_of: BTreeMap::new(), watch: None, selecting_since: None, uids: 0 };
