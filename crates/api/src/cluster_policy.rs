@@ -46,23 +46,24 @@ use crate::scalars::ExactName;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterCheckpointPolicySpec {
-    /// Enforce deletes; DryRun only reports the difference that the policy would make. Default Enforce.
+    /// mode Enforce deletes; DryRun only reports the difference that the policy would make. Default Enforce.
     #[serde(default)]
     pub mode: Mode,
     /// precedence Override puts the policy before those of namespaces, so that no team can delete what it
     /// keeps; Default puts it behind them. Default Default.
     #[serde(default)]
     pub precedence: Precedence,
-    /// Which archives the policy is for: all parts must match. Absent: every archive.
+    /// selector says which archives the policy is for: all parts must match. Absent: every archive.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<ClusterSelectorSpec>,
-    /// What stays. Absent: everything.
+    /// retention says what stays on each node. Absent: everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionSpec>,
-    /// What becomes of archives whose workload, pod or namespace is gone. Absent: they stay.
+    /// orphans says what becomes of archives whose workload, pod or namespace is gone. Absent: they stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orphans: Option<OrphansSpec>,
-    /// What becomes of incomplete archives. Absent: they stay.
+    /// incomplete says what becomes of archives that were cut off, by a full disk or a failed checkpoint.
+    /// Absent: they stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<IncompleteSpec>,
     /// damaged says what becomes of archives that begin as archives and contradict themselves.
@@ -75,17 +76,18 @@ pub struct ClusterCheckpointPolicySpec {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSelectorSpec {
-    /// Labels of the namespace. Absent: any namespace. The label kubernetes.io/metadata.name is its name.
+    /// namespaceSelector selects by labels of the namespace; kubernetes.io/metadata.name is its name.
+    /// Absent: any namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelectorSpec>,
-    /// Labels of the pod, as they were when the archive was made. Absent: any pod.
+    /// podSelector selects by labels of the pod, as they were when the archive was made. Absent: any pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_selector: Option<LabelSelectorSpec>,
-    /// Exact names of pods. Absent or empty: any pod.
+    /// pods are exact names of pods. Absent or empty: any pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub pods: Vec<ExactName>,
-    /// Exact names of containers. Absent or empty: any container.
+    /// containers are exact names of containers. Absent or empty: any container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
     pub containers: Vec<ExactName>,

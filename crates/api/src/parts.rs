@@ -69,11 +69,11 @@ impl From<Mode> for policy::Mode {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LabelSelectorSpec {
-    /// Labels that must be there with exactly these values.
+    /// matchLabels are labels that must be there with exactly these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub match_labels: BTreeMap<String, LabelValue>,
-    /// Requirements on labels, all of which must hold.
+    /// matchExpressions are requirements on labels, all of which must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub match_expressions: Vec<RequirementSpec>,
@@ -84,11 +84,11 @@ pub struct LabelSelectorSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = validations(&[&rules::SELECTOR_VALUES])))]
 pub struct RequirementSpec {
-    /// The label's key.
+    /// key is the label's key.
     pub key: LabelKey,
-    /// What must hold of the label.
+    /// operator says what must hold of the label.
     pub operator: SelectorOperator,
-    /// The values for In and NotIn; none for Exists and DoesNotExist.
+    /// values are those of In and NotIn; none for Exists and DoesNotExist.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub values: Vec<LabelValue>,
@@ -165,41 +165,43 @@ pub(crate) fn names(names: &[ExactName], path: &str, problems: &mut Problems) ->
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = validations(&[&rules::TIERS_AND_MAX_AGE, &rules::TIERS_AND_MAX_COUNT])))]
 pub struct RetentionSpec {
-    /// How many of the newest complete archives of each workload's container survive every limit of
-    /// this policy by age, tiers or disk pressure. Default 1; 0 protects none.
+    /// keepLatest is how many of the newest complete archives of each workload's container survive this
+    /// policy's limits by age and its tiers, per node, and of each limited group its limits by count and
+    /// size. Default 1; 0 protects none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub keep_latest: Option<i32>,
-    /// How long keepLatest still holds after the last pod of that workload left the node: a length of
-    /// time such as 24h or 7d, or Forever. Default 7d.
+    /// keepLatestFor is how long keepLatest still holds after the last pod of that workload left the node:
+    /// a length of time such as 24h or 7d, or Forever. Default 7d.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_latest_for: Option<LengthOfTimeOrForever>,
     /// minAge protects younger archives from limits by count and size and from tiers; they count all the
     /// same. A length of time such as 1h. Default, and 0: none is protected by its age.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_age: Option<LengthOfTime>,
-    /// Older archives go: a length of time such as 24h, 30d or 4w. Default: no limit.
+    /// maxAge is the age above which archives go: a length of time such as 24h, 30d or 4w. Default, and 0: no
+    /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<LengthOfTime>,
-    /// Larger archives go, even the newest: a size such as 20Gi; a number without a suffix is bytes.
-    /// Default: no limit.
+    /// maxArchiveSize is the size above which an archive goes, even the newest: such as 20Gi; a number
+    /// without a suffix is bytes. Default, and 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_archive_size: Option<SizeText>,
-    /// Limits on the archives of one container of one pod.
+    /// perContainer limits the archives of one container of one pod, per node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_container: Option<LimitSpec>,
-    /// Limits on the archives of one container over all pods of a workload (Deployment, CronJob,
-    /// DaemonSet, StatefulSet, …). No effect on archives whose workload is not known.
+    /// perWorkload limits the archives of one container over all pods of a workload (Deployment, CronJob,
+    /// DaemonSet, StatefulSet, …), per node. No effect on archives whose workload is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_workload: Option<LimitSpec>,
-    /// Limits on the archives of one pod.
+    /// perPod limits the archives of one pod, per node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_pod: Option<LimitSpec>,
-    /// Limits on the archives of one namespace.
+    /// perNamespace limits the archives of one namespace, per node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_namespace: Option<LimitSpec>,
-    /// Keep the newest archive of each of so many hours, days, weeks, months and years, in UTC.
-    /// Instead of maxAge and perContainer.maxCount.
+    /// tiers keep the newest archive of each of so many hours, days, weeks, months and years, in UTC,
+    /// instead of maxAge and perContainer.maxCount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiers: Option<TiersSpec>,
 }
@@ -208,12 +210,12 @@ pub struct RetentionSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitSpec {
-    /// How many archives stay. Default: no limit.
+    /// maxCount is how many archives stay on a node. Default, and 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_count: Option<i64>,
-    /// How much they may have together: a size such as 50Gi (a number without a suffix is bytes), or a
-    /// share of the file system such as 10%. Default: no limit.
+    /// maxTotalSize is how much the archives may have together on a node: a size such as 50Gi (a number
+    /// without a suffix is bytes), or a share of the file system such as 10%. Default, and 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_total_size: Option<SizeOrShareText>,
 }
@@ -236,23 +238,23 @@ impl LimitSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = validations(&[&rules::TIERS_KEEP])))]
 pub struct TiersSpec {
-    /// Hours. Default 0: none.
+    /// hourly is for how many hours the newest archive stays. Default 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub hourly: Option<i32>,
-    /// Days. Default 0: none.
+    /// daily is for how many days the newest archive stays. Default 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub daily: Option<i32>,
-    /// Weeks, which begin on Monday. Default 0: none.
+    /// weekly is for how many weeks, which begin on Monday, the newest archive stays. Default 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub weekly: Option<i32>,
-    /// Months. Default 0: none.
+    /// monthly is for how many months the newest archive stays. Default 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub monthly: Option<i32>,
-    /// Years. Default 0: none.
+    /// yearly is for how many years the newest archive stays. Default 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub yearly: Option<i32>,
@@ -385,15 +387,16 @@ pub enum OrphanWhen {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrphansSpec {
-    /// Whether orphans go. Default Retain.
+    /// action says whether orphans go. Default Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Action")]
     pub action: Option<Action>,
-    /// What must be gone for an archive to be an orphan. Default WorkloadDeleted.
+    /// when says what must be gone for an archive to be an orphan. Default WorkloadDeleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "OrphanWhen")]
     pub when: Option<OrphanWhen>,
-    /// How long an orphan stays after its absence was first confirmed: a length of time. Default 24h.
+    /// gracePeriod is how long an orphan stays after its absence was first confirmed: a length of time.
+    /// Default 24h; 0: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_period: Option<LengthOfTime>,
 }
@@ -421,11 +424,12 @@ impl OrphansSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IncompleteSpec {
-    /// Whether incomplete archives go. Default Retain.
+    /// action says whether incomplete archives go. Default Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Action")]
     pub action: Option<Action>,
-    /// How long one stays after its last change: a length of time. Default 1h.
+    /// gracePeriod is how long an incomplete archive stays after its last change: a length of time.
+    /// Default 1h; 0: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_period: Option<LengthOfTime>,
 }
@@ -453,7 +457,7 @@ pub struct DamagedSpec {
     #[schemars(with = "Action")]
     pub action: Option<Action>,
     /// gracePeriod is how long a damaged archive stays after its last change: a length of time.
-    /// Default 24h.
+    /// Default 24h; 0: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grace_period: Option<LengthOfTime>,
 }

@@ -46,7 +46,7 @@ pub struct CheckpointStoragePolicySpec {
     /// mode Enforce deletes; DryRun only reports what the policy would delete. Default Enforce.
     #[serde(default)]
     pub mode: Mode,
-    /// Labels of the nodes it is for. Absent: every node.
+    /// nodeSelector selects the nodes that it is for by their labels. Absent: every node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelectorSpec>,
     /// highWatermark is the use of the node's file system above which archives go, as a share such as 88%,
@@ -63,18 +63,19 @@ pub struct CheckpointStoragePolicySpec {
     /// highWatermark. Default 95%; 0%: they always keep to the limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub critical_watermark: Option<WatermarkText>,
-    /// Free space below which archives go.
+    /// minFree is the free space of the node's file system below which archives go. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_free: Option<MinFreeSpec>,
     /// reserved is a share of the node's file system: while checkpoints use less, neither highWatermark nor
     /// minFree takes any, as other people's data fills the disk. Default 5%; 0%: they may take all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved: Option<ShareText>,
-    /// How much all archives of a node may have together: a size such as 200Gi (a number without a
-    /// suffix is bytes), or a share of the file system such as 20%. Default: no limit.
+    /// maxTotalSize is how much all archives of a node may have together: a size such as 200Gi (a number
+    /// without a suffix is bytes), or a share of the file system such as 20%. Default, and 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_total_size: Option<SizeOrShareText>,
-    /// What any one namespace may have on a node.
+    /// perNamespace is what any one namespace may have on a node, whatever other policies say. Absent: no
+    /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_namespace: Option<NamespaceCeilingSpec>,
     /// protectLatest is how many of the newest complete archives of each workload's container the rules of
@@ -82,7 +83,7 @@ pub struct CheckpointStoragePolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub protect_latest: Option<i32>,
-    /// How fast policies may delete on a node, so that a mistyped policy does not empty it at once.
+    /// deletionLimit is how fast policies may delete on a node, so that a mistyped policy does not empty it at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_limit: Option<DeletionLimitSpec>,
 }
@@ -91,10 +92,10 @@ pub struct CheckpointStoragePolicySpec {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MinFreeSpec {
-    /// Free bytes, a size such as 10Gi. Default: no limit.
+    /// bytes is how many must be free, a size such as 10Gi. Default, and 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<SizeText>,
-    /// Free inodes. Default: no limit.
+    /// inodes is how many must be free. Default, and 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub inodes: Option<i64>,
@@ -104,16 +105,16 @@ pub struct MinFreeSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NamespaceCeilingSpec {
-    /// How many archives. Default: no limit.
+    /// maxCount is how many archives a namespace may have on a node. Default, and 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub max_count: Option<i64>,
-    /// How much they may have together: a size such as 50Gi, or a share of the file system such as 10%.
-    /// Default: no limit.
+    /// maxTotalSize is how much they may have together on a node: a size such as 50Gi, or a share of the
+    /// file system such as 10%. Default, and 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_total_size: Option<SizeOrShareText>,
-    /// How long an archive may lie around, the newest included: a length of time such as 90d.
-    /// Default: no limit.
+    /// maxAge is how long an archive may lie around, the newest included: a length of time such as 90d.
+    /// Default, and 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<LengthOfTime>,
 }
@@ -124,15 +125,16 @@ pub struct NamespaceCeilingSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = validations(&[&rules::DELETION_LIMIT_NOT_ZERO])))]
 pub struct DeletionLimitSpec {
-    /// The bucket's least size, in archives. Default 10.
+    /// burst is how many deletions may begin at once, at least. Default 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub burst: Option<i64>,
-    /// The bucket's size as a percentage of the archives on the node. Default 5.
+    /// percent is the same as a percentage of the archives on the node; the larger of the two counts, and at
+    /// least one archive. Default 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub percent: Option<i32>,
-    /// How long an empty bucket takes to fill: a length of time. Default 1m.
+    /// period is how long it takes until so many may go again: a length of time. Default 1m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub period: Option<Period>,
 }

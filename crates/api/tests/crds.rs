@@ -71,6 +71,15 @@ fn check_structural(schema: &Value, path: &str) {
         !own || schema["description"].as_str().is_some_and(|text| text.len() > 3),
         "{path}: no description"
     );
+    // `kubectl explain` sorts fields: each sentence must say which one it is about.
+    let (_, field) = path.rsplit_once('.').unwrap_or_default();
+    assert!(
+        !own || path.starts_with("CheckpointRestoreOperator")
+            || path.starts_with("NodeCheckpointStore")
+            || schema["description"].as_str().is_some_and(|text| text.starts_with(&format!("{field} "))),
+        "{path}: the description does not begin with the field's name: {}",
+        schema["description"]
+    );
     if path.contains(".spec.") {
         match schema["type"].as_str() {
             Some("string") => {

@@ -118,6 +118,12 @@ fn the_api_server_refuses_what_is_wrong_in_words_that_help() -> anyhow::Result<(
             "lowWatermark must be below highWatermark",
         ),
         (STORAGE, json!({"highWatermark": "88"}), "must be a share between 0% and 100%"),
+        (STORAGE, json!({"highWatermark": "8%"}), "must be at least 50%"),
+        (
+            STORAGE,
+            json!({"highWatermark": "90%", "criticalWatermark": "85%"}),
+            "criticalWatermark must not be below highWatermark",
+        ),
         (LEGACY, json!({"globalPolicy": {"maxCheckpointSize": 10}}), small),
         (LEGACY, entry(json!(10)), small),
         (LEGACY, entry(json!(-1)), small),
