@@ -14,6 +14,10 @@ use crate::problem::Problem;
 /// How long an end waits for what was not written yet.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long it waits for more to write: a burst is then a few transactions, each with its fsync, and not
+/// one for each archive.
+const GATHER: Duration = Duration::from_millis(50);
+
 /// More than this may not wait to be written but for what is there to be remembered.
 const MOST_WAITING: usize = 20_000;
 
@@ -39,6 +43,8 @@ struct State {
     /// Whether it is to be opened again.
     reopen: bool,
     stop: bool,
+    /// Whether somebody waits for everything to be written.
+    is_urgent: bool,
     /// Whether an end has waited for it already, in vain.
     is_given_up: bool,
     problems: Vec<Problem>,
@@ -73,6 +79,11 @@ impl Shared {
             if state.waiting.is_empty() && !state.reopen {
                 return;
             }
+            let no_haste = |state: &mut State| !state.stop && !state.is_urgent;
+            state = match self.changed.wait_timeout_while(state, GATHER, no_haste) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
             let reopen = std::mem::take(&mut state.reopen);
             let changes = std::mem::take(&mut state.waiting);
             state.is_writing = true;
@@ -149,7 +160,10 @@ impl CatalogWriter {
     /// Waits until everything is written, but not for long, and says what went wrong.
     pub fn flush(&self) -> Vec<Problem> {
         let is_busy = |state: &mut State| !state.waiting.is_empty() || state.is_writing || state.reopen;
+        self.shared.state().is_urgent = true;
+        self.shared.changed.notify_all();
         let is_late = self.shared.wait_while(PATIENCE, is_busy);
+        self.shared.state().is_urgent = false;
         let mut problems = self.problems();
         if is_late {
             self.shared.state().is_given_up = true;

@@ -46,12 +46,20 @@ const PLAN_HOLDS: Duration = Duration::from_secs(1);
 struct Waiting {
     deletions: VecDeque<Deletion>,
     planned_at: Duration,
+    /// Whether some were taken back for that plan while others were in flight: what it had to wait for with
+    /// those, as the watermark does, is to be judged when they are done.
+    is_provisional: bool,
 }
 
 impl Waiting {
     /// Whether the plan is too old to begin any more of its deletions.
     fn is_stale(&self, now: Now) -> bool {
         !self.deletions.is_empty() && now.uptime.saturating_sub(self.planned_at) >= PLAN_HOLDS
+    }
+
+    /// Whether all is done, and the plan was made before that could be known.
+    fn is_done_with_provisional(&self, sweeper: &Sweeper) -> bool {
+        self.is_provisional && self.deletions.is_empty() && sweeper.in_flight() == 0
     }
 }
 
@@ -149,7 +157,7 @@ impl Watch {
             let rings = doorbell.as_ref().map(Doorbell::rings).unwrap_or_default();
             let due = rings.overflow || rings.directory_moved || now.uptime >= next_look;
             let mut news = due || std::mem::take(&mut answered) || std::mem::take(&mut urgent);
-            news |= waiting.is_stale(now);
+            news |= waiting.is_stale(now) || waiting.is_done_with_provisional(&sweeper);
             if due {
                 next_look = now.uptime + around(self.interval);
                 let was_here = is_here;
@@ -169,7 +177,8 @@ impl Watch {
             news &= is_here;
             if news || !is_here {
                 // Judged again, by what is known now.
-                self.take_back(&mut waiting);
+                let any = self.take_back(&mut waiting);
+                waiting.is_provisional |= any;
             }
             as_new_round |= due;
             if news && self.collector.is_reading() {
@@ -179,6 +188,7 @@ impl Watch {
             if news {
                 // Before anything is judged: what is not known of the new ones is then known to be unknown.
                 self.see_owners(std::mem::take(&mut as_new_round));
+                waiting.is_provisional &= sweeper.in_flight() > 0;
                 self.sweep(now, &mut waiting, &mut report);
                 self.begin(&mut waiting, &mut sweeper);
                 // Whose the new ones are is asked while it still can be.
@@ -214,7 +224,9 @@ impl Watch {
                 if self.orders.as_ref() != Some(&orders) {
                     sweeper.withdraw();
                     // What was wanted by orders that hold no more is judged by those that do.
-                    urgent |= self.take_back(&mut waiting);
+                    let any = self.take_back(&mut waiting);
+                    waiting.is_provisional |= any;
+                    urgent |= any;
                 }
                 self.follow(orders);
             }

@@ -317,6 +317,35 @@ fn deletions_that_wait_are_judged_again_by_the_next_plan() {
     assert_eq!(files(directory.path()).len(), 297, "four were in flight");
 }
 
+/// As the watermark does: what had to wait for the deletions in flight has its turn when they are done.
+#[test]
+fn a_plan_that_was_made_while_deletions_were_in_flight_is_followed_by_one_when_they_are_done() {
+    // Whether some are in flight at the second plan is up to chance; that never are any is not.
+    let is_followed = (0..20).any(|_| {
+        let directory = TempDir::new().unwrap();
+        (0..30).for_each(|second| _ = write_old(directory.path(), &archive("server", second)));
+        let here = directory.path().to_owned();
+        let (say, said) = mpsc::channel();
+        let mut is_first = true;
+        let report = move |event: Event<'_>| match event {
+            Event::Finished(_) if std::mem::take(&mut is_first) => {
+                archive("server", 100).write_to(&here).unwrap();
+            }
+            Event::Planned { snapshot, .. } => _ = say.send(snapshot.archives.len()),
+            _ => {}
+        };
+        let mut is_followed = false;
+        run_until(directory.path(), per_container(1), report, || {
+            wait_until("one is left", || files(directory.path()).len(), |left| *left == 1);
+            while let Ok(archives) = said.recv_timeout(Duration::from_millis(300)) {
+                is_followed |= archives == 1;
+            }
+        });
+        is_followed
+    });
+    assert!(is_followed);
+}
+
 /// So that a queue of any length costs but a few plans.
 #[test]
 fn a_plan_is_good_for_all_its_deletions_while_there_is_no_news() {
