@@ -27,7 +27,8 @@ impl Owners {
             let found = found.entry(Arc::as_ptr(identity));
             let found = found.or_insert_with(|| self.pods.get_key_value(&PodKey::of(identity)));
             let Some((key, pod)) = *found else { continue };
-            let origin = pod.origin(archive.taken);
+            archive.seen_in = pod.record.seen_in;
+            let origin = archive.origin(pod.record.namespace.map(|namespace| namespace.created));
             let known = known.entry((Arc::as_ptr(identity), origin)).or_insert_with(|| {
                 let mut known = pod.known(key, origin, self.cluster.is_known(), now);
                 let is_doubted = self.doubted.contains_key(&key.namespace);
@@ -45,7 +46,6 @@ impl Owners {
             archive.workload.clone_from(&known.workload);
             archive.absences.clone_from(&known.absences);
             archive.idle_since = known.idle_since;
-            archive.seen_in = pod.record.seen_in;
         }
         for (key, pod) in &self.pods {
             let created = pod.record.namespace.map(|namespace| namespace.created);
