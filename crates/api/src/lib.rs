@@ -22,6 +22,7 @@ pub mod record;
 pub mod rules;
 pub mod scalars;
 mod storage;
+pub mod unknown;
 
 pub use cluster_policy::{ClusterCheckpointPolicy, ClusterCheckpointPolicySpec, ClusterSelectorSpec};
 pub use error::FieldError;

@@ -1,10 +1,14 @@
 //! An object of a watched kind, or what could be read of one that is not what its kind says.
 //!
+//! An object with a field below `spec` that its kind does not have is such a one, too: the field may say that
+//! less is to be deleted than the rest of it does.
+//!
 //! kube's own `DeserializeGuard` keeps the metadata of such an object. Its status is needed as well: who
 //! writes that something is wrong must see that it is written already.
 
 use std::borrow::Cow;
 
+use checkpoint_keeper_api::unknown::unknown_field;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::de::{DeserializeOwned, Error as _};
@@ -45,13 +49,17 @@ pub fn strip(metadata: &mut ObjectMeta) {
     };
 }
 
-impl<'de, K: DeserializeOwned> Deserialize<'de> for Guarded<K> {
+impl<'de, K: DeserializeOwned + Resource<DynamicType = ()>> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
-        match K::deserialize(&value) {
+        let unknown = value.get("spec").and_then(|spec| unknown_field(&K::kind(&()), spec));
+        let read = match unknown {
+            Some(path) => Err(format!("{path}: unknown field")),
+            None => K::deserialize(&value).map_err(|error| error.to_string()),
+        };
+        match read {
             Ok(object) => Ok(Self(Ok(object))),
             Err(error) => {
-                let error = error.to_string();
                 let metadata = value.get("metadata").map(ObjectMeta::deserialize).transpose();
                 let metadata = metadata.map_err(D::Error::custom)?.unwrap_or_default();
                 let status = value.get("status").cloned();
@@ -89,5 +97,41 @@ impl<K: Resource> Resource for Guarded<K> {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         self.0.as_mut().map_or_else(|broken| &mut broken.metadata, K::meta_mut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint_keeper_api::{CheckpointStoragePolicy, ClusterCheckpointPolicy};
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(kind: &str, spec: &Value) -> Value {
+        let metadata = json!({"name": "newer", "generation": 2, "annotations": {"any": "thing"}});
+        json!({"apiVersion": "criu.org/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
+    }
+
+    #[test]
+    fn a_policy_with_a_field_that_is_not_known_here_is_not_read_without_it() {
+        let spec = json!({"selector": {"images": ["scratch"]}, "retention": {"maxAge": "30d"}});
+        let read: Guarded<ClusterCheckpointPolicy> =
+            serde_json::from_value(object("ClusterCheckpointPolicy", &spec)).unwrap();
+        let broken = read.0.unwrap_err();
+        assert_eq!(broken.error, "spec.selector.images: unknown field");
+        assert_eq!((broken.metadata.name.as_deref(), broken.metadata.generation), (Some("newer"), Some(2)));
+        let known =
+            json!({"selector": {"podSelector": {"matchLabels": {"a": "b"}}}, "retention": {"maxAge": "30d"}});
+        let read: Guarded<ClusterCheckpointPolicy> =
+            serde_json::from_value(object("ClusterCheckpointPolicy", &known)).unwrap();
+        assert!(read.0.is_ok());
+    }
+
+    #[test]
+    fn the_limit_of_a_storage_policy_binds_although_something_else_in_it_is_not_known() {
+        let spec = json!({"deletionLimit": {"burst": 1}, "maxUse": "10%"});
+        let read: Guarded<CheckpointStoragePolicy> =
+            serde_json::from_value(object("CheckpointStoragePolicy", &spec)).unwrap();
+        assert_eq!(read.0.unwrap_err().deletion_limit, Some(json!({"burst": 1})));
     }
 }

@@ -1,0 +1,138 @@
+//! Fields of an object that its kind does not have.
+//!
+//! The API server keeps what a newer definition knows, and serde drops it in silence: a policy whose selector
+//! says more than is understood here would be taken for one that selects everything.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use crate::crds::schema;
+use crate::{CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy};
+
+/// The fields of a value, as its schema has them. What is below a leaf is not looked at.
+#[derive(Debug)]
+enum Fields {
+    /// A scalar, or a value of any form.
+    Leaf,
+    /// These fields and no others.
+    Known(BTreeMap<String, Fields>),
+    /// Any keys, with values of this form.
+    Each(Box<Fields>),
+    /// A list of these.
+    List(Box<Fields>),
+}
+
+/// The fields of `spec` of each kind that says what may be deleted.
+static SPECS: LazyLock<BTreeMap<&str, Fields>> = LazyLock::new(|| {
+    let spec = |schema: Value| fields(&schema["properties"]["spec"]);
+    BTreeMap::from([
+        ("ClusterCheckpointPolicy", spec(schema::<ClusterCheckpointPolicy>())),
+        ("CheckpointPolicy", spec(schema::<CheckpointPolicy>())),
+        ("CheckpointStoragePolicy", spec(schema::<CheckpointStoragePolicy>())),
+        ("CheckpointRestoreOperator", spec(schema::<CheckpointRestoreOperator>())),
+    ])
+});
+
+fn fields(schema: &Value) -> Fields {
+    if schema["x-kubernetes-preserve-unknown-fields"] == true {
+        return Fields::Leaf;
+    }
+    if let Some(known) = schema["properties"].as_object() {
+        return Fields::Known(known.iter().map(|(name, schema)| (name.clone(), fields(schema))).collect());
+    }
+    match (&schema["additionalProperties"], &schema["items"]) {
+        (others @ Value::Object(_), _) => Fields::Each(Box::new(fields(others))),
+        (_, items @ Value::Object(_)) => Fields::List(Box::new(fields(items))),
+        _ => Fields::Leaf,
+    }
+}
+
+/// The path of the first field of `spec` that the kind does not have, if there is one. Of kinds that do not say
+/// what may be deleted nothing is unknown. The older operator's kind is judged in the same way, as in files:
+/// what a newer release of it means by a field is not to be guessed.
+pub fn unknown_field(kind: &str, spec: &Value) -> Option<String> {
+    SPECS.get(kind).and_then(|fields| unknown(fields, spec, "spec"))
+}
+
+fn unknown(fields: &Fields, value: &Value, path: &str) -> Option<String> {
+    match (fields, value) {
+        (Fields::Known(known), Value::Object(members)) => members.iter().find_map(|(name, member)| {
+            let path = format!("{path}.{name}");
+            // As for the API server, null is the same as not there.
+            match known.get(name) {
+                Some(fields) => unknown(fields, member, &path),
+                None => (!member.is_null()).then_some(path),
+            }
+        }),
+        (Fields::Each(each), Value::Object(members)) => {
+            members.iter().find_map(|(name, member)| unknown(each, member, &format!("{path}.{name}")))
+        }
+        (Fields::List(each), Value::Array(items)) => {
+            let mut items = items.iter().enumerate();
+            items.find_map(|(place, item)| unknown(each, item, &format!("{path}[{place}]")))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_that_the_kind_does_not_have_is_found_at_every_depth() {
+        let legacy = "CheckpointRestoreOperator";
+        for (kind, spec, expected) in [
+            ("ClusterCheckpointPolicy", json!({"neverDelete": true}), Some("spec.neverDelete")),
+            ("ClusterCheckpointPolicy", json!({"selector": {"images": ["a"]}}), Some("spec.selector.images")),
+            (
+                "CheckpointPolicy",
+                json!({"retention": {"perPod": {"maxAge": "1d"}}}),
+                Some("spec.retention.perPod.maxAge"),
+            ),
+            (
+                "CheckpointPolicy",
+                json!({"selector": {"namespaceSelector": {}}}),
+                Some("spec.selector.namespaceSelector"),
+            ),
+            (
+                "CheckpointPolicy",
+                json!({"selector": {"podSelector": {"matchExpressions": [{"key": "a", "operator": "Exists", "not": 1}]}}}),
+                Some("spec.selector.podSelector.matchExpressions[0].not"),
+            ),
+            (
+                "CheckpointPolicy",
+                json!({"selector": {"podSelector": {"matchLabels": {"anything": "goes"}}}}),
+                None,
+            ),
+            (
+                "CheckpointPolicy",
+                json!({"orphans": {"action": "Delete", "unless": "x"}}),
+                Some("spec.orphans.unless"),
+            ),
+            ("CheckpointPolicy", json!({"incomplete": null, "another": null}), None),
+            (
+                "CheckpointStoragePolicy",
+                json!({"deletionLimit": {"jitter": 1}}),
+                Some("spec.deletionLimit.jitter"),
+            ),
+            (
+                legacy,
+                json!({"globalPolicy": {"retainOrphan": false, "retainNewest": 1}}),
+                Some("spec.globalPolicy.retainNewest"),
+            ),
+            (
+                legacy,
+                json!({"containerPolicies": [{"pod": "a"}, {"image": "b"}]}),
+                Some("spec.containerPolicies[1].image"),
+            ),
+            ("NodeCheckpointStore", json!({"whatever": 1}), None),
+        ] {
+            assert_eq!(unknown_field(kind, &spec).as_deref(), expected, "{kind} {spec}");
+        }
+    }
+}
