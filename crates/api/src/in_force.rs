@@ -218,6 +218,9 @@ pub fn in_force(objects: &Objects, scope: &Scope) -> InForce {
         }
     }
     found.legacy(&objects.legacy, scope);
+    let generations =
+        found.standings.iter().filter_map(|(id, (generation, _))| Some((id.clone(), (*generation)?)));
+    found.policies.generations = generations.collect();
     found
 }
 

@@ -44,6 +44,10 @@ pub struct PolicyTotals {
     /// How many are to go and wait, as policies may only delete so many a minute; for a dry run, how
     /// many more archives would go.
     pub pending: i64,
+    /// Whether the figures are too small, as a node has more policies than its report names, or does not know yet
+    /// what a dry run would change.
+    #[serde(default)]
+    pub partial: bool,
 }
 
 /// Whether a policy deletes or only reports what it would delete.

@@ -62,18 +62,21 @@ impl PolicyRef {
     /// `cp/shop/default`, for tables.
     pub fn short(&self) -> String {
         let namespace = self.namespace.as_deref().map(|namespace| format!("{namespace}/"));
-        format!("{}/{}{}", self.kind.short_name(), namespace.unwrap_or_default(), self.name)
+        let part = self.part.as_deref().map(|part| format!(" {part}")).unwrap_or_default();
+        format!("{}/{}{}{part}", self.kind.short_name(), namespace.unwrap_or_default(), self.name)
     }
 }
 
 impl fmt::Display for PolicyRef {
-    /// `CheckpointPolicy/shop/default`, `ClusterCheckpointPolicy/default`.
+    /// `CheckpointPolicy/shop/default`, `ClusterCheckpointPolicy/default`,
+    /// `CheckpointRestoreOperator/shop/default containerPolicies[1]`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:?}/", self.kind)?;
         if let Some(namespace) = &self.namespace {
             write!(formatter, "{namespace}/")?;
         }
-        formatter.write_str(&self.name)
+        formatter.write_str(&self.name)?;
+        self.part.as_ref().map_or(Ok(()), |part| write!(formatter, " {part}"))
     }
 }
 
@@ -86,6 +89,17 @@ pub struct PolicySet {
     pub storage: Vec<StoragePolicy>,
     /// Objects that are there but could not be understood.
     pub invalid: Vec<InvalidPolicy>,
+    /// The generation of each object that these are made from, where it has one: whoever reports a decision
+    /// says by which version of a policy it was made.
+    pub generations: BTreeMap<PolicyRef, i64>,
+}
+
+impl PolicySet {
+    /// The generation of the object that a policy is of, or is a part of.
+    pub fn generation(&self, policy: &PolicyRef) -> Option<i64> {
+        let object = PolicyRef { part: None, ..policy.clone() };
+        self.generations.get(&object).copied()
+    }
 }
 
 impl PolicySet {
@@ -438,5 +452,24 @@ impl DeletionLimit {
     /// bucket that never lets anything through would be a pause that nobody asked for.
     pub fn capacity(self, archives: u64) -> u64 {
         self.burst.max(archives.saturating_mul(self.percent) / 100).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_an_object_holds_several_policies_its_name_says_which() {
+        let object = PolicyRef {
+            kind: Kind::CheckpointRestoreOperator,
+            namespace: Some("team".to_owned()),
+            name: "main".to_owned(),
+            part: None,
+        };
+        assert_eq!(object.to_string(), "CheckpointRestoreOperator/team/main");
+        let part = PolicyRef { part: Some("containerPolicies[1]".to_owned()), ..object };
+        assert_eq!(part.to_string(), "CheckpointRestoreOperator/team/main containerPolicies[1]");
+        assert_eq!(part.short(), "cro/team/main containerPolicies[1]");
     }
 }

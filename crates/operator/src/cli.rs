@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use crate::cluster;
-use crate::runtime::objects::OTHER_OPERATOR_NAMESPACE;
+use crate::runtime::objects::OTHER_OPERATOR_NAMESPACES;
 
 /// Where the kubelet writes checkpoint archives.
 const KUBELET_DIRECTORY: &str = "/var/lib/kubelet/checkpoints";
@@ -134,10 +134,15 @@ pub struct AgentArguments {
     /// Further namespaces in which the older operator's objects govern the cluster
     #[arg(long, value_name = "NAMESPACE,…", value_delimiter = ',')]
     pub cluster_policy_namespaces: Vec<String>,
-    /// The namespace that the older operator is installed in: while its lease there is being renewed, what its
-    /// objects govern is left to it
-    #[arg(long, value_name = "NAMESPACE", default_value = OTHER_OPERATOR_NAMESPACE)]
-    pub other_operator_namespace: String,
+    /// The namespaces that the older operator may be installed in: while its lease in one of them is being
+    /// renewed, what its objects govern is left to it
+    #[arg(long = "other-operator-namespace", value_name = "NAMESPACE,…", value_delimiter = ',',
+        default_values = OTHER_OPERATOR_NAMESPACES, value_parser = NonEmptyStringValueParser::new())]
+    pub other_operator_namespaces: Vec<String>,
+    /// Policies that could not be confirmed for this long, as the API cannot be watched, delete nothing until they
+    /// are; storage policies go on
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_interval)]
+    pub policy_staleness: Duration,
     /// The directory that archives lie in
     #[arg(long, default_value = KUBELET_DIRECTORY)]
     pub directory: PathBuf,
@@ -186,10 +191,11 @@ pub struct ControllerArguments {
     /// More namespaces whose v1 objects govern the cluster
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     pub cluster_policy_namespaces: Vec<String>,
-    /// The namespace that the older operator is installed in: while its lease there is being renewed, what its
-    /// objects govern is left to it
-    #[arg(long, value_name = "NAME", default_value = OTHER_OPERATOR_NAMESPACE)]
-    pub other_operator_namespace: String,
+    /// The namespaces that the older operator may be installed in: while its lease in one of them is being
+    /// renewed, what its objects govern is left to it
+    #[arg(long = "other-operator-namespace", value_name = "NAME,…", value_delimiter = ',',
+        default_values = OTHER_OPERATOR_NAMESPACES, value_parser = NonEmptyStringValueParser::new())]
+    pub other_operator_namespaces: Vec<String>,
     /// The directory that agents collect in
     #[arg(long, value_name = "PATH", default_value = KUBELET_DIRECTORY)]
     pub directory: String,

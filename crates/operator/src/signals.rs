@@ -34,11 +34,10 @@ fn page() -> String {
         }
     }
     page.push_str("\n## Events\n\n| reason | of | on | when |\n| --- | --- | --- | --- |\n");
-    let _ = writeln!(
-        page,
-        "| `{}` | agent | the policy, or the node's `NodeCheckpointStore` where none asked for it | archives were \
-         deleted: one event for each reason, with their number and size |",
-        agent::events::DELETED
+    page.push_str(
+        "| the verdict's reason, such as `MaxAge` | agent | the policy, or the node's `NodeCheckpointStore` where none \
+         asked for it | archives were deleted: one event for each reason and a minute at most, with the number and size \
+         of what was deleted since the last one |\n",
     );
     for standing in standings() {
         let message = standing.message(&policy()).replace('|', "\\|");

@@ -2,15 +2,15 @@
 //! what is on the board. Everything here may fail for as long as it likes; the engine goes on by what it
 //! was told last.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use checkpoint_keeper_api::NodeCheckpointStore;
-use checkpoint_keeper_api::in_force::{Scope, in_force};
+use checkpoint_keeper_api::in_force::{InForce, Scope, Standing, in_force};
 use checkpoint_keeper_api::node_store::NodeCheckpointStoreStatus;
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::policy::{Confidence, Labels, PolicyRef, PolicySet};
+use checkpoint_keeper_core::policy::{Confidence, Kind, Labels, PolicyRef, PolicySet};
 use checkpoint_keeper_node::orders::{OrderSender, Orders};
 use checkpoint_keeper_node::shown::ShownSender;
 use jiff::Timestamp;
@@ -19,20 +19,23 @@ use kube::api::{Patch, PatchParams};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::board::{Board, Notes};
-use super::events::Events;
+use super::confidence::Certainty;
+use super::events::{Events, deleted};
 use super::pace::{News, Pace};
 use super::sights::Sights;
-use super::status::{Circumstances, status};
+use super::status::{Circumstances, Staleness, status};
+use crate::runtime::events::Publisher;
+use crate::runtime::liveness::{self, now};
 use crate::runtime::objects::{Change, Health, Metadata, PolicyObjects, follow, metadata_of};
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
 
 /// How often what only time brings about is looked at.
-const TICK: Duration = Duration::from_secs(5);
+pub(super) const TICK: Duration = Duration::from_secs(5);
 
 /// Who writes, in the objects' managed fields.
 const WRITER: &str = "checkpoint-keeper-agent";
@@ -49,6 +52,8 @@ pub(super) struct ApiSide {
     pub(super) sights: Sights,
     /// How long the status rests after it was written, unless a problem appears.
     pub(super) rest: Duration,
+    /// For how long policies may go unconfirmed until they pause.
+    pub(super) staleness: Duration,
 }
 
 /// What the API shows of this node, shared by those who watch it.
@@ -72,6 +77,8 @@ struct OwnObjects {
     is_listed: bool,
     /// The generation of its spec that the engine was told.
     told: Option<i64>,
+    /// Whether policies are paused, as they could not be confirmed for long.
+    is_paused: bool,
 }
 
 impl OwnObjects {
@@ -130,7 +137,7 @@ impl ApiSide {
         let api = metadata_of::<Node>(&self.client);
         follow(watcher(api, config), |change| {
             let before = self.own.now();
-            self.own.watches().node.note(&change, Instant::now());
+            self.own.watches().node.note(&change, now());
             let seen = |node: Metadata| {
                 let uid = node.uid().unwrap_or_default();
                 (node.metadata.labels.unwrap_or_default().into_iter().collect::<Labels>(), uid)
@@ -159,7 +166,7 @@ impl ApiSide {
         let api = Api::<NodeCheckpointStore>::all(self.client.clone());
         follow(watcher(api, config), |change| {
             let before = self.own.now();
-            self.own.watches().store.note(&change, Instant::now());
+            self.own.watches().store.note(&change, now());
             match change {
                 Change::Listed(stores) => {
                     let store = stores.into_iter().next();
@@ -180,7 +187,7 @@ impl ApiSide {
     }
 
     fn say(&self, kind: &'static str, what: String) {
-        self.board.problem(kind, String::new(), what, Instant::now());
+        self.board.problem(kind, String::new(), what, now());
     }
 
     /// Tells the engine what is in force, whenever that changes. Before every kind was listed in full it
@@ -191,43 +198,49 @@ impl ApiSide {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut told: Option<(Orders, BTreeSet<PolicyRef>)> = None;
         let mut looked = None;
+        let mut certainty = Certainty::new(self.staleness);
+        let mut known: Option<Known> = None;
         loop {
+            let settles = certainty.settles_at();
             let has_changed = tokio::select! {
                 ended = changes.changed() => if ended.is_err() { return } else { true },
+                () = sleep_until(settles.unwrap_or_else(now).into()), if settles.is_some() => false,
                 _ = tick.tick() => false,
             };
-            // All that only time brings about.
+            // Before the objects are read: what they say is then at least as new.
+            let is_confirmed = self.objects.doubts(now()).is_empty();
             let other_operator = self.objects.other_operator_runs();
-            if !has_changed && looked == Some(other_operator) {
-                continue;
+            if has_changed || looked != Some(other_operator) {
+                let Some(objects) = self.objects.all() else { continue };
+                looked = Some(other_operator);
+                let found = in_force(&objects, &Scope { other_operator, ..self.scope.clone() });
+                self.sights.want_namespaces(selects_namespaces(&found.policies));
+                known = Some(Known::of(found));
             }
-            let Some(objects) = self.objects.all() else { continue };
-            looked = Some(other_operator);
-            let found = in_force(&objects, &Scope { other_operator, ..self.scope.clone() });
-            self.sights.want_namespaces(selects_namespaces(&found.policies));
+            let Some(known) = &known else { continue };
+            for (policy, why) in &known.invalid {
+                self.board.problem("policy", policy.clone(), format!("{policy}: {why}"), now());
+            }
             let own = self.own.now();
             let generation = own.store.as_ref().and_then(|store| store.metadata.generation);
             let discard = own.store.map(|store| store.spec.discard).unwrap_or_default();
             let discard = discard.iter().filter_map(|file| FileName::new(file.as_bytes())).collect();
             let next = Orders {
-                policies: Arc::new(found.policies),
-                confidence: Confidence::Current,
+                policies: Arc::clone(&known.policies),
+                confidence: certainty.judge(&known.policies, is_confirmed, now()),
                 governors: Arc::new(self.objects.governors()),
                 node_labels: own.node.map(|(labels, _)| labels),
                 discard: own.is_listed.then(|| Arc::new(discard)),
             };
+            self.own.note(|own| own.is_paused = next.confidence == Confidence::Paused);
             let at_once = match &told {
                 Some((before, _)) if *before == next => None,
-                Some((before, patient)) => Some(!only_patient(before, &next, patient, &found.patient)),
+                Some((before, patient)) => Some(!only_patient(before, &next, patient, &known.patient)),
                 None => Some(true),
             };
-            let looked_at = found.standings.iter();
-            let generations =
-                looked_at.filter_map(|(id, (generation, _))| Some((id.clone(), (*generation)?)));
-            self.board.told(generations.collect());
             if let Some(at_once) = at_once {
                 orders.tell(next.clone(), at_once);
-                told = Some((next, found.patient));
+                told = Some((next, known.patient.clone()));
             }
             self.own.note(|own| own.told = generation);
         }
@@ -249,7 +262,7 @@ impl ApiSide {
                 continue;
             }
             let before = own.store.as_ref().and_then(|store| store.status.as_ref());
-            let now = Instant::now();
+            let now = now();
             let circumstances = self.circumstances(&own, now);
             let next = self.board.read(|notes| status(notes, &circumstances, before, Timestamp::now()));
             let news = News {
@@ -260,7 +273,7 @@ impl ApiSide {
                 continue;
             }
             let written = self.write(&own, &next).await;
-            pace.note(news, written.is_err(), Instant::now());
+            pace.note(news, written.is_err(), liveness::now());
             match written {
                 // What was written is seen by the watch a moment later; until then it would be written again.
                 Ok(store) => self.own.note(|own| own.store = Some(store)),
@@ -279,6 +292,11 @@ impl ApiSide {
             // Until the engine is told anything, what it was told before a restart.
             generation: own.told.or(before.and_then(|before| before.observed_generation)),
             troubles: self.api_troubles(now),
+            stale: match self.objects.stale(now) {
+                stale if own.is_paused => Staleness::Paused(stale),
+                stale if stale.is_empty() => Staleness::Current,
+                stale => Staleness::Stale(stale),
+            },
         }
     }
 
@@ -308,21 +326,64 @@ impl ApiSide {
     }
 
     async fn send_events(&self) {
-        let events = Events::new(self.client.clone(), self.node.clone());
+        let publisher = Publisher::new(self.client.clone(), WRITER, self.node.clone());
+        let mut events = Events::default();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let fresh = self.board.take_fresh();
-            if fresh.is_empty() {
+            let due = events.due(&self.board, now());
+            if due.is_empty() {
                 continue;
             }
-            let uids: BTreeMap<PolicyRef, String> = self.objects.uids();
-            for (policy, reason, count, bytes) in fresh {
-                let sent = events.deleted(policy.as_ref(), &uids, reason, count, bytes);
-                // An event is a courtesy: the audit line was written, and the counters have it.
-                let _ = timeout(REQUEST, sent).await;
+            let uids = self.objects.uids();
+            let store = self.own.now().store.and_then(|store| store.metadata.uid);
+            let mut answers = true;
+            for (cause, figures) in due {
+                if answers {
+                    let note = deleted(&cause, figures, (&self.node, store.as_deref()), &uids);
+                    match timeout(REQUEST, publisher.publish(note)).await {
+                        // What is refused will be refused again: the audit lines were written.
+                        Ok(Ok(()) | Err(kube::Error::Api(_))) => continue,
+                        Ok(Err(_)) | Err(_) => answers = false,
+                    }
+                }
+                self.board.return_fresh(cause, figures);
             }
+        }
+    }
+}
+
+/// The most policies that are said not to be understood.
+const MOST_INVALID: usize = 100;
+
+/// What is in force, as it was last read.
+struct Known {
+    policies: Arc<PolicySet>,
+    patient: BTreeSet<PolicyRef>,
+    /// The policies of the whole cluster that are not understood, and what follows.
+    invalid: Vec<(String, String)>,
+}
+
+impl Known {
+    fn of(found: InForce) -> Self {
+        // A tenant's is told in its own status: it hinders nobody else.
+        let is_ours = |id: &PolicyRef| {
+            id.kind == Kind::CheckpointStoragePolicy
+                || found
+                    .policies
+                    .invalid
+                    .iter()
+                    .any(|invalid| invalid.id == *id && invalid.namespace.is_none())
+        };
+        let invalid =
+            found.standings.iter().filter(|(_, (_, standing))| matches!(standing, Standing::Invalid(_)));
+        let invalid = invalid.filter(|(id, _)| is_ours(id));
+        let invalid = invalid.map(|(id, (_, standing))| (id.to_string(), standing.message(id)));
+        Self {
+            invalid: invalid.take(MOST_INVALID).collect(),
+            policies: Arc::new(found.policies),
+            patient: found.patient,
         }
     }
 }
@@ -343,13 +404,17 @@ fn only_patient(
         let whole = PolicyRef { part: None, ..id.clone() };
         patient_before.contains(&whole) || patient.contains(&whole)
     };
-    let urgent = |orders: &Orders| {
-        let policies = orders.policies.retention.iter().filter(|policy| !may_wait(&policy.id));
-        policies.cloned().collect::<Vec<_>>()
+    let urgent = |policies: &PolicySet| {
+        let retention = policies.retention.iter().filter(|policy| !may_wait(&policy.id)).cloned();
+        (retention.collect::<Vec<_>>(), policies.storage.clone(), policies.invalid.clone())
     };
-    urgent(before) == urgent(next)
-        && before.policies.storage == next.policies.storage
-        && before.policies.invalid == next.policies.invalid
+    let certain = |orders: &Orders| match &orders.confidence {
+        Confidence::Current => Some(urgent(&orders.policies)),
+        Confidence::Stale { confirmed } => Some(urgent(confirmed)),
+        Confidence::Paused => None,
+    };
+    urgent(&before.policies) == urgent(&next.policies)
+        && certain(before) == certain(next)
         && before.node_labels == next.node_labels
         && before.discard == next.discard
 }
@@ -363,11 +428,13 @@ async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use checkpoint_keeper_node::orders;
     use checkpoint_keeper_node::shown::Sight;
 
     use super::*;
-    use crate::runtime::objects::OTHER_OPERATOR_NAMESPACE;
+    use crate::runtime::objects::OTHER_OPERATOR_NAMESPACES;
 
     /// An agent's side whose lists are answered, with nothing in them, once that is so.
     fn side(may_list: &tokio::sync::watch::Sender<bool>) -> ApiSide {
@@ -387,11 +454,12 @@ mod tests {
             client: Client::new(axum::Router::new().fallback(answer), "default"),
             node: "node-1".to_owned(),
             scope: Scope::default(),
-            objects: PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned()),
+            objects: PolicyObjects::new(&OTHER_OPERATOR_NAMESPACES.map(str::to_owned)),
             board: Board::new(),
             own: Own::default(),
             sights: Sights::default(),
             rest: Duration::from_mins(1),
+            staleness: Duration::from_hours(1),
         }
     }
 
@@ -416,7 +484,7 @@ mod tests {
         store.metadata.generation = Some(5);
         side.own.note(|own| own.store = Some(store));
         let (teller, line) = orders::line().unwrap();
-        let observed = || side.circumstances(&side.own.now(), Instant::now()).generation;
+        let observed = || side.circumstances(&side.own.now(), now()).generation;
         let seen = async {
             tokio::time::sleep(TICK * 3).await;
             assert_eq!(observed(), None);
@@ -436,7 +504,7 @@ mod tests {
             () = Box::pin(side.objects.watch(&side.client)) => {},
             () = tokio::time::sleep(TICK) => {},
         }
-        let troubles = || side.troubles(Instant::now());
+        let troubles = || side.troubles(now());
         assert_eq!(
             troubles(),
             [
@@ -457,5 +525,128 @@ mod tests {
         assert_eq!(seen.last(), Some(&Sight::Pods(Some(Vec::new()))), "{seen:?}");
         side.board.gone(Some("the directory is gone".to_owned()));
         assert_eq!(troubles(), ["the directory is gone"]);
+    }
+
+    /// An API whose lists are empty, whose watches say what they are told to, and of which some kinds fail.
+    #[derive(Clone, Default)]
+    struct Watched {
+        watches: Arc<Mutex<BTreeMap<String, Vec<tokio::sync::mpsc::UnboundedSender<String>>>>>,
+        broken: Arc<Mutex<BTreeSet<String>>>,
+    }
+
+    impl Watched {
+        fn client(&self) -> Client {
+            let api = self.clone();
+            let answer = move |request: axum::extract::Request| {
+                let api = api.clone();
+                async move {
+                    let kind = request.uri().path().rsplit('/').next().unwrap().to_owned();
+                    let reply = |status: u16, body: axum::body::Body| {
+                        axum::response::Response::builder().status(status).body(body).unwrap()
+                    };
+                    if api.broken.lock().unwrap().contains(&kind) {
+                        return reply(500, "broken".into());
+                    }
+                    if request.uri().query().unwrap_or_default().contains("watch=") {
+                        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+                        api.watches.lock().unwrap().entry(kind).or_default().push(sender);
+                        let lines = futures_util::stream::unfold(receiver, |mut receiver| async {
+                            let line: String = receiver.recv().await?;
+                            Some((Ok::<_, std::convert::Infallible>(line), receiver))
+                        });
+                        return reply(200, axum::body::Body::from_stream(lines));
+                    }
+                    let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
+                    reply(200, list.to_string().into())
+                }
+            };
+            Client::new(axum::Router::new().fallback(answer), "default")
+        }
+
+        fn set_broken(&self, kind: &str, is_broken: bool) {
+            let mut broken = self.broken.lock().unwrap();
+            if is_broken {
+                broken.insert(kind.to_owned())
+            } else {
+                broken.remove(kind)
+            };
+            self.watches.lock().unwrap().remove(kind);
+        }
+
+        fn apply_policy(&self, version: u32) {
+            let object = json!({
+                "apiVersion": "criu.org/v1alpha1", "kind": "ClusterCheckpointPolicy", "spec": {},
+                "metadata": {"name": "a", "uid": "u", "generation": version, "resourceVersion": version.to_string()},
+            });
+            let line = format!("{}\n", json!({"type": "ADDED", "object": object}));
+            for watch in &self.watches.lock().unwrap()["clustercheckpointpolicies"] {
+                let _ = watch.send(line.clone());
+            }
+        }
+    }
+
+    /// What the engine is told once it is told this.
+    async fn told(line: &orders::OrderLine, is_it: impl Fn(&Orders) -> bool) -> Orders {
+        for _ in 0..20_000 {
+            if let Some((orders, _)) = line.latest().filter(|(orders, _)| is_it(orders)) {
+                return orders;
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        panic!("the engine was not told");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_one_kind_cannot_be_watched_anothers_news_counts_beside_what_was_confirmed() {
+        let api = Watched::default();
+        let side = ApiSide { client: api.client(), ..side(&tokio::sync::watch::Sender::new(true)) };
+        let (teller, line) = orders::line().unwrap();
+        let is_stale = |orders: &Orders| matches!(orders.confidence, Confidence::Stale { .. });
+        let seen = async {
+            let first = told(&line, |orders| orders.confidence == Confidence::Current).await;
+            assert!(first.policies.retention.is_empty());
+            api.set_broken("checkpointpolicies", true);
+            told(&line, is_stale).await;
+            api.apply_policy(2);
+            let news = told(&line, |orders| !orders.policies.retention.is_empty()).await;
+            assert_eq!(news.confidence, Confidence::Stale { confirmed: first.policies });
+            let begin = now();
+            told(&line, |orders| orders.confidence == Confidence::Paused).await;
+            let minutes = (now() - begin).as_secs() / 60;
+            assert!((58..=60).contains(&minutes), "{minutes}");
+            let circumstances = side.circumstances(&side.own.now(), now());
+            assert!(
+                matches!(circumstances.stale, Staleness::Paused(why) if why[0].starts_with("checkpointpolicies"))
+            );
+            assert!(
+                side.troubles(now())
+                    .iter()
+                    .any(|trouble| trouble.starts_with("checkpointpolicies cannot be"))
+            );
+            api.set_broken("checkpointpolicies", false);
+            let back = told(&line, |orders| orders.confidence == Confidence::Current).await;
+            assert_eq!(back.policies.retention.len(), 1);
+        };
+        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.tell(teller) => {}, () = seen => {} }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_certain_once_other_kinds_had_time_to_tell_theirs() {
+        let api = Watched::default();
+        let side = ApiSide { client: api.client(), ..side(&tokio::sync::watch::Sender::new(true)) };
+        let (teller, line) = orders::line().unwrap();
+        let seen = async {
+            let first = told(&line, |orders| orders.confidence == Confidence::Current).await;
+            // Hours in which nothing happens change nothing: watches are opened again and again.
+            tokio::time::sleep(Duration::from_hours(3)).await;
+            assert!(line.latest().is_none());
+            api.apply_policy(2);
+            let news = told(&line, |orders| !orders.policies.retention.is_empty()).await;
+            assert_eq!(news.confidence, Confidence::Stale { confirmed: first.policies });
+            let begin = now();
+            told(&line, |orders| orders.confidence == Confidence::Current).await;
+            assert!(now() - begin <= Duration::from_secs(3));
+        };
+        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.tell(teller) => {}, () = seen => {} }
     }
 }

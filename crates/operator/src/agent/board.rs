@@ -38,13 +38,11 @@ pub(super) struct Notes {
     pub(super) looked: Option<Instant>,
     /// Why there is no directory to collect in; none: there is one.
     pub(super) gone: Option<String>,
-    /// The generations of the policies' objects by which the engine decides.
-    generations: BTreeMap<PolicyRef, i64>,
     /// What is wrong, by its kind and what it is about: in words, and when it was last said. The words may
     /// hold figures that are others each time.
     problems: BTreeMap<(&'static str, String), (String, Instant)>,
-    /// What was deleted by each policy and reason since events were last made of it.
-    fresh: BTreeMap<(Option<PolicyRef>, Reason), (u64, u64)>,
+    /// What was deleted by each policy and reason, and no event tells of yet.
+    fresh: BTreeMap<Cause, (u64, u64)>,
 }
 
 /// One deletion.
@@ -69,8 +67,14 @@ impl Deleted {
     }
 }
 
-/// What was deleted since it was last asked: by which policy, for which reason, how many, their bytes.
-pub(super) type Fresh = Vec<(Option<PolicyRef>, Reason, u64, u64)>;
+/// Which policy, or part of one, had archives deleted, and for which reason.
+pub(super) type Cause = (Option<PolicyRef>, Reason);
+
+/// The most causes whose deletions wait for their events; what there is of more is told of the node's store.
+const MOST_CAUSES: usize = 1_000;
+
+/// The most problems that are known at a time. What is left out comes up as soon as others are mended.
+const MOST_PROBLEMS: usize = 1_000;
 
 impl Board {
     pub(super) fn new() -> Self {
@@ -91,8 +95,11 @@ impl Board {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn planned(&self, summary: Summary, now: Instant) {
+    pub(super) fn planned(&self, mut summary: Summary, now: Instant) {
         let mut notes = self.notes();
+        if let Some(before) = notes.summary.take() {
+            summary.count_deleting(before.deleting);
+        }
         notes.summary = Some(summary);
         notes.plans += 1;
         notes.looked = Some(now);
@@ -106,38 +113,25 @@ impl Board {
         self.notes().deleted.insert(reason, (1, 1));
     }
 
-    /// Notes which generations of the policies' objects the engine was told. Deletions that wait are withdrawn
-    /// with the orders that wanted them, so these are a deletion's own.
-    pub(super) fn told(&self, generations: BTreeMap<PolicyRef, i64>) {
-        self.notes().generations = generations;
-    }
-
-    /// The generation of the object that a policy is of.
-    pub(super) fn generation(&self, policy: &PolicyRef) -> Option<i64> {
-        let object = PolicyRef { part: None, ..policy.clone() };
-        self.notes().generations.get(&object).copied()
-    }
-
     /// Notes what became of a deletion.
     pub(super) fn finished(&self, outcome: &Outcome, at: Timestamp) {
         let (archive, verdict) = (&outcome.deletion.archive, &outcome.deletion.verdict);
         let mut notes = self.notes();
+        if let Some(summary) = &mut notes.summary {
+            let is_gone = matches!(outcome.removal, Removal::Removed | Removal::AlreadyGone);
+            summary.finish(&archive.file, is_gone);
+        }
         match &outcome.removal {
             Removal::Removed => {
                 let by_reason = notes.deleted.entry(verdict.reason).or_default();
                 *by_reason = (by_reason.0 + 1, by_reason.1 + archive.size);
-                let policy = verdict.policy.as_deref().map(|id| PolicyRef { part: None, ..id.clone() });
-                let fresh = notes.fresh.entry((policy, verdict.reason)).or_default();
-                *fresh = (fresh.0 + 1, fresh.1 + archive.size);
+                notes.add_fresh((verdict.policy.as_deref().cloned(), verdict.reason), (1, archive.size));
                 notes.deletions.push_front(Deleted::new(archive, verdict, at));
                 notes.deletions.truncate(MOST_DELETIONS);
             }
             Removal::Failed(_) => notes.failed += 1,
-            Removal::AlreadyGone
-            | Removal::Changed
-            | Removal::Pinned
-            | Removal::DirectoryMoved
-            | Removal::Withdrawn => return,
+            Removal::AlreadyGone => {}
+            Removal::Changed | Removal::Pinned | Removal::DirectoryMoved | Removal::Withdrawn => return,
         }
         drop(notes);
         self.changed.send_replace(());
@@ -151,7 +145,17 @@ impl Board {
 
     /// Notes something that is wrong; it counts for as long as it is said again.
     pub(super) fn problem(&self, kind: &'static str, about: String, what: String, now: Instant) {
-        if self.notes().problems.insert((kind, about), (what, now)).is_none() {
+        let mut notes = self.notes();
+        let problem = (kind, about);
+        // One of each kind has its place: conditions go by the kinds.
+        if notes.problems.len() >= MOST_PROBLEMS
+            && !notes.problems.contains_key(&problem)
+            && notes.problem_of(kind).is_some()
+        {
+            return;
+        }
+        if notes.problems.insert(problem, (what, now)).is_none() {
+            drop(notes);
             self.changed.send_replace(());
         }
     }
@@ -167,18 +171,43 @@ impl Board {
         }
     }
 
-    /// What was deleted since the last call.
-    pub(super) fn take_fresh(&self) -> Fresh {
-        let fresh = std::mem::take(&mut self.notes().fresh);
-        fresh.into_iter().map(|((policy, reason), (count, bytes))| (policy, reason, count, bytes)).collect()
+    /// What was deleted and no event tells of yet: of the causes that are wanted, so many at most.
+    pub(super) fn take_fresh(
+        &self,
+        most: usize,
+        is_wanted: impl Fn(&Cause) -> bool,
+    ) -> Vec<(Cause, (u64, u64))> {
+        let mut notes = self.notes();
+        let causes: Vec<Cause> =
+            notes.fresh.keys().filter(|cause| is_wanted(cause)).take(most).cloned().collect();
+        causes.into_iter().filter_map(|cause| notes.fresh.remove_entry(&cause)).collect()
+    }
+
+    /// Takes back what could not be told of.
+    pub(super) fn return_fresh(&self, cause: Cause, figures: (u64, u64)) {
+        self.notes().add_fresh(cause, figures);
     }
 }
 
 impl Notes {
+    fn add_fresh(&mut self, cause: Cause, (count, bytes): (u64, u64)) {
+        let is_one_more = self.fresh.len() >= MOST_CAUSES && !self.fresh.contains_key(&cause);
+        let cause = if is_one_more { (None, cause.1) } else { cause };
+        let fresh = self.fresh.entry(cause).or_default();
+        *fresh = (fresh.0.saturating_add(count), fresh.1.saturating_add(bytes));
+    }
+
     /// What is wrong, in words.
     pub(super) fn problems(&self) -> impl Iterator<Item = &str> {
         let problems = self.problems.values().map(|(what, _)| what.as_str());
         self.gone.as_deref().into_iter().chain(problems)
+    }
+
+    /// The first problem of a kind, in words.
+    pub(super) fn problem_of(&self, kind: &'static str) -> Option<&str> {
+        let mut of_kind =
+            self.problems.range((kind, String::new())..).take_while(|((other, _), _)| *other == kind);
+        of_kind.next().map(|(_, (what, _))| what.as_str())
     }
 
     /// What kinds of things are wrong.
@@ -204,5 +233,40 @@ mod tests {
         let told = board.read(|notes| notes.problems().map(str::to_owned).collect::<Vec<_>>());
         assert_eq!(told, ["wanted 6 GiB, freed 512 MiB"]);
         assert_eq!(board.read(Notes::kinds_of_problems), ["watermark"].into());
+    }
+
+    #[test]
+    fn however_much_is_wrong_little_of_it_is_remembered_and_each_kind_is() {
+        let (board, now) = (Board::new(), Instant::now());
+        for number in 0..10 * MOST_PROBLEMS {
+            board.problem("read", number.to_string(), "it cannot be read".to_owned(), now);
+        }
+        board.problem("server clock", String::new(), "it differs".to_owned(), now);
+        assert_eq!(board.read(|notes| notes.problems().count()), MOST_PROBLEMS + 1);
+        assert_eq!(
+            board.read(|notes| notes.problem_of("server clock").map(str::to_owned)).as_deref(),
+            Some("it differs")
+        );
+        board.forget_problems(Duration::from_secs(1), now + Duration::from_secs(1));
+        board.problem("read", "another".to_owned(), "it cannot be read".to_owned(), now);
+        assert_eq!(board.read(|notes| notes.problems().count()), 1);
+    }
+
+    #[test]
+    fn of_however_many_policies_all_deletions_are_told() {
+        let board = Board::new();
+        let policy = |number: usize| PolicyRef {
+            kind: checkpoint_keeper_core::policy::Kind::CheckpointPolicy,
+            namespace: Some(number.to_string()),
+            name: "a".to_owned(),
+            part: None,
+        };
+        for number in 0..3 * MOST_CAUSES {
+            board.return_fresh((Some(policy(number)), Reason::MaxAge), (1, 10));
+        }
+        let fresh = board.take_fresh(usize::MAX, |_| true);
+        assert_eq!(fresh.len(), MOST_CAUSES + 1);
+        assert_eq!(fresh.iter().map(|(_, (count, _))| *count).sum::<u64>(), 3 * MOST_CAUSES as u64);
+        assert_eq!(fresh[0].0, (None, Reason::MaxAge));
     }
 }

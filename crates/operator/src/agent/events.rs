@@ -1,63 +1,65 @@
-//! Events on the policies that had archives deleted: one for each reason, not one for each archive.
+//! Events on the policies that had archives deleted: one for each reason and now and then, with what was deleted
+//! since the last one; not one for each archive.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use checkpoint_keeper_core::plan::Reason;
 use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 use checkpoint_keeper_core::quantity;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
-/// The reason of the event that a policy had archives deleted.
-pub(crate) const DELETED: &str = "Deleted";
+use super::board::{Board, Cause};
+use super::summary::whole;
+use crate::runtime::events::Note;
 
-/// Sends events.
+/// What events say was done.
+const ACTION: &str = "DeleteArchives";
+
+/// How long nothing more is told of a policy and reason after something was.
+const REST: Duration = Duration::from_mins(1);
+
+/// So many events are sent at a time.
+const AT_A_TIME: usize = 10;
+
+/// What is told, and when it was told of last.
+#[derive(Debug, Default)]
 pub(super) struct Events {
-    recorder: Recorder,
-    node: String,
+    sent: BTreeMap<Cause, Instant>,
 }
 
 impl Events {
-    pub(super) fn new(client: Client, node: String) -> Self {
-        let reporter =
-            Reporter { controller: "checkpoint-keeper-agent".to_owned(), instance: Some(node.clone()) };
-        Self { recorder: Recorder::new(client, reporter), node }
+    /// What is to be told of now. Deletions of what was told of a moment ago wait, and add up.
+    pub(super) fn due(&mut self, board: &Board, now: Instant) -> Vec<(Cause, (u64, u64))> {
+        self.sent.retain(|_, at| now.saturating_duration_since(*at) < REST);
+        let due = board.take_fresh(AT_A_TIME, |cause| !self.sent.contains_key(cause));
+        self.sent.extend(due.iter().map(|(cause, _)| (cause.clone(), now)));
+        due
     }
+}
 
-    /// Says that a policy had archives deleted here; what no policy asked for is said on the node's store.
-    pub(super) async fn deleted(
-        &self,
-        policy: Option<&PolicyRef>,
-        uids: &BTreeMap<PolicyRef, String>,
-        reason: Reason,
-        count: u64,
-        bytes: u64,
-    ) {
-        let noun = if count == 1 { "archive" } else { "archives" };
-        let note = format!(
-            "Deleted {count} checkpoint {noun} ({}) on {}: {reason}",
-            quantity::human(bytes),
-            self.node
-        );
-        let event = Event {
-            type_: EventType::Normal,
-            reason: DELETED.to_owned(),
-            note: Some(note),
-            action: "DeleteArchives".to_owned(),
-            secondary: None,
-        };
-        let about = match policy {
-            Some(policy) => reference(policy, uids.get(policy).cloned()),
-            None => ObjectReference {
-                api_version: Some("criu.org/v1alpha1".to_owned()),
-                kind: Some("NodeCheckpointStore".to_owned()),
-                name: Some(self.node.clone()),
-                ..ObjectReference::default()
-            },
-        };
-        let _ = self.recorder.publish(&event, &about).await;
-    }
+/// That archives were deleted, told of the policy that wanted it; of the node's store where none did.
+pub(super) fn deleted(
+    (policy, reason): &Cause,
+    (count, bytes): (u64, u64),
+    (name, uid): (&str, Option<&str>),
+    uids: &BTreeMap<PolicyRef, String>,
+) -> Note {
+    let noun = if count == 1 { "archive" } else { "archives" };
+    let part = policy.as_ref().and_then(|policy| policy.part.as_deref());
+    let part = part.map(|part| format!(" by {part}")).unwrap_or_default();
+    let note =
+        format!("Deleted {count} checkpoint {noun} ({}) on {}{part}: {reason}", quantity::human(bytes), name);
+    let about = match policy {
+        Some(policy) => reference(policy, uids.get(&whole(policy)).cloned()),
+        None => ObjectReference {
+            api_version: Some("criu.org/v1alpha1".to_owned()),
+            kind: Some("NodeCheckpointStore".to_owned()),
+            name: Some(name.to_owned()),
+            uid: uid.map(str::to_owned),
+            ..ObjectReference::default()
+        },
+    };
+    Note { about, is_good: true, reason: reason.to_string(), action: ACTION, note }
 }
 
 /// How the API refers to a policy's object.
@@ -70,5 +72,45 @@ fn reference(policy: &PolicyRef, uid: Option<String>) -> ObjectReference {
         name: Some(policy.name.clone()),
         uid,
         ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint_keeper_core::plan::Reason;
+
+    use super::*;
+
+    fn policy() -> PolicyRef {
+        let (kind, namespace) = (Kind::CheckpointRestoreOperator, Some("team".to_owned()));
+        PolicyRef { kind, namespace, name: "main".to_owned(), part: Some("containerPolicies[1]".to_owned()) }
+    }
+
+    #[test]
+    fn every_deletion_is_told_of_with_its_reason_and_none_twice() {
+        let (board, begin) = (Board::new(), Instant::now());
+        let at = |second| begin + Duration::from_secs(second);
+        let mut events = Events::default();
+        let cause = |reason| (Some(policy()), reason);
+        board.return_fresh(cause(Reason::MaxAge), (1, 10));
+        board.return_fresh(cause(Reason::Orphaned), (2, 20));
+        let due = events.due(&board, at(0));
+        assert_eq!(due, [(cause(Reason::Orphaned), (2, 20)), (cause(Reason::MaxAge), (1, 10))]);
+        for second in 1..500 {
+            board.return_fresh(cause(Reason::MaxAge), (1, 10));
+            let due = events.due(&board, at(second));
+            let expected = if second % 60 == 0 { vec![(cause(Reason::MaxAge), (60, 600))] } else { vec![] };
+            assert_eq!(due, expected, "{second}");
+        }
+    }
+
+    #[test]
+    fn an_event_says_how_many_and_which_entry_and_is_on_the_object_with_its_uid() {
+        let uids = BTreeMap::from([(whole(&policy()), "uid-1".to_owned())]);
+        let note = deleted(&(Some(policy()), Reason::MaxAge), (500, 2 << 30), ("n1", Some("uid-2")), &uids);
+        assert_eq!(note.note, "Deleted 500 checkpoint archives (2Gi) on n1 by containerPolicies[1]: MaxAge");
+        assert_eq!((note.reason.as_str(), note.about.uid.as_deref()), ("MaxAge", Some("uid-1")));
+        let note = deleted(&(None, Reason::Discarded), (1, 10), ("n1", Some("uid-2")), &uids);
+        assert_eq!((note.about.name.as_deref(), note.about.uid.as_deref()), (Some("n1"), Some("uid-2")));
     }
 }

@@ -3,6 +3,8 @@
 
 mod api;
 mod board;
+mod confidence;
+mod deciding;
 mod dry_runs;
 pub(crate) mod events;
 pub(crate) mod metrics;
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use checkpoint_keeper_api::in_force::Scope;
 use checkpoint_keeper_core::bucket::DeletionBuckets;
+use checkpoint_keeper_core::plan::{Snapshot, Unreachable};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::inquiry::Inquiry;
@@ -33,6 +36,7 @@ use tokio::runtime::Builder;
 
 use self::api::ApiSide;
 use self::board::Board;
+use self::deciding::Deciding;
 use self::dry_runs::{DryRuns, reckon};
 use self::sights::Sights;
 use self::summary::Summary;
@@ -41,6 +45,7 @@ use crate::cluster::{self, Cluster};
 use crate::failure::{Failure, say};
 use crate::output::json;
 use crate::runtime::admin::{self, Page};
+use crate::runtime::liveness;
 use crate::runtime::objects::PolicyObjects;
 use crate::runtime::signals;
 
@@ -77,6 +82,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
         node: arguments.node_name.clone(),
         dry_runs: DryRuns::new(arguments.status_interval),
         interval: arguments.interval,
+        deciding: Deciding::default(),
         is_dead: AtomicBool::new(false),
         end: Box::new(move || {
             let _ = (&trigger).write_all(b"x");
@@ -110,7 +116,7 @@ fn start_api_side(
 ) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let client = cluster::client(&runtime, arguments.kubeconfig.as_deref()).map_err(anyhow::Error::new)?;
-    let objects = PolicyObjects::new(arguments.other_operator_namespace.clone());
+    let objects = PolicyObjects::new(&arguments.other_operator_namespaces);
     let mut operator_namespaces = arguments.cluster_policy_namespaces.clone();
     operator_namespaces.push(arguments.namespace.clone());
     let side = ApiSide {
@@ -126,6 +132,7 @@ fn start_api_side(
         own: api::Own::default(),
         sights: Sights::default(),
         rest: arguments.status_interval,
+        staleness: arguments.policy_staleness,
     };
     let seen = board.clone();
     let started = Instant::now();
@@ -133,7 +140,7 @@ fn start_api_side(
     let asked = side.clone();
     let page = Page {
         metrics: metrics::registry(board),
-        troubles: Box::new(move || asked.troubles(Instant::now())),
+        troubles: Box::new(move || asked.troubles(liveness::now())),
         is_alive: Box::new(move || {
             let looked = seen.read(|notes| notes.looked).unwrap_or(started);
             looked.elapsed() < limit || seen.read(|notes| notes.summary.is_none())
@@ -162,6 +169,7 @@ struct Engine {
     node: String,
     dry_runs: DryRuns,
     interval: Duration,
+    deciding: Deciding,
     is_dead: AtomicBool,
     end: Box<dyn Fn()>,
 }
@@ -170,6 +178,17 @@ impl Engine {
     fn note(&mut self, event: &Event<'_>) {
         let now = Instant::now();
         if let Event::Planned { snapshot, policies, plan } = event {
+            for place in plan.deletions() {
+                let (Some(archive), Some(verdict)) = (snapshot.archives.get(place), plan.verdicts.get(place))
+                else {
+                    continue;
+                };
+                self.deciding.begin(&archive.file, verdict.policy.as_deref(), policies);
+            }
+            for limit in plan.unreachable.iter().take(MOST_UNREACHABLE) {
+                let what = unreachable(limit, snapshot);
+                self.board.problem("pins", format!("{} {}", limit.policy, limit.limit), what, now);
+            }
             let mut summary = Summary::of(snapshot, policies, plan);
             let wall = Timestamp::now();
             self.dry_runs
@@ -191,10 +210,12 @@ impl Engine {
                     wrong("labels", policy.to_string(), what);
                 }
                 // What is still wrong was said again at the last look, or will be at the next.
-                self.board.forget_problems(self.interval * 2 + Duration::from_secs(1), now);
+                let age = (self.interval * 2 + Duration::from_secs(1)).max(api::TICK * 3);
+                self.board.forget_problems(age, now);
             }
             Event::Finished(outcome) => {
-                self.audit(outcome);
+                let generation = self.deciding.end(&outcome.deletion.archive.file);
+                self.audit(outcome, generation);
                 if let Removal::Failed(error) = &outcome.removal {
                     let file = outcome.deletion.archive.file.to_string();
                     let what = format!("cannot delete {file}: {error}");
@@ -224,15 +245,11 @@ impl Engine {
     }
 
     /// One line for each deletion, for good.
-    fn audit(&self, outcome: &Outcome) {
+    fn audit(&self, outcome: &Outcome, policy_generation: Option<i64>) {
         if !matches!(outcome.removal, Removal::Removed) {
             return;
         }
-        let policy = outcome.deletion.verdict.policy.as_deref();
-        let in_cluster = json::InCluster {
-            node: self.node.clone(),
-            policy_generation: policy.and_then(|policy| self.board.generation(policy)),
-        };
+        let in_cluster = json::InCluster { node: self.node.clone(), policy_generation };
         let deletion = json::deletion(outcome, Timestamp::now()).in_cluster(in_cluster);
         let mut out = std::io::stdout().lock();
         // A full disk may stop the log, and must not stop what frees it.
@@ -242,6 +259,27 @@ impl Engine {
             self.board.problem("audit", String::new(), what, Instant::now());
         }
     }
+}
+
+/// So many limits that pins make unreachable are told of at a time.
+const MOST_UNREACHABLE: usize = 100;
+
+/// The most pins that are named beside such a limit.
+const MOST_PINS: usize = 3;
+
+/// That pins make a limit unreachable, in words.
+fn unreachable(limit: &Unreachable, snapshot: &Snapshot) -> String {
+    let files = limit.pinned.iter().filter_map(|place| snapshot.archives.get(*place));
+    let files: Vec<String> = files.take(MOST_PINS).map(|archive| archive.file.to_string()).collect();
+    let more = limit.pinned.len() - files.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "{}: {} is exceeded by {}, as archives are pinned: {}{more}",
+        limit.policy,
+        limit.limit,
+        limit.over,
+        files.join(", ")
+    )
 }
 
 fn note_problem(board: &Board, problem: &Problem, now: Instant) {

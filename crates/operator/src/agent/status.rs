@@ -23,9 +23,37 @@ pub(super) struct Circumstances {
     pub(super) directory: String,
     /// The generation of the spec that was carried out.
     pub(super) generation: Option<i64>,
-    /// What keeps policies from being known; none: they are.
+    /// What keeps the agent from seeing what it goes by; none: it sees all of it.
     pub(super) troubles: Vec<String>,
+    /// Whether the policies can be confirmed.
+    pub(super) stale: Staleness,
 }
+
+/// Whether policies can be confirmed, and why not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Staleness {
+    /// They are.
+    #[default]
+    Current,
+    /// Not of late: an archive goes only if those last confirmed want it gone as well.
+    Stale(Vec<String>),
+    /// Not for so long that they delete nothing.
+    Paused(Vec<String>),
+}
+
+/// The problems because of which not all is done that policies want: each with the condition's reason. The first
+/// that is there counts.
+const HINDRANCES: [(&str, &str); 9] = [
+    ("list", "DirectoryUnreadable"),
+    ("clock", "ClockSuspect"),
+    ("server clock", "ClockSuspect"),
+    ("policy", "PolicyInvalid"),
+    ("labels", "StoragePolicyUnjudged"),
+    ("file system", "FileSystemUnknown"),
+    ("watermark", "WatermarkIneffective"),
+    ("delete", "DeletionsFailing"),
+    ("catalog", "CatalogFailing"),
+];
 
 /// The status as it should be.
 pub(super) fn status(
@@ -74,15 +102,24 @@ fn ready(
     before: Option<&NodeCheckpointStoreStatus>,
     now: Timestamp,
 ) -> Condition {
+    let stale =
+        |before: &str, why: &[String]| ("False", "PolicyStale", format!("{before}: {}", why.join("; ")));
+    let hindrance = || HINDRANCES.iter().find_map(|(kind, reason)| Some((*reason, notes.problem_of(kind)?)));
     let (status, reason, message) = if let Some(why) = &notes.gone {
         ("False", "DirectoryGone", why.clone())
     } else if notes.summary.is_none() && !circumstances.troubles.is_empty() {
         ("False", "PoliciesUnknown", circumstances.troubles.join("; "))
     } else if notes.summary.is_none() {
         ("False", "Starting", "The directory has not been looked at yet.".to_owned())
+    } else if let Staleness::Paused(why) = &circumstances.stale {
+        stale("Policies could not be confirmed for long and delete nothing; storage policies act", why)
+    } else if let Staleness::Stale(why) = &circumstances.stale {
+        stale("An archive goes only if the policies last confirmed want it gone as well", why)
     } else if !circumstances.troubles.is_empty() {
         let troubles = circumstances.troubles.join("; ");
-        ("False", "PoliciesStale", format!("The policies last seen are enforced: {troubles}"))
+        ("False", "NotWatching", format!("What was last seen of the cluster is gone by: {troubles}"))
+    } else if let Some((reason, what)) = hindrance() {
+        ("False", reason, what.to_owned())
     } else {
         ("True", "Collecting", "The policies in force are enforced.".to_owned())
     };
@@ -217,6 +254,7 @@ mod tests {
             directory: "/".repeat(4_096),
             generation: Some(i64::MAX),
             troubles: vec!["x".repeat(10_000); 5],
+            stale: Staleness::Stale(vec!["x".repeat(10_000); 5]),
         };
         let made = board.read(|notes| status(notes, &circumstances, None, now()));
         let size = serde_json::to_vec(&made).unwrap().len();
@@ -247,6 +285,43 @@ mod tests {
     }
 
     #[test]
+    fn a_node_is_not_ready_while_less_is_done_than_policies_want() {
+        let reason = |problem: Option<&'static str>, stale: Staleness| {
+            let board = Board::new();
+            board.planned(Summary::default(), Instant::now());
+            if let Some(kind) = problem {
+                board.problem(kind, "about".to_owned(), format!("what is wrong: {kind}"), Instant::now());
+            }
+            let circumstances = Circumstances { stale, ..Circumstances::default() };
+            let made = board.read(|notes| status(notes, &circumstances, None, now()));
+            let ready = &made.conditions[0];
+            assert_eq!(ready.status == "True", ready.reason == "Collecting", "{ready:?}");
+            if let Some(kind) = problem.filter(|_| ready.reason != "PolicyStale" && ready.status != "True") {
+                assert_eq!(ready.message, format!("what is wrong: {kind}"));
+            }
+            ready.reason.clone()
+        };
+        for (kind, expected) in [
+            ("list", "DirectoryUnreadable"),
+            ("clock", "ClockSuspect"),
+            ("server clock", "ClockSuspect"),
+            ("policy", "PolicyInvalid"),
+            ("labels", "StoragePolicyUnjudged"),
+            ("file system", "FileSystemUnknown"),
+            ("watermark", "WatermarkIneffective"),
+            ("delete", "DeletionsFailing"),
+            ("catalog", "CatalogFailing"),
+            // One archive that cannot be read keeps nothing else from being collected.
+            ("read", "Collecting"),
+        ] {
+            assert_eq!(reason(Some(kind), Staleness::Current), expected);
+        }
+        let why = || vec!["checkpointpolicies cannot be watched: refused".to_owned()];
+        assert_eq!(reason(Some("clock"), Staleness::Stale(why())), "PolicyStale");
+        assert_eq!(reason(None, Staleness::Paused(why())), "PolicyStale");
+    }
+
+    #[test]
     fn what_keeps_a_node_from_collecting_is_its_condition() {
         let board = Board::new();
         let told = |board: &Board, troubles: &[&str]| {
@@ -260,7 +335,7 @@ mod tests {
         assert_eq!(told(&board, &["forbidden"]), pair("False", "PoliciesUnknown"));
         board.planned(Summary::default(), Instant::now());
         assert_eq!(told(&board, &[]), pair("True", "Collecting"));
-        assert_eq!(told(&board, &["stale"]), pair("False", "PoliciesStale"));
+        assert_eq!(told(&board, &["stale"]), pair("False", "NotWatching"));
         board.gone(Some("the directory is gone".to_owned()));
         assert_eq!(told(&board, &["stale"]), pair("False", "DirectoryGone"));
         assert!(board.read(|notes| notes.problems().eq(["the directory is gone"])));

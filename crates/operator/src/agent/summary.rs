@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use checkpoint_keeper_core::archive::State;
-use checkpoint_keeper_core::plan::{Plan, Reason, Snapshot, WatermarkReport};
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::plan::{Action, Archive, Plan, Reason, Snapshot, WatermarkReport};
 use checkpoint_keeper_core::policy::{Mode, PolicyRef, PolicySet};
 
 /// The figures of one plan.
@@ -25,7 +26,7 @@ pub(super) struct Summary {
     pub(super) verdicts: BTreeMap<Reason, u64>,
     /// What each namespace has: archives and bytes.
     pub(super) namespaces: BTreeMap<String, (u64, u64)>,
-    /// What each policy governs.
+    /// What each policy governs, of those that govern something here.
     pub(super) policies: BTreeMap<PolicyRef, Share>,
     /// How many dry runs are left out, as what they would change was not reckoned yet.
     pub(super) unreckoned: u64,
@@ -33,6 +34,33 @@ pub(super) struct Summary {
     pub(super) filesystem: Option<(u64, u64)>,
     /// What the watermark wanted and found.
     pub(super) watermark: Option<WatermarkReport>,
+    /// The archives that it counts and that are to be deleted.
+    pub(super) deleting: BTreeMap<FileName, Counted>,
+}
+
+/// One archive, as it is counted.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Counted {
+    bytes: u64,
+    pinned: bool,
+    /// None while it was not read yet.
+    state: Option<State>,
+    namespace: Option<String>,
+    reason: Reason,
+    policy: Option<(PolicyRef, Mode)>,
+}
+
+impl Counted {
+    fn new(archive: &Archive, reason: Reason, policy: Option<(PolicyRef, Mode)>) -> Self {
+        Self {
+            bytes: archive.size,
+            pinned: archive.pinned,
+            state: archive.settled.then_some(archive.state),
+            namespace: archive.identity.as_ref().map(|identity| identity.namespace.clone()),
+            reason,
+            policy,
+        }
+    }
 }
 
 /// What one policy governs.
@@ -54,34 +82,74 @@ impl Summary {
             watermark: plan.watermark,
             ..Self::default()
         };
-        for policy in &policies.retention {
-            summary.policies.entry(whole(&policy.id)).or_default().mode = policy.mode;
-        }
-        for (archive, verdict) in snapshot.archives.iter().zip(&plan.verdicts) {
-            summary.archives += 1;
-            summary.bytes += archive.size;
-            summary.pinned += u64::from(archive.pinned);
-            match archive.state {
-                State::Complete | State::Unread => {}
-                State::NoImages | State::Incomplete | State::Damaged => summary.incomplete += 1,
-                State::Unreadable | State::Foreign => summary.unreadable += 1,
-            }
-            *summary.verdicts.entry(verdict.reason).or_default() += 1;
-            match &archive.identity {
-                Some(identity) => {
-                    let (archives, bytes) = summary.namespaces.entry(identity.namespace.clone()).or_default();
-                    *archives += 1;
-                    *bytes += archive.size;
-                }
-                None => summary.unknown += 1,
-            }
-            if let Some(share) = verdict.policy.as_ref().and_then(|id| summary.policies.get_mut(&whole(id))) {
-                share.archives += 1;
-                share.bytes += archive.size;
-                share.pending += u64::from(verdict.reason == Reason::DeletionPending);
+        let modes: BTreeMap<&PolicyRef, Mode> =
+            policies.retention.iter().map(|policy| (&policy.id, policy.mode)).collect();
+        for (place, (archive, verdict)) in snapshot.archives.iter().zip(&plan.verdicts).enumerate() {
+            let policy = plan.policy_of(place).and_then(|id| Some((whole(id), *modes.get(id)?)));
+            let counted = Counted::new(archive, verdict.reason, policy);
+            summary.count(&counted);
+            if verdict.action() == Action::Delete {
+                summary.deleting.insert(archive.file.clone(), counted);
             }
         }
         summary
+    }
+
+    /// Counts one more archive.
+    fn count(&mut self, archive: &Counted) {
+        self.change(archive, |figure, by| *figure = figure.saturating_add(by));
+    }
+
+    /// Counts one archive less.
+    fn discount(&mut self, archive: &Counted) {
+        self.change(archive, |figure, by| *figure = figure.saturating_sub(by));
+        self.verdicts.retain(|_, count| *count > 0);
+        self.namespaces.retain(|_, (archives, _)| *archives > 0);
+        self.policies.retain(|_, share| *share != Share { mode: share.mode, ..Share::default() });
+    }
+
+    fn change(&mut self, archive: &Counted, change: impl Fn(&mut u64, u64)) {
+        change(&mut self.archives, 1);
+        change(&mut self.bytes, archive.bytes);
+        change(&mut self.pinned, u64::from(archive.pinned));
+        match archive.state {
+            Some(State::Complete | State::Unread) | None => {}
+            Some(State::NoImages | State::Incomplete | State::Damaged) => change(&mut self.incomplete, 1),
+            Some(State::Unreadable | State::Foreign) => change(&mut self.unreadable, 1),
+        }
+        change(self.verdicts.entry(archive.reason).or_default(), 1);
+        match &archive.namespace {
+            Some(namespace) => {
+                let (archives, bytes) = self.namespaces.entry(namespace.clone()).or_default();
+                change(archives, 1);
+                change(bytes, archive.bytes);
+            }
+            None => change(&mut self.unknown, 1),
+        }
+        if let Some((policy, mode)) = &archive.policy {
+            let share = self.policies.entry(policy.clone()).or_default();
+            share.mode = *mode;
+            change(&mut share.archives, 1);
+            change(&mut share.bytes, archive.bytes);
+            change(&mut share.pending, u64::from(archive.reason == Reason::DeletionPending));
+        }
+    }
+
+    /// Counts what an earlier plan had deleted and is not gone yet: a later one does not see it any more.
+    pub(super) fn count_deleting(&mut self, earlier: BTreeMap<FileName, Counted>) {
+        for (file, archive) in earlier {
+            if !self.deleting.contains_key(&file) {
+                self.count(&archive);
+                self.deleting.insert(file, archive);
+            }
+        }
+    }
+
+    /// Notes that a deletion came to its end: that the archive is gone, or stays until the next plan.
+    pub(super) fn finish(&mut self, file: &FileName, is_gone: bool) {
+        if let Some(archive) = self.deleting.remove(file).filter(|_| is_gone) {
+            self.discount(&archive);
+        }
     }
 
     /// How many archives are to go and wait.
@@ -93,4 +161,86 @@ impl Summary {
 /// The object, where a policy is one of its parts.
 pub(super) fn whole(id: &PolicyRef) -> PolicyRef {
     PolicyRef { part: None, ..id.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint_keeper_core::policy::Kind;
+
+    use super::*;
+
+    fn file(name: &str) -> FileName {
+        FileName::new(name.as_bytes()).unwrap()
+    }
+
+    fn archive(reason: Reason) -> Counted {
+        let namespace = Some("team".to_owned());
+        let policy = PolicyRef {
+            kind: Kind::CheckpointPolicy,
+            namespace: namespace.clone(),
+            name: "a".to_owned(),
+            part: None,
+        };
+        Counted {
+            bytes: 10,
+            pinned: false,
+            state: Some(State::Complete),
+            namespace,
+            reason,
+            policy: Some((policy, Mode::Enforce)),
+        }
+    }
+
+    /// A plan's figures: so many stay, and these are to be deleted.
+    fn planned(staying: usize, deleting: &[&str]) -> Summary {
+        let mut summary = Summary::default();
+        for _ in 0..staying {
+            summary.count(&archive(Reason::WithinLimits));
+        }
+        for name in deleting {
+            summary.count(&archive(Reason::MaxAge));
+            summary.deleting.insert(file(name), archive(Reason::MaxAge));
+        }
+        summary
+    }
+
+    fn figures(summary: &Summary) -> (u64, u64, u64, u64, u64) {
+        let (namespace, _) = summary.namespaces.get("team").copied().unwrap_or_default();
+        let policy = summary.policies.values().next().copied().unwrap_or_default();
+        let to_go = summary.verdicts.get(&Reason::MaxAge).copied().unwrap_or_default();
+        (summary.archives, summary.bytes, namespace, policy.archives, to_go)
+    }
+
+    #[test]
+    fn the_figures_follow_what_was_carried_out() {
+        let mut summary = planned(1, &["a", "b", "c"]);
+        assert_eq!(figures(&summary), (4, 40, 4, 4, 3));
+        summary.finish(&file("a"), true);
+        assert_eq!(figures(&summary), (3, 30, 3, 3, 2));
+        // A pin held it, or the system refused: it is still there.
+        summary.finish(&file("b"), false);
+        assert_eq!(figures(&summary), (3, 30, 3, 3, 2));
+        // The next plan sees that one again, and not the one on which the system is still at work.
+        let mut next = planned(2, &[]);
+        next.count_deleting(summary.deleting);
+        assert_eq!(figures(&next), (3, 30, 3, 3, 1));
+        next.finish(&file("c"), true);
+        next.finish(&file("c"), true);
+        assert_eq!(figures(&next), (2, 20, 2, 2, 0));
+    }
+
+    #[test]
+    fn who_has_nothing_left_is_told_no_more() {
+        let mut summary = planned(0, &["a"]);
+        summary.finish(&file("a"), true);
+        assert_eq!(summary, Summary::default());
+    }
+
+    #[test]
+    fn what_was_not_read_yet_is_not_unreadable() {
+        let mut summary = Summary::default();
+        summary.count(&Counted { state: None, ..archive(Reason::Settling) });
+        summary.count(&Counted { state: Some(State::Unreadable), ..archive(Reason::WithinLimits) });
+        assert_eq!(summary.unreadable, 1);
+    }
 }

@@ -45,7 +45,7 @@ async fn serve(client: Client, arguments: ControllerArguments) -> Result<(), Fai
             namespace: arguments.namespace,
             identity: arguments.identity,
             cluster_policy_namespaces: arguments.cluster_policy_namespaces,
-            other_operator_namespace: arguments.other_operator_namespace,
+            other_operator_namespaces: arguments.other_operator_namespaces,
             directory: arguments.directory,
         },
     );

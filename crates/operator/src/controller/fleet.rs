@@ -126,9 +126,13 @@ fn strip(store: &mut Store) {
     guarded::strip(store.meta_mut());
     match &mut store.0 {
         Ok(store) => {
-            let policies = store.status.take().map(|status| status.policies).unwrap_or_default();
-            store.status =
-                Some(NodeCheckpointStoreStatus { policies, ..NodeCheckpointStoreStatus::default() });
+            let status = store.status.take().unwrap_or_default();
+            let (policies, more_policies) = (status.policies, status.more_policies);
+            store.status = Some(NodeCheckpointStoreStatus {
+                policies,
+                more_policies,
+                ..NodeCheckpointStoreStatus::default()
+            });
         }
         Err(broken) => broken.status = None,
     }
@@ -136,11 +140,10 @@ fn strip(store: &mut Store) {
 
 /// A store that is not what its kind says reports nothing, and goes with its node all the same.
 fn report(store: &Store) -> NodeReport {
-    let policies = match &store.0 {
-        Ok(store) => store.status.as_ref().map(|status| status.policies.clone()).unwrap_or_default(),
-        Err(_) => Vec::new(),
-    };
-    NodeReport { node: store.name_any(), uid: store.uid().unwrap_or_default(), policies }
+    let status = store.0.as_ref().ok().and_then(|store| store.status.as_ref());
+    let policies = status.map(|status| status.policies.clone()).unwrap_or_default();
+    let more_policies = status.map_or(0, |status| status.more_policies);
+    NodeReport { node: store.name_any(), uid: store.uid().unwrap_or_default(), policies, more_policies }
 }
 
 /// Asks the API itself whether a node exists.

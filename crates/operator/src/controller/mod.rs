@@ -53,8 +53,8 @@ pub struct Settings {
     pub identity: String,
     /// More namespaces whose `CheckpointRestoreOperator`s govern the cluster.
     pub cluster_policy_namespaces: Vec<String>,
-    /// The namespace that the older operator is installed in.
-    pub other_operator_namespace: String,
+    /// The namespaces that the older operator may be installed in.
+    pub other_operator_namespaces: Vec<String>,
     /// The directory that agents collect in.
     pub directory: String,
 }
@@ -72,7 +72,7 @@ pub struct Controller {
 impl Controller {
     /// One that has not begun yet.
     pub fn new(client: Client, settings: Settings) -> Self {
-        let objects = PolicyObjects::new(settings.other_operator_namespace.clone());
+        let objects = PolicyObjects::new(&settings.other_operator_namespaces);
         Self {
             client,
             settings,

@@ -66,9 +66,11 @@ pub fn desired(
         if status == before {
             continue;
         }
-        let reason_before = condition(&before, READY).map(|ready| ready.reason.as_str());
-        // That a new policy is in force is no news to whoever made it.
-        let is_news = reason_before.map_or(!standing.is_ready(), |reason| reason != standing.reason());
+        let told = |status: &PolicyStatus| {
+            condition(status, READY).map(|ready| (ready.reason.clone(), ready.message.clone()))
+        };
+        // That a new policy is in force is no news to whoever made it; another error of the same kind is.
+        let is_news = told(&before).map_or(!standing.is_ready(), |before| Some(before) != told(&status));
         writes.push(StatusWrite {
             uid: uid.to_owned(),
             resource_version: version.to_owned(),
@@ -202,7 +204,12 @@ mod tests {
             pending,
             spared: 0,
         };
-        Arc::new(NodeReport { node: "n1".to_owned(), uid: "u".to_owned(), policies: vec![usage] })
+        Arc::new(NodeReport {
+            node: "n1".to_owned(),
+            uid: "u".to_owned(),
+            policies: vec![usage],
+            more_policies: 0,
+        })
     }
 
     fn ready(status: &PolicyStatus) -> &Condition {
@@ -218,7 +225,10 @@ mod tests {
         assert!(write.is_urgent && write.news.is_none());
         let status = &write.status;
         assert_eq!(status.observed_generation, Some(3));
-        assert_eq!(status.totals, Some(PolicyTotals { nodes: 1, archives: 4, bytes: 40, pending: 2 }));
+        assert_eq!(
+            status.totals,
+            Some(PolicyTotals { nodes: 1, archives: 4, bytes: 40, pending: 2, partial: false })
+        );
         let told: Vec<(&str, &str, &str, Option<i64>)> = status
             .conditions
             .iter()
@@ -271,6 +281,17 @@ mod tests {
             assert_eq!((news.reason, news.is_good), (reason, is_good), "{what}");
             assert!(write.is_urgent, "{what}");
         }
+    }
+
+    #[test]
+    fn a_second_and_different_error_of_a_policy_is_news() {
+        let size = |size: u32| json!({"retention": {"maxArchiveSize": size}});
+        let before = writes(&cluster(&[policy("a", &size(10), None)]), &[], 0).remove(0).status;
+        let age = json!({"retention": {"maxAge": "forever"}});
+        let write = writes(&cluster(&[policy("a", &age, Some(&before))]), &[], 50).remove(0);
+        let news = write.news.unwrap();
+        assert_eq!(news.reason, "Invalid");
+        assert!(news.message.contains("maxAge"), "{news:?}");
     }
 
     #[test]

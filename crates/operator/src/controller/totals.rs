@@ -16,6 +16,8 @@ pub struct NodeReport {
     pub uid: String,
     /// What each policy governs there.
     pub policies: Vec<PolicyUsage>,
+    /// How many more policies govern archives there.
+    pub more_policies: i64,
 }
 
 /// What one policy governs.
@@ -34,15 +36,24 @@ type Key<'a> = (&'a str, &'a str, &'a str);
 
 /// Usage by policy.
 #[derive(Debug, Clone, Default)]
-pub struct Totals<'a>(BTreeMap<Key<'a>, Usage>);
+pub struct Totals<'a> {
+    /// Each policy's usage, and how many of those nodes name it that do not name all.
+    sums: BTreeMap<Key<'a>, (Usage, usize)>,
+    /// How many nodes do not name all policies.
+    partial: usize,
+}
 
 impl<'a> Totals<'a> {
     /// The sums. No node's nonsense spoils what the others say: nothing counts as less than nothing.
     pub fn of(reports: &'a [Arc<NodeReport>]) -> Self {
-        let mut sums: BTreeMap<Key<'a>, Usage> = BTreeMap::new();
+        let mut sums: BTreeMap<Key<'a>, (Usage, usize)> = BTreeMap::new();
+        let mut partial = 0;
         for report in reports {
+            let is_partial = usize::from(report.more_policies > 0);
+            partial += is_partial;
             for (key, there) in on_one_node(&report.policies) {
-                let sum = sums.entry(key).or_default();
+                let (sum, named) = sums.entry(key).or_default();
+                *named += is_partial;
                 let totals = &mut sum.totals;
                 totals.nodes += there.totals.nodes;
                 totals.archives = totals.archives.saturating_add(there.totals.archives);
@@ -52,14 +63,16 @@ impl<'a> Totals<'a> {
                 sum.waiting_nodes += there.waiting_nodes;
             }
         }
-        Self(sums)
+        Self { sums, partial }
     }
 
     /// What this policy governs.
     pub fn usage(&self, id: &PolicyRef) -> Usage {
         let kind = format!("{:?}", id.kind);
         let key = (kind.as_str(), id.namespace.as_deref().unwrap_or_default(), id.name.as_str());
-        self.0.get(&key).cloned().unwrap_or_default()
+        let (mut usage, named) = self.sums.get(&key).cloned().unwrap_or_default();
+        usage.totals.partial = named < self.partial;
+        usage
     }
 }
 
@@ -105,7 +118,7 @@ mod tests {
     }
 
     fn report(node: &str, policies: Vec<PolicyUsage>) -> Arc<NodeReport> {
-        Arc::new(NodeReport { node: node.to_owned(), uid: node.to_owned(), policies })
+        Arc::new(NodeReport { node: node.to_owned(), uid: node.to_owned(), policies, more_policies: 0 })
     }
 
     fn sum(reports: &[Arc<NodeReport>], name: &str) -> (i64, i64, i64, i64, i64, i64) {
@@ -142,6 +155,23 @@ mod tests {
         assert_eq!(sum(&reports, "a"), (2, 7, 700, 1, 1, 1));
         assert_eq!(sum(&reports, "b"), (1, 1, 10, 0, 0, 0));
         assert_eq!(sum(&reports, "none"), (0, 0, 0, 0, 0, 0));
+    }
+
+    #[test]
+    fn sums_over_reports_that_leave_this_policy_out_are_partial() {
+        let leaves_out = |node: &str, name: &str| {
+            let whole = report(node, vec![usage(name, Mode::Enforce, 1, 1, 0)]);
+            Arc::new(NodeReport { more_policies: 1, ..(*whole).clone() })
+        };
+        let reports = [report("n1", vec![]), leaves_out("n2", "a"), leaves_out("n3", "a")];
+        let is_partial = |reports: &[Arc<NodeReport>], name: &str| {
+            let (kind, namespace) = (Kind::CheckpointPolicy, Some("team".to_owned()));
+            let id = PolicyRef { kind, namespace, name: name.to_owned(), part: None };
+            Totals::of(reports).usage(&id).totals.partial
+        };
+        assert!(!is_partial(&reports, "a"), "each node that leaves any out names this one");
+        assert!(is_partial(&reports, "b"));
+        assert!(!is_partial(&reports[..1], "b"));
     }
 
     #[test]

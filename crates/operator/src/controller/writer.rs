@@ -9,19 +9,16 @@ use checkpoint_keeper_api::{
 use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::statuses::{News, StatusWrite};
 use super::{FIELD_MANAGER, plain};
+use crate::runtime::events::{Note, Publisher};
 
 /// How long one writing may take.
 pub const WRITE: Duration = Duration::from_secs(4);
-
-/// The longest note of an event, in bytes (`events.k8s.io/v1`).
-const LONGEST_NOTE: usize = 1024;
 
 /// How a writing went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,15 +51,14 @@ impl Written {
 /// Writes statuses and events.
 pub struct Writer {
     client: Client,
-    recorder: Recorder,
+    publisher: Publisher,
 }
 
 impl Writer {
     /// A writer of this name.
     pub fn new(client: Client, identity: String) -> Self {
-        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(identity) };
-        let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, recorder }
+        let publisher = Publisher::new(client.clone(), FIELD_MANAGER, identity);
+        Self { client, publisher }
     }
 
     /// Writes a status over the version that it follows from, and over no other.
@@ -96,16 +92,14 @@ impl Writer {
 
     /// Tells of it, if possible.
     pub async fn tell(&self, write: &StatusWrite, news: &News) -> Result<(), String> {
-        let mut note = news.message.clone();
-        note.truncate(note.floor_char_boundary(LONGEST_NOTE));
-        let event = Event {
-            type_: if news.is_good { EventType::Normal } else { EventType::Warning },
+        let note = Note {
+            about: reference(&write.id, &write.uid),
+            is_good: news.is_good,
             reason: news.reason.to_owned(),
-            note: Some(note),
-            action: "Reconcile".to_owned(),
-            secondary: None,
+            action: "Reconcile",
+            note: news.message.clone(),
         };
-        match timeout(WRITE, self.recorder.publish(&event, &reference(&write.id, &write.uid))).await {
+        match timeout(WRITE, self.publisher.publish(note)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(plain(&error)),
             Err(_) => Err("no answer in time".to_owned()),

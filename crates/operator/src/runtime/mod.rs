@@ -2,7 +2,9 @@
 //! metrics, and ending when told to.
 
 pub mod admin;
+pub mod events;
 pub mod guarded;
+pub mod liveness;
 pub mod objects;
 mod renewal;
 pub mod signals;

@@ -14,6 +14,7 @@ use checkpoint_keeper_api::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
 };
 use checkpoint_keeper_core::policy::PolicyRef;
+use futures_util::future::join_all;
 use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{ApiResource, DynamicObject, ListParams};
@@ -26,20 +27,26 @@ use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 
 use super::guarded::{self, Guarded};
+use super::liveness::{Heard, RESUMED, SILENCE, WATCH_SECONDS, listened, now};
 use super::renewal::Renewal;
 
 /// The older operator's lease (its `main.go`, `LeaderElectionID`).
 const OTHER_OPERATOR: &str = "f1499914.criu.org";
 
-/// The namespace that the older operator is installed in unless somebody chose another (its
-/// `config/default/kustomization.yaml`).
-pub const OTHER_OPERATOR_NAMESPACE: &str = "checkpoint-restore-operator-system";
+/// The namespaces that the older operator is installed in unless somebody chose another: its
+/// `config/default/kustomization.yaml` said the second one until July 2026, before its first release, and says the
+/// first one since.
+pub const OTHER_OPERATOR_NAMESPACES: [&str; 2] =
+    ["checkpoint-restore-operator", "checkpoint-restore-operator-system"];
 
 /// So many objects are listed at a time. Each may be a megabyte, of which next to nothing is kept.
 const PAGE: u32 = 20;
 
 /// How long a watch may fail until what it showed is old news.
 const STALE: Duration = Duration::from_mins(5);
+
+/// How long policies may go unconfirmed until that is said: a watch that was cut is open again by then.
+const UNCONFIRMED: Duration = Duration::from_mins(1);
 
 /// How soon one error follows the other where a watch fails: a reply that does not come is waited for, and
 /// then comes a pause.
@@ -98,6 +105,13 @@ pub(crate) struct Health {
     /// Whether all was seen once.
     is_listed: bool,
     failing: Option<Failing>,
+    /// Whether somebody listens to the connection itself.
+    is_listened: bool,
+    /// When the API last opened the watch, and when anything last came of it.
+    opened: Option<Instant>,
+    heard: Option<Instant>,
+    /// When what it showed was last known to be how things are.
+    confirmed: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -114,14 +128,57 @@ impl Health {
                 let since = self.failing(now).map_or(now, |failing| failing.since);
                 self.failing = Some(Failing { since, last: now, why: why.clone() });
             }
-            Change::Listed(_) => (self.is_listed, self.failing) = (true, None),
+            Change::Listed(_) => {
+                (self.is_listed, self.failing) = (true, None);
+                self.heard = Some(now);
+            }
             Change::Applied(_) | Change::Deleted(_) => self.failing = None,
         }
     }
 
-    /// The errors of now, if there are any.
+    /// From here on what is heard on the connection is noted.
+    fn listen(&mut self) {
+        self.is_listened = true;
+    }
+
+    /// Notes what was heard on the connection.
+    fn note_heard(&mut self, heard: Heard, now: Instant) {
+        self.heard = Some(now);
+        if heard == Heard::Opened {
+            self.opened = Some(now);
+        }
+    }
+
+    /// The errors of now, if there are any. One that nothing is known of but that no other followed is over after
+    /// a while; where the connection is listened to, when the watch was opened again.
     fn failing(&self, now: Instant) -> Option<&Failing> {
-        self.failing.as_ref().filter(|failing| now.saturating_duration_since(failing.last) < REPEATED)
+        self.failing.as_ref().filter(|failing| {
+            if self.is_listened {
+                let opened = self.opened.filter(|opened| *opened > failing.last);
+                opened.is_none_or(|opened| now.saturating_duration_since(opened) < RESUMED)
+            } else {
+                now.saturating_duration_since(failing.last) < REPEATED
+            }
+        })
+    }
+
+    /// Whether nothing is heard on a watch that must say something by now.
+    fn hangs(&self, now: Instant) -> bool {
+        self.is_listened && self.heard.is_some_and(|heard| now.saturating_duration_since(heard) >= SILENCE)
+    }
+
+    /// Why what it showed need not be how things are, if so; and since when.
+    pub(crate) fn doubt(&mut self, kind: &'static str, now: Instant) -> Option<Doubt> {
+        let why = match self.failing(now) {
+            Some(failing) => Some(failing.why.clone()),
+            None if !self.is_listed => Some("not listed yet".to_owned()),
+            None => self.hangs(now).then(|| "nothing is heard of the watch".to_owned()),
+        };
+        let Some(why) = why else {
+            self.confirmed = Some(now);
+            return None;
+        };
+        Some(Doubt { kind, why, since: self.confirmed.unwrap_or(now) })
     }
 
     /// Whether all was seen once.
@@ -141,9 +198,21 @@ impl Health {
                 Some(format!("{kind} cannot be watched: {why}"))
             }
             None if !self.is_listed => Some(format!("{kind} were not listed yet")),
+            None if self.hangs(now) => Some(format!("nothing is heard of the watch of {kind}")),
             _ => None,
         }
     }
+}
+
+/// That what was seen of a kind need not be how things are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    /// The kind's plural name.
+    pub kind: &'static str,
+    /// What is wrong.
+    pub why: String,
+    /// Since when.
+    pub since: Instant,
 }
 
 /// One kind, as far as it was seen.
@@ -203,8 +272,18 @@ struct Shelves {
     namespaced: Shelf<Seen<CheckpointPolicy>>,
     storage: Shelf<Seen<CheckpointStoragePolicy>>,
     legacy: Shelf<Seen<CheckpointRestoreOperator>>,
-    /// The older operator's lease.
-    leases: Shelf<Renewal>,
+    /// The older operator's lease in each namespace where it may be installed.
+    leases: BTreeMap<String, Shelf<Renewal>>,
+}
+
+impl Shelves {
+    fn leases_are_listed(&self) -> bool {
+        self.leases.values().all(Shelf::is_listed)
+    }
+
+    fn lease_is_held(&self) -> bool {
+        self.leases.values().any(Shelf::is_held)
+    }
 }
 
 /// What was seen of all kinds; shared by whoever watches and whoever asks.
@@ -212,80 +291,99 @@ struct Shelves {
 pub struct PolicyObjects {
     shelves: Arc<Mutex<Shelves>>,
     changed: watch::Sender<()>,
-    other_operator_namespace: String,
 }
 
 impl PolicyObjects {
-    /// None seen yet. Whoever may write the lease in that namespace says whether the older operator runs.
-    pub fn new(other_operator_namespace: String) -> Self {
-        Self { shelves: Arc::default(), changed: watch::Sender::new(()), other_operator_namespace }
+    /// None seen yet. Whoever may write the lease in one of those namespaces says whether the older operator runs.
+    pub fn new(other_operator_namespaces: &[String]) -> Self {
+        let leases = other_operator_namespaces.iter().map(|namespace| (namespace.clone(), Shelf::default()));
+        let shelves = Shelves { leases: leases.collect(), ..Shelves::default() };
+        Self { shelves: Arc::new(Mutex::new(shelves)), changed: watch::Sender::new(()) }
     }
 
     /// Watches everything, for as long as it is polled.
     pub async fn watch(&self, client: &Client) {
+        let namespaces: Vec<String> = self.shelves().leases.keys().cloned().collect();
+        let leases = namespaces
+            .iter()
+            .map(|namespace| self.watch_leases(namespace, Api::namespaced(client.clone(), namespace), TICK));
         tokio::join!(
-            self.watch_kind(Api::all(client.clone()), |shelves| &mut shelves.cluster),
-            self.watch_kind(Api::all(client.clone()), |shelves| &mut shelves.namespaced),
-            self.watch_kind(Api::all(client.clone()), |shelves| &mut shelves.storage),
-            self.watch_kind(Api::all(client.clone()), |shelves| &mut shelves.legacy),
-            self.watch_leases(Api::namespaced(client.clone(), &self.other_operator_namespace), TICK),
+            self.watch_kind(client, |shelves| &mut shelves.cluster),
+            self.watch_kind(client, |shelves| &mut shelves.namespaced),
+            self.watch_kind(client, |shelves| &mut shelves.storage),
+            self.watch_kind(client, |shelves| &mut shelves.legacy),
+            join_all(leases),
         );
     }
 
     async fn watch_kind<K>(
         &self,
-        api: Api<Guarded<K>>,
-        of: impl Fn(&mut Shelves) -> &mut Shelf<Seen<K>> + Copy,
+        client: &Client,
+        of: impl Fn(&mut Shelves) -> &mut Shelf<Seen<K>> + Copy + Send + Sync + 'static,
     ) where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     {
-        let events = watcher(api, watcher::Config::default().page_size(PAGE));
+        let shelves = Arc::clone(&self.shelves);
+        of(&mut self.shelves()).health.listen();
+        let client = listened(client, move |heard| {
+            let mut shelves = shelves.lock().unwrap_or_else(PoisonError::into_inner);
+            of(&mut shelves).health.note_heard(heard, now());
+        });
+        let api = Api::<Guarded<K>>::all(client);
+        let events = watcher(api, watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS));
         let events = events.modify(|object: &mut Guarded<K>| guarded::strip(object.meta_mut()));
         follow(events, |change| {
-            if of(&mut self.shelves()).note(change, Instant::now(), seen) {
+            if of(&mut self.shelves()).note(change, now(), seen) {
                 self.changed.send_replace(());
             }
         })
         .await;
     }
 
-    async fn watch_leases(&self, api: Api<Lease>, tick: Duration) {
+    async fn watch_leases(&self, namespace: &str, api: Api<Lease>, tick: Duration) {
         let only = format!("metadata.name={OTHER_OPERATOR}");
         let config = watcher::Config::default().fields(&only);
         let only = ListParams::default().fields(&only);
         tokio::join!(
-            follow(watcher(api.clone(), config), |change| self.note_lease(change, Instant::now())),
-            self.ask_about_quiet_leases(&api, &only, tick),
+            follow(watcher(api.clone(), config), |change| self.note_lease(namespace, change, now())),
+            self.ask_about_quiet_leases(namespace, &api, &only, tick),
         );
     }
 
     /// Asks whether a lease was renewed of which nothing is heard: that it was not is nothing to conclude from
     /// a watch.
-    async fn ask_about_quiet_leases(&self, api: &Api<Lease>, only: &ListParams, tick: Duration) {
+    async fn ask_about_quiet_leases(
+        &self,
+        namespace: &str,
+        api: &Api<Lease>,
+        only: &ListParams,
+        tick: Duration,
+    ) {
         let mut tick = interval(tick);
         loop {
             tick.tick().await;
-            if !self.shelves().leases.is_quiet(Instant::now()) {
+            if !self.shelves().leases.get(namespace).is_some_and(|leases| leases.is_quiet(now())) {
                 continue;
             }
             if let Ok(Ok(list)) = timeout(REQUEST, api.list(only)).await {
-                self.note_lease(Change::Listed(list.items), Instant::now());
+                self.note_lease(namespace, Change::Listed(list.items), now());
             }
         }
     }
 
-    fn note_lease(&self, change: Change<Lease>, now: Instant) {
+    fn note_lease(&self, namespace: &str, change: Change<Lease>, now: Instant) {
         let mut shelves = self.shelves();
-        let said = |leases: &Shelf<Renewal>| (leases.is_listed(), leases.is_held());
-        let said_before = said(&shelves.leases);
-        let before = shelves.leases.objects.clone();
+        let said = |shelves: &Shelves| (shelves.leases_are_listed(), shelves.lease_is_held());
+        let said_before = said(&shelves);
+        let leases = shelves.leases.entry(namespace.to_owned()).or_default();
+        let before = leases.objects.clone();
         let seen = |lease: Lease| {
             let key = (lease.namespace().unwrap_or_default(), lease.name_any());
             Renewal::seen(lease.spec.unwrap_or_default(), before.get(&key), now)
         };
-        shelves.leases.note(change, now, seen);
+        leases.note(change, now, seen);
         // That it was renewed once more is no news.
-        let is_news = said(&shelves.leases) != said_before;
+        let is_news = said(&shelves) != said_before;
         drop(shelves);
         if is_news {
             self.changed.send_replace(());
@@ -308,7 +406,7 @@ impl PolicyObjects {
             && shelves.namespaced.is_listed()
             && shelves.storage.is_listed()
             && shelves.legacy.is_listed()
-            && shelves.leases.is_listed();
+            && shelves.leases_are_listed();
         is_complete.then(|| Objects {
             cluster: shelves.cluster.objects.values().cloned().collect(),
             namespaced: shelves.namespaced.objects.values().cloned().collect(),
@@ -319,7 +417,7 @@ impl PolicyObjects {
 
     /// Whether the older operator renews its lease. While that cannot be seen, it is as it was last seen.
     pub fn other_operator_runs(&self) -> bool {
-        self.shelves().leases.is_held()
+        self.shelves().lease_is_held()
     }
 
     /// Tells those who wait for changes that something changed beside the objects.
@@ -351,13 +449,34 @@ impl PolicyObjects {
 
     /// What is wrong with the watches.
     pub fn troubles(&self, now: Instant) -> Vec<String> {
+        let stale = self.stale(now);
         let shelves = self.shelves();
+        let unlisted = [
+            (shelves.cluster.is_listed(), shelves.cluster.trouble("clustercheckpointpolicies", now)),
+            (shelves.namespaced.is_listed(), shelves.namespaced.trouble("checkpointpolicies", now)),
+            (shelves.storage.is_listed(), shelves.storage.trouble("checkpointstoragepolicies", now)),
+            (shelves.legacy.is_listed(), shelves.legacy.trouble("checkpointrestoreoperators", now)),
+        ];
+        let unlisted = unlisted.into_iter().filter_map(|(is_listed, trouble)| trouble.filter(|_| !is_listed));
+        let leases = shelves.leases.values().filter_map(|leases| leases.trouble("leases", now));
+        unlisted.chain(stale).chain(leases).collect()
+    }
+
+    /// What keeps policies from being confirmed, where that lasts.
+    pub fn stale(&self, now: Instant) -> Vec<String> {
+        let lasts = |doubt: &Doubt| now.saturating_duration_since(doubt.since) >= UNCONFIRMED;
+        let doubts = self.doubts(now).into_iter().filter(lasts);
+        doubts.map(|doubt| format!("{} cannot be watched: {}", doubt.kind, doubt.why)).collect()
+    }
+
+    /// The kinds of policies of which what was seen need not be how things are; none: all are confirmed.
+    pub fn doubts(&self, now: Instant) -> Vec<Doubt> {
+        let mut shelves = self.shelves();
         [
-            shelves.cluster.trouble("clustercheckpointpolicies", now),
-            shelves.namespaced.trouble("checkpointpolicies", now),
-            shelves.storage.trouble("checkpointstoragepolicies", now),
-            shelves.legacy.trouble("checkpointrestoreoperators", now),
-            shelves.leases.trouble("leases", now),
+            shelves.cluster.health.doubt("clustercheckpointpolicies", now),
+            shelves.namespaced.health.doubt("checkpointpolicies", now),
+            shelves.storage.health.doubt("checkpointstoragepolicies", now),
+            shelves.legacy.health.doubt("checkpointrestoreoperators", now),
         ]
         .into_iter()
         .flatten()
@@ -399,9 +518,14 @@ mod tests {
 
     use super::*;
 
+    /// One that is looked at.
+    fn namespaces() -> Vec<String> {
+        vec![OTHER_OPERATOR_NAMESPACES[0].to_owned()]
+    }
+
     fn lease(holder: &str, seconds: i64, renewed: &str) -> Lease {
         serde_json::from_value(json!({
-            "metadata": {"namespace": OTHER_OPERATOR_NAMESPACE, "name": OTHER_OPERATOR},
+            "metadata": {"namespace": OTHER_OPERATOR_NAMESPACES[0], "name": OTHER_OPERATOR},
             "spec": {"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": renewed},
         }))
         .unwrap()
@@ -412,35 +536,39 @@ mod tests {
 
     #[test]
     fn the_older_operator_runs_for_as_long_as_its_lease_is_seen_renewed() {
-        let objects = PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned());
+        let objects = PolicyObjects::new(&namespaces());
         let begin = Instant::now();
         let at = |second| begin + Duration::from_secs(second);
-        let quiet = |second| objects.shelves().leases.is_quiet(at(second));
+        let quiet = |second| objects.shelves().leases[OTHER_OPERATOR_NAMESPACES[0]].is_quiet(at(second));
         let mut changes = objects.changes();
-        objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), at(0));
+        objects.note_lease(OTHER_OPERATOR_NAMESPACES[0], Change::Listed(vec![lease("it", 15, ONE)]), at(0));
         assert!(objects.other_operator_runs() && !quiet(14) && quiet(15));
         assert!(changes.has_changed().unwrap());
         changes.mark_unchanged();
-        objects.note_lease(Change::Applied(lease("it", 15, OTHER)), at(20));
+        objects.note_lease(OTHER_OPERATOR_NAMESPACES[0], Change::Applied(lease("it", 15, OTHER)), at(20));
         assert!(!changes.has_changed().unwrap(), "a renewal is no news");
         // A watch that hangs shows nothing. Only what was seen not to be renewed is not.
         assert!(objects.other_operator_runs() && quiet(35));
         let listed = |second| {
-            objects.note_lease(Change::Listed(vec![lease("it", 15, OTHER)]), at(second));
+            objects.note_lease(
+                OTHER_OPERATOR_NAMESPACES[0],
+                Change::Listed(vec![lease("it", 15, OTHER)]),
+                at(second),
+            );
             objects.other_operator_runs()
         };
         assert!(listed(35) && !quiet(49) && listed(49) && !listed(50));
         assert!(changes.has_changed().unwrap() && !quiet(3_600), "who died is not asked about");
         // What died and was never deleted is listed again and again.
         assert!(!listed(60));
-        objects.note_lease(Change::Applied(lease("", 15, OTHER)), at(70));
+        objects.note_lease(OTHER_OPERATOR_NAMESPACES[0], Change::Applied(lease("", 15, OTHER)), at(70));
         assert!(!objects.other_operator_runs());
         let long = || vec![lease("it", i64::from(i32::MAX), ONE)];
-        objects.note_lease(Change::Listed(long()), at(100));
+        objects.note_lease(OTHER_OPERATOR_NAMESPACES[0], Change::Listed(long()), at(100));
         assert!(objects.other_operator_runs() && !quiet(159) && quiet(160));
-        objects.note_lease(Change::Listed(long()), at(219));
+        objects.note_lease(OTHER_OPERATOR_NAMESPACES[0], Change::Listed(long()), at(219));
         assert!(objects.other_operator_runs());
-        objects.note_lease(Change::Listed(long()), at(220));
+        objects.note_lease(OTHER_OPERATOR_NAMESPACES[0], Change::Listed(long()), at(220));
         assert!(!objects.other_operator_runs());
     }
 
@@ -503,7 +631,7 @@ mod tests {
             }
         };
         let client = Client::new(axum::Router::new().fallback(answer), "default");
-        let objects = PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned());
+        let objects = PolicyObjects::new(&namespaces());
         let mut changes = objects.changes();
         let listed = async {
             while objects.all().is_none() {
@@ -528,15 +656,19 @@ mod tests {
 
     #[test]
     fn while_the_lease_cannot_be_seen_the_last_answer_holds() {
-        let objects = PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned());
+        let objects = PolicyObjects::new(&namespaces());
         let begin = Instant::now();
         let at = |second| begin + Duration::from_secs(second);
-        objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), begin);
+        objects.note_lease(OTHER_OPERATOR_NAMESPACES[0], Change::Listed(vec![lease("it", 15, ONE)]), begin);
         // Renewed ever since, for all that is known.
-        objects.note_lease(Change::Failed("refused".to_owned()), at(10));
-        objects.note_lease(Change::Failed("refused".to_owned()), at(3_600));
+        objects.note_lease(OTHER_OPERATOR_NAMESPACES[0], Change::Failed("refused".to_owned()), at(10));
+        objects.note_lease(OTHER_OPERATOR_NAMESPACES[0], Change::Failed("refused".to_owned()), at(3_600));
         assert!(objects.other_operator_runs());
-        objects.note_lease(Change::Listed(vec![lease("it", 15, ONE)]), at(3_601));
+        objects.note_lease(
+            OTHER_OPERATOR_NAMESPACES[0],
+            Change::Listed(vec![lease("it", 15, ONE)]),
+            at(3_601),
+        );
         assert!(!objects.other_operator_runs());
     }
 
@@ -565,19 +697,65 @@ mod tests {
             }
         };
         let client = Client::new(axum::Router::new().fallback(answer), "default");
-        let objects = PolicyObjects::new(OTHER_OPERATOR_NAMESPACE.to_owned());
+        let objects = PolicyObjects::new(&namespaces());
         let mut changes = objects.changes();
         let ended = async {
             while changes.changed().await.is_ok() {
-                if objects.shelves().leases.is_listed() && !objects.other_operator_runs() {
+                if objects.shelves().leases_are_listed() && !objects.other_operator_runs() {
                     return;
                 }
             }
         };
-        let watching = objects
-            .watch_leases(Api::namespaced(client, OTHER_OPERATOR_NAMESPACE), Duration::from_millis(100));
+        let watching = objects.watch_leases(
+            OTHER_OPERATOR_NAMESPACES[0],
+            Api::namespaced(client, OTHER_OPERATOR_NAMESPACES[0]),
+            Duration::from_millis(100),
+        );
         tokio::select! { () = watching => {}, () = ended => {} }
         let asked = *asked.lock().unwrap();
         assert!(asked > 3, "it ran for as long as it was renewed: {asked}");
+    }
+
+    #[test]
+    fn the_older_operator_is_seen_in_each_namespace_that_it_may_be_installed_in() {
+        let objects = PolicyObjects::new(&OTHER_OPERATOR_NAMESPACES.map(str::to_owned));
+        let [here, there] = OTHER_OPERATOR_NAMESPACES;
+        let now = Instant::now();
+        objects.note_lease(there, Change::Listed(vec![lease("it", 15, ONE)]), now);
+        assert!(!objects.shelves().leases_are_listed() && objects.other_operator_runs());
+        // That there is none here says nothing of there.
+        objects.note_lease(here, Change::Listed(vec![]), now);
+        assert!(objects.shelves().leases_are_listed() && objects.other_operator_runs());
+        objects.note_lease(there, Change::Listed(vec![]), now);
+        assert!(!objects.other_operator_runs());
+    }
+
+    #[test]
+    fn a_watch_that_is_listened_to_is_well_again_when_it_was_opened_again() {
+        let begin = Instant::now();
+        let at = |second| begin + Duration::from_secs(second);
+        let failed = || Change::<()>::Failed("refused".to_owned());
+        let mut health = Health::default();
+        health.listen();
+        health.note(&Change::<()>::Listed(vec![]), at(0));
+        health.note_heard(Heard::Opened, at(0));
+        assert_eq!(health.doubt("policies", at(100)), None);
+        health.note(&failed(), at(120));
+        let doubt = |health: &mut Health, second| health.doubt("policies", at(second));
+        let refused = Some(Doubt { kind: "policies", why: "refused".to_owned(), since: at(100) });
+        assert_eq!(doubt(&mut health, 120), refused);
+        assert_eq!(doubt(&mut health, 3_000), refused, "silence is no sign of life");
+        // Opened, and told at once that its version is too old.
+        health.note_heard(Heard::Opened, at(3_010));
+        assert_eq!(doubt(&mut health, 3_011), refused);
+        health.note(&failed(), at(3_011));
+        assert_eq!(doubt(&mut health, 3_015), refused);
+        health.note_heard(Heard::Opened, at(3_020));
+        assert_eq!(doubt(&mut health, 3_022), None);
+        // It says nothing more, not even that it was opened again.
+        assert_eq!(doubt(&mut health, 3_169), None);
+        assert_eq!(doubt(&mut health, 3_170).map(|doubt| doubt.since), Some(at(3_169)));
+        health.note_heard(Heard::Something, at(3_200));
+        assert_eq!(doubt(&mut health, 3_201), None);
     }
 }

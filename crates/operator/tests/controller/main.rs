@@ -29,7 +29,7 @@ impl Replica {
             namespace: "keeper".to_owned(),
             identity: name.to_owned(),
             cluster_policy_namespaces: Vec::new(),
-            other_operator_namespace: "theirs".to_owned(),
+            other_operator_namespaces: vec!["elsewhere".to_owned(), "theirs".to_owned()],
             directory: "/var/lib/kubelet/checkpoints".to_owned(),
         };
         let (stop, stopped) = watch::channel(false);
@@ -118,7 +118,10 @@ async fn a_policy_is_told_what_became_of_it_and_what_it_governs() {
     assert_eq!(told("broken", "Ready"), pair("False", "Invalid"));
     assert_eq!(told("broken", "DeletionPending"), pair("False", "NothingPending"));
     let status = fake.get(POLICIES, "", "good").unwrap()["status"].clone();
-    assert_eq!(status["totals"], json!({"nodes": 2, "archives": 7, "bytes": 7000, "pending": 2}));
+    assert_eq!(
+        status["totals"],
+        json!({"nodes": 2, "archives": 7, "bytes": 7000, "pending": 2, "partial": false})
+    );
     assert_eq!(status["observedGeneration"], 1);
     // Another spec, another generation.
     add_policy(&fake, "good", json!({"mode": "DryRun"}));
