@@ -216,6 +216,16 @@ impl Owners {
                 pod.needs = Needs::default();
             }
         }
+        // The namespace that last had each name, as far as any pod's record says.
+        let mut namespaces: HashMap<String, SeenNamespace> = HashMap::new();
+        if pods.keys().any(|key| !self.pods.contains_key(key)) {
+            for (key, pod) in &self.pods {
+                if let Some(seen) = pod.record.namespace {
+                    let known = namespaces.entry(key.namespace.clone()).or_insert(seen);
+                    known.created = known.created.max(seen.created);
+                }
+            }
+        }
         for (key, (mut needs, oldest, newest)) in pods {
             if self.is_curious {
                 let pod = self.pods.get(&key);
@@ -234,7 +244,7 @@ impl Owners {
                     // Its labels are to be remembered as they are now.
                     self.asked.forget(&Question::Namespace(key.namespace.clone()));
                 }
-                let namespace = self.namespace(&key.namespace);
+                let namespace = namespaces.get(&key.namespace).copied();
                 let record = PodRecord { namespace, ..PodRecord::default() };
                 let (confirmed, is_replaced, is_asked_about) = (Confirmed::default(), false, false);
                 let pod = Pod { record, needs, oldest, newest, is_replaced, is_asked_about, confirmed };
@@ -243,12 +253,6 @@ impl Owners {
         }
         self.resolve();
         self.prune(policies);
-    }
-
-    /// The namespace that last had this name, as far as any pod's record says.
-    fn namespace(&self, name: &str) -> Option<SeenNamespace> {
-        let known = in_namespace(&self.pods, name).filter_map(|(_, pod)| pod.record.namespace);
-        known.max_by_key(|namespace| namespace.created)
     }
 
     /// A policy came up in this namespace, whose name may by now be another's: until it is asked about,
