@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::idle::Running;
 use super::record::{Owner, OwnerRef, PodKey, PodRecord, SeenLabels, SeenNamespace};
-use super::{Confirmed, Finding, LivePod, Owners, Pod, Question};
+use super::{Finding, LivePod, Owners, Pod, Question};
 use crate::plan::{Clock, Origin};
 
 impl Owners {
@@ -90,24 +90,6 @@ impl Owners {
             }
             (Question::Owner { namespace, owner }, finding) => {
                 self.owner_answered(namespace, owner, finding, gone_at);
-            }
-        }
-    }
-
-    /// Which cluster answers is known now. What another one said to be gone says nothing of this one.
-    fn cluster_is(&mut self, uid: &str) {
-        let is_another = self.cluster.uid.as_deref() != Some(uid);
-        self.cluster.is_confirmed = true;
-        if !is_another {
-            return;
-        }
-        (self.cluster.uid, self.cluster.is_changed) = (Some(uid.to_owned()), true);
-        for (key, pod) in &mut self.pods {
-            let before = pod.record.clone();
-            pod.record.forget_absences();
-            pod.confirmed = Confirmed::default();
-            if pod.record != before {
-                self.changed.insert(key.clone());
             }
         }
     }

@@ -15,11 +15,13 @@
 //! neither its labels nor whose pods live in it say anything of an archive from before it. Where two clocks
 //! cannot tell that for certain, only the pod can: seen alive in the namespace, it is from there.
 
+mod cluster;
 mod fold;
 mod idle;
 mod known;
 mod labels;
 mod needs;
+mod next;
 mod pace;
 mod question;
 mod record;
@@ -38,6 +40,7 @@ pub use record::{Owner, OwnerRef, PodKey, PodRecord, SeenLabels, SeenNamespace};
 use crate::identity::Identity;
 use crate::plan::Origin;
 use crate::policy::{Labels, OrphanWhen, PolicySet};
+use cluster::ClusterIdentity;
 use idle::Running;
 use labels::CurrentLabels;
 use needs::{Asking, Needs};
@@ -81,29 +84,6 @@ pub struct Owners {
     forgotten: BTreeSet<PodKey>,
 }
 
-/// Which cluster is asked.
-#[derive(Debug, Default)]
-struct ClusterIdentity {
-    /// The UID of the one that was last asked.
-    uid: Option<String>,
-    /// Whether it said so itself since the start.
-    is_confirmed: bool,
-    /// Whether that is yet to be remembered.
-    is_changed: bool,
-}
-
-impl ClusterIdentity {
-    /// Whether something can count as gone: which cluster says so is known.
-    fn is_known(&self) -> bool {
-        self.is_confirmed
-    }
-
-    /// Whether no cluster was ever asked that has a UID. One that had, and says that it has none, is being built.
-    fn had_no_uid(&self) -> bool {
-        self.uid.as_deref().is_none_or(str::is_empty)
-    }
-}
-
 /// One pod.
 #[derive(Debug)]
 struct Pod {
@@ -125,7 +105,6 @@ struct Pod {
 struct Confirmed {
     pod: Option<Timestamp>,
     workload: Option<Timestamp>,
-    /// That the namespace is gone, or that the one there is of that age.
     namespace: Option<Timestamp>,
     idle: Option<Timestamp>,
 }
@@ -152,11 +131,6 @@ impl Owners {
         };
         let pods = remembered.into_iter().map(|(key, record)| (key, pod(share(record)))).collect();
         Self { pods, knows_node, ..Self::default() }
-    }
-
-    /// Knows which cluster it was that said what was remembered; none: nobody knows.
-    pub fn remember_cluster(&mut self, uid: Option<String>) {
-        self.cluster.uid = uid;
     }
 
     /// From here on each pod is asked about once, whether or not a policy needs it.
@@ -298,130 +272,6 @@ impl Owners {
         self.above.retain(|owner, _| used.contains(owner));
     }
 
-    /// What to ask next, at that pace. Empty: the round is over. Answers may lead to further questions.
-    pub fn questions(&mut self, pace: Pace) -> Vec<Question> {
-        let mut needed = self.needed();
-        // First what decides how the others are to be understood, then what may answer many of them.
-        let is_first = |question: &Question| {
-            matches!(question, Question::Cluster | Question::Namespace(_)) && self.asked.is_new(question)
-        };
-        if needed.keys().any(is_first) {
-            needed.retain(|question, _| is_first(question));
-        } else if needed.contains_key(&Question::NodePods) && self.asked.is_open(&Question::NodePods) {
-            needed.retain(|question, _| *question == Question::NodePods);
-        }
-        let questions = self.asked.ask(needed, pace);
-        for question in &questions {
-            if let Question::Namespace(name) = question
-                && let Some(is_asked) = self.doubted.get_mut(name)
-            {
-                *is_asked = true;
-            }
-            if let Question::Namespace(name) = question {
-                self.shown_since.remove(name);
-                self.namespace_labels.note_question(name);
-                in_namespace_mut(&mut self.pods, name).for_each(|(_, pod)| pod.is_asked_about = true);
-            }
-        }
-        questions
-    }
-
-    /// One question for each object that something is to be known of, and whether anything waits for it.
-    fn needed(&self) -> BTreeMap<Question, bool> {
-        let mut needed = BTreeMap::new();
-        let mut need = |question: Question, is_awaited: bool| {
-            *needed.entry(question).or_default() |= is_awaited;
-        };
-        let shown = self.running.iter().filter(|_| self.is_shown_pods).flat_map(|running| &running.pods);
-        let shown: BTreeSet<_> = shown.map(|pod| (&pod.namespace, &pod.name)).collect();
-        for (key, pod) in &self.pods {
-            let namespace = &key.namespace;
-            // One list of what runs here answers for every pod of it.
-            if !self.is_shown_pods && (pod.needs.idle || (pod.needs.pod && self.knows_node)) {
-                need(Question::NodePods, true);
-            }
-            if pod.needs.namespace || self.doubted.contains_key(namespace) {
-                need(Question::Namespace(namespace.clone()), true);
-            }
-            if pod.needs.pod || pod.may_prove_its_origin(key) {
-                let is_unknown = pod.record.owner == Owner::Unknown && pod.record.pod_gone.is_none();
-                let is_awaited = is_unknown && !pod.is_replaced;
-                if is_awaited || (!pod.is_told(key) && !shown.contains(&(namespace, &key.pod))) {
-                    let question = Question::Pod { namespace: namespace.clone(), name: key.pod.clone() };
-                    need(question, is_awaited);
-                }
-            }
-            if (pod.needs.owner || pod.needs.idle)
-                && let Owner::Controlled { controller, topmost } = &pod.record.owner
-            {
-                match topmost {
-                    Some(topmost) if pod.needs.owner => need(ask_owner(namespace, topmost.clone()), false),
-                    Some(_) => {}
-                    None => {
-                        let above = self.climb(namespace, controller).err();
-                        above.into_iter().for_each(|owner| need(ask_owner(namespace, owner), true));
-                    }
-                }
-            }
-        }
-        for (namespace, owner) in self.unplaced_runners() {
-            need(ask_owner(namespace, owner), true);
-        }
-        if !needed.is_empty() && !self.cluster.is_known() {
-            needed.insert(Question::Cluster, true);
-        }
-        needed
-    }
-
-    /// The topmost owner from a controller upwards; else the one to be asked about next.
-    fn climb(&self, namespace: &str, controller: &OwnerRef) -> Result<OwnerRef, OwnerRef> {
-        let mut owner = controller;
-        for _ in 0..MOST_ABOVE {
-            if owner.is_workload() {
-                return Ok(owner.clone());
-            }
-            match self.above.get(&(namespace.to_owned(), owner.id())) {
-                Some(Some(above)) => owner = above,
-                Some(None) => return Ok(owner.clone()),
-                None => return Err(owner.clone()),
-            }
-        }
-        Ok(owner.clone())
-    }
-
-    /// The owners that climbing passes.
-    fn passed(&self, namespace: &str, controller: &OwnerRef) -> Vec<(String, OwnerId)> {
-        let mut passed = vec![(namespace.to_owned(), controller.id())];
-        while let Some(Some(above)) = passed.last().and_then(|last| self.above.get(last))
-            && passed.len() < MOST_ABOVE
-        {
-            passed.push((namespace.to_owned(), above.id()));
-        }
-        passed
-    }
-
-    /// Notes the topmost owners that have become known.
-    fn resolve(&mut self) {
-        let found: Vec<(PodKey, OwnerRef)> = self
-            .pods
-            .iter()
-            .filter_map(|(key, pod)| match &pod.record.owner {
-                Owner::Controlled { controller, topmost: None } => {
-                    Some((key.clone(), self.climb(&key.namespace, controller).ok()?))
-                }
-                _ => None,
-            })
-            .collect();
-        for (key, owner) in found {
-            if let Some(Pod { record: PodRecord { owner: Owner::Controlled { topmost, .. }, .. }, .. }) =
-                self.pods.get_mut(&key)
-            {
-                *topmost = Some(owner);
-                self.changed.insert(key);
-            }
-        }
-    }
-
     /// What changed since the last call, for whoever remembers it: records, and pods to forget.
     pub fn take_changes(&mut self) -> (Vec<(PodKey, PodRecord)>, Vec<PodKey>) {
         let changed = std::mem::take(&mut self.changed).into_iter();
@@ -432,20 +282,9 @@ impl Owners {
         (records.collect(), std::mem::take(&mut self.forgotten).into_iter().collect())
     }
 
-    /// Whether it is known which cluster is asked, so that what it says to be gone counts.
-    pub fn knows_cluster(&self) -> bool {
-        self.cluster.is_known()
-    }
-
-    /// The cluster that said so, if that changed since the last call.
-    pub fn take_cluster(&mut self) -> Option<String> {
-        let is_changed = std::mem::take(&mut self.cluster.is_changed);
-        self.cluster.uid.clone().filter(|_| is_changed)
-    }
-
     /// Has everything written anew, as into a memory that was lost.
     pub fn remember_all(&mut self) {
-        self.cluster.is_changed = self.cluster.is_confirmed;
+        self.cluster.remember_anew();
         self.changed = self.pods.keys().cloned().collect();
     }
 }

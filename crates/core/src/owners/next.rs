@@ -1,0 +1,132 @@
+//! What to ask next, and whom an owner belongs to in turn.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::record::{Owner, OwnerId, OwnerRef, PodKey, PodRecord};
+use super::{MOST_ABOVE, Owners, Pace, Pod, Question, ask_owner, in_namespace_mut};
+
+impl Owners {
+    /// What to ask next, at that pace. Empty: the round is over. Answers may lead to further questions.
+    pub fn questions(&mut self, pace: Pace) -> Vec<Question> {
+        let mut needed = self.needed();
+        // First what decides how the others are to be understood, then what may answer many of them.
+        let is_first = |question: &Question| {
+            matches!(question, Question::Cluster | Question::Namespace(_)) && self.asked.is_new(question)
+        };
+        if needed.keys().any(is_first) {
+            needed.retain(|question, _| is_first(question));
+        } else if needed.contains_key(&Question::NodePods) && self.asked.is_open(&Question::NodePods) {
+            needed.retain(|question, _| *question == Question::NodePods);
+        }
+        let questions = self.asked.ask(needed, pace);
+        for question in &questions {
+            if let Question::Namespace(name) = question
+                && let Some(is_asked) = self.doubted.get_mut(name)
+            {
+                *is_asked = true;
+            }
+            if let Question::Namespace(name) = question {
+                self.shown_since.remove(name);
+                self.namespace_labels.note_question(name);
+                in_namespace_mut(&mut self.pods, name).for_each(|(_, pod)| pod.is_asked_about = true);
+            }
+        }
+        questions
+    }
+
+    /// One question for each object that something is to be known of, and whether anything waits for it.
+    pub(super) fn needed(&self) -> BTreeMap<Question, bool> {
+        let mut needed = BTreeMap::new();
+        let mut need = |question: Question, is_awaited: bool| {
+            *needed.entry(question).or_default() |= is_awaited;
+        };
+        let shown = self.running.iter().filter(|_| self.is_shown_pods).flat_map(|running| &running.pods);
+        let shown: BTreeSet<_> = shown.map(|pod| (&pod.namespace, &pod.name)).collect();
+        for (key, pod) in &self.pods {
+            let namespace = &key.namespace;
+            // One list of what runs here answers for every pod of it.
+            if !self.is_shown_pods && (pod.needs.idle || (pod.needs.pod && self.knows_node)) {
+                need(Question::NodePods, true);
+            }
+            if pod.needs.namespace || self.doubted.contains_key(namespace) {
+                need(Question::Namespace(namespace.clone()), true);
+            }
+            if pod.needs.pod || pod.may_prove_its_origin(key) {
+                let is_unknown = pod.record.owner == Owner::Unknown && pod.record.pod_gone.is_none();
+                let is_awaited = is_unknown && !pod.is_replaced;
+                if is_awaited || (!pod.is_told(key) && !shown.contains(&(namespace, &key.pod))) {
+                    let question = Question::Pod { namespace: namespace.clone(), name: key.pod.clone() };
+                    need(question, is_awaited);
+                }
+            }
+            if (pod.needs.owner || pod.needs.idle)
+                && let Owner::Controlled { controller, topmost } = &pod.record.owner
+            {
+                match topmost {
+                    Some(topmost) if pod.needs.owner => need(ask_owner(namespace, topmost.clone()), false),
+                    Some(_) => {}
+                    None => {
+                        let above = self.climb(namespace, controller).err();
+                        above.into_iter().for_each(|owner| need(ask_owner(namespace, owner), true));
+                    }
+                }
+            }
+        }
+        for (namespace, owner) in self.unplaced_runners() {
+            need(ask_owner(namespace, owner), true);
+        }
+        if !needed.is_empty() && !self.cluster.is_known() {
+            needed.insert(Question::Cluster, true);
+        }
+        needed
+    }
+
+    /// The topmost owner from a controller upwards; else the one to be asked about next.
+    pub(super) fn climb(&self, namespace: &str, controller: &OwnerRef) -> Result<OwnerRef, OwnerRef> {
+        let mut owner = controller;
+        for _ in 0..MOST_ABOVE {
+            if owner.is_workload() {
+                return Ok(owner.clone());
+            }
+            match self.above.get(&(namespace.to_owned(), owner.id())) {
+                Some(Some(above)) => owner = above,
+                Some(None) => return Ok(owner.clone()),
+                None => return Err(owner.clone()),
+            }
+        }
+        Ok(owner.clone())
+    }
+
+    /// The owners that climbing passes.
+    pub(super) fn passed(&self, namespace: &str, controller: &OwnerRef) -> Vec<(String, OwnerId)> {
+        let mut passed = vec![(namespace.to_owned(), controller.id())];
+        while let Some(Some(above)) = passed.last().and_then(|last| self.above.get(last))
+            && passed.len() < MOST_ABOVE
+        {
+            passed.push((namespace.to_owned(), above.id()));
+        }
+        passed
+    }
+
+    /// Notes the topmost owners that have become known.
+    pub(super) fn resolve(&mut self) {
+        let found: Vec<(PodKey, OwnerRef)> = self
+            .pods
+            .iter()
+            .filter_map(|(key, pod)| match &pod.record.owner {
+                Owner::Controlled { controller, topmost: None } => {
+                    Some((key.clone(), self.climb(&key.namespace, controller).ok()?))
+                }
+                _ => None,
+            })
+            .collect();
+        for (key, owner) in found {
+            if let Some(Pod { record: PodRecord { owner: Owner::Controlled { topmost, .. }, .. }, .. }) =
+                self.pods.get_mut(&key)
+            {
+                *topmost = Some(owner);
+                self.changed.insert(key);
+            }
+        }
+    }
+}
