@@ -669,8 +669,8 @@ mod tests {
         assert_eq!(collector.know_discards(&[name.clone()].into()).len(), 0);
         let discarded = |collector: &mut Collector| collector.snapshot(now).0.archives[0].discarded;
         assert!(discarded(&mut collector));
-        let stat = collector.store.stat(&name).unwrap().unwrap();
-        collector.index.note_failure(&name, unread(&name, &stat), "cannot be read: the disk is away");
+        let file = collector.store.stat(&name).unwrap().unwrap();
+        collector.index.note_failure(&name, unread(&name, &file), "cannot be read: the disk is away");
         assert!(!discarded(&mut collector));
         collector.index.retry_failures();
         assert!(!discarded(&mut collector), "not read yet");

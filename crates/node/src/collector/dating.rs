@@ -42,12 +42,12 @@ impl Collector {
         for (name, record) in std::mem::take(&mut self.remembered) {
             let is_as_it_was = |known: &Known| known.read.is_none() && known.stat.is_same(&record.stat);
             if self.index.get(&name).is_some_and(is_as_it_was) {
-                self.recall_archive(&name, record, now);
+                self.recall_archive(&name, &record, now);
             }
         }
     }
 
-    fn recall_archive(&mut self, name: &FileName, record: Record, now: Now) {
+    fn recall_archive(&mut self, name: &FileName, record: &Record, now: Now) {
         self.index.note(name, &record.contents, super::unread(name, &record.stat));
         let reading = self.clock.reading(now);
         let is_of_this_boot = record.boot == self.boot;
