@@ -129,7 +129,10 @@ mod tests {
             now += SHOWS_WITHIN;
             assert_eq!(reclaim.observe(110, false, now), Release::Awaited, "rests for {pause:?}");
             assert!(reclaim.failures() > 0);
-            assert_eq!(reclaim.observe(110, false, now + pause - SECOND), Release::Awaited);
+            assert_eq!(
+                reclaim.observe(110, false, now.saturating_add(pause).saturating_sub(SECOND)),
+                Release::Awaited
+            );
             now += pause;
             assert_eq!(reclaim.observe(110, false, now), Release::Probing);
         }
