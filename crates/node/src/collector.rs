@@ -70,6 +70,8 @@ pub struct Collector {
     reclaim_remembered: Reclaim,
     /// Which policy governed each container's archives until a moment ago.
     history: GoverningHistory,
+    /// Whether policies may change while it collects, so that what falls from one to another waits.
+    follows_policies: bool,
     /// What of that the catalog does not have yet.
     governor_changes: HashMap<Identity, Option<PolicyRef>>,
     /// Whether some archive's time depends on a clock that is not trusted yet.
@@ -124,6 +126,7 @@ impl Collector {
             reclaim: Reclaim::default(),
             reclaim_remembered: Reclaim::default(),
             history: GoverningHistory::default(),
+            follows_policies: false,
             governor_changes: HashMap::new(),
             has_undecided_times: false,
             boot: clock::boot(),
@@ -184,6 +187,12 @@ impl Collector {
         for (name, result) in results {
             self.discards.note(&name, result);
         }
+    }
+
+    /// From here on policies may change while it collects: what falls from one to another is left alone for a
+    /// while, as the former one may be created anew.
+    pub fn follow_policies(&mut self) {
+        self.follows_policies = true;
     }
 
     /// Trusts the clock although files here were changed later than it shows.
@@ -454,7 +463,9 @@ impl Collector {
         if let Some(owners) = &self.owners {
             owners.fill(&mut snapshot, now.wall);
         }
-        self.history.fill(&mut snapshot, now.uptime);
+        if self.follows_policies {
+            self.history.fill(&mut snapshot, now.uptime);
+        }
         match self.store.filesystem() {
             Ok(mut filesystem) => {
                 filesystem.release = self.reclaim.observe(filesystem.available_bytes, deleting, now.uptime);

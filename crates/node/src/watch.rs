@@ -144,6 +144,7 @@ impl Watch {
     /// Collects until `stop` becomes readable. The store must be locked by the caller.
     pub fn run(mut self, stop: impl AsFd, mut report: impl FnMut(Event<'_>)) -> Result<(), WatchError> {
         let mut sweeper = Sweeper::start().map_err(WatchError::Sweeper)?;
+        self.collector.follow_policies();
         let mut waiting = Waiting::default();
         self.collector.read_for(READ_FOR);
         let mut doorbell = listen(self.collector.store(), &mut report);

@@ -439,6 +439,12 @@ fn which_policy_governed_and_what_the_watermark_waits_for_outlive_a_restart() {
     assert_eq!(collector.flush_catalog().len(), 0);
     drop(collector);
     let (mut collector, _) = look(&place);
+    assert_eq!(
+        collector.snapshot(now).0.archives[0].governed_by,
+        None,
+        "policies that do not change hand nothing over"
+    );
+    collector.follow_policies();
     let (snapshot, _) = collector.snapshot(now);
     assert_eq!(snapshot.filesystem.unwrap().release, Release::Awaited);
     let governed_by = snapshot.archives[0].governed_by.as_ref().map(|policy| policy.name.as_str());

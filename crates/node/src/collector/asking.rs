@@ -116,8 +116,8 @@ impl Collector {
             && self.clock.is_unheard()
             && !std::mem::replace(&mut self.has_asked_time, true)
         {
-            // Whatever the answer is, it says what time it is.
-            return vec![Question::Namespace("default".to_owned())];
+            // Whatever the answer is, it says what time it is; and this one is to be asked at the start anyway.
+            return vec![Question::Cluster];
         }
         questions
     }

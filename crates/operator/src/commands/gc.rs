@@ -76,6 +76,8 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     }
     let mut now = now;
     if let Some(cluster) = &mut cluster {
+        // What time it is comes first: it dates the archives, and so says which pods they may be of.
+        ask(&mut collector, cluster, Pace::EVERYTHING);
         collector.begin_questions(policies);
         ask(&mut collector, cluster, Pace::EVERYTHING);
         // That took its time.
@@ -105,7 +107,6 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let mut report = Report::new(&collector, &snapshot, &plan, wall);
     report.add_differences(&snapshot, &differences(&snapshot, policies, wall, &plan));
     if !arguments.dry_run {
-        collector.note_governing(&snapshot, &plan, now);
         let deletions = collector.condemn(&snapshot, &plan);
         let store = std::sync::Arc::clone(collector.store());
         let bar = progress_bar("deleting");
