@@ -175,6 +175,20 @@ fn without_a_state_a_grace_period_never_ends_and_the_output_says_so() {
     }
 }
 
+/// Nothing is gone before it is known who says so; one that has no such namespace says so itself.
+#[test]
+fn an_orphan_goes_only_by_the_word_of_a_cluster_that_says_which_it_is() {
+    const CLUSTER: &str = "/api/v1/namespaces/kube-system";
+    let node = Node::new(&orphans("PodDeleted", "0s"));
+    for reply in [Reply::Body(500, String::new()), Reply::Body(404, "not here".to_owned())] {
+        node.api.reply(CLUSTER, reply);
+        let run = node.gc(&[]);
+        assert!(run.stderr.contains("which cluster it is") && node.left() == 1, "{run:?}");
+    }
+    node.api.delete(CLUSTER);
+    assert_eq!(node.pass(), 0);
+}
+
 /// compat: "init, sidecar and ephemeral containers count as orphans while alive".
 #[test]
 fn init_sidecar_and_ephemeral_containers_count_as_orphans_while_alive() {
