@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -344,8 +345,22 @@ impl PolicyObjects {
         let only = format!("metadata.name={OTHER_OPERATOR}");
         let config = watcher::Config::default().fields(&only);
         let only = ListParams::default().fields(&only);
+        let is_missing = AtomicBool::new(false);
+        let events = watcher(api.clone(), config)
+            .inspect(|event| is_missing.store(is_not_found(event), Ordering::Relaxed));
         tokio::join!(
-            follow(watcher(api.clone(), config), |change| self.note_lease(namespace, change, now())),
+            follow(events, |change| {
+                // Where the API knows of no such place, nobody renews a lease; who was seen to do so may all the
+                // same.
+                let is_free = is_missing.load(Ordering::Relaxed)
+                    && !self.shelves().leases.get(namespace).is_some_and(Shelf::is_held);
+                match change {
+                    Change::Failed(_) if is_free => {
+                        self.note_lease(namespace, Change::Listed(Vec::new()), now());
+                    }
+                    change => self.note_lease(namespace, change, now()),
+                }
+            }),
             self.ask_about_quiet_leases(namespace, &api, &only, tick),
         );
     }
@@ -482,6 +497,12 @@ impl PolicyObjects {
         .flatten()
         .collect()
     }
+}
+
+/// Whether the API itself said that there is nothing to list.
+fn is_not_found<T>(event: &watcher::Result<T>) -> bool {
+    matches!(event, Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
+        if status.code == 404 && status.reason == "NotFound")
 }
 
 fn uids_of<K: ResourceExt>(
@@ -757,5 +778,38 @@ mod tests {
         assert_eq!(doubt(&mut health, 3_170).map(|doubt| doubt.since), Some(at(3_169)));
         health.note_heard(Heard::Something, at(3_200));
         assert_eq!(doubt(&mut health, 3_201), None);
+    }
+
+    /// What is told once all was listed by an API that replies so to a list of leases in the second namespace.
+    async fn told_by(status: u16, reason: &'static str) -> Option<bool> {
+        let answer = move |request: axum::extract::Request| async move {
+            let reply = |status: u16, body: serde_json::Value| {
+                let body = axum::body::Body::from(body.to_string());
+                axum::response::Response::builder().status(status).body(body).unwrap()
+            };
+            if request.uri().query().unwrap_or_default().contains("watch=") {
+                return std::future::pending().await;
+            }
+            if request.uri().path().contains(OTHER_OPERATOR_NAMESPACES[1]) {
+                let failure = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                    "message": "no", "reason": reason, "code": status});
+                return reply(status, failure);
+            }
+            reply(
+                200,
+                json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []}),
+            )
+        };
+        let client = Client::new(axum::Router::new().fallback(answer), "default");
+        let objects = PolicyObjects::new(&OTHER_OPERATOR_NAMESPACES.map(str::to_owned));
+        tokio::select! { () = objects.watch(&client) => {}, () = tokio::time::sleep(Duration::from_mins(2)) => {} }
+        objects.all().map(|_| objects.other_operator_runs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_the_api_does_not_know_holds_no_lease_and_keeps_nothing_waiting() {
+        assert_eq!(told_by(404, "NotFound").await, Some(false));
+        assert_eq!(told_by(403, "Forbidden").await, None);
+        assert_eq!(told_by(500, "InternalError").await, None);
     }
 }
