@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use checkpoint_keeper_api::in_force::Scope;
 use checkpoint_keeper_core::bucket::DeletionBuckets;
-use checkpoint_keeper_core::plan::{Snapshot, Unreachable};
+use checkpoint_keeper_core::plan::Unreachable;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::inquiry::Inquiry;
@@ -186,7 +186,8 @@ impl Engine {
                 self.deciding.begin(&archive.file, verdict.policy.as_deref(), policies);
             }
             for limit in plan.unreachable.iter().take(MOST_UNREACHABLE) {
-                let what = unreachable(limit, snapshot);
+                let name = |place: &usize| Some(snapshot.archives.get(*place)?.file.to_string());
+                let what = unreachable(limit, name);
                 self.board.problem("pins", format!("{} {}", limit.policy, limit.limit), what, now);
             }
             let mut summary = Summary::of(snapshot, policies, plan);
@@ -268,9 +269,8 @@ const MOST_UNREACHABLE: usize = 100;
 const MOST_PINS: usize = 3;
 
 /// That pins make a limit unreachable, in words.
-fn unreachable(limit: &Unreachable, snapshot: &Snapshot) -> String {
-    let files = limit.pinned.iter().filter_map(|place| snapshot.archives.get(*place));
-    let files: Vec<String> = files.take(MOST_PINS).map(|archive| archive.file.to_string()).collect();
+fn unreachable(limit: &Unreachable, name: impl Fn(&usize) -> Option<String>) -> String {
+    let files: Vec<String> = limit.pinned.iter().filter_map(name).take(MOST_PINS).collect();
     let more = limit.pinned.len() - files.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!(
@@ -303,11 +303,33 @@ fn note_problem(board: &Board, problem: &Problem, now: Instant) {
 
 #[cfg(test)]
 mod tests {
+    use checkpoint_keeper_core::plan::Reason;
+    use checkpoint_keeper_core::policy::{Kind, PolicyRef};
+
     use super::*;
 
     #[test]
     fn an_engine_that_looks_rarely_is_not_stuck() {
         assert_eq!(stuck(Duration::from_mins(1)), Duration::from_mins(30));
         assert!(stuck(Duration::from_hours(2)) > Duration::from_hours(4));
+    }
+
+    #[test]
+    fn a_limit_that_pins_make_unreachable_is_told_with_the_pins() {
+        let policy = PolicyRef {
+            kind: Kind::CheckpointPolicy,
+            namespace: Some("team".to_owned()),
+            name: "a".to_owned(),
+            part: None,
+        };
+        let (policy, limit) = (Arc::new(policy), Reason::MaxCountPerPod);
+        let told = |pins: usize| {
+            let pinned = (0..pins).collect();
+            let limit = Unreachable { policy: Arc::clone(&policy), limit, over: 2, pinned };
+            unreachable(&limit, |place| Some(format!("{place}.tar")))
+        };
+        let begin = "CheckpointPolicy/team/a: MaxCountPerPod is exceeded by 2, as archives are pinned: ";
+        assert_eq!(told(2), format!("{begin}0.tar, 1.tar"));
+        assert_eq!(told(9), format!("{begin}0.tar, 1.tar, 2.tar and 6 more"));
     }
 }

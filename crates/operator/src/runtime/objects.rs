@@ -808,8 +808,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_place_that_the_api_does_not_know_holds_no_lease_and_keeps_nothing_waiting() {
-        assert_eq!(told_by(404, "NotFound").await, Some(false));
-        assert_eq!(told_by(403, "Forbidden").await, None);
-        assert_eq!(told_by(500, "InternalError").await, None);
+        assert_eq!(Box::pin(told_by(404, "NotFound")).await, Some(false));
+        assert_eq!(Box::pin(told_by(403, "Forbidden")).await, None);
+        assert_eq!(Box::pin(told_by(500, "InternalError")).await, None);
     }
 }
