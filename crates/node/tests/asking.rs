@@ -313,7 +313,7 @@ fn where_nothing_is_to_be_asked_something_is_asked_once_a_round_until_the_time_w
     let mut collector = place.collector(now);
     collector.be_curious();
     // Also before there is any policy.
-    let anything = [Question::Namespace("default".to_owned())];
+    let anything = [Question::Cluster];
     assert_eq!(collector.questions(Pace::EVERYTHING), anything);
     for _ in 0..2 {
         let failures = collector.learn(vec![Answer::failed(anything[0].clone(), "refused")]);
