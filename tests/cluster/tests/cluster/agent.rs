@@ -10,7 +10,7 @@ use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Daemon, Fault, Namespace, Node, wait};
 use serde_json::{Value, json};
 
-use crate::agents::{Agent, checkpoints, copies, keep, left, policy, store};
+use crate::agents::{Agent, checkpoints, copies, keep, left, policy, stays, store};
 use crate::install;
 use crate::support::{DEADLINE, NODES, cluster, counting_pod};
 
@@ -74,21 +74,23 @@ fn every_node_keeps_what_its_namespaces_policies_say_and_reports_it() -> anyhow:
 }
 
 #[test]
-fn a_changed_policy_is_effective_within_a_second() -> anyhow::Result<()> {
+fn a_changed_policy_is_effective_within_seconds() -> anyhow::Result<()> {
     let _alone = NODES.write();
     install::agents()?;
     let namespace = cluster().namespace("second")?;
     let node = cluster().nodes()[0];
-    let _agent = Agent::start(node)?;
+    let agent = Agent::start(node)?;
     namespace.apply(&counting_pod("web", node, &["server"]))?;
     namespace.wait_until_running("web")?;
     policy(&namespace, "limit", &keep(10))?;
     let made = checkpoints(node, namespace.name(), "web", 3)?;
+    stays(&agent, node, namespace.name(), &made)?;
     policy(&namespace, "limit", &keep(1))?;
     let begin = std::time::Instant::now();
     left(node, namespace.name(), &made[2..])?;
     let took = begin.elapsed();
-    ensure!(took.as_millis() < 1_000, "it took {took:?}");
+    // Two of them are for other kinds of policies to tell what goes with it, before anything goes for it.
+    ensure!(took.as_millis() < 4_000, "it took {took:?}");
     Ok(())
 }
 
@@ -105,18 +107,17 @@ fn without_the_api_an_agent_that_starts_deletes_nothing_until_it_is_back() -> an
     let down =
         cluster().inject(Fault::Down { machine: CONTROL_PLANE.to_owned(), daemon: Daemon::KubeApiserver })?;
     let agent = Agent::spawn(node)?;
-    // It has looked, and found all three.
-    wait::until("the agent to have looked", DEADLINE, || {
-        Ok(agent.metric("archives").is_ok() || agent.ready().is_err())
-    })?;
+    wait::until("the agent to have found all three", DEADLINE, || Ok(agent.metric("archives")? >= 3.0))?;
     wait::until("the agent to say why it does nothing", DEADLINE, || {
         let troubles = agent.ready().err().map(|error| error.to_string()).unwrap_or_default();
         Ok(troubles.contains("clustercheckpointpolicies"))
     })?;
     ensure!(agent.metric("policies_known")? == 0.0, "it knows policies without the API");
+    // Nothing goes that would go if it were decided about.
+    ensure!(agent.metric("plans_total")? == 0.0, "it plans without knowing policies");
     left(node, namespace.name(), &made)?;
     drop(down);
-    left(node, namespace.name(), &made[2..])
+    stays(&agent, node, namespace.name(), &made[2..])
 }
 
 #[test]
@@ -144,15 +145,13 @@ fn while_the_api_hangs_known_policies_are_enforced_and_orphans_are_left_alone() 
         cluster().inject(Fault::Hung { machine: CONTROL_PLANE.to_owned(), daemon: Daemon::KubeApiserver })?;
     // What is copied in needs no kubelet, which would ask the API as well.
     let newer = copies(node, &web[0], 1)?.remove(0);
-    left(node, namespace.name(), &[gone[0].clone(), newer.clone()])?;
+    stays(&agent, node, namespace.name(), &[gone[0].clone(), newer.clone()])?;
     drop(hung);
     wait::until("the API to answer", DEADLINE, || Ok(cluster().request("GET", "/readyz")?.0 == 200))?;
     // Nobody was taken for gone; whoever is gone by now, goes.
-    left(node, namespace.name(), &[gone[0].clone(), newer.clone()])?;
+    stays(&agent, node, namespace.name(), &[gone[0].clone(), newer.clone()])?;
     namespace.delete_pod("gone")?;
-    left(node, namespace.name(), &[newer])?;
-    drop(agent);
-    Ok(())
+    stays(&agent, node, namespace.name(), &[newer])
 }
 
 #[test]
@@ -171,9 +170,7 @@ fn an_agent_killed_again_and_again_during_a_burst_leaves_exactly_the_newest() ->
         agent.kill()?;
         agent = Agent::spawn(node)?;
     }
-    left(node, namespace.name(), &made[made.len() - 3..])?;
-    drop(agent);
-    Ok(())
+    stays(&agent, node, namespace.name(), &made[made.len() - 3..])
 }
 
 #[test]
@@ -182,7 +179,7 @@ fn a_dry_run_beside_an_enforcing_policy_deletes_nothing_and_reports_the_differen
     install::agents()?;
     let namespace = cluster().namespace("dryrun")?;
     let node = cluster().nodes()[0];
-    let _agent = Agent::start(node)?;
+    let agent = Agent::start(node)?;
     namespace.apply(&counting_pod("web", node, &["server"]))?;
     namespace.wait_until_running("web")?;
     let mut dry = keep(1);
@@ -190,7 +187,7 @@ fn a_dry_run_beside_an_enforcing_policy_deletes_nothing_and_reports_the_differen
     policy(&namespace, "a-dry-run", &dry)?;
     policy(&namespace, "enforced", &keep(3))?;
     let made = checkpoints(node, namespace.name(), "web", 4)?;
-    left(node, namespace.name(), &made[1..])?;
+    stays(&agent, node, namespace.name(), &made[1..])?;
     wait::until("the difference", DEADLINE, || {
         let policies = store(node)?["status"]["policies"].as_array().cloned().unwrap_or_default();
         let find = |name: &str| {
@@ -279,11 +276,9 @@ fn a_deployment_that_is_rolled_out_is_one_workload() -> anyhow::Result<()> {
     let orphans = json!({"action": "Delete", "when": "WorkloadDeleted", "gracePeriod": "0s"});
     policy(&namespace, "two", &json!({"retention": {"perWorkload": {"maxCount": 2}}, "orphans": orphans}))?;
     let more = checkpoints(node, name, &second, 1)?;
-    left(node, name, &[made[2].clone(), more[0].clone()])?;
+    stays(&agent, node, name, &[made[2].clone(), more[0].clone()])?;
     output(&mut cluster().kubectl(&["-n", name, "delete", "deployment", "web"]))?;
-    left(node, name, &[])?;
-    drop(agent);
-    Ok(())
+    left(node, name, &[])
 }
 
 #[test]
@@ -310,7 +305,5 @@ fn who_makes_a_deleted_namespace_anew_neither_governs_nor_deletes_what_the_old_o
     let new = checkpoints(node, name, "web", 2)?;
     let mut kept = old.clone();
     kept.push(new[1].clone());
-    left(node, name, &kept)?;
-    drop(agent);
-    Ok(())
+    stays(&agent, node, name, &kept)
 }

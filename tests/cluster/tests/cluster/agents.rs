@@ -44,6 +44,22 @@ pub(crate) fn left(node: Node<'_>, namespace: &str, expected: &[String]) -> anyh
     })
 }
 
+/// Waits until exactly these are left, and then until the agent has decided about everything twice more: they
+/// are left still.
+pub(crate) fn stays(
+    agent: &Agent<'_>,
+    node: Node<'_>,
+    namespace: &str,
+    expected: &[String],
+) -> anyhow::Result<()> {
+    left(node, namespace, expected)?;
+    next_round(agent)?;
+    let here: BTreeSet<String> = files_of(node, namespace)?.into_iter().collect();
+    let expected: BTreeSet<String> = expected.iter().cloned().collect();
+    ensure!(here == expected, "two rounds later here: {here:?}, expected: {expected:?}");
+    Ok(())
+}
+
 pub(crate) fn store(node: Node<'_>) -> anyhow::Result<Value> {
     cluster().get(&format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{}", node.name()))
 }

@@ -8,6 +8,7 @@ use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::wait;
 use serde_json::{Value, json};
 
+use crate::agents::{keep, policy};
 use crate::support::{DEADLINE, NODES, REPOSITORY, cluster, install_crds};
 
 const CLUSTER: (&str, &str) = ("v1alpha1/clustercheckpointpolicies", "ClusterCheckpointPolicy");
@@ -154,14 +155,18 @@ fn kubectl_explains_and_lists_our_kinds() -> anyhow::Result<()> {
     wait::until("the definitions to be explained", DEADLINE, || Ok(explain("ccp.spec.retention").is_ok()))?;
     let retention = explain("ccp.spec.retention")?;
     ensure!(
-        retention.contains("keepLatest\t<integer>") && retention.contains("How many of the newest"),
+        retention.contains("keepLatest\t<integer>")
+            && retention.contains("keepLatest is how many of the newest"),
         "{retention}"
     );
     for path in ["cp.spec", "csp.spec", "checkpointrestoreoperators.spec"] {
         let fields = explain(path)?;
         ensure!(!fields.contains("<no description>"), "{path} has a field without a description: {fields}");
     }
-    let kinds = output(&mut cluster().kubectl(&["get", "checkpoints", "--all-namespaces"]))?;
-    ensure!(kinds.is_empty() || kinds.contains("NAME"), "{kinds}");
+    let namespace = cluster().namespace("listed")?;
+    policy(&namespace, "mine", &keep(1))?;
+    let listed = output(&mut cluster().kubectl(&["get", "checkpoints", "--all-namespaces"]))?;
+    let is_listed = |line: &str| line.starts_with(namespace.name()) && line.contains("mine");
+    ensure!(listed.lines().any(is_listed), "{listed}");
     Ok(())
 }

@@ -29,7 +29,9 @@ impl Drop for Deployed {
 /// What the pods of this component said, for whoever looks into a failure.
 fn logs(component: &str) -> String {
     let selector = format!("--selector=app.kubernetes.io/component={component}");
-    let said = output(&mut cluster().kubectl(&["--namespace", NAMESPACE, "logs", "--prefix", &selector]));
+    // With a selector, kubectl shows ten lines unless told otherwise.
+    let logs = ["--namespace", NAMESPACE, "logs", "--prefix", "--tail=-1", &selector];
+    let said = output(&mut cluster().kubectl(&logs));
     said.unwrap_or_else(|error| format!("{error:#}"))
 }
 
@@ -57,7 +59,7 @@ fn the_agents_that_are_installed_are_ready_and_report_of_their_nodes() -> anyhow
         .with_context(|| logs("agent"))?;
     }
     let said = logs("agent");
-    ensure!(!said.contains("forbidden"), "{said}");
+    ensure!(!said.is_empty() && !said.contains("forbidden"), "{said}");
     Ok(())
 }
 

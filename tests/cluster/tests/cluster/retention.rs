@@ -7,7 +7,7 @@ use checkpoint_keeper_testcluster::lifecycle::BUSYBOX;
 use checkpoint_keeper_testcluster::{Fault, Namespace, Node, wait};
 use serde_json::{Value, json};
 
-use crate::agents::{Agent, Applied, checkpoints, keep, left, policy, store, thread_per_node};
+use crate::agents::{Agent, Applied, checkpoints, keep, left, policy, stays, store, thread_per_node};
 use crate::install;
 use crate::support::{
     DEADLINE, NODES, checkpoint_alone, cluster, counting_pod, files_of, pod, run_every_kind,
@@ -99,7 +99,7 @@ fn containers_of_every_kind_are_rotated_each_for_itself_and_are_no_orphans() -> 
     install::agents()?;
     thread_per_node(|node| {
         let namespace = cluster().namespace("kinds")?;
-        let _agent = Agent::start(node)?;
+        let agent = Agent::start(node)?;
         run_every_kind(&namespace, node, "")?;
         let mut spec = keep(1);
         spec["orphans"] = json!({"action": "Delete", "when": "PodDeleted", "gracePeriod": "0s"});
@@ -109,7 +109,7 @@ fn containers_of_every_kind_are_rotated_each_for_itself_and_are_no_orphans() -> 
             checkpoint_alone(node, namespace.name(), "kinds", container)?;
             newest.push(checkpoint_alone(node, namespace.name(), "kinds", container)?);
         }
-        left(node, namespace.name(), &newest)?;
+        stays(&agent, node, namespace.name(), &newest)?;
         namespace.delete_pod("kinds")?;
         left(node, namespace.name(), &[])
     })
@@ -122,7 +122,7 @@ fn a_pod_of_a_stateful_set_that_is_made_anew_goes_on_with_its_checkpoints() -> a
     let namespace = cluster().namespace("stateful")?;
     let name = namespace.name();
     let node = cluster().nodes()[0];
-    let _agent = Agent::start(node)?;
+    let agent = Agent::start(node)?;
     let set = json!({
         "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db", "namespace": name},
         "spec": {
@@ -155,7 +155,7 @@ fn a_pod_of_a_stateful_set_that_is_made_anew_goes_on_with_its_checkpoints() -> a
     namespace.wait_until_running("db-0")?;
     made.extend(checkpoints(node, name, "db-0", 1)?);
     // The new pod's counts together with the old pod's, which are nobody's orphans: the name is taken.
-    left(node, name, &made[1..])?;
+    stays(&agent, node, name, &made[1..])?;
     cluster().request("DELETE", &format!("/apis/apps/v1/namespaces/{name}/statefulsets/db"))?;
     left(node, name, &[])
 }
@@ -195,12 +195,10 @@ fn each_orphan_setting_waits_for_what_it_names() -> anyhow::Result<()> {
     for pod in pods.iter().copied().chain([last.as_str()]) {
         namespace.delete_pod(pod)?;
     }
-    left(node, name, &made[2..])?;
     // Even now that their pods are gone for a while, these stay, until the namespace is gone as well.
-    crate::agents::next_round(&agent)?;
-    left(node, name, &made[2..])?;
+    stays(&agent, node, name, &made[2..])?;
     cluster().request("DELETE", &format!("/api/v1/namespaces/{name}"))?;
-    left(node, name, &made[2..3])
+    stays(&agent, node, name, &made[2..3])
 }
 
 #[test]
@@ -240,7 +238,7 @@ fn the_watermark_frees_what_it_must_from_whoever_uses_most_and_stops() -> anyhow
     let mut stay = small;
     stay.extend([large[0].clone(), format!("{}.keep", large[0])]);
     stay.extend_from_slice(&large[3..]);
-    left(node, name, &stay)?;
+    stays(&agent, node, name, &stay)?;
     let (total, available) = room(node)?;
     ensure!((total - available) * 100 / total <= low, "{available} of {total} are free");
     let told = reasons(&agent.stop()?, name);
