@@ -261,6 +261,7 @@ impl Collector {
         // What is no file is nobody's litter.
         let strays = strays.filter_map(|marker| Some((marker.clone(), self.store.stat(&marker).ok()??)));
         self.strays.see(strays, now.uptime);
+        problems.extend(self.store.no_leases().map(|error| Problem::NoLeases(error.to_string())));
         problems.extend(listing.misnamed_markers.into_iter().map(Problem::PinsNothing));
         problems.extend(listing.failures.into_iter().map(|(name, error)| Problem::Look(name, error)));
         self.index.retry_failures();
@@ -543,6 +544,7 @@ impl Collector {
             }
             Removal::Pinned
             | Removal::Changed
+            | Removal::InUse
             | Removal::DirectoryMoved
             | Removal::Withdrawn
             | Removal::Failed(_) => {

@@ -33,6 +33,8 @@ pub enum Problem {
     Undated(FileName, Timestamp),
     /// The file system did not show what the watermark deleted, so many times in a row.
     WatermarkIneffective(u32),
+    /// The file system does not tell whether somebody writes to a file.
+    NoLeases(String),
     /// The file system did not tell its size.
     FileSystem(io::Error),
     /// The catalog was damaged, or none; it was moved there, and a new one made.
@@ -50,6 +52,7 @@ impl Problem {
                 | Self::ClockIsBehind
                 | Self::WatermarkIneffective(_)
                 | Self::PinsNothing(_)
+                | Self::NoLeases(_)
                 | Self::CatalogSetAside(_)
                 | Self::Clock
                 | Self::ServerClock
@@ -87,6 +90,10 @@ impl fmt::Display for Problem {
             Self::WatermarkIneffective(rounds) => write!(
                 formatter,
                 "deleting archives frees nothing: the file system did not show what was deleted, {rounds} times in a row (a snapshot, a reflink or an open file may hold it, or somebody writes as fast); one archive at a time is tried, more and more rarely"
+            ),
+            Self::NoLeases(error) => write!(
+                formatter,
+                "the file system does not tell whether somebody writes to an archive ({error}): only its times do"
             ),
             Self::FileSystem(error) => write!(formatter, "cannot ask the file system for its size: {error}"),
             Self::CatalogSetAside(path) => {

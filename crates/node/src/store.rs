@@ -6,13 +6,15 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use checkpoint_keeper_core::archive::{self, Contents, Inspection};
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{FileSystem, Release};
+use checkpoint_keeper_lease::ReadLease;
 use jiff::Timestamp;
 use rustix::fs::{Advice, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -30,6 +32,8 @@ pub struct Store {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// Why it cannot be told whether somebody writes to a file, once that was found out.
+    no_leases: OnceLock<io::Error>,
 }
 
 /// Why a directory cannot be used.
@@ -142,6 +146,8 @@ pub enum Removal {
     Changed,
     /// A marker lies beside it by now, or might: it stays.
     Pinned,
+    /// Somebody has it open for writing: it stays.
+    InUse,
     /// The path leads to another directory by now, or nowhere: what was moved away is left alone.
     DirectoryMoved,
     /// It was not wanted gone any more: it stays.
@@ -170,7 +176,13 @@ impl Store {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let handle = rustix::fs::open(path, flags, Mode::empty()).map_err(fail)?;
         let stat = rustix::fs::fstat(&handle).map_err(fail)?;
-        Ok(Self { handle, path: path.to_owned(), device: stat.st_dev, inode: stat.st_ino })
+        Ok(Self {
+            handle,
+            path: path.to_owned(),
+            device: stat.st_dev,
+            inode: stat.st_ino,
+            no_leases: OnceLock::new(),
+        })
     }
 
     /// Keeps every other collector off this directory for as long as the store lives.
@@ -300,15 +312,46 @@ impl Store {
             Ok(None) => return Removal::AlreadyGone,
             Err(error) => return Removal::Failed(error),
         }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let file = match rustix::fs::openat(&self.handle, name.as_bytes(), flags, Mode::empty()) {
+            Ok(file) => Some(file),
+            Err(Errno::NOENT) => return Removal::AlreadyGone,
+            // Somebody else's lease: it is being opened for writing.
+            Err(Errno::WOULDBLOCK) => return Removal::InUse,
+            // What cannot be opened may well be removed.
+            Err(_) => None,
+        };
+        let lease = match file.as_ref().map(|file| ReadLease::take(file.as_fd())) {
+            Some(Ok(lease)) => Some(lease),
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Removal::InUse,
+            Some(Err(error)) => {
+                let _ = self.no_leases.set(error);
+                None
+            }
+            None => None,
+        };
+        // From here on nobody begins to write, but somebody may have done so before and ended.
+        let is_same = |file| rustix::fs::fstat(file).is_ok_and(|stat| Stat::of(&stat).is_same(expected));
+        if !file.as_ref().is_none_or(is_same) {
+            return Removal::Changed;
+        }
         // Last, so that a marker counts until the very end.
         if self.is_pinned(name) {
             return Removal::Pinned;
+        }
+        if lease.as_ref().is_some_and(ReadLease::is_waited_for) {
+            return Removal::InUse;
         }
         match rustix::fs::unlinkat(&self.handle, name.as_bytes(), AtFlags::empty()) {
             Ok(()) => Removal::Removed,
             Err(Errno::NOENT) => Removal::AlreadyGone,
             Err(error) => Removal::Failed(error.into()),
         }
+    }
+
+    /// Why it cannot be told here whether somebody writes to a file, as far as that was tried.
+    pub fn no_leases(&self) -> Option<&io::Error> {
+        self.no_leases.get()
     }
 
     /// Removes a marker whose archive is gone, if it is either empty or of this program's making; what

@@ -207,3 +207,25 @@ fn a_directory_that_is_none_is_an_error_with_its_name() {
         assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
     }
 }
+
+/// A writer that stalls, and one that is about to rewrite what is there.
+#[test]
+fn what_somebody_has_open_for_writing_stays() {
+    // On the file system of temporary files, and on one in memory.
+    for parent in [std::env::temp_dir(), "/dev/shm".into()] {
+        let directory = TempDir::new_in(&parent).unwrap();
+        let path = write_old(directory.path(), &archive("server", 1));
+        let store = store(&directory);
+        let (file, stat) = store.list().unwrap().files.remove(0);
+        for options in [fs::File::options().append(true), fs::File::options().write(true).read(true)] {
+            let writer = options.open(&path).unwrap();
+            assert!(matches!(store.remove(&file, &stat), Removal::InUse), "{}", parent.display());
+            assert!(path.exists());
+            drop(writer);
+        }
+        // A reader is no writer.
+        let _reader = fs::File::open(&path).unwrap();
+        assert!(matches!(store.remove(&file, &stat), Removal::Removed), "{}", parent.display());
+        assert!(store.no_leases().is_none());
+    }
+}

@@ -131,7 +131,11 @@ impl Board {
             }
             Removal::Failed(_) => notes.failed += 1,
             Removal::AlreadyGone => {}
-            Removal::Changed | Removal::Pinned | Removal::DirectoryMoved | Removal::Withdrawn => return,
+            Removal::Changed
+            | Removal::Pinned
+            | Removal::InUse
+            | Removal::DirectoryMoved
+            | Removal::Withdrawn => return,
         }
         drop(notes);
         self.changed.send_replace(());

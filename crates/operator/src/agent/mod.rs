@@ -294,6 +294,7 @@ fn note_problem(board: &Board, problem: &Problem, now: Instant) {
         Problem::Undated(file, _) => ("undated", file.to_string()),
         Problem::ClockIsBehind => ("clock is behind", String::new()),
         Problem::WatermarkIneffective(_) => ("watermark ineffective", String::new()),
+        Problem::NoLeases(_) => ("leases", String::new()),
         Problem::FileSystem(_) => ("file system", String::new()),
         Problem::CatalogSetAside(_) => ("catalog set aside", String::new()),
         Problem::Catalog(_) => ("catalog", String::new()),

@@ -121,6 +121,9 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
                 Removal::Pinned => {
                     bar.suspend(|| say("note", format!("{file} was pinned meanwhile and stays")));
                 }
+                Removal::InUse => {
+                    bar.suspend(|| say("note", format!("{file} is open for writing and stays")));
+                }
                 Removal::Changed => {
                     bar.suspend(|| say("note", format!("{file} changed meanwhile and stays")));
                 }
@@ -135,6 +138,9 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
             collector.finish(&outcome, now);
         });
         bar.finish_and_clear();
+        if let Some(error) = store.no_leases() {
+            say("note", Problem::NoLeases(error.to_string()));
+        }
         for problem in collector.flush_catalog() {
             say("error", problem);
             failures += 1;

@@ -141,6 +141,10 @@ impl Log {
                 say("note", format!("{file} was pinned meanwhile and stays"));
                 Ok(())
             }
+            Removal::InUse => {
+                self.complain("note", format!("{file} is open for writing and stays"));
+                Ok(())
+            }
             Removal::Changed | Removal::AlreadyGone | Removal::DirectoryMoved | Removal::Withdrawn => Ok(()),
         }
     }

@@ -227,6 +227,7 @@ impl Report {
             Removal::Failed(_) => self.totals.failures += 1,
             Removal::AlreadyGone
             | Removal::Pinned
+            | Removal::InUse
             | Removal::Changed
             | Removal::DirectoryMoved
             | Removal::Withdrawn => {}
