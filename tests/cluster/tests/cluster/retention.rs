@@ -217,8 +217,8 @@ fn the_watermark_frees_what_it_must_from_whoever_uses_most_and_stops() -> anyhow
     let small = checkpoints(node, name, "small", 1)?;
     let large = checkpoints(node, name, "large", 5)?;
     std::fs::write(node.checkpoints().join(format!("{}.keep", large[0])), "evidence")?;
-    // So that after the shrinking, used over total is well over 60 %: 120 MiB are free of it.
-    let _full = cluster().inject(Fault::DiskFull { node: node.name().to_owned(), free_kib: 120 << 10 })?;
+    // So that after the shrinking, used over total is around 70 %: 80 MiB are free of it.
+    let _full = cluster().inject(Fault::DiskFull { node: node.name().to_owned(), free_kib: 80 << 10 })?;
     let (total, available) = room(node)?;
     let used = total - available;
     ensure!(used * 100 / total > 60, "the disk is not full enough: {used} of {total}");

@@ -35,7 +35,7 @@ const AGENT_RIGHTS: [Right; 18] = [
     ("jobs.batch", "", &["get"]),
     ("cronjobs.batch", "", &["get"]),
     ("leases.coordination.k8s.io", OLDER_OPERATORS_LEASE, &["list", "watch"]),
-    ("events.events.k8s.io", "", &["create", "patch"]),
+    ("events.events.k8s.io", "", &["create"]),
 ];
 
 const CONTROLLER_RIGHTS: [Right; 12] = [
@@ -50,7 +50,7 @@ const CONTROLLER_RIGHTS: [Right; 12] = [
     ("nodecheckpointstores.criu.org", "", &["list", "watch", "delete"]),
     ("nodes", "", &["get", "list", "watch"]),
     ("leases.coordination.k8s.io", OLDER_OPERATORS_LEASE, &["list", "watch"]),
-    ("events.events.k8s.io", "", &["create", "patch"]),
+    ("events.events.k8s.io", "", &["create"]),
 ];
 
 /// And this in its own namespace.
