@@ -9,9 +9,9 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use checkpoint_keeper_core::archive::{self, Contents, Inspection};
+use checkpoint_keeper_core::archive::{self, Contents, Format, Inspection};
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{FileSystem, Release};
 use checkpoint_keeper_lease::ReadLease;
@@ -34,6 +34,9 @@ pub struct Store {
     inode: u64,
     /// Why it cannot be told whether somebody writes to a file, once that was found out.
     no_leases: OnceLock<io::Error>,
+    /// Held by whoever unpacks an archive. That may take 16 MiB for a window, and whoever writes archives may
+    /// write many: the memory of this process is to have a bound that an agent's pod can be given.
+    unpacking: Mutex<()>,
 }
 
 /// Why a directory cannot be used.
@@ -182,6 +185,7 @@ impl Store {
             device: stat.st_dev,
             inode: stat.st_ino,
             no_leases: OnceLock::new(),
+            unpacking: Mutex::new(()),
         })
     }
 
@@ -267,9 +271,14 @@ impl Store {
     }
 
     /// Reads what an archive holds; none where the file is no longer the one that `expected`
-    /// describes. An error is the system's, and may be gone at the next try.
+    /// describes. An error is the system's, and may be gone at the next try. Several may be read at once, but
+    /// of those that are packed only one.
     pub fn read(&self, name: &FileName, expected: &Stat) -> io::Result<Option<Contents>> {
-        self.open_archive(name, Some(expected), archive::read)
+        self.open_archive(name, Some(expected), |source| {
+            let _alone = (source.format()? != Format::Tar)
+                .then(|| self.unpacking.lock().unwrap_or_else(PoisonError::into_inner));
+            archive::read(source)
+        })
     }
 
     /// Reads all that an archive can tell.
@@ -436,6 +445,13 @@ impl ArchiveFile {
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
         let stat = Stat::of(&found);
         Ok(Some((stat, Self { file, position: 0, length: stat.size })))
+    }
+
+    /// How it is packed, by its first bytes.
+    fn format(&self) -> io::Result<Format> {
+        let mut start = [0; 6];
+        let read = std::os::unix::fs::FileExt::read_at(&self.file, &mut start, 0)?;
+        Ok(Format::of(&start[..read]))
     }
 }
 

@@ -96,8 +96,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// The packing that bytes begin with, however few there are.
-    fn of(start: &[u8]) -> Self {
+    /// The packing of a file that begins with these bytes: six tell all there are, fewer as far as they go.
+    pub fn of(start: &[u8]) -> Self {
         match start {
             // DEFLATE is the one method there is, and flags that are not defined are not set.
             [0x1f, 0x8b] | [0x1f, 0x8b, 8] => Self::Gzip,
