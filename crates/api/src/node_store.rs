@@ -16,6 +16,9 @@ pub const MOST_NAMESPACES: usize = 40;
 pub const MOST_POLICIES: usize = 40;
 /// The most deletions that the status remembers; the latest are.
 pub const MOST_DELETIONS: usize = 16;
+
+/// The most discarded files in a status: as many as a spec may name.
+pub const MOST_DISCARDED: usize = 100;
 /// The most problems that the status names.
 pub const MOST_PROBLEMS: usize = 10;
 /// The longest message of a problem, in bytes.
@@ -118,6 +121,12 @@ pub struct NodeCheckpointStoreStatus {
     #[schemars(length(max = 16))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub deletions: Vec<DeletionRecord>,
+    /// What came of each file that spec.discard names. A name is for the file that had it when the agent first
+    /// saw it there; to ask for another one, take the name out, and put it in again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["file"]))]
+    pub discarded: Vec<DiscardRecord>,
     /// What is wrong on the node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), inner(length(max = 256)))]
@@ -182,6 +191,20 @@ pub struct PolicyUsage {
     /// For a dry run: how many archives would stay that now go.
     #[serde(default)]
     pub spared: i64,
+}
+
+/// What came of a file that was wanted gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DiscardRecord {
+    /// The file.
+    #[schemars(length(max = 255))]
+    pub file: String,
+    /// Waiting: it is still here, as it is pinned, being written or waits for its turn. Deleted: it was deleted
+    /// for this. NotFound: it is not there. Changed: it is another file by now, which stays. IdentityKnown: it is
+    /// known whose it is, and so it stays.
+    #[schemars(length(max = 63))]
+    pub result: String,
 }
 
 /// One deletion.

@@ -1,7 +1,7 @@
 //! Collecting for as long as wanted: a loop that waits for the doorbell, the timer, its sweeper and
 //! whoever asks the cluster.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoint_keeper_core::bucket::DeletionBuckets;
+use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::owners::Pace;
 use checkpoint_keeper_core::plan::{EffectiveStorage, Plan, Snapshot, plan_with};
 use checkpoint_keeper_core::policy::PolicySet;
@@ -17,6 +18,7 @@ use rustix::io::Errno;
 
 use crate::clock::Now;
 use crate::collector::Collector;
+use crate::discard::DiscardResult;
 use crate::doorbell::Doorbell;
 use crate::inquiry::Inquiry;
 use crate::orders::{OrderLine, Orders};
@@ -63,6 +65,9 @@ impl Waiting {
     }
 }
 
+/// What came of each file that is wanted gone by its name; none while it waits.
+pub type Discarded = BTreeMap<FileName, Option<DiscardResult>>;
+
 /// For how long archives are read before it is looked whether there is anything else to do.
 const READ_FOR: Duration = Duration::from_millis(100);
 
@@ -80,6 +85,8 @@ pub enum Event<'a> {
     },
     /// A deletion was carried out, or was not.
     Finished(&'a Outcome),
+    /// What came of each file that is wanted gone by its name, none while it waits: something of it changed.
+    Discards(&'a Discarded),
     /// Something is wrong.
     Problem(&'a Problem),
     /// The directory is not there.
@@ -153,6 +160,7 @@ impl Watch {
         let mut answered = false;
         let mut as_new_round = false;
         let mut urgent = false;
+        let mut discarded = Discarded::new();
         loop {
             let now = Now::read();
             let rings = doorbell.as_ref().map(Doorbell::rings).unwrap_or_default();
@@ -196,6 +204,11 @@ impl Watch {
                 self.ask();
             } else {
                 self.begin(&mut waiting, &mut sweeper);
+            }
+            if self.collector.discard_results().ne(discarded.iter().map(|(name, result)| (name, *result))) {
+                let results = self.collector.discard_results();
+                discarded = results.map(|(name, result)| (name.clone(), result)).collect();
+                report(Event::Discards(&discarded));
             }
             report_all(&self.collector.write_catalog(), &mut report);
             let wake = next_look.saturating_sub(now.uptime);

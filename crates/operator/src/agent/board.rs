@@ -9,6 +9,7 @@ use checkpoint_keeper_core::plan::{Archive, Reason, Verdict};
 use checkpoint_keeper_core::policy::PolicyRef;
 use checkpoint_keeper_node::store::Removal;
 use checkpoint_keeper_node::sweeper::Outcome;
+use checkpoint_keeper_node::watch::Discarded;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -28,6 +29,8 @@ pub(super) struct Notes {
     pub(super) summary: Option<Summary>,
     /// The latest deletions, newest first.
     pub(super) deletions: VecDeque<Deleted>,
+    /// What came of each file that was wanted gone by its name.
+    pub(super) discarded: Discarded,
     /// How many archives were deleted for each reason, and their bytes, since the start.
     pub(super) deleted: BTreeMap<Reason, (u64, u64)>,
     /// How many deletions failed since the start.
@@ -105,6 +108,11 @@ impl Board {
         notes.looked = Some(now);
         notes.gone = None;
         drop(notes);
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn discarded(&self, discarded: &Discarded) {
+        self.notes().discarded.clone_from(discarded);
         self.changed.send_replace(());
     }
 

@@ -224,6 +224,7 @@ impl Engine {
                 }
                 self.board.finished(outcome, Timestamp::now());
             }
+            Event::Discards(discarded) => self.board.discarded(discarded),
             Event::Problem(problem) => note_problem(board, problem, now),
             Event::DirectoryGone => self.board.gone(Some("the directory is gone".to_owned())),
             Event::DirectoryReplaced => {

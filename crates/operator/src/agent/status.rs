@@ -4,12 +4,14 @@
 use std::cmp::Reverse;
 
 use checkpoint_keeper_api::node_store::{
-    DeletionRecord, FileSystemStatus, LONGEST_MESSAGE, MOST_NAMESPACES, MOST_POLICIES, MOST_PROBLEMS,
-    NamespaceUsage, NodeCheckpointStoreStatus, PolicyUsage,
+    DeletionRecord, DiscardRecord, FileSystemStatus, LONGEST_MESSAGE, MOST_DISCARDED, MOST_NAMESPACES,
+    MOST_POLICIES, MOST_PROBLEMS, NamespaceUsage, NodeCheckpointStoreStatus, PolicyUsage,
 };
 use checkpoint_keeper_api::parts;
+use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::policy::Mode;
 use checkpoint_keeper_core::quantity;
+use checkpoint_keeper_node::discard::DiscardResult;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -90,9 +92,21 @@ pub(super) fn status(
         ),
         policies: policies(summary),
         deletions: notes.deletions.iter().map(deletion).collect(),
+        discarded: notes.discarded.iter().take(MOST_DISCARDED).map(discarded).collect(),
         problems,
         conditions,
     }
+}
+
+fn discarded((file, result): (&FileName, &Option<DiscardResult>)) -> DiscardRecord {
+    let result = match result {
+        None => "Waiting",
+        Some(DiscardResult::Deleted) => "Deleted",
+        Some(DiscardResult::NotFound) => "NotFound",
+        Some(DiscardResult::Changed) => "Changed",
+        Some(DiscardResult::IdentityKnown) => "IdentityKnown",
+    };
+    DiscardRecord { file: file.to_json_text().into_owned(), result: result.to_owned() }
 }
 
 /// Whether archives are collected here.
@@ -271,6 +285,23 @@ mod tests {
         board.planned(Summary { unreckoned: 7, ..much() }, Instant::now());
         let made = board.read(|notes| status(notes, &Circumstances::default(), None, now()));
         assert_eq!(made.more_policies, whole(5_007 - MOST_POLICIES as u64));
+    }
+
+    #[test]
+    fn what_came_of_each_file_that_is_to_be_discarded_stands_in_the_status() {
+        let board = Board::new();
+        let name = |number: usize| FileName::new(format!("checkpoint-{number:0>3}.tar").as_bytes()).unwrap();
+        let results = [None, Some(DiscardResult::Deleted), Some(DiscardResult::Changed)];
+        board.discarded(&(0..200).map(|number| (name(number), results[number % 3])).collect());
+        let made = board.read(|notes| status(notes, &Circumstances::default(), None, now()));
+        let told: Vec<_> =
+            made.discarded.iter().take(3).map(|one| (one.file.as_str(), one.result.as_str())).collect();
+        let expected = [
+            ("checkpoint-000.tar", "Waiting"),
+            ("checkpoint-001.tar", "Deleted"),
+            ("checkpoint-002.tar", "Changed"),
+        ];
+        assert_eq!((told.as_slice(), made.discarded.len()), (&expected[..], MOST_DISCARDED));
     }
 
     #[test]

@@ -109,6 +109,8 @@ impl Log {
                 }
             }
             Event::Finished(outcome) => self.finished(outcome)?,
+            // Nobody can ask for that here.
+            Event::Discards(_) => {}
             Event::Problem(problem) => self.complain("warning", problem.to_string()),
             Event::DirectoryDead => {
                 say("error", "the directory was removed under its mount; start again to mount the new one");
