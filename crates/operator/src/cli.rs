@@ -159,8 +159,8 @@ pub struct AgentArguments {
     /// Write the status of this node's store no more often than this, unless a problem appears
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_interval)]
     pub status_interval: Duration,
-    /// Serve /livez, /readyz and /metrics here; [::] is every address of both families, or of IPv4 alone where
-    /// there is no IPv6
+    /// Serve /livez, /readyz and /metrics here; the address :: is every one of both families, or of IPv4
+    /// alone where there is no IPv6
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:9464")]
     pub listen: SocketAddr,
     /// Reach the API by this kubeconfig, rather than as a pod of the cluster
@@ -199,8 +199,8 @@ pub struct ControllerArguments {
     /// The directory that agents collect in
     #[arg(long, value_name = "PATH", default_value = KUBELET_DIRECTORY)]
     pub directory: String,
-    /// Serve /livez, /readyz and /metrics here; [::] is every address of both families, or of IPv4 alone where
-    /// there is no IPv6
+    /// Serve /livez, /readyz and /metrics here; the address :: is every one of both families, or of IPv4
+    /// alone where there is no IPv6
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:9464")]
     pub listen: SocketAddr,
     /// The cluster of this kubeconfig; without it, the one around this pod
