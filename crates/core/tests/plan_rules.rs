@@ -1388,6 +1388,28 @@ fn ceilings_bind_whatever_policies_say_and_where_none_governs() {
     }
 }
 
+/// Two pods of a Deployment under two policies: the newer one's archive goes, and so stands in for no other.
+#[test]
+fn what_its_own_policy_takes_for_its_age_is_nobody_elses_newest() {
+    let of = |short: &str, pod: &str, age: Duration| {
+        archive(short).of(&format!("shop/{pod}/server")).owned_by("Deployment", "web").aged(age)
+    };
+    let for_pod = |name: &str, pod: &str, latest: u32, age: Duration| {
+        with(cluster(name), |policy| {
+            policy.selector.pods = vec![pod.to_owned()];
+            policy.retention.keep_latest = latest;
+            policy.retention.max_age = Some(age);
+        })
+    };
+    let stable = for_pod("stable", "web-1", 1, DAY * 30);
+    let archives = || [of("a", "web-1", DAY * 31), of("b", "web-2", DAY * 2)];
+    let canary = for_pod("canary", "web-2", 0, DAY);
+    assert_eq!(case(archives()).policy(stable.clone()).policy(canary).run().kept(), ["a"]);
+    // Where the newer one stays, the older one goes.
+    let canary = for_pod("canary", "web-2", 0, DAY * 3);
+    assert_eq!(case(archives()).policy(stable).policy(canary).run().kept(), ["b"]);
+}
+
 #[test]
 fn a_ceiling_keeps_the_newest_complete_one_of_each_namespace() {
     let archives = [

@@ -93,6 +93,12 @@ enum Quiet {
     Closed,
 }
 
+impl Arrival {
+    fn is_unjudged(self) -> bool {
+        matches!(self, Self::Unjudged(_))
+    }
+}
+
 impl Known {
     /// Whether it has been left alone for the settle time.
     pub fn is_settled(&self, settle: Duration, now: Now) -> bool {
@@ -206,7 +212,12 @@ impl Index {
         };
         // Another file of the same name, or the same with other contents: nothing old holds for it,
         // but when it was first seen, if only its owner, mode or links changed.
-        let before = self.known.get(name).filter(|known| known.stat.has_same_bytes(&stat));
+        // An archive that is still being written came when that began, and was dated by the clock of then.
+        let is_still_coming = |known: &Known| {
+            known.stat.is_same_file(&stat) && known.read.is_none() && known.arrival.is_unjudged()
+        };
+        let before =
+            self.known.get(name).filter(|known| known.stat.has_same_bytes(&stat) || is_still_coming(known));
         let came_by_a_wrong_clock = sighting != Sighting::First && clock == Clock::Suspect;
         let (first_seen, arrival) = match before {
             Some(known) => (known.first_seen, known.arrival),

@@ -31,6 +31,8 @@ struct Node {
     truth: Now,
     off_by: i64,
     has_server: bool,
+    /// Whether its server answers.
+    is_heard: bool,
 }
 
 impl Node {
@@ -41,7 +43,7 @@ impl Node {
         let store = Store::open(directory.path()).unwrap();
         let state = TempDir::new().unwrap();
         let collector = Collector::new(store, SETTLE);
-        let mut node = Self { directory, state, collector, truth, off_by, has_server };
+        let mut node = Self { directory, state, collector, truth, off_by, has_server, is_heard: true };
         for hours in ages {
             node.write(-hours * HOUR);
         }
@@ -67,7 +69,7 @@ impl Node {
     }
 
     fn hear(&mut self) {
-        if self.has_server {
+        if self.has_server && self.is_heard {
             let question = Question::Namespace("default".to_owned());
             let finding = Finding::NotFound;
             let (at, server_time) = (self.now(), Some(self.truth.wall));
@@ -278,6 +280,60 @@ fn a_copy_of_an_older_archive_goes_by_what_it_says_whenever_it_comes() {
     node.collector.look_at_unsettled(now);
     node.off_by = 0;
     assert_eq!(node.plan(&per_container(2)).0, [copy]);
+}
+
+/// What is large takes long: its name and its content say when that began, by the clock of then.
+#[test]
+fn what_is_written_for_long_goes_by_when_that_began_whether_or_not_the_clock_is_put_right_meanwhile() {
+    for off_by in [-2 * DAY, 2 * DAY] {
+        for is_mended_meanwhile in [false, true] {
+            let mut node = Node::new(off_by, true, &[40, 30, 20]);
+            node.pass(10);
+            let newest = node.write(off_by);
+            let path = node.directory.path().join(&newest);
+            let whole = std::fs::read(&path).unwrap();
+            for part in [0, 512, 1_024] {
+                std::fs::write(&path, &whole[..part]).unwrap();
+                let now = node.now();
+                node.collector.look_at(&[(name(&newest), false)], now);
+                node.pass(4);
+            }
+            node.off_by *= i64::from(!is_mended_meanwhile);
+            // Minutes later, and a moment after the last part.
+            node.pass(20 * 60);
+            std::fs::write(&path, &whole).unwrap();
+            let ended = node.truth.wall.checked_add(SignedDuration::from_secs(node.off_by)).unwrap();
+            set_modified(&path, ended);
+            let now = node.now();
+            node.collector.look_at(&[(name(&newest), true)], now);
+            node.collector.look_at_unsettled(now);
+            node.off_by = 0;
+            node.pass(60);
+            assert_eq!(node.clock(), Clock::Trusted);
+            let (gone, _) = node.plan(&per_container(1));
+            assert_eq!(
+                (gone.len(), gone.contains(&newest)),
+                (3, false),
+                "{off_by} {is_mended_meanwhile}: {gone:?}"
+            );
+        }
+    }
+}
+
+/// A clock that is far off may itself be why the API cannot be reached.
+#[test]
+fn what_came_before_the_api_server_was_heard_is_still_the_newest_after_a_restart() {
+    let mut node = Node::new(-2 * DAY, true, &[40, 30, 20]);
+    node.is_heard = false;
+    node.start();
+    let newest = [node.checkpoint(), node.checkpoint()];
+    node.start();
+    node.pass(60);
+    (node.off_by, node.is_heard) = (0, true);
+    node.hear();
+    assert_eq!(node.clock(), Clock::Trusted);
+    let (gone, _) = node.plan(&per_container(2));
+    assert!(gone.len() == 3 && newest.iter().all(|file| !gone.contains(file)), "{gone:?}");
 }
 
 /// It is put right while an archive is being written: what a wrong clock dated is read by a right one.

@@ -29,8 +29,11 @@ impl Working<'_> {
             for is_candidate in [Self::is_candidate_for_newest, Self::is_candidate_ahead] {
                 let newest = lineage.iter().rev().copied().filter(|&place| is_candidate(self, place));
                 let newest: Vec<usize> = newest.collect();
-                for (newer, place) in newest.into_iter().enumerate() {
+                let mut newer = 0;
+                for place in newest {
                     self.floor[place] = self.is_on_floor(place, newer, idle_since);
+                    // What its own policy is about to take for its age stands in for no other.
+                    newer += usize::from(self.floor[place] || !self.is_about_to_go(place));
                 }
             }
         }
@@ -49,6 +52,13 @@ impl Working<'_> {
             KeepFor::For(length) => idle_since.is_some_and(|idle| self.has_passed(idle, length)),
         };
         !has_ended && newer < usize::try_from(keep).unwrap_or(usize::MAX)
+    }
+
+    /// Whether its policy takes it for its age, unless it is a newest that stays.
+    fn is_about_to_go(&self, place: usize) -> bool {
+        let limit = self.policy(place).and_then(|(_, policy)| policy.retention.max_age);
+        self.floor_rule == FloorRule::Retention
+            && limit.is_some_and(|limit| !limit.is_zero() && self.is_due(self.archives[place].taken, limit))
     }
 
     /// Marks them again where a limit took some, so that the rules after it spare the newest of

@@ -29,8 +29,8 @@ impl Collector {
         }
         let known = self.index.get(name)?;
         self.has_undecided_times |= !is_decided(known, found);
-        // Before the API server was heard, the next moment knows better.
-        if self.catalog.is_some() && !self.clock.is_unheard() {
+        // Before the API server was heard, the next moment knows better; but not when this came.
+        if self.catalog.is_some() && (!self.clock.is_unheard() || known.arrival != Arrival::Unremarkable) {
             self.unwritten.extend(record_of(name, known, &self.boot));
         }
         (found.dated == Dated::Undated).then(|| Problem::Undated(name.clone(), found.claimed))
@@ -51,9 +51,11 @@ impl Collector {
         self.index.note(name, &record.contents, super::unread(name, &record.stat));
         let reading = self.clock.reading(now);
         let is_of_this_boot = record.boot == self.boot;
+        let mut is_seen_anew = false;
         if let Some(known) = self.index.get_mut(name) {
             match record.first_seen {
                 FirstSeen::Uptime(_) if !is_of_this_boot => {
+                    is_seen_anew = matches!(known.first_seen, FirstSeen::At(_));
                     // When that was, nobody can tell any more.
                     known.arrival = match record.arrival {
                         Arrival::Unremarkable => Arrival::Unremarkable,
@@ -68,6 +70,13 @@ impl Collector {
                 read.taken = found;
                 self.has_undecided_times |= !is_decided(known, found);
             }
+        }
+        // Now it is known for good when it was first seen, and the next start is to know it too.
+        if self.catalog.is_some()
+            && is_seen_anew
+            && let Some(known) = self.index.get(name)
+        {
+            self.unwritten.extend(record_of(name, known, &self.boot));
         }
     }
 
