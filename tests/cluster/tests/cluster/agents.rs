@@ -120,7 +120,8 @@ pub(crate) fn thread_per_node(
 
 /// Waits until the agent has looked at everything once more.
 pub(crate) fn next_round(agent: &Agent<'_>) -> anyhow::Result<()> {
-    let begin = agent.metric("plans_total")?;
+    // One that was just started may not show its figures yet.
+    let begin = wait::for_value("the agent's figures", DEADLINE, || agent.metric("plans_total").map(Some))?;
     wait::until("the agent's next rounds", DEADLINE, || Ok(agent.metric("plans_total")? >= begin + 2.0))
 }
 
