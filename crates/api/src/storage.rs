@@ -223,21 +223,7 @@ fn limit_alone(
     node_selector: LabelSelector,
     deletion_limit: Option<DeletionLimit>,
 ) -> policy::StoragePolicy {
-    policy::StoragePolicy {
-        id,
-        node_selector,
-        mode: policy::Mode::Enforce,
-        high_watermark: None,
-        low_watermark: None,
-        critical_watermark: None,
-        protect_latest: None,
-        min_free_bytes: None,
-        min_free_inodes: None,
-        reserved: None,
-        max_total_size: None,
-        per_namespace: policy::Ceiling::default(),
-        deletion_limit,
-    }
+    policy::StoragePolicy { deletion_limit, ..policy::StoragePolicy::silent(id, node_selector) }
 }
 
 /// In place of a limit that is not understood: an archive that arrives still displaces another one.

@@ -421,6 +421,27 @@ pub struct StoragePolicy {
     pub deletion_limit: Option<DeletionLimit>,
 }
 
+impl StoragePolicy {
+    /// One that says nothing.
+    pub fn silent(id: PolicyRef, node_selector: LabelSelector) -> Self {
+        Self {
+            id,
+            node_selector,
+            mode: Mode::Enforce,
+            high_watermark: None,
+            low_watermark: None,
+            critical_watermark: None,
+            protect_latest: None,
+            min_free_bytes: None,
+            min_free_inodes: None,
+            reserved: None,
+            max_total_size: None,
+            per_namespace: Ceiling::default(),
+            deletion_limit: None,
+        }
+    }
+}
+
 /// What any one namespace may have on a node, whatever policies say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ceiling {

@@ -2,16 +2,12 @@
 //!
 //! Some of it shows in the policies alone, some only beside what lies on a node. Pure, as everything here.
 
-use std::cmp::Reverse;
 use std::fmt;
 
-use jiff::Timestamp;
-
 use crate::identity::Identity;
-use crate::plan::Snapshot;
+use crate::plan::{Snapshot, precedence};
 use crate::policy::{
-    Kind, LabelSelector, Limit, Mode, Operator, Policy, PolicyRef, PolicySet, Precedence, Selector, Size,
-    StoragePolicy,
+    Kind, LabelSelector, Limit, Mode, Operator, Policy, PolicyRef, PolicySet, Selector, Size, StoragePolicy,
 };
 use crate::quantity;
 
@@ -215,27 +211,6 @@ fn labels(wide: &LabelSelector, narrow: &LabelSelector) -> bool {
     wide.0.iter().all(|requirement| narrow.0.contains(requirement))
 }
 
-/// The order in which policies govern, as the plan has it: `Override` first, then namespaced before
-/// cluster-wide, by what they name, native before `v1`, older before younger, and by name.
-fn precedence(policy: &Policy) -> impl Ord + use<> {
-    let selector = &policy.selector;
-    let specificity = [
-        !selector.containers.is_empty(),
-        !selector.pods.is_empty(),
-        !selector.pod_labels.0.is_empty(),
-        !selector.namespaces.is_empty() || !selector.namespace_labels.0.is_empty(),
-    ];
-    let id = &policy.id;
-    (
-        policy.precedence != Precedence::Override,
-        policy.namespace.is_none(),
-        Reverse(specificity),
-        id.kind == Kind::CheckpointRestoreOperator,
-        policy.created.unwrap_or(Timestamp::MAX),
-        (id.name.clone(), id.namespace.clone(), id.kind, id.part.clone()),
-    )
-}
-
 /// The namespaces that a policy names; none: it names none.
 fn namespaces(policy: &Policy) -> Vec<String> {
     if let Some(namespace) = &policy.namespace {
@@ -310,19 +285,8 @@ fn storage(policy: &StoragePolicy, high: bool, min_free: bool) -> Vec<Why> {
         found.push(Why::ReservesEverything);
     }
     let silent = StoragePolicy {
-        id: policy.id.clone(),
-        node_selector: policy.node_selector.clone(),
         mode: policy.mode,
-        high_watermark: None,
-        low_watermark: None,
-        critical_watermark: None,
-        protect_latest: None,
-        min_free_bytes: None,
-        min_free_inodes: None,
-        reserved: None,
-        max_total_size: None,
-        per_namespace: crate::policy::Ceiling::default(),
-        deletion_limit: None,
+        ..StoragePolicy::silent(policy.id.clone(), policy.node_selector.clone())
     };
     if *policy == silent {
         found.push(Why::NoStorageRule);

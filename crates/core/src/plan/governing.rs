@@ -298,7 +298,7 @@ fn overrides(policy: &Policy) -> bool {
 
 /// Sorts the most binding policy first: those that override, namespaced before cluster-wide, then by what it
 /// names, native before `v1`, older before younger, and by name last.
-fn precedence(policy: &Policy) -> impl Ord + use<> {
+pub(crate) fn precedence(policy: &Policy) -> impl Ord + use<> {
     let selector = &policy.selector;
     // `true` at an earlier place is more specific.
     let specificity = [

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use difference::{Difference, difference};
+pub(crate) use governing::precedence;
 pub use snapshot::{
     Absence, Absences, Allowance, Archive, Clock, Dated, Draw, FileSystem, Namespace, Origin, Release,
     Snapshot, Workload,
