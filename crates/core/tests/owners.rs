@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use Reason::{OrphanGracePeriod, Orphaned, WithinLimits};
-use checkpoint_keeper_core::owners::{self, CONFIRMED, Finding, LIVE, Owner, Pace, PodKey, Question};
+use checkpoint_keeper_core::owners::{
+    self, CONFIRMED, Finding, LIVE, Owner, Pace, PodKey, Question, TakenWhen,
+};
 use checkpoint_keeper_core::plan::{self, Clock, Detail, Reason, plan};
 use checkpoint_keeper_core::policy::OrphanWhen::{NamespaceDeleted, PodDeleted, WorkloadDeleted};
 use checkpoint_keeper_core::policy::{KeepFor, Labels, OrphanWhen, Policy};
@@ -561,6 +563,26 @@ fn the_pods_of_this_node_answer_for_themselves_and_for_nobody_else() {
     }
 }
 
+/// A tenant may write any date into an archive, and the floor under the rest is to end all the same.
+#[test]
+fn what_cannot_be_dated_says_no_more_of_its_pod_than_that_it_ran_before_the_archive_was_seen() {
+    let policy = keep(|keep| keep.max_age = Some(DAY * 30));
+    let mut node = Node::new(policy, [of("a", "shop/web-0/c", "u"), of("b", "shop/web-0/c", "u")]).named();
+    node.ask();
+    let since = |taken: TakenWhen, node: &mut Node| {
+        let known: Vec<_> = node.archives.iter().map(|archive| archive.identity.clone().unwrap()).collect();
+        let taken = [TakenWhen::At(node.archives[0].taken), taken];
+        node.asked.clear();
+        node.owners.begin_round(known.iter().zip(taken), true, &node.policies);
+        node.ask_on();
+        node.filled("a").idle_since
+    };
+    assert_eq!(since(TakenWhen::Unknown, &mut node), None, "it may run now");
+    let seen = node.now;
+    node.later(HOUR);
+    assert_eq!(since(TakenWhen::Before(seen), &mut node), Some(seen), "as was known of the other one");
+}
+
 #[test]
 fn a_lineage_is_idle_since_the_api_first_said_that_none_of_its_pods_runs_here() {
     let policy = || keep(|keep| keep.max_age = Some(DAY * 30));
@@ -612,7 +634,11 @@ fn an_answer_says_nothing_of_a_pod_whose_archive_came_after_it() {
         node.archives.push(new);
         let known: Vec<_> =
             node.archives.iter().map(|archive| (archive.identity.clone().unwrap(), archive.taken)).collect();
-        node.owners.go_on(known.iter().map(|(identity, taken)| (identity, *taken)), true, &node.policies);
+        node.owners.go_on(
+            known.iter().map(|(identity, taken)| (identity, TakenWhen::At(*taken))),
+            true,
+            &node.policies,
+        );
         // Some answer comes, to whatever question.
         let question = Question::Namespace("shop".to_owned());
         let answer = node.cluster.answer(&question);
@@ -634,7 +660,11 @@ fn a_pod_whose_first_archive_comes_in_the_middle_of_a_round_is_asked_about_in_it
     node.archives.push(of("b", "shop/web-1/server", "u2"));
     let known: Vec<_> =
         node.archives.iter().map(|archive| (archive.identity.clone().unwrap(), archive.taken)).collect();
-    node.owners.go_on(known.iter().map(|(identity, taken)| (identity, *taken)), true, &node.policies);
+    node.owners.go_on(
+        known.iter().map(|(identity, taken)| (identity, TakenWhen::At(*taken))),
+        true,
+        &node.policies,
+    );
     let question = Question::Pod { namespace: "shop".to_owned(), name: "web-1".to_owned() };
     assert_eq!(node.owners.questions(Pace::EVERYTHING), [question]);
 }
@@ -938,7 +968,7 @@ fn a_watch_that_fails_for_a_while_leads_to_no_questions_and_hides_no_end() {
 fn before_the_first_round_each_thing_is_asked_once_too() {
     let mut node = Node::new(orphans(PodDeleted, HOUR), [of("a", "shop/web-0/c", "u")]).sparing();
     let known: Vec<_> = node.archives.iter().map(|a| (a.identity.clone().unwrap(), a.taken)).collect();
-    let known = known.iter().map(|(identity, taken)| (identity, *taken));
+    let known = known.iter().map(|(identity, taken)| (identity, TakenWhen::At(*taken)));
     node.owners.go_on(known, true, &node.policies);
     let mut asked = Vec::new();
     while let questions @ [_, ..] = &*node.owners.questions(node.pace) {

@@ -353,3 +353,35 @@ fn what_is_read_after_the_clock_was_put_right_goes_by_when_it_came() {
         assert_eq!((gone.len(), gone.contains(&newest)), (3, false), "{off_by}: {gone:?}");
     }
 }
+
+/// Nobody told it better, so it believed a clock that was days ahead. Once that was set back, the time comes again
+/// that it showed then.
+#[test]
+fn what_a_clock_dated_that_was_wrongly_believed_is_never_newer_than_what_came_after_it_was_put_right() {
+    for is_started_anew in [false, true] {
+        let mut node = Node::new(3 * DAY, false, &[]);
+        let ahead = [node.checkpoint(), node.checkpoint()];
+        assert_eq!(node.clock(), Clock::Trusted, "nothing says otherwise");
+        node.off_by = 0;
+        node.pass(HOUR);
+        assert_eq!(node.clock(), Clock::Suspect);
+        node.collector.write_catalog();
+        if is_started_anew {
+            node.start();
+        }
+        let honest = [node.checkpoint(), node.checkpoint()];
+        for day in 0..6 {
+            let (gone, kept) = node.plan(&per_container(1));
+            assert!(!gone.contains(&honest[1]), "{is_started_anew}, day {day}: {gone:?}, {kept:?}");
+            node.collector.write_catalog();
+            if is_started_anew {
+                node.start();
+            }
+            node.pass(DAY);
+        }
+        assert_eq!(node.clock(), Clock::Trusted);
+        let (gone, kept) = node.plan(&per_container(1));
+        assert_eq!(gone, [honest[0].clone()], "{is_started_anew}: {kept:?}");
+        assert!(ahead.iter().all(|file| kept.contains(&(file.clone(), Reason::Undated))), "{kept:?}");
+    }
+}

@@ -84,14 +84,43 @@ pub struct Owners {
     forgotten: BTreeSet<PodKey>,
 }
 
+/// When an archive was taken, for what it tells of its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakenWhen {
+    /// Then, for certain.
+    At(Timestamp),
+    /// At an unknown time, and by then at the latest.
+    Before(Timestamp),
+    /// That is unknown, and may be now.
+    Unknown,
+}
+
+impl TakenWhen {
+    /// When its pod ran for certain; [`Timestamp::MAX`] where that is unknown.
+    fn earliest(self) -> Timestamp {
+        match self {
+            Self::At(time) => time,
+            Self::Before(_) | Self::Unknown => Timestamp::MAX,
+        }
+    }
+
+    /// When its pod may have run at the latest.
+    fn latest(self) -> Timestamp {
+        match self {
+            Self::At(time) | Self::Before(time) => time,
+            Self::Unknown => Timestamp::MAX,
+        }
+    }
+}
+
 /// One pod.
 #[derive(Debug)]
 struct Pod {
     record: PodRecord,
     needs: Needs,
-    /// When the oldest of its archives was taken.
+    /// When the oldest of its archives was taken, of those of which that is certain.
     oldest: Timestamp,
-    /// When the newest was: the pod ran then.
+    /// When the newest was at the latest: the pod may have run until then.
     newest: Timestamp,
     /// Whether another was seen by its name: it will not be seen any more.
     is_replaced: bool,
@@ -148,7 +177,7 @@ impl Owners {
     /// forgotten.
     pub fn begin_round<'a>(
         &mut self,
-        archives: impl Iterator<Item = (&'a Arc<Identity>, Timestamp)>,
+        archives: impl Iterator<Item = (&'a Arc<Identity>, TakenWhen)>,
         all: bool,
         policies: &PolicySet,
     ) {
@@ -159,7 +188,7 @@ impl Owners {
     /// The same within the round that was begun: only what is new leads to questions.
     pub fn go_on<'a>(
         &mut self,
-        archives: impl Iterator<Item = (&'a Arc<Identity>, Timestamp)>,
+        archives: impl Iterator<Item = (&'a Arc<Identity>, TakenWhen)>,
         all: bool,
         policies: &PolicySet,
     ) {
@@ -171,9 +200,10 @@ impl Owners {
         let asking = Asking::new(policies, self.knows_node);
         let mut here: HashMap<*const Identity, (&Identity, Timestamp, Timestamp)> = HashMap::new();
         for (identity, taken) in archives {
+            let (earliest, latest) = (taken.earliest(), taken.latest());
             let (_, oldest, newest) =
-                here.entry(Arc::as_ptr(identity)).or_insert((&**identity, taken, taken));
-            (*oldest, *newest) = (taken.min(*oldest), taken.max(*newest));
+                here.entry(Arc::as_ptr(identity)).or_insert((&**identity, earliest, latest));
+            (*oldest, *newest) = (earliest.min(*oldest), latest.max(*newest));
         }
         let mut pods: BTreeMap<PodKey, (Needs, Timestamp, Timestamp)> = BTreeMap::new();
         for (identity, oldest, newest) in here.into_values() {

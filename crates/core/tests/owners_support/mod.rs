@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoint_keeper_core::identity::Identity;
-use checkpoint_keeper_core::owners::{Finding, LivePod, OwnerRef, Owners, Pace, PodKey, PodRecord, Question};
+use checkpoint_keeper_core::owners::{
+    Finding, LivePod, OwnerRef, Owners, Pace, PodKey, PodRecord, Question, TakenWhen,
+};
 use checkpoint_keeper_core::plan::{Archive, Clock, Reason, Snapshot, plan};
 use checkpoint_keeper_core::policy::{Labels, OrphanRule, OrphanWhen, Policy, PolicySet};
 use jiff::Timestamp;
@@ -210,7 +212,8 @@ impl Node {
     pub(crate) fn ask(&mut self) -> &mut Self {
         self.asked.clear();
         let archives = self.archives.iter();
-        let known = archives.filter_map(|archive| Some((archive.identity.as_ref()?, archive.taken)));
+        let known =
+            archives.filter_map(|archive| Some((archive.identity.as_ref()?, TakenWhen::At(archive.taken))));
         self.owners.begin_round(known, self.all_are_known, &self.policies);
         if self.is_shown {
             let shown = match self.cluster.answer(&Question::NodePods) {
@@ -232,7 +235,8 @@ impl Node {
     /// Goes by what there is and by its policies, as before each plan, and asks nothing.
     pub(crate) fn look(&mut self) -> &mut Self {
         let archives = self.archives.iter();
-        let known = archives.filter_map(|archive| Some((archive.identity.as_ref()?, archive.taken)));
+        let known =
+            archives.filter_map(|archive| Some((archive.identity.as_ref()?, TakenWhen::At(archive.taken))));
         self.owners.go_on(known, self.all_are_known, &self.policies);
         self
     }
@@ -244,7 +248,8 @@ impl Node {
         self
     }
 
-    fn ask_on(&mut self) {
+    /// Asks all that is left to ask in this round.
+    pub(crate) fn ask_on(&mut self) {
         loop {
             let questions = self.owners.questions(self.pace);
             if questions.is_empty() {

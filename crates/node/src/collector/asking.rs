@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use checkpoint_keeper_core::name::NameKind;
 use checkpoint_keeper_core::owners::{Finding, Owners, Pace, Question};
-use checkpoint_keeper_core::plan::{Clock, Dated, Plan, Snapshot};
+use checkpoint_keeper_core::plan::{Clock, Plan, Snapshot};
 use checkpoint_keeper_core::policy::{OrphanWhen, PolicyRef, PolicySet};
 use jiff::Timestamp;
 
 use super::Collector;
+use super::dating::taken_when;
 use crate::inquiry::Answer;
 use crate::problem::Problem;
 use crate::shown::{Shown, Sight};
@@ -95,10 +96,7 @@ impl Collector {
         let all = archives().all(|(_, known)| known.read.as_ref().is_some_and(|read| !read.is_failure));
         let known = archives().filter_map(|(_, known)| {
             let read = known.read.as_ref()?;
-            // What is not dated for certain says nothing of which namespace its pod is from, and may be of now.
-            let is_certain = read.taken.dated == Dated::Trusted;
-            let at = if is_certain { read.taken.at } else { Timestamp::MAX };
-            Some((read.identity.as_ref()?, at))
+            Some((read.identity.as_ref()?, taken_when(known, read)))
         });
         if is_new_round {
             owners.begin_round(known, all, policies);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::owners::TakenWhen;
 use checkpoint_keeper_core::plan::{Clock, Dated};
 use checkpoint_keeper_core::taken::{Claims, Reading, Sighting, TOLERANCE, Taken, taken};
 
@@ -12,7 +13,7 @@ use super::Collector;
 use super::remembering::record_of;
 use crate::catalog::Record;
 use crate::clock::{ClockWatch, Now};
-use crate::index::{Arrival, FirstSeen, Known};
+use crate::index::{Arrival, FirstSeen, Known, Read};
 use crate::problem::Problem;
 
 impl Collector {
@@ -28,7 +29,7 @@ impl Collector {
             read.taken = found;
         }
         let known = self.index.get(name)?;
-        self.has_undecided_times |= !is_decided(known, found);
+        self.has_undecided_times |= !is_decided(known, found, now);
         // Before the API server was heard, the next moment knows better; but not when this came.
         if self.catalog.is_some() && (!self.clock.is_unheard() || known.arrival != Arrival::Unremarkable) {
             self.unwritten.extend(record_of(name, known, &self.boot));
@@ -68,7 +69,7 @@ impl Collector {
                 && let Some(read) = &mut known.read
             {
                 read.taken = found;
-                self.has_undecided_times |= !is_decided(known, found);
+                self.has_undecided_times |= !is_decided(known, found, now);
             }
         }
         // Now it is known for good when it was first seen, and the next start is to know it too.
@@ -87,9 +88,12 @@ impl Collector {
             return;
         }
         self.has_undecided_times = false;
-        let mut decided = Vec::new();
+        let mut changed = Vec::new();
         for (name, known) in self.index.iter_mut() {
-            let was_waiting = matches!(known.first_seen, FirstSeen::Uptime(_));
+            let before = known.first_seen;
+            if is_ahead(known, now) {
+                known.first_seen = FirstSeen::Uptime(now.uptime);
+            }
             if let FirstSeen::Uptime(uptime) = known.first_seen
                 && reading.clock == Clock::Trusted
             {
@@ -99,22 +103,44 @@ impl Collector {
             if let Some(read) = &mut known.read {
                 read.taken = found;
             }
-            self.has_undecided_times |= !is_decided(known, found);
-            if was_waiting && reading.clock == Clock::Trusted {
-                decided.push(name.clone());
+            self.has_undecided_times |= !is_decided(known, found, now);
+            if known.first_seen != before {
+                changed.push(name.clone());
             }
         }
         if self.catalog.is_some() {
-            let known = decided.iter().filter_map(|name| Some((name, self.index.get(name)?)));
+            let known = changed.iter().filter_map(|name| Some((name, self.index.get(name)?)));
             let records = known.filter_map(|(name, known)| record_of(name, known, &self.boot));
             self.unwritten.extend(records);
         }
     }
 }
 
+/// Whether it was dated, and first seen, by a clock that was believed and showed a later time than now: one of the
+/// two is wrong, and for certain is only that it was seen by now. What was not believed then is not to be now.
+fn is_ahead(known: &Known, now: Now) -> bool {
+    let is_undated = known.read.as_ref().is_some_and(|read| read.taken.dated == Dated::Undated);
+    !is_undated && is_first_seen_after(known, now)
+}
+
+fn is_first_seen_after(known: &Known, now: Now) -> bool {
+    let latest = now.wall.checked_add(TOLERANCE).unwrap_or(Timestamp::MAX);
+    matches!(known.first_seen, FirstSeen::At(time) if time > latest)
+}
+
 /// Whether nothing that the clock will turn out to be worth changes that.
-fn is_decided(known: &Known, found: Taken) -> bool {
-    matches!(known.first_seen, FirstSeen::At(_)) && matches!(found.dated, Dated::Trusted | Dated::Undated)
+fn is_decided(known: &Known, found: Taken, now: Now) -> bool {
+    let is_seen = matches!(known.first_seen, FirstSeen::At(_)) && !is_first_seen_after(known, now);
+    is_seen && matches!(found.dated, Dated::Trusted | Dated::Undated)
+}
+
+/// When it was taken, for what that tells of its pod.
+pub(super) fn taken_when(known: &Known, read: &Read) -> TakenWhen {
+    match (read.taken.dated, known.first_seen) {
+        (Dated::Trusted, _) => TakenWhen::At(read.taken.at),
+        (Dated::Undated, FirstSeen::At(first)) => TakenWhen::Before(first),
+        (Dated::Undated | Dated::Untrusted | Dated::Ahead, _) => TakenWhen::Unknown,
+    }
 }
 
 fn claims(name: &FileName, known: &Known) -> Claims {
