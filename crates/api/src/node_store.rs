@@ -13,12 +13,16 @@ use crate::parts::Mode;
 /// The most namespaces that the status names; the largest are.
 pub const MOST_NAMESPACES: usize = 40;
 /// The most policies whose archives the status counts.
-pub const MOST_POLICIES: usize = 40;
+pub const MOST_POLICIES: usize = 32;
 /// The most deletions that the status remembers; the latest are.
 pub const MOST_DELETIONS: usize = 16;
 
 /// The most discarded files in a status: as many as a spec may name.
 pub const MOST_DISCARDED: usize = 100;
+/// The most limits that the status names which pins make unreachable.
+pub const MOST_UNREACHABLE: usize = 4;
+/// The most pinned archives that are named with such a limit.
+pub const MOST_PINNED: usize = 3;
 /// The most problems that the status names.
 pub const MOST_PROBLEMS: usize = 10;
 /// The longest message of a problem, in bytes.
@@ -110,12 +114,20 @@ pub struct NodeCheckpointStoreStatus {
     pub more_namespaces: i64,
     /// What each policy governs here, and a dry run would change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 40))]
+    #[schemars(length(max = 32))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub policies: Vec<PolicyUsage>,
     /// How many more policies govern archives here.
     #[serde(default)]
     pub more_policies: i64,
+    /// Limits that are exceeded and stay so, as too much of what they count is pinned.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub unreachable_limits: Vec<UnreachableLimit>,
+    /// How many more limits pins make unreachable.
+    #[serde(default)]
+    pub more_unreachable_limits: i64,
     /// The latest deletions, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -191,6 +203,35 @@ pub struct PolicyUsage {
     /// For a dry run: how many archives would stay that now go.
     #[serde(default)]
     pub spared: i64,
+}
+
+/// A limit that cannot be kept on the node, as too much of what it counts is pinned.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnreachableLimit {
+    /// The kind of the policy that has the limit.
+    #[schemars(length(max = 63))]
+    pub kind: String,
+    /// The policy's namespace, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub namespace: Option<String>,
+    /// The policy's name.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// The limit, by the reason for which it deletes.
+    #[schemars(length(max = 63))]
+    pub limit: String,
+    /// What there is, and what may be.
+    #[schemars(length(max = 128))]
+    pub detail: String,
+    /// How many archives that it counts are pinned.
+    pub pinned: i64,
+    /// The files of some of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3), inner(length(max = 255)))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub files: Vec<String>,
 }
 
 /// What came of a file that was wanted gone.

@@ -453,6 +453,45 @@ fn pinned_archives_count_but_are_never_chosen() {
     assert_eq!(case(archives).storage(node).deleted(), ["a3"]);
 }
 
+/// Each limit is exceeded by what is pinned; one of them by more than that, as the newest stays besides.
+#[test]
+fn a_limit_that_pins_make_unreachable_is_told_with_the_figures_and_the_pins() {
+    let mut archives = series("a", "shop/web-0/server", 4);
+    (0..3).for_each(|place| archives[place].pinned = true);
+    let told = |case: Case| {
+        let plan = case.run().plan;
+        let told = plan.unreachable.iter().map(|limit| {
+            let (policy, reason, detail) = (&limit.policy.name, limit.limit, limit.detail);
+            (format!("{policy} {reason}: {detail}"), limit.pinned.clone())
+        });
+        told.collect::<Vec<_>>()
+    };
+    let pinned = vec![0, 1, 2];
+    let case = || case(archives.clone());
+    let count_of = |most| keep(|retention| retention.per_container = count(most));
+    assert_eq!(
+        told(case().policy(count_of(1))),
+        [("default MaxCountPerContainer: 4 archives, limit 1".to_owned(), pinned.clone())]
+    );
+    assert_eq!(told(case().policy(count_of(3))).len(), 1, "the newest stays besides");
+    assert_eq!(told(case().policy(count_of(4))), []);
+    let size = keep(|retention| (retention.keep_latest, retention.per_pod) = (0, total(2 * MI)));
+    assert_eq!(
+        told(case().policy(size)),
+        [("default MaxTotalSizePerPod: 3Mi together, limit 2Mi".to_owned(), pinned.clone())]
+    );
+    let ceiling = with(storage("ceiling"), |policy| policy.per_namespace.limit = count(2));
+    assert_eq!(
+        told(case().storage(ceiling)),
+        [("ceiling NamespaceCeiling: 4 archives, limit 2".to_owned(), pinned.clone())]
+    );
+    let node = with(storage("node"), |policy| policy.max_total_size = Some(Size::Bytes(2 * MI)));
+    assert_eq!(
+        told(case().storage(node)),
+        [("node StorageWatermark: 4Mi together, limit 2Mi".to_owned(), pinned.clone())]
+    );
+}
+
 #[test]
 fn pinned_files_that_never_count_do_not_count_for_being_pinned() {
     let mut archives = series("a", "shop/web-0/server", 2);

@@ -37,14 +37,17 @@ fn page() -> String {
     page.push_str(
         "| the verdict's reason, such as `MaxAge` | agent | the policy, or the node's `NodeCheckpointStore` where none \
          asked for it | archives were deleted: one event for each reason and a minute at most, with the number and size \
-         of what was deleted since the last one |\n",
+         of what was deleted since the last one |\n| `LimitUnreachable` | agent | the policy | pins keep one of its limits \
+         from being reached on a node; told of again when it was within reach for an hour in between |\n",
     );
     for standing in standings() {
         let message = standing.message(&policy()).replace('|', "\\|");
         let _ = writeln!(page, "| `{}` | controller | the policy | {message} |", standing.reason());
     }
     page.push_str(
-        "\nThe same reasons are those of the policies' condition `Ready`.\n\n## Audit lines\n\nAn agent writes one line of \
+        "\nThe same reasons are those of the policies' condition `Ready`. Beside it stand \
+         `DeletionPending` (archives wait, as only so many may go a minute) and `LimitsUnreachable` (pins keep limits from \
+         being reached).\n\n## Audit lines\n\nAn agent writes one line of \
          JSON to standard output for each archive that it deleted:\n\n",
     );
     for field in output::json::audit_fields() {

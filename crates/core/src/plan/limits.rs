@@ -134,7 +134,7 @@ impl Working<'_> {
     }
 
     /// Notes that a limit is not reached because of pins, where that is why.
-    fn note_pins(&mut self, group: &[usize], limit: Limit, left: u128) {
+    pub(super) fn note_pins(&mut self, group: &[usize], limit: Limit, left: u128) {
         let pinned: Vec<usize> = group
             .iter()
             .copied()
@@ -142,13 +142,13 @@ impl Working<'_> {
             .collect();
         let held: u128 =
             pinned.iter().map(|&place| u128::from(limit.measure.of(&self.archives[place]))).sum();
-        let over = left - u128::from(limit.most);
         if held == 0 || left - held > u128::from(limit.most) {
             return;
         }
         if let Some(policy) = self.giver(limit.by) {
-            let over = u64::try_from(over).unwrap_or(u64::MAX);
-            self.unreachable.push(Unreachable { policy, limit: limit.reason, over, pinned });
+            let left = u64::try_from(left).unwrap_or(u64::MAX);
+            let detail = limit.measure.detail(left, limit.most);
+            self.unreachable.push(Unreachable { policy, limit: limit.reason, detail, pinned });
         }
     }
 }

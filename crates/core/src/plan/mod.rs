@@ -79,8 +79,8 @@ pub struct Unreachable {
     pub policy: Arc<PolicyRef>,
     /// The limit, by the reason for which it takes archives.
     pub limit: Reason,
-    /// How many archives or bytes there are too many.
-    pub over: u64,
+    /// What there is, and what may be.
+    pub detail: Detail,
     /// The places in the snapshot of the pinned archives.
     pub pinned: Vec<usize>,
 }

@@ -290,6 +290,19 @@ impl Working<'_> {
         self.free_space(&mut round, |working, place| {
             working.may_take(place) && working.counts(place, Scope::Storage)
         });
+        if round.goes_on() {
+            let limit = Limit {
+                measure: Measure::TotalSize,
+                most,
+                keep_newest: 0,
+                min_age: Duration::ZERO,
+                scope: Scope::Storage,
+                reason: Reason::StorageWatermark,
+                by: round.by,
+            };
+            let left = u128::from(have.saturating_sub(round.freed_bytes));
+            self.note_pins(&(0..self.archives.len()).collect::<Vec<_>>(), limit, left);
+        }
     }
 
     /// Frees space while the file system is too full.

@@ -23,7 +23,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::board::{Board, Notes};
 use super::confidence::Certainty;
-use super::events::{Events, deleted};
+use super::events::{Events, deleted, unreachable};
 use super::pace::{News, Pace};
 use super::sights::Sights;
 use super::status::{Circumstances, Staleness, status};
@@ -333,10 +333,20 @@ impl ApiSide {
         loop {
             tick.tick().await;
             let due = events.due(&self.board, now());
-            if due.is_empty() {
+            let limits = |notes: &Notes| {
+                let limits = notes.summary.as_ref().map(|summary| &summary.unreachable[..]);
+                events.unreachable_due(limits.unwrap_or_default(), now())
+            };
+            let unreachable_due = self.board.read(limits);
+            if due.is_empty() && unreachable_due.is_empty() {
                 continue;
             }
             let uids = self.objects.uids();
+            for limit in unreachable_due {
+                let note = unreachable(&limit, &self.node, &uids);
+                // The status says it as well, and goes on saying it.
+                let _ = timeout(REQUEST, publisher.publish(note)).await;
+            }
             let store = self.own.now().store.and_then(|store| store.metadata.uid);
             let mut answers = true;
             for (cause, figures) in due {

@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use checkpoint_keeper_core::plan::Reason;
 use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 use checkpoint_keeper_core::quantity;
 use k8s_openapi::api::core::v1::ObjectReference;
 
 use super::board::{Board, Cause};
-use super::summary::whole;
+use super::summary::{HeldLimit, whole};
 use crate::runtime::events::Note;
 
 /// What events say was done.
@@ -21,10 +22,15 @@ const REST: Duration = Duration::from_mins(1);
 /// So many events are sent at a time.
 const AT_A_TIME: usize = 10;
 
+/// How long a limit that pins made unreachable must have been within reach to be told of once more.
+const FORGOTTEN: Duration = Duration::from_hours(1);
+
 /// What is told, and when it was told of last.
 #[derive(Debug, Default)]
 pub(super) struct Events {
     sent: BTreeMap<Cause, Instant>,
+    /// The limits that were said to be unreachable, and when each last was so.
+    unreachable: BTreeMap<(PolicyRef, Reason), Instant>,
 }
 
 impl Events {
@@ -34,6 +40,34 @@ impl Events {
         let due = board.take_fresh(AT_A_TIME, |cause| !self.sent.contains_key(cause));
         self.sent.extend(due.iter().map(|(cause, _)| (cause.clone(), now)));
         due
+    }
+
+    /// The limits of which it is to be said that pins make them unreachable.
+    pub(super) fn unreachable_due(&mut self, limits: &[HeldLimit], now: Instant) -> Vec<HeldLimit> {
+        self.unreachable.retain(|_, last| now.saturating_duration_since(*last) < FORGOTTEN);
+        let mut due = Vec::new();
+        for limit in limits {
+            let key = (limit.policy.clone(), limit.limit);
+            let is_told = self.unreachable.contains_key(&key);
+            if is_told || due.len() < AT_A_TIME {
+                self.unreachable.insert(key, now);
+            }
+            if !is_told && due.len() < AT_A_TIME {
+                due.push(limit.clone());
+            }
+        }
+        due
+    }
+}
+
+/// That pins make a limit unreachable, told of its policy.
+pub(super) fn unreachable(limit: &HeldLimit, node: &str, uids: &BTreeMap<PolicyRef, String>) -> Note {
+    Note {
+        about: reference(&limit.policy, uids.get(&whole(&limit.policy)).cloned()),
+        is_good: false,
+        reason: "LimitUnreachable".to_owned(),
+        action: ACTION,
+        note: format!("On {node}, {limit}"),
     }
 }
 
@@ -77,7 +111,8 @@ fn reference(policy: &PolicyRef, uid: Option<String>) -> ObjectReference {
 
 #[cfg(test)]
 mod tests {
-    use checkpoint_keeper_core::plan::Reason;
+    use checkpoint_keeper_core::name::FileName;
+    use checkpoint_keeper_core::plan::Detail;
 
     use super::*;
 
@@ -102,6 +137,43 @@ mod tests {
             let expected = if second % 60 == 0 { vec![(cause(Reason::MaxAge), (60, 600))] } else { vec![] };
             assert_eq!(due, expected, "{second}");
         }
+    }
+
+    #[test]
+    fn a_limit_that_pins_make_unreachable_is_told_of_once_while_it_is_so() {
+        let begin = Instant::now();
+        let at = |minute| begin + Duration::from_mins(minute);
+        let limit = |limit, pinned| HeldLimit {
+            policy: policy(),
+            limit,
+            detail: Detail::Count { have: 3, limit: 1 },
+            pinned,
+            files: vec![FileName::new(&b"a.tar"[..]).unwrap()],
+        };
+        let (count, size) = (limit(Reason::MaxCountPerPod, 2), limit(Reason::MaxTotalSizePerPod, 2));
+        let mut events = Events::default();
+        assert_eq!(events.unreachable_due(&[count.clone()], at(0)), [count.clone()]);
+        assert_eq!(events.unreachable_due(&[count.clone(), size.clone()], at(50)), [size.clone()]);
+        // With another pin it is the same limit.
+        assert_eq!(events.unreachable_due(&[limit(Reason::MaxCountPerPod, 3), size.clone()], at(100)), []);
+        // It was within reach for a moment, then for long.
+        assert_eq!(events.unreachable_due(&[], at(110)), []);
+        assert_eq!(events.unreachable_due(&[size.clone()], at(120)), []);
+        assert_eq!(events.unreachable_due(&[count.clone(), size], at(165)), [count.clone()]);
+        let uids = BTreeMap::from([(whole(&policy()), "uid-1".to_owned())]);
+        let note = unreachable(&count, "n1", &uids);
+        assert_eq!(note.about.uid.as_deref(), Some("uid-1"));
+        assert!(note.note.starts_with("On n1, CheckpointRestoreOperator/team/main"), "{}", note.note);
+        // However many there are, not all are told of at once, and none is left out.
+        let many: Vec<HeldLimit> = (0..25)
+            .map(|number| HeldLimit {
+                policy: PolicyRef { name: format!("p{number}"), ..policy() },
+                ..count.clone()
+            })
+            .collect();
+        let told: Vec<usize> =
+            (0..4).map(|minute| events.unreachable_due(&many, at(200 + minute)).len()).collect();
+        assert_eq!(told, [10, 10, 5, 0]);
     }
 
     #[test]

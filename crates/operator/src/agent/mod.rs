@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use checkpoint_keeper_api::in_force::Scope;
 use checkpoint_keeper_core::bucket::DeletionBuckets;
-use checkpoint_keeper_core::plan::Unreachable;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::inquiry::Inquiry;
@@ -185,12 +184,11 @@ impl Engine {
                 };
                 self.deciding.begin(&archive.file, verdict.policy.as_deref(), policies);
             }
-            for limit in plan.unreachable.iter().take(MOST_UNREACHABLE) {
-                let name = |place: &usize| Some(snapshot.archives.get(*place)?.file.to_string());
-                let what = unreachable(limit, name);
-                self.board.problem("pins", format!("{} {}", limit.policy, limit.limit), what, now);
-            }
             let mut summary = Summary::of(snapshot, policies, plan);
+            for limit in summary.unreachable.iter().take(MOST_UNREACHABLE) {
+                let about = format!("{} {}", limit.policy, limit.limit);
+                self.board.problem("pins", about, limit.to_string(), now);
+            }
             let wall = Timestamp::now();
             self.dry_runs
                 .add_to(&mut summary, policies, now, |id| reckon(snapshot, policies, plan, wall, id));
@@ -266,23 +264,6 @@ impl Engine {
 /// So many limits that pins make unreachable are told of at a time.
 const MOST_UNREACHABLE: usize = 100;
 
-/// The most pins that are named beside such a limit.
-const MOST_PINS: usize = 3;
-
-/// That pins make a limit unreachable, in words.
-fn unreachable(limit: &Unreachable, name: impl Fn(&usize) -> Option<String>) -> String {
-    let files: Vec<String> = limit.pinned.iter().filter_map(name).take(MOST_PINS).collect();
-    let more = limit.pinned.len() - files.len();
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!(
-        "{}: {} is exceeded by {}, as archives are pinned: {}{more}",
-        limit.policy,
-        limit.limit,
-        limit.over,
-        files.join(", ")
-    )
-}
-
 fn note_problem(board: &Board, problem: &Problem, now: Instant) {
     let (kind, about) = match problem {
         Problem::List(_) => ("list", String::new()),
@@ -305,33 +286,11 @@ fn note_problem(board: &Board, problem: &Problem, now: Instant) {
 
 #[cfg(test)]
 mod tests {
-    use checkpoint_keeper_core::plan::Reason;
-    use checkpoint_keeper_core::policy::{Kind, PolicyRef};
-
     use super::*;
 
     #[test]
     fn an_engine_that_looks_rarely_is_not_stuck() {
         assert_eq!(stuck(Duration::from_mins(1)), Duration::from_mins(30));
         assert!(stuck(Duration::from_hours(2)) > Duration::from_hours(4));
-    }
-
-    #[test]
-    fn a_limit_that_pins_make_unreachable_is_told_with_the_pins() {
-        let policy = PolicyRef {
-            kind: Kind::CheckpointPolicy,
-            namespace: Some("team".to_owned()),
-            name: "a".to_owned(),
-            part: None,
-        };
-        let (policy, limit) = (Arc::new(policy), Reason::MaxCountPerPod);
-        let told = |pins: usize| {
-            let pinned = (0..pins).collect();
-            let limit = Unreachable { policy: Arc::clone(&policy), limit, over: 2, pinned };
-            unreachable(&limit, |place| Some(format!("{place}.tar")))
-        };
-        let begin = "CheckpointPolicy/team/a: MaxCountPerPod is exceeded by 2, as archives are pinned: ";
-        assert_eq!(told(2), format!("{begin}0.tar, 1.tar"));
-        assert_eq!(told(9), format!("{begin}0.tar, 1.tar, 2.tar and 6 more"));
     }
 }

@@ -5,7 +5,8 @@ use std::cmp::Reverse;
 
 use checkpoint_keeper_api::node_store::{
     DeletionRecord, DiscardRecord, FileSystemStatus, LONGEST_MESSAGE, MOST_DISCARDED, MOST_NAMESPACES,
-    MOST_POLICIES, MOST_PROBLEMS, NamespaceUsage, NodeCheckpointStoreStatus, PolicyUsage,
+    MOST_POLICIES, MOST_PROBLEMS, MOST_UNREACHABLE, NamespaceUsage, NodeCheckpointStoreStatus, PolicyUsage,
+    UnreachableLimit,
 };
 use checkpoint_keeper_api::parts;
 use checkpoint_keeper_core::name::FileName;
@@ -16,7 +17,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::board::Notes;
-use super::summary::{Share, Summary};
+use super::summary::{HeldLimit, Share, Summary};
 
 /// What beside the board goes into a status.
 #[derive(Debug, Clone, Default)]
@@ -91,10 +92,24 @@ pub(super) fn status(
             summary.policies.len().saturating_sub(MOST_POLICIES) as u64 + summary.unreckoned,
         ),
         policies: policies(summary),
+        unreachable_limits: summary.unreachable.iter().take(MOST_UNREACHABLE).map(unreachable).collect(),
+        more_unreachable_limits: whole(summary.unreachable.len().saturating_sub(MOST_UNREACHABLE) as u64),
         deletions: notes.deletions.iter().map(deletion).collect(),
         discarded: notes.discarded.iter().take(MOST_DISCARDED).map(discarded).collect(),
         problems,
         conditions,
+    }
+}
+
+fn unreachable(limit: &HeldLimit) -> UnreachableLimit {
+    UnreachableLimit {
+        kind: format!("{:?}", limit.policy.kind),
+        namespace: limit.policy.namespace.clone(),
+        name: limit.policy.name.clone(),
+        limit: limit.limit.to_string(),
+        detail: limit.detail.to_string(),
+        pinned: whole(limit.pinned as u64),
+        files: limit.files.iter().map(|file| file.to_json_text().into_owned()).collect(),
     }
 }
 
@@ -226,6 +241,8 @@ fn whole(number: u64) -> i64 {
 mod tests {
     use std::time::Instant;
 
+    use checkpoint_keeper_api::node_store::MOST_PINNED;
+    use checkpoint_keeper_core::plan::{Detail, Reason};
     use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 
     use super::*;
@@ -247,7 +264,14 @@ mod tests {
                 part: None,
             };
             let share = Share { archives: number, bytes: u64::MAX, ..Share::default() };
-            summary.policies.insert(id, share);
+            summary.policies.insert(id.clone(), share);
+            summary.unreachable.push(HeldLimit {
+                policy: id,
+                limit: Reason::MaxTotalSizePerContainer,
+                detail: Detail::TotalSize { have: u64::MAX, limit: u64::MAX },
+                pinned: usize::MAX,
+                files: vec![FileName::new("x".repeat(255).as_bytes()).unwrap(); MOST_PINNED],
+            });
         }
         summary
     }

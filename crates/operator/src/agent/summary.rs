@@ -1,10 +1,14 @@
 //! What a plan amounts to: the figures of status and metrics. Pure.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use checkpoint_keeper_api::node_store::MOST_PINNED;
 use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::plan::{Action, Archive, Plan, Reason, Snapshot, WatermarkReport};
+use checkpoint_keeper_core::plan::{
+    Action, Archive, Detail, Plan, Reason, Snapshot, Unreachable, WatermarkReport,
+};
 use checkpoint_keeper_core::policy::{Mode, PolicyRef, PolicySet};
 
 /// The figures of one plan.
@@ -34,8 +38,53 @@ pub(super) struct Summary {
     pub(super) filesystem: Option<(u64, u64)>,
     /// What the watermark wanted and found.
     pub(super) watermark: Option<WatermarkReport>,
+    /// The limits that pins make unreachable.
+    pub(super) unreachable: Vec<HeldLimit>,
     /// The archives that it counts and that are to be deleted.
     pub(super) deleting: BTreeMap<FileName, Counted>,
+}
+
+/// A limit that pins make unreachable.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct HeldLimit {
+    pub(super) policy: PolicyRef,
+    pub(super) limit: Reason,
+    pub(super) detail: Detail,
+    /// How many archives that it counts are pinned.
+    pub(super) pinned: usize,
+    /// Some of these.
+    pub(super) files: Vec<FileName>,
+}
+
+impl HeldLimit {
+    fn new(limit: &Unreachable, snapshot: &Snapshot) -> Self {
+        let file = |place: &usize| snapshot.archives.get(*place).map(|archive| archive.file.clone());
+        Self {
+            policy: (*limit.policy).clone(),
+            limit: limit.limit,
+            detail: limit.detail,
+            pinned: limit.pinned.len(),
+            files: limit.pinned.iter().filter_map(file).take(MOST_PINNED).collect(),
+        }
+    }
+}
+
+/// `CheckpointPolicy/team/a: MaxCountPerPod is not reached (7 archives, limit 5), as 3 are pinned: one.tar, …`
+impl fmt::Display for HeldLimit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = if self.pinned == 1 { "is" } else { "are" };
+        let files: Vec<String> = self.files.iter().map(ToString::to_string).collect();
+        let more = if self.files.len() < self.pinned { ", …" } else { "" };
+        write!(
+            formatter,
+            "{}: {} is not reached ({}), as {} {verb} pinned: {}{more}",
+            self.policy,
+            self.limit,
+            self.detail,
+            self.pinned,
+            files.join(", ")
+        )
+    }
 }
 
 /// One archive, as it is counted.
@@ -80,6 +129,7 @@ impl Summary {
         let mut summary = Self {
             filesystem: snapshot.filesystem.map(|disk| (disk.total_bytes, disk.available_bytes)),
             watermark: plan.watermark,
+            unreachable: plan.unreachable.iter().map(|limit| HeldLimit::new(limit, snapshot)).collect(),
             ..Self::default()
         };
         let modes: BTreeMap<&PolicyRef, Mode> =
@@ -168,6 +218,19 @@ mod tests {
     use checkpoint_keeper_core::policy::Kind;
 
     use super::*;
+
+    #[test]
+    fn a_limit_that_pins_make_unreachable_is_told_with_the_pins() {
+        let policy = archive(Reason::MaxCountPerPod).policy.unwrap().0;
+        let (limit, detail) = (Reason::MaxCountPerPod, Detail::Count { have: 7, limit: 5 });
+        let told = |pinned: usize| {
+            let files = (0..pinned.min(MOST_PINNED)).map(|number| file(&format!("{number}.tar"))).collect();
+            HeldLimit { policy: policy.clone(), limit, detail, pinned, files }.to_string()
+        };
+        let begin = "CheckpointPolicy/team/a: MaxCountPerPod is not reached (7 archives, limit 5), as";
+        assert_eq!(told(1), format!("{begin} 1 is pinned: 0.tar"));
+        assert_eq!(told(9), format!("{begin} 9 are pinned: 0.tar, 1.tar, 2.tar, …"));
+    }
 
     fn file(name: &str) -> FileName {
         FileName::new(name.as_bytes()).unwrap()

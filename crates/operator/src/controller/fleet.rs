@@ -127,10 +127,11 @@ fn strip(store: &mut Store) {
     match &mut store.0 {
         Ok(store) => {
             let status = store.status.take().unwrap_or_default();
-            let (policies, more_policies) = (status.policies, status.more_policies);
+            let NodeCheckpointStoreStatus { policies, more_policies, unreachable_limits, .. } = status;
             store.status = Some(NodeCheckpointStoreStatus {
                 policies,
                 more_policies,
+                unreachable_limits,
                 ..NodeCheckpointStoreStatus::default()
             });
         }
@@ -143,7 +144,9 @@ fn report(store: &Store) -> NodeReport {
     let status = store.0.as_ref().ok().and_then(|store| store.status.as_ref());
     let policies = status.map(|status| status.policies.clone()).unwrap_or_default();
     let more_policies = status.map_or(0, |status| status.more_policies);
-    NodeReport { node: store.name_any(), uid: store.uid().unwrap_or_default(), policies, more_policies }
+    let unreachable = status.map(|status| status.unreachable_limits.clone()).unwrap_or_default();
+    let uid = store.uid().unwrap_or_default();
+    NodeReport { node: store.name_any(), uid, policies, more_policies, unreachable }
 }
 
 /// Asks the API itself whether a node exists.

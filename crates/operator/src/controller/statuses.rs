@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use checkpoint_keeper_api::in_force::{InForce, Objects, Standing};
+use checkpoint_keeper_api::node_store::UnreachableLimit;
 use checkpoint_keeper_api::parts::PolicyStatus;
 use checkpoint_keeper_core::policy::PolicyRef;
 use jiff::Timestamp;
@@ -15,6 +16,9 @@ use super::totals::{NodeReport, Totals, Usage};
 pub const READY: &str = "Ready";
 /// Whether archives are to go by it and wait.
 pub const DELETION_PENDING: &str = "DeletionPending";
+
+/// Whether pins keep one of its limits from being reached.
+pub const LIMITS_UNREACHABLE: &str = "LimitsUnreachable";
 
 /// The longest message of a condition, in bytes; the API takes eight times that.
 const LONGEST_MESSAGE: usize = 4096;
@@ -107,11 +111,17 @@ fn status(
             ),
         ),
     };
+    let (held, held_message) = match &usage.first_unreachable {
+        None => (("False", "NoneUnreachable"), "Pins keep no limit from being reached.".to_owned()),
+        Some((node, limit)) => (("True", "ArchivesPinned"), unreachable(node, limit, usage.unreachable)),
+    };
     let ready = (if standing.is_ready() { "True" } else { "False" }, standing.reason());
     let mut conditions = before.conditions.clone();
-    for (kind, (status, reason), message) in
-        [(READY, ready, standing.message(id)), (DELETION_PENDING, pending, message)]
-    {
+    for (kind, (status, reason), message) in [
+        (READY, ready, standing.message(id)),
+        (DELETION_PENDING, pending, message),
+        (LIMITS_UNREACHABLE, held, held_message),
+    ] {
         let mut condition = Condition {
             type_: kind.to_owned(),
             status: status.to_owned(),
@@ -136,10 +146,10 @@ fn status(
 
 /// What a status says but for figures.
 fn says(status: &PolicyStatus) -> Vec<(&str, &str, &str, Option<i64>)> {
-    let conditions = [READY, DELETION_PENDING].map(|kind| condition(status, kind));
+    let conditions = [READY, DELETION_PENDING, LIMITS_UNREACHABLE].map(|kind| condition(status, kind));
     let told = conditions.into_iter().flatten();
     told.map(|condition| {
-        // The message of the other one is nothing but figures.
+        // The messages of the others are nothing but figures.
         let message = if condition.type_ == READY { condition.message.as_str() } else { "" };
         (condition.status.as_str(), condition.reason.as_str(), message, condition.observed_generation)
     })
@@ -148,6 +158,28 @@ fn says(status: &PolicyStatus) -> Vec<(&str, &str, &str, Option<i64>)> {
 
 fn condition<'a>(status: &'a PolicyStatus, kind: &str) -> Option<&'a Condition> {
     status.conditions.iter().find(|condition| condition.type_ == kind)
+}
+
+/// That pins make limits unreachable: one of them, and how many more there are.
+fn unreachable(node: &str, limit: &UnreachableLimit, limits: usize) -> String {
+    let verb = if limit.pinned == 1 { "is" } else { "are" };
+    let more = if limits > 1 {
+        format!(" ({} more such limits over all nodes.)", limits - 1)
+    } else {
+        String::new()
+    };
+    let hidden = if whole(limit.files.len()) < limit.pinned { ", …" } else { "" };
+    format!(
+        "On {node}, {} is not reached ({}), as {} {verb} pinned: {}{hidden}.{more}",
+        limit.limit,
+        limit.detail,
+        limit.pinned,
+        limit.files.join(", ")
+    )
+}
+
+fn whole(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn counted(number: i64, noun: &str) -> String {
@@ -209,6 +241,7 @@ mod tests {
             uid: "u".to_owned(),
             policies: vec![usage],
             more_policies: 0,
+            unreachable: Vec::new(),
         })
     }
 
@@ -236,9 +269,46 @@ mod tests {
             .collect();
         assert_eq!(
             told,
-            [("Ready", "True", "Accepted", Some(3)), ("DeletionPending", "True", "DeletionLimit", Some(3))]
+            [
+                ("Ready", "True", "Accepted", Some(3)),
+                ("DeletionPending", "True", "DeletionLimit", Some(3)),
+                ("LimitsUnreachable", "False", "NoneUnreachable", Some(3)),
+            ]
         );
         assert!(status.conditions[1].message.starts_with("2 archives on 1 node wait"), "{status:?}");
+    }
+
+    #[test]
+    fn a_limit_that_pins_make_unreachable_is_a_condition_of_its_policy() {
+        let objects = cluster(&[policy("a", &json!({}), None)]);
+        let limit = |limit: &str, pinned| UnreachableLimit {
+            kind: "ClusterCheckpointPolicy".to_owned(),
+            namespace: None,
+            name: "a".to_owned(),
+            limit: limit.to_owned(),
+            detail: "3 archives, limit 1".to_owned(),
+            pinned,
+            files: vec!["one.tar".to_owned()],
+        };
+        let on = |node: &str, unreachable| {
+            Arc::new(NodeReport { node: node.to_owned(), unreachable, ..(*report(4, 0)).clone() })
+        };
+        let reports = [
+            on("n2", vec![limit("MaxCountPerPod", 1)]),
+            on("n1", vec![limit("MaxCountPerPod", 2), limit("MaxCountPerContainer", 2)]),
+        ];
+        let written = writes(&objects, &reports, 0).remove(0).status;
+        let held = condition(&written, LIMITS_UNREACHABLE).unwrap();
+        assert_eq!((held.status.as_str(), held.reason.as_str()), ("True", "ArchivesPinned"));
+        assert_eq!(
+            held.message,
+            "On n1, MaxCountPerContainer is not reached (3 archives, limit 1), as 2 are pinned: one.tar, …. \
+             (2 more such limits over all nodes.)"
+        );
+        let objects = cluster(&[policy("a", &json!({}), Some(&written))]);
+        let write = writes(&objects, &[on("n1", vec![])], 60).remove(0);
+        let held = condition(&write.status, LIMITS_UNREACHABLE).unwrap();
+        assert_eq!((held.status.as_str(), write.is_urgent), ("False", true));
     }
 
     #[test]
@@ -329,7 +399,7 @@ mod tests {
         };
         let before = PolicyStatus { conditions: vec![theirs.clone()], ..PolicyStatus::default() };
         let write = writes(&cluster(&[policy("a", &json!({}), Some(&before))]), &[], 0).remove(0);
-        assert_eq!(write.status.conditions.len(), 3);
+        assert_eq!(write.status.conditions.len(), 4);
         assert_eq!(write.status.conditions[0], theirs);
     }
 

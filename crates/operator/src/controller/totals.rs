@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use checkpoint_keeper_api::node_store::PolicyUsage;
+use checkpoint_keeper_api::node_store::{PolicyUsage, UnreachableLimit};
 use checkpoint_keeper_api::parts::{Mode, PolicyTotals};
 use checkpoint_keeper_core::policy::PolicyRef;
 
@@ -18,6 +18,8 @@ pub struct NodeReport {
     pub policies: Vec<PolicyUsage>,
     /// How many more policies govern archives there.
     pub more_policies: i64,
+    /// Limits that pins make unreachable there.
+    pub unreachable: Vec<UnreachableLimit>,
 }
 
 /// What one policy governs.
@@ -29,6 +31,10 @@ pub struct Usage {
     pub waiting: i64,
     /// On how many nodes.
     pub waiting_nodes: i64,
+    /// How many of its limits pins make unreachable, over all nodes.
+    pub unreachable: usize,
+    /// The first of these, and its node.
+    pub first_unreachable: Option<(String, UnreachableLimit)>,
 }
 
 /// A policy as reports name it: kind, namespace and name.
@@ -61,6 +67,16 @@ impl<'a> Totals<'a> {
                 totals.pending = totals.pending.saturating_add(there.totals.pending);
                 sum.waiting = sum.waiting.saturating_add(there.waiting);
                 sum.waiting_nodes += there.waiting_nodes;
+            }
+            for limit in &report.unreachable {
+                let namespace = limit.namespace.as_deref().unwrap_or_default();
+                let (sum, _) = sums.entry((limit.kind.as_str(), namespace, limit.name.as_str())).or_default();
+                sum.unreachable += 1;
+                // The same one each time, whatever comes in which order.
+                let found = (&report.node, &limit.limit);
+                if sum.first_unreachable.as_ref().is_none_or(|(node, first)| found < (node, &first.limit)) {
+                    sum.first_unreachable = Some((report.node.clone(), limit.clone()));
+                }
             }
         }
         Self { sums, partial }
@@ -118,7 +134,13 @@ mod tests {
     }
 
     fn report(node: &str, policies: Vec<PolicyUsage>) -> Arc<NodeReport> {
-        Arc::new(NodeReport { node: node.to_owned(), uid: node.to_owned(), policies, more_policies: 0 })
+        Arc::new(NodeReport {
+            node: node.to_owned(),
+            uid: node.to_owned(),
+            policies,
+            more_policies: 0,
+            unreachable: Vec::new(),
+        })
     }
 
     fn sum(reports: &[Arc<NodeReport>], name: &str) -> (i64, i64, i64, i64, i64, i64) {
@@ -128,7 +150,7 @@ mod tests {
             name: name.to_owned(),
             part: None,
         };
-        let Usage { totals, waiting, waiting_nodes } = Totals::of(reports).usage(&id);
+        let Usage { totals, waiting, waiting_nodes, .. } = Totals::of(reports).usage(&id);
         (totals.nodes, totals.archives, totals.bytes, totals.pending, waiting, waiting_nodes)
     }
 
