@@ -6,6 +6,7 @@
 
 pub mod archive;
 pub mod bucket;
+pub mod confidence;
 pub mod duration;
 pub mod handover;
 pub mod identity;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use checkpoint_keeper_api::NodeCheckpointStore;
 use checkpoint_keeper_api::in_force::{InForce, Scope, Standing, in_force};
 use checkpoint_keeper_api::node_store::NodeCheckpointStoreStatus;
+use checkpoint_keeper_core::confidence::Certainty;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::policy::{Confidence, Kind, Labels, PolicyRef, PolicySet};
 use checkpoint_keeper_node::orders::{OrderSender, Orders};
@@ -22,7 +23,6 @@ use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::board::{Board, Notes};
-use super::confidence::Certainty;
 use super::events::{Events, deleted, unreachable};
 use super::pace::{News, Pace};
 use super::sights::Sights;
@@ -199,9 +199,10 @@ impl ApiSide {
         let mut told: Option<(Orders, BTreeSet<PolicyRef>)> = None;
         let mut looked = None;
         let mut certainty = Certainty::new(self.staleness);
+        let begin = now();
         let mut known: Option<Known> = None;
         loop {
-            let settles = certainty.settles_at();
+            let settles = certainty.settles_at().map(|elapsed| begin + elapsed);
             let has_changed = tokio::select! {
                 ended = changes.changed() => if ended.is_err() { return } else { true },
                 () = sleep_until(settles.unwrap_or_else(now).into()), if settles.is_some() => false,
@@ -227,7 +228,11 @@ impl ApiSide {
             let discard = discard.iter().filter_map(|file| FileName::new(file.as_bytes())).collect();
             let next = Orders {
                 policies: Arc::clone(&known.policies),
-                confidence: certainty.judge(&known.policies, is_confirmed, now()),
+                confidence: certainty.judge(
+                    &known.policies,
+                    is_confirmed,
+                    now().saturating_duration_since(begin),
+                ),
                 governors: Arc::new(self.objects.governors()),
                 node_labels: own.node.map(|(labels, _)| labels),
                 discard: own.is_listed.then(|| Arc::new(discard)),

@@ -3,7 +3,6 @@
 
 mod api;
 mod board;
-mod confidence;
 mod deciding;
 mod dry_runs;
 pub(crate) mod events;
