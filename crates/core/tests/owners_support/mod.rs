@@ -1,6 +1,9 @@
 //! A cluster made of tables that answers questions, and a node that asks it.
 #![allow(dead_code)] // each test crate uses its own part
 
+#[cfg(test)]
+pub(crate) mod world;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -280,7 +283,8 @@ impl Node {
         let plan = plan(&snapshot, &self.policies, self.now);
         let unconfirmed = plan.unconfirmed_orphans(self.now).map(|place| {
             let archive = &snapshot.archives[place];
-            let when = self.policies.retention[0].orphans.unwrap().when;
+            let rule = self.policies.retention.iter().find_map(|policy| policy.orphans);
+            let when = rule.unwrap().when;
             (&**archive.identity.as_ref().unwrap(), when)
         });
         self.owners.confirm(unconfirmed);
