@@ -48,11 +48,11 @@ fn a_full_disk_leaves_an_incomplete_archive_that_goes_by_its_own_rule_only() -> 
         // By default it stays, however old it gets.
         let (report, _) = gc(&keep, &["--dry-run", "--now", "2027-12-01T00:00:00Z"])?;
         let kept = verdict(&report, cut)?.context("the archive is not in the report")?;
-        ensure!(kept["verdict"] == "Keep" && kept["state"] == "Incomplete", "{kept}");
+        ensure!(kept["reason"] == "WithinLimits" && kept["state"] == "Incomplete", "{kept}");
         // By its own rule it stays for the grace period, also on a full disk,
         let (report, _) = gc(&remove, &[])?;
         let kept = verdict(&report, cut)?.context("the archive is not in the report")?;
-        ensure!(kept["verdict"] == "Keep" && kept["deleted"] == false, "{kept}");
+        ensure!(kept["reason"] == "WithinLimits" && kept["deleted"] == false, "{kept}");
         ensure!(files_of(node, namespace.name())?.contains(cut), "it was deleted within its grace period");
         // and goes after it, and nothing else does.
         let mut later = node.command_by_clock(keeper(), "+2h")?;

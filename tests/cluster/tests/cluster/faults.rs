@@ -1,10 +1,10 @@
 //! That each fault does what its name says, and is gone when it is undone: tests that build on a fault
 //! which does nothing would prove nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::ensure;
-use checkpoint_keeper_testcluster::{Daemon, Fault, wait};
+use anyhow::{bail, ensure};
+use checkpoint_keeper_testcluster::{Daemon, Fault, process, wait};
 use jiff::Timestamp;
 
 use crate::support::{DEADLINE, NODES, cluster, counting_pod, files_of, pod};
@@ -20,7 +20,18 @@ fn a_daemon_that_is_down_stays_down_until_it_is_undone() -> anyhow::Result<()> {
     let _broken = NODES.write();
     let fault = Fault::Down { machine: CONTROL_PLANE.to_owned(), daemon: Daemon::KubeApiserver };
     let down = cluster().inject(fault)?;
-    wait::until("the API server to be gone", DEADLINE, || Ok(cluster().request("GET", "/readyz").is_err()))?;
+    let is_gone = || Ok(cluster().request("GET", "/readyz").is_err());
+    wait::until("the API server to be gone", DEADLINE, is_gone)?;
+    // Far longer than what starts daemons anew takes to do so.
+    let end = Instant::now() + Duration::from_secs(5);
+    wait::until("five seconds to pass", DEADLINE, || {
+        ensure!(
+            cluster().request("GET", "/readyz").is_err() || Instant::now() >= end,
+            "it is back by itself"
+        );
+        Ok(Instant::now() >= end)
+    })?;
+    ensure!(is_gone()?, "it is back by itself");
     drop(down);
     wait::until("the API server to be back", DEADLINE, api_answers)
 }
@@ -78,9 +89,13 @@ fn pods_can_be_kept_from_the_api_server() -> anyhow::Result<()> {
         namespace.wait_until_running(&name)?;
         let asks = || {
             let exec = ["-n", namespace.name(), "exec", &name, "--"];
-            let ask = ["sh", "-c", "nc -w 2 10.96.0.1 443 </dev/null"];
-            let status = cluster().kubectl(&[&exec[..], &ask].concat()).status()?;
-            anyhow::Ok(status.success())
+            let ask = ["sh", "-c", "nc -w 2 10.96.0.1 443 </dev/null && echo yes || echo no"];
+            let told = process::output(&mut cluster().kubectl(&[&exec[..], &ask].concat()))?;
+            match told.trim() {
+                "yes" => anyhow::Ok(true),
+                "no" => Ok(false),
+                other => bail!("the pod could not be asked: {other}"),
+            }
         };
         wait::until("the pod to reach the API server", DEADLINE, asks)?;
         let blocked = cluster().inject(Fault::Blocked { node: node.name().to_owned() })?;
