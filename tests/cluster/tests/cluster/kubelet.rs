@@ -41,7 +41,7 @@ spec: {{retention: {{perContainer: {{maxCount: 100}}}}}}
         )?;
         let (report, _) = run_keeper(
             node,
-            &["gc", "--dry-run", "--output", "json", "--policy", &policy, node.directory()],
+            &["gc", "--dry-run", "--settle", "0s", "--output", "json", "--policy", &policy, node.directory()],
         )?;
         // Each file is one archive that counts, and this one is of the second checkpoint.
         let here: BTreeSet<String> = files_of(node, name)?.into_iter().collect();
