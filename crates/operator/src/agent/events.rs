@@ -152,14 +152,18 @@ mod tests {
         };
         let (count, size) = (limit(Reason::MaxCountPerPod, 2), limit(Reason::MaxTotalSizePerPod, 2));
         let mut events = Events::default();
-        assert_eq!(events.unreachable_due(&[count.clone()], at(0)), [count.clone()]);
-        assert_eq!(events.unreachable_due(&[count.clone(), size.clone()], at(50)), [size.clone()]);
+        let mut told = |limits: &[&HeldLimit], minute| -> Vec<Reason> {
+            let limits: Vec<HeldLimit> = limits.iter().map(|limit| (*limit).clone()).collect();
+            events.unreachable_due(&limits, at(minute)).iter().map(|limit| limit.limit).collect()
+        };
+        assert_eq!(told(&[&count], 0), [count.limit]);
+        assert_eq!(told(&[&count, &size], 50), [size.limit]);
         // With another pin it is the same limit.
-        assert_eq!(events.unreachable_due(&[limit(Reason::MaxCountPerPod, 3), size.clone()], at(100)), []);
+        assert_eq!(told(&[&limit(Reason::MaxCountPerPod, 3), &size], 100), []);
         // It was within reach for a moment, then for long.
-        assert_eq!(events.unreachable_due(&[], at(110)), []);
-        assert_eq!(events.unreachable_due(&[size.clone()], at(120)), []);
-        assert_eq!(events.unreachable_due(&[count.clone(), size], at(165)), [count.clone()]);
+        assert_eq!(told(&[], 110), []);
+        assert_eq!(told(&[&size], 120), []);
+        assert_eq!(told(&[&count, &size], 165), [count.limit]);
         let uids = BTreeMap::from([(whole(&policy()), "uid-1".to_owned())]);
         let note = unreachable(&count, "n1", &uids);
         assert_eq!(note.about.uid.as_deref(), Some("uid-1"));
