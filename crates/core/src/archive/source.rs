@@ -37,14 +37,13 @@ impl Stop {
     pub(super) fn refused(problem: &'static str) -> Self {
         Self::Refused(Cow::Borrowed(problem))
     }
-
-    fn data_cut_off() -> Self {
-        Self::cut_off("ends within a member's data")
-    }
 }
 
 /// A tar's bytes, in order.
 pub(super) trait Input {
+    /// What is said where they end within a member's data, whether that was asked for or not.
+    const ENDS_WITHIN_DATA: &'static str;
+
     /// Fills the buffer; how many bytes there were, fewer than asked for only at the end.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Stop>;
 
@@ -69,7 +68,7 @@ pub(super) trait Input {
             data.resize(done.saturating_add(step), 0);
             let part = data.get_mut(done..).unwrap_or_default();
             if self.fill(part)? < step {
-                return Err(Stop::data_cut_off());
+                return Err(Stop::cut_off(Self::ENDS_WITHIN_DATA));
             }
         }
     }
@@ -114,6 +113,8 @@ impl<'a, R: Read + Seek> Plain<'a, R> {
 }
 
 impl<R: Read + Seek> Input for Plain<'_, R> {
+    const ENDS_WITHIN_DATA: &'static str = "ends within a member's data";
+
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Stop> {
         // The length counts as it was at first: what is appended meanwhile is another archive.
         let left = usize::try_from(self.length.saturating_sub(self.position)).unwrap_or(usize::MAX);
@@ -139,7 +140,7 @@ impl<R: Read + Seek> Input for Plain<'_, R> {
     fn expect(&self, bytes: u64) -> Result<(), Stop> {
         match self.position.checked_add(bytes) {
             Some(end) if end <= self.length => Ok(()),
-            _ => Err(Stop::data_cut_off()),
+            _ => Err(Stop::cut_off(Self::ENDS_WITHIN_DATA)),
         }
     }
 }

@@ -211,8 +211,14 @@ fn extension(
     if size > MAX_EXTENSION {
         return Err(Stop::refused("a member's long name or PAX header is over 1 MiB"));
     }
-    input.expect(padded(size)?)?;
     allowance.spend(size)?;
+    whole_data(input, size)
+}
+
+/// So many bytes of data and what fills up their last block: without that, nothing of the member
+/// counts, and not either where it shows only as a stream is unpacked.
+fn whole_data(input: &mut impl Input, size: u64) -> Result<Vec<u8>, Stop> {
+    input.expect(padded(size)?)?;
     let data = input.take(size)?;
     input.skip(padding(size))?;
     Ok(data)
@@ -254,20 +260,17 @@ fn member(
     match name {
         b"config.dump" => {
             check_json_member(regular, members.config.is_some(), size, "config.dump")?;
-            input.expect(whole)?;
-            members.config = Some(Config::parse(&input.take(size)?));
-            input.skip(padding(size))
+            members.config = Some(Config::parse(&whole_data(input, size)?));
+            Ok(())
         }
         b"spec.dump" => {
             check_json_member(regular, members.spec.is_some(), size, "spec.dump")?;
-            input.expect(whole)?;
-            members.spec = Some(Spec::parse(&input.take(size)?));
-            input.skip(padding(size))
+            members.spec = Some(Spec::parse(&whole_data(input, size)?));
+            Ok(())
         }
         b"stats-dump" if members.wants_statistics && regular && size <= MAX_STATISTICS => {
-            input.expect(whole)?;
-            members.statistics = Statistics::parse(&input.take(size)?);
-            input.skip(padding(size))
+            members.statistics = Statistics::parse(&whole_data(input, size)?);
+            Ok(())
         }
         _ => input.skip(whole),
     }

@@ -121,6 +121,8 @@ impl<'a, 'b, R: Read> Stream<'a, 'b, R> {
 }
 
 impl<R: Read> Input for Stream<'_, '_, R> {
+    const ENDS_WITHIN_DATA: &'static str = "the unpacked tar ends within a member's data";
+
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Stop> {
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -144,7 +146,7 @@ impl<R: Read> Input for Stream<'_, '_, R> {
             let part = scratch.get_mut(..step).unwrap_or_default();
             let count = self.fill(part)?;
             if count == 0 {
-                return Err(Stop::cut_off("the unpacked tar ends within a member's data"));
+                return Err(Stop::cut_off(Self::ENDS_WITHIN_DATA));
             }
             bytes = bytes.saturating_sub(count as u64);
         }
