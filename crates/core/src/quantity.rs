@@ -83,7 +83,7 @@ fn scale(suffix: &str) -> Result<(u128, i32), QuantityError> {
         _ => suffix
             .strip_prefix(['e', 'E'])
             .and_then(|exponent| exponent.parse::<i32>().ok())
-            .filter(|exponent| exponent.abs() <= 40)
+            .filter(|exponent| exponent.unsigned_abs() <= 40)
             .map(|exponent| (1, exponent))
             .ok_or_else(|| QuantityError::UnknownSuffix(suffix.to_owned())),
     }
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(parse("."), Err(QuantityError::NotASize));
         assert_eq!(parse("1.2.3"), Err(QuantityError::NotASize));
         assert_eq!(parse("-1Gi"), Err(QuantityError::Negative));
-        for text in ["10GB", "10gi", "1 Gi", "1e", "1e99", "10%"] {
+        for text in ["10GB", "10gi", "1 Gi", "1e", "1e99", "1e-41", "1e-2147483648", "1e2147483648", "10%"] {
             assert!(matches!(parse(text), Err(QuantityError::UnknownSuffix(_))), "{text}");
         }
         assert_eq!(parse("8Ei"), Err(QuantityError::TooLarge));
