@@ -769,6 +769,25 @@ fn xz(bytes: &[u8]) -> Vec<u8> {
     xz_with(bytes, 1 << 16)
 }
 
+/// An xz stream of these blocks, without checks of what they hold. It ends where they do.
+fn xz_stream(blocks: &[u8]) -> Vec<u8> {
+    [b"\xfd7zXZ\0\0\0", &crc(&[0, 0])[..], blocks].concat()
+}
+
+/// A block of such a stream, with a dictionary of 4 KiB.
+fn xz_block(chunks: &[u8]) -> Vec<u8> {
+    let header = [2, 0, 0x21, 1, 0, 0, 0, 0];
+    let mut block = [&header[..], &crc(&header), chunks].concat();
+    block.resize(block.len().next_multiple_of(4), 0);
+    block
+}
+
+fn crc(bytes: &[u8]) -> [u8; 4] {
+    let mut crc = flate2::Crc::new();
+    crc.update(bytes);
+    crc.sum().to_le_bytes()
+}
+
 /// A Zstandard frame whose header asks for a window of 2^`log` bytes, with these blocks.
 fn zstd_frame(log: u8, blocks: &[Vec<u8>]) -> Vec<u8> {
     [&b"\x28\xb5\x2f\xfd\x00"[..], &[(log - 10) << 3], &blocks.concat()].concat()
@@ -957,6 +976,17 @@ fn what_takes_too_much_work_to_unpack_is_left() {
     bounded([gzip(&pages), gzip(&zeros).repeat(80)].concat(), 8 << 20);
     bounded([xz(&pages), xz(&zeros).repeat(400)].concat(), 8 << 20);
     bounded([zstd(&pages), zstd_frame(20, &vec![rle; 100_000])].concat(), 8 << 20);
+    // Within one xz stream nobody tells how many blocks and chunks there are, so that its length is
+    // bounded: blocks of nothing, and chunks that take new tables for a few bytes.
+    let begun = xz_block(&[&[1, 1, 0xff], &pages[..], &[0]].concat());
+    let chunk = b"\xe0\0\x17\0\x06\x7e\0\x30\xee\x06\0\0\0";
+    for blocks in [xz_block(&[0]).repeat(600_000), xz_block(&chunk.repeat(700_000))] {
+        let mut source = Source::new(xz_stream(&[&begun[..], &blocks].concat()), 0, Vec::new());
+        let contents = archive::read(&mut source).unwrap();
+        let problem = Some("is over 8 MiB of xz, which is not unpacked");
+        assert_eq!((contents.state, contents.problem.as_deref()), (State::Foreign, problem));
+        assert!(source.bytes <= (8 << 20) + 512, "{}", source.bytes);
+    }
     // A promise alone costs nothing.
     assert_state(&gzip(&pages), State::Incomplete, "the unpacked tar ends within a member's data");
 }
@@ -1085,6 +1115,46 @@ fn members_without_end_are_not_read_to_it() {
         let problem = Some("has too many members");
         assert_eq!((contents.state, contents.problem.as_deref()), (State::Foreign, problem));
         assert!(endless.bytes <= 128 << 20, "{}", endless.bytes);
+    }
+}
+
+#[test]
+fn headers_that_extend_others_are_not_read_without_end() {
+    let problem = Some("has too many extended headers");
+    let value = "v".repeat((64 << 10) - 15);
+    let header = pax(format!("65536 comment={value}\n").as_bytes());
+    let name = member(b'L', "././@LongLink", 64 << 10, &vec![b'n'; 64 << 10]);
+    let mut map = [b'1'; 512];
+    map[504] = 1;
+    let mut sparse = tar::Header::new_gnu();
+    sparse.set_path("checkpoint/pages").unwrap();
+    sparse.set_entry_type(tar::EntryType::GNUSparse);
+    sparse.set_size(512);
+    sparse.as_gnu_mut().unwrap().set_is_extended(true);
+    sparse.set_cksum();
+    for endless in
+        [header.repeat(200), name.repeat(200), [sparse.as_bytes(), &map.repeat(20_000)[..]].concat()]
+    {
+        let mut source = Source::new(endless, 0, Vec::new());
+        let contents = archive::read(&mut source).unwrap();
+        assert_eq!((contents.state, contents.problem.as_deref()), (State::Foreign, problem));
+        assert!(source.bytes <= 2 << 20 && source.bytes < source.len() / 4, "{}", source.bytes);
+    }
+}
+
+#[test]
+fn what_a_header_promises_is_not_read_before_it_is_known_to_be_there() {
+    for (kind, name, size, hole, state) in [
+        (b'0', "config.dump", 16 << 20, 15 << 20, State::Incomplete),
+        (b'0', "spec.dump", (16 << 20) + 1, 17 << 20, State::Foreign),
+        (b'0', "checkpoint/pages", 1 << 40, 17 << 20, State::Incomplete),
+        (b'L', "config.dump", 1 << 20, 1 << 19, State::Incomplete),
+        (b'x', "config.dump", (1 << 20) + 1, 17 << 20, State::Foreign),
+        (b'K', "config.dump", 1 << 40, 17 << 20, State::Incomplete),
+    ] {
+        let mut source = Source::new([images(), member(kind, name, size, b"")].concat(), hole, Vec::new());
+        assert_eq!(archive::read(&mut source).unwrap().state, state, "{name}");
+        assert!(source.bytes <= 3 * 512, "{name}: {}", source.bytes);
     }
 }
 
