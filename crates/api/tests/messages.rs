@@ -343,6 +343,24 @@ fn no_input_is_too_much() {
     assert_eq!(manifest::load(&[("p.yaml", wrong)]).unwrap_err().len(), 200);
     let long = format!("a: [{}]", "x,".repeat(1_000_000));
     assert!(told(&long).contains("it has more than 200000 values"), "{}", told(&long));
+    // As many fields as a document may have: what is wrong with each is not sought when nobody is told,
+    // and no field is compared with all others.
+    let fields = |shown: fn(usize) -> String| (0..60_000).map(shown).collect::<String>();
+    for wrong in [
+        cluster(&fields(|index| format!("  a{index}: 1\n"))),
+        cluster(&fields(|_| "  mode: Enforce\n".to_owned())),
+        cluster("  selector: {").trim_end().to_owned() + &fields(|index| format!("a{index}: ,")) + "}\n",
+        "apiVersion: v1\nkind: List\nitems:\n".to_owned() + &fields(|_| "- {a: }\n".to_owned()),
+        "---\n".to_owned() + &cluster(&"  a: 1\n  b: 1\n".repeat(150)),
+    ] {
+        let errors = manifest::load(&[("p.yaml", wrong)]).unwrap_err();
+        assert_eq!(errors.len(), 201);
+        assert_eq!(errors[200].to_string(), "p.yaml: and more errors");
+    }
+    let labels = fields(|index| format!("    a{index}: b\n"));
+    let labels = format!("metadata:\n  name: default\n  labels:\n{labels}");
+    let labelled = cluster("  mode: Enforce\n").replace("metadata: {name: default}\n", &labels);
+    assert_eq!(manifest::load(&[("p.yaml", labelled)]).unwrap().policies.retention.len(), 1);
     let chain = (1..10).fold("a0: &a0 []\n".to_owned(), |text, index| {
         text + &format!("a{index}: &a{index} {}*a{}{}\n", "[".repeat(20), index - 1, "]".repeat(20))
     });

@@ -3,10 +3,11 @@
 //! The schema is the CRD's own, so a file and the API server agree on what a field is. Rules beyond
 //! that (CEL there, code here) come afterwards.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
+use super::MOST_ERRORS;
 use super::tree::{Node, Place, Tree};
 use crate::rules;
 
@@ -37,6 +38,12 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
+    /// Whether more is wrong than anybody is told. Nothing is looked at any further then: what to say
+    /// of each field costs more than the field itself.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.len() > MOST_ERRORS
+    }
+
     pub(super) fn add(&mut self, at: Place, path: &str, message: impl Into<String>, hint: Option<String>) {
         self.found.push(Finding::new(at, path, message, hint));
     }
@@ -45,10 +52,15 @@ impl Check<'_> {
     pub(super) fn repeated_keys(&mut self, node: &Node, path: &str) {
         match &node.value {
             Tree::Map(members) => {
-                for (index, member) in members.iter().enumerate() {
+                let mut first_places = BTreeMap::new();
+                for member in members {
+                    if self.is_full() {
+                        break;
+                    }
                     let here = join(path, &member.key);
-                    if let Some(first) = node.get(&member.key).filter(|first| first.at != members[index].at) {
-                        let message = format!("is there twice; the first is in line {}", first.at.line);
+                    let first = *first_places.entry(member.key.as_str()).or_insert(member.at);
+                    if first != member.at {
+                        let message = format!("is there twice; the first is in line {}", first.line);
                         self.add(member.at, &here, message, None);
                     }
                     self.repeated_keys(&member.node, &here);
@@ -56,6 +68,9 @@ impl Check<'_> {
             }
             Tree::List(items) => {
                 for (index, item) in items.iter().enumerate() {
+                    if self.is_full() {
+                        break;
+                    }
                     self.repeated_keys(item, &format!("{path}[{index}]"));
                 }
             }
@@ -97,6 +112,9 @@ impl Check<'_> {
         let mut object = Map::new();
         let (mut present, mut unknown) = (BTreeSet::new(), Vec::new());
         for member in members {
+            if self.is_full() {
+                return None;
+            }
             let here = join(path, &member.key);
             let known =
                 fields.and_then(|fields| fields.get(&member.key)).or(others.is_object().then_some(others));
@@ -163,6 +181,9 @@ impl Check<'_> {
         }
         let mut list = Vec::new();
         for (index, item) in items.iter().enumerate() {
+            if self.is_full() {
+                return None;
+            }
             let value = self.value(&schema["items"], item, item.at, &format!("{path}[{index}]"));
             // What could not be read keeps its place, so that what follows keeps its index. Every list
             // of single values is one of names or label values, and this is a legal one of both.

@@ -135,6 +135,9 @@ impl Loader {
         let Some(items) = object::items(node) else { return self.object(file, document, node) };
         if let Tree::List(items) = &items.value {
             for item in items {
+                if self.errors.len() > MOST_ERRORS {
+                    break;
+                }
                 self.object(file, document, item);
             }
             if items.is_empty() {
@@ -259,10 +262,9 @@ impl Loader {
             self.no_policy(&file);
         }
         if self.errors.len() > MOST_ERRORS {
-            let more = self.errors.len() - MOST_ERRORS;
             self.errors.truncate(MOST_ERRORS);
             let file = self.errors.last().map(|error| error.file.clone()).unwrap_or_default();
-            self.errors.push(ManifestError::of_file(&file, format!("and {more} more errors"), None));
+            self.errors.push(ManifestError::of_file(&file, "and more errors", None));
         }
         if !self.errors.is_empty() {
             return Err(self.errors);
