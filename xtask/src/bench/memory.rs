@@ -1,4 +1,4 @@
-//! Resident memory of a collector at work.
+//! Resident memory of a collector at work, without a cluster; `--cluster` measures the agent's.
 
 use std::path::Path;
 use std::thread;
@@ -12,14 +12,19 @@ use super::row::{Budget, Row};
 const ID: &str = "memory";
 const POLICIES: usize = 200;
 
+/// MiB with no archive, with 10 000 and with 100 000.
+pub(super) const MOST_IDLE: f64 = 16.0;
+pub(super) const MOST_10K: f64 = 30.0;
+pub(super) const MOST_100K: f64 = 90.0;
+
 /// Seconds between two sweeps, and time for a few of them.
 const INTERVAL: u64 = 1;
 const SWEEPS: Duration = Duration::from_millis(4_500);
 
 pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
-    let mut rows = vec![row(bench, &bench.empty("idle")?, 0, 16.0)?];
+    let mut rows = vec![row(bench, &bench.empty("idle")?, 0, MOST_IDLE)?];
     // A smaller directory has to make do with the same memory.
-    for (archives, quick, most) in [(10_000, 2_000, 30.0), (100_000, 10_000, 120.0)] {
+    for (archives, quick, most) in [(10_000, 2_000, MOST_10K), (100_000, 10_000, MOST_100K)] {
         let archives = bench.either(archives, quick);
         let directory = bench.population(archives)?;
         rows.push(row(bench, &directory, archives, most)?);

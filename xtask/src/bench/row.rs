@@ -20,11 +20,12 @@ pub(super) struct Row {
     pub(super) what: String,
     /// None where it could not be measured; the note says why.
     pub(super) measured: Option<Quantity>,
-    pub(super) budget: Option<Budget>,
+    /// All of them are to be met.
+    pub(super) budgets: Vec<Budget>,
     pub(super) baseline: Option<Baseline>,
     /// Measured ÷ baseline.
     pub(super) ratio: Option<f64>,
-    /// None where there is no budget, or nothing was measured.
+    /// None where there is no budget, or one that could not be judged.
     pub(super) met: Option<bool>,
     pub(super) samples: usize,
     pub(super) note: String,
@@ -47,6 +48,15 @@ pub(super) enum Budget {
     TimesBaseline(f64),
 }
 
+impl Budget {
+    fn shown(self, unit: &str) -> String {
+        match self {
+            Self::AtMost(most) => format!("≤ {}", shown(most, unit)),
+            Self::TimesBaseline(times) => format!("≤ {times} × baseline"),
+        }
+    }
+}
+
 /// What the figure stands beside, in its unit.
 #[derive(Debug, Serialize)]
 pub(super) struct Baseline {
@@ -60,8 +70,8 @@ impl Row {
     pub(super) fn new(id: &'static str, what: impl Into<String>, value: f64, unit: &'static str) -> Self {
         let measured = Some(Quantity { value: rounded(value), unit });
         let what = what.into();
-        let note = String::new();
-        Self { id, what, measured, budget: None, baseline: None, ratio: None, met: None, samples: 1, note }
+        let (budgets, note) = (Vec::new(), String::new());
+        Self { id, what, measured, budgets, baseline: None, ratio: None, met: None, samples: 1, note }
     }
 
     /// What could not be measured, and so has no budget to miss.
@@ -79,14 +89,19 @@ impl Row {
         self
     }
 
-    /// Judges it.
+    /// Judges it, by this as well as by what it was judged by before.
     pub(super) fn budget(mut self, budget: Budget) -> Self {
-        self.met = match budget {
+        self.budgets.push(budget);
+        let verdicts = self.budgets.iter().map(|budget| self.meets(*budget));
+        self.met = verdicts.reduce(|one, other| Some(one? && other?)).flatten();
+        self
+    }
+
+    fn meets(&self, budget: Budget) -> Option<bool> {
+        match budget {
             Budget::AtMost(most) => self.measured.map(|measured| measured.value <= most),
             Budget::TimesBaseline(times) => self.ratio.map(|ratio| ratio <= times),
-        };
-        self.budget = Some(budget);
-        self
+        }
     }
 
     pub(super) fn samples(mut self, samples: usize) -> Self {
@@ -118,11 +133,8 @@ impl Results {
         for row in &self.rows {
             let unit = row.measured.map_or("", |measured| measured.unit);
             let measured = row.measured.map_or("—".to_owned(), |measured| shown(measured.value, unit));
-            let budget = match row.budget {
-                Some(Budget::AtMost(most)) => format!("≤ {}", shown(most, unit)),
-                Some(Budget::TimesBaseline(times)) => format!("≤ {times} × baseline"),
-                None => "—".to_owned(),
-            };
+            let budgets: Vec<String> = row.budgets.iter().map(|budget| budget.shown(unit)).collect();
+            let budget = if budgets.is_empty() { "—".to_owned() } else { budgets.join(", ") };
             let baseline = row.baseline.as_ref().map_or("—".to_owned(), |baseline| {
                 format!("{} ({})", shown(baseline.quantity.value, unit), baseline.what)
             });
@@ -173,6 +185,19 @@ mod tests {
         assert_eq!(row().budget(Budget::AtMost(29.9)).met, Some(false));
         assert_eq!(row().budget(Budget::TimesBaseline(1.5)).met, Some(true));
         assert_eq!(row().budget(Budget::TimesBaseline(1.4)).met, Some(false));
+    }
+
+    #[test]
+    fn of_several_budgets_all_are_to_be_met() {
+        let row = || Row::new("id", "what", 30.0, "ms").baseline("sort", 20.0);
+        let judged =
+            |times, most| row().budget(Budget::TimesBaseline(times)).budget(Budget::AtMost(most)).met;
+        assert_eq!(judged(1.5, 30.0), Some(true));
+        assert_eq!(judged(1.4, 30.0), Some(false));
+        assert_eq!(judged(1.5, 29.0), Some(false));
+        let without_baseline = Row::new("id", "what", 30.0, "ms");
+        let judged = without_baseline.budget(Budget::AtMost(30.0)).budget(Budget::TimesBaseline(1.5));
+        assert_eq!(judged.met, None);
     }
 
     #[test]

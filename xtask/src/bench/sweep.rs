@@ -18,7 +18,7 @@ const ID: &str = "sweep-unchanged";
 const POLICIES: usize = 20;
 
 /// How many times longer than `find` it may take.
-const TIMES: f64 = 2.0;
+const TIMES: f64 = 1.5;
 
 pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
     let archives = bench.either(10_000, 2_000);
