@@ -1,4 +1,4 @@
-//! The first look at a directory: every archive has to be identified.
+//! The first look at a directory, warm and cold: every archive has to be identified.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,14 +10,19 @@ use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::store::Store;
 
 use super::directory::Bench;
+use super::machine;
 use super::policies;
+use super::reads::Reads;
 use super::row::{Budget, Row};
 use super::timing::{self, milliseconds, silently};
 
 const ID: &str = "first-index";
 
-/// Milliseconds for each archive: a second for 10 000.
-const EACH: f64 = 0.1;
+/// Milliseconds for each archive, warm: a quarter of a second for 10 000.
+const EACH: f64 = 0.025;
+
+/// How many times longer than the reads alone it may take, cold.
+const TIMES_COLD: f64 = 2.0;
 
 pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let archives = bench.either(10_000, 1_000);
@@ -29,41 +34,76 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 }
 
 fn measure(bench: &Bench, directory: &Path, archives: usize, bytes: u64) -> anyhow::Result<Vec<Row>> {
-    let budget = Budget::AtMost(EACH * archives as f64);
     let note = format!("{archives} written copies of this repository's real archives, {} MiB", bytes >> 20);
-    let mut rows = Vec::new();
-    let find = || silently(Command::new("find").arg(directory).args(["-printf", "%f\\n"]));
-    // Once for the page cache.
-    look(directory, archives)?;
-    find()?;
-    let (looks, finds) = timing::in_turns(5, || look(directory, archives), find)?;
-    rows.push(
-        Row::new(ID, "engine: list and identify", milliseconds(looks.median()), "ms")
-            .baseline("find -printf '%f\\n'", milliseconds(finds.median()))
-            .budget(budget)
-            .samples(looks.len())
-            .note(note.clone()),
-    );
-    let what = "gc --dry-run --output json, the whole command";
+    // Also what fills the page cache.
+    let reads = Reads::of(directory)?;
+    let look = || look(directory, archives).map(drop);
+    let mut rows = vec![warm("engine: list and identify", directory, archives, &reads, &note, look)?];
     if let Some(binary) = &bench.binary {
+        let what = "gc --dry-run --output json, the whole command";
         let policies = policies::write(bench.path(), 1)?;
         let collect = || {
             let mut command = Command::new(binary);
             command.arg("gc").arg(directory).arg("--policy").arg(&policies);
             silently(command.args(["--dry-run", "--output", "json"]))
         };
-        let (collections, finds) = timing::in_turns(5, collect, find)?;
-        rows.push(
-            Row::new(ID, what, milliseconds(collections.median()), "ms")
-                .baseline("find -printf '%f\\n'", milliseconds(finds.median()))
-                .budget(budget)
-                .samples(collections.len())
-                .note(note),
-        );
+        // Reading the program itself is no part of it.
+        let load = || silently(Command::new(binary).arg("--version"));
+        rows.push(warm(what, directory, archives, &reads, &note, collect)?);
+        rows.push(cold(what, &reads, load, collect)?);
     } else {
-        rows.push(Row::skipped(ID, what, "checkpoint-keeper is not built"));
+        rows.push(Row::skipped(ID, "gc --dry-run", "checkpoint-keeper is not built"));
+        rows.push(cold("engine: list and identify", &reads, || Ok(()), look)?);
     }
     Ok(rows)
+}
+
+fn warm(
+    what: &str,
+    directory: &Path,
+    archives: usize,
+    reads: &Reads,
+    note: &str,
+    mut index: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<Row> {
+    let find = || silently(Command::new("find").arg(directory).args(["-printf", "%f\\n"]));
+    index()?;
+    find()?;
+    let (indexes, finds) = timing::in_turns(5, index, find)?;
+    let reads = timing::rounds(5, || reads.again())?;
+    let what = format!("{what}, warm");
+    Ok(Row::new(ID, what, milliseconds(indexes.median()), "ms")
+        .baseline("find -printf '%f\\n'", milliseconds(finds.median()))
+        .budget(Budget::AtMost(EACH * archives as f64))
+        .samples(indexes.len())
+        .note(format!("{note}; the reads alone {:.1} ms", milliseconds(reads.median()))))
+}
+
+fn cold(
+    what: &str,
+    reads: &Reads,
+    load: impl Fn() -> anyhow::Result<()>,
+    index: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<Row> {
+    let what = format!("{what}, cold");
+    if let Err(error) = machine::forget_files() {
+        return Ok(Row::skipped(
+            ID,
+            what,
+            format!("the kernel cannot be told to forget what it read: {error}"),
+        ));
+    }
+    let forget = || {
+        machine::forget_files()?;
+        load()
+    };
+    let (indexes, alone) = timing::in_prepared_turns(3, forget, index, || reads.again())?;
+    let baseline = format!("the same reads alone, {} KiB, {} readers", reads.bytes >> 10, reads.readers);
+    Ok(Row::new(ID, what, milliseconds(indexes.median()), "ms")
+        .baseline(baseline, milliseconds(alone.median()))
+        .budget(Budget::TimesBaseline(TIMES_COLD))
+        .samples(indexes.len())
+        .note("the kernel's caches were dropped before each"))
 }
 
 /// One first look.

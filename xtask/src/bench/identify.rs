@@ -10,6 +10,7 @@ use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_node::store::Store;
 
 use super::directory::{self, Bench};
+use super::reads::Range;
 use super::row::{Budget, Row};
 use super::timing::{self, Times, microseconds};
 
@@ -50,7 +51,7 @@ fn bytes_row(subject: &Subject) -> anyhow::Result<Row> {
     if subject.streamed {
         row = row.baseline("streaming the tar", stream(&subject.path)? as f64);
     }
-    let (members, reads, json) = (subject.members, read.reads, subject.json_bytes);
+    let (members, reads, json) = (subject.members, read.ranges.len(), subject.json_bytes);
     let note = format!("{members} members, {json} B of JSON, {reads} reads");
     Ok(row.budget(Budget::AtMost(budget as f64)).note(note))
 }
@@ -151,29 +152,32 @@ fn count(path: &Path) -> anyhow::Result<Counted> {
 }
 
 /// A file, and what was read of it.
-struct Counted {
+pub(super) struct Counted {
     file: File,
-    bytes: u64,
-    reads: u64,
+    position: u64,
+    pub(super) bytes: u64,
+    pub(super) ranges: Vec<Range>,
 }
 
 impl Counted {
-    fn new(file: File) -> Self {
-        Self { file, bytes: 0, reads: 0 }
+    pub(super) fn new(file: File) -> Self {
+        Self { file, position: 0, bytes: 0, ranges: Vec::new() }
     }
 }
 
 impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(buffer)?;
+        self.ranges.push((self.position, read));
+        self.position += read as u64;
         self.bytes += read as u64;
-        self.reads += 1;
         Ok(read)
     }
 }
 
 impl Seek for Counted {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.file.seek(to)
+        self.position = self.file.seek(to)?;
+        Ok(self.position)
     }
 }

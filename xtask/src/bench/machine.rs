@@ -1,4 +1,4 @@
-//! What a run was measured on.
+//! What a run was measured on, and having it forget what it read.
 
 use std::fmt;
 use std::path::Path;
@@ -35,6 +35,13 @@ pub(super) fn describe(directory: &Path) -> anyhow::Result<Machine> {
         filesystem: filesystem(directory, &read("/proc/self/mounts"))?,
         load: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
     })
+}
+
+/// Has the kernel drop whatever it cached of files, directories and inodes. An error where this process may not.
+pub(super) fn forget_files() -> std::io::Result<()> {
+    // What is not written yet cannot be dropped.
+    rustix::fs::sync();
+    std::fs::write("/proc/sys/vm/drop_caches", "3")
 }
 
 /// The type of the file system that `directory` lies on: of its mount point, the longest there is.

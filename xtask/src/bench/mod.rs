@@ -2,7 +2,8 @@
 //!
 //! Each row has a file of its own. Here is what can be asked for, and the order; `row` is what a
 //! measurement says, `directory` makes archives to measure with, `engine` runs a collector in a
-//! process of its own, `machine`, `process` and `timing` are how figures are taken.
+//! process of its own, `reads` are a baseline, and `machine`, `process` and `timing` are how figures
+//! are taken.
 
 mod binary;
 mod close_to_unlink;
@@ -17,6 +18,7 @@ mod memory;
 mod plan;
 mod policies;
 mod process;
+mod reads;
 mod row;
 mod sparse;
 mod sweep;

@@ -47,12 +47,24 @@ pub(super) fn rounds<T>(rounds: usize, mut call: impl FnMut() -> anyhow::Result<
 /// Times two calls in turns, so that whatever else the machine does meets both.
 pub(super) fn in_turns<T, U>(
     rounds: usize,
+    one: impl FnMut() -> anyhow::Result<T>,
+    other: impl FnMut() -> anyhow::Result<U>,
+) -> anyhow::Result<(Times, Times)> {
+    in_prepared_turns(rounds, || Ok(()), one, other)
+}
+
+/// The same, each call after a preparation that is not timed.
+pub(super) fn in_prepared_turns<T, U>(
+    rounds: usize,
+    mut prepare: impl FnMut() -> anyhow::Result<()>,
     mut one: impl FnMut() -> anyhow::Result<T>,
     mut other: impl FnMut() -> anyhow::Result<U>,
 ) -> anyhow::Result<(Times, Times)> {
     let (mut ones, mut others) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
+        prepare()?;
         ones.push(once(&mut one)?);
+        prepare()?;
         others.push(once(&mut other)?);
     }
     Ok((Times::new(ones), Times::new(others)))
