@@ -32,7 +32,7 @@ pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
     let archives = bench.either(10_000, 2_000);
     let samples = bench.either(400, 50);
     let directory = bench.population(archives)?;
-    let engine = Engine::start(bench, &directory, POLICIES, INTERVAL)?;
+    let engine = Engine::start(bench, &directory, POLICIES, INTERVAL, None)?;
     let deletions = Deletions::watch(&directory)?;
     let mut times = Vec::new();
     for sample in 0..samples {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::orders::Orders;
 use checkpoint_keeper_node::store::Store;
@@ -31,24 +31,31 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Starts one and waits until it is at work.
+    /// Starts one and waits until it is at work. Where a `state` is named, its catalog is there.
     pub(super) fn start(
         bench: &Bench,
         directory: &Path,
         policies: usize,
         interval: u64,
+        state: Option<&Path>,
     ) -> anyhow::Result<Self> {
         let (mut command, what) = if let Some(binary) = &bench.binary {
             let mut command = Command::new(binary);
             command.arg("gc").arg(directory).args(["--watch", "--output", "json", "--interval"]);
             command.arg(format!("{interval}s")).arg("--policy");
             command.arg(policies::write(bench.path(), policies)?);
+            if let Some(state) = state {
+                command.arg("--state").arg(state);
+            }
             (command, "checkpoint-keeper gc --watch")
         } else {
             let mut command = Command::new(std::env::current_exe()?);
             command.args(["bench", "--engine"]).arg(directory);
             command.args(["--engine-policies", &policies.to_string()]);
             command.args(["--engine-interval", &interval.to_string()]);
+            if let Some(state) = state {
+                command.arg("--engine-state").arg(state);
+            }
             (command, "the engine alone: checkpoint-keeper is not built")
         };
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
@@ -81,10 +88,19 @@ impl Drop for Engine {
 }
 
 /// Is such a process, until standard input ends.
-pub(super) fn run(directory: &Path, policies: usize, interval: u64) -> anyhow::Result<()> {
+pub(super) fn run(
+    directory: &Path,
+    policies: usize,
+    interval: u64,
+    state: Option<&Path>,
+) -> anyhow::Result<()> {
     let store = Store::open(directory)?;
     store.lock()?;
-    let collector = Collector::new(store, SETTLE);
+    let mut collector = Collector::new(store, SETTLE);
+    if let Some(state) = state {
+        let problems = collector.remember_in(state.to_owned());
+        ensure!(problems.is_empty(), "{problems:?}");
+    }
     let policies = policies::set(policies);
     let watch = Watch::new(collector, Orders::policies(policies), Duration::from_secs(interval));
     let mut begun = false;

@@ -26,14 +26,14 @@ pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
     let directory = bench.population(archives)?;
     let windows = 60.0 / WINDOW.as_secs_f64();
 
-    let engine = Engine::start(bench, &directory, POLICIES, 3_600)?;
+    let engine = Engine::start(bench, &directory, POLICIES, 3_600, None)?;
     // What it still does after its first look is not idleness.
     thread::sleep(Duration::from_millis(500));
     let waiting = used(&engine)?;
     let calls_waiting = system_calls(&engine)?;
     drop(engine);
 
-    let engine = Engine::start(bench, &directory, POLICIES, 1)?;
+    let engine = Engine::start(bench, &directory, POLICIES, 1, None)?;
     let sweeping = used(&engine)?;
     let calls_sweeping = system_calls(&engine)?;
     let sweeps = WINDOW.as_secs_f64();

@@ -33,7 +33,7 @@ pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
 }
 
 fn row(bench: &Bench, directory: &Path, archives: usize, most: f64) -> anyhow::Result<Row> {
-    let engine = Engine::start(bench, directory, POLICIES, INTERVAL)?;
+    let engine = Engine::start(bench, directory, POLICIES, INTERVAL, None)?;
     thread::sleep(SWEEPS);
     let (resident, highest) = process::resident(engine.pid())?;
     let what = format!("{archives} archives, {POLICIES} policies, after a few sweeps: resident");

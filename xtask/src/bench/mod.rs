@@ -67,6 +67,9 @@ pub(crate) struct Arguments {
     /// Its seconds between two looks at everything
     #[arg(long, value_name = "SECONDS", hide = true, default_value_t = 60)]
     pub engine_interval: u64,
+    /// Its catalog
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub engine_state: Option<PathBuf>,
 }
 
 /// The rows, in the order in which they are measured.
@@ -100,7 +103,8 @@ pub(crate) enum RowId {
 /// Measures and prints. An error where a budget is missed.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(directory) = &arguments.engine {
-        return engine::run(directory, arguments.engine_policies, arguments.engine_interval);
+        let state = arguments.engine_state.as_deref();
+        return engine::run(directory, arguments.engine_policies, arguments.engine_interval, state);
     }
     if cfg!(debug_assertions) {
         return run_optimised();
