@@ -6,6 +6,7 @@
 //! are taken.
 
 mod binary;
+mod burst;
 mod close_to_unlink;
 mod cluster;
 mod directory;
@@ -86,6 +87,8 @@ pub(crate) enum RowId {
     /// Plan for 100 000 archives
     #[value(name = "plan-100k")]
     Plan,
+    /// Many archives that arrive at once
+    Burst,
     /// From an archive's closing to the unlink of the surplus one
     CloseToUnlink,
     /// Resident memory
@@ -145,6 +148,7 @@ fn measure(id: RowId, bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
         RowId::FirstIndex => first_index::rows(bench),
         RowId::SweepUnchanged => sweep::rows(bench),
         RowId::Plan => plan::rows(bench),
+        RowId::Burst => burst::rows(bench),
         RowId::CloseToUnlink => close_to_unlink::rows(bench),
         RowId::Memory => memory::rows(bench),
         RowId::Binary => Ok(binary::rows(bench)),
