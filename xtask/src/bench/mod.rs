@@ -2,8 +2,8 @@
 //!
 //! Each row has a file of its own. Here is what can be asked for, and the order; `row` is what a
 //! measurement says, `directory` makes archives to measure with, `engine` runs a collector in a
-//! process of its own, `reads` are a baseline, and `machine`, `process` and `timing` are how figures
-//! are taken.
+//! process of its own, `saturation` one that keeps a disk busy, `reads` are a baseline, and `machine`,
+//! `process` and `timing` are how figures are taken.
 
 mod binary;
 mod burst;
@@ -21,6 +21,8 @@ mod policies;
 mod process;
 mod reads;
 mod row;
+mod saturated;
+mod saturation;
 mod sparse;
 mod sweep;
 mod timing;
@@ -71,6 +73,9 @@ pub(crate) struct Arguments {
     /// Its catalog
     #[arg(long, value_name = "FILE", hide = true)]
     pub engine_state: Option<PathBuf>,
+    /// Keep the disk of a directory busy until standard input ends: what a bench measures beside
+    #[arg(long, value_name = "DIRECTORY", hide = true)]
+    pub saturate: Option<PathBuf>,
 }
 
 /// The rows, in the order in which they are measured.
@@ -91,6 +96,9 @@ pub(crate) enum RowId {
     Burst,
     /// From an archive's closing to the unlink of the surplus one
     CloseToUnlink,
+    /// The same while the catalog's disk is saturated
+    #[value(name = "close-to-unlink-saturated")]
+    Saturated,
     /// Resident memory
     Memory,
     /// The binary's size
@@ -108,6 +116,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(directory) = &arguments.engine {
         let state = arguments.engine_state.as_deref();
         return engine::run(directory, arguments.engine_policies, arguments.engine_interval, state);
+    }
+    if let Some(directory) = &arguments.saturate {
+        return saturation::run(directory);
     }
     if cfg!(debug_assertions) {
         return run_optimised();
@@ -150,6 +161,7 @@ fn measure(id: RowId, bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
         RowId::Plan => plan::rows(bench),
         RowId::Burst => burst::rows(bench),
         RowId::CloseToUnlink => close_to_unlink::rows(bench),
+        RowId::Saturated => saturated::rows(bench),
         RowId::Memory => memory::rows(bench),
         RowId::Binary => Ok(binary::rows(bench)),
         RowId::Sparse => sparse::rows(bench),
