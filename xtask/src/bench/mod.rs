@@ -163,7 +163,7 @@ fn measure(id: RowId, bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
         RowId::CloseToUnlink => close_to_unlink::rows(bench),
         RowId::Saturated => saturated::rows(bench),
         RowId::Memory => memory::rows(bench),
-        RowId::Binary => Ok(binary::rows(bench)),
+        RowId::Binary => binary::rows(bench),
         RowId::Sparse => sparse::rows(bench),
         RowId::UnlinkSpace => unlink_space::rows(bench),
         RowId::IdleCost => idle::rows(bench),
