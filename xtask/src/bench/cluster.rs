@@ -1,4 +1,5 @@
-//! What an agent costs that runs as it is installed: its pod, its rights, a real API server and 10 000 archives.
+//! What an agent costs that runs as it is installed: its pod, its rights, a real API server and up to 100 000
+//! archives.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,11 +10,12 @@ use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Cluster, Node, wait};
 use serde_json::{Value, json};
 
-use super::close_to_unlink::{Deletions, MOST, displace};
+use super::close_to_unlink::{self, Deletions, MOST, displace};
 use super::directory::{self, Bench, NAMESPACES, ROOT};
+use super::memory::{MOST_10K, MOST_100K, MOST_IDLE};
 use super::process;
 use super::row::{Budget, Row};
-use super::timing::{Times, milliseconds};
+use super::timing::Times;
 use crate::image;
 
 /// The cluster's name, so that it meets no other.
@@ -25,7 +27,11 @@ const AGENT: &str = "system:serviceaccount:checkpoint-keeper:checkpoint-keeper-a
 const PER_CONTAINER: usize = 100;
 const POLICIES: usize = 200;
 
-const DEADLINE: Duration = Duration::from_mins(10);
+/// Of an idle agent: requests a minute but for watches, and writes in all.
+const MOST_REQUESTS: f64 = 1.0;
+const MOST_WRITES: f64 = 0.0;
+
+const DEADLINE: Duration = Duration::from_mins(20);
 /// How long nobody has to ask much until all count as idle: longer than a round of questions.
 const QUIET: Duration = Duration::from_secs(75);
 /// How long an idle one is watched.
@@ -71,10 +77,7 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     directory::populate(&full.checkpoints(), archives, PER_CONTAINER)?;
     cluster.load(&program, IMAGE)?;
     install(cluster)?;
-    wait::until("the agent to have read all archives", DEADLINE, || {
-        let path = format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{}", full.name());
-        Ok(cluster.get(&path)?["status"]["archives"].as_u64() == Some(archives as u64))
-    })?;
+    until_read(cluster, full, archives)?;
     until_idle(cluster)?;
 
     let mut rows = Vec::new();
@@ -82,19 +85,25 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     std::thread::sleep(WINDOW);
     let asked = cluster.requests_of_pods()?.split_off(begin);
     for (node, present) in [(full, archives), (empty, 0)] {
-        rows.push(requests(&asked, node, present));
-        let (resident, highest) = memory(node)?;
-        let what =
-            format!("pod with {present} archives, {NAMESPACES} namespaces, {POLICIES} policies: resident");
-        let most = if present == 0 { 16.0 } else { 30.0 };
-        rows.push(
-            Row::new("cluster-memory", what, resident, "MiB")
-                .budget(Budget::AtMost(most))
-                .note(format!("at most {highest:.1} MiB; {}", node.oci_runtime())),
-        );
+        rows.extend(requests(&asked, node, present));
+        rows.push(memory(node, present, if present == 0 { MOST_IDLE } else { MOST_10K })?);
     }
     rows.push(latency(full, archives)?);
+
+    // At last, as there are ten times as many pods to ask about, which takes ten times as long.
+    let many = bench.either(100_000, 2_000);
+    directory::populate(&empty.checkpoints(), many, PER_CONTAINER)?;
+    until_read(cluster, empty, many)?;
+    until_idle(cluster)?;
+    rows.push(memory(empty, many, MOST_100K)?);
     Ok(rows)
+}
+
+fn until_read(cluster: &Cluster, node: Node<'_>, archives: usize) -> anyhow::Result<()> {
+    wait::until("the agent to have read all archives", DEADLINE, || {
+        let path = format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{}", node.name());
+        Ok(cluster.get(&path)?["status"]["archives"].as_u64() == Some(archives as u64))
+    })
 }
 
 /// All of `config`, many namespaces, and many policies, one of which is for everything.
@@ -155,25 +164,35 @@ fn verb(event: &Value) -> &str {
     event["verb"].as_str().unwrap_or_default()
 }
 
-/// What a node's agent asked of the API, per minute.
-fn requests(asked: &[Value], node: Node<'_>, present: usize) -> Row {
+/// What a node's agent asked of the API: per minute, and what of that was to change anything.
+fn requests(asked: &[Value], node: Node<'_>, present: usize) -> [Row; 2] {
     let node_of = |event: &Value| event["user"]["extra"]["authentication.kubernetes.io/node-name"][0].clone();
     let own: Vec<&Value> =
         asked.iter().filter(|event| is_agents(event) && node_of(event) == node.name()).collect();
     let watches = own.iter().filter(|event| verb(event) == "watch").count();
     let writes = own.iter().filter(|event| !["watch", "get", "list"].contains(&verb(event))).count();
     let minutes = WINDOW.as_secs_f64() / 60.0;
-    let what = format!("pod with {present} archives, idle: requests a minute but for watches");
-    Row::new("cluster-requests", what, (own.len() - watches) as f64 / minutes, "1/min")
-        .budget(Budget::AtMost(1.0))
-        .note(format!("{writes} writes and {watches} watches begun in {minutes} min"))
+    let what = |what| format!("pod with {present} archives, idle: {what}");
+    let others = (own.len() - watches) as f64 / minutes;
+    [
+        Row::new("cluster-requests", what("requests a minute but for watches"), others, "1/min")
+            .budget(Budget::AtMost(MOST_REQUESTS))
+            .note(format!("{watches} watches begun in {minutes} min")),
+        Row::new("cluster-requests", what("writes"), writes as f64, "writes")
+            .budget(Budget::AtMost(MOST_WRITES))
+            .note(format!("in {minutes} min")),
+    ]
 }
 
-/// Resident memory of a node's agent, now and at most, in MiB.
-fn memory(node: Node<'_>) -> anyhow::Result<(f64, f64)> {
+/// Resident memory of a node's agent.
+fn memory(node: Node<'_>, present: usize, most: f64) -> anyhow::Result<Row> {
     let process = node.run("pgrep", &["--full", "--oldest", "checkpoint-keeper agent"])?;
     let status = node.run("cat", &[&format!("/proc/{}/status", process.trim())])?;
-    process::resident_by(&status)
+    let (resident, highest) = process::resident_by(&status)?;
+    let what = format!("pod with {present} archives, {NAMESPACES} namespaces, {POLICIES} policies: resident");
+    Ok(Row::new("cluster-memory", what, resident, "MiB")
+        .budget(Budget::AtMost(most))
+        .note(format!("at most {highest:.1} MiB; {}", node.oci_runtime())))
 }
 
 fn latency(node: Node<'_>, archives: usize) -> anyhow::Result<Row> {
@@ -184,14 +203,6 @@ fn latency(node: Node<'_>, archives: usize) -> anyhow::Result<Row> {
     let times: Vec<Duration> = (0..archives / PER_CONTAINER)
         .map(|container| displace(&directory, container, &deletions))
         .collect::<Result<_, _>>()?;
-    let times = Times::new(times);
-    let [half, most] = [50, 100].map(|percent| milliseconds(times.percentile(percent)));
     let what = format!("pod with {archives} archives, one more closed: until the surplus one is gone");
-    Ok(Row::new("cluster-latency", what, milliseconds(times.percentile(99)), "ms")
-        .budget(Budget::AtMost(MOST))
-        .samples(times.len())
-        .note(format!(
-            "p99; p50 {half:.1} ms, max {most:.1} ms; the unlink included; {}",
-            node.oci_runtime()
-        )))
+    Ok(close_to_unlink::row("cluster-latency", what, MOST, &Times::new(times), node.oci_runtime()))
 }
