@@ -7,9 +7,7 @@ use checkpoint_keeper_testcluster::{Fault, Node, RunningContainer, Runtime, wait
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::support::{
-    DEADLINE, NODES, cluster, counting_pod, files_of, inspect, pod, policy, run_keeper, verdict,
-};
+use crate::support::{DEADLINE, NODES, cluster, counting_pod, files_of, inspect, pod, policy, run_keeper};
 
 #[test]
 fn two_checkpoints_within_one_second_share_a_file_and_count_as_one() -> anyhow::Result<()> {
