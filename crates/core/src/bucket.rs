@@ -242,7 +242,24 @@ mod tests {
         };
         assert_eq!(own(&mut buckets, of("shop", 7), MINUTE), Some(7));
         assert_eq!(own(&mut buckets, of("shop", 2), 2 * MINUTE), Some(9));
-        spend(&mut buckets, Draw::Arrival, "shop", 7);
+        spend(&mut buckets, Draw::Arrival, "shop", 4);
+        assert_eq!(own(&mut buckets, none(), 2 * MINUTE), Some(5));
+        spend(&mut buckets, Draw::Arrival, "shop", 3);
         assert_eq!(own(&mut buckets, none(), 3 * MINUTE), Some(2), "the seven would be gone by now");
+    }
+
+    #[test]
+    fn what_an_arrival_brought_along_is_gone_after_two_minutes() {
+        let left = |began: u64, later: u64| {
+            let limit = DeletionLimit::default();
+            let mut buckets = DeletionBuckets::default();
+            buckets.allowance(limit, 10, of("shop", 3), Duration::from_secs(began));
+            let allowance = buckets.allowance(limit, 10, none(), Duration::from_secs(began + later));
+            allowance.arrived.get("shop").copied()
+        };
+        // Also if it came right after the boot.
+        for began in [60, 30] {
+            assert_eq!([60, 119, 120].map(|later| left(began, later)), [Some(3), Some(3), None], "{began}");
+        }
     }
 }

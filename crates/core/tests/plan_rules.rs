@@ -34,6 +34,9 @@ fn pod_labels(policy: Policy) -> Policy {
 fn namespace_labels(policy: Policy) -> Policy {
     with(policy, |policy| policy.selector.namespace_labels = label_is("env", "prod"))
 }
+fn namespaces(policy: Policy) -> Policy {
+    with(policy, |policy| policy.selector.namespaces = vec!["shop".into()])
+}
 fn older_operator(policy: Policy) -> Policy {
     with(policy, |policy| policy.id.kind = Kind::CheckpointRestoreOperator)
 }
@@ -59,6 +62,7 @@ fn the_more_binding_of_any_two_policies_governs() {
         pod_labels(namespace_labels(created(DAY * 12, cluster("o12")))),
         pod_labels(created(DAY * 13, cluster("n13"))),
         namespace_labels(created(DAY * 14, cluster("m14"))),
+        namespaces(created(DAY * 13, cluster("l14"))),
         older_operator(namespace_labels(created(DAY * 15, cluster("l15")))),
         created(DAY * 18, cluster("k16")),
         created(DAY * 17, cluster("j17")),
@@ -205,6 +209,20 @@ fn difference_of(
     let difference = difference(&case.snapshot, &case.policies, case.now, current, &policy.id);
     let places = |list: &[(usize, _)]| list.iter().map(|(place, _)| *place).collect();
     (places(&difference.would_delete), places(&difference.would_keep))
+}
+
+/// Whether the API still says so is asked before it goes, not before it is told of.
+#[test]
+fn the_difference_of_a_dry_run_policy_has_the_orphans_whose_grace_period_is_over() {
+    let dry = with(orphans(OrphanWhen::PodDeleted, HOUR), |policy| policy.mode = Mode::DryRun);
+    let gone = |since| Absences { pod: absent(since, since), ..Absences::default() };
+    let archives = [
+        archive("over").aged(DAY).gone(gone(HOUR)),
+        archive("runs").of("shop/web-1/server").aged(DAY).gone(gone(MINUTE * 59)),
+        archive("there").of("shop/web-2/server").aged(DAY),
+    ];
+    let case = case(archives).policy(dry.clone());
+    assert_eq!(difference_of(&case, &case.run().plan, &dry), (vec![0], vec![]));
 }
 
 #[test]
@@ -505,6 +523,30 @@ fn pinned_files_that_never_count_do_not_count_for_being_pinned() {
     archives.extend([archive("z").unknown().pinned(), archive("bad").unreadable().aged(DAY).pinned()]);
     let node = with(storage("node"), |policy| policy.max_total_size = Some(Size::Bytes(2 * MI)));
     assert_eq!(case(archives).storage(node).deleted(), [""; 0]);
+}
+
+#[test]
+fn a_limit_that_pins_make_unreachable_is_told_and_no_other() {
+    let unreachable = |pins: usize, of: u32, keep_latest: u32, most: u64| {
+        let mut archives = series("a", "shop/web-0/server", of);
+        archives[..pins].iter_mut().for_each(|archive| archive.pinned = true);
+        // Told by their places in the snapshot, whatever their order.
+        archives.reverse();
+        let policy = keep(|retention| {
+            (retention.keep_latest, retention.per_container) = (keep_latest, count(most));
+        });
+        let limits = case(archives).policy(policy).run().plan.unreachable;
+        let told = limits.into_iter().map(|limit| {
+            assert_eq!((limit.policy.name.as_str(), limit.limit), ("default", Reason::MaxCountPerContainer));
+            (limit.over, limit.pinned)
+        });
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(unreachable(4, 6, 1, 2), [(3, vec![5, 4, 3, 2])]);
+    assert_eq!(unreachable(1, 3, 2, 2), [(1, vec![2])], "without the pin it would be reached");
+    assert_eq!(unreachable(1, 4, 3, 1), [], "the newest alone are too many");
+    assert_eq!(unreachable(0, 4, 3, 1), []);
+    assert_eq!(unreachable(2, 6, 1, 3), [], "it is reached");
 }
 
 // ---- Promise 4: the newest stays ---------------------------------------------------------------
@@ -1307,6 +1349,23 @@ fn every_level_groups_by_what_its_name_says() {
     assert_eq!(left(|retention| retention.per_namespace = total(2 * MI)).0, 4);
 }
 
+/// compat: each level's count, then its size; new policies: all counts, then all sizes.
+#[test]
+fn an_older_operators_policy_limits_the_size_of_one_level_before_the_count_of_the_next() {
+    let archives = || {
+        vec![
+            archive("old").of("shop/web-0/proxy").aged(HOUR * 9),
+            archive("new").of("shop/web-0/proxy").aged(HOUR * 8),
+            archive("large").of("shop/web-0/server").aged(HOUR * 7).sized(10 * MI),
+            archive("small").of("shop/web-0/server").aged(HOUR * 6),
+        ]
+    };
+    let policy =
+        keep(|retention| (retention.per_container, retention.per_namespace) = (total(5 * MI), count(3)));
+    assert_eq!(case(archives()).policy(older_operator(policy.clone())).deleted(), ["large"]);
+    assert_eq!(case(archives()).policy(policy).deleted(), ["large", "old"]);
+}
+
 #[test]
 fn a_limit_per_workload_has_no_effect_where_the_owner_is_not_known() {
     let policy = keep(|retention| retention.per_workload = count(1));
@@ -1538,7 +1597,8 @@ fn too_little_free_space_or_too_few_free_inodes_trigger_it_too() {
         policy.min_free_bytes = Some(5 * MI);
         policy.reserved = Some(percent(0));
     });
-    assert_eq!(case(archives()).storage(bytes.clone()).disk(disk(100 * MI, 5 * MI)).deleted(), [""; 0]);
+    let enough = case(archives()).storage(bytes.clone()).disk(disk(100 * MI, 5 * MI)).run();
+    assert_eq!((enough.deleted().len(), enough.plan.watermark), (0, None));
     let low = case(archives()).storage(bytes).disk(disk(100 * MI, 2 * MI)).run();
     assert_eq!((low.deleted().len(), low.giver("a1")), (3, "bytes".into()));
 
@@ -1552,6 +1612,14 @@ fn too_little_free_space_or_too_few_free_inodes_trigger_it_too() {
     assert_eq!(outcome.deleted(), ["a1", "a2"]);
     let report = outcome.plan.watermark.unwrap();
     assert_eq!((report.wanted_inodes, report.freed_inodes, report.wanted_bytes), (2, 2, 0));
+    few.available_inodes = 1_000;
+    assert_eq!(case(archives()).storage(inodes.clone()).disk(few).run().plan.watermark, None);
+    // What other rules delete frees its inode, too.
+    few.available_inodes = 997;
+    let two = keep(|retention| retention.per_container = count(7));
+    let outcome = case(archives()).policy(two).storage(inodes.clone()).disk(few).run();
+    assert_eq!(outcome.deleted(), ["a1", "a2", "a3"]);
+    assert_eq!(outcome.plan.watermark.unwrap().wanted_inodes, 1);
     // A file system that does not count inodes has not run out of them.
     few.total_inodes = 0;
     few.available_inodes = 0;
@@ -1581,6 +1649,88 @@ fn no_new_round_until_the_file_system_shows_the_last_one() {
     assert_eq!(outcome.deleted(), [""; 0]);
     let report = outcome.plan.watermark.unwrap();
     assert!(report.waiting && report.wanted_bytes == 15 * MI && report.freed_bytes == 0);
+    // Where it did not show it for long, one archive at a time.
+    full.release = Release::Probing;
+    let outcome = case(series("a", "shop/web-0/server", 9)).storage(watermark(88, 85)).disk(full).run();
+    assert_eq!(outcome.deleted(), ["a1"]);
+    let report = outcome.plan.watermark.unwrap();
+    assert!(report.probing && report.wanted_bytes == 15 * MI && report.freed_bytes == MI);
+}
+
+#[test]
+fn a_file_system_of_no_size_is_never_full() {
+    let case = case(series("a", "shop/web-0/server", 3)).storage(watermark(50, 10)).disk(disk(0, 0));
+    assert_eq!((case.deleted().len(), case.run().plan.watermark), (0, None));
+}
+
+#[test]
+fn the_watermark_takes_as_much_as_its_bucket_lets_and_has_the_rest_of_what_is_wanted_wait() {
+    let inodes = with(storage("disk"), |policy| {
+        policy.min_free_inodes = Some(900_005);
+        policy.reserved = Some(percent(0));
+    });
+    for (policy, wanted) in [(watermark(54, 50), (5 * MI, 0)), (inodes, (0, 5))] {
+        let mut case =
+            case(series("a", "shop/web-0/server", 9)).storage(policy).disk(disk(100 * MI, 45 * MI));
+        case.snapshot.allowance = Some(Allowance { shared: 9, watermark: 2, ..Allowance::default() });
+        let outcome = case.run();
+        assert_eq!(outcome.deleted(), ["a1", "a2"]);
+        for waiting in ["a3", "a4", "a5"] {
+            assert_eq!(outcome.reason(waiting), Reason::DeletionPending);
+            assert_eq!(outcome.detail(waiting), Detail::Would(Reason::StorageWatermark));
+            assert_eq!(outcome.giver(waiting), "disk");
+        }
+        assert_eq!(outcome.reason("a6"), Reason::NoPolicy, "no more than that is wanted");
+        let report = outcome.plan.watermark.unwrap();
+        assert_eq!((report.wanted_bytes, report.wanted_inodes), wanted);
+        assert_eq!((report.freed_bytes, report.freed_inodes, report.pending_bytes), (2 * MI, 2, 3 * MI));
+        let drawn = outcome.plan.draws.iter().filter(|draw| **draw == Draw::Watermark).count();
+        assert_eq!((drawn, outcome.plan.draws.contains(&Draw::Shared)), (2, false));
+    }
+}
+
+#[test]
+fn a_disk_that_is_critically_full_waits_for_no_bucket() {
+    let critical = with(watermark(50, 50), |policy| policy.critical_watermark = Some(percent(90)));
+    let free = with(storage("free"), |policy| {
+        policy.min_free_bytes = Some(60 * MI);
+        policy.reserved = Some(percent(0));
+    });
+    // What is still available when it is not critical yet: 95 % where no policy says otherwise, or half of what
+    // is to be free.
+    for (policy, available) in
+        [(watermark(50, 50), 5 * MI + 1), (critical, 10 * MI + 1), (free.clone(), 30 * MI)]
+    {
+        let run = |available: u64| {
+            let mut case = case(series("a", "shop/web-0/server", 9)).storage(policy.clone());
+            case.snapshot.allowance = Some(Allowance::default());
+            case.disk(disk(100 * MI, available)).run()
+        };
+        let waits = run(available);
+        assert_eq!((waits.deleted().len(), waits.reason("a1")), (0, Reason::DeletionPending), "{available}");
+        let goes = run(available - 1);
+        assert_eq!((goes.deleted().len(), goes.reason("a1")), (8, Reason::StorageWatermark), "{available}");
+        assert!(goes.plan.draws.iter().all(|draw| *draw == Draw::Nothing), "{available}");
+    }
+}
+
+#[test]
+fn what_has_no_blocks_on_the_disk_goes_only_where_inodes_are_wanted() {
+    let archives = || {
+        [
+            archive("sparse").aged(HOUR * 3).allocating(0),
+            archive("cut").incomplete().aged(HOUR * 3).allocating(0),
+            archive("b").aged(HOUR * 2),
+            archive("c").aged(HOUR),
+        ]
+    };
+    let bytes = case(archives()).storage(watermark(50, 49)).disk(disk(100 * MI, 49 * MI));
+    assert_eq!(bytes.deleted(), ["b"]);
+    let inodes = with(storage("inodes"), |policy| {
+        policy.min_free_inodes = Some(900_002);
+        policy.reserved = Some(percent(0));
+    });
+    assert_eq!(case(archives()).storage(inodes).disk(disk(100 * MI, 49 * MI)).deleted(), ["cut", "sparse"]);
 }
 
 #[test]
@@ -1695,4 +1845,24 @@ fn the_strictest_value_wins_field_by_field() {
     assert_eq!(effective.namespace_age, Some((DAY * 30, id("two"))));
     assert_eq!(effective.deletion_limit, DeletionLimit { burst: 5, percent: 5, period: MINUTE * 2 });
     assert_eq!(effective.unjudged, []);
+}
+
+#[test]
+fn of_storage_policies_that_ask_for_the_same_the_first_by_name_gives_the_reason() {
+    use checkpoint_keeper_core::plan::EffectiveStorage;
+    let asking = |name: &str, free| {
+        with(storage(name), |policy| {
+            (policy.min_free_bytes, policy.min_free_inodes) = (Some(free), Some(free));
+            (policy.high_watermark, policy.per_namespace.limit) = (Some(percent(88)), count(5));
+        })
+    };
+    let effective = EffectiveStorage::new(&[asking("b", GI), asking("a", GI)], None, None);
+    let first = storage("a").id;
+    assert_eq!(effective.min_free_bytes, Some((GI, first.clone())));
+    assert_eq!(effective.min_free_inodes, Some((GI, first.clone())));
+    assert_eq!(effective.high_watermark, Some((percent(88), first.clone())));
+    assert_eq!(effective.namespace_count, Some((5, first)));
+    // 0 is off, and asks for nothing.
+    let off = EffectiveStorage::new(&[asking("a", 0)], None, None);
+    assert_eq!((off.min_free_bytes, off.min_free_inodes), (None, None));
 }

@@ -351,4 +351,26 @@ mod tests {
         assert_eq!(Reason::Discarded.action(), Action::Delete);
         assert_eq!(Reason::StorageWatermark.action(), Action::Delete);
     }
+
+    #[test]
+    fn a_reason_and_the_figures_behind_it_are_said_in_words() {
+        let time: Timestamp = "2026-11-22T12:00:00.4Z".parse().unwrap();
+        let hour = Duration::from_hours(1);
+        let tiers = KeptBy { hourly: true, weekly: true, ..KeptBy::default() };
+        let table = [
+            (Detail::None, ""),
+            (Detail::Count { have: 3, limit: 2 }, "3 archives, limit 2"),
+            (Detail::TotalSize { have: 2 << 20, limit: 1 << 20 }, "2Mi together, limit 1Mi"),
+            (Detail::Size { have: 2 << 20, limit: 1 << 20 }, "2Mi, limit 1Mi"),
+            (Detail::Age { age: hour * 2, limit: hour }, "2h old, limit 1h"),
+            (Detail::GraceEnds(time), "grace period ends 2026-11-22T12:00:00Z"),
+            (Detail::GoneSince(time), "gone since 2026-11-22T12:00:00Z"),
+            (Detail::KeptBy(tiers), "hourly, weekly"),
+            (Detail::Would(Reason::MaxAge), "else MaxAge"),
+            (Detail::DiskUse(9_005), "disk 90.05% used"),
+        ];
+        for (detail, words) in table {
+            assert_eq!(detail.to_string(), words);
+        }
+    }
 }
