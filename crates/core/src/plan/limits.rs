@@ -142,7 +142,8 @@ impl Working<'_> {
             .collect();
         let held: u128 =
             pinned.iter().map(|&place| u128::from(limit.measure.of(&self.archives[place]))).sum();
-        if held == 0 || left - held > u128::from(limit.most) {
+        // Without pins among them, it is not for these that it is not reached.
+        if left - held > u128::from(limit.most) {
             return;
         }
         if let Some(policy) = self.giver(limit.by) {

@@ -337,19 +337,16 @@ impl<'a> Working<'a> {
         if let Some(decision) = noted.filter(|_| self.standings[place].is_decided()) {
             return decision;
         }
-        // What a storage policy wanted, it wanted whoever governs.
-        let speaks_for_itself = |remark: &Decision| {
-            matches!(remark.reason, Reason::DeletionPending | Reason::KeepLatest | Reason::ClockSuspect)
-        };
         match (self.cells.of(place).governing, noted) {
             (_, Some(remark)) if remark.reason == Reason::DeletionPending => remark,
             (Governing::Invalid(policy), _) => {
                 decided(Reason::PolicyInvalid, self.by(&policy.id), Detail::None)
             }
-            (_, Some(remark)) if speaks_for_itself(&remark) => remark,
-            (Governing::Nothing, _) => decided(Reason::NoPolicy, By::NOBODY, Detail::None),
-            (Governing::Doubtful(policy, doubt), _) => decided(Reason::NoPolicy, By::giver(policy), doubt),
-            (Governing::Handover(policy), _) => {
+            // Where no policy governs, a storage policy remarked it: what that wants, it wants whoever governs.
+            (_, Some(remark)) => remark,
+            (Governing::Nothing, None) => decided(Reason::NoPolicy, By::NOBODY, Detail::None),
+            (Governing::Doubtful(policy, doubt), None) => decided(Reason::NoPolicy, By::giver(policy), doubt),
+            (Governing::Handover(policy), None) => {
                 decided(Reason::Handover, By::giver(policy), Detail::HandedOver)
             }
             (Governing::Policy(policy), None) => {
@@ -360,10 +357,6 @@ impl<'a> Working<'a> {
                 };
                 decided(reason, By::giver(policy), detail)
             }
-            (Governing::Policy(policy), Some(remark)) if remark.by == By::NOBODY => {
-                decided(remark.reason, By::giver(policy), remark.detail)
-            }
-            (Governing::Policy(_), Some(remark)) => remark,
         }
     }
 
