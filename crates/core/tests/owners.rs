@@ -13,7 +13,7 @@ use checkpoint_keeper_core::owners::{
 };
 use checkpoint_keeper_core::plan::{self, Clock, Detail, Reason, plan};
 use checkpoint_keeper_core::policy::OrphanWhen::{NamespaceDeleted, PodDeleted, WorkloadDeleted};
-use checkpoint_keeper_core::policy::{KeepFor, Labels, OrphanWhen, Policy};
+use checkpoint_keeper_core::policy::{KeepFor, Labels, OrphanWhen, Policy, Retention, Tiers};
 use owners_support::*;
 use plan_support::{DAY, HOUR, ago, cluster, count, keep, label_is, labels, local, watermark, with};
 
@@ -127,6 +127,24 @@ fn a_workload_is_gone_when_its_topmost_owner_is() {
 }
 
 #[test]
+fn that_an_owner_is_gone_says_nothing_of_another_of_its_kind_or_name() {
+    let owners = [("Deployment", "api"), ("Deployment", "web"), ("StatefulSet", "web")];
+    for gone in 0..owners.len() {
+        let archives = (0..owners.len()).map(|pod| of(&format!("a{pod}"), &format!("shop/p{pod}/c"), "u"));
+        let mut node = Node::new(orphans(WorkloadDeleted, Duration::ZERO), archives);
+        for (pod, (kind, name)) in owners.iter().enumerate() {
+            node.cluster.create_owner("shop", kind, name, None);
+            node.cluster.run(&format!("shop/p{pod}"), "u", Some(&format!("apps/v1 {kind} {name}")));
+        }
+        assert_eq!(node.ask().reasons(), [WithinLimits; 3]);
+        node.cluster.delete_owner("shop", owners[gone].0, owners[gone].1);
+        let mut expected = [WithinLimits; 3];
+        expected[gone] = Orphaned;
+        assert_eq!(node.ask().reasons(), expected, "{:?}", owners[gone]);
+    }
+}
+
+#[test]
 fn every_kind_of_owner_is_climbed_to_its_top() {
     /// Owners with what controls each, the one that the pod names, and the kind of the topmost.
     type Chain =
@@ -236,6 +254,36 @@ fn a_pod_that_a_stateful_set_made_anew_has_the_same_owner_and_no_other_has() {
     }
 }
 
+/// Whoever makes a pod anew by the name of one that was known says nothing of that one's owner.
+#[test]
+fn a_stateful_sets_pod_is_not_the_next_of_a_pod_whose_owner_is_known() {
+    let mut node = node(WorkloadDeleted, Duration::ZERO);
+    node.cluster.run("shop/web-0", "u1", None);
+    node.ask();
+    node.cluster.create_owner("shop", "StatefulSet", "web", None);
+    node.cluster.run("shop/web-0", "u2", Some("apps/v1 StatefulSet web"));
+    assert_eq!(node.restart().ask().filled("a").workload, None);
+    assert_eq!(node.records.values().next().unwrap().owner, Owner::Bare);
+}
+
+#[test]
+fn a_pod_that_another_controller_adopts_belongs_to_what_stands_above_that_one() {
+    let mut node = node(WorkloadDeleted, GRACE).sparing();
+    node.cluster.deploy("shop/web-0", "u1");
+    let name = |node: &Node| node.filled("a").workload.map(|workload| workload.name.clone());
+    node.ask();
+    assert_eq!(name(&node).as_deref(), Some("web"));
+    node.cluster.create_owner("shop", "Deployment", "api", None);
+    node.cluster.create_owner("shop", "ReplicaSet", "api-1", Some("apps/v1 Deployment api"));
+    node.cluster.run("shop/web-0", "u1", Some("apps/v1 ReplicaSet api-1"));
+    node.ask();
+    assert_eq!(name(&node).as_deref(), Some("api"));
+    // While it is the same controller, what stood above it stays known, also once that cannot be asked any more.
+    node.cluster.delete_owner("shop", "ReplicaSet", "api-1");
+    (0..9).for_each(|_| _ = node.restart().ask());
+    assert_eq!(name(&node).as_deref(), Some("api"));
+}
+
 #[test]
 fn a_namespace_younger_than_an_archive_is_another_whose_pods_are_others() {
     for when in ALL {
@@ -264,6 +312,39 @@ fn a_namespace_younger_than_an_archive_is_another_whose_pods_are_others() {
             };
             assert_eq!(node.ask().reasons(), gone, "{when:?} {uid}");
         }
+    }
+}
+
+/// The mirror of a static pod has no UID of its own by which it could be told from another.
+#[test]
+fn a_static_pod_of_a_namespace_made_anew_says_nothing_of_one_from_before_it() {
+    let selecting = with(cluster("p"), |policy| {
+        policy.selector.pod_labels = label_is("uid", "");
+        (policy.retention.max_age, policy.retention.keep_latest) = (Some(MINUTE), 0);
+    });
+    let old = || of("old", "shop/web-0/server", "u1");
+    let new = plan::Archive { taken: ago(HOUR), ..of("new", "shop/web-0/server", "u2") };
+    let with_new = || {
+        let mut node = Node::new(selecting.clone(), [new.clone()]);
+        node.cluster.create_namespace("shop", ago(HOUR * 2));
+        node.cluster.run("shop/web-0", "", Some("v1 Node worker"));
+        node
+    };
+    let mut node = with_new();
+    node.archives.push(old());
+    assert_eq!(node.ask().reasons(), [Reason::MaxAge, Reason::NoPolicy]);
+    assert_eq!(node.filled("old").pod_labels, None);
+    // It comes later, perhaps when not all is known any more, and what runs is shown before anything is asked.
+    for all_are_known in [true, false] {
+        let mut node = with_new().sparing();
+        assert_eq!(node.ask().reasons(), [Reason::MaxAge]);
+        node.archives.push(old());
+        if !all_are_known {
+            node.archives.remove(0);
+            node.all_are_known = false;
+        }
+        assert_eq!(node.ask().reasons().last(), Some(&Reason::NoPolicy), "{all_are_known}");
+        assert_eq!(node.filled("old").pod_labels, None, "{all_are_known}");
     }
 }
 
@@ -342,6 +423,51 @@ fn what_another_cluster_said_to_be_gone_counts_for_nothing() {
     }
 }
 
+/// One that had a UID and has none is being built.
+#[test]
+fn a_cluster_that_never_had_a_uid_is_one_of_its_own_and_one_that_had_one_is_not_believed_without_it() {
+    for when in [PodDeleted, NamespaceDeleted] {
+        let mut node = node(when, Duration::ZERO);
+        node.cluster.delete_namespace("shop");
+        node.cluster.is_nameless = true;
+        for _ in 0..2 {
+            assert_eq!(node.ask().reasons(), [Orphaned], "{when:?}");
+            assert!(node.owners.knows_cluster());
+            node.restart();
+            assert!(!node.owners.knows_cluster(), "not before it is asked");
+        }
+        let mut node = self::node(when, Duration::ZERO);
+        node.cluster.uid = "first".into();
+        node.cluster.delete_namespace("shop");
+        assert_eq!(node.ask().reasons(), [Orphaned], "{when:?}");
+        node.cluster.is_nameless = true;
+        node.restart();
+        for _ in 0..9 {
+            assert_eq!(node.ask().reasons(), [OrphanGracePeriod], "{when:?}");
+            assert!(!node.owners.knows_cluster());
+        }
+        node.cluster.is_nameless = false;
+        (0..9).for_each(|_| _ = node.ask());
+        assert_eq!(node.reasons(), [Orphaned], "{when:?}");
+    }
+}
+
+#[test]
+fn all_that_is_known_can_be_written_into_a_memory_that_was_lost() {
+    let mut node = node(PodDeleted, GRACE);
+    node.cluster.uid = "first".into();
+    node.cluster.delete_namespace("shop");
+    node.ask();
+    assert_eq!((node.owners.take_changes(), node.owners.take_cluster()), ((vec![], vec![]), None));
+    node.owners.remember_all();
+    let (records, forgotten) = node.owners.take_changes();
+    assert_eq!((records.into_iter().collect(), forgotten), (node.records.clone(), vec![]));
+    assert_eq!(node.owners.take_cluster(), Some("first".to_owned()));
+    // Which cluster it is is not written before it said so.
+    node.restart().owners.remember_all();
+    assert_eq!(node.owners.take_cluster(), None);
+}
+
 #[test]
 fn while_a_cluster_does_not_say_which_it_is_what_it_shows_is_learned_all_the_same() {
     let mut node = node(WorkloadDeleted, Duration::ZERO);
@@ -403,6 +529,40 @@ fn a_policy_governs_what_was_taken_when_its_namespace_was_made_once_the_pod_was_
     node.cluster.run("shop/web-1", "u2", None);
     node.owners.be_curious();
     assert_eq!(node.ask().reasons(), [Reason::MaxAge, Reason::MaxAge]);
+}
+
+#[test]
+fn a_pod_that_alone_can_tell_which_namespace_it_is_from_is_asked_about_until_it_is_gone() {
+    let theirs = with(local("shop", "theirs"), |policy| {
+        (policy.retention.max_age, policy.retention.keep_latest) = (Some(MINUTE), 0);
+        policy.orphans = orphans(NamespaceDeleted, DAY).orphans;
+    });
+    let taken = ago(HOUR + MINUTE);
+    let at_its_beginning = |uid: &str| {
+        let archive = plan::Archive { taken, ..of("a", "shop/web-0/server", uid) };
+        let mut node = Node::new(theirs.clone(), [archive]);
+        node.cluster.create_namespace("shop", ago(HOUR));
+        node
+    };
+    let asked_about_pod = |node: &Node| node.asked.contains(&about("web-0"));
+    // Without a UID it can tell nothing.
+    for (uid, expected) in [("u1", Reason::MaxAge), ("", Reason::NoPolicy)] {
+        let mut node = at_its_beginning(uid);
+        node.cluster.run("shop/web-0", "u1", None);
+        assert_eq!(node.ask().reasons(), [expected], "{uid}");
+        assert_eq!(asked_about_pod(&node), !uid.is_empty(), "{uid}");
+        node.ask();
+        assert!(!asked_about_pod(&node), "{uid}: it was seen");
+    }
+    let mut gone = at_its_beginning("u1");
+    assert!(asked_about_pod(gone.ask()));
+    assert!(!asked_about_pod(gone.ask()));
+    assert_eq!(gone.reasons(), [Reason::NoPolicy]);
+    let mut replaced = at_its_beginning("u1");
+    replaced.cluster.run("shop/web-0", "u2", None);
+    assert!(asked_about_pod(replaced.ask()));
+    assert!(!asked_about_pod(replaced.ask()));
+    assert_eq!(replaced.reasons(), [Reason::NoPolicy]);
 }
 
 /// Either the clock was ahead when the former namespace's pod was checkpointed, or it is the new one's.
@@ -520,6 +680,25 @@ fn only_what_a_policy_could_need_is_asked_and_each_thing_once() {
     let named = with(orphans(PodDeleted, GRACE), |policy| policy.selector.containers = vec!["y".into()]);
     assert_eq!(asked(named, &as_it_is), ["namespace shop", "the pods of this node", "pod shop/a"]);
     assert_eq!(asked(keep(|keep| keep.max_age = Some(DAY)), &as_it_is), ["the pods of this node"]);
+    // Who runs here matters where the newest stay for a while only, and something would take them else.
+    let changes: [fn(&mut Retention); 2] = [
+        |keep| keep.tiers = Some(Tiers { daily: 1, ..Tiers::default() }),
+        |keep| keep.per_namespace = count(1),
+    ];
+    for change in changes {
+        assert_eq!(asked(keep(change), &as_it_is), ["the pods of this node"]);
+        let forever = keep(|keep| {
+            change(keep);
+            keep.keep_latest_for = KeepFor::Forever;
+        });
+        assert_eq!(asked(forever, &as_it_is), none);
+        let never = keep(|keep| {
+            change(keep);
+            keep.keep_latest = 0;
+        });
+        assert_eq!(asked(never, &as_it_is), none);
+    }
+    assert_eq!(asked(keep(|keep| keep.tiers = Some(Tiers::default())), &as_it_is), none);
     let disk = |node: &mut Node| node.policies.storage.push(watermark(80, 70));
     assert_eq!(asked(cluster("p"), &disk), ["the pods of this node"]);
 }
@@ -599,6 +778,11 @@ fn a_lineage_is_idle_since_the_api_first_said_that_none_of_its_pods_runs_here() 
     node.cluster.stop("shop/web-2");
     let since = Some(node.later(HOUR).now);
     assert_eq!((node.ask().filled("a").idle_since, node.filled("b").idle_since), (since, since));
+    // One of another Deployment, whose ReplicaSet nobody asked about before.
+    node.cluster.create_owner("shop", "ReplicaSet", "api-1", Some("apps/v1 Deployment api"));
+    node.cluster.run("shop/api", "u5", Some("apps/v1 ReplicaSet api-1"));
+    assert_eq!(node.ask().filled("a").idle_since, since);
+    node.cluster.stop("shop/api");
     // Whose pod it is cannot be told for now.
     node.cluster.run("shop/other", "u4", Some("apps/v1 ReplicaSet unreadable"));
     node.cluster.forbidden.insert("ReplicaSet".to_owned());
@@ -667,6 +851,11 @@ fn a_pod_whose_first_archive_comes_in_the_middle_of_a_round_is_asked_about_in_it
     );
     let question = Question::Pod { namespace: "shop".to_owned(), name: "web-1".to_owned() };
     assert_eq!(node.owners.questions(Pace::EVERYTHING), [question]);
+    // So is its namespace, where policies select by the labels that this has while the pod is there.
+    let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
+    node.ask().archives.push(of("b", "shop/web-1/server", "u2"));
+    let question = Question::Namespace("shop".to_owned());
+    assert_eq!(node.look().owners.questions(Pace::EVERYTHING), [question]);
 }
 
 #[test]
@@ -735,6 +924,13 @@ fn the_curious_give_up_on_what_is_gone_and_try_again_after_a_failure() {
     node.cluster.is_down = false;
     assert!(!node.ask().asked.is_empty(), "a failure is no answer");
     assert!(node.ask().asked.is_empty(), "the pod is gone, and asked about again: {:?}", node.asked());
+    let mut node = Node::new(cluster("no-need"), [of("a", "shop/web-0/server", "u1")]);
+    node.owners.be_curious();
+    node.cluster.deploy("shop/web-0", "u1");
+    node.cluster.is_down = true;
+    node.ask();
+    node.cluster.is_down = false;
+    assert_eq!(node.ask().filled("a").workload.unwrap().kind, "Deployment");
 }
 
 #[test]
@@ -788,6 +984,46 @@ fn a_policy_that_comes_up_in_a_namespace_waits_until_the_namespace_was_asked_abo
     same.owners.doubt("shop");
     same.cluster.delete_namespace("shop");
     assert_eq!(same.ask().reasons(), [Reason::NoPolicy, Reason::NoPolicy]);
+}
+
+/// Until then nobody asks about that namespace, whose first archive may come from the one before.
+#[test]
+fn a_policy_that_comes_up_before_the_first_archive_of_its_namespace_waits_too() {
+    let mut node =
+        Node::new(with(local("bank", "theirs"), |policy| policy.retention.per_container = count(1)), []);
+    node.cluster.create_namespace("bank", ago(DAY * 100));
+    node.owners.doubt("bank");
+    node.ask().ask();
+    node.archives.extend(["a", "b"].map(|short| of(short, "bank/web-0/server", "u1")));
+    assert_eq!(node.look().reasons(), [Reason::NoPolicy; 2]);
+    assert_eq!(node.ask().reasons(), [Reason::MaxCountPerContainer, WithinLimits]);
+}
+
+#[test]
+fn a_question_that_fails_does_not_end_a_doubt_and_that_the_namespace_is_gone_does_without_watches() {
+    let archives = ["a", "b"].map(|short| of(short, "shop/web-0/server", "u1"));
+    let policy = with(local("shop", "theirs"), |policy| policy.retention.per_container = count(1));
+    let mut node = Node::new(policy, archives);
+    node.owners.doubt("shop");
+    node.cluster.is_down = true;
+    assert_eq!(node.ask().reasons(), [Reason::NoPolicy; 2]);
+    node.cluster.is_down = false;
+    node.cluster.delete_namespace("shop");
+    assert_eq!(node.ask().reasons(), [Reason::MaxCountPerContainer, WithinLimits]);
+}
+
+#[test]
+fn a_namespace_that_is_shown_late_does_not_make_the_next_ones_of_what_it_left() {
+    let theirs = with(local("shop", "theirs"), |policy| policy.retention.per_container = count(1));
+    let archives = ["a", "b"].map(|short| of(short, "shop/web-0/server", "u1"));
+    let mut node = Node::new(theirs, archives).sparing();
+    node.owners.be_curious();
+    let late = node.cluster.answer(&Question::Namespace("shop".to_owned()));
+    node.cluster.create_namespace("shop", ago(HOUR));
+    assert_eq!(node.ask().reasons(), [Reason::NoPolicy; 2], "the former one's");
+    assert!(node.owners.show_namespaces(vec![("shop".to_owned(), late.clone())]));
+    assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
+    assert!(!node.owners.show_namespaces(vec![("bank".to_owned(), late)]), "nothing of it is here");
 }
 
 #[test]
@@ -890,6 +1126,27 @@ fn what_is_to_go_is_confirmed_when_it_is_due_whoever_s_turn_it_is() {
     assert_eq!(reasons(node.ask()), [Orphaned, WithinLimits]);
 }
 
+#[test]
+fn what_is_to_go_is_confirmed_by_asking_about_what_it_goes_for() {
+    for (when, controller, expected) in [
+        (PodDeleted, Some("apps/v1 Deployment web"), "pod shop/web-0"),
+        (WorkloadDeleted, Some("apps/v1 Deployment web"), "Deployment shop/web"),
+        (WorkloadDeleted, None, "pod shop/web-0"),
+        (NamespaceDeleted, Some("apps/v1 Deployment web"), "namespace shop"),
+    ] {
+        let mut node = node(when, GRACE).sparing();
+        node.cluster.run("shop/web-0", "u1", controller);
+        node.ask();
+        node.cluster.delete_namespace("shop");
+        // Until nothing is asked any more but what a deletion waits for.
+        node.pace = Pace { new: 100, again: 20, idle: 0 };
+        (0..1_000).for_each(|_| _ = node.ask());
+        assert_eq!(node.asked(), [""; 0], "{when:?}");
+        assert_eq!(node.later(GRACE).ask().asked(), [expected], "{when:?}");
+        assert_eq!(node.reasons(), [Orphaned], "{when:?}");
+    }
+}
+
 /// A mass deletion is no burst, and all of it goes in the end.
 #[test]
 fn a_mass_deletion_is_confirmed_at_a_measured_pace() {
@@ -932,16 +1189,18 @@ fn namespaces_that_are_shown_are_known_as_they_are_and_asked_about_when_they_are
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2], "its labels are others by now");
     // What is shown may be late: of a namespace that is older than the one that answered, it says nothing.
     let earlier = created.checked_sub(HOUR).unwrap();
-    node.owners.show_all_namespaces(shown(&labels, earlier));
+    assert!(node.owners.show_all_namespaces(shown(&labels, earlier)), "of this one something is here");
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
     node.owners.show_namespaces(shown(&labels, created));
     assert_eq!(node.reasons(), surplus);
     // That it is not shown is no answer, and a reason to ask.
     let about = Question::Namespace("shop".to_owned());
     node.ask();
-    node.owners.show_all_namespaces(Vec::new());
+    assert!(node.owners.show_all_namespaces(Vec::new()), "what is here is missing there");
     assert_eq!(node.reasons(), surplus);
     assert_eq!(node.owners.questions(node.pace), [about]);
+    let mut bare = Node::new(cluster("p"), []);
+    assert!(!bare.owners.show_all_namespaces(shown(&labels, created)), "nothing is here");
     // Nor does it end a doubt.
     node.owners.doubt("shop");
     node.owners.show_namespaces(shown(&labels, created));
@@ -1181,6 +1440,41 @@ fn labels_that_a_watch_shows_hold_as_long_as_it_lives_and_those_that_were_asked_
         node.owners.doubt_labels();
         assert_eq!(node.reasons(), [Reason::NoPolicy], "{is_shown}");
     }
+}
+
+/// They are those of the namespace that has the name, and no answer is none.
+#[test]
+fn labels_are_not_known_once_an_answer_about_their_namespace_fails_or_is_about_another() {
+    let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
+    node.cluster.label_namespace("shop", "dev");
+    assert_eq!(node.ask().reasons(), [Reason::MaxAge]);
+    node.cluster.is_down = true;
+    assert_eq!(node.ask().reasons(), [Reason::NoPolicy]);
+    node.cluster.is_down = false;
+    assert_eq!(node.ask().reasons(), [Reason::MaxAge]);
+    // A watch showed those of the one before; the next one's were asked for, and hold no longer for that.
+    node.show("shop");
+    node.cluster.create_namespace("shop", node.now);
+    node.cluster.label_namespace("shop", "dev");
+    let mut next = of("b", "shop/web-0/server", "u2");
+    next.taken = node.later(HOUR).now;
+    node.archives.push(next);
+    assert_eq!(node.later(MINUTE * 2).ask().reasons()[1], Reason::MaxAge);
+    assert_eq!(node.later(LIVE + Duration::from_secs(1)).reasons()[1], Reason::NoPolicy);
+}
+
+/// An archive without its pod's UID may be from any namespace but one that was asked about since it was taken.
+#[test]
+fn labels_that_are_shown_after_an_answer_are_no_less_answered() {
+    let mut node = by_environment([of("a", "shop/web-0/server", "")]);
+    node.cluster.label_namespace("shop", "dev");
+    assert_eq!(node.ask().reasons(), [Reason::MaxAge]);
+    assert_eq!(node.show("shop").reasons(), [Reason::MaxAge]);
+    // Of the next namespace of that name nobody has answered.
+    node.cluster.create_namespace("shop", ago(DAY * 2));
+    node.cluster.label_namespace("shop", "dev");
+    assert_eq!(node.show("shop").reasons(), [Reason::NoPolicy]);
+    assert_eq!(node.ask().reasons(), [Reason::MaxAge]);
 }
 
 /// It is made anew, and a pod of the new one checkpointed, while the question about the old one is under way.

@@ -33,6 +33,8 @@ pub(crate) struct Cluster {
     pub(crate) forbidden: BTreeSet<String>,
     /// Nothing is answered.
     pub(crate) is_down: bool,
+    /// It has no namespace whose UID would be its own.
+    pub(crate) is_nameless: bool,
 }
 
 /// `apps/v1 Deployment web`
@@ -51,6 +53,7 @@ impl Cluster {
             Question::Cluster if self.forbidden.contains("Cluster") => {
                 Finding::Forbidden("forbidden".to_owned())
             }
+            Question::Cluster if self.is_nameless => Finding::NotFound,
             Question::Cluster => Finding::Cluster(self.uid.clone()),
             Question::Namespace(name) => match self.namespaces.get(name) {
                 Some((labels, created)) => Finding::Namespace { labels: labels.clone(), created: *created },
