@@ -299,10 +299,26 @@ mod tests {
         assert_eq!(Identity::from_annotations(&pod("a", "*")), None);
         assert_eq!(Identity::from_annotations(&pod("", "b")), None);
         let mut uid = pod("a", "b");
-        uid.insert(KUBELET.uid.into(), "../u".into());
-        assert_eq!(Identity::from_annotations(&uid), None, "a malformed UID spoils its dialect");
+        for malformed in ["../u", "u/1", "u 1", "u_1", "é"] {
+            uid.insert(KUBELET.uid.into(), malformed.into());
+            assert_eq!(Identity::from_annotations(&uid), None, "a malformed UID spoils its dialect");
+        }
+        uid.insert(KUBELET.uid.into(), "u.1-X".into());
+        assert_eq!(Identity::from_annotations(&uid).unwrap().pod_uid.as_deref(), Some("u.1-X"));
         uid.insert(KUBELET.uid.into(), String::new());
         assert_eq!(Identity::from_annotations(&uid).unwrap().pod_uid, None);
+    }
+
+    #[test]
+    fn only_the_keys_of_a_dialect_have_a_say() {
+        let dialects = [KUBELET, CONTAINERD, CHECKPOINTCTL];
+        let keys = dialects.iter().flat_map(|of| [of.namespace, of.pod, of.uid, of.container]);
+        for key in keys.chain([CRI_O_LABELS]) {
+            assert!(Identity::is_annotation(key), "{key}");
+        }
+        for key in ["app", "io.kubernetes.pod.names", "io.kubernetes.cri-o.Annotations"] {
+            assert!(!Identity::is_annotation(key), "{key}");
+        }
     }
 
     #[test]

@@ -142,6 +142,22 @@ mod tests {
         assert_eq!(reclaim.failures(), 0);
     }
 
+    /// What holds the blocks may hold them still.
+    #[test]
+    fn a_reboot_ends_all_waiting_and_forgets_no_round_that_did_not_show() {
+        let mut failed = Reclaim::default();
+        failed.begin(100);
+        failed.unlinked(50);
+        assert_eq!(failed.observe(110, false, SECOND), Release::Awaited);
+        let mut under_way = failed.clone().after_reboot();
+        assert_eq!(failed.observe(110, false, SECOND + SHOWS_WITHIN), Release::Awaited);
+        let mut failed = failed.after_reboot();
+        assert_eq!((failed.observe(110, false, SECOND), failed.failures()), (Release::Probing, 1));
+        // One that was under way has had its time.
+        assert_eq!((under_way.observe(110, false, SECOND), under_way.failures()), (Release::Awaited, 1));
+        assert_eq!(under_way.observe(110, false, SECOND + MINUTE), Release::Probing);
+    }
+
     #[test]
     fn a_round_in_which_nothing_went_is_not_waited_for() {
         let mut reclaim = Reclaim::default();

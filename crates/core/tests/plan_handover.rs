@@ -129,6 +129,19 @@ fn an_edit_a_first_policy_and_one_that_takes_precedence_act_at_once() {
     assert_eq!(preceded.plan_at(SECOND * 2).deleted(), ["a1", "a2", "a3"]);
 }
 
+/// What governed last counts, not what governed first.
+#[test]
+fn a_policy_that_took_precedence_is_handed_over_when_it_goes() {
+    let mut node = Node::new(&[strict()]);
+    assert_eq!(node.plan_at(SECOND).deleted(), ["a1", "a2", "a3"]);
+    node.go_by(&[strict(), protecting()]);
+    assert_eq!(node.plan_at(SECOND * 2).deleted(), [""; 0]);
+    node.go_by(&[strict()]);
+    assert_eq!(node.plan_at(SECOND * 3).reason("a1"), Reason::Handover);
+    assert_eq!(node.plan_at(SECOND * 4).reason("a1"), Reason::Handover);
+    assert_eq!(node.plan_at(SECOND * 3 + HANDOVER).deleted(), ["a1", "a2", "a3"]);
+}
+
 #[test]
 fn what_governed_is_remembered_across_a_restart_and_forgotten_with_the_archives() {
     let mut node = Node::new(&[strict(), protecting()]);
@@ -137,6 +150,8 @@ fn what_governed_is_remembered_across_a_restart_and_forgotten_with_the_archives(
     let changes = node.history.note(&node.case.snapshot, &plan, SECOND);
     assert_eq!(changes.remember.len(), 1, "{changes:?}");
     assert_eq!(node.history.note(&node.case.snapshot, &plan, SECOND), HistoryChanges::default(), "once");
+    // All of it once more, into a memory that was lost.
+    assert_eq!(node.history.all().collect::<Vec<_>>(), changes.remember);
     node.history = GoverningHistory::new(changes.remember);
     node.go_by(&[strict()]);
     assert_eq!(node.plan_at(SECOND * 9).reason("a1"), Reason::Handover);
