@@ -538,7 +538,8 @@ fn a_limit_that_pins_make_unreachable_is_told_and_no_other() {
         let limits = case(archives).policy(policy).run().plan.unreachable;
         let told = limits.into_iter().map(|limit| {
             assert_eq!((limit.policy.name.as_str(), limit.limit), ("default", Reason::MaxCountPerContainer));
-            (limit.over, limit.pinned)
+            let Detail::Count { have, limit: most } = limit.detail else { panic!("{:?}", limit.detail) };
+            (have - most, limit.pinned)
         });
         told.collect::<Vec<_>>()
     };

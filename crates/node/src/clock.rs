@@ -275,6 +275,8 @@ mod tests {
         assert_eq!(watch.distrust(now(0, 0)), None);
         let before_2018 = Now { wall: "2017-12-31T23:00:00Z".parse().unwrap(), uptime: Duration::ZERO };
         assert_eq!(ClockWatch::new().distrust(before_2018), Some(Distrust::IsBehind));
+        let in_2018 = Now { wall: "2018-01-01T00:00:00Z".parse().unwrap(), uptime: Duration::ZERO };
+        assert_eq!(ClockWatch::new().distrust(in_2018), None);
     }
 
     #[test]
@@ -307,5 +309,13 @@ mod tests {
         // Put right: when each came.
         watch.judge(now(1_500, 1_500));
         assert_eq!(watch.at(one, now(1_500, 1_500)), now(1_150, 0).wall);
+    }
+
+    #[test]
+    fn each_boot_has_an_id_of_its_own() {
+        let id = boot();
+        let is_id = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+        assert!(id.len() == 36 && id.bytes().all(is_id), "{id:?}");
+        assert_eq!(boot(), id);
     }
 }

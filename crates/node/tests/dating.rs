@@ -383,5 +383,27 @@ fn what_a_clock_dated_that_was_wrongly_believed_is_never_newer_than_what_came_af
         let (gone, kept) = node.plan(&per_container(1));
         assert_eq!(gone, [honest[0].clone()], "{is_started_anew}: {kept:?}");
         assert!(ahead.iter().all(|file| kept.contains(&(file.clone(), Reason::Undated))), "{kept:?}");
+
+#[test]
+fn what_is_ahead_of_a_clock_that_was_set_back_is_compared_with_nothing_before_anything_is_looked_at_anew() {
+    let mut node = Node::new(0, true, &[4, 3, 2]);
+    assert_eq!(node.gone(1), 2);
+    node.off_by = -DAY;
+    assert_eq!(node.clock(), Clock::Suspect);
+    let (gone, kept) = node.plan(&per_container(1));
+    assert_eq!(gone, [""; 0]);
+    assert!(kept.iter().all(|(_, reason)| *reason == Reason::ClockSuspect), "{kept:?}");
+    node.off_by = 0;
+    assert_eq!(node.gone(1), 2);
+}
+
+#[test]
+fn what_a_wrong_clock_dated_is_put_in_order_by_its_arrival_also_while_that_clock_is_wrong() {
+    for off_by in WRONG {
+        let mut node = Node::new(off_by, true, &[]);
+        let came = [node.checkpoint(), node.checkpoint(), node.checkpoint()];
+        let (mut gone, _) = node.plan(&per_container(1));
+        gone.sort_by_key(|file| name(file).checkpoint_time());
+        assert_eq!(gone, came[..2], "{off_by}");
     }
 }
