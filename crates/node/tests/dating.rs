@@ -383,6 +383,8 @@ fn what_a_clock_dated_that_was_wrongly_believed_is_never_newer_than_what_came_af
         let (gone, kept) = node.plan(&per_container(1));
         assert_eq!(gone, [honest[0].clone()], "{is_started_anew}: {kept:?}");
         assert!(ahead.iter().all(|file| kept.contains(&(file.clone(), Reason::Undated))), "{kept:?}");
+    }
+}
 
 #[test]
 fn what_is_ahead_of_a_clock_that_was_set_back_is_compared_with_nothing_before_anything_is_looked_at_anew() {

@@ -300,8 +300,11 @@ impl Working<'_> {
                 reason: Reason::StorageWatermark,
                 by: round.by,
             };
-            let left = u128::from(have.saturating_sub(round.freed_bytes));
-            self.note_pins(&(0..self.archives.len()).collect::<Vec<_>>(), limit, left);
+            let left: Vec<usize> =
+                (0..self.archives.len()).filter(|&place| self.counts(place, Scope::Storage)).collect();
+            // Wider than any one size, so that a sum of absurd ones is still a sum.
+            let bytes = left.iter().map(|&place| u128::from(self.archives[place].size)).sum();
+            self.note_pins(&left, limit, bytes);
         }
     }
 
