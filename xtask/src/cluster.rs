@@ -2,12 +2,11 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
 
 use anyhow::Context;
 use clap::Args;
 
-use crate::test::repository;
+use crate::cargo::cargo;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -17,9 +16,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let mut cargo = Command::new(env!("CARGO"));
+    let mut cargo = cargo();
     cargo.args(["run", "--quiet", "--locked", "--package", "checkpoint-keeper-testcluster", "--"]);
     // In its place, so that its exit code and its terminal are that program's.
-    let error = cargo.args(&arguments.arguments).current_dir(repository()).exec();
+    let error = cargo.args(&arguments.arguments).exec();
     Err(error).context("cannot run cargo")
 }

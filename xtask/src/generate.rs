@@ -1,10 +1,11 @@
 //! `cargo xtask generate`: the files in this repository that are made from its code. Tests fail
 //! when one of them is not what the code makes.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, ensure};
 
+use crate::cargo::cargo;
 use crate::test::repository;
 
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -16,10 +17,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         println!("config/crd/{name}");
     }
     // The test that holds the page of signals against the code writes it when it is told to.
-    let mut cargo = Command::new(env!("CARGO"));
+    let mut cargo = cargo();
     cargo.args(["test", "--quiet", "--locked", "--package", "checkpoint-keeper", "--lib", "signals::"]);
-    let status =
-        cargo.env("CHECKPOINT_KEEPER_GENERATE", "1").current_dir(repository()).stdout(Stdio::null()).status();
+    let status = cargo.env("CHECKPOINT_KEEPER_GENERATE", "1").stdout(Stdio::null()).status();
     ensure!(status.context("cannot run cargo")?.success(), "docs/signals.md cannot be made");
     println!("docs/signals.md");
     Ok(())

@@ -3,10 +3,10 @@
 //! No image is made here, as that takes a registry's tools: it is `FROM scratch` and this one file.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, ensure};
 
+use crate::cargo::cargo;
 use crate::test::repository;
 
 /// Also the host's, but named: only then are build scripts and macros not linked statically, which they
@@ -20,14 +20,19 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// Builds it, and says where it is.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
-    let mut cargo = Command::new(env!("CARGO"));
+    let mut cargo = cargo();
     cargo.args(["build", "--release", "--locked", "--package", "checkpoint-keeper", "--target", TARGET]);
-    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").current_dir(repository());
+    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static");
     let status = cargo.status().context("cannot run cargo")?;
     ensure!(status.success(), "the static build failed: {status}");
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
-    let program = target.join(TARGET).join("release/checkpoint-keeper");
+    let program = program();
     ensure!(program.is_file(), "there is no {}", program.display());
     Ok(program)
+}
+
+/// Where it is, if it was built.
+pub(crate) fn program() -> PathBuf {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
+    target.join(TARGET).join("release/checkpoint-keeper")
 }

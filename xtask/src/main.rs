@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that is done with this repository but build it.
 
 mod bench;
+mod cargo;
 mod cluster;
 mod generate;
 mod image;

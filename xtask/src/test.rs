@@ -1,11 +1,14 @@
 //! `cargo xtask test`: the checks that a change must pass, cheapest first.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
+
+use crate::cargo::cargo;
+use crate::image;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -77,9 +80,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let lint = [&["clippy"][..], &cluster_tests, &["--quiet", "--", "-D", "warnings"]].concat();
     steps.cargo("lint cluster tests", &lint)?;
     steps.cargo("test", &["test", "--workspace", "--locked"])?;
-    if !arguments.fast {
-        slow(&mut steps)?;
-    }
+    let program = if arguments.fast { None } else { Some(slow(&mut steps)?) };
     let which = match arguments.cluster {
         Some(which) => which,
         None if arguments.fast => ClusterTests::None,
@@ -96,7 +97,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut skipped = Vec::new();
     for (runtime, filter) in runs {
         let cluster = TestCluster::of(*runtime);
-        if cluster.test(&mut steps, arguments, &cluster_tests, filter)? == Outcome::Skipped {
+        if cluster.test(&mut steps, program.as_deref(), &cluster_tests, filter)? == Outcome::Skipped {
             skipped.push(cluster.named);
         }
     }
@@ -113,14 +114,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What takes long and needs no cluster.
-fn slow(steps: &mut Steps) -> anyhow::Result<()> {
+/// What takes long and needs no cluster; where the program is that users get.
+fn slow(steps: &mut Steps) -> anyhow::Result<PathBuf> {
     for (package, what) in CRATES {
         steps.cargo(package, &["check", "--package", package, what, "--locked", "--quiet"])?;
     }
     steps.cargo("documentation", &["doc", "--workspace", "--no-deps", "--locked", "--quiet"])?;
-    steps.cargo("release build", &["build", "--release", "--locked", "--package", "checkpoint-keeper"])?;
-    steps.time("README example", readme_example)
+    let program = steps.time("release build", image::build)?;
+    steps.time("README example", || readme_example(&program))?;
+    Ok(program)
 }
 
 /// A real cluster for tests, of nodes with one container runtime.
@@ -143,8 +145,8 @@ impl TestCluster {
 
     /// Cargo, for a program that is to be about this cluster.
     fn cargo(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO"));
-        command.args(arguments).current_dir(repository());
+        let mut command = cargo();
+        command.args(arguments);
         command.env("CHECKPOINT_KEEPER_CLUSTER", &self.name).env("CHECKPOINT_KEEPER_RUNTIME", self.argument);
         command
     }
@@ -178,7 +180,7 @@ impl TestCluster {
     fn test(
         &self,
         steps: &mut Steps,
-        arguments: &Arguments,
+        program: Option<&Path>,
         tests: &[&str],
         filter: &[&str],
     ) -> anyhow::Result<Outcome> {
@@ -193,18 +195,18 @@ impl TestCluster {
             steps.time(&step("up"), || run_to_success(&mut self.command(&["up", "--owner", &owner])))?;
         }
         // What an image holds, for the tests that run it as a pod.
-        let image = match filter {
-            [] => Some(steps.time("static build", crate::image::build)?),
-            _ => None,
+        let image = match (program, filter) {
+            (Some(program), _) => Some(program.to_owned()),
+            (None, []) => Some(steps.time("release build", image::build)?),
+            (None, _) => None,
         };
         let outcome = steps.time(&step("tests"), || {
             let mut command = self.cargo(&[&["test"][..], tests, &["--"], filter].concat());
-            if !arguments.fast {
-                // What users get, as it was just built.
-                command.env("CHECKPOINT_KEEPER", repository().join("target/release/checkpoint-keeper"));
+            if let Some(program) = program {
+                command.env("CHECKPOINT_KEEPER", program);
             }
-            if let Some(program) = image {
-                command.env("CHECKPOINT_KEEPER_STATIC", program);
+            if let Some(image) = image {
+                command.env("CHECKPOINT_KEEPER_STATIC", image);
             }
             run_to_success(&mut command)
         });
@@ -230,8 +232,8 @@ struct Steps {
 impl Steps {
     fn cargo(&mut self, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
         self.time(name, || {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(arguments).current_dir(repository()).env("RUSTDOCFLAGS", "-D warnings");
+            let mut cargo = cargo();
+            cargo.args(arguments).env("RUSTDOCFLAGS", "-D warnings");
             let status = cargo.status().context("cannot run cargo")?;
             ensure!(status.success(), "cargo {} failed: {status}", arguments.join(" "));
             Ok(())
@@ -254,13 +256,17 @@ impl Steps {
     }
 }
 
-/// The command that the README begins with, word for word, on the archives of this repository.
-fn readme_example() -> anyhow::Result<()> {
+/// What a reader of the README types first, behind which stand the program's arguments.
+const README_CARGO: &str = "cargo run --release -- ";
+
+/// The command that the README begins with, on the archives of this repository, by the program that was built:
+/// cargo would build it once more.
+fn readme_example(program: &Path) -> anyhow::Result<()> {
     let readme = std::fs::read_to_string(repository().join("README.md"))?;
-    let command = readme.lines().find(|line| line.trim_start().starts_with("cargo run --release -- gc"));
+    let command = readme.lines().find_map(|line| line.trim_start().strip_prefix(README_CARGO));
     let command = command.context("the README has no example command")?;
-    let words: Vec<&str> = command.split_whitespace().skip(1).collect();
-    let output = Command::new(env!("CARGO")).args(&words).current_dir(repository()).output()?;
+    let words = command.split_whitespace();
+    let output = Command::new(program).args(words).current_dir(repository()).output()?;
     let shown = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{command} failed: {}", String::from_utf8_lossy(&output.stderr));
     if !shown.contains("9 archives") {

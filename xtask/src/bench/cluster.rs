@@ -1,7 +1,7 @@
 //! What an agent costs that runs as it is installed: its pod, its rights, a real API server and up to 100 000
 //! archives.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -16,6 +16,7 @@ use super::memory::{MOST_10K, MOST_100K, MOST_IDLE};
 use super::process;
 use super::row::{Budget, Row};
 use super::timing::Times;
+use crate::cargo::cargo;
 use crate::image;
 
 /// The cluster's name, so that it meets no other.
@@ -61,9 +62,9 @@ fn state() -> anyhow::Result<State> {
 }
 
 fn run(arguments: &[&str]) -> anyhow::Result<()> {
-    let mut command = Command::new("cargo");
+    let mut command = cargo();
     command.args(["run", "--quiet", "--locked", "--package", "xtask", "--"]).args(arguments);
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).current_dir(ROOT).status()?;
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
     ensure!(status.success(), "cargo xtask {} failed: {status}", arguments.join(" "));
     Ok(())
 }

@@ -11,6 +11,8 @@ use checkpoint_keeper_testkit::ArchiveBuilder;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
+use crate::image;
+
 /// The repository.
 pub(super) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -43,8 +45,7 @@ impl Bench {
         };
         let directory = directory.context("failed to make a temporary directory")?;
         // This program and that one are built into the same directory.
-        let binary = std::env::current_exe()?.with_file_name("checkpoint-keeper");
-        let binary = binary.is_file().then_some(binary);
+        let binary = Some(image::program()).filter(|program| program.is_file());
         Ok(Self { directory, quick, binary, populations: HashMap::new() })
     }
 

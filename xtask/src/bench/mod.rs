@@ -30,7 +30,6 @@ mod unlink_space;
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
@@ -38,6 +37,9 @@ use clap::{Args, ValueEnum};
 
 use directory::Bench;
 use row::{Results, Row};
+
+use crate::cargo::cargo;
+use crate::image;
 
 /// What is to be measured, and where.
 #[derive(Debug, Args)]
@@ -173,18 +175,11 @@ fn measure(id: RowId, bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
 /// Figures of an unoptimised program say nothing: builds the binary and this program as they are
 /// shipped, and has that one measure.
 fn run_optimised() -> anyhow::Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built = Command::new(&cargo)
-        .args(["build", "--release", "--quiet", "--package", "checkpoint-keeper"])
-        .current_dir(directory::ROOT)
-        .status()?;
-    if !built.success() {
-        eprintln!("checkpoint-keeper cannot be built: measuring without it what can be");
+    if let Err(error) = image::build() {
+        eprintln!("checkpoint-keeper cannot be built: measuring without it what can be: {error:#}");
     }
-    let status = Command::new(&cargo)
-        .args(["run", "--release", "--quiet", "--package", "xtask", "--manifest-path"])
-        .arg(PathBuf::from(directory::ROOT).join("Cargo.toml"))
-        .arg("--")
+    let status = cargo()
+        .args(["run", "--release", "--quiet", "--package", "xtask", "--"])
         .args(std::env::args_os().skip(1))
         .status()?;
     if status.success() { Ok(()) } else { bail!("the measurement failed, or a budget was missed") }
