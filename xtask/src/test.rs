@@ -202,9 +202,6 @@ impl TestCluster {
         };
         let outcome = steps.time(&step("tests"), || {
             let mut command = self.cargo(&[&["test"][..], tests, &["--"], filter].concat());
-            if let Some(program) = program {
-                command.env("CHECKPOINT_KEEPER", program);
-            }
             if let Some(image) = image {
                 command.env("CHECKPOINT_KEEPER_STATIC", image);
             }
