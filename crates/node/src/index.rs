@@ -213,8 +213,13 @@ impl Index {
         // Another file of the same name, or the same with other contents: nothing old holds for it,
         // but when it was first seen, if only its owner, mode or links changed.
         // An archive that is still being written came when that began, and was dated by the clock of then.
+        // So has one that was read meanwhile, as its writer had stalled, and was not whole.
         let is_still_coming = |known: &Known| {
-            known.stat.is_same_file(&stat) && known.read.is_none() && known.arrival.is_unjudged()
+            let is_by_a_wrong_clock = match &known.read {
+                None => known.arrival.is_unjudged(),
+                Some(read) => known.arrival == Arrival::DatesIt && !read.state.is_whole(),
+            };
+            known.stat.is_same_file(&stat) && is_by_a_wrong_clock
         };
         let before =
             self.known.get(name).filter(|known| known.stat.has_same_bytes(&stat) || is_still_coming(known));
