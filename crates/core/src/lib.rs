@@ -5,8 +5,9 @@
 //! this project exists for is one function: [`plan::plan`].
 
 pub mod archive;
-pub mod bucket;
+pub mod checkpoint_time;
 pub mod confidence;
+pub mod deletion_limiter;
 pub mod duration;
 pub mod handover;
 pub mod identity;
@@ -17,4 +18,3 @@ pub mod policy;
 pub mod policy_lint;
 pub mod quantity;
 pub mod reclaim;
-pub mod taken;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use checkpoint_keeper_core::checkpoint_time::{Reading, TOLERANCE};
 use checkpoint_keeper_core::plan;
-use checkpoint_keeper_core::taken::{Reading, TOLERANCE};
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use checkpoint_keeper_core::archive::{Contents, State};
+use checkpoint_keeper_core::checkpoint_time::{CheckpointTime, Source};
 use checkpoint_keeper_core::handover::GoverningHistory;
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::{FileName, NameKind};
@@ -21,7 +22,6 @@ use checkpoint_keeper_core::owners::{Owners, PodKey, PodRecord};
 use checkpoint_keeper_core::plan::{Action, Archive, Clock, Dated, Plan, Reason, Snapshot};
 use checkpoint_keeper_core::policy::{Labels, PolicyRef};
 use checkpoint_keeper_core::reclaim::Reclaim;
-use checkpoint_keeper_core::taken::{Source, Taken};
 
 use crate::catalog::Record;
 use crate::catalog_writer::CatalogWriter;
@@ -570,9 +570,9 @@ fn is_foreign(name: &FileName, known: &Known) -> bool {
 }
 
 /// When the checkpoint was taken of an archive of which nothing was read: nobody goes by it.
-fn unread(name: &FileName, stat: &Stat) -> Taken {
+fn unread(name: &FileName, stat: &Stat) -> CheckpointTime {
     let at = name.checkpoint_time().unwrap_or_else(|| stat.modified_at());
-    Taken { at, claimed: at, dated: Dated::Untrusted, source: Source::Modified }
+    CheckpointTime { at, claimed: at, dated: Dated::Untrusted, source: Source::Modified }
 }
 
 fn archive(name: &FileName, known: &Known, now: Now) -> Archive {

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoint_keeper_core::archive::{Contents, State};
+use checkpoint_keeper_core::checkpoint_time::CheckpointTime;
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::Clock;
-use checkpoint_keeper_core::taken::Taken;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +47,7 @@ pub struct Read {
     /// When `config.dump` says that the checkpoint was taken.
     pub inside: Option<Timestamp>,
     /// When the checkpoint was taken, as far as that is known by now.
-    pub taken: Taken,
+    pub taken: CheckpointTime,
     /// The OCI runtime.
     pub runtime: Option<Arc<str>>,
     /// What is wrong with it.
@@ -258,7 +258,7 @@ impl Index {
     }
 
     /// Notes that an archive could not be read.
-    pub fn note_failure(&mut self, name: &FileName, taken: Taken, problem: &str) {
+    pub fn note_failure(&mut self, name: &FileName, taken: CheckpointTime, problem: &str) {
         let problem = Some(share_text(&mut self.texts, problem));
         let state = State::Unreadable;
         if let Some(known) = self.known.get_mut(name) {
@@ -287,7 +287,7 @@ impl Index {
     }
 
     /// Notes what an archive holds.
-    pub fn note(&mut self, name: &FileName, contents: &Contents, taken: Taken) {
+    pub fn note(&mut self, name: &FileName, contents: &Contents, taken: CheckpointTime) {
         let read = Read {
             state: contents.state,
             identity: contents.identity.as_ref().map(|identity| share(&mut self.identities, identity)),

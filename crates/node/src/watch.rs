@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use checkpoint_keeper_core::bucket::DeletionBuckets;
+use checkpoint_keeper_core::deletion_limiter::DeletionLimiter;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::owners::Pace;
 use checkpoint_keeper_core::plan::{EffectiveStorage, Plan, Snapshot, plan_with};
@@ -122,7 +122,7 @@ pub struct Watch {
     /// Who tells it to go by something else; none: nobody does.
     pub line: Option<OrderLine>,
     /// How fast policies may delete; none: as fast as they want.
-    pub buckets: Option<DeletionBuckets>,
+    pub buckets: Option<DeletionLimiter>,
     /// How often it looks at everything, whether or not the doorbell rang.
     pub interval: Duration,
     /// Who asks the cluster, a round of questions an interval at most; none where there is none.

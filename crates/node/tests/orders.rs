@@ -14,7 +14,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use checkpoint_keeper_core::bucket::DeletionBuckets;
+use checkpoint_keeper_core::deletion_limiter::DeletionLimiter;
 use checkpoint_keeper_core::owners::{Finding, Question};
 use checkpoint_keeper_core::policy::{Kind, Labels, PolicySet};
 use checkpoint_keeper_node::clock::Now;
@@ -39,12 +39,12 @@ struct Told {
 }
 
 impl Told {
-    fn start(directory: &Path, bucket: Option<DeletionBuckets>) -> Self {
+    fn start(directory: &Path, bucket: Option<DeletionLimiter>) -> Self {
         Self::asking(directory, bucket, None)
     }
 
     /// One that asks a cluster, whatever its policies need to know.
-    fn asking(directory: &Path, bucket: Option<DeletionBuckets>, inquiry: Option<Inquiry>) -> Self {
+    fn asking(directory: &Path, bucket: Option<DeletionLimiter>, inquiry: Option<Inquiry>) -> Self {
         let (stop, stopped) = UnixStream::pair().unwrap();
         let (plan, plans) = mpsc::channel();
         let (orders, line) = line().unwrap();
@@ -131,7 +131,7 @@ fn orders_that_are_not_urgent_wait_for_the_next_archive() {
 fn a_limit_mistyped_and_mended_costs_at_most_the_bucket() {
     let directory = with(300);
     // Full: 5 % of 300 archives.
-    let told = Told::start(directory.path(), Some(DeletionBuckets::default()));
+    let told = Told::start(directory.path(), Some(DeletionLimiter::default()));
     told.orders.tell(Orders::policies(per_container(300)), true);
     assert_eq!(told.next_plan(), 0);
     told.orders.tell(Orders::policies(per_container(1)), true);
@@ -158,7 +158,7 @@ fn the_bucket_is_not_charged_for_what_was_planned_and_never_begun() {
         let collector = Collector::new(store, Duration::from_secs(5));
         let mut watch = Watch::new(collector, Orders::policies(per_container(1)), HOUR);
         // Full: 5 % of 300 archives.
-        (watch.line, watch.buckets) = (Some(line), Some(DeletionBuckets::default()));
+        (watch.line, watch.buckets) = (Some(line), Some(DeletionLimiter::default()));
         let mut is_first = true;
         let report = |event: Event<'_>| match event {
             Event::Planned { plan: made, .. } => _ = plan.send(made.deletions().count()),
@@ -214,7 +214,7 @@ fn what_waits_to_be_deleted_is_withdrawn_with_the_orders_that_wanted_it() {
 fn rotation_of_what_arrives_never_waits_for_the_bucket() {
     let directory = with(30);
     // Empty, and an hour to fill.
-    let bucket = DeletionBuckets::empty(Now::read().uptime);
+    let bucket = DeletionLimiter::empty(Now::read().uptime);
     let told = Told::start(directory.path(), Some(bucket));
     told.orders.tell(Orders::policies(per_container(30)), true);
     assert_eq!(told.next_plan(), 0);

@@ -5,7 +5,7 @@
 //! The rules run in a fixed order, each seeing what the earlier ones left; that order is the body
 //! of [`plan`]. Each rule's arithmetic has a file of its own beside this one.
 
-mod bucket_draw;
+mod deletion_draw;
 mod difference;
 mod facts;
 mod floor;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use checkpoint_keeper_core::checkpoint_time::{
+    CheckpointTime, Claims, Reading, Sighting, TOLERANCE, checkpoint_time,
+};
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::owners::TakenWhen;
 use checkpoint_keeper_core::plan::{Clock, Dated};
-use checkpoint_keeper_core::taken::{Claims, Reading, Sighting, TOLERANCE, Taken, taken};
 
 use jiff::Timestamp;
 
@@ -129,7 +131,7 @@ fn is_first_seen_after(known: &Known, now: Now) -> bool {
 }
 
 /// Whether nothing that the clock will turn out to be worth changes that.
-fn is_decided(known: &Known, found: Taken, now: Now) -> bool {
+fn is_decided(known: &Known, found: CheckpointTime, now: Now) -> bool {
     let is_seen = matches!(known.first_seen, FirstSeen::At(_)) && !is_first_seen_after(known, now);
     is_seen && matches!(found.dated, Dated::Trusted | Dated::Undated)
 }
@@ -149,7 +151,13 @@ fn claims(name: &FileName, known: &Known) -> Claims {
 }
 
 /// When its checkpoint was taken; none where it was not read.
-fn date(name: &FileName, known: &Known, clock: &ClockWatch, reading: Reading, now: Now) -> Option<Taken> {
+fn date(
+    name: &FileName,
+    known: &Known,
+    clock: &ClockWatch,
+    reading: Reading,
+    now: Now,
+) -> Option<CheckpointTime> {
     known.read.as_ref().filter(|read| !read.is_failure)?;
     let first = match known.first_seen {
         FirstSeen::At(time) => Some(time),
@@ -161,7 +169,7 @@ fn date(name: &FileName, known: &Known, clock: &ClockWatch, reading: Reading, no
         _ => None,
     };
     let is_misdated = known.arrival == Arrival::Lost;
-    Some(taken(claims(name, known), Sighting { first, arrived, is_misdated }, reading))
+    Some(checkpoint_time(claims(name, known), Sighting { first, arrived, is_misdated }, reading))
 }
 
 /// Whether an archive that came while the clock was not trusted, and showed that time, is dated by that clock: then

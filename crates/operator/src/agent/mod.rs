@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use checkpoint_keeper_api::in_force::Scope;
-use checkpoint_keeper_core::bucket::DeletionBuckets;
+use checkpoint_keeper_core::deletion_limiter::DeletionLimiter;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
 use checkpoint_keeper_node::inquiry::Inquiry;
@@ -86,7 +86,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
             let _ = (&trigger).write_all(b"x");
         }),
     };
-    let buckets = Some(DeletionBuckets::empty(now.uptime));
+    let buckets = Some(DeletionLimiter::empty(now.uptime));
     Watch {
         collector,
         orders: None,

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use checkpoint_keeper_core::archive::{Engine, Format, Inspection, State, Statistics};
+use checkpoint_keeper_core::checkpoint_time::Claims;
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::taken::Claims;
 use checkpoint_keeper_node::store::Stat;
 use jiff::Timestamp;
 use serde::Serialize;

@@ -58,7 +58,7 @@ impl Reading {
 
 /// When a checkpoint was taken, and how that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Taken {
+pub struct CheckpointTime {
     /// The time to go by.
     pub at: Timestamp,
     /// What the archive itself says, believed or not: it orders those of equal times.
@@ -103,7 +103,7 @@ impl Claims {
 /// By a clock that is not trusted no claim is implausible for being late; an archive that claims to be later
 /// than any time which that clock showed since it is not trusted is [`Dated::Ahead`]. What arrived meanwhile
 /// and was dated by that clock goes by its arrival.
-pub fn taken(claims: Claims, seen: Sighting, reading: Reading) -> Taken {
+pub fn checkpoint_time(claims: Claims, seen: Sighting, reading: Reading) -> CheckpointTime {
     let (claimed, _) = claims.first();
     let is_trusted = reading.clock == Clock::Trusted;
     if let Some(arrived) = seen.arrived {
@@ -111,7 +111,7 @@ pub fn taken(claims: Claims, seen: Sighting, reading: Reading) -> Taken {
         let (at, source) =
             claims.in_order().find(agrees).filter(|_| is_trusted).unwrap_or((arrived, Source::Arrival));
         let dated = if is_trusted { Dated::Trusted } else { Dated::Untrusted };
-        return Taken { at, claimed, dated, source };
+        return CheckpointTime { at, claimed, dated, source };
     }
     let latest = if is_trusted { seen.first.unwrap_or(reading.now).min(reading.now) } else { Timestamp::MAX };
     let latest = latest.min(seen.first.unwrap_or(Timestamp::MAX));
@@ -120,7 +120,7 @@ pub fn taken(claims: Claims, seen: Sighting, reading: Reading) -> Taken {
     let plausible = claims.in_order().find(is_plausible).filter(|_| !seen.is_misdated);
     let Some((at, source)) = plausible else {
         let at = seen.first.unwrap_or(reading.now);
-        return Taken { at, claimed, dated: Dated::Undated, source: Source::FirstSeen };
+        return CheckpointTime { at, claimed, dated: Dated::Undated, source: Source::FirstSeen };
     };
     let dated = if is_trusted {
         Dated::Trusted
@@ -132,7 +132,7 @@ pub fn taken(claims: Claims, seen: Sighting, reading: Reading) -> Taken {
     } else {
         Dated::Untrusted
     };
-    Taken { at, claimed, dated, source }
+    CheckpointTime { at, claimed, dated, source }
 }
 
 #[cfg(test)]
@@ -173,7 +173,7 @@ mod tests {
             (claims(Some(long_ago), None, long_ago), None),
         ];
         for (claims, expected) in table {
-            let found = taken(claims, Sighting::default(), Reading::trusted(now));
+            let found = checkpoint_time(claims, Sighting::default(), Reading::trusted(now));
             let expected = expected.unwrap_or((now, Source::FirstSeen));
             assert_eq!((found.at, found.source), expected, "{claims:?}");
             assert_eq!(found.claimed, claims.first().0);
@@ -187,27 +187,31 @@ mod tests {
         let future = claims(Some(at(3_600)), None, at(3_600));
         let seen = Sighting { first: Some(at(0)), ..Sighting::default() };
         for now in [at(0), at(3_600), at(1_000_000)] {
-            let found = taken(future, seen, Reading::trusted(now));
+            let found = checkpoint_time(future, seen, Reading::trusted(now));
             assert_eq!((found.at, found.dated), (at(0), Dated::Undated), "{now}");
         }
         // The same by a clock that is not trusted now: when it was seen, one was.
-        let found = taken(future, seen, suspect(at(9_000), at(9_000)));
+        let found = checkpoint_time(future, seen, suspect(at(9_000), at(9_000)));
         assert_eq!(found.dated, Dated::Undated);
         let honest = claims(Some(at(-60)), None, at(-60));
-        let found = taken(honest, seen, suspect(at(9_000), at(9_000)));
+        let found = checkpoint_time(honest, seen, suspect(at(9_000), at(9_000)));
         assert_eq!((found.at, found.dated), (at(-60), Dated::Trusted));
     }
 
     #[test]
     fn by_a_clock_that_is_not_trusted_nothing_is_too_late_and_what_is_ahead_of_it_is_said_to_be() {
         let reading = suspect(at(5_000), at(1_000));
-        let found = |second| taken(claims(Some(at(second)), None, at(0)), Sighting::default(), reading);
+        let found =
+            |second| checkpoint_time(claims(Some(at(second)), None, at(0)), Sighting::default(), reading);
         assert_eq!((found(1_000).at, found(1_000).dated), (at(1_000), Dated::Untrusted));
         // Also what the clock has passed since: what arrived meanwhile is later.
         assert_eq!((found(1_001).at, found(1_001).dated), (at(1_001), Dated::Ahead));
         assert_eq!((found(900_000).at, found(900_000).dated), (at(900_000), Dated::Ahead));
-        let found =
-            taken(claims(Some(at(900_000)), None, at(0)), Sighting::default(), Reading::trusted(at(0)));
+        let found = checkpoint_time(
+            claims(Some(at(900_000)), None, at(0)),
+            Sighting::default(),
+            Reading::trusted(at(0)),
+        );
         assert_eq!((found.at, found.source), (at(0), Source::Modified));
     }
 
@@ -215,17 +219,17 @@ mod tests {
     fn what_a_wrong_clock_dated_goes_by_its_arrival_once_that_is_known() {
         let by_wrong_clock = claims(Some(at(-200_000)), None, at(-200_000));
         let seen = |second| Sighting { arrived: Some(at(second)), ..Sighting::default() };
-        let found = taken(by_wrong_clock, seen(-199_990), suspect(at(-199_000), at(-200_100)));
+        let found = checkpoint_time(by_wrong_clock, seen(-199_990), suspect(at(-199_000), at(-200_100)));
         assert_eq!((found.at, found.dated, found.source), (at(-199_990), Dated::Untrusted, Source::Arrival));
         let mended = Sighting { first: Some(at(10)), arrived: Some(at(10)), is_misdated: false };
-        let found = taken(by_wrong_clock, mended, Reading::trusted(at(1_000)));
+        let found = checkpoint_time(by_wrong_clock, mended, Reading::trusted(at(1_000)));
         assert_eq!((found.at, found.dated, found.source), (at(10), Dated::Trusted, Source::Arrival));
         // The clock turns out to have been right.
         let right = claims(Some(at(5)), None, at(9));
-        let found = taken(right, mended, Reading::trusted(at(1_000)));
+        let found = checkpoint_time(right, mended, Reading::trusted(at(1_000)));
         assert_eq!((found.at, found.dated, found.source), (at(5), Dated::Trusted, Source::Inside));
         // When it arrived is not known any more.
         let lost = Sighting { first: Some(at(500)), is_misdated: true, ..Sighting::default() };
-        assert_eq!(taken(by_wrong_clock, lost, Reading::trusted(at(1_000))).dated, Dated::Undated);
+        assert_eq!(checkpoint_time(by_wrong_clock, lost, Reading::trusted(at(1_000))).dated, Dated::Undated);
     }
 }

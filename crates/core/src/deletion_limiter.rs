@@ -17,7 +17,7 @@ const ARRIVALS_COUNT_FOR: Duration = Duration::from_mins(1);
 /// token along for deletions of its own namespace, so that steady rotation never waits, and that token is
 /// soon gone again. Time is the monotonic clock's.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct DeletionBuckets {
+pub struct DeletionLimiter {
     policies: Bucket,
     watermark: Bucket,
     /// By namespace; what is nobody's has no name.
@@ -81,7 +81,7 @@ impl Arrivals {
     }
 }
 
-impl DeletionBuckets {
+impl DeletionLimiter {
     /// Buckets that have yet to fill: whoever restarts again and again deletes no faster for it.
     pub fn empty(uptime: Duration) -> Self {
         Self { policies: Bucket::empty(uptime), watermark: Bucket::empty(uptime), ..Self::default() }
@@ -156,15 +156,15 @@ mod tests {
         [(namespace.to_owned(), count)].into()
     }
 
-    fn spend(buckets: &mut DeletionBuckets, draw: Draw, namespace: &str, times: u64) {
+    fn spend(buckets: &mut DeletionLimiter, draw: Draw, namespace: &str, times: u64) {
         (0..times).for_each(|_| buckets.spend(draw, namespace));
     }
 
     #[test]
     fn each_starts_full_and_refills_at_its_capacity_a_minute() {
         let limit = DeletionLimit::default();
-        let mut buckets = DeletionBuckets::default();
-        let at = |buckets: &mut DeletionBuckets, uptime| {
+        let mut buckets = DeletionLimiter::default();
+        let at = |buckets: &mut DeletionLimiter, uptime| {
             let allowance = buckets.allowance(limit, 1_000, none(), uptime);
             (allowance.shared, allowance.watermark)
         };
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn an_empty_one_fills_within_a_period() {
-        let mut buckets = DeletionBuckets::empty(MINUTE);
+        let mut buckets = DeletionLimiter::empty(MINUTE);
         let mut shared = |uptime| {
             let allowance = buckets.allowance(DeletionLimit::default(), 1_000, none(), uptime);
             assert_eq!(allowance.shared, allowance.watermark);
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn an_arrival_pays_for_the_archive_it_displaces_in_its_own_namespace() {
         let limit = DeletionLimit::default();
-        let mut buckets = DeletionBuckets::default();
+        let mut buckets = DeletionLimiter::default();
         buckets.allowance(limit, 10, none(), MINUTE);
         spend(&mut buckets, Draw::Shared, "", 10);
         for _ in 0..100 {
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn what_arrived_in_peace_saves_nothing_up_for_a_mistyped_limit() {
         let limit = DeletionLimit::default();
-        let mut buckets = DeletionBuckets::default();
+        let mut buckets = DeletionLimiter::default();
         let mut uptime = MINUTE;
         for archives in 0..10_000 {
             uptime += Duration::from_secs(10);
@@ -236,8 +236,8 @@ mod tests {
     #[test]
     fn the_tokens_that_expire_first_are_spent_first() {
         let limit = DeletionLimit::default();
-        let mut buckets = DeletionBuckets::default();
-        let own = |buckets: &mut DeletionBuckets, arrived, uptime| {
+        let mut buckets = DeletionLimiter::default();
+        let own = |buckets: &mut DeletionLimiter, arrived, uptime| {
             buckets.allowance(limit, 10, arrived, uptime).arrived.get("shop").copied()
         };
         assert_eq!(own(&mut buckets, of("shop", 7), MINUTE), Some(7));
@@ -252,7 +252,7 @@ mod tests {
     fn what_an_arrival_brought_along_is_gone_after_two_minutes() {
         let left = |began: u64, later: u64| {
             let limit = DeletionLimit::default();
-            let mut buckets = DeletionBuckets::default();
+            let mut buckets = DeletionLimiter::default();
             buckets.allowance(limit, 10, of("shop", 3), Duration::from_secs(began));
             let allowance = buckets.allowance(limit, 10, none(), Duration::from_secs(began + later));
             allowance.arrived.get("shop").copied()
