@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use Reason::{OrphanGracePeriod, Orphaned, WithinLimits};
 use checkpoint_keeper_core::owners::{
-    self, CONFIRMED, Finding, LIVE, Owner, Pace, PodKey, Question, TakenWhen,
+    self, CONFIRMED, LIVE, Lookup, LookupResult, Owner, Pace, PodKey, TakenWhen,
 };
 use checkpoint_keeper_core::plan::{self, Clock, Detail, Reason, plan};
 use checkpoint_keeper_core::policy::OrphanWhen::{NamespaceDeleted, PodDeleted, WorkloadDeleted};
@@ -708,7 +708,7 @@ fn a_round_has_its_measure_and_the_next_goes_on_where_it_ended() {
     let archives = (0..10).map(|pod| of(&format!("a{pod}"), &format!("shop/p{pod}/c"), "u"));
     let mut node = Node::new(orphans(PodDeleted, GRACE), archives);
     node.pace = Pace { new: 3, again: 0, idle: 1 };
-    let rounds: Vec<Vec<Question>> = (0..30).map(|_| node.ask().asked.clone()).collect();
+    let rounds: Vec<Vec<Lookup>> = (0..30).map(|_| node.ask().asked.clone()).collect();
     let counts: Vec<usize> = rounds.iter().map(Vec::len).collect();
     assert_eq!(
         counts[..5],
@@ -716,7 +716,7 @@ fn a_round_has_its_measure_and_the_next_goes_on_where_it_ended() {
         "three new ones, and one of which nobody expects news"
     );
     assert!(counts[5..].iter().all(|count| *count == 1), "{counts:?}");
-    let different = |rounds: &[Vec<Question>]| rounds.iter().flatten().collect::<BTreeSet<_>>().len();
+    let different = |rounds: &[Vec<Lookup>]| rounds.iter().flatten().collect::<BTreeSet<_>>().len();
     assert_eq!((different(&rounds[..4]), different(&rounds[4..15])), (11, 11), "each has its turn");
 }
 
@@ -824,7 +824,7 @@ fn an_answer_says_nothing_of_a_pod_whose_archive_came_after_it() {
             &node.policies,
         );
         // Some answer comes, to whatever question.
-        let question = Question::Namespace("shop".to_owned());
+        let question = Lookup::Namespace("shop".to_owned());
         let answer = node.cluster.answer(&question);
         node.owners.fold([(question, answer, node.now, Clock::Trusted)]);
         assert_eq!(node.filled("b").idle_since, None, "runs already: {runs_already}");
@@ -849,13 +849,13 @@ fn a_pod_whose_first_archive_comes_in_the_middle_of_a_round_is_asked_about_in_it
         true,
         &node.policies,
     );
-    let question = Question::Pod { namespace: "shop".to_owned(), name: "web-1".to_owned() };
-    assert_eq!(node.owners.questions(Pace::EVERYTHING), [question]);
+    let question = Lookup::Pod { namespace: "shop".to_owned(), name: "web-1".to_owned() };
+    assert_eq!(node.owners.lookups(Pace::EVERYTHING), [question]);
     // So is its namespace, where policies select by the labels that this has while the pod is there.
     let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
     node.ask().archives.push(of("b", "shop/web-1/server", "u2"));
-    let question = Question::Namespace("shop".to_owned());
-    assert_eq!(node.look().owners.questions(Pace::EVERYTHING), [question]);
+    let question = Lookup::Namespace("shop".to_owned());
+    assert_eq!(node.look().owners.lookups(Pace::EVERYTHING), [question]);
 }
 
 #[test]
@@ -1018,7 +1018,7 @@ fn a_namespace_that_is_shown_late_does_not_make_the_next_ones_of_what_it_left() 
     let archives = ["a", "b"].map(|short| of(short, "shop/web-0/server", "u1"));
     let mut node = Node::new(theirs, archives).sparing();
     node.owners.be_curious();
-    let late = node.cluster.answer(&Question::Namespace("shop".to_owned()));
+    let late = node.cluster.answer(&Lookup::Namespace("shop".to_owned()));
     node.cluster.create_namespace("shop", ago(HOUR));
     assert_eq!(node.ask().reasons(), [Reason::NoPolicy; 2], "the former one's");
     assert!(node.owners.show_namespaces(vec![("shop".to_owned(), late.clone())]));
@@ -1035,18 +1035,15 @@ fn an_answer_to_an_earlier_question_does_not_end_a_doubt() {
     node.owners.be_curious();
     node.ask();
     node.owners.doubt("shop");
-    let question = Question::Namespace("shop".to_owned());
+    let question = Lookup::Namespace("shop".to_owned());
     let answer = node.cluster.answer(&question);
     node.owners.fold([(question.clone(), answer, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy]);
-    assert!(
-        node.owners.questions(Pace::EVERYTHING).contains(&question),
-        "it is asked again in the same round"
-    );
+    assert!(node.owners.lookups(Pace::EVERYTHING).contains(&question), "it is asked again in the same round");
 }
 
-fn about(name: &str) -> Question {
-    Question::Pod { namespace: "shop".to_owned(), name: name.to_owned() }
+fn about(name: &str) -> Lookup {
+    Lookup::Pod { namespace: "shop".to_owned(), name: name.to_owned() }
 }
 
 #[test]
@@ -1067,7 +1064,7 @@ fn what_is_known_is_asked_again_in_turn_and_what_ended_or_failed_at_once() {
         assert_eq!(node.ask().asked.len(), 1, "one of all in each round: {:?}", node.asked());
         turns.extend(node.asked.iter().cloned());
     }
-    assert_eq!(turns, [Question::Namespace("shop".into()), about("web-1"), about("web-3")].into());
+    assert_eq!(turns, [Lookup::Namespace("shop".into()), about("web-1"), about("web-3")].into());
     // Who ends here is asked about at once, and then again and again, in case he was only about to go.
     node.cluster.pods.get_mut(&("shop".into(), "web-2".into())).unwrap().1 = false;
     let asked: Vec<bool> = (0..16).map(|_| node.ask().asked.contains(&about("web-2"))).collect();
@@ -1079,7 +1076,7 @@ fn what_is_known_is_asked_again_in_turn_and_what_ended_or_failed_at_once() {
     let failed: usize = (0..32).map(|_| node.ask().asked.len()).sum();
     assert!(failed <= 32 + 3 * 7, "what fails is asked more and more rarely: {failed}");
     node.cluster.is_down = false;
-    let asked: BTreeSet<Question> = (0..8).flat_map(|_| node.ask().asked.clone()).collect();
+    let asked: BTreeSet<Lookup> = (0..8).flat_map(|_| node.ask().asked.clone()).collect();
     assert!(turns.is_subset(&asked), "{asked:?}");
 }
 
@@ -1183,7 +1180,7 @@ fn namespaces_that_are_shown_are_known_as_they_are_and_asked_about_when_they_are
     assert_eq!(node.ask().reasons(), surplus);
     let (labels, created) = node.cluster.namespaces["shop"].clone();
     let shown = |labels: &Labels, created| {
-        vec![("shop".to_owned(), Finding::Namespace { labels: labels.clone(), created })]
+        vec![("shop".to_owned(), LookupResult::Namespace { labels: labels.clone(), created })]
     };
     node.owners.show_namespaces(shown(&Labels::new(), created));
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2], "its labels are others by now");
@@ -1194,11 +1191,11 @@ fn namespaces_that_are_shown_are_known_as_they_are_and_asked_about_when_they_are
     node.owners.show_namespaces(shown(&labels, created));
     assert_eq!(node.reasons(), surplus);
     // That it is not shown is no answer, and a reason to ask.
-    let about = Question::Namespace("shop".to_owned());
+    let about = Lookup::Namespace("shop".to_owned());
     node.ask();
     assert!(node.owners.show_all_namespaces(Vec::new()), "what is here is missing there");
     assert_eq!(node.reasons(), surplus);
-    assert_eq!(node.owners.questions(node.pace), [about]);
+    assert_eq!(node.owners.lookups(node.pace), [about]);
     let mut bare = Node::new(cluster("p"), []);
     assert!(!bare.owners.show_all_namespaces(shown(&labels, created)), "nothing is here");
     // Nor does it end a doubt.
@@ -1217,7 +1214,7 @@ fn a_watch_that_fails_for_a_while_leads_to_no_questions_and_hides_no_end() {
     }
     (0..4).for_each(|_| _ = node.ask());
     node.owners.show_pods(None, node.now, Clock::Trusted);
-    assert_eq!(node.owners.questions(node.pace), []);
+    assert_eq!(node.owners.lookups(node.pace), []);
     node.cluster.stop("shop/z7");
     assert!(node.ask().asked.contains(&about("z7")), "{:?}", node.asked());
 }
@@ -1230,14 +1227,14 @@ fn before_the_first_round_each_thing_is_asked_once_too() {
     let known = known.iter().map(|(identity, taken)| (identity, TakenWhen::At(*taken)));
     node.owners.go_on(known, true, &node.policies);
     let mut asked = Vec::new();
-    while let questions @ [_, ..] = &*node.owners.questions(node.pace) {
+    while let questions @ [_, ..] = &*node.owners.lookups(node.pace) {
         asked.extend_from_slice(questions);
         let answers = questions.iter().map(|question| (question.clone(), node.cluster.answer(question)));
         let answers: Vec<_> =
             answers.map(|(question, found)| (question, found, node.now, Clock::Trusted)).collect();
         node.owners.fold(answers);
     }
-    assert_eq!(asked, [Question::Cluster, Question::Namespace("shop".to_owned()), about("web-0")]);
+    assert_eq!(asked, [Lookup::Cluster, Lookup::Namespace("shop".to_owned()), about("web-0")]);
 }
 
 #[test]
@@ -1253,17 +1250,17 @@ fn an_answer_that_was_overtaken_by_what_was_shown_does_not_count() {
     assert_eq!(node.reasons(), surplus);
     // Asked, then shown with other labels, then answered as it was before.
     node.owners.doubt("shop");
-    let question = Question::Namespace("shop".to_owned());
+    let question = Lookup::Namespace("shop".to_owned());
     let early = node.cluster.answer(&question);
     assert_eq!(node.ask().reasons(), surplus);
-    let Finding::Namespace { created, .. } = early.clone() else { panic!("it is there") };
-    let bare = Finding::Namespace { labels: Labels::new(), created };
+    let LookupResult::Namespace { created, .. } = early.clone() else { panic!("it is there") };
+    let bare = LookupResult::Namespace { labels: Labels::new(), created };
     node.owners.show_namespaces(vec![("shop".to_owned(), bare)]);
     node.owners.fold([(question, early, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
     // When nobody can show them any more, nothing is known of them until somebody says.
     let (labels, created) = node.cluster.namespaces["shop"].clone();
-    let prod = Finding::Namespace { labels, created };
+    let prod = LookupResult::Namespace { labels, created };
     node.owners.show_namespaces(vec![("shop".to_owned(), prod)]);
     assert_eq!(node.reasons(), surplus);
     node.owners.doubt_labels();
@@ -1405,8 +1402,8 @@ fn an_answer_to_a_question_from_before_a_policy_came_up_says_nothing_of_labels()
     node.policies.retention.clear();
     node.owners.be_curious();
     node.cluster.label_namespace("shop", "dev");
-    let question = Question::Namespace("shop".to_owned());
-    assert!(node.look().owners.questions(Pace::EVERYTHING).contains(&question));
+    let question = Lookup::Namespace("shop".to_owned());
+    assert!(node.look().owners.lookups(Pace::EVERYTHING).contains(&question));
     let answer = node.cluster.answer(&question);
     node.cluster.label_namespace("shop", "prod");
     node.policies.retention.push(dev);
@@ -1420,7 +1417,7 @@ fn an_answer_to_a_question_from_before_a_policy_came_up_says_nothing_of_labels()
     node.cluster.label_namespace("shop", "prod");
     node.policies.retention[0].selector.namespace_labels = label_is("env", "test");
     assert_eq!(node.look().reasons(), [Reason::NoPolicy]);
-    assert!(node.owners.questions(Pace::EVERYTHING).contains(&question), "it is asked at once");
+    assert!(node.owners.lookups(Pace::EVERYTHING).contains(&question), "it is asked at once");
 }
 
 #[test]
@@ -1482,8 +1479,8 @@ fn labels_that_are_shown_after_an_answer_are_no_less_answered() {
 fn an_answer_to_a_question_from_before_the_first_archive_says_nothing_of_its_namespace() {
     let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
     node.cluster.label_namespace("shop", "dev");
-    let question = Question::Namespace("shop".to_owned());
-    assert!(node.look().owners.questions(Pace::EVERYTHING).contains(&question));
+    let question = Lookup::Namespace("shop".to_owned());
+    assert!(node.look().owners.lookups(Pace::EVERYTHING).contains(&question));
     let answer = node.cluster.answer(&question);
     node.cluster.delete_namespace("shop");
     node.cluster.create_namespace("shop", node.now);
@@ -1535,7 +1532,7 @@ fn what_is_shown_before_the_archives_are_known_is_not_taken_for_theirs() {
     node.cluster.create_namespace("shop", node.now);
     node.restart().show("shop");
     let live = |owners: &mut owners::Owners, node: &Cluster| {
-        let Finding::NodePods(pods) = node.answer(&Question::NodePods) else { panic!("pods") };
+        let LookupResult::NodePods(pods) = node.answer(&Lookup::NodePods) else { panic!("pods") };
         owners.show_pods(Some(pods), ago(Duration::ZERO), Clock::Trusted);
     };
     node.cluster.run("shop/web-0", "u2", Some("apps/v1 StatefulSet web"));

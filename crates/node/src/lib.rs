@@ -4,7 +4,7 @@
 //! that touches the disk. [`store`] holds the directory's handle and the only `unlinkat`,
 //! [`doorbell`] says that something changed, [`catalog`] remembers across restarts what was read,
 //! [`collector`] puts these together into a snapshot, and [`watch`] runs it for as long as wanted.
-//! What only a cluster knows is asked through [`inquiry`], or [`shown`] by whoever watches it.
+//! What only a cluster knows is asked through [`resolver`], or [`shown`] by whoever watches it.
 
 pub mod catalog;
 pub mod catalog_writer;
@@ -13,13 +13,13 @@ pub mod collector;
 pub mod discard;
 pub mod doorbell;
 pub mod index;
-pub mod inquiry;
 pub mod line;
 pub mod litter;
 pub mod orders;
 mod overlay;
 pub mod problem;
 mod reading;
+pub mod resolver;
 pub mod shown;
 pub mod store;
 pub mod sweeper;

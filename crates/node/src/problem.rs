@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::owners::Question;
+use checkpoint_keeper_core::owners::Lookup;
 use jiff::Timestamp;
 
 use crate::catalog::CatalogError;
@@ -24,7 +24,7 @@ pub enum Problem {
     /// The wall clock strays from the API server's: rules by time wait.
     ServerClock,
     /// The API did not answer a question, and why.
-    Unanswered(Question, String),
+    Unanswered(Lookup, String),
     /// A file that is named nearly as a marker.
     PinsNothing(FileName),
     /// The wall clock shows an earlier time than that at which a file here was last changed.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use checkpoint_keeper_core::owners::{Finding, LivePod};
+use checkpoint_keeper_core::owners::{LivePod, LookupResult};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::clock::Now;
@@ -31,9 +31,9 @@ pub enum Sight {
     /// All pods that run on this node; none where that cannot be told.
     Pods(Option<Vec<LivePod>>),
     /// Namespaces that changed, or are no longer seen.
-    Namespaces(Vec<(String, Finding)>),
+    Namespaces(Vec<(String, LookupResult)>),
     /// All namespaces that there are.
-    AllNamespaces(Vec<(String, Finding)>),
+    AllNamespaces(Vec<(String, LookupResult)>),
     /// What was shown of namespaces need not be so any more.
     NamespacesUnknown,
 }
@@ -44,8 +44,8 @@ struct Waiting {
     pods: Option<Shown>,
     /// What was shown of namespaces before the rest was not so any more.
     unknown: Option<Now>,
-    all: Option<(Now, BTreeMap<String, Finding>)>,
-    changed: Option<(Now, BTreeMap<String, Finding>)>,
+    all: Option<(Now, BTreeMap<String, LookupResult>)>,
+    changed: Option<(Now, BTreeMap<String, LookupResult>)>,
 }
 
 impl Waiting {
@@ -68,8 +68,8 @@ impl Waiting {
         }
     }
 
-    fn change(&mut self, name: String, finding: Finding, at: Now) {
-        let is_gone = finding == Finding::NotFound;
+    fn change(&mut self, name: String, finding: LookupResult, at: Now) {
+        let is_gone = finding == LookupResult::NotFound;
         if let Some((_, all)) = &mut self.all {
             if is_gone {
                 all.remove(&name);
@@ -91,7 +91,7 @@ impl Waiting {
     fn take(&mut self) -> impl Iterator<Item = Shown> + use<> {
         let Self { pods, unknown, all, changed } = std::mem::take(self);
         let unknown = unknown.map(|at| Shown { at, what: Sight::NamespacesUnknown });
-        let list = |namespaces: BTreeMap<String, Finding>| namespaces.into_iter().collect();
+        let list = |namespaces: BTreeMap<String, LookupResult>| namespaces.into_iter().collect();
         let all = all.map(|(at, all)| Shown { at, what: Sight::AllNamespaces(list(all)) });
         let changed = changed.map(|(at, changed)| Shown { at, what: Sight::Namespaces(list(changed)) });
         [pods, unknown, all, changed].into_iter().flatten()
@@ -150,12 +150,12 @@ impl AsFd for ShownLine {
 mod tests {
     use super::*;
 
-    fn there(label: &str) -> Finding {
+    fn there(label: &str) -> LookupResult {
         let labels = [("env".to_owned(), label.to_owned())].into();
-        Finding::Namespace { labels, created: "2026-01-01T00:00:00Z".parse().unwrap() }
+        LookupResult::Namespace { labels, created: "2026-01-01T00:00:00Z".parse().unwrap() }
     }
 
-    fn one(name: &str, finding: Finding) -> Sight {
+    fn one(name: &str, finding: LookupResult) -> Sight {
         Sight::Namespaces(vec![(name.to_owned(), finding)])
     }
 
@@ -179,7 +179,7 @@ mod tests {
         show(Sight::NamespacesUnknown);
         show(one("early", there("prod")));
         show(all(&["a", "b", "c"]));
-        show(one("b", Finding::NotFound));
+        show(one("b", LookupResult::NotFound));
         show(one("d", there("prod")));
         assert_eq!(seen(), [Sight::NamespacesUnknown, all(&["a", "c", "d"])]);
         show(all(&["a"]));
@@ -192,7 +192,7 @@ mod tests {
         let mut waiting = Waiting::default();
         for number in 0..3 * MOST_CHANGED {
             let name = format!("team-{number}");
-            for finding in [there("dev"), Finding::NotFound] {
+            for finding in [there("dev"), LookupResult::NotFound] {
                 waiting.add(Shown { at: Now::read(), what: one(&name, finding) });
             }
         }

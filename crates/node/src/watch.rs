@@ -20,9 +20,9 @@ use crate::clock::Now;
 use crate::collector::Collector;
 use crate::discard::DiscardResult;
 use crate::doorbell::Doorbell;
-use crate::inquiry::Inquiry;
 use crate::orders::{OrderLine, Orders};
 use crate::problem::Problem;
+use crate::resolver::Resolver;
 use crate::shown::ShownLine;
 use crate::store::{OpenError, Presence, Removal, Store};
 use crate::sweeper::{Deletion, Outcome, Sweeper};
@@ -126,7 +126,7 @@ pub struct Watch {
     /// How often it looks at everything, whether or not the doorbell rang.
     pub interval: Duration,
     /// Who asks the cluster, a round of questions an interval at most; none where there is none.
-    pub inquiry: Option<Inquiry>,
+    pub resolver: Option<Resolver>,
     /// How many of them.
     pub pace: Pace,
     /// Who shows what it is of the cluster without being asked; none: nobody does.
@@ -142,7 +142,7 @@ impl Watch {
             line: None,
             buckets: None,
             interval,
-            inquiry: None,
+            resolver: None,
             pace: PACE,
             shown: None,
         }
@@ -217,7 +217,7 @@ impl Watch {
             let wake = if urgent { Duration::ZERO } else { wake };
             let others = [
                 doorbell.as_ref().map(AsFd::as_fd),
-                self.inquiry.as_ref().map(AsFd::as_fd),
+                self.resolver.as_ref().map(AsFd::as_fd),
                 self.line.as_ref().map(AsFd::as_fd),
                 self.shown.as_ref().map(AsFd::as_fd),
             ];
@@ -244,7 +244,7 @@ impl Watch {
                 }
                 self.follow(orders);
             }
-            if let Some(answers) = self.inquiry.as_mut().and_then(Inquiry::answers) {
+            if let Some(answers) = self.resolver.as_mut().and_then(Resolver::answers) {
                 report_all(&self.collector.learn(answers), &mut report);
                 self.ask();
                 answered = true;
@@ -265,11 +265,11 @@ impl Watch {
     /// Notes what there is to ask about whoever owned what is here; as a new round if wanted, unless the
     /// last one is still going on.
     fn see_owners(&mut self, as_new_round: bool) {
-        let (Some(orders), Some(inquiry)) = (&self.orders, &self.inquiry) else { return };
-        if as_new_round && !inquiry.is_waiting() {
-            self.collector.begin_questions(&orders.policies);
+        let (Some(orders), Some(resolver)) = (&self.orders, &self.resolver) else { return };
+        if as_new_round && !resolver.is_waiting() {
+            self.collector.begin_lookups(&orders.policies);
         } else {
-            self.collector.go_on_with_questions(&orders.policies);
+            self.collector.go_on_with_lookups(&orders.policies);
         }
     }
 
@@ -287,8 +287,8 @@ impl Watch {
 
     /// Asks what comes next, unless there are questions yet to be answered.
     fn ask(&mut self) {
-        if let Some(inquiry) = self.inquiry.as_mut().filter(|inquiry| !inquiry.is_waiting()) {
-            inquiry.ask(self.collector.questions(self.pace));
+        if let Some(resolver) = self.resolver.as_mut().filter(|resolver| !resolver.is_waiting()) {
+            resolver.ask(self.collector.lookups(self.pace));
         }
     }
 

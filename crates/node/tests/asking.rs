@@ -12,14 +12,14 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use checkpoint_keeper_core::owners::{Finding, LivePod, Owner, Pace, PodKey, PodRecord, Question};
+use checkpoint_keeper_core::owners::{LivePod, Lookup, LookupResult, Owner, Pace, PodKey, PodRecord};
 use checkpoint_keeper_core::plan::{Clock, Reason, plan};
 use checkpoint_keeper_core::policy::{OrphanRule, OrphanWhen, PolicySet, Retention};
 use checkpoint_keeper_node::catalog::{Catalog, Changes};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::inquiry::{Answer, Inquiry};
 use checkpoint_keeper_node::orders::Orders;
+use checkpoint_keeper_node::resolver::{Resolved, Resolver};
 use checkpoint_keeper_node::store::Store;
 use checkpoint_keeper_node::watch::{Event, Watch};
 use redb::{Database, TableDefinition};
@@ -75,18 +75,19 @@ fn later(now: Now, by: Duration) -> Now {
 }
 
 /// The namespace is there for long, and what else is asked for is what `pod` says.
-fn answer(question: &Question, pod: &Finding) -> Finding {
+fn answer(question: &Lookup, pod: &LookupResult) -> LookupResult {
     match question {
-        Question::Cluster => Finding::Cluster("one".to_owned()),
-        Question::Namespace(_) => {
-            Finding::Namespace { labels: BTreeMap::new(), created: "2025-01-01T00:00:00Z".parse().unwrap() }
-        }
+        Lookup::Cluster => LookupResult::Cluster("one".to_owned()),
+        Lookup::Namespace(_) => LookupResult::Namespace {
+            labels: BTreeMap::new(),
+            created: "2025-01-01T00:00:00Z".parse().unwrap(),
+        },
         _ => pod.clone(),
     }
 }
 
-fn bare_pod() -> Finding {
-    Finding::Pod(LivePod {
+fn bare_pod() -> LookupResult {
+    LookupResult::Pod(LivePod {
         namespace: "team".to_owned(),
         name: "web-0".to_owned(),
         uid: None,
@@ -96,17 +97,17 @@ fn bare_pod() -> Finding {
 }
 
 /// Asks all there is to ask, says how many failed, and writes the catalog.
-fn ask(collector: &mut Collector, policies: &PolicySet, now: Now, pod: &Finding) -> usize {
+fn ask(collector: &mut Collector, policies: &PolicySet, now: Now, pod: &LookupResult) -> usize {
     let mut failed = 0;
-    collector.begin_questions(policies);
+    collector.begin_lookups(policies);
     loop {
-        let questions = collector.questions(Pace::EVERYTHING);
+        let questions = collector.lookups(Pace::EVERYTHING);
         if questions.is_empty() {
             break;
         }
         let answers = questions.into_iter().map(|question| {
             let finding = answer(&question, pod);
-            Answer { question, finding, at: now, server_time: Some(now.wall) }
+            Resolved { question, finding, at: now, server_time: Some(now.wall) }
         });
         failed += collector.learn(answers.collect()).len();
     }
@@ -125,7 +126,7 @@ fn what_is_known_of_pods_survives_a_restart() {
     let (policies, now) = (orphans(HOUR), Now::read());
     let mut first = place.collector(now);
     ask(&mut first, &policies, now, &bare_pod());
-    ask(&mut first, &policies, now, &Finding::NotFound);
+    ask(&mut first, &policies, now, &LookupResult::NotFound);
     assert_eq!(reasons(&mut first, &policies, now), [Reason::OrphanGracePeriod]);
     drop(first);
     let remembered = place.remembered();
@@ -135,13 +136,13 @@ fn what_is_known_of_pods_survives_a_restart() {
     let mut second = place.collector(now);
     assert_eq!(second.snapshot(now).0.archives[0].pod_labels.as_ref().unwrap()["app"], "web");
     assert_eq!(reasons(&mut second, &policies, now), [Reason::OrphanGracePeriod], "not confirmed yet");
-    ask(&mut second, &policies, now, &Finding::NotFound);
+    ask(&mut second, &policies, now, &LookupResult::NotFound);
     assert_eq!(reasons(&mut second, &policies, now), [Reason::Orphaned]);
     drop(second);
     // With the file gone, the grace period begins anew.
     fs::remove_file(place.state()).unwrap();
     let mut third = place.collector(now);
-    ask(&mut third, &policies, now, &Finding::NotFound);
+    ask(&mut third, &policies, now, &LookupResult::NotFound);
     assert_eq!(reasons(&mut third, &policies, now), [Reason::OrphanGracePeriod]);
 }
 
@@ -150,17 +151,17 @@ fn what_is_known_of_pods_survives_a_restart() {
 fn what_another_cluster_said_to_be_gone_is_forgotten_and_that_is_remembered() {
     let place = Place::new();
     let (policies, now) = (orphans(HOUR), Now::read());
-    let ask_cluster = |cluster: Finding, now: Now| {
+    let ask_cluster = |cluster: LookupResult, now: Now| {
         let mut collector = place.collector(now);
-        collector.begin_questions(&policies);
+        collector.begin_lookups(&policies);
         let mut problems = Vec::new();
-        while let questions @ [_, ..] = &*collector.questions(Pace::EVERYTHING) {
+        while let questions @ [_, ..] = &*collector.lookups(Pace::EVERYTHING) {
             let answers = questions.iter().cloned().map(|question| {
                 let finding = match &question {
-                    Question::Cluster => cluster.clone(),
-                    other => answer(other, &Finding::NotFound),
+                    Lookup::Cluster => cluster.clone(),
+                    other => answer(other, &LookupResult::NotFound),
                 };
-                Answer { question, finding, at: now, server_time: Some(now.wall) }
+                Resolved { question, finding, at: now, server_time: Some(now.wall) }
             });
             problems.extend(collector.learn(answers.collect()).iter().map(ToString::to_string));
         }
@@ -168,15 +169,15 @@ fn what_another_cluster_said_to_be_gone_is_forgotten_and_that_is_remembered() {
         (reasons(&mut collector, &policies, now)[0], problems.join(", "))
     };
     let waits = (Reason::OrphanGracePeriod, String::new());
-    let uid = |uid: &str| Finding::Cluster(uid.to_owned());
+    let uid = |uid: &str| LookupResult::Cluster(uid.to_owned());
     // One that has no UID is one, too, as long as none was asked that has one.
-    assert_eq!(ask_cluster(Finding::NotFound, now), waits);
+    assert_eq!(ask_cluster(LookupResult::NotFound, now), waits);
     assert_eq!(ask_cluster(uid("one"), later(now, HOUR)), waits, "it begins anew");
     let now = later(now, HOUR * 2);
-    let (reason, problem) = ask_cluster(Finding::NotFound, now);
+    let (reason, problem) = ask_cluster(LookupResult::NotFound, now);
     assert_eq!(reason, Reason::OrphanGracePeriod, "it is being built anew");
     assert!(problem.contains("no namespace kube-system"), "{problem}");
-    let (reason, problem) = ask_cluster(Finding::Forbidden("no".to_owned()), now);
+    let (reason, problem) = ask_cluster(LookupResult::Forbidden("no".to_owned()), now);
     assert_eq!(
         (reason, problem.contains("which cluster it is")),
         (Reason::OrphanGracePeriod, true),
@@ -192,12 +193,12 @@ fn what_another_cluster_said_to_be_gone_is_forgotten_and_that_is_remembered() {
 fn without_a_cluster_what_is_known_of_pods_is_left_alone() {
     let place = Place::new();
     let (policies, now) = (orphans(Duration::ZERO), Now::read());
-    ask(&mut place.collector(now), &policies, now, &Finding::NotFound);
+    ask(&mut place.collector(now), &policies, now, &LookupResult::NotFound);
     let remembered = place.remembered();
     let mut collector = Collector::new(Store::open(&place.directory()).unwrap(), SETTLE);
     collector.remember_in(place.state());
     collector.look(now, &mut |_, _| {});
-    assert_eq!(ask(&mut collector, &policies, now, &Finding::NotFound), 0);
+    assert_eq!(ask(&mut collector, &policies, now, &LookupResult::NotFound), 0);
     assert_eq!(reasons(&mut collector, &policies, now), [Reason::WithinLimits]);
     drop(collector);
     assert_eq!((place.remembered(), remembered.len()), (remembered, 1));
@@ -269,12 +270,12 @@ fn a_clock_that_strays_from_the_api_servers_pauses_the_orphan_rule_and_begins_no
     let place = Place::new();
     let (policies, now) = (orphans(Duration::ZERO), Now::read());
     let mut collector = place.collector(now);
-    collector.begin_questions(&policies);
+    collector.begin_lookups(&policies);
     let ask_at = |collector: &mut Collector, server_time| {
-        while let questions @ [_, ..] = &*collector.questions(Pace::EVERYTHING) {
+        while let questions @ [_, ..] = &*collector.lookups(Pace::EVERYTHING) {
             let answers = questions.iter().cloned().map(|question| {
-                let finding = answer(&question, &Finding::NotFound);
-                Answer { question, finding, at: now, server_time: Some(server_time) }
+                let finding = answer(&question, &LookupResult::NotFound);
+                Resolved { question, finding, at: now, server_time: Some(server_time) }
             });
             collector.learn(answers.collect());
         }
@@ -283,7 +284,7 @@ fn a_clock_that_strays_from_the_api_servers_pauses_the_orphan_rule_and_begins_no
     let (snapshot, problems) = collector.snapshot(now);
     assert_eq!((snapshot.clock, snapshot.archives[0].absences.clone()), (Clock::Suspect, None));
     assert!(problems[0].to_string().contains("the API server's"), "{problems:?}");
-    collector.begin_questions(&policies);
+    collector.begin_lookups(&policies);
     ask_at(&mut collector, now.wall);
     assert_eq!(reasons(&mut collector, &policies, now), [Reason::Orphaned]);
 }
@@ -313,24 +314,24 @@ fn where_nothing_is_to_be_asked_something_is_asked_once_a_round_until_the_time_w
     let mut collector = place.collector(now);
     collector.be_curious();
     // Also before there is any policy.
-    let anything = [Question::Cluster];
-    assert_eq!(collector.questions(Pace::EVERYTHING), anything);
+    let anything = [Lookup::Cluster];
+    assert_eq!(collector.lookups(Pace::EVERYTHING), anything);
     for _ in 0..2 {
-        let failures = collector.learn(vec![Answer::failed(anything[0].clone(), "refused")]);
-        assert_eq!((failures.len(), collector.questions(Pace::EVERYTHING)), (1, Vec::new()));
+        let failures = collector.learn(vec![Resolved::failed(anything[0].clone(), "refused")]);
+        assert_eq!((failures.len(), collector.lookups(Pace::EVERYTHING)), (1, Vec::new()));
         assert_eq!(collector.snapshot(now).0.clock, Clock::Suspect);
-        collector.begin_questions(&policies);
-        assert_eq!(collector.questions(Pace::EVERYTHING), anything);
+        collector.begin_lookups(&policies);
+        assert_eq!(collector.lookups(Pace::EVERYTHING), anything);
     }
-    let finding = Finding::Forbidden("forbidden".to_owned());
+    let finding = LookupResult::Forbidden("forbidden".to_owned());
     let server_time = Some(now.wall);
-    collector.learn(vec![Answer { question: anything[0].clone(), finding, at: now, server_time }]);
+    collector.learn(vec![Resolved { question: anything[0].clone(), finding, at: now, server_time }]);
     assert_eq!(collector.snapshot(now).0.clock, Clock::Trusted);
-    collector.begin_questions(&policies);
-    assert!(collector.questions(Pace::EVERYTHING).is_empty());
+    collector.begin_lookups(&policies);
+    assert!(collector.lookups(Pace::EVERYTHING).is_empty());
 }
 
-/// A watch with an inquiry, ended when told to.
+/// A watch with a resolver, ended when told to.
 struct Running {
     stop: UnixStream,
     thread: thread::JoinHandle<()>,
@@ -342,7 +343,7 @@ impl Running {
         place: &Place,
         policies: PolicySet,
         interval: Duration,
-        ask: impl FnMut(Vec<Question>) -> Vec<Answer> + Send + 'static,
+        ask: impl FnMut(Vec<Lookup>) -> Vec<Resolved> + Send + 'static,
     ) -> Self {
         let (stop, stopped) = UnixStream::pair().unwrap();
         let (say, said) = mpsc::channel();
@@ -350,8 +351,8 @@ impl Running {
         let thread = thread::spawn(move || {
             let mut collector = Collector::new(store, SETTLE);
             collector.know_cluster(false);
-            let inquiry = Some(Inquiry::start(ask).unwrap());
-            let watch = Watch { inquiry, ..Watch::new(collector, Orders::policies(policies), interval) };
+            let resolver = Some(Resolver::start(ask).unwrap());
+            let watch = Watch { resolver, ..Watch::new(collector, Orders::policies(policies), interval) };
             watch
                 .run(stopped, |event| {
                     let _ = match event {
@@ -381,10 +382,10 @@ impl Running {
     }
 }
 
-fn answers(questions: Vec<Question>, pod: &Finding) -> Vec<Answer> {
-    let answer = |question: Question| {
+fn answers(questions: Vec<Lookup>, pod: &LookupResult) -> Vec<Resolved> {
+    let answer = |question: Lookup| {
         let finding = answer(&question, pod);
-        Answer { question, finding, at: Now::read(), server_time: None }
+        Resolved { question, finding, at: Now::read(), server_time: None }
     };
     questions.into_iter().map(answer).collect()
 }
@@ -399,9 +400,9 @@ fn the_watch_does_not_wait_for_the_api_and_its_answers_ring() {
     let running = Running::start(&place, policies, HOUR, move |questions| {
         let _ = asked.send(questions.clone());
         let _ = may_go.recv();
-        answers(questions, &Finding::NotFound)
+        answers(questions, &LookupResult::NotFound)
     });
-    let first = [Question::Cluster, Question::Namespace("team".to_owned())];
+    let first = [Lookup::Cluster, Lookup::Namespace("team".to_owned())];
     assert_eq!(is_asked.recv_timeout(support::DEADLINE).unwrap(), first);
     // While the API hangs, the directory is kept tidy.
     let newest = archive("server", 2);
@@ -427,12 +428,12 @@ fn there_is_one_round_of_questions_an_interval_and_none_before_the_last_is_answe
         let _ = asked.send((questions.clone(), Now::read().uptime));
         // The first time, until told to; later on, not at all.
         let _ = may_go.recv();
-        answers(questions, &Finding::NotFound)
+        answers(questions, &LookupResult::NotFound)
     });
     // The first round takes two steps, as the pod may be of a namespace that is not known yet, and
     // longer than several intervals.
-    let pod = Question::Pod { namespace: "team".to_owned(), name: "web-0".to_owned() };
-    let namespace = Question::Namespace("team".to_owned());
+    let pod = Lookup::Pod { namespace: "team".to_owned(), name: "web-0".to_owned() };
+    let namespace = Lookup::Namespace("team".to_owned());
     let mut rounds = vec![is_asked.recv_timeout(support::DEADLINE).unwrap().1];
     (0..4).for_each(|_| running.wait_for("planned"));
     let_go.send(()).unwrap();
@@ -457,7 +458,7 @@ fn asking_that_panics_or_fails_keeps_everything_and_is_said() {
     running.wait_for("pod team/web-0");
     running.end();
     let running = Running::start(&place, orphans(Duration::ZERO), HOUR, |questions| {
-        questions.into_iter().map(|question| Answer::failed(question, "connection refused")).collect()
+        questions.into_iter().map(|question| Resolved::failed(question, "connection refused")).collect()
     });
     running.wait_for("pod team/web-0, so what depends on it stays: connection refused");
     running.end();

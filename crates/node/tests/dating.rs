@@ -6,13 +6,13 @@ mod support;
 
 use std::time::Duration;
 
-use checkpoint_keeper_core::owners::{Finding, Question};
+use checkpoint_keeper_core::owners::{Lookup, LookupResult};
 use checkpoint_keeper_core::plan::{Action, Clock, Dated, Reason, plan};
 use checkpoint_keeper_core::policy::PolicySet;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::inquiry::Answer;
 use checkpoint_keeper_node::problem::Problem;
+use checkpoint_keeper_node::resolver::Resolved;
 use checkpoint_keeper_node::store::Store;
 use jiff::{SignedDuration, Timestamp};
 use support::{archive, name, per_container, write_old};
@@ -70,10 +70,10 @@ impl Node {
 
     fn hear(&mut self) {
         if self.has_server && self.is_heard {
-            let question = Question::Namespace("default".to_owned());
-            let finding = Finding::NotFound;
+            let question = Lookup::Namespace("default".to_owned());
+            let finding = LookupResult::NotFound;
             let (at, server_time) = (self.now(), Some(self.truth.wall));
-            self.collector.learn(vec![Answer { question, finding, at, server_time }]);
+            self.collector.learn(vec![Resolved { question, finding, at, server_time }]);
         }
     }
 

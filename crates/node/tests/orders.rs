@@ -15,12 +15,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use checkpoint_keeper_core::deletion_limiter::DeletionLimiter;
-use checkpoint_keeper_core::owners::{Finding, Question};
+use checkpoint_keeper_core::owners::{Lookup, LookupResult};
 use checkpoint_keeper_core::policy::{Kind, Labels, PolicySet};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::inquiry::{Answer, Inquiry};
 use checkpoint_keeper_node::orders::{OrderSender, Orders, line};
+use checkpoint_keeper_node::resolver::{Resolved, Resolver};
 use checkpoint_keeper_node::store::Store;
 use checkpoint_keeper_node::watch::{Event, SPARING, Watch};
 use checkpoint_keeper_testkit::ArchiveBuilder;
@@ -44,14 +44,14 @@ impl Told {
     }
 
     /// One that asks a cluster, whatever its policies need to know.
-    fn asking(directory: &Path, bucket: Option<DeletionLimiter>, inquiry: Option<Inquiry>) -> Self {
+    fn asking(directory: &Path, bucket: Option<DeletionLimiter>, resolver: Option<Resolver>) -> Self {
         let (stop, stopped) = UnixStream::pair().unwrap();
         let (plan, plans) = mpsc::channel();
         let (orders, line) = line().unwrap();
         let store = Store::open(directory).unwrap();
         let thread = thread::spawn(move || {
             let mut collector = Collector::new(store, Duration::from_secs(5));
-            if inquiry.is_some() {
+            if resolver.is_some() {
                 collector.know_cluster(true);
                 collector.be_curious();
             }
@@ -61,7 +61,7 @@ impl Told {
                 line: Some(line),
                 buckets: bucket,
                 interval: HOUR,
-                inquiry,
+                resolver,
                 pace: SPARING,
                 shown: None,
             };
@@ -235,32 +235,32 @@ fn of_the_new_owner(max_count: u64) -> Orders {
 }
 
 /// Answers that the namespace is a month younger than its archives, as soon as that is let go.
-fn cluster_of_a_new_namespace() -> (Inquiry, mpsc::Sender<()>) {
+fn cluster_of_a_new_namespace() -> (Resolver, mpsc::Sender<()>) {
     let (let_go, may_go) = mpsc::channel::<()>();
-    let inquiry = Inquiry::start(move |questions| {
+    let resolver = Resolver::start(move |questions| {
         let _ = may_go.recv();
         let answer = |question| {
             let finding = match &question {
-                Question::Namespace(_) => Finding::Namespace {
+                Lookup::Namespace(_) => LookupResult::Namespace {
                     labels: Labels::new(),
                     created: "2026-02-01T00:00:00Z".parse().unwrap(),
                 },
-                Question::NodePods => Finding::NodePods(Vec::new()),
-                _ => Finding::NotFound,
+                Lookup::NodePods => LookupResult::NodePods(Vec::new()),
+                _ => LookupResult::NotFound,
             };
-            Answer { question, finding, at: Now::read(), server_time: Some(Now::read().wall) }
+            Resolved { question, finding, at: Now::read(), server_time: Some(Now::read().wall) }
         };
         questions.into_iter().map(answer).collect()
     });
-    (inquiry.unwrap(), let_go)
+    (resolver.unwrap(), let_go)
 }
 
 /// tenants stay apart, from the first plan on.
 #[test]
 fn a_namespaces_policy_governs_nothing_before_it_was_asked_whose_namespace_that_is() {
     let directory = with(5);
-    let (inquiry, let_go) = cluster_of_a_new_namespace();
-    let told = Told::asking(directory.path(), None, Some(inquiry));
+    let (resolver, let_go) = cluster_of_a_new_namespace();
+    let told = Told::asking(directory.path(), None, Some(resolver));
     told.orders.tell(of_the_new_owner(1), true);
     assert_eq!(told.next_plan(), 0, "nobody has answered yet");
     let_go.send(()).unwrap();
@@ -277,8 +277,8 @@ fn a_namespaces_policy_governs_nothing_before_it_was_asked_whose_namespace_that_
 fn nor_an_archive_that_comes_while_others_are_being_asked_about() {
     let directory = TempDir::new().unwrap();
     write_old(directory.path(), &ArchiveBuilder::new("bank", "ledger-0", "engine"));
-    let (inquiry, let_go) = cluster_of_a_new_namespace();
-    let told = Told::asking(directory.path(), None, Some(inquiry));
+    let (resolver, let_go) = cluster_of_a_new_namespace();
+    let told = Told::asking(directory.path(), None, Some(resolver));
     told.orders.tell(Orders { governors: Arc::default(), ..of_the_new_owner(1) }, true);
     assert_eq!(told.next_plan(), 0);
     for second in 0..5 {

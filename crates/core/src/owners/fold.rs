@@ -8,14 +8,14 @@ use jiff::Timestamp;
 
 use super::idle::Running;
 use super::record::{Owner, OwnerRef, PodKey, PodRecord, SeenLabels, SeenNamespace};
-use super::{Finding, LivePod, Owners, Pod, Question};
+use super::{LivePod, Lookup, LookupResult, Owners, Pod};
 use crate::plan::{Clock, Origin};
 
 impl Owners {
     /// Learns from answers, each with the time at which it came and whether that is to be trusted.
     /// By a clock that is not, nothing begins to be gone, and nothing is confirmed to be; that
     /// something is there counts by any clock.
-    pub fn fold(&mut self, answers: impl IntoIterator<Item = (Question, Finding, Timestamp, Clock)>) {
+    pub fn fold(&mut self, answers: impl IntoIterator<Item = (Lookup, LookupResult, Timestamp, Clock)>) {
         for (question, finding, now, clock) in answers {
             self.fold_one(&question, finding, now, clock);
         }
@@ -23,72 +23,72 @@ impl Owners {
         self.note_idle();
     }
 
-    fn fold_one(&mut self, question: &Question, finding: Finding, now: Timestamp, clock: Clock) {
+    fn fold_one(&mut self, question: &Lookup, finding: LookupResult, now: Timestamp, clock: Clock) {
         match (question, &finding) {
-            (Question::Cluster, Finding::Cluster(uid)) => self.cluster_is(uid),
+            (Lookup::Cluster, LookupResult::Cluster(uid)) => self.cluster_is(uid),
             // One that never had such a namespace is told apart from all that have one, and no further.
-            (Question::Cluster, Finding::NotFound) if self.cluster.had_no_uid() => self.cluster_is(""),
+            (Lookup::Cluster, LookupResult::NotFound) if self.cluster.had_no_uid() => self.cluster_is(""),
             _ => {}
         }
         let counts = self.cluster.is_known();
         let gone_at = (clock == Clock::Trusted && counts).then_some(now);
         match &finding {
-            _ if *question == Question::Cluster && !counts => self.asked.failed(question),
+            _ if *question == Lookup::Cluster && !counts => self.asked.failed(question),
             // By a cluster of which nobody knows which it is, nothing is gone.
-            Finding::NotFound if !counts => self.asked.failed(question),
-            Finding::Failed(_) => self.asked.failed(question),
-            Finding::NotAsked => self.asked.was_not_asked(question),
+            LookupResult::NotFound if !counts => self.asked.failed(question),
+            LookupResult::Failed(_) => self.asked.failed(question),
+            LookupResult::NotAsked => self.asked.was_not_asked(question),
             _ => self.asked.succeeded(question),
         }
         match (question, finding) {
-            (Question::Cluster, _) => {}
-            (Question::NodePods, Finding::NodePods(pods)) => {
+            (Lookup::Cluster, _) => {}
+            (Lookup::NodePods, LookupResult::NodePods(pods)) => {
                 for pod in &pods {
                     self.pod_is_there(&pod.namespace, &pod.name, pod);
                     let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
-                    self.asked.was_answered(Question::Pod { namespace, name });
+                    self.asked.was_answered(Lookup::Pod { namespace, name });
                 }
                 let running = Self::keep_running(now, clock, pods);
                 if let Some(before) = self.running.replace(running) {
                     self.ask_about_ended(&before);
                 }
             }
-            (Question::NodePods, _) => self.doubt_idle(),
+            (Lookup::NodePods, _) => self.doubt_idle(),
             // Asked before it was shown as it is by now.
-            (Question::Namespace(name), Finding::Namespace { .. }) if self.shown_since.contains(name) => {
+            (Lookup::Namespace(name), LookupResult::Namespace { .. }) if self.shown_since.contains(name) => {
                 self.asked.was_not_asked(question);
             }
-            (Question::Namespace(name), Finding::Namespace { labels, created }) => {
+            (Lookup::Namespace(name), LookupResult::Namespace { labels, created }) => {
                 self.is_asked_about(name);
                 let seen = SeenLabels { created, labels: Arc::new(labels) };
                 self.namespace_labels.note_answer(name, &seen, now);
                 self.namespace_is_there(name, &seen, true);
             }
-            (Question::Namespace(name), finding) => {
+            (Lookup::Namespace(name), finding) => {
                 self.namespace_labels.forget(name);
                 // Without watches nobody hears of the next one who takes the name.
-                if finding == Finding::NotFound && !self.is_curious {
+                if finding == LookupResult::NotFound && !self.is_curious {
                     self.is_asked_about(name);
                 }
-                let gone_at = gone_at.filter(|_| finding == Finding::NotFound);
+                let gone_at = gone_at.filter(|_| finding == LookupResult::NotFound);
                 self.change(name, |_, pod| {
                     pod.confirmed.namespace = gone_at;
                     let gone = &mut pod.record.namespace_gone;
                     *gone = gone.or(gone_at);
                 });
             }
-            (Question::Pod { namespace, name }, Finding::Pod(live)) => {
+            (Lookup::Pod { namespace, name }, LookupResult::Pod(live)) => {
                 self.pod_is_there(namespace, name, &live);
             }
-            (Question::Pod { namespace, name }, finding) => {
-                let gone_at = gone_at.filter(|_| finding == Finding::NotFound);
+            (Lookup::Pod { namespace, name }, finding) => {
+                let gone_at = gone_at.filter(|_| finding == LookupResult::NotFound);
                 self.change_named(namespace, name, |_, pod| {
                     pod.confirmed.pod = gone_at;
                     pod.record.pod_gone = pod.record.pod_gone.or(gone_at);
                     pod.bare_pod_is_gone(gone_at);
                 });
             }
-            (Question::Owner { namespace, owner }, finding) => {
+            (Lookup::Owner { namespace, owner }, finding) => {
                 self.owner_answered(namespace, owner, finding, gone_at);
             }
         }
@@ -106,9 +106,9 @@ impl Owners {
             let topmost = topmost.and_then(|controller| self.climb(&ended.namespace, controller).ok());
             gone.extend(topmost.map(|owner| super::ask_owner(&ended.namespace, owner)));
             if !in_use.contains(&ended.namespace) {
-                gone.insert(Question::Namespace(ended.namespace.clone()));
+                gone.insert(Lookup::Namespace(ended.namespace.clone()));
             }
-            gone.insert(Question::Pod { namespace: ended.namespace.clone(), name: ended.name.clone() });
+            gone.insert(Lookup::Pod { namespace: ended.namespace.clone(), name: ended.name.clone() });
         }
         gone.iter().for_each(|question| self.asked.hasten(question));
     }
@@ -117,24 +117,24 @@ impl Owners {
     /// be told.
     pub fn show_pods(&mut self, pods: Option<Vec<LivePod>>, now: Timestamp, clock: Clock) {
         match pods {
-            Some(pods) => self.fold([(Question::NodePods, Finding::NodePods(pods), now, clock)]),
+            Some(pods) => self.fold([(Lookup::NodePods, LookupResult::NodePods(pods), now, clock)]),
             None => self.doubt_idle(),
         }
     }
 
     /// Learns from what was shown unasked: namespaces as they are by now. That one is gone is no more than
     /// a reason to ask. Says whether archives of any are here.
-    pub fn show_namespaces(&mut self, shown: Vec<(String, Finding)>) -> bool {
+    pub fn show_namespaces(&mut self, shown: Vec<(String, LookupResult)>) -> bool {
         let mut concerns = false;
         for (name, finding) in shown {
-            let question = Question::Namespace(name);
-            let Question::Namespace(name) = &question else { continue };
+            let question = Lookup::Namespace(name);
+            let Lookup::Namespace(name) = &question else { continue };
             if super::in_namespace(&self.pods, name).next().is_none() {
                 continue;
             }
             concerns = true;
             match finding {
-                Finding::Namespace { labels, created } => {
+                LookupResult::Namespace { labels, created } => {
                     let known = super::in_namespace(&self.pods, name);
                     let is_older = known
                         .filter_map(|(_, pod)| pod.record.namespace)
@@ -155,12 +155,12 @@ impl Owners {
     }
 
     /// The same for all namespaces that there are: of the others too, that they are gone is to be asked.
-    pub fn show_all_namespaces(&mut self, shown: Vec<(String, Finding)>) -> bool {
+    pub fn show_all_namespaces(&mut self, shown: Vec<(String, LookupResult)>) -> bool {
         let there: BTreeSet<&String> = shown.iter().map(|(name, _)| name).collect();
         let known: BTreeSet<&String> = self.pods.keys().map(|key| &key.namespace).collect();
         let missing: Vec<String> = known.difference(&there).map(|name| (*name).clone()).collect();
         let is_any_missing = !missing.is_empty();
-        missing.into_iter().for_each(|name| self.asked.hasten(&Question::Namespace(name)));
+        missing.into_iter().for_each(|name| self.asked.hasten(&Lookup::Namespace(name)));
         self.show_namespaces(shown) || is_any_missing
     }
 
@@ -237,19 +237,19 @@ impl Owners {
         &mut self,
         namespace: &str,
         owner: &OwnerRef,
-        finding: Finding,
+        finding: LookupResult,
         gone_at: Option<Timestamp>,
     ) {
         let id = (namespace.to_owned(), owner.id());
         let (gone_at, is_there, live_uid) = match finding {
-            Finding::NotFound => (gone_at, false, None),
-            Finding::Owner { uid, controller } => {
+            LookupResult::NotFound => (gone_at, false, None),
+            LookupResult::Owner { uid, controller } => {
                 self.above.insert(id, controller);
                 (None, true, uid)
             }
             // A kind of somebody else's that we may not read is an owner all the same. What stands
             // above it is not our business then, and that it is gone is never confirmed.
-            Finding::Forbidden(_) if !owner.is_built_in() => {
+            LookupResult::Forbidden(_) if !owner.is_built_in() => {
                 self.above.entry(id).or_insert(None);
                 (None, false, None)
             }

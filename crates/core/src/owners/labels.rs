@@ -61,13 +61,13 @@ impl CurrentLabels {
         !self.selecting.is_empty()
     }
 
-    pub(super) fn note_question(&mut self, namespace: &str) {
+    pub(super) fn note_lookup(&mut self, namespace: &str) {
         if self.are_selected_by() {
             self.asked.insert(namespace.to_owned());
         }
     }
 
-    /// An answer came at that time, to a question that [`Self::note_question`] was told of.
+    /// An answer came at that time, to a question that [`Self::note_lookup`] was told of.
     pub(super) fn note_answer(&mut self, namespace: &str, seen: &SeenLabels, at: Timestamp) {
         if self.asked.contains(namespace) {
             let is_shown = self

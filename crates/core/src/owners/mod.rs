@@ -1,7 +1,7 @@
 //! What is known about the pods whose archives are here, and what to ask the API next.
 //!
 //! [`Owners`] is told which archives there are ([`Owners::begin_round`]), says what is to be asked
-//! ([`Owners::questions`]), folds the answers in ([`Owners::fold`]) and gives the plan what it knows
+//! ([`Owners::lookups`]), folds the answers in ([`Owners::fold`]) and gives the plan what it knows
 //! ([`Owners::fill`]). Who asks, and how, is not its business, and neither is the time.
 //!
 //! Nothing counts as gone but what the API itself said is not found, since the first time it said
@@ -20,10 +20,10 @@ mod fold;
 mod idle;
 mod known;
 mod labels;
+mod lookup;
 mod needs;
 mod next;
 mod pace;
-mod question;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -33,8 +33,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use lookup::{LivePod, Lookup, LookupResult};
 pub use pace::Pace;
-pub use question::{Finding, LivePod, Question};
 pub use record::{Owner, OwnerRef, PodKey, PodRecord, SeenLabels, SeenNamespace};
 
 use crate::identity::Identity;
@@ -194,7 +194,7 @@ impl Owners {
     ) {
         if self.namespace_labels.follow(policies) {
             for key in self.pods.keys() {
-                self.asked.forget(&Question::Namespace(key.namespace.clone()));
+                self.asked.forget(&Lookup::Namespace(key.namespace.clone()));
             }
         }
         let asking = Asking::new(policies, self.knows_node);
@@ -243,10 +243,10 @@ impl Owners {
                 (pod.needs, pod.oldest, pod.newest) = (needs, oldest, newest);
             } else if needs.any() {
                 // What was answered about the name in this round, nobody has noted for this pod.
-                self.asked.forget(&Question::Pod { namespace: key.namespace.clone(), name: key.pod.clone() });
+                self.asked.forget(&Lookup::Pod { namespace: key.namespace.clone(), name: key.pod.clone() });
                 if self.is_curious || self.namespace_labels.are_selected_by() {
                     // Its labels are to be remembered as they are now.
-                    self.asked.forget(&Question::Namespace(key.namespace.clone()));
+                    self.asked.forget(&Lookup::Namespace(key.namespace.clone()));
                 }
                 let namespace = namespaces.get(&key.namespace).copied();
                 let record = PodRecord { namespace, ..PodRecord::default() };
@@ -263,7 +263,7 @@ impl Owners {
     /// nothing is known of it for certain.
     pub fn doubt(&mut self, namespace: &str) {
         self.doubted.insert(namespace.to_owned(), false);
-        self.asked.forget(&Question::Namespace(namespace.to_owned()));
+        self.asked.forget(&Lookup::Namespace(namespace.to_owned()));
     }
 
     /// What rules would delete, were it confirmed once more that what it belonged to is gone: in this round
@@ -350,14 +350,14 @@ impl Pod {
     }
 
     /// What to ask to hear whether that is gone which an archive of it belonged to.
-    fn confirmed_by(&self, key: &PodKey, when: OrphanWhen) -> Question {
+    fn confirmed_by(&self, key: &PodKey, when: OrphanWhen) -> Lookup {
         let namespace = key.namespace.clone();
         match &self.record.owner {
-            _ if when == OrphanWhen::NamespaceDeleted => Question::Namespace(namespace),
+            _ if when == OrphanWhen::NamespaceDeleted => Lookup::Namespace(namespace),
             Owner::Controlled { topmost: Some(topmost), .. } if when == OrphanWhen::WorkloadDeleted => {
                 ask_owner(&namespace, topmost.clone())
             }
-            _ => Question::Pod { namespace, name: key.pod.clone() },
+            _ => Lookup::Pod { namespace, name: key.pod.clone() },
         }
     }
 }
@@ -371,8 +371,8 @@ fn is_within(length: Duration, at: Timestamp, now: Timestamp) -> bool {
     !age.is_negative() && age.unsigned_abs() <= length
 }
 
-fn ask_owner(namespace: &str, owner: OwnerRef) -> Question {
-    Question::Owner { namespace: namespace.to_owned(), owner: OwnerRef { uid: None, ..owner } }
+fn ask_owner(namespace: &str, owner: OwnerRef) -> Lookup {
+    Lookup::Owner { namespace: namespace.to_owned(), owner: OwnerRef { uid: None, ..owner } }
 }
 
 /// The pods of a namespace.

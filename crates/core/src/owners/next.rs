@@ -3,31 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::{Owner, OwnerId, OwnerRef, PodKey, PodRecord};
-use super::{MOST_ABOVE, Owners, Pace, Pod, Question, ask_owner, in_namespace_mut};
+use super::{Lookup, MOST_ABOVE, Owners, Pace, Pod, ask_owner, in_namespace_mut};
 
 impl Owners {
     /// What to ask next, at that pace. Empty: the round is over. Answers may lead to further questions.
-    pub fn questions(&mut self, pace: Pace) -> Vec<Question> {
+    pub fn lookups(&mut self, pace: Pace) -> Vec<Lookup> {
         let mut needed = self.needed();
         // First what decides how the others are to be understood, then what may answer many of them.
-        let is_first = |question: &Question| {
-            matches!(question, Question::Cluster | Question::Namespace(_)) && self.asked.is_new(question)
+        let is_first = |question: &Lookup| {
+            matches!(question, Lookup::Cluster | Lookup::Namespace(_)) && self.asked.is_new(question)
         };
         if needed.keys().any(is_first) {
             needed.retain(|question, _| is_first(question));
-        } else if needed.contains_key(&Question::NodePods) && self.asked.is_open(&Question::NodePods) {
-            needed.retain(|question, _| *question == Question::NodePods);
+        } else if needed.contains_key(&Lookup::NodePods) && self.asked.is_open(&Lookup::NodePods) {
+            needed.retain(|question, _| *question == Lookup::NodePods);
         }
         let questions = self.asked.ask(needed, pace);
         for question in &questions {
-            if let Question::Namespace(name) = question
+            if let Lookup::Namespace(name) = question
                 && let Some(is_asked) = self.doubted.get_mut(name)
             {
                 *is_asked = true;
             }
-            if let Question::Namespace(name) = question {
+            if let Lookup::Namespace(name) = question {
                 self.shown_since.remove(name);
-                self.namespace_labels.note_question(name);
+                self.namespace_labels.note_lookup(name);
                 in_namespace_mut(&mut self.pods, name).for_each(|(_, pod)| pod.is_asked_about = true);
             }
         }
@@ -35,9 +35,9 @@ impl Owners {
     }
 
     /// One question for each object that something is to be known of, and whether anything waits for it.
-    pub(super) fn needed(&self) -> BTreeMap<Question, bool> {
+    pub(super) fn needed(&self) -> BTreeMap<Lookup, bool> {
         let mut needed = BTreeMap::new();
-        let mut need = |question: Question, is_awaited: bool| {
+        let mut need = |question: Lookup, is_awaited: bool| {
             *needed.entry(question).or_default() |= is_awaited;
         };
         let shown = self.running.iter().filter(|_| self.is_shown_pods).flat_map(|running| &running.pods);
@@ -46,16 +46,16 @@ impl Owners {
             let namespace = &key.namespace;
             // One list of what runs here answers for every pod of it.
             if !self.is_shown_pods && (pod.needs.idle || (pod.needs.pod && self.knows_node)) {
-                need(Question::NodePods, true);
+                need(Lookup::NodePods, true);
             }
             if pod.needs.namespace || self.doubted.contains_key(namespace) {
-                need(Question::Namespace(namespace.clone()), true);
+                need(Lookup::Namespace(namespace.clone()), true);
             }
             if pod.needs.pod || pod.may_prove_its_origin(key) {
                 let is_unknown = pod.record.owner == Owner::Unknown && pod.record.pod_gone.is_none();
                 let is_awaited = is_unknown && !pod.is_replaced;
                 if is_awaited || (!pod.is_told(key) && !shown.contains(&(namespace, &key.pod))) {
-                    let question = Question::Pod { namespace: namespace.clone(), name: key.pod.clone() };
+                    let question = Lookup::Pod { namespace: namespace.clone(), name: key.pod.clone() };
                     need(question, is_awaited);
                 }
             }
@@ -76,7 +76,7 @@ impl Owners {
             need(ask_owner(namespace, owner), true);
         }
         if !needed.is_empty() && !self.cluster.is_known() {
-            needed.insert(Question::Cluster, true);
+            needed.insert(Lookup::Cluster, true);
         }
         needed
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::question::Question;
+use super::lookup::Lookup;
 
 /// How many questions are asked in a round at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +30,9 @@ pub(super) struct Asked {
     round: u64,
     /// How many were asked in this round.
     count: Count,
-    questions: HashMap<Question, Times>,
+    questions: HashMap<Lookup, Times>,
     /// What deletions wait for.
-    wanted: BTreeSet<Question>,
+    wanted: BTreeSet<Lookup>,
 }
 
 impl Default for Asked {
@@ -69,16 +69,16 @@ impl Asked {
     }
 
     /// Whether it was never asked.
-    pub(super) fn is_new(&self, question: &Question) -> bool {
+    pub(super) fn is_new(&self, question: &Lookup) -> bool {
         self.last(question) == 0
     }
 
-    fn last(&self, question: &Question) -> u64 {
+    fn last(&self, question: &Lookup) -> u64 {
         self.questions.get(question).map_or(0, |times| times.last)
     }
 
     /// Whether it is to be asked in this round.
-    pub(super) fn is_open(&self, question: &Question) -> bool {
+    pub(super) fn is_open(&self, question: &Lookup) -> bool {
         self.questions
             .get(question)
             .is_none_or(|times| times.last < self.round || times.is_urgent(self.round))
@@ -86,14 +86,14 @@ impl Asked {
 
     /// Chooses from what is needed, each with whether anything waits for it, what is asked now: what was
     /// asked longest ago first.
-    pub(super) fn ask(&mut self, needed: BTreeMap<Question, bool>, pace: Pace) -> Vec<Question> {
+    pub(super) fn ask(&mut self, needed: BTreeMap<Lookup, bool>, pace: Pace) -> Vec<Lookup> {
         let (mut new, mut again, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         let mut chosen = Vec::new();
         for (question, is_awaited) in needed {
             if !self.is_open(&question) {
                 continue;
             }
-            if question == Question::Cluster {
+            if question == Lookup::Cluster {
                 // Nothing counts as gone before it is answered, and it is answered but once.
                 let waits = self.questions.get(&question).is_some_and(|times| times.waits(self.round));
                 chosen.extend((!waits).then_some(question));
@@ -102,7 +102,7 @@ impl Asked {
             match self.questions.get(&question) {
                 _ if is_awaited && self.is_new(&question) => new.push(question),
                 // One list for all that run here, in each round.
-                _ if question == Question::NodePods => new.push(question),
+                _ if question == Lookup::NodePods => new.push(question),
                 None => again.push(question),
                 Some(times) if times.is_urgent(self.round) => again.push(question),
                 Some(times) if self.wanted.contains(&question) && times.patience == 0 => again.push(question),
@@ -127,7 +127,7 @@ impl Asked {
         chosen
     }
 
-    fn was_asked(&mut self, question: Question) {
+    fn was_asked(&mut self, question: Lookup) {
         let round = self.round;
         let times = self.questions.entry(question).or_default();
         let rest = times.rest;
@@ -138,20 +138,20 @@ impl Asked {
     }
 
     /// It was answered without being asked.
-    pub(super) fn was_answered(&mut self, question: Question) {
+    pub(super) fn was_answered(&mut self, question: Lookup) {
         let last = self.round;
         self.questions.insert(question, Times { last, ..Times::default() });
     }
 
     /// There was an answer.
-    pub(super) fn succeeded(&mut self, question: &Question) {
+    pub(super) fn succeeded(&mut self, question: &Lookup) {
         if let Some(times) = self.questions.get_mut(question) {
             times.patience = 0;
         }
     }
 
     /// There was no answer: in the next round it is asked again, and more and more rarely if it fails again.
-    pub(super) fn failed(&mut self, question: &Question) {
+    pub(super) fn failed(&mut self, question: &Lookup) {
         let round = self.round;
         let times = self.questions.entry(question.clone()).or_default();
         times.patience = (times.patience * 2).clamp(1, LONGEST_REST);
@@ -159,7 +159,7 @@ impl Asked {
     }
 
     /// It was not asked: in the next round it is.
-    pub(super) fn was_not_asked(&mut self, question: &Question) {
+    pub(super) fn was_not_asked(&mut self, question: &Lookup) {
         let round = self.round;
         let times = self.questions.entry(question.clone()).or_default();
         (times.last, times.urgent) = (round, Some(round + 1));
@@ -167,23 +167,23 @@ impl Asked {
 
     /// It may have gone a moment ago, or be about to: it is asked at once, and then again and again, more
     /// and more rarely.
-    pub(super) fn hasten(&mut self, question: &Question) {
+    pub(super) fn hasten(&mut self, question: &Lookup) {
         let round = self.round;
         let times = self.questions.entry(question.clone()).or_default();
         (times.urgent, times.rest, times.patience) = (Some(round), 1, 0);
     }
 
     /// Deletions wait for these, and for no others.
-    pub(super) fn want(&mut self, questions: BTreeSet<Question>) {
+    pub(super) fn want(&mut self, questions: BTreeSet<Lookup>) {
         self.wanted = questions;
     }
 
     /// As if it had never been asked.
-    pub(super) fn forget(&mut self, question: &Question) {
+    pub(super) fn forget(&mut self, question: &Lookup) {
         self.questions.remove(question);
     }
 
-    pub(super) fn retain(&mut self, is_needed: impl Fn(&Question) -> bool) {
+    pub(super) fn retain(&mut self, is_needed: impl Fn(&Lookup) -> bool) {
         self.questions.retain(|question, _| is_needed(question));
     }
 }

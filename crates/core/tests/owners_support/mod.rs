@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::owners::{
-    Finding, LivePod, OwnerRef, Owners, Pace, PodKey, PodRecord, Question, TakenWhen,
+    LivePod, Lookup, LookupResult, OwnerRef, Owners, Pace, PodKey, PodRecord, TakenWhen,
 };
 use checkpoint_keeper_core::plan::{Archive, Clock, Reason, Snapshot, plan};
 use checkpoint_keeper_core::policy::{Labels, OrphanRule, OrphanWhen, Policy, PolicySet};
@@ -45,36 +45,38 @@ pub(crate) fn owner(text: &str) -> OwnerRef {
 }
 
 impl Cluster {
-    pub(crate) fn answer(&self, question: &Question) -> Finding {
+    pub(crate) fn answer(&self, question: &Lookup) -> LookupResult {
         if self.is_down {
-            return Finding::Failed("down".to_owned());
+            return LookupResult::Failed("down".to_owned());
         }
         match question {
-            Question::Cluster if self.forbidden.contains("Cluster") => {
-                Finding::Forbidden("forbidden".to_owned())
+            Lookup::Cluster if self.forbidden.contains("Cluster") => {
+                LookupResult::Forbidden("forbidden".to_owned())
             }
-            Question::Cluster if self.is_nameless => Finding::NotFound,
-            Question::Cluster => Finding::Cluster(self.uid.clone()),
-            Question::Namespace(name) => match self.namespaces.get(name) {
-                Some((labels, created)) => Finding::Namespace { labels: labels.clone(), created: *created },
-                None => Finding::NotFound,
+            Lookup::Cluster if self.is_nameless => LookupResult::NotFound,
+            Lookup::Cluster => LookupResult::Cluster(self.uid.clone()),
+            Lookup::Namespace(name) => match self.namespaces.get(name) {
+                Some((labels, created)) => {
+                    LookupResult::Namespace { labels: labels.clone(), created: *created }
+                }
+                None => LookupResult::NotFound,
             },
-            Question::NodePods => {
+            Lookup::NodePods => {
                 let here = self.pods.values().filter(|(_, is_here)| *is_here);
-                Finding::NodePods(here.map(|(pod, _)| pod.clone()).collect())
+                LookupResult::NodePods(here.map(|(pod, _)| pod.clone()).collect())
             }
-            Question::Pod { namespace, name } => {
+            Lookup::Pod { namespace, name } => {
                 let found = self.pods.get(&(namespace.clone(), name.clone()));
-                found.map_or(Finding::NotFound, |(pod, _)| Finding::Pod(pod.clone()))
+                found.map_or(LookupResult::NotFound, |(pod, _)| LookupResult::Pod(pod.clone()))
             }
-            Question::Owner { owner, .. } if self.forbidden.contains(&owner.kind) => {
-                Finding::Forbidden("forbidden".to_owned())
+            Lookup::Owner { owner, .. } if self.forbidden.contains(&owner.kind) => {
+                LookupResult::Forbidden("forbidden".to_owned())
             }
-            Question::Owner { namespace, owner } => {
+            Lookup::Owner { namespace, owner } => {
                 let key = (namespace.clone(), owner.kind.clone(), owner.name.clone());
                 match self.owners.get(&key) {
-                    Some(controller) => Finding::Owner { uid: None, controller: controller.clone() },
-                    None => Finding::NotFound,
+                    Some(controller) => LookupResult::Owner { uid: None, controller: controller.clone() },
+                    None => LookupResult::NotFound,
                 }
             }
         }
@@ -149,9 +151,9 @@ pub(crate) struct Node {
     pub(crate) cluster_uid: Option<String>,
     /// When what was said not to be found, and what was said to be there, by which cluster; by a clock that is
     /// trusted.
-    pub(crate) said: Vec<(Timestamp, Question, bool, String)>,
+    pub(crate) said: Vec<(Timestamp, Lookup, bool, String)>,
     /// The questions of the last round.
-    pub(crate) asked: Vec<Question>,
+    pub(crate) asked: Vec<Lookup>,
 }
 
 /// An archive taken yesterday.
@@ -222,8 +224,8 @@ impl Node {
             archives.filter_map(|archive| Some((archive.identity.as_ref()?, TakenWhen::At(archive.taken))));
         self.owners.begin_round(known, self.all_are_known, &self.policies);
         if self.is_shown {
-            let shown = match self.cluster.answer(&Question::NodePods) {
-                Finding::NodePods(pods) => Some(pods),
+            let shown = match self.cluster.answer(&Lookup::NodePods) {
+                LookupResult::NodePods(pods) => Some(pods),
                 _ => None,
             };
             self.owners.show_pods(shown, self.now, self.clock);
@@ -249,7 +251,7 @@ impl Node {
 
     /// Is shown the namespace, or that it is not there, as a watch would.
     pub(crate) fn show(&mut self, namespace: &str) -> &mut Self {
-        let finding = self.cluster.answer(&Question::Namespace(namespace.to_owned()));
+        let finding = self.cluster.answer(&Lookup::Namespace(namespace.to_owned()));
         self.owners.show_namespaces(vec![(namespace.to_owned(), finding)]);
         self
     }
@@ -257,19 +259,19 @@ impl Node {
     /// Asks all that is left to ask in this round.
     pub(crate) fn ask_on(&mut self) {
         loop {
-            let questions = self.owners.questions(self.pace);
+            let questions = self.owners.lookups(self.pace);
             if questions.is_empty() {
                 break;
             }
             // Which cluster it is is asked with whatever else there is to ask.
-            for question in questions.iter().filter(|question| **question != Question::Cluster) {
+            for question in questions.iter().filter(|question| **question != Lookup::Cluster) {
                 assert!(!self.asked.contains(question), "asked twice: {question}");
                 self.asked.push(question.clone());
             }
             self.owners.fold(questions.into_iter().map(|question| {
                 let finding = self.cluster.answer(&question);
-                let is_gone = finding == Finding::NotFound && self.clock == Clock::Trusted;
-                if is_gone || (finding.failure().is_none() && finding != Finding::NotFound) {
+                let is_gone = finding == LookupResult::NotFound && self.clock == Clock::Trusted;
+                if is_gone || (finding.failure().is_none() && finding != LookupResult::NotFound) {
                     self.said.push((self.now, question.clone(), is_gone, self.cluster.uid.clone()));
                 }
                 (question, finding, self.now, self.clock)

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::owners::{CONFIRMED, Finding, Question};
+use checkpoint_keeper_core::owners::{CONFIRMED, Lookup, LookupResult};
 use checkpoint_keeper_core::plan::{Archive, Clock, Plan, Reason, Snapshot, plan};
 use checkpoint_keeper_core::policy::{OrphanWhen, Policy};
 use jiff::Timestamp;
@@ -88,7 +88,7 @@ pub(crate) struct World {
     /// The life of the namespace that each archive is from.
     pub(crate) life_of: BTreeMap<FileName, usize>,
     /// What the watch has yet to show; none: there is none.
-    pub(crate) watch: Option<VecDeque<Finding>>,
+    pub(crate) watch: Option<VecDeque<LookupResult>>,
     /// Since when there is a policy that selects by labels.
     pub(crate) selecting_since: Option<Timestamp>,
     pub(crate) uids: u32,
@@ -169,8 +169,8 @@ impl World {
     /// The watch will show it.
     fn changed(&mut self) {
         let finding = match self.node.cluster.namespaces.get("shop") {
-            Some((labels, created)) => Finding::Namespace { labels: labels.clone(), created: *created },
-            None => Finding::NotFound,
+            Some((labels, created)) => LookupResult::Namespace { labels: labels.clone(), created: *created },
+            None => LookupResult::NotFound,
         };
         if let Some(watch) = &mut self.watch {
             watch.push_back(finding);
@@ -230,7 +230,7 @@ impl World {
                 let shown = match self.node.cluster.namespaces.get("shop") {
                     Some((labels, created)) => {
                         let (labels, created) = (labels.clone(), *created);
-                        vec![("shop".to_owned(), Finding::Namespace { labels, created })]
+                        vec![("shop".to_owned(), LookupResult::Namespace { labels, created })]
                     }
                     None => Vec::new(),
                 };
@@ -283,12 +283,12 @@ impl World {
     pub(crate) fn was_said_to_be_gone(&self, archive: &Archive, when: OrphanWhen, grace: Duration) -> bool {
         let identity = archive.identity.as_ref().unwrap();
         let about = match (when, archive.workload.as_deref()) {
-            (OrphanWhen::NamespaceDeleted, _) => Question::Namespace("shop".to_owned()),
-            (OrphanWhen::WorkloadDeleted, Some(workload)) => Question::Owner {
+            (OrphanWhen::NamespaceDeleted, _) => Lookup::Namespace("shop".to_owned()),
+            (OrphanWhen::WorkloadDeleted, Some(workload)) => Lookup::Owner {
                 namespace: "shop".to_owned(),
                 owner: owner(&format!("apps/v1 {} {}", workload.kind, workload.name)),
             },
-            _ => Question::Pod { namespace: "shop".to_owned(), name: identity.pod.clone() },
+            _ => Lookup::Pod { namespace: "shop".to_owned(), name: identity.pod.clone() },
         };
         let said = self.node.said.iter().filter(|(_, question, _, _)| *question == about);
         let gone: Vec<Timestamp> = said

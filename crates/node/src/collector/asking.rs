@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use checkpoint_keeper_core::name::NameKind;
-use checkpoint_keeper_core::owners::{Finding, Owners, Pace, Question};
+use checkpoint_keeper_core::owners::{Lookup, LookupResult, Owners, Pace};
 use checkpoint_keeper_core::plan::{Clock, Plan, Snapshot};
 use checkpoint_keeper_core::policy::{OrphanWhen, PolicyRef, PolicySet};
 use jiff::Timestamp;
 
 use super::Collector;
 use super::dating::taken_when;
-use crate::inquiry::Answer;
 use crate::problem::Problem;
+use crate::resolver::Resolved;
 use crate::shown::{Shown, Sight};
 
 impl Collector {
@@ -80,12 +80,12 @@ impl Collector {
     }
 
     /// Begins a round of questions about whoever owned what is here.
-    pub fn begin_questions(&mut self, policies: &PolicySet) {
+    pub fn begin_lookups(&mut self, policies: &PolicySet) {
         self.see_owners(policies, true);
     }
 
     /// Goes on with the round for what came since it was begun.
-    pub fn go_on_with_questions(&mut self, policies: &PolicySet) {
+    pub fn go_on_with_lookups(&mut self, policies: &PolicySet) {
         self.see_owners(policies, false);
     }
 
@@ -107,38 +107,38 @@ impl Collector {
 
     /// What to ask next, at that pace; empty when the round is over, or no policy needs
     /// to know anything and the clock is known to be right or wrong.
-    pub fn questions(&mut self, pace: Pace) -> Vec<Question> {
+    pub fn lookups(&mut self, pace: Pace) -> Vec<Lookup> {
         let Some(owners) = &mut self.owners else { return Vec::new() };
-        let questions = owners.questions(pace);
+        let questions = owners.lookups(pace);
         if questions.is_empty()
             && self.clock.is_unheard()
             && !std::mem::replace(&mut self.has_asked_time, true)
         {
             // Whatever the answer is, it says what time it is; and this one is to be asked at the start anyway.
-            return vec![Question::Cluster];
+            return vec![Lookup::Cluster];
         }
         questions
     }
 
     /// Learns from answers, and says which were none, and what is wrong with archives by the time it
     /// turned out to be.
-    pub fn learn(&mut self, answers: Vec<Answer>) -> Vec<Problem> {
+    pub fn learn(&mut self, answers: Vec<Resolved>) -> Vec<Problem> {
         let Some(owners) = &mut self.owners else { return Vec::new() };
         let mut problems = Vec::new();
         let mut is_nameless = false;
         let last = answers.last().map(|answer| answer.at);
-        owners.fold(answers.into_iter().map(|Answer { question, finding, at, server_time }| {
+        owners.fold(answers.into_iter().map(|Resolved { question, finding, at, server_time }| {
             if let Some(time) = server_time {
                 self.clock.hear(time, at);
             }
             let failure = finding.failure();
-            is_nameless |= question == Question::Cluster && finding == Finding::NotFound;
+            is_nameless |= question == Lookup::Cluster && finding == LookupResult::NotFound;
             problems.extend(failure.map(|why| Problem::Unanswered(question.clone(), why.to_owned())));
             (question, finding, at.wall, self.clock.judge(at))
         }));
         if is_nameless && !owners.knows_cluster() {
             let why = "it has no namespace kube-system, as the cluster had that was asked before".to_owned();
-            problems.push(Problem::Unanswered(Question::Cluster, why));
+            problems.push(Problem::Unanswered(Lookup::Cluster, why));
         }
         // Whose time it was too early to decide about, it may be late enough for now.
         if let Some(now) = last {

@@ -22,9 +22,9 @@ use checkpoint_keeper_api::in_force::Scope;
 use checkpoint_keeper_core::deletion_limiter::DeletionLimiter;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::inquiry::Inquiry;
 use checkpoint_keeper_node::orders::{self, OrderSender};
 use checkpoint_keeper_node::problem::Problem;
+use checkpoint_keeper_node::resolver::Resolver;
 use checkpoint_keeper_node::shown::{self, ShownSender};
 use checkpoint_keeper_node::store::{Removal, Store};
 use checkpoint_keeper_node::sweeper::Outcome;
@@ -69,7 +69,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     collector.know_cluster(true);
     collector.be_curious();
     collector.be_shown_pods();
-    let inquiry = Inquiry::start(move |questions| asked.ask(questions))
+    let resolver = Resolver::start(move |questions| asked.ask(questions))
         .context("cannot start the thread that asks the cluster")?;
     let (teller, line) = orders::line().context("cannot make a line for orders")?;
     let (shower, shown) = shown::line().context("cannot make a line for what is shown")?;
@@ -93,7 +93,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
         line: Some(line),
         buckets,
         interval: arguments.interval,
-        inquiry: Some(inquiry),
+        resolver: Some(resolver),
         pace: SPARING,
         shown: Some(shown),
     }

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use checkpoint_keeper_core::owners::{Finding, LivePod};
+use checkpoint_keeper_core::owners::{LivePod, LookupResult};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::shown::{Shown, ShownSender, Sight};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -182,7 +182,7 @@ fn sight(change: Change<Metadata>) -> Option<Sight> {
     match change {
         Change::Listed(all) => Some(Sight::AllNamespaces(all.into_iter().filter_map(there).collect())),
         Change::Applied(one) => Some(Sight::Namespaces(there(one).into_iter().collect())),
-        Change::Deleted(one) => Some(Sight::Namespaces(vec![(one.name_any(), Finding::NotFound)])),
+        Change::Deleted(one) => Some(Sight::Namespaces(vec![(one.name_any(), LookupResult::NotFound)])),
         Change::Failed(_) => None,
     }
 }
@@ -252,7 +252,9 @@ mod tests {
             let shown = told();
             let labels = |what: &Sight| match what {
                 Sight::AllNamespaces(all) => match &all[..] {
-                    [(name, Finding::Namespace { labels, .. })] => Some(format!("{name} {}", labels["env"])),
+                    [(name, LookupResult::Namespace { labels, .. })] => {
+                        Some(format!("{name} {}", labels["env"]))
+                    }
                     other => panic!("{other:?}"),
                 },
                 _ => None,

@@ -11,9 +11,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use checkpoint_keeper_core::owners::{Finding, Question};
+use checkpoint_keeper_core::owners::{Lookup, LookupResult};
 use checkpoint_keeper_node::clock::Now;
-use checkpoint_keeper_node::inquiry::Answer;
+use checkpoint_keeper_node::resolver::Resolved;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use kube::client::{Body, ClientBuilder};
@@ -121,26 +121,35 @@ impl Cluster {
 
     /// Asks one question after the other. No requests run at once: a mass deletion is no reason to
     /// load the API.
-    pub fn ask(&mut self, questions: Vec<Question>) -> Vec<Answer> {
+    pub fn ask(&mut self, questions: Vec<Lookup>) -> Vec<Resolved> {
         questions.into_iter().map(|question| self.ask_one(question)).collect()
     }
 
-    fn ask_one(&mut self, question: Question) -> Answer {
+    fn ask_one(&mut self, question: Lookup) -> Resolved {
         if self.quiet_until.take_if(|until| *until <= Instant::now()).is_some() {
             self.silence = 0;
         }
         if self.quiet_until.is_some() {
-            return Answer { question, finding: Finding::NotAsked, at: Now::read(), server_time: None };
+            return Resolved {
+                question,
+                finding: LookupResult::NotAsked,
+                at: Now::read(),
+                server_time: None,
+            };
         }
         let mut server_time = None;
-        let finding = self.find(&question, &mut server_time).unwrap_or_else(Finding::from);
+        let finding = self.find(&question, &mut server_time).unwrap_or_else(LookupResult::from);
         if self.silence >= PATIENCE {
             self.quiet_until.get_or_insert_with(|| Instant::now() + PAUSE);
         }
-        Answer { question, finding, at: Now::read(), server_time }
+        Resolved { question, finding, at: Now::read(), server_time }
     }
 
-    fn find(&mut self, question: &Question, server_time: &mut Option<Timestamp>) -> Result<Finding, Refusal> {
+    fn find(
+        &mut self,
+        question: &Lookup,
+        server_time: &mut Option<Timestamp>,
+    ) -> Result<LookupResult, Refusal> {
         let request = self.request_for(question, server_time)?;
         let (status, body) = self.send(&request, server_time)?;
         Ok(reply::finding(&request, status, &body))
@@ -149,19 +158,19 @@ impl Cluster {
     /// What to request. Of a kind that not every cluster has, the API is asked how.
     fn request_for(
         &mut self,
-        question: &Question,
+        question: &Lookup,
         server_time: &mut Option<Timestamp>,
     ) -> Result<Get, Refusal> {
         let failed = Refusal::Failed;
         match question {
-            Question::Cluster => Ok(Get::cluster()),
-            Question::Namespace(name) => Ok(Get::namespace(name)),
-            Question::NodePods => {
+            Lookup::Cluster => Ok(Get::cluster()),
+            Lookup::Namespace(name) => Ok(Get::namespace(name)),
+            Lookup::NodePods => {
                 let node = self.node_name.as_deref().ok_or_else(|| failed("no --node-name".to_owned()))?;
                 Ok(Get::pods_on(node))
             }
-            Question::Pod { namespace, name } => Ok(Get::pod(namespace, name)),
-            Question::Owner { namespace, owner } => {
+            Lookup::Pod { namespace, name } => Ok(Get::pod(namespace, name)),
+            Lookup::Owner { namespace, owner } => {
                 request::check(owner).map_err(failed)?;
                 if let Some(kind) = Kind::built_in(owner) {
                     return Ok(Get::owner(&kind, namespace, &owner.name));

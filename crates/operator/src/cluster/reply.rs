@@ -4,7 +4,7 @@
 //! there. A proxy's 404, one for a kind that is not served (any more), and whatever cannot be
 //! understood are no answers.
 
-use checkpoint_keeper_core::owners::{Finding, LivePod, OwnerRef};
+use checkpoint_keeper_core::owners::{LivePod, LookupResult, OwnerRef};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Deserialize;
 
@@ -65,7 +65,7 @@ pub(super) enum Refusal {
     Failed(String),
 }
 
-impl From<Refusal> for Finding {
+impl From<Refusal> for LookupResult {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Forbidden(why) => Self::Forbidden(why),
@@ -75,14 +75,14 @@ impl From<Refusal> for Finding {
 }
 
 /// What a reply to `get` says.
-pub(super) fn finding(get: &Get, status: u16, body: &[u8]) -> Finding {
+pub(super) fn finding(get: &Get, status: u16, body: &[u8]) -> LookupResult {
     match (&get.wanted, status) {
         (
             Wanted::Cluster(object) | Wanted::Namespace(object) | Wanted::Pod(object) | Wanted::Owner(object),
             200,
         ) => match of_object(object, body) {
             Some(metadata) => found(&get.wanted, metadata),
-            None => Finding::Failed(format!("the reply is no such object: {}", beginning(body))),
+            None => LookupResult::Failed(format!("the reply is no such object: {}", beginning(body))),
         },
         (Wanted::Pods(_), 200) => {
             let list = serde_json::from_slice::<Partials>(body).ok();
@@ -93,14 +93,14 @@ pub(super) fn finding(get: &Get, status: u16, body: &[u8]) -> Finding {
                 list.items.into_iter().map(pod).collect()
             });
             pods.map_or_else(
-                || Finding::Failed(format!("the reply is no list of pods: {}", beginning(body))),
-                Finding::NodePods,
+                || LookupResult::Failed(format!("the reply is no list of pods: {}", beginning(body))),
+                LookupResult::NodePods,
             )
         }
         (
             Wanted::Cluster(object) | Wanted::Namespace(object) | Wanted::Pod(object) | Wanted::Owner(object),
             404,
-        ) if is_not_found(object, body) => Finding::NotFound,
+        ) if is_not_found(object, body) => LookupResult::NotFound,
         _ => refusal(status, body).into(),
     }
 }
@@ -130,23 +130,24 @@ fn of_object(object: &Object, body: &[u8]) -> Option<ObjectMeta> {
     (is_it && metadata.uid.is_some()).then_some(metadata)
 }
 
-fn found(wanted: &Wanted, metadata: ObjectMeta) -> Finding {
+fn found(wanted: &Wanted, metadata: ObjectMeta) -> LookupResult {
     match wanted {
         // Every cluster has it from its first moment on, and nobody can delete it.
-        Wanted::Cluster(_) => metadata
-            .uid
-            .map_or_else(|| Finding::Failed("the namespace has no UID".to_owned()), Finding::Cluster),
+        Wanted::Cluster(_) => metadata.uid.map_or_else(
+            || LookupResult::Failed("the namespace has no UID".to_owned()),
+            LookupResult::Cluster,
+        ),
         Wanted::Namespace(_) => namespace(metadata)
-            .unwrap_or_else(|| Finding::Failed("the namespace has no creationTimestamp".to_owned())),
-        Wanted::Pod(_) => Finding::Pod(live_pod(metadata)),
-        _ => Finding::Owner { uid: metadata.uid, controller: controller(metadata.owner_references) },
+            .unwrap_or_else(|| LookupResult::Failed("the namespace has no creationTimestamp".to_owned())),
+        Wanted::Pod(_) => LookupResult::Pod(live_pod(metadata)),
+        _ => LookupResult::Owner { uid: metadata.uid, controller: controller(metadata.owner_references) },
     }
 }
 
 /// What a namespace's metadata say.
-pub fn namespace(metadata: ObjectMeta) -> Option<Finding> {
+pub fn namespace(metadata: ObjectMeta) -> Option<LookupResult> {
     let created = metadata.creation_timestamp?.0;
-    Some(Finding::Namespace { labels: metadata.labels.into_iter().flatten().collect(), created })
+    Some(LookupResult::Namespace { labels: metadata.labels.into_iter().flatten().collect(), created })
 }
 
 /// What a pod's metadata say.

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use checkpoint_keeper_core::name::{FileName, NameKind};
-use checkpoint_keeper_core::owners::{Finding, Pace};
+use checkpoint_keeper_core::owners::{LookupResult, Pace};
 use checkpoint_keeper_core::plan::{self, Plan, Snapshot};
 use checkpoint_keeper_core::policy::{Labels, Mode, PolicySet};
 use checkpoint_keeper_core::policy_lint;
@@ -78,7 +78,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     if let Some(cluster) = &mut cluster {
         // What time it is comes first: it dates the archives, and so says which pods they may be of.
         ask(&mut collector, cluster, Pace::EVERYTHING);
-        collector.begin_questions(policies);
+        collector.begin_lookups(policies);
         ask(&mut collector, cluster, Pace::EVERYTHING);
         // That took its time.
         now = Now::read();
@@ -89,7 +89,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let is_late = plan.unconfirmed_orphans(wall).next().is_some();
     if let Some(cluster) = cluster.as_mut().filter(|_| is_late) {
         // So many were asked that the first answers are too old by now to delete anything for.
-        collector.begin_questions(policies);
+        collector.begin_lookups(policies);
         collector.confirm(&snapshot, &plan, policies, wall);
         ask(&mut collector, cluster, Pace { idle: 0, ..Pace::EVERYTHING });
         now = Now::read();
@@ -192,12 +192,12 @@ fn say_what_orphans_need(arguments: &GcArguments, policies: &PolicySet) {
 fn ask(collector: &mut Collector, cluster: &mut Cluster, pace: Pace) {
     let mut not_asked = 0;
     loop {
-        let questions = collector.questions(pace);
+        let questions = collector.lookups(pace);
         if questions.is_empty() {
             break;
         }
         let answers = cluster.ask(questions);
-        not_asked += answers.iter().filter(|answer| answer.finding == Finding::NotAsked).count();
+        not_asked += answers.iter().filter(|answer| answer.finding == LookupResult::NotAsked).count();
         collector.learn(answers).iter().for_each(|problem| say("warning", problem));
     }
     if not_asked > 0 {

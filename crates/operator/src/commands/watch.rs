@@ -10,8 +10,8 @@ use checkpoint_keeper_core::policy::PolicySet;
 use checkpoint_keeper_core::policy_lint;
 use checkpoint_keeper_core::quantity;
 use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::inquiry::Inquiry;
 use checkpoint_keeper_node::orders::{self, Orders};
+use checkpoint_keeper_node::resolver::Resolver;
 use checkpoint_keeper_node::store::Removal;
 use checkpoint_keeper_node::sweeper::Outcome;
 use checkpoint_keeper_node::watch::{Event, Watch};
@@ -34,8 +34,8 @@ pub(super) fn run(
 ) -> Result<(), Failure> {
     let (stop, signalled) = signals::until_told()?;
     let asks = cluster.is_some();
-    let inquiry = cluster.map(|mut cluster| Inquiry::start(move |questions| cluster.ask(questions)));
-    let inquiry = inquiry.transpose().context("cannot start the thread that asks the cluster")?;
+    let resolver = cluster.map(|mut cluster| Resolver::start(move |questions| cluster.ask(questions)));
+    let resolver = resolver.transpose().context("cannot start the thread that asks the cluster")?;
     let mut log = Log { output: arguments.output, said: HashSet::new(), begun: false };
     let closed = signalled.try_clone().context("cannot make a pipe for signals")?;
     let node_labels = super::gc::node_labels(arguments);
@@ -47,7 +47,7 @@ pub(super) fn run(
     let begin = orders(policies.clone());
     let (sender, line) = orders::line().context("cannot make a line for policies")?;
     files.follow(arguments.interval, move |policies| sender.tell(orders(policies), true))?;
-    Watch { inquiry, line: Some(line), ..Watch::new(collector, begin, arguments.interval) }
+    Watch { resolver, line: Some(line), ..Watch::new(collector, begin, arguments.interval) }
         .run(stop, |event| {
             match log.event(&event) {
                 Ok(()) => {}

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 
-use checkpoint_keeper_core::owners::{Finding, Question};
+use checkpoint_keeper_core::owners::{Lookup, LookupResult};
 use jiff::Timestamp;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -15,39 +15,39 @@ use crate::clock::Now;
 
 /// What came of a question, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct Resolved {
     /// What was asked.
-    pub question: Question,
+    pub question: Lookup,
     /// What came of it.
-    pub finding: Finding,
+    pub finding: LookupResult,
     /// When.
     pub at: Now,
     /// What time it was by the clock of whoever answered.
     pub server_time: Option<Timestamp>,
 }
 
-impl Answer {
+impl Resolved {
     /// None that can be believed.
-    pub fn failed(question: Question, why: impl Into<String>) -> Self {
-        Self { question, finding: Finding::Failed(why.into()), at: Now::read(), server_time: None }
+    pub fn failed(question: Lookup, why: impl Into<String>) -> Self {
+        Self { question, finding: LookupResult::Failed(why.into()), at: Now::read(), server_time: None }
     }
 }
 
 /// A line to whoever asks the cluster.
 #[derive(Debug)]
-pub struct Inquiry {
-    questions: mpsc::Sender<Vec<Question>>,
-    answers: mpsc::Receiver<Vec<Answer>>,
+pub struct Resolver {
+    questions: mpsc::Sender<Vec<Lookup>>,
+    answers: mpsc::Receiver<Vec<Resolved>>,
     bell: Arc<OwnedFd>,
     is_waiting: bool,
 }
 
-impl Inquiry {
+impl Resolver {
     /// Starts the thread. It ends by itself some time after the line is dropped.
     pub fn start(
-        mut ask: impl FnMut(Vec<Question>) -> Vec<Answer> + Send + 'static,
+        mut ask: impl FnMut(Vec<Lookup>) -> Vec<Resolved> + Send + 'static,
     ) -> std::io::Result<Self> {
-        let (questions, asked) = mpsc::channel::<Vec<Question>>();
+        let (questions, asked) = mpsc::channel::<Vec<Lookup>>();
         let (answer, answers) = mpsc::channel();
         let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let ring = Arc::clone(&bell);
@@ -55,7 +55,7 @@ impl Inquiry {
             for questions in asked {
                 let about = questions.clone();
                 let answers = catch_unwind(AssertUnwindSafe(|| ask(questions))).unwrap_or_else(|_| {
-                    about.into_iter().map(|question| Answer::failed(question, "asking panicked")).collect()
+                    about.into_iter().map(|question| Resolved::failed(question, "asking panicked")).collect()
                 });
                 if answer.send(answers).is_err() {
                     return;
@@ -63,12 +63,12 @@ impl Inquiry {
                 let _ = rustix::io::write(&*ring, &1_u64.to_ne_bytes());
             }
         };
-        std::thread::Builder::new().name("inquiry".to_owned()).spawn(work)?;
+        std::thread::Builder::new().name("resolver".to_owned()).spawn(work)?;
         Ok(Self { questions, answers, bell, is_waiting: false })
     }
 
     /// Has these asked, after those before them.
-    pub fn ask(&mut self, questions: Vec<Question>) {
+    pub fn ask(&mut self, questions: Vec<Lookup>) {
         if !questions.is_empty() {
             self.is_waiting = self.questions.send(questions).is_ok();
         }
@@ -80,7 +80,7 @@ impl Inquiry {
     }
 
     /// All answers to what was asked last, once they are there; does not wait.
-    pub fn answers(&mut self) -> Option<Vec<Answer>> {
+    pub fn answers(&mut self) -> Option<Vec<Resolved>> {
         let mut count = [0; 8];
         let _ = rustix::io::read(&*self.bell, &mut count);
         let answers = self.answers.try_recv().ok()?;
@@ -89,7 +89,7 @@ impl Inquiry {
     }
 }
 
-impl AsFd for Inquiry {
+impl AsFd for Resolver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }

@@ -9,7 +9,7 @@ use crate::policy::Labels;
 
 /// One live request. In the order in which they are best asked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Question {
+pub enum Lookup {
     /// Which cluster it is: nothing that another one said to be gone is gone from this one.
     Cluster,
     /// A namespace. Whose a pod is that has the name now, its age tells.
@@ -32,7 +32,7 @@ pub enum Question {
     },
 }
 
-impl fmt::Display for Question {
+impl fmt::Display for Lookup {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cluster => formatter.write_str("which cluster it is"),
@@ -48,7 +48,7 @@ impl fmt::Display for Question {
 
 /// What came of a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finding {
+pub enum LookupResult {
     /// The API itself said of that very object that it is not there. Nothing else is this.
     NotFound,
     /// The cluster is the one with this UID: the one of its namespace `kube-system`, as is usual.
@@ -79,7 +79,7 @@ pub enum Finding {
     NotAsked,
 }
 
-impl Finding {
+impl LookupResult {
     /// Why it answers nothing; none where it does, or where that was said of another.
     pub fn failure(&self) -> Option<&str> {
         match self {
