@@ -3,8 +3,8 @@
 //! cluster are deleted and made anew; while the clock is wrong, and the agent is started anew.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod owners_support;
 mod plan_support;
+mod pods_support;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use checkpoint_keeper_core::plan::{
 };
 use checkpoint_keeper_core::policy::{Confidence, OrphanWhen, Policy, PolicyRef, PolicySet};
 use jiff::Timestamp;
-use owners_support::orphans;
-use owners_support::world::{LABELS, Step as WorldStep, World, prod, step as world_step};
 use plan_support::{DAY, HOUR, cluster, local, tries, with};
+use pods_support::orphans;
+use pods_support::world::{LABELS, Step as WorldStep, World, prod, step as world_step};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -280,7 +280,7 @@ impl Views {
     fn go_by(&mut self, next: Seen) {
         let number = |seen: Seen| seen.local.map(|(_, number)| number);
         if next.local.is_some() && number(next) != number(self.shown) {
-            self.world.node.owners.doubt("shop");
+            self.world.node.pod_index.invalidate_namespace("shop");
         }
         self.shown = next;
         self.world.node.policies = next.policies(self.when, self.grace);

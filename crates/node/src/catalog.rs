@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use checkpoint_keeper_core::archive::Contents;
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::owners::{PodKey, PodRecord};
+use checkpoint_keeper_core::pods::{PodKey, PodRecord};
 use checkpoint_keeper_core::policy::PolicyRef;
 use checkpoint_keeper_core::reclaim::Reclaim;
 use redb::{

@@ -18,8 +18,8 @@ use checkpoint_keeper_core::checkpoint_time::{CheckpointTime, Source};
 use checkpoint_keeper_core::handover::GoverningHistory;
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::{FileName, NameKind};
-use checkpoint_keeper_core::owners::{Owners, PodKey, PodRecord};
 use checkpoint_keeper_core::plan::{Action, Archive, Clock, Dated, Plan, Reason, Snapshot};
+use checkpoint_keeper_core::pods::{PodIndex, PodKey, PodRecord};
 use checkpoint_keeper_core::policy::{Labels, PolicyRef};
 use checkpoint_keeper_core::reclaim::Reclaim;
 
@@ -55,7 +55,7 @@ pub struct Collector {
     /// The cluster that said so.
     remembered_cluster: Option<String>,
     /// What is known of a cluster; none where there is none to ask.
-    owners: Option<Owners>,
+    pod_index: Option<PodIndex>,
     /// Whether something was asked in this round only to hear what time it is.
     has_asked_time: bool,
     /// What the catalog does not have yet.
@@ -117,7 +117,7 @@ impl Collector {
             remembered: HashMap::new(),
             remembered_pods: BTreeMap::new(),
             remembered_cluster: None,
-            owners: None,
+            pod_index: None,
             has_asked_time: false,
             unwritten: Vec::new(),
             forgotten: Vec::new(),
@@ -153,13 +153,13 @@ impl Collector {
     }
 
     /// Says which labels this node has, for storage policies that select nodes.
-    pub fn know_node_labels(&mut self, labels: Option<Labels>) {
+    pub fn set_node_labels(&mut self, labels: Option<Labels>) {
         self.node_labels = labels;
     }
 
     /// Says which archives of unknown identity are wanted gone: each name stands for the file that has
     /// it when the name is first said.
-    pub fn know_discards(&mut self, requested: &BTreeSet<FileName>) -> Vec<Problem> {
+    pub fn set_discards(&mut self, requested: &BTreeSet<FileName>) -> Vec<Problem> {
         let failures = self.discards.request(requested, |name| self.store.stat(name));
         failures.into_iter().map(|(name, error)| Problem::Look(name, error)).collect()
     }
@@ -461,8 +461,8 @@ impl Collector {
                 snapshot.archives.push(Archive { discarded, ..archive });
             }
         }
-        if let Some(owners) = &self.owners {
-            owners.fill(&mut snapshot, now.wall);
+        if let Some(pod_index) = &self.pod_index {
+            pod_index.fill(&mut snapshot, now.wall);
         }
         if self.follows_policies {
             self.history.fill(&mut snapshot, now.uptime);
@@ -679,7 +679,7 @@ mod tests {
         let now = Now { uptime: start.uptime + Duration::from_secs(5), ..start };
         let mut collector = Collector::new(Store::open(directory.path()).unwrap(), Duration::ZERO);
         collector.look(now, &mut |_, _| {});
-        assert_eq!(collector.know_discards(&[name.clone()].into()).len(), 0);
+        assert_eq!(collector.set_discards(&[name.clone()].into()).len(), 0);
         let discarded = |collector: &mut Collector| collector.snapshot(now).0.archives[0].discarded;
         assert!(discarded(&mut collector));
         let file = collector.store.stat(&name).unwrap().unwrap();

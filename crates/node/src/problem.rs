@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::owners::Lookup;
+use checkpoint_keeper_core::pods::Lookup;
 use jiff::Timestamp;
 
 use crate::catalog::CatalogError;

@@ -1,13 +1,13 @@
 //! Asking the cluster, on a thread of its own: whoever plans and deletes never waits for an API.
 //!
 //! Here is neither a client nor what answers mean: the one comes in as a function, the other is
-//! [`checkpoint_keeper_core::owners`]' part.
+//! [`checkpoint_keeper_core::pods`]' part.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 
-use checkpoint_keeper_core::owners::{Lookup, LookupResult};
+use checkpoint_keeper_core::pods::{Lookup, LookupResult};
 use jiff::Timestamp;
 use rustix::event::{EventfdFlags, eventfd};
 

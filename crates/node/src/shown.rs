@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use checkpoint_keeper_core::owners::{LivePod, LookupResult};
+use checkpoint_keeper_core::pods::{LivePod, LookupResult};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::clock::Now;

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use checkpoint_keeper_core::deletion_limiter::DeletionLimiter;
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::owners::Pace;
 use checkpoint_keeper_core::plan::{EffectiveStorage, Plan, Snapshot, plan_with};
+use checkpoint_keeper_core::pods::Pace;
 use checkpoint_keeper_core::policy::PolicySet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -279,7 +279,7 @@ impl Watch {
         let before = self.orders.as_ref().map(|orders| Arc::clone(&orders.governors)).unwrap_or_default();
         for (namespace, governors) in &*orders.governors {
             if !governors.is_subset(before.get(namespace).unwrap_or(&nobody)) {
-                self.collector.doubt(namespace);
+                self.collector.invalidate_namespace(namespace);
             }
         }
         self.orders = Some(orders);
@@ -357,9 +357,9 @@ impl Watch {
     /// Plans, and has what is to go wait for its turn.
     fn sweep(&mut self, now: Now, waiting: &mut Waiting, report: &mut impl FnMut(Event<'_>)) {
         let Some(orders) = &self.orders else { return };
-        self.collector.know_node_labels(orders.node_labels.clone());
+        self.collector.set_node_labels(orders.node_labels.clone());
         let discard = orders.discard.as_deref();
-        report_all(&discard.map(|files| self.collector.know_discards(files)).unwrap_or_default(), report);
+        report_all(&discard.map(|files| self.collector.set_discards(files)).unwrap_or_default(), report);
         let (mut snapshot, problems) = self.collector.snapshot(now);
         report_all(&problems, report);
         if let Some(buckets) = &mut self.buckets {

@@ -12,8 +12,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use checkpoint_keeper_core::owners::{LivePod, Lookup, LookupResult, Owner, Pace, PodKey, PodRecord};
 use checkpoint_keeper_core::plan::{Clock, Reason, plan};
+use checkpoint_keeper_core::pods::{LivePod, Lookup, LookupResult, Owner, Pace, PodKey, PodRecord};
 use checkpoint_keeper_core::policy::{OrphanRule, OrphanWhen, PolicySet, Retention};
 use checkpoint_keeper_node::catalog::{Catalog, Changes};
 use checkpoint_keeper_node::clock::Now;
@@ -54,7 +54,7 @@ impl Place {
     fn collector(&self, now: Now) -> Collector {
         let mut collector = Collector::new(Store::open(&self.directory()).unwrap(), SETTLE);
         assert_eq!(collector.remember_in(self.state()).len(), 0);
-        collector.know_cluster(false);
+        collector.set_cluster(false);
         collector.look(now, &mut |_, _| {});
         collector
     }
@@ -296,7 +296,7 @@ fn rules_by_time_wait_until_the_clock_was_compared_with_the_api_servers() {
     let by_age = policy(Retention { max_age: Some(HOUR), keep_latest: 0, ..Retention::default() });
     let now = Now::read();
     let mut collector = place.collector(now);
-    collector.be_curious();
+    collector.set_eager_lookups();
     assert_eq!(reasons(&mut collector, &by_age, now), [Reason::ClockSuspect]);
     ask(&mut collector, &by_age, now, &bare_pod());
     assert_eq!(reasons(&mut collector, &by_age, now), [Reason::MaxAge]);
@@ -312,7 +312,7 @@ fn where_nothing_is_to_be_asked_something_is_asked_once_a_round_until_the_time_w
     let (policies, now) = (per_container(9), Now::read());
     ask(&mut place.collector(now), &orphans(HOUR), now, &bare_pod());
     let mut collector = place.collector(now);
-    collector.be_curious();
+    collector.set_eager_lookups();
     // Also before there is any policy.
     let anything = [Lookup::Cluster];
     assert_eq!(collector.lookups(Pace::EVERYTHING), anything);
@@ -350,7 +350,7 @@ impl Running {
         let store = Store::open(&place.directory()).unwrap();
         let thread = thread::spawn(move || {
             let mut collector = Collector::new(store, SETTLE);
-            collector.know_cluster(false);
+            collector.set_cluster(false);
             let resolver = Some(Resolver::start(ask).unwrap());
             let watch = Watch { resolver, ..Watch::new(collector, Orders::policies(policies), interval) };
             watch

@@ -327,7 +327,7 @@ fn a_request_to_discard_is_for_the_file_that_was_there_and_carried_out_once() {
     }
     let mut collector = open();
     let requested: BTreeSet<_> = [known, &there, &later, &changed].map(name).into();
-    assert_eq!(collector.know_discards(&requested).len(), 0);
+    assert_eq!(collector.set_discards(&requested).len(), 0);
     fs::remove_file(directory.path().join(&changed)).unwrap();
     for file in [&later, &changed] {
         write_nameless(&directory, file);
@@ -355,12 +355,12 @@ fn a_request_to_discard_is_for_the_file_that_was_there_and_carried_out_once() {
     drop(collector);
     let mut collector = open();
     assert_eq!(carry_out(&mut collector, now), 0);
-    assert_eq!(collector.know_discards(&requested).len(), 0);
+    assert_eq!(collector.set_discards(&requested).len(), 0);
     assert_eq!(carry_out(&mut collector, now), 0);
     assert_eq!(results(&collector), answered);
     // A new request is for what is there now.
-    collector.know_discards(&BTreeSet::new());
-    collector.know_discards(&[name(&there)].into());
+    collector.set_discards(&BTreeSet::new());
+    collector.set_discards(&[name(&there)].into());
     assert_eq!(carry_out(&mut collector, now), 1);
     assert!(directory.path().join(&later).exists() && directory.path().join(&changed).exists());
 }
@@ -373,7 +373,7 @@ fn what_has_not_settled_is_not_discarded() {
     let mut collector = collector(&directory, now);
     let path = write_nameless(&directory, "checkpoint-unread.tar");
     collector.look(now, &mut |_, _| {});
-    collector.know_discards(&[name(path.file_name().unwrap().as_encoded_bytes())].into());
+    collector.set_discards(&[name(path.file_name().unwrap().as_encoded_bytes())].into());
     assert_eq!(carry_out(&mut collector, now), 0);
     let settled = later(now, SETTLE, SETTLE);
     collector.look(settled, &mut |_, _| {});

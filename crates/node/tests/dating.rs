@@ -6,8 +6,8 @@ mod support;
 
 use std::time::Duration;
 
-use checkpoint_keeper_core::owners::{Lookup, LookupResult};
 use checkpoint_keeper_core::plan::{Action, Clock, Dated, Reason, plan};
+use checkpoint_keeper_core::pods::{Lookup, LookupResult};
 use checkpoint_keeper_core::policy::PolicySet;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
@@ -56,7 +56,7 @@ impl Node {
         self.collector = Collector::new(Store::open(self.directory.path()).unwrap(), SETTLE);
         self.collector.remember_in(self.state.path().join("catalog"));
         if self.has_server {
-            self.collector.know_cluster(true);
+            self.collector.set_cluster(true);
             self.collector.need_server_clock();
         }
         self.collector.look(self.now(), &mut |_, _| {});

@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use checkpoint_keeper_core::deletion_limiter::DeletionLimiter;
-use checkpoint_keeper_core::owners::{Lookup, LookupResult};
+use checkpoint_keeper_core::pods::{Lookup, LookupResult};
 use checkpoint_keeper_core::policy::{Kind, Labels, PolicySet};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
@@ -52,8 +52,8 @@ impl Told {
         let thread = thread::spawn(move || {
             let mut collector = Collector::new(store, Duration::from_secs(5));
             if resolver.is_some() {
-                collector.know_cluster(true);
-                collector.be_curious();
+                collector.set_cluster(true);
+                collector.set_eager_lookups();
             }
             let watch = Watch {
                 collector,

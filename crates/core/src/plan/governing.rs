@@ -143,7 +143,7 @@ impl<'a> Governors<'a> {
             return self.contenders_of(&[], by_namespace, None, None);
         }
         let known = self.namespaces.get(namespace);
-        let doubt = if known.is_some_and(|namespace| namespace.is_doubted) {
+        let doubt = if known.is_some_and(|namespace| namespace.is_invalidated) {
             Some(Detail::NamespaceUnasked)
         } else {
             (origin == Origin::Uncertain).then_some(Detail::NamespaceUncertain)

@@ -178,7 +178,7 @@ pub struct Namespace {
     pub created: Option<Timestamp>,
     /// Whether a policy came up in it since it was last asked about: it may have been deleted and made
     /// anew by then, by somebody to whom no archive here belongs.
-    pub is_doubted: bool,
+    pub is_invalidated: bool,
 }
 
 /// The file system that the archives lie on, as `statvfs` shows it to an ordinary process.

@@ -311,7 +311,7 @@ impl Case {
                 archive.namespace_labels = Some(Arc::clone(&labels));
             }
         }
-        self.snapshot.namespaces.insert(name.into(), Namespace { created, is_doubted: false });
+        self.snapshot.namespaces.insert(name.into(), Namespace { created, is_invalidated: false });
         self
     }
     pub(crate) fn suspect_clock(mut self) -> Self {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use checkpoint_keeper_core::name::NameKind;
-use checkpoint_keeper_core::owners::{Lookup, LookupResult, Owners, Pace};
 use checkpoint_keeper_core::plan::{Clock, Plan, Snapshot};
+use checkpoint_keeper_core::pods::{Lookup, LookupResult, Pace, PodIndex};
 use checkpoint_keeper_core::policy::{OrphanWhen, PolicyRef, PolicySet};
 use jiff::Timestamp;
 
@@ -17,42 +17,42 @@ use crate::shown::{Shown, Sight};
 impl Collector {
     /// There is a cluster to ask; what the catalog remembers of pods counts from here on.
     /// `knows_node`: whether it can be asked which pods run on this node.
-    pub fn know_cluster(&mut self, knows_node: bool) {
-        let mut owners = Owners::new(knows_node, std::mem::take(&mut self.remembered_pods));
-        owners.remember_cluster(self.remembered_cluster.take());
-        self.owners = Some(owners);
+    pub fn set_cluster(&mut self, knows_node: bool) {
+        let mut pod_index = PodIndex::new(knows_node, std::mem::take(&mut self.remembered_pods));
+        pod_index.remember_cluster(self.remembered_cluster.take());
+        self.pod_index = Some(pod_index);
     }
 
     /// Each pod whose archive comes is asked about once, whatever the policies need now; and the clock is
     /// not believed before it was compared with the API server's.
-    pub fn be_curious(&mut self) {
+    pub fn set_eager_lookups(&mut self) {
         self.clock.need_server();
-        if let Some(owners) = &mut self.owners {
-            owners.be_curious();
+        if let Some(pod_index) = &mut self.pod_index {
+            pod_index.set_eager_lookups();
         }
     }
 
     /// Which pods run on this node is shown ([`Self::see`]), and not asked.
-    pub fn be_shown_pods(&mut self) {
-        if let Some(owners) = &mut self.owners {
-            owners.be_shown_pods();
+    pub fn set_pods_watched(&mut self) {
+        if let Some(pod_index) = &mut self.pod_index {
+            pod_index.set_pods_watched();
         }
     }
 
     /// Learns from what is shown; says whether that is about anything here.
     pub fn see(&mut self, shown: Shown) -> bool {
         let clock = self.clock.judge(shown.at);
-        let Some(owners) = &mut self.owners else { return false };
+        let Some(pod_index) = &mut self.pod_index else { return false };
         let at = shown.at.wall;
         match shown.what {
             Sight::Pods(pods) => {
-                owners.show_pods(pods, at, clock);
+                pod_index.show_pods(pods, at, clock);
                 true
             }
-            Sight::Namespaces(namespaces) => owners.show_namespaces(namespaces),
-            Sight::AllNamespaces(namespaces) => owners.show_all_namespaces(namespaces),
+            Sight::Namespaces(namespaces) => pod_index.show_namespaces(namespaces),
+            Sight::AllNamespaces(namespaces) => pod_index.show_all_namespaces(namespaces),
             Sight::NamespacesUnknown => {
-                owners.doubt_labels();
+                pod_index.invalidate_labels();
                 true
             }
         }
@@ -60,7 +60,7 @@ impl Collector {
 
     /// Has it asked whether the orphans still are orphans that a plan would delete if they were.
     pub fn confirm(&mut self, snapshot: &Snapshot, plan: &Plan, policies: &PolicySet, now: Timestamp) {
-        let Some(owners) = &mut self.owners else { return };
+        let Some(pod_index) = &mut self.pod_index else { return };
         let rules: BTreeMap<&PolicyRef, OrphanWhen> =
             policies.retention.iter().filter_map(|policy| Some((&policy.id, policy.orphans?.when))).collect();
         let unconfirmed = plan.unconfirmed_orphans(now).filter_map(|place| {
@@ -69,28 +69,28 @@ impl Collector {
             Some((archive.identity.as_deref()?, *rules.get(policy)?))
         });
         // By a clock that is not trusted nothing is confirmed.
-        owners.confirm(unconfirmed.filter(|_| snapshot.clock == Clock::Trusted));
+        pod_index.confirm(unconfirmed.filter(|_| snapshot.clock == Clock::Trusted));
     }
 
     /// Policies came up in this namespace: it has to be asked about before they govern.
-    pub fn doubt(&mut self, namespace: &str) {
-        if let Some(owners) = &mut self.owners {
-            owners.doubt(namespace);
+    pub fn invalidate_namespace(&mut self, namespace: &str) {
+        if let Some(pod_index) = &mut self.pod_index {
+            pod_index.invalidate_namespace(namespace);
         }
     }
 
-    /// Begins a round of questions about whoever owned what is here.
+    /// Begins a round of questions about the pods of what is here.
     pub fn begin_lookups(&mut self, policies: &PolicySet) {
-        self.see_owners(policies, true);
+        self.index_pods(policies, true);
     }
 
     /// Goes on with the round for what came since it was begun.
     pub fn go_on_with_lookups(&mut self, policies: &PolicySet) {
-        self.see_owners(policies, false);
+        self.index_pods(policies, false);
     }
 
-    fn see_owners(&mut self, policies: &PolicySet, is_new_round: bool) {
-        let Some(owners) = &mut self.owners else { return };
+    fn index_pods(&mut self, policies: &PolicySet, is_new_round: bool) {
+        let Some(pod_index) = &mut self.pod_index else { return };
         self.has_asked_time &= !is_new_round;
         let archives = || self.index.iter().filter(|(name, _)| name.kind() == NameKind::Kubelet);
         let all = archives().all(|(_, known)| known.read.as_ref().is_some_and(|read| !read.is_failure));
@@ -99,17 +99,17 @@ impl Collector {
             Some((read.identity.as_ref()?, taken_when(known, read)))
         });
         if is_new_round {
-            owners.begin_round(known, all, policies);
+            pod_index.begin_round(known, all, policies);
         } else {
-            owners.go_on(known, all, policies);
+            pod_index.go_on(known, all, policies);
         }
     }
 
     /// What to ask next, at that pace; empty when the round is over, or no policy needs
     /// to know anything and the clock is known to be right or wrong.
     pub fn lookups(&mut self, pace: Pace) -> Vec<Lookup> {
-        let Some(owners) = &mut self.owners else { return Vec::new() };
-        let questions = owners.lookups(pace);
+        let Some(pod_index) = &mut self.pod_index else { return Vec::new() };
+        let questions = pod_index.lookups(pace);
         if questions.is_empty()
             && self.clock.is_unheard()
             && !std::mem::replace(&mut self.has_asked_time, true)
@@ -123,11 +123,11 @@ impl Collector {
     /// Learns from answers, and says which were none, and what is wrong with archives by the time it
     /// turned out to be.
     pub fn learn(&mut self, answers: Vec<Resolved>) -> Vec<Problem> {
-        let Some(owners) = &mut self.owners else { return Vec::new() };
+        let Some(pod_index) = &mut self.pod_index else { return Vec::new() };
         let mut problems = Vec::new();
         let mut is_nameless = false;
         let last = answers.last().map(|answer| answer.at);
-        owners.fold(answers.into_iter().map(|Resolved { question, finding, at, server_time }| {
+        pod_index.fold(answers.into_iter().map(|Resolved { question, finding, at, server_time }| {
             if let Some(time) = server_time {
                 self.clock.hear(time, at);
             }
@@ -136,7 +136,7 @@ impl Collector {
             problems.extend(failure.map(|why| Problem::Unanswered(question.clone(), why.to_owned())));
             (question, finding, at.wall, self.clock.judge(at))
         }));
-        if is_nameless && !owners.knows_cluster() {
+        if is_nameless && !pod_index.knows_cluster() {
             let why = "it has no namespace kube-system, as the cluster had that was asked before".to_owned();
             problems.push(Problem::Unanswered(Lookup::Cluster, why));
         }

@@ -6,8 +6,8 @@ use checkpoint_keeper_core::checkpoint_time::{
     CheckpointTime, Claims, Reading, Sighting, TOLERANCE, checkpoint_time,
 };
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::owners::TakenWhen;
 use checkpoint_keeper_core::plan::{Clock, Dated};
+use checkpoint_keeper_core::pods::TakenWhen;
 
 use jiff::Timestamp;
 

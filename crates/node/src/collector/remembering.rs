@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use checkpoint_keeper_core::archive::Contents;
 use checkpoint_keeper_core::handover::GoverningHistory;
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::owners::Owners;
+use checkpoint_keeper_core::pods::PodIndex;
 
 use super::Collector;
 use crate::catalog::{Catalog, Changes, Memory, Record, RememberedReclaim};
@@ -77,8 +77,8 @@ impl Collector {
         // What is known by now is what a new catalog is to know.
         let boot = &self.boot;
         self.unwritten = self.index.iter().filter_map(|(name, known)| record_of(name, known, boot)).collect();
-        if let Some(owners) = &mut self.owners {
-            owners.remember_all();
+        if let Some(pod_index) = &mut self.pod_index {
+            pod_index.remember_all();
         }
         self.governor_changes.extend(self.history.all().map(|(identity, policy)| (identity, Some(policy))));
         self.strays.remember_all();
@@ -91,9 +91,9 @@ impl Collector {
 
     /// What the catalog does not have yet.
     fn take_changes(&mut self) -> Changes {
-        let (pods, forgotten_pods) = self.owners.as_mut().map(Owners::take_changes).unwrap_or_default();
+        let (pods, forgotten_pods) = self.pod_index.as_mut().map(PodIndex::take_changes).unwrap_or_default();
         let (strays, discards) = (self.strays.take_changes(), self.discards.take_changes());
-        let cluster = self.owners.as_mut().and_then(Owners::take_cluster);
+        let cluster = self.pod_index.as_mut().and_then(PodIndex::take_cluster);
         let reclaim = (self.reclaim != self.reclaim_remembered).then(|| {
             self.reclaim_remembered = self.reclaim.clone();
             RememberedReclaim { reclaim: self.reclaim.clone(), boot: self.boot.clone() }

@@ -66,9 +66,9 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     }
     let node = Some(arguments.node_name.clone());
     let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node).map_err(anyhow::Error::new)?;
-    collector.know_cluster(true);
-    collector.be_curious();
-    collector.be_shown_pods();
+    collector.set_cluster(true);
+    collector.set_eager_lookups();
+    collector.set_pods_watched();
     let resolver = Resolver::start(move |questions| asked.ask(questions))
         .context("cannot start the thread that asks the cluster")?;
     let (teller, line) = orders::line().context("cannot make a line for orders")?;

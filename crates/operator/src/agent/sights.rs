@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use checkpoint_keeper_core::owners::{LivePod, LookupResult};
+use checkpoint_keeper_core::pods::{LivePod, LookupResult};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::shown::{Shown, ShownSender, Sight};
 use k8s_openapi::api::core::v1::{Namespace, Pod};

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use checkpoint_keeper_core::owners::{Lookup, LookupResult};
+use checkpoint_keeper_core::pods::{Lookup, LookupResult};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::resolver::Resolved;
 use jiff::Timestamp;

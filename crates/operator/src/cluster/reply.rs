@@ -4,7 +4,7 @@
 //! there. A proxy's 404, one for a kind that is not served (any more), and whatever cannot be
 //! understood are no answers.
 
-use checkpoint_keeper_core::owners::{LivePod, LookupResult, OwnerRef};
+use checkpoint_keeper_core::pods::{LivePod, LookupResult, OwnerRef};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde::Deserialize;
 

@@ -1,6 +1,6 @@
 //! What is requested of the API for each question: reads of one object's metadata, nothing else.
 
-use checkpoint_keeper_core::owners::OwnerRef;
+use checkpoint_keeper_core::pods::OwnerRef;
 use kube::core::Request;
 use kube::core::params::{GetParams, ListParams};
 

@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use checkpoint_keeper_core::name::{FileName, NameKind};
-use checkpoint_keeper_core::owners::{LookupResult, Pace};
 use checkpoint_keeper_core::plan::{self, Plan, Snapshot};
+use checkpoint_keeper_core::pods::{LookupResult, Pace};
 use checkpoint_keeper_core::policy::{Labels, Mode, PolicySet};
 use checkpoint_keeper_core::policy_lint;
 use checkpoint_keeper_node::catalog::Catalog;
@@ -54,18 +54,18 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         }
         None => {}
     }
-    collector.know_node_labels(node_labels(arguments));
+    collector.set_node_labels(node_labels(arguments));
     if arguments.trust_clock {
         collector.trust_clock();
     }
     if cluster.is_some() {
-        collector.know_cluster(arguments.node_name.is_some());
+        collector.set_cluster(arguments.node_name.is_some());
         if policies.goes_by_time() {
             collector.need_server_clock();
         }
         // Whose a namespace is that policies are written for, the API has to say before they govern.
         let namespaces = policies.retention.iter().filter_map(|policy| policy.namespace.as_deref());
-        namespaces.for_each(|namespace| collector.doubt(namespace));
+        namespaces.for_each(|namespace| collector.invalidate_namespace(namespace));
     }
     if arguments.watch {
         return super::watch::run(collector, policies, files, cluster, arguments);

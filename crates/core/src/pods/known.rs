@@ -7,19 +7,19 @@ use jiff::Timestamp;
 
 use super::idle::Lineage;
 use super::record::{OwnerId, OwnerRef, PodKey};
-use super::{CONFIRMED, LIVE, Owners, Pod, is_within};
+use super::{CONFIRMED, LIVE, Pod, PodIndex, is_within};
 use crate::identity::Identity;
 use crate::plan::{Absence, Absences, Namespace, Origin, Snapshot, Workload};
 use crate::policy::Labels;
 
-impl Owners {
+impl PodIndex {
     /// Gives a snapshot's archives what is known about their pods, and the snapshot its namespaces.
     pub fn fill(&self, snapshot: &mut Snapshot, now: Timestamp) {
         let mut known: HashMap<(*const Identity, Origin), Known> = HashMap::new();
         let mut workloads: HashMap<OwnerId, Arc<Workload>> = HashMap::new();
         let idle = self.idle_lineages(now);
         // Where a watch shows what it is now, an answer soon is old.
-        let age = if self.is_shown_pods { CONFIRMED } else { LIVE };
+        let age = if self.pods_watched { CONFIRMED } else { LIVE };
         let mut found: HashMap<*const Identity, Option<(&PodKey, &Pod)>> = HashMap::new();
         for archive in &mut snapshot.archives {
             let Some(identity) = &archive.identity else { continue };
@@ -31,8 +31,8 @@ impl Owners {
             let origin = archive.origin(pod.record.namespace.map(|namespace| namespace.created));
             let known = known.entry((Arc::as_ptr(identity), origin)).or_insert_with(|| {
                 let mut known = pod.known(key, origin, self.cluster.is_known(), now);
-                let is_doubted = self.doubted.contains_key(&key.namespace);
-                let current = self.namespace_labels.get(&key.namespace, now, age).filter(|_| !is_doubted);
+                let is_invalidated = self.invalidated.contains_key(&key.namespace);
+                let current = self.namespace_labels.get(&key.namespace, now, age).filter(|_| !is_invalidated);
                 known.namespace_labels = pod.namespace_labels(key, origin, current, self.cluster.is_known());
                 known.workload = known.owner.take().map(|owner| {
                     let workload = || Arc::new(owner.workload());
@@ -49,19 +49,19 @@ impl Owners {
         }
         for (key, pod) in &self.pods {
             let created = pod.record.namespace.map(|namespace| namespace.created);
-            let is_doubted = self.doubted.contains_key(&key.namespace);
-            if created.is_some() || is_doubted || self.is_curious {
+            let is_invalidated = self.invalidated.contains_key(&key.namespace);
+            if created.is_some() || is_invalidated || self.eager_lookups {
                 let namespace = snapshot
                     .namespaces
                     .entry(key.namespace.clone())
-                    .or_insert_with(|| Namespace { created: None, is_doubted });
+                    .or_insert_with(|| Namespace { created: None, is_invalidated });
                 namespace.created = namespace.created.max(created);
             }
         }
-        if self.is_curious {
+        if self.eager_lookups {
             // It is being asked about, and until there is an answer it may be another's.
             for namespace in snapshot.namespaces.values_mut() {
-                namespace.is_doubted |= namespace.created.is_none();
+                namespace.is_invalidated |= namespace.created.is_none();
             }
         }
     }

@@ -1,21 +1,21 @@
 //! What counts as gone, since when, and what is asked to find out.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod owners_support;
 mod plan_support;
+mod pods_support;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use Reason::{OrphanGracePeriod, Orphaned, WithinLimits};
-use checkpoint_keeper_core::owners::{
+use checkpoint_keeper_core::plan::{self, Clock, Detail, Reason, plan};
+use checkpoint_keeper_core::pods::{
     self, CONFIRMED, LIVE, Lookup, LookupResult, Owner, Pace, PodKey, TakenWhen,
 };
-use checkpoint_keeper_core::plan::{self, Clock, Detail, Reason, plan};
 use checkpoint_keeper_core::policy::OrphanWhen::{NamespaceDeleted, PodDeleted, WorkloadDeleted};
 use checkpoint_keeper_core::policy::{KeepFor, Labels, OrphanWhen, Policy, Retention, Tiers};
-use owners_support::*;
 use plan_support::{DAY, HOUR, ago, cluster, count, keep, label_is, labels, local, watermark, with};
+use pods_support::*;
 
 const GRACE: Duration = HOUR;
 const MINUTE: Duration = Duration::from_mins(1);
@@ -432,9 +432,9 @@ fn a_cluster_that_never_had_a_uid_is_one_of_its_own_and_one_that_had_one_is_not_
         node.cluster.is_nameless = true;
         for _ in 0..2 {
             assert_eq!(node.ask().reasons(), [Orphaned], "{when:?}");
-            assert!(node.owners.knows_cluster());
+            assert!(node.pod_index.knows_cluster());
             node.restart();
-            assert!(!node.owners.knows_cluster(), "not before it is asked");
+            assert!(!node.pod_index.knows_cluster(), "not before it is asked");
         }
         let mut node = self::node(when, Duration::ZERO);
         node.cluster.uid = "first".into();
@@ -444,7 +444,7 @@ fn a_cluster_that_never_had_a_uid_is_one_of_its_own_and_one_that_had_one_is_not_
         node.restart();
         for _ in 0..9 {
             assert_eq!(node.ask().reasons(), [OrphanGracePeriod], "{when:?}");
-            assert!(!node.owners.knows_cluster());
+            assert!(!node.pod_index.knows_cluster());
         }
         node.cluster.is_nameless = false;
         (0..9).for_each(|_| _ = node.ask());
@@ -458,14 +458,14 @@ fn all_that_is_known_can_be_written_into_a_memory_that_was_lost() {
     node.cluster.uid = "first".into();
     node.cluster.delete_namespace("shop");
     node.ask();
-    assert_eq!((node.owners.take_changes(), node.owners.take_cluster()), ((vec![], vec![]), None));
-    node.owners.remember_all();
-    let (records, forgotten) = node.owners.take_changes();
+    assert_eq!((node.pod_index.take_changes(), node.pod_index.take_cluster()), ((vec![], vec![]), None));
+    node.pod_index.remember_all();
+    let (records, forgotten) = node.pod_index.take_changes();
     assert_eq!((records.into_iter().collect(), forgotten), (node.records.clone(), vec![]));
-    assert_eq!(node.owners.take_cluster(), Some("first".to_owned()));
+    assert_eq!(node.pod_index.take_cluster(), Some("first".to_owned()));
     // Which cluster it is is not written before it said so.
-    node.restart().owners.remember_all();
-    assert_eq!(node.owners.take_cluster(), None);
+    node.restart().pod_index.remember_all();
+    assert_eq!(node.pod_index.take_cluster(), None);
 }
 
 #[test]
@@ -489,7 +489,7 @@ fn behind_by_a_minute(policy: Policy) -> Node {
     archive.taken = ago(HOUR + MINUTE);
     let mut node = Node::new(policy, [archive]);
     node.cluster.create_namespace("shop", ago(HOUR));
-    node.owners.be_curious();
+    node.pod_index.set_eager_lookups();
     node
 }
 
@@ -527,7 +527,7 @@ fn a_policy_governs_what_was_taken_when_its_namespace_was_made_once_the_pod_was_
     next.taken = ago(HOUR + MINUTE / 2);
     node.archives.push(next);
     node.cluster.run("shop/web-1", "u2", None);
-    node.owners.be_curious();
+    node.pod_index.set_eager_lookups();
     assert_eq!(node.ask().reasons(), [Reason::MaxAge, Reason::MaxAge]);
 }
 
@@ -576,7 +576,7 @@ fn nobody_governs_what_was_taken_when_the_namespace_was_made_by_a_pod_that_was_n
         archive.taken = ago(MINUTE * 59);
         let mut node = Node::new(theirs.clone(), [archive]);
         node.cluster.create_namespace("shop", ago(HOUR));
-        node.owners.be_curious();
+        node.pod_index.set_eager_lookups();
         node.cluster.run("shop/web-0", "u2", Some("apps/v1 StatefulSet web"));
         assert_eq!(node.ask().reasons(), [Reason::NoPolicy], "{uid}");
         let filled = node.filled("a");
@@ -752,7 +752,7 @@ fn what_cannot_be_dated_says_no_more_of_its_pod_than_that_it_ran_before_the_arch
         let known: Vec<_> = node.archives.iter().map(|archive| archive.identity.clone().unwrap()).collect();
         let taken = [TakenWhen::At(node.archives[0].taken), taken];
         node.asked.clear();
-        node.owners.begin_round(known.iter().zip(taken), true, &node.policies);
+        node.pod_index.begin_round(known.iter().zip(taken), true, &node.policies);
         node.ask_on();
         node.filled("a").idle_since
     };
@@ -818,7 +818,7 @@ fn an_answer_says_nothing_of_a_pod_whose_archive_came_after_it() {
         node.archives.push(new);
         let known: Vec<_> =
             node.archives.iter().map(|archive| (archive.identity.clone().unwrap(), archive.taken)).collect();
-        node.owners.go_on(
+        node.pod_index.go_on(
             known.iter().map(|(identity, taken)| (identity, TakenWhen::At(*taken))),
             true,
             &node.policies,
@@ -826,7 +826,7 @@ fn an_answer_says_nothing_of_a_pod_whose_archive_came_after_it() {
         // Some answer comes, to whatever question.
         let question = Lookup::Namespace("shop".to_owned());
         let answer = node.cluster.answer(&question);
-        node.owners.fold([(question, answer, node.now, Clock::Trusted)]);
+        node.pod_index.fold([(question, answer, node.now, Clock::Trusted)]);
         assert_eq!(node.filled("b").idle_since, None, "runs already: {runs_already}");
         node.cluster.stop("shop/web-0");
         assert_eq!(node.later(HOUR).ask().filled("b").idle_since, Some(node.now));
@@ -844,18 +844,18 @@ fn a_pod_whose_first_archive_comes_in_the_middle_of_a_round_is_asked_about_in_it
     node.archives.push(of("b", "shop/web-1/server", "u2"));
     let known: Vec<_> =
         node.archives.iter().map(|archive| (archive.identity.clone().unwrap(), archive.taken)).collect();
-    node.owners.go_on(
+    node.pod_index.go_on(
         known.iter().map(|(identity, taken)| (identity, TakenWhen::At(*taken))),
         true,
         &node.policies,
     );
     let question = Lookup::Pod { namespace: "shop".to_owned(), name: "web-1".to_owned() };
-    assert_eq!(node.owners.lookups(Pace::EVERYTHING), [question]);
+    assert_eq!(node.pod_index.lookups(Pace::EVERYTHING), [question]);
     // So is its namespace, where policies select by the labels that this has while the pod is there.
     let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
     node.ask().archives.push(of("b", "shop/web-1/server", "u2"));
     let question = Lookup::Namespace("shop".to_owned());
-    assert_eq!(node.look().owners.lookups(Pace::EVERYTHING), [question]);
+    assert_eq!(node.look().pod_index.lookups(Pace::EVERYTHING), [question]);
 }
 
 #[test]
@@ -903,12 +903,12 @@ fn the_curious_learn_whose_an_archive_is_whatever_the_policies_need_and_ask_but_
     let mut node = Node::new(cluster("no-need"), [of("a", "shop/web-0/server", "u1")]);
     node.cluster.deploy("shop/web-0", "u1");
     assert!(node.ask().asked.is_empty(), "asked without a need");
-    node.owners.be_curious();
+    node.pod_index.set_eager_lookups();
     assert!(!node.ask().asked.is_empty());
     assert!(node.ask().asked.is_empty(), "asked again what is known: {:?}", node.asked());
     // What was learned outlives the pod, and a restart.
     node.cluster.stop("shop/web-0");
-    node.restart().owners.be_curious();
+    node.restart().pod_index.set_eager_lookups();
     assert!(node.ask().asked.is_empty(), "{:?}", node.asked());
     let archive = node.filled("a");
     assert_eq!(archive.workload.unwrap().kind, "Deployment");
@@ -918,14 +918,14 @@ fn the_curious_learn_whose_an_archive_is_whatever_the_policies_need_and_ask_but_
 #[test]
 fn the_curious_give_up_on_what_is_gone_and_try_again_after_a_failure() {
     let mut node = Node::new(cluster("no-need"), [of("a", "shop/web-0/server", "u1")]);
-    node.owners.be_curious();
+    node.pod_index.set_eager_lookups();
     node.cluster.is_down = true;
     assert!(!node.ask().asked.is_empty());
     node.cluster.is_down = false;
     assert!(!node.ask().asked.is_empty(), "a failure is no answer");
     assert!(node.ask().asked.is_empty(), "the pod is gone, and asked about again: {:?}", node.asked());
     let mut node = Node::new(cluster("no-need"), [of("a", "shop/web-0/server", "u1")]);
-    node.owners.be_curious();
+    node.pod_index.set_eager_lookups();
     node.cluster.deploy("shop/web-0", "u1");
     node.cluster.is_down = true;
     node.ask();
@@ -940,7 +940,7 @@ fn the_curious_give_up_on_a_pod_whose_name_another_has() {
             let mut archive = of("a", "shop/web-0/server", "u1");
             archive.taken = taken;
             let mut node = Node::new(cluster("no-need"), [archive]);
-            node.owners.be_curious();
+            node.pod_index.set_eager_lookups();
             node.cluster.create_namespace("shop", ago(HOUR));
             node.cluster.run("shop/web-0", "u2", controller);
             node.ask();
@@ -957,7 +957,7 @@ fn a_policy_that_comes_up_in_a_namespace_waits_until_the_namespace_was_asked_abo
         with(local("shop", "theirs"), |policy| policy.retention.per_container = count(1)),
         archives,
     );
-    node.owners.be_curious();
+    node.pod_index.set_eager_lookups();
     node.cluster.run("shop/web-0", "u1", None);
     node.ask();
     let surplus = [Reason::MaxCountPerContainer, WithinLimits];
@@ -965,7 +965,7 @@ fn a_policy_that_comes_up_in_a_namespace_waits_until_the_namespace_was_asked_abo
     // The namespace is deleted and made anew, and a policy comes up in it before anybody asks.
     node.cluster.delete_namespace("shop");
     node.cluster.create_namespace("shop", node.now);
-    node.owners.doubt("shop");
+    node.pod_index.invalidate_namespace("shop");
     assert_eq!(node.reasons(), [Reason::NoPolicy, Reason::NoPolicy]);
     node.cluster.is_down = true;
     assert_eq!(node.ask().reasons(), [Reason::NoPolicy, Reason::NoPolicy], "a failure is no answer");
@@ -976,12 +976,12 @@ fn a_policy_that_comes_up_in_a_namespace_waits_until_the_namespace_was_asked_abo
         with(local("shop", "ours"), |policy| policy.retention.per_container = count(1)),
         node.archives.clone(),
     );
-    same.owners.be_curious();
-    same.ask().owners.doubt("shop");
+    same.pod_index.set_eager_lookups();
+    same.ask().pod_index.invalidate_namespace("shop");
     assert_eq!(same.reasons(), [Reason::NoPolicy, Reason::NoPolicy]);
     assert_eq!(same.ask().reasons(), surplus);
     // That it is gone says nothing of whoever takes its name next.
-    same.owners.doubt("shop");
+    same.pod_index.invalidate_namespace("shop");
     same.cluster.delete_namespace("shop");
     assert_eq!(same.ask().reasons(), [Reason::NoPolicy, Reason::NoPolicy]);
 }
@@ -992,7 +992,7 @@ fn a_policy_that_comes_up_before_the_first_archive_of_its_namespace_waits_too() 
     let mut node =
         Node::new(with(local("bank", "theirs"), |policy| policy.retention.per_container = count(1)), []);
     node.cluster.create_namespace("bank", ago(DAY * 100));
-    node.owners.doubt("bank");
+    node.pod_index.invalidate_namespace("bank");
     node.ask().ask();
     node.archives.extend(["a", "b"].map(|short| of(short, "bank/web-0/server", "u1")));
     assert_eq!(node.look().reasons(), [Reason::NoPolicy; 2]);
@@ -1004,7 +1004,7 @@ fn a_question_that_fails_does_not_end_a_doubt_and_that_the_namespace_is_gone_doe
     let archives = ["a", "b"].map(|short| of(short, "shop/web-0/server", "u1"));
     let policy = with(local("shop", "theirs"), |policy| policy.retention.per_container = count(1));
     let mut node = Node::new(policy, archives);
-    node.owners.doubt("shop");
+    node.pod_index.invalidate_namespace("shop");
     node.cluster.is_down = true;
     assert_eq!(node.ask().reasons(), [Reason::NoPolicy; 2]);
     node.cluster.is_down = false;
@@ -1017,13 +1017,13 @@ fn a_namespace_that_is_shown_late_does_not_make_the_next_ones_of_what_it_left() 
     let theirs = with(local("shop", "theirs"), |policy| policy.retention.per_container = count(1));
     let archives = ["a", "b"].map(|short| of(short, "shop/web-0/server", "u1"));
     let mut node = Node::new(theirs, archives).sparing();
-    node.owners.be_curious();
+    node.pod_index.set_eager_lookups();
     let late = node.cluster.answer(&Lookup::Namespace("shop".to_owned()));
     node.cluster.create_namespace("shop", ago(HOUR));
     assert_eq!(node.ask().reasons(), [Reason::NoPolicy; 2], "the former one's");
-    assert!(node.owners.show_namespaces(vec![("shop".to_owned(), late.clone())]));
+    assert!(node.pod_index.show_namespaces(vec![("shop".to_owned(), late.clone())]));
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
-    assert!(!node.owners.show_namespaces(vec![("bank".to_owned(), late)]), "nothing of it is here");
+    assert!(!node.pod_index.show_namespaces(vec![("bank".to_owned(), late)]), "nothing of it is here");
 }
 
 #[test]
@@ -1032,14 +1032,17 @@ fn an_answer_to_an_earlier_question_does_not_end_a_doubt() {
         with(local("shop", "theirs"), |policy| policy.retention.per_container = count(1)),
         [of("a", "shop/web-0/server", "u1")],
     );
-    node.owners.be_curious();
+    node.pod_index.set_eager_lookups();
     node.ask();
-    node.owners.doubt("shop");
+    node.pod_index.invalidate_namespace("shop");
     let question = Lookup::Namespace("shop".to_owned());
     let answer = node.cluster.answer(&question);
-    node.owners.fold([(question.clone(), answer, node.now, Clock::Trusted)]);
+    node.pod_index.fold([(question.clone(), answer, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy]);
-    assert!(node.owners.lookups(Pace::EVERYTHING).contains(&question), "it is asked again in the same round");
+    assert!(
+        node.pod_index.lookups(Pace::EVERYTHING).contains(&question),
+        "it is asked again in the same round"
+    );
 }
 
 fn about(name: &str) -> Lookup {
@@ -1182,25 +1185,25 @@ fn namespaces_that_are_shown_are_known_as_they_are_and_asked_about_when_they_are
     let shown = |labels: &Labels, created| {
         vec![("shop".to_owned(), LookupResult::Namespace { labels: labels.clone(), created })]
     };
-    node.owners.show_namespaces(shown(&Labels::new(), created));
+    node.pod_index.show_namespaces(shown(&Labels::new(), created));
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2], "its labels are others by now");
     // What is shown may be late: of a namespace that is older than the one that answered, it says nothing.
     let earlier = created.checked_sub(HOUR).unwrap();
-    assert!(node.owners.show_all_namespaces(shown(&labels, earlier)), "of this one something is here");
+    assert!(node.pod_index.show_all_namespaces(shown(&labels, earlier)), "of this one something is here");
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
-    node.owners.show_namespaces(shown(&labels, created));
+    node.pod_index.show_namespaces(shown(&labels, created));
     assert_eq!(node.reasons(), surplus);
     // That it is not shown is no answer, and a reason to ask.
     let about = Lookup::Namespace("shop".to_owned());
     node.ask();
-    assert!(node.owners.show_all_namespaces(Vec::new()), "what is here is missing there");
+    assert!(node.pod_index.show_all_namespaces(Vec::new()), "what is here is missing there");
     assert_eq!(node.reasons(), surplus);
-    assert_eq!(node.owners.lookups(node.pace), [about]);
+    assert_eq!(node.pod_index.lookups(node.pace), [about]);
     let mut bare = Node::new(cluster("p"), []);
-    assert!(!bare.owners.show_all_namespaces(shown(&labels, created)), "nothing is here");
+    assert!(!bare.pod_index.show_all_namespaces(shown(&labels, created)), "nothing is here");
     // Nor does it end a doubt.
-    node.owners.doubt("shop");
-    node.owners.show_namespaces(shown(&labels, created));
+    node.pod_index.invalidate_namespace("shop");
+    node.pod_index.show_namespaces(shown(&labels, created));
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
 }
 
@@ -1213,8 +1216,8 @@ fn a_watch_that_fails_for_a_while_leads_to_no_questions_and_hides_no_end() {
         node.cluster.run(&format!("shop/z{pod}"), "u", None);
     }
     (0..4).for_each(|_| _ = node.ask());
-    node.owners.show_pods(None, node.now, Clock::Trusted);
-    assert_eq!(node.owners.lookups(node.pace), []);
+    node.pod_index.show_pods(None, node.now, Clock::Trusted);
+    assert_eq!(node.pod_index.lookups(node.pace), []);
     node.cluster.stop("shop/z7");
     assert!(node.ask().asked.contains(&about("z7")), "{:?}", node.asked());
 }
@@ -1225,14 +1228,14 @@ fn before_the_first_round_each_thing_is_asked_once_too() {
     let mut node = Node::new(orphans(PodDeleted, HOUR), [of("a", "shop/web-0/c", "u")]).sparing();
     let known: Vec<_> = node.archives.iter().map(|a| (a.identity.clone().unwrap(), a.taken)).collect();
     let known = known.iter().map(|(identity, taken)| (identity, TakenWhen::At(*taken)));
-    node.owners.go_on(known, true, &node.policies);
+    node.pod_index.go_on(known, true, &node.policies);
     let mut asked = Vec::new();
-    while let questions @ [_, ..] = &*node.owners.lookups(node.pace) {
+    while let questions @ [_, ..] = &*node.pod_index.lookups(node.pace) {
         asked.extend_from_slice(questions);
         let answers = questions.iter().map(|question| (question.clone(), node.cluster.answer(question)));
         let answers: Vec<_> =
             answers.map(|(question, found)| (question, found, node.now, Clock::Trusted)).collect();
-        node.owners.fold(answers);
+        node.pod_index.fold(answers);
     }
     assert_eq!(asked, [Lookup::Cluster, Lookup::Namespace("shop".to_owned()), about("web-0")]);
 }
@@ -1249,21 +1252,21 @@ fn an_answer_that_was_overtaken_by_what_was_shown_does_not_count() {
     let surplus = [Reason::MaxCountPerContainer, WithinLimits];
     assert_eq!(node.reasons(), surplus);
     // Asked, then shown with other labels, then answered as it was before.
-    node.owners.doubt("shop");
+    node.pod_index.invalidate_namespace("shop");
     let question = Lookup::Namespace("shop".to_owned());
     let early = node.cluster.answer(&question);
     assert_eq!(node.ask().reasons(), surplus);
     let LookupResult::Namespace { created, .. } = early.clone() else { panic!("it is there") };
     let bare = LookupResult::Namespace { labels: Labels::new(), created };
-    node.owners.show_namespaces(vec![("shop".to_owned(), bare)]);
-    node.owners.fold([(question, early, node.now, Clock::Trusted)]);
+    node.pod_index.show_namespaces(vec![("shop".to_owned(), bare)]);
+    node.pod_index.fold([(question, early, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
     // When nobody can show them any more, nothing is known of them until somebody says.
     let (labels, created) = node.cluster.namespaces["shop"].clone();
     let prod = LookupResult::Namespace { labels, created };
-    node.owners.show_namespaces(vec![("shop".to_owned(), prod)]);
+    node.pod_index.show_namespaces(vec![("shop".to_owned(), prod)]);
     assert_eq!(node.reasons(), surplus);
-    node.owners.doubt_labels();
+    node.pod_index.invalidate_labels();
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
 }
 
@@ -1370,7 +1373,7 @@ fn a_policy_that_comes_up_does_not_go_by_labels_of_any_age() {
             if is_shown {
                 node = node.sparing();
             }
-            node.owners.be_curious();
+            node.pod_index.set_eager_lookups();
             node.cluster.label_namespace("shop", "dev");
             node.cluster.run("shop/web-0", "u1", None);
             if comes_back {
@@ -1400,15 +1403,15 @@ fn an_answer_to_a_question_from_before_a_policy_came_up_says_nothing_of_labels()
     });
     let mut node = Node::new(dev.clone(), [of("a", "shop/web-0/server", "u1")]);
     node.policies.retention.clear();
-    node.owners.be_curious();
+    node.pod_index.set_eager_lookups();
     node.cluster.label_namespace("shop", "dev");
     let question = Lookup::Namespace("shop".to_owned());
-    assert!(node.look().owners.lookups(Pace::EVERYTHING).contains(&question));
+    assert!(node.look().pod_index.lookups(Pace::EVERYTHING).contains(&question));
     let answer = node.cluster.answer(&question);
     node.cluster.label_namespace("shop", "prod");
     node.policies.retention.push(dev);
     node.look();
-    node.owners.fold([(question.clone(), answer, node.now, Clock::Trusted)]);
+    node.pod_index.fold([(question.clone(), answer, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy]);
     // A second such policy is one that comes up, too.
     let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
@@ -1417,7 +1420,7 @@ fn an_answer_to_a_question_from_before_a_policy_came_up_says_nothing_of_labels()
     node.cluster.label_namespace("shop", "prod");
     node.policies.retention[0].selector.namespace_labels = label_is("env", "test");
     assert_eq!(node.look().reasons(), [Reason::NoPolicy]);
-    assert!(node.owners.lookups(Pace::EVERYTHING).contains(&question), "it is asked at once");
+    assert!(node.pod_index.lookups(Pace::EVERYTHING).contains(&question), "it is asked at once");
 }
 
 #[test]
@@ -1434,7 +1437,7 @@ fn labels_that_a_watch_shows_hold_as_long_as_it_lives_and_those_that_were_asked_
         assert_eq!(node.later(Duration::from_secs(1)).reasons(), [Reason::NoPolicy], "{is_shown}");
         assert_eq!(node.show("shop").later(DAY).reasons(), [Reason::MaxAge]);
         assert_eq!(node.look().ask().later(DAY).reasons(), [Reason::MaxAge], "an answer ends no watch");
-        node.owners.doubt_labels();
+        node.pod_index.invalidate_labels();
         assert_eq!(node.reasons(), [Reason::NoPolicy], "{is_shown}");
     }
 }
@@ -1480,7 +1483,7 @@ fn an_answer_to_a_question_from_before_the_first_archive_says_nothing_of_its_nam
     let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
     node.cluster.label_namespace("shop", "dev");
     let question = Lookup::Namespace("shop".to_owned());
-    assert!(node.look().owners.lookups(Pace::EVERYTHING).contains(&question));
+    assert!(node.look().pod_index.lookups(Pace::EVERYTHING).contains(&question));
     let answer = node.cluster.answer(&question);
     node.cluster.delete_namespace("shop");
     node.cluster.create_namespace("shop", node.now);
@@ -1488,7 +1491,7 @@ fn an_answer_to_a_question_from_before_the_first_archive_says_nothing_of_its_nam
     new.taken = node.later(HOUR).now;
     node.archives.push(new);
     node.look();
-    node.owners.fold([(question, answer, node.now, Clock::Trusted)]);
+    node.pod_index.fold([(question, answer, node.now, Clock::Trusted)]);
     assert_eq!(node.later(MINUTE * 2).reasons(), [Reason::MaxAge, Reason::NoPolicy]);
     assert_eq!(node.ask().reasons(), [Reason::MaxAge, WithinLimits]);
 }
@@ -1497,7 +1500,7 @@ fn an_answer_to_a_question_from_before_the_first_archive_says_nothing_of_its_nam
 #[test]
 fn the_labels_of_a_namespace_are_remembered_of_each_pod_as_they_are_when_its_archives_come() {
     let mut node = Node::new(cluster("no-need"), [of("a", "shop/web-0/server", "u1")]).sparing();
-    node.owners.be_curious();
+    node.pod_index.set_eager_lookups();
     node.cluster.label_namespace("shop", "dev");
     node.cluster.run("shop/web-0", "u1", None);
     node.cluster.run("shop/web-1", "u2", None);
@@ -1512,11 +1515,11 @@ fn the_labels_of_a_namespace_are_remembered_of_each_pod_as_they_are_when_its_arc
     assert_eq!(*node.filled("b").namespace_labels.unwrap(), labels(&[("env", "prod")]));
     // Records from before labels were remembered are completed while that can be done.
     let mut old = Node::new(cluster("no-need"), [of("a", "shop/web-0/server", "u1")]).sparing();
-    old.owners.be_curious();
+    old.pod_index.set_eager_lookups();
     old.cluster.run("shop/web-0", "u1", None);
     old.ask();
     old.records.values_mut().for_each(|record| record.namespace_labels = None);
-    old.restart().owners.be_curious();
+    old.restart().pod_index.set_eager_lookups();
     assert_eq!(old.ask().asked(), ["namespace shop"]);
     assert!(old.records.values().all(|record| record.namespace_labels.is_some()));
     assert!(old.ask().asked.is_empty(), "{:?}", old.asked());
@@ -1531,12 +1534,12 @@ fn what_is_shown_before_the_archives_are_known_is_not_taken_for_theirs() {
     node.cluster.delete_namespace("shop");
     node.cluster.create_namespace("shop", node.now);
     node.restart().show("shop");
-    let live = |owners: &mut owners::Owners, node: &Cluster| {
+    let live = |owners: &mut pods::PodIndex, node: &Cluster| {
         let LookupResult::NodePods(pods) = node.answer(&Lookup::NodePods) else { panic!("pods") };
         owners.show_pods(Some(pods), ago(Duration::ZERO), Clock::Trusted);
     };
     node.cluster.run("shop/web-0", "u2", Some("apps/v1 StatefulSet web"));
-    live(&mut node.owners, &node.cluster);
+    live(&mut node.pod_index, &node.cluster);
     node.look();
     let archive = node.filled("a");
     assert_eq!((archive.namespace_labels, archive.workload, archive.pod_labels), (None, None, None));
@@ -1545,25 +1548,25 @@ fn what_is_shown_before_the_archives_are_known_is_not_taken_for_theirs() {
 #[test]
 fn nothing_piles_up_of_namespaces_that_come_and_go() {
     let mut node = by_environment([of("a", "shop/web-0/server", "u1")]).sparing();
-    node.owners.be_curious();
+    node.pod_index.set_eager_lookups();
     node.ask();
     for number in 0..100 {
         let name = format!("team-{number}");
         node.cluster.create_namespace(&name, node.now);
-        node.owners.doubt(&name);
+        node.pod_index.invalidate_namespace(&name);
         // Of this one nothing was ever here.
-        node.owners.doubt(&format!("other-{name}"));
+        node.pod_index.invalidate_namespace(&format!("other-{name}"));
         node.archives.push(of("b", &format!("{name}/web-0/server"), "u2"));
         node.show(&name).ask().show(&name).look();
         node.archives.pop();
         node.cluster.delete_namespace(&name);
         node.show(&name);
     }
-    let known = format!("{:?}", node.ask().owners);
+    let known = format!("{:?}", node.ask().pod_index);
     assert!(!known.contains("team-") && known.contains("shop"), "{known}");
     // A policy that is there may yet have its first archive.
     node.policies.retention.push(local("bank", "theirs"));
-    node.owners.doubt("bank");
+    node.pod_index.invalidate_namespace("bank");
     node.ask().archives.push(of("c", "bank/web-0/server", "u3"));
-    assert!(node.look().snapshot().namespaces["bank"].is_doubted);
+    assert!(node.look().snapshot().namespaces["bank"].is_invalidated);
 }

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::owners::{CONFIRMED, Lookup, LookupResult};
 use checkpoint_keeper_core::plan::{Archive, Clock, Plan, Reason, Snapshot, plan};
+use checkpoint_keeper_core::pods::{CONFIRMED, Lookup, LookupResult};
 use checkpoint_keeper_core::policy::{OrphanWhen, Policy};
 use jiff::Timestamp;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::owners_support::{Node, of, orphans, owner};
 use crate::plan_support::{DAY, HOUR, ago, cluster, label_is, with};
+use crate::pods_support::{Node, of, orphans, owner};
 
 /// What can happen.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ impl World {
         let mut node = Node::new(all, []);
         if is_sparing {
             node = node.sparing();
-            node.owners.be_curious();
+            node.pod_index.set_eager_lookups();
         }
         let created = ago(DAY * 100);
         node.cluster.label_namespace("shop", env);
@@ -179,7 +179,7 @@ impl World {
 
     pub(crate) fn end_watch(&mut self) {
         if self.watch.take().is_some() {
-            self.node.owners.doubt_labels();
+            self.node.pod_index.invalidate_labels();
         }
     }
 
@@ -234,12 +234,12 @@ impl World {
                     }
                     None => Vec::new(),
                 };
-                self.node.owners.show_all_namespaces(shown);
+                self.node.pod_index.show_all_namespaces(shown);
             }
             Step::WatchEnds => self.end_watch(),
             Step::WatchShows => {
                 if let Some(finding) = self.watch.as_mut().and_then(VecDeque::pop_front) {
-                    self.node.owners.show_namespaces(vec![("shop".to_owned(), finding)]);
+                    self.node.pod_index.show_namespaces(vec![("shop".to_owned(), finding)]);
                 }
             }
             Step::Down(is_down) => self.node.cluster.is_down = is_down,
@@ -255,7 +255,7 @@ impl World {
         self.watch = None;
         self.node.restart();
         if self.node.is_shown {
-            self.node.owners.be_curious();
+            self.node.pod_index.set_eager_lookups();
         }
         if self.selecting_since.is_some() {
             self.selecting_since = Some(self.node.now);

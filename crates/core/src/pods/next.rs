@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::{Owner, OwnerId, OwnerRef, PodKey, PodRecord};
-use super::{Lookup, MOST_ABOVE, Owners, Pace, Pod, ask_owner, in_namespace_mut};
+use super::{Lookup, MOST_ABOVE, Pace, Pod, PodIndex, ask_owner, in_namespace_mut};
 
-impl Owners {
+impl PodIndex {
     /// What to ask next, at that pace. Empty: the round is over. Answers may lead to further questions.
     pub fn lookups(&mut self, pace: Pace) -> Vec<Lookup> {
         let mut needed = self.needed();
@@ -21,7 +21,7 @@ impl Owners {
         let questions = self.asked.ask(needed, pace);
         for question in &questions {
             if let Lookup::Namespace(name) = question
-                && let Some(is_asked) = self.doubted.get_mut(name)
+                && let Some(is_asked) = self.invalidated.get_mut(name)
             {
                 *is_asked = true;
             }
@@ -40,15 +40,15 @@ impl Owners {
         let mut need = |question: Lookup, is_awaited: bool| {
             *needed.entry(question).or_default() |= is_awaited;
         };
-        let shown = self.running.iter().filter(|_| self.is_shown_pods).flat_map(|running| &running.pods);
+        let shown = self.running.iter().filter(|_| self.pods_watched).flat_map(|running| &running.pods);
         let shown: BTreeSet<_> = shown.map(|pod| (&pod.namespace, &pod.name)).collect();
         for (key, pod) in &self.pods {
             let namespace = &key.namespace;
             // One list of what runs here answers for every pod of it.
-            if !self.is_shown_pods && (pod.needs.idle || (pod.needs.pod && self.knows_node)) {
+            if !self.pods_watched && (pod.needs.idle || (pod.needs.pod && self.knows_node)) {
                 need(Lookup::NodePods, true);
             }
-            if pod.needs.namespace || self.doubted.contains_key(namespace) {
+            if pod.needs.namespace || self.invalidated.contains_key(namespace) {
                 need(Lookup::Namespace(namespace.clone()), true);
             }
             if pod.needs.pod || pod.may_prove_its_origin(key) {

@@ -1,18 +1,18 @@
 //! What holds of what is known about owners, whatever happens in a cluster and whoever answers.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod owners_support;
 mod plan_support;
+mod pods_support;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use checkpoint_keeper_core::owners::{CONFIRMED, Pace};
 use checkpoint_keeper_core::plan::{Absence, Archive, Clock, Reason};
+use checkpoint_keeper_core::pods::{CONFIRMED, Pace};
 use checkpoint_keeper_core::policy::OrphanWhen;
 use jiff::Timestamp;
-use owners_support::{Cluster, Node, of, orphans};
 use plan_support::{HOUR, ago, tries};
+use pods_support::{Cluster, Node, of, orphans};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoint_keeper_core::identity::Identity;
-use checkpoint_keeper_core::owners::{
-    LivePod, Lookup, LookupResult, OwnerRef, Owners, Pace, PodKey, PodRecord, TakenWhen,
-};
 use checkpoint_keeper_core::plan::{Archive, Clock, Reason, Snapshot, plan};
+use checkpoint_keeper_core::pods::{
+    LivePod, Lookup, LookupResult, OwnerRef, Pace, PodIndex, PodKey, PodRecord, TakenWhen,
+};
 use checkpoint_keeper_core::policy::{Labels, OrphanRule, OrphanWhen, Policy, PolicySet};
 use jiff::Timestamp;
 
@@ -135,7 +135,7 @@ impl Cluster {
 /// A node with archives that asks the cluster.
 pub(crate) struct Node {
     pub(crate) cluster: Cluster,
-    pub(crate) owners: Owners,
+    pub(crate) pod_index: PodIndex,
     pub(crate) archives: Vec<Archive>,
     pub(crate) policies: PolicySet,
     pub(crate) now: Timestamp,
@@ -180,7 +180,7 @@ impl Node {
         cluster.create_namespace("shop", ago(Duration::from_hours(24 * 100)));
         Self {
             cluster,
-            owners: Owners::new(false, BTreeMap::new()),
+            pod_index: PodIndex::new(false, BTreeMap::new()),
             archives: archives.into_iter().collect(),
             policies: PolicySet { retention: vec![policy], ..PolicySet::default() },
             now: crate::plan_support::now(),
@@ -199,14 +199,14 @@ impl Node {
     /// Knows which pods run on it.
     pub(crate) fn named(mut self) -> Self {
         self.is_named = true;
-        self.owners = Owners::new(true, BTreeMap::new());
+        self.pod_index = PodIndex::new(true, BTreeMap::new());
         self
     }
 
     /// Asks as an agent does, which is shown what runs on its node.
     pub(crate) fn sparing(mut self) -> Self {
         self = self.named();
-        self.owners.be_shown_pods();
+        self.pod_index.set_pods_watched();
         (self.is_shown, self.pace) = (true, Pace { new: 100, again: 20, idle: 1 });
         self
     }
@@ -222,21 +222,21 @@ impl Node {
         let archives = self.archives.iter();
         let known =
             archives.filter_map(|archive| Some((archive.identity.as_ref()?, TakenWhen::At(archive.taken))));
-        self.owners.begin_round(known, self.all_are_known, &self.policies);
+        self.pod_index.begin_round(known, self.all_are_known, &self.policies);
         if self.is_shown {
             let shown = match self.cluster.answer(&Lookup::NodePods) {
                 LookupResult::NodePods(pods) => Some(pods),
                 _ => None,
             };
-            self.owners.show_pods(shown, self.now, self.clock);
+            self.pod_index.show_pods(shown, self.now, self.clock);
         }
         self.ask_on();
         self.confirm();
         self.ask_on();
-        let (records, forgotten) = self.owners.take_changes();
+        let (records, forgotten) = self.pod_index.take_changes();
         self.records.extend(records);
         self.records.retain(|key, _| !forgotten.contains(key));
-        self.cluster_uid = self.owners.take_cluster().or(self.cluster_uid.take());
+        self.cluster_uid = self.pod_index.take_cluster().or(self.cluster_uid.take());
         self
     }
 
@@ -245,21 +245,21 @@ impl Node {
         let archives = self.archives.iter();
         let known =
             archives.filter_map(|archive| Some((archive.identity.as_ref()?, TakenWhen::At(archive.taken))));
-        self.owners.go_on(known, self.all_are_known, &self.policies);
+        self.pod_index.go_on(known, self.all_are_known, &self.policies);
         self
     }
 
     /// Is shown the namespace, or that it is not there, as a watch would.
     pub(crate) fn show(&mut self, namespace: &str) -> &mut Self {
         let finding = self.cluster.answer(&Lookup::Namespace(namespace.to_owned()));
-        self.owners.show_namespaces(vec![(namespace.to_owned(), finding)]);
+        self.pod_index.show_namespaces(vec![(namespace.to_owned(), finding)]);
         self
     }
 
     /// Asks all that is left to ask in this round.
     pub(crate) fn ask_on(&mut self) {
         loop {
-            let questions = self.owners.lookups(self.pace);
+            let questions = self.pod_index.lookups(self.pace);
             if questions.is_empty() {
                 break;
             }
@@ -268,7 +268,7 @@ impl Node {
                 assert!(!self.asked.contains(question), "asked twice: {question}");
                 self.asked.push(question.clone());
             }
-            self.owners.fold(questions.into_iter().map(|question| {
+            self.pod_index.fold(questions.into_iter().map(|question| {
                 let finding = self.cluster.answer(&question);
                 let is_gone = finding == LookupResult::NotFound && self.clock == Clock::Trusted;
                 if is_gone || (finding.failure().is_none() && finding != LookupResult::NotFound) {
@@ -292,7 +292,7 @@ impl Node {
             let when = rule.unwrap().when;
             (&**archive.identity.as_ref().unwrap(), when)
         });
-        self.owners.confirm(unconfirmed);
+        self.pod_index.confirm(unconfirmed);
     }
 
     /// Ends, and begins again with what is on the disk.
@@ -301,10 +301,10 @@ impl Node {
         let records: Vec<(PodKey, PodRecord)> = serde_json::from_str(&text).unwrap();
         let records: BTreeMap<PodKey, PodRecord> = records.into_iter().collect();
         assert_eq!(records, self.records, "a record comes back as it was written");
-        self.owners = Owners::new(self.is_named, records);
-        self.owners.remember_cluster(self.cluster_uid.clone());
+        self.pod_index = PodIndex::new(self.is_named, records);
+        self.pod_index.remember_cluster(self.cluster_uid.clone());
         if self.is_shown {
-            self.owners.be_shown_pods();
+            self.pod_index.set_pods_watched();
         }
         self
     }
@@ -312,7 +312,7 @@ impl Node {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut snapshot =
             Snapshot { archives: self.archives.clone(), clock: self.clock, ..Snapshot::default() };
-        self.owners.fill(&mut snapshot, self.now);
+        self.pod_index.fill(&mut snapshot, self.now);
         snapshot
     }
 

@@ -1,6 +1,6 @@
 //! Which cluster is asked: what another one said to be gone says nothing of this one.
 
-use super::{Confirmed, Owners};
+use super::{Confirmed, PodIndex};
 
 /// Which cluster is asked.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl ClusterIdentity {
     }
 }
 
-impl Owners {
+impl PodIndex {
     /// Knows which cluster it was that said what was remembered; none: nobody knows.
     pub fn remember_cluster(&mut self, uid: Option<String>) {
         self.cluster.uid = uid;

@@ -1,13 +1,13 @@
 //! What is known about the pods whose archives are here, and what to ask the API next.
 //!
-//! [`Owners`] is told which archives there are ([`Owners::begin_round`]), says what is to be asked
-//! ([`Owners::lookups`]), folds the answers in ([`Owners::fold`]) and gives the plan what it knows
-//! ([`Owners::fill`]). Who asks, and how, is not its business, and neither is the time.
+//! [`PodIndex`] is told which archives there are ([`PodIndex::begin_round`]), says what is to be asked
+//! ([`PodIndex::lookups`]), folds the answers in ([`PodIndex::fold`]) and gives the plan what it knows
+//! ([`PodIndex::fill`]). Who asks, and how, is not its business, and neither is the time.
 //!
 //! Nothing counts as gone but what the API itself said is not found, since the first time it said
 //! so. A question that fails makes nothing known, and what was known to be gone is then not to be
 //! acted on until it is confirmed again. What a rule would delete for it is asked about at once
-//! ([`Owners::confirm`]); what may be gone unnoticed, now and then.
+//! ([`PodIndex::confirm`]); what may be gone unnoticed, now and then.
 //!
 //! What is asked for is asked for by its name, and whatever has that name keeps what is here: a pod with another
 //! UID or a namespace younger than its archives may be the same ones, restored from a backup. What another
@@ -59,14 +59,14 @@ const MOST_ABOVE: usize = 8;
 
 /// What is known about the pods whose archives are here.
 #[derive(Debug, Default)]
-pub struct Owners {
+pub struct PodIndex {
     pods: BTreeMap<PodKey, Pod>,
     /// The cluster that is asked.
     cluster: ClusterIdentity,
     namespace_labels: CurrentLabels,
     /// Namespaces in which a policy came up since they were last asked about, and whether they were asked
     /// about since: an answer to an earlier question may be about the one before.
-    doubted: BTreeMap<String, bool>,
+    invalidated: BTreeMap<String, bool>,
     /// Namespaces that were shown since they were last asked about.
     shown_since: BTreeSet<String>,
     /// What controls an owner; none: it is the topmost.
@@ -74,10 +74,10 @@ pub struct Owners {
     /// Whether it can be asked which pods run on this node.
     knows_node: bool,
     /// Whether they are shown unasked.
-    is_shown_pods: bool,
+    pods_watched: bool,
     /// Whether each pod is asked about once, whatever the policies need now: later ones may need to
     /// know what only lives as long as the pod.
-    is_curious: bool,
+    eager_lookups: bool,
     running: Option<Running>,
     asked: Asked,
     changed: BTreeSet<PodKey>,
@@ -138,7 +138,7 @@ struct Confirmed {
     idle: Option<Timestamp>,
 }
 
-impl Owners {
+impl PodIndex {
     /// Knows what was remembered, and asks about this node's pods if `knows_node`.
     pub fn new(knows_node: bool, remembered: BTreeMap<PodKey, PodRecord>) -> Self {
         let pod = |record| Pod {
@@ -163,13 +163,13 @@ impl Owners {
     }
 
     /// From here on each pod is asked about once, whether or not a policy needs it.
-    pub fn be_curious(&mut self) {
-        self.is_curious = true;
+    pub fn set_eager_lookups(&mut self) {
+        self.eager_lookups = true;
     }
 
     /// From here on somebody shows which pods run on this node, and nobody asks.
-    pub fn be_shown_pods(&mut self) {
-        self.is_shown_pods = true;
+    pub fn set_pods_watched(&mut self) {
+        self.pods_watched = true;
     }
 
     /// Begins a round, in which each question is asked once at most. `archives` are those whose
@@ -231,20 +231,20 @@ impl Owners {
             }
         }
         for (key, (mut needs, oldest, newest)) in pods {
-            if self.is_curious {
+            if self.eager_lookups {
                 let pod = self.pods.get(&key);
                 let is_over = pod.is_some_and(|pod| pod.is_replaced || pod.is_of_former_namespace(&key));
                 let is_placed =
                     key.uid.is_some() && pod.is_some_and(|pod| pod.origin(oldest) == Origin::Present);
                 needs = needs.and(Needs::to_learn(pod.map(|pod| &pod.record), is_over, is_placed));
             }
-            needs.namespace |= self.doubted.contains_key(&key.namespace);
+            needs.namespace |= self.invalidated.contains_key(&key.namespace);
             if let Some(pod) = self.pods.get_mut(&key) {
                 (pod.needs, pod.oldest, pod.newest) = (needs, oldest, newest);
             } else if needs.any() {
                 // What was answered about the name in this round, nobody has noted for this pod.
                 self.asked.forget(&Lookup::Pod { namespace: key.namespace.clone(), name: key.pod.clone() });
-                if self.is_curious || self.namespace_labels.are_selected_by() {
+                if self.eager_lookups || self.namespace_labels.are_selected_by() {
                     // Its labels are to be remembered as they are now.
                     self.asked.forget(&Lookup::Namespace(key.namespace.clone()));
                 }
@@ -261,8 +261,8 @@ impl Owners {
 
     /// A policy came up in this namespace, whose name may by now be another's: until it is asked about,
     /// nothing is known of it for certain.
-    pub fn doubt(&mut self, namespace: &str) {
-        self.doubted.insert(namespace.to_owned(), false);
+    pub fn invalidate_namespace(&mut self, namespace: &str) {
+        self.invalidated.insert(namespace.to_owned(), false);
         self.asked.forget(&Lookup::Namespace(namespace.to_owned()));
     }
 
@@ -288,7 +288,7 @@ impl Owners {
         // Of a namespace that has a policy, the first archive may yet come.
         let governed: BTreeSet<&String> =
             policies.retention.iter().filter_map(|policy| policy.namespace.as_ref()).collect();
-        self.doubted.retain(|namespace, _| governed.contains(namespace) || is_here(namespace));
+        self.invalidated.retain(|namespace, _| governed.contains(namespace) || is_here(namespace));
         let controllers = self.pods.iter().filter_map(|(key, pod)| match &pod.record.owner {
             Owner::Controlled { controller, .. } => Some((&key.namespace, controller)),
             Owner::Unknown | Owner::Bare => None,

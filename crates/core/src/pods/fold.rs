@@ -8,10 +8,10 @@ use jiff::Timestamp;
 
 use super::idle::Running;
 use super::record::{Owner, OwnerRef, PodKey, PodRecord, SeenLabels, SeenNamespace};
-use super::{LivePod, Lookup, LookupResult, Owners, Pod};
+use super::{LivePod, Lookup, LookupResult, Pod, PodIndex};
 use crate::plan::{Clock, Origin};
 
-impl Owners {
+impl PodIndex {
     /// Learns from answers, each with the time at which it came and whether that is to be trusted.
     /// By a clock that is not, nothing begins to be gone, and nothing is confirmed to be; that
     /// something is there counts by any clock.
@@ -53,7 +53,7 @@ impl Owners {
                     self.ask_about_ended(&before);
                 }
             }
-            (Lookup::NodePods, _) => self.doubt_idle(),
+            (Lookup::NodePods, _) => self.invalidate_idle(),
             // Asked before it was shown as it is by now.
             (Lookup::Namespace(name), LookupResult::Namespace { .. }) if self.shown_since.contains(name) => {
                 self.asked.was_not_asked(question);
@@ -67,7 +67,7 @@ impl Owners {
             (Lookup::Namespace(name), finding) => {
                 self.namespace_labels.forget(name);
                 // Without watches nobody hears of the next one who takes the name.
-                if finding == LookupResult::NotFound && !self.is_curious {
+                if finding == LookupResult::NotFound && !self.eager_lookups {
                     self.is_asked_about(name);
                 }
                 let gone_at = gone_at.filter(|_| finding == LookupResult::NotFound);
@@ -118,7 +118,7 @@ impl Owners {
     pub fn show_pods(&mut self, pods: Option<Vec<LivePod>>, now: Timestamp, clock: Clock) {
         match pods {
             Some(pods) => self.fold([(Lookup::NodePods, LookupResult::NodePods(pods), now, clock)]),
-            None => self.doubt_idle(),
+            None => self.invalidate_idle(),
         }
     }
 
@@ -139,8 +139,8 @@ impl Owners {
                     let is_older = known
                         .filter_map(|(_, pod)| pod.record.namespace)
                         .any(|known| created < known.created);
-                    // What is doubted has to be asked about, and what is shown may be late.
-                    if !is_older && !self.doubted.contains_key(name) {
+                    // What is invalidated has to be asked about, and what is shown may be late.
+                    if !is_older && !self.invalidated.contains_key(name) {
                         self.asked.succeeded(&question);
                         let seen = SeenLabels { created, labels: Arc::new(labels) };
                         self.namespace_labels.note_shown(name, &seen);
@@ -165,14 +165,14 @@ impl Owners {
     }
 
     /// Which labels namespaces have by now cannot be told any more.
-    pub fn doubt_labels(&mut self) {
+    pub fn invalidate_labels(&mut self) {
         self.namespace_labels.forget_all();
     }
 
     /// Whose the namespace is is known by now. What was asked before a doubt came up does not end it.
     fn is_asked_about(&mut self, namespace: &str) {
-        if self.doubted.get(namespace) == Some(&true) {
-            self.doubted.remove(namespace);
+        if self.invalidated.get(namespace) == Some(&true) {
+            self.invalidated.remove(namespace);
         }
     }
 

@@ -2,15 +2,15 @@
 //! and made anew, policies come and go, and watches end, lag and return.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-mod owners_support;
 mod plan_support;
+mod pods_support;
 
 use std::time::Duration;
 
 use checkpoint_keeper_core::plan::Reason;
 use checkpoint_keeper_core::policy::OrphanWhen;
-use owners_support::world::{LABELS, Step, World, step};
 use plan_support::{HOUR, labels, tries};
+use pods_support::world::{LABELS, Step, World, step};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;

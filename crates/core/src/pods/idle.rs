@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use jiff::Timestamp;
 
 use super::record::{OwnerId, OwnerRef, PodKey, PodRecord};
-use super::{LivePod, Owners, Pod, is_live};
+use super::{LivePod, Pod, PodIndex, is_live};
 use crate::plan::Clock;
 use crate::policy::Labels;
 
@@ -41,7 +41,7 @@ impl Lineage {
     }
 }
 
-impl Owners {
+impl PodIndex {
     /// Notes which lineages run on this node, and which do not.
     pub(super) fn note_idle(&mut self) {
         let Some(running) = self.running.as_ref().filter(|running| running.is_known) else { return };
@@ -80,7 +80,7 @@ impl Owners {
     }
 
     /// Nothing is known of this node for now.
-    pub(super) fn doubt_idle(&mut self) {
+    pub(super) fn invalidate_idle(&mut self) {
         if let Some(running) = &mut self.running {
             running.is_known = false;
         }
