@@ -449,7 +449,7 @@ impl Collector {
         self.answer_discards();
         let mut deleting = false;
         for (name, known) in self.index.iter() {
-            if known.condemned {
+            if known.deleting {
                 deleting = true;
             } else if !is_foreign(name, known) {
                 let archive = archive(name, known, now);
@@ -482,7 +482,7 @@ impl Collector {
 
     /// The deletions of a plan, each with the file that was decided about. From here on these
     /// archives count as gone, until [`Self::finish`] says otherwise.
-    pub fn condemn(&mut self, snapshot: &Snapshot, plan: &Plan) -> Vec<Deletion> {
+    pub fn mark_for_deletion(&mut self, snapshot: &Snapshot, plan: &Plan) -> Vec<Deletion> {
         let mut deletions = Vec::new();
         let mut is_for_space = false;
         let decided = snapshot.archives.iter().zip(&plan.verdicts).zip(&plan.draws);
@@ -491,7 +491,7 @@ impl Collector {
                 continue;
             }
             let Some(known) = self.index.get_mut(&archive.file) else { continue };
-            known.condemned = true;
+            known.deleting = true;
             is_for_space |= verdict.reason == Reason::StorageWatermark;
             let (archive, verdict) = (archive.clone(), verdict.clone());
             deletions.push(Deletion { archive, stat: known.stat, verdict, draw: *draw });
@@ -517,7 +517,7 @@ impl Collector {
         if let Some(known) = self.index.get_mut(&deletion.archive.file)
             && known.stat.is_same(&deletion.stat)
         {
-            known.condemned = false;
+            known.deleting = false;
         }
     }
 
@@ -549,7 +549,7 @@ impl Collector {
             | Removal::Withdrawn
             | Removal::Failed(_) => {
                 if let Some(known) = self.index.get_mut(name) {
-                    known.condemned = false;
+                    known.deleting = false;
                 }
                 if matches!(outcome.removal, Removal::Failed(_))
                     && let Some(known) = self.index.get_mut(name)

@@ -31,7 +31,7 @@ pub struct Known {
     /// What its bytes said; none until it is settled.
     pub read: Option<Read>,
     /// Whether its deletion is under way.
-    pub condemned: bool,
+    pub deleting: bool,
     /// When its deletion last failed, by the uptime.
     pub failed_at: Option<Duration>,
     quiet: Quiet,
@@ -233,16 +233,15 @@ impl Index {
         // Whatever is done to a file that is known, it came but once.
         let same_file = self.known.get(name).filter(|known| known.stat.is_same_file(&stat));
         let is_arrival = same_file.map_or(sighting != Sighting::First, |known| known.is_arrival);
-        let (read, condemned, failed_at) = (None, false, None);
-        let known =
-            Known { stat, pinned, first_seen, arrival, is_arrival, read, condemned, failed_at, quiet };
+        let (read, deleting, failed_at) = (None, false, None);
+        let known = Known { stat, pinned, first_seen, arrival, is_arrival, read, deleting, failed_at, quiet };
         self.known.insert(name.clone(), known);
         true
     }
 
     /// Forgets an archive; says whether that is news.
     pub fn forget(&mut self, name: &FileName) -> bool {
-        self.known.remove(name).is_some_and(|known| !known.condemned)
+        self.known.remove(name).is_some_and(|known| !known.deleting)
     }
 
     /// Forgets all archives that `is_there` does not know of, and returns their names.

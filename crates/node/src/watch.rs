@@ -372,7 +372,7 @@ impl Watch {
         }
         let plan = plan_with(&snapshot, &orders.policies, &orders.confidence, now.wall);
         self.collector.note_governing(&snapshot, &plan, now);
-        waiting.deletions = self.collector.condemn(&snapshot, &plan).into();
+        waiting.deletions = self.collector.mark_for_deletion(&snapshot, &plan).into();
         waiting.planned_at = now.uptime;
         self.collector.confirm(&snapshot, &plan, &orders.policies, now.wall);
         report(Event::Planned { snapshot: &snapshot, policies: &orders.policies, plan: &plan });

@@ -429,7 +429,7 @@ fn which_policy_governed_and_what_the_watermark_waits_for_outlive_a_restart() {
     for verdict in full.verdicts.iter_mut().filter(|verdict| verdict.action() == Action::Delete) {
         verdict.reason = Reason::StorageWatermark;
     }
-    for mut deletion in collector.condemn(&snapshot, &full) {
+    for mut deletion in collector.mark_for_deletion(&snapshot, &full) {
         let removal = collector.store().remove(&deletion.archive.file, &deletion.stat);
         assert!(matches!(removal, Removal::Removed), "{removal:?}");
         deletion.stat.allocated = u64::MAX / 4;

@@ -148,7 +148,7 @@ fn a_condemned_archive_counts_as_gone_until_its_deletion_fails() {
     (0..3).for_each(|second| _ = write_old(directory.path(), &archive("server", second)));
     let mut collector = collector(&directory, now);
     let (snapshot, _) = collector.snapshot(now);
-    let deletions = collector.condemn(&snapshot, &plan(&snapshot, &per_container(1), now.wall));
+    let deletions = collector.mark_for_deletion(&snapshot, &plan(&snapshot, &per_container(1), now.wall));
     assert_eq!(deletions.len(), 2);
     let (snapshot, _) = collector.snapshot(now);
     assert_eq!(snapshot.archives.len(), 1, "a second plan does not decide about them again");
@@ -167,7 +167,7 @@ fn another_archive_of_the_same_name_is_not_forgotten_with_the_old_one() {
     (0..2).for_each(|second| _ = write_old(directory.path(), &archive("server", second)));
     let mut collector = collector(&directory, now);
     let (snapshot, _) = collector.snapshot(now);
-    let deletions = collector.condemn(&snapshot, &plan(&snapshot, &per_container(1), now.wall));
+    let deletions = collector.mark_for_deletion(&snapshot, &plan(&snapshot, &per_container(1), now.wall));
     let store = std::sync::Arc::clone(collector.store());
     let mut outcomes = Vec::new();
     sweeper::sweep(&store, deletions, |outcome| outcomes.push(outcome));
@@ -302,7 +302,7 @@ fn write_nameless(directory: &TempDir, file: &str) -> PathBuf {
 /// Carries out what a plan without policies deletes, and says how much that was.
 fn carry_out(collector: &mut Collector, now: Now) -> usize {
     let (snapshot, _) = collector.snapshot(now);
-    let deletions = collector.condemn(&snapshot, &plan(&snapshot, &PolicySet::default(), now.wall));
+    let deletions = collector.mark_for_deletion(&snapshot, &plan(&snapshot, &PolicySet::default(), now.wall));
     let (store, mut outcomes) = (Arc::clone(collector.store()), Vec::new());
     sweeper::sweep(&store, deletions, |outcome| outcomes.push(outcome));
     outcomes.iter().for_each(|outcome| collector.finish(outcome, now));

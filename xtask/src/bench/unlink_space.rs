@@ -32,7 +32,7 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let now = Now::read();
     let (snapshot, _) = collector.snapshot(now);
     let plan = plan(&snapshot, &nothing_stays(), now.wall);
-    let deletions = collector.condemn(&snapshot, &plan);
+    let deletions = collector.mark_for_deletion(&snapshot, &plan);
     ensure!(deletions.len() as u64 == FILES, "{} of {FILES} archives are to go", deletions.len());
     let mut sweeper = Sweeper::start()?;
     let start = Instant::now();

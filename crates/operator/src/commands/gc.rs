@@ -107,7 +107,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let mut report = Report::new(&collector, &snapshot, &plan, wall);
     report.add_differences(&snapshot, &differences(&snapshot, policies, wall, &plan));
     if !arguments.dry_run {
-        let deletions = collector.condemn(&snapshot, &plan);
+        let deletions = collector.mark_for_deletion(&snapshot, &plan);
         let store = std::sync::Arc::clone(collector.store());
         let bar = progress_bar("deleting");
         bar.set_length(deletions.len() as u64);
