@@ -60,7 +60,7 @@ fn a_policy_that_is_deleted_and_created_anew_costs_nothing() {
     for second in [2, 3, 300] {
         let outcome = node.plan_at(SECOND * second);
         assert_eq!(outcome.deleted(), [""; 0], "{second}");
-        assert_eq!((outcome.reason("a1"), outcome.giver("a1")), (Reason::Handover, "default".to_owned()));
+        assert_eq!((outcome.reason("a1"), outcome.policy("a1")), (Reason::Handover, "default".to_owned()));
     }
     node.go_by(&[strict(), protecting()]);
     assert_eq!(node.plan_at(SECOND * 301).reason("a1"), Reason::WithinLimits);
@@ -187,7 +187,7 @@ fn an_overriding_policy_goes_before_a_tenants() {
     let archives = || case(series("a", "shop/web-0/server", 3)).policy(own());
     assert_eq!(archives().policy(evidence(Precedence::Default)).deleted(), ["a1", "a2"]);
     let held = archives().policy(evidence(Precedence::Override));
-    assert_eq!((held.deleted().len(), held.run().giver("a3")), (0, "evidence".to_owned()));
+    assert_eq!((held.deleted().len(), held.run().policy("a3")), (0, "evidence".to_owned()));
     // Also before what a tenant wrote that nobody understands.
     assert_eq!(held.broken(Some("shop")).reason("a1"), Reason::WithinLimits);
     // One that is not understood could have been such a one.

@@ -19,7 +19,7 @@ use plan_support::*;
 /// the label `env: prod`.
 fn governor(policies: &[Policy]) -> String {
     let case = case([archive("a").labelled(&[("app", "db")])]).namespace("shop", &[("env", "prod")], None);
-    policies.iter().fold(case, |case, policy| case.policy(policy.clone())).run().giver("a")
+    policies.iter().fold(case, |case, policy| case.policy(policy.clone())).run().policy("a")
 }
 
 fn containers(policy: Policy) -> Policy {
@@ -86,7 +86,7 @@ fn exactly_one_policy_governs_and_the_others_rules_are_not_added() {
     let lax = with(local("shop", "lax"), |policy| policy.retention.max_age = Some(DAY));
     let case = case(series("a", "shop/web-0/server", 5)).policy(strict).policy(lax);
     assert_eq!(case.deleted(), [""; 0]);
-    assert_eq!(case.run().giver("a1"), "lax");
+    assert_eq!(case.run().policy("a1"), "lax");
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn where_labels_are_unknown_nothing_is_deleted_unless_a_more_binding_policy_gove
     for doubtful in [pod_labels(cluster("doubtful")), namespace_labels(cluster("doubtful"))] {
         let outcome = case([old.clone()]).policy(strict.clone()).policy(doubtful.clone()).run();
         assert_eq!((outcome.reason("a"), outcome.detail("a")), (Reason::NoPolicy, Detail::LabelsUnknown));
-        assert_eq!(outcome.giver("a"), "doubtful");
+        assert_eq!(outcome.policy("a"), "doubtful");
         // What outranks it is certain, and so is what a name rules out.
         let binding = with(local("shop", "binding"), |policy| policy.retention = strict.retention.clone());
         assert_eq!(case([old.clone()]).policy(binding).policy(doubtful.clone()).deleted(), ["a"]);
@@ -154,7 +154,7 @@ fn a_dry_run_policy_governs_nothing_and_reports_the_difference() {
     let case = case(series("a", "shop/web-0/server", 5)).policy(strict.clone()).policy(lax);
     let outcome = case.run();
     assert_eq!(
-        (outcome.deleted(), outcome.giver("a5")),
+        (outcome.deleted(), outcome.policy("a5")),
         (vec!["a1".to_owned(), "a2".into()], "default".into())
     );
 
@@ -247,7 +247,10 @@ fn limits_count_only_what_their_policy_governs() {
     let archives = [series("a", "shop/web-0/server", 3), series("b", "shop/web-0/proxy", 3)].concat();
     let outcome = case(archives).policy(narrow).policy(wide).run();
     assert_eq!(outcome.deleted(), ["b1"]);
-    assert_eq!((outcome.reason("b1"), outcome.giver("b1")), (Reason::MaxCountPerNamespace, "default".into()));
+    assert_eq!(
+        (outcome.reason("b1"), outcome.policy("b1")),
+        (Reason::MaxCountPerNamespace, "default".into())
+    );
     assert_eq!(outcome.detail("b1"), Detail::Count { have: 3, limit: 2 });
 }
 
@@ -300,7 +303,7 @@ fn an_object_that_does_not_parse_stands_for_its_namespace() {
     let archives = [series("a", "shop/web-0/server", 3), series("b", "bank/web-0/server", 3)].concat();
     let outcome = case(archives).policy(strict).policy(own).broken(Some("shop")).run();
     assert_eq!(outcome.deleted(), ["b1", "b2"]);
-    assert_eq!((outcome.reason("a1"), outcome.giver("a1")), (Reason::PolicyInvalid, "broken".into()));
+    assert_eq!((outcome.reason("a1"), outcome.policy("a1")), (Reason::PolicyInvalid, "broken".into()));
 }
 
 #[test]
@@ -344,13 +347,13 @@ fn what_an_invalid_policy_holds_is_only_taken_by_discard_and_storage_policies() 
     ] {
         let outcome = held.clone().storage(limit).run();
         assert_eq!(outcome.deleted(), gone);
-        assert_eq!(outcome.giver("a1"), "limits");
+        assert_eq!(outcome.policy("a1"), "limits");
     }
     let waiting = with(storage("limits"), |policy| policy.per_namespace.limit = count(2));
     assert_eq!(held.clone().storage(waiting).allowance(0).reason("a1"), Reason::DeletionPending);
     let full = held.storage(watermark(50, 10)).disk(disk(10 * MI, 0)).run();
     assert_eq!(full.deleted(), ["a1", "a2", "a3"]);
-    assert_eq!((full.reason("a1"), full.giver("a1")), (Reason::StorageWatermark, "disk".into()));
+    assert_eq!((full.reason("a1"), full.policy("a1")), (Reason::StorageWatermark, "disk".into()));
     // Its newest stays, as wherever no policy says otherwise.
     assert_eq!(full.reason("a4"), Reason::PolicyInvalid);
 }
@@ -385,7 +388,7 @@ fn rules_by_time_pause_while_the_clock_is_suspect() {
     let ceiling = with(storage("ceiling"), |policy| policy.per_namespace.max_age = Some(HOUR));
     let outcome = case([archive("old").aged(DAY)]).storage(ceiling).suspect_clock().run();
     assert_eq!(outcome.detail("old"), Detail::Would(Reason::NamespaceCeiling));
-    assert_eq!((outcome.reason("old"), outcome.giver("old")), (Reason::ClockSuspect, "ceiling".into()));
+    assert_eq!((outcome.reason("old"), outcome.policy("old")), (Reason::ClockSuspect, "ceiling".into()));
 }
 
 #[test]
@@ -582,7 +585,7 @@ fn the_floor_survives_age_tiers_and_the_watermark() {
     let full = case(archives()).policy(keep(|retention| retention.keep_latest = 2));
     let full = full.storage(watermark(50, 10)).disk(disk(10 * MI, 0));
     assert_eq!(full.deleted(), ["a1", "a2", "a3"], "protectLatest is 1, whatever a tenant's keepLatest is");
-    assert_eq!((full.reason("a4"), full.run().giver("a4")), (Reason::KeepLatest, "disk".into()));
+    assert_eq!((full.reason("a4"), full.run().policy("a4")), (Reason::KeepLatest, "disk".into()));
 }
 
 #[test]
@@ -790,7 +793,7 @@ fn only_discard_orphan_archive_size_and_the_ceilings_age_go_below_the_floor() {
     );
     let ceiling = with(storage("ceiling"), |policy| policy.per_namespace.max_age = Some(DAY));
     let outcome = case([newest()]).storage(ceiling).policy(cluster("p")).run();
-    assert_eq!((outcome.reason("a"), outcome.giver("a")), (Reason::NamespaceCeiling, "ceiling".into()));
+    assert_eq!((outcome.reason("a"), outcome.policy("a")), (Reason::NamespaceCeiling, "ceiling".into()));
 }
 
 #[test]
@@ -1051,7 +1054,7 @@ fn the_bucket_lets_the_oldest_go_and_the_rest_wait() {
     for waiting in ["a3", "a4", "a5"] {
         assert_eq!(outcome.reason(waiting), Reason::DeletionPending);
         assert_eq!(outcome.detail(waiting), Detail::Would(Reason::MaxCountPerContainer));
-        assert_eq!(outcome.giver(waiting), "default");
+        assert_eq!(outcome.policy(waiting), "default");
     }
     // The newest was spared by its place, and waits for nothing.
     assert_ne!(outcome.reason("a6"), Reason::DeletionPending);
@@ -1085,13 +1088,13 @@ fn the_bucket_meters_every_rule_of_a_policy_over_all_namespaces_by_age() {
     let outcome = case.allowance(0).run();
     assert_eq!(outcome.reason("a1"), Reason::DeletionPending);
     assert_eq!(
-        (outcome.detail("a1"), outcome.giver("a1")),
+        (outcome.detail("a1"), outcome.policy("a1")),
         (Detail::Would(Reason::NamespaceCeiling), "ceiling".into())
     );
     let node = with(storage("node"), |policy| policy.max_total_size = Some(Size::Bytes(1)));
     let outcome = self::case(series("a", "shop/web-0/server", 3)).storage(node).allowance(0).run();
     assert_eq!(
-        (outcome.detail("a2"), outcome.giver("a2")),
+        (outcome.detail("a2"), outcome.policy("a2")),
         (Detail::Would(Reason::StorageWatermark), "node".into())
     );
 }
@@ -1239,7 +1242,7 @@ fn protection_comes_before_discard_but_a_discard_names_its_archive() {
         let case = case([archive.aged(DAY)]).policy(keep(|retention| retention.max_age = Some(DAY * 9)));
         assert_eq!(case.reason("a"), reason);
         assert_eq!(case.clone().suspect_clock().allowance(0).broken(None).reason("a"), reason);
-        assert_eq!(case.run().giver("a"), "");
+        assert_eq!(case.run().policy("a"), "");
     }
 }
 
@@ -1322,7 +1325,7 @@ fn a_storage_policy_that_switches_a_ceiling_off_does_not_switch_off_anothers() {
     ];
     for limit in limits {
         let outcome = case(archives()).storage(zero.clone()).storage(limit).run();
-        assert_eq!((outcome.deleted(), outcome.giver("a1")), (vec!["a1".to_owned()], "b".into()));
+        assert_eq!((outcome.deleted(), outcome.policy("a1")), (vec!["a1".to_owned()], "b".into()));
     }
 }
 
@@ -1474,7 +1477,7 @@ fn ceilings_bind_whatever_policies_say_and_where_none_governs() {
         let governed = case(archives()).storage(ceiling.clone()).policy(lax.clone()).run();
         assert_eq!(governed.deleted(), ["a1", "a2", "a3"]);
         assert_eq!(
-            (governed.reason("a1"), governed.giver("a1")),
+            (governed.reason("a1"), governed.policy("a1")),
             (Reason::NamespaceCeiling, "ceiling".into())
         );
         assert_eq!(case(archives()).storage(ceiling).deleted(), ["a1", "a2", "a3"]);
@@ -1483,7 +1486,7 @@ fn ceilings_bind_whatever_policies_say_and_where_none_governs() {
         let node = with(storage("node"), |policy| policy.max_total_size = Some(Size::Bytes(limit)));
         let outcome = case(archives()).storage(node).policy(lax.clone()).run();
         assert_eq!(outcome.kept().len(), left);
-        assert_eq!((outcome.reason("a1"), outcome.giver("a1")), (Reason::StorageWatermark, "node".into()));
+        assert_eq!((outcome.reason("a1"), outcome.policy("a1")), (Reason::StorageWatermark, "node".into()));
     }
 }
 
@@ -1601,7 +1604,7 @@ fn too_little_free_space_or_too_few_free_inodes_trigger_it_too() {
     let enough = case(archives()).storage(bytes.clone()).disk(disk(100 * MI, 5 * MI)).run();
     assert_eq!((enough.deleted().len(), enough.plan.watermark), (0, None));
     let low = case(archives()).storage(bytes).disk(disk(100 * MI, 2 * MI)).run();
-    assert_eq!((low.deleted().len(), low.giver("a1")), (3, "bytes".into()));
+    assert_eq!((low.deleted().len(), low.policy("a1")), (3, "bytes".into()));
 
     let inodes = with(storage("inodes"), |policy| {
         policy.min_free_inodes = Some(1_000);
@@ -1679,7 +1682,7 @@ fn the_watermark_takes_as_much_as_its_bucket_lets_and_has_the_rest_of_what_is_wa
         for waiting in ["a3", "a4", "a5"] {
             assert_eq!(outcome.reason(waiting), Reason::DeletionPending);
             assert_eq!(outcome.detail(waiting), Detail::Would(Reason::StorageWatermark));
-            assert_eq!(outcome.giver(waiting), "disk");
+            assert_eq!(outcome.policy(waiting), "disk");
         }
         assert_eq!(outcome.reason("a6"), Reason::NoPolicy, "no more than that is wanted");
         let report = outcome.plan.watermark.unwrap();

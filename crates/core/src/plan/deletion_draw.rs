@@ -17,7 +17,7 @@ impl Working<'_> {
         };
         let mut queues: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for place in self.taken_by_rules() {
-            let namespace = self.cells.of(place).identity.map_or("", |identity| identity.namespace.as_str());
+            let namespace = self.groups.of(place).identity.map_or("", |identity| identity.namespace.as_str());
             queues.entry(namespace).or_default().push(place);
         }
         let mut waiting: Vec<std::vec::IntoIter<usize>> = Vec::new();

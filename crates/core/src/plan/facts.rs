@@ -72,7 +72,7 @@ pub(super) fn facts(snapshot: &Snapshot, order: &[usize], now: Timestamp) -> Vec
     let trusted = snapshot.clock == Clock::Trusted;
     let quiet_since = trusted.then(|| now.checked_sub(QUIET).unwrap_or(Timestamp::MIN));
     // First as they lie in memory, then in order: what is put in order is small.
-    let as_they_lie: Vec<Facts> =
+    let by_snapshot_order: Vec<Facts> =
         snapshot.archives.iter().map(|archive| Facts::of(archive, quiet_since)).collect();
-    order.iter().map(|&place| as_they_lie[place]).collect()
+    order.iter().map(|&place| by_snapshot_order[place]).collect()
 }

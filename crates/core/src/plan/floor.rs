@@ -19,7 +19,7 @@ impl Working<'_> {
     pub(super) fn raise_floor(&mut self) {
         self.floor_taken = false;
         self.floor.fill(false);
-        for lineage in self.cells.lineages() {
+        for lineage in self.groups.lineages() {
             // The lineage has left the node when that is confirmed for all that is known of it.
             let idle_since = lineage
                 .iter()

@@ -15,7 +15,7 @@ use crate::policy::{
 /// What governs an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Governing<'a> {
-    /// This policy, by its place in [`Governors::ranked`].
+    /// This policy, by its place in [`PolicyIndex::ranked`].
     Policy(usize),
     /// Nothing.
     Nothing,
@@ -29,7 +29,7 @@ pub(super) enum Governing<'a> {
 }
 
 /// The policies that act, most binding first.
-pub(super) struct Governors<'a> {
+pub(super) struct PolicyIndex<'a> {
     ranked: Vec<&'a Policy>,
     /// Those cluster-wide ones that go before namespaced ones.
     overriding: Vec<usize>,
@@ -43,8 +43,8 @@ pub(super) struct Governors<'a> {
 
 /// The policies that may govern what lies in one namespace: what depends on the namespace alone is
 /// told once for all of its pods.
-pub(super) struct Contenders<'g, 'a> {
-    governors: &'g Governors<'a>,
+pub(super) struct Candidates<'g, 'a> {
+    policy_index: &'g PolicyIndex<'a>,
     /// An object that does not parse stands for all that it could govern.
     invalid: Option<&'a InvalidPolicy>,
     /// Why its own policies may be those of another namespace of that name.
@@ -57,7 +57,7 @@ pub(super) struct Contenders<'g, 'a> {
 /// A policy that may govern what lies in a namespace.
 #[derive(Clone, Copy)]
 struct Candidate {
-    /// Its place in [`Governors::ranked`].
+    /// Its place in [`PolicyIndex::ranked`].
     place: usize,
     /// What its selector says about the namespace; never [`Match::No`].
     by_namespace: Match,
@@ -81,7 +81,7 @@ impl Match {
     }
 }
 
-impl<'a> Governors<'a> {
+impl<'a> PolicyIndex<'a> {
     pub(super) fn new(policies: &'a PolicySet, namespaces: &'a BTreeMap<String, Namespace>) -> Self {
         let mut ranked: Vec<&Policy> =
             policies.retention.iter().filter(|policy| policy.mode == Mode::Enforce).collect();
@@ -132,12 +132,12 @@ impl<'a> Governors<'a> {
 
     /// Those that may govern what is from that one of the namespaces of that name, which has these labels, or
     /// had them; none: they are not known.
-    pub(super) fn contenders(
+    pub(super) fn candidates(
         &self,
         namespace: &str,
         origin: Origin,
         labels: Option<&Labels>,
-    ) -> Contenders<'_, 'a> {
+    ) -> Candidates<'_, 'a> {
         let by_namespace = |selector: &Selector| by_namespace(selector, namespace, labels);
         if origin == Origin::Former {
             return self.contenders_of(&[], by_namespace, None, None);
@@ -154,7 +154,7 @@ impl<'a> Governors<'a> {
     }
 
     /// Those that may govern what is of nobody knows which namespace.
-    pub(super) fn contenders_for_unknown(&self) -> Contenders<'_, 'a> {
+    pub(super) fn candidates_for_unknown(&self) -> Candidates<'_, 'a> {
         let everything = |selector: &Selector| if selector.is_empty() { Match::Yes } else { Match::No };
         self.contenders_of(&[], everything, None, None)
     }
@@ -165,7 +165,7 @@ impl<'a> Governors<'a> {
         by_namespace: impl Fn(&Selector) -> Match,
         invalid: Option<&'a InvalidPolicy>,
         doubt: Option<Detail>,
-    ) -> Contenders<'_, 'a> {
+    ) -> Candidates<'_, 'a> {
         let candidates = |places: &[usize]| {
             let candidate = |&place: &usize| Candidate {
                 place,
@@ -174,8 +174,8 @@ impl<'a> Governors<'a> {
             let candidates = places.iter().map(candidate);
             candidates.filter(|candidate| candidate.by_namespace != Match::No).collect()
         };
-        Contenders {
-            governors: self,
+        Candidates {
+            policy_index: self,
             invalid,
             doubt,
             overriding: candidates(&self.overriding),
@@ -185,7 +185,7 @@ impl<'a> Governors<'a> {
     }
 }
 
-impl<'a> Contenders<'_, 'a> {
+impl<'a> Candidates<'_, 'a> {
     /// What governs an archive that lies in this namespace, and until a moment ago was governed by that
     /// policy. Without an identity it is one that has lost the end, where its identity would be: of that no
     /// selector knows anything.
@@ -198,7 +198,7 @@ impl<'a> Contenders<'_, 'a> {
         let found = self.first_that_selects(identity, pod_labels);
         match (found, governed_by) {
             (Governing::Policy(place), Some(before))
-                if !self.governors.ranked[place].id.is_same_object(before)
+                if !self.policy_index.ranked[place].id.is_same_object(before)
                     && !self.selects(before, identity, pod_labels) =>
             {
                 Governing::Handover(place)
@@ -211,7 +211,7 @@ impl<'a> Contenders<'_, 'a> {
     fn selects(&self, object: &PolicyRef, identity: Option<&Identity>, pod_labels: Option<&Labels>) -> bool {
         let candidates = self.overriding.iter().chain(&self.local).chain(&self.cluster_wide);
         candidates.into_iter().any(|candidate| {
-            self.governors.ranked[candidate.place].id.is_same_object(object)
+            self.policy_index.ranked[candidate.place].id.is_same_object(object)
                 && self.selects_by(candidate, identity, pod_labels) == Match::Yes
         })
     }
@@ -222,7 +222,7 @@ impl<'a> Contenders<'_, 'a> {
         identity: Option<&Identity>,
         pod_labels: Option<&Labels>,
     ) -> Match {
-        let selector = &self.governors.ranked[candidate.place].selector;
+        let selector = &self.policy_index.ranked[candidate.place].selector;
         let by_pod = |identity| by_pod(selector, identity, pod_labels);
         candidate.by_namespace.and(identity.map_or(Match::Yes, by_pod))
     }
@@ -235,7 +235,7 @@ impl<'a> Contenders<'_, 'a> {
                 Match::No => None,
             })
         };
-        if let Some(invalid) = self.governors.invalid_overriding {
+        if let Some(invalid) = self.policy_index.invalid_overriding {
             return Governing::Invalid(invalid);
         }
         if let Some(found) = first(&self.overriding) {
@@ -249,7 +249,7 @@ impl<'a> Contenders<'_, 'a> {
             (Some(found), _) => return found,
             (None, _) => {}
         }
-        if let Some(invalid) = self.governors.invalid_cluster_wide {
+        if let Some(invalid) = self.policy_index.invalid_cluster_wide {
             return Governing::Invalid(invalid);
         }
         first(&self.cluster_wide).unwrap_or(Governing::Nothing)

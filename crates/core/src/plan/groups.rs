@@ -10,7 +10,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
-use super::governing::{Contenders, Governing, Governors};
+use super::governing::{Candidates, Governing, PolicyIndex};
 use super::snapshot::{Archive, Origin, Snapshot, Workload};
 use super::verdict::Level;
 use crate::identity::Identity;
@@ -28,14 +28,14 @@ pub(super) struct Cell<'a> {
 }
 
 /// The cell of every archive, and which archives count together.
-pub(super) struct Cells<'a> {
+pub(super) struct Groups<'a> {
     of_archive: Vec<usize>,
     alike: Vec<Cell<'a>>,
     /// The archives of every cell.
-    members: Groups,
+    members: GroupList,
     /// Those of each policy, and those whoever governs them: made when a rule first asks.
-    governed: [OnceCell<Groups>; Together::COUNT],
-    all: [OnceCell<Groups>; Together::COUNT],
+    governed: [OnceCell<GroupList>; GroupBy::COUNT],
+    all: [OnceCell<GroupList>; GroupBy::COUNT],
 }
 
 /// The names of a cell, each as a number that no other name has: comparing and hashing text is what
@@ -51,9 +51,9 @@ struct Names {
 
 /// Numbers for names, from 1.
 #[derive(Default)]
-struct Texts<'a>(HashMap<&'a str, u32>);
+struct Interner<'a>(HashMap<&'a str, u32>);
 
-impl<'a> Texts<'a> {
+impl<'a> Interner<'a> {
     fn number(&mut self, text: &'a str) -> u32 {
         // There are far fewer names than would not fit.
         let next = u32::try_from(self.0.len()).map_or(u32::MAX, |known| known.saturating_add(1));
@@ -78,7 +78,7 @@ pub(super) type Group = [usize];
 
 /// Groups side by side: those that the first policy governs, then those of the second, and so on.
 #[derive(Default)]
-struct Groups {
+struct GroupList {
     places: Vec<usize>,
     /// Where each group ends among the places.
     ends: Vec<usize>,
@@ -86,7 +86,7 @@ struct Groups {
     policy_ends: Vec<usize>,
 }
 
-impl Groups {
+impl GroupList {
     fn get(&self, group: usize) -> &Group {
         let begin = group.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.places[begin..self.ends[group]]
@@ -117,22 +117,22 @@ struct Known {
     cells: [Option<usize>; 3],
 }
 
-impl<'a> Cells<'a> {
+impl<'a> Groups<'a> {
     /// Sorts every archive into its cell. `order` are their places in the snapshot, oldest first.
-    pub(super) fn new(snapshot: &'a Snapshot, governors: &Governors<'a>, order: &[usize]) -> Self {
+    pub(super) fn new(snapshot: &'a Snapshot, policy_index: &PolicyIndex<'a>, order: &[usize]) -> Self {
         let mut known: HashMap<SameInMemory, Known, RandomState> = HashMap::default();
         let mut cells = Vec::new();
-        let mut texts = Texts::default();
+        let mut interner = Interner::default();
         // Labels that are the same are the same in memory, or else there are merely more of these.
-        let mut contenders: HashMap<Option<(&str, Origin, usize)>, Contenders<'_, 'a>> = HashMap::new();
+        let mut candidates: HashMap<Option<(&str, Origin, usize)>, Candidates<'_, 'a>> = HashMap::new();
         // As they lie in memory, not in order: each archive is looked up but once.
-        let as_they_lie: Vec<usize> = snapshot
+        let by_snapshot_order: Vec<usize> = snapshot
             .archives
             .iter()
             .map(|archive| {
                 let identity = archive.identity.as_deref();
                 let known = known.entry(same_in_memory(archive)).or_insert_with(|| Known {
-                    created: identity.and_then(|identity| governors.created(&identity.namespace)),
+                    created: identity.and_then(|identity| policy_index.created(&identity.namespace)),
                     cells: [None; 3],
                 });
                 let origin = archive.origin(known.created);
@@ -140,11 +140,11 @@ impl<'a> Cells<'a> {
                     let labels = archive.namespace_labels.as_ref();
                     let namespace =
                         identity.map(|identity| (identity.namespace.as_str(), origin, address(labels)));
-                    let there = contenders.entry(namespace).or_insert_with(|| match namespace {
+                    let there = candidates.entry(namespace).or_insert_with(|| match namespace {
                         Some((name, origin, _)) => {
-                            governors.contenders(name, origin, labels.map(|labels| &**labels))
+                            policy_index.candidates(name, origin, labels.map(|labels| &**labels))
                         }
-                        None => governors.contenders_for_unknown(),
+                        None => policy_index.candidates_for_unknown(),
                     });
                     let workload = archive.workload.as_deref();
                     cells.push(Cell {
@@ -155,13 +155,14 @@ impl<'a> Cells<'a> {
                             archive.pod_labels.as_deref(),
                             archive.governed_by.as_deref(),
                         ),
-                        names: identity.map(|identity| texts.names(identity, workload)),
+                        names: identity.map(|identity| interner.names(identity, workload)),
                     });
                     cells.len() - 1
                 })
             })
             .collect();
-        let of_archive: Vec<usize> = order.iter().map(|&in_snapshot| as_they_lie[in_snapshot]).collect();
+        let of_archive: Vec<usize> =
+            order.iter().map(|&in_snapshot| by_snapshot_order[in_snapshot]).collect();
         let members = members(&of_archive, cells.len());
         Self { of_archive, alike: cells, members, governed: Default::default(), all: Default::default() }
     }
@@ -173,51 +174,52 @@ impl<'a> Cells<'a> {
 
     /// A level's groups among the archives that the policy at place `policy` governs.
     pub(super) fn governed_groups(&self, policy: usize, level: Level) -> impl Iterator<Item = &Group> {
-        self.governed(Together::AtLevel(level)).of_policy(policy)
+        self.governed(GroupBy::AtLevel(level)).of_policy(policy)
     }
 
     /// The lineages among the archives that the policy at place `policy` governs.
     pub(super) fn governed_lineages(&self, policy: usize) -> impl Iterator<Item = &Group> {
-        self.governed(Together::InLineage).of_policy(policy)
+        self.governed(GroupBy::InLineage).of_policy(policy)
     }
 
     /// The lineages: each is what one checkpoint can stand in for.
     pub(super) fn lineages(&self) -> impl Iterator<Item = &Group> {
-        self.all(Together::InLineage).iter()
+        self.all(GroupBy::InLineage).iter()
     }
 
     /// The namespaces, whoever governs what lies in them.
     pub(super) fn namespaces(&self) -> impl Iterator<Item = &Group> {
-        self.all(Together::AtLevel(Level::Namespace)).iter()
+        self.all(GroupBy::AtLevel(Level::Namespace)).iter()
     }
 
-    fn governed(&self, together: Together) -> &Groups {
-        self.governed[together.place()].get_or_init(|| {
-            self.join(together, |cell| match cell.governing {
+    fn governed(&self, group_by: GroupBy) -> &GroupList {
+        self.governed[group_by.place()].get_or_init(|| {
+            self.join(group_by, |cell| match cell.governing {
                 Governing::Policy(policy) => Some(policy),
                 _ => None,
             })
         })
     }
 
-    fn all(&self, together: Together) -> &Groups {
-        self.all[together.place()].get_or_init(|| self.join(together, |_| Some(0)))
+    fn all(&self, group_by: GroupBy) -> &GroupList {
+        self.all[group_by.place()].get_or_init(|| self.join(group_by, |_| Some(0)))
     }
 
     /// Joins the cells that count together, among those of each policy.
-    fn join(&self, together: Together, policy: impl Fn(&Cell<'a>) -> Option<usize>) -> Groups {
+    fn join(&self, group_by: GroupBy, policy: impl Fn(&Cell<'a>) -> Option<usize>) -> GroupList {
         // Keys are compared here, once, and numbers ever after.
         let mut seen: HashMap<Key, usize, RandomState> =
             HashMap::with_capacity_and_hasher(self.alike.len(), RandomState::default());
         let mut numbered: Vec<(usize, usize, usize)> = Vec::with_capacity(self.alike.len());
         for (place, cell) in self.alike.iter().enumerate() {
-            if let (Some(policy), Some(key)) = (policy(cell), together.key(cell)) {
+            if let (Some(policy), Some(key)) = (policy(cell), group_by.key(cell)) {
                 let next = seen.len();
                 numbered.push((policy, *seen.entry(key).or_insert(next), place));
             }
         }
         numbered.sort_unstable();
-        let mut groups = Groups { places: Vec::with_capacity(self.of_archive.len()), ..Groups::default() };
+        let mut groups =
+            GroupList { places: Vec::with_capacity(self.of_archive.len()), ..GroupList::default() };
         for same in
             numbered.chunk_by(|(one_policy, one, _), (policy, other, _)| (one_policy, one) == (policy, other))
         {
@@ -239,7 +241,7 @@ impl<'a> Cells<'a> {
 }
 
 /// The archives of every cell, as groups.
-fn members(of_archive: &[usize], cells: usize) -> Groups {
+fn members(of_archive: &[usize], cells: usize) -> GroupList {
     let mut ends = vec![0; cells];
     for &cell in of_archive {
         ends[cell] += 1;
@@ -254,19 +256,19 @@ fn members(of_archive: &[usize], cells: usize) -> Groups {
         places[ends[cell]] = place;
         ends[cell] += 1;
     }
-    Groups { places, ends, policy_ends: Vec::new() }
+    GroupList { places, ends, policy_ends: Vec::new() }
 }
 
 /// Why archives count together.
 #[derive(Debug, Clone, Copy)]
-enum Together {
+enum GroupBy {
     /// A limit at that level counts them.
     AtLevel(Level),
     /// One can stand in for the other.
     InLineage,
 }
 
-impl Together {
+impl GroupBy {
     const COUNT: usize = 5;
 
     fn place(self) -> usize {

@@ -146,7 +146,7 @@ impl Working<'_> {
         if left - held > u128::from(limit.most) {
             return;
         }
-        if let Some(policy) = self.giver(limit.by) {
+        if let Some(policy) = self.policy_ref(limit.by) {
             let left = u64::try_from(left).unwrap_or(u64::MAX);
             let detail = limit.measure.detail(left, limit.most);
             self.unreachable.push(Unreachable { policy, limit: limit.reason, detail, pinned });

@@ -33,8 +33,8 @@ pub use storage::{EffectiveStorage, WatermarkReport};
 pub use verdict::{Action, Detail, KeptBy, Level, Reason, Verdict};
 
 use crate::policy::{Confidence, PolicyRef, PolicySet};
-use governing::Governors;
-use groups::Cells;
+use governing::PolicyIndex;
+use groups::Groups;
 use working::Working;
 
 /// How long an archive that is not whole must have been left alone before limits and the watermark may
@@ -129,10 +129,10 @@ pub fn plan_with(snapshot: &Snapshot, policies: &PolicySet, confidence: &Confide
         Confidence::Stale { confirmed } => Some(wanted_gone(snapshot, confirmed, order.clone(), now)),
         Confidence::Current | Confidence::Paused => None,
     };
-    let governors = Governors::new(policies, &snapshot.namespaces);
-    let cells = Cells::new(snapshot, &governors, &order);
+    let policy_index = PolicyIndex::new(policies, &snapshot.namespaces);
+    let groups = Groups::new(snapshot, &policy_index, &order);
     let storage = effective_storage(snapshot, policies);
-    let mut working = Working::new((snapshot, order), storage, &governors, &cells, now);
+    let mut working = Working::new((snapshot, order), storage, &policy_index, &groups, now);
     take_by_retention(&mut working);
     match (confidence, confirmed) {
         (Confidence::Current, _) => {}
@@ -151,10 +151,10 @@ fn effective_storage(snapshot: &Snapshot, policies: &PolicySet) -> EffectiveStor
 
 /// Which archives retention policies would have gone, by their places in the plan's order.
 fn wanted_gone(snapshot: &Snapshot, policies: &PolicySet, order: Vec<usize>, now: Timestamp) -> Vec<bool> {
-    let governors = Governors::new(policies, &snapshot.namespaces);
-    let cells = Cells::new(snapshot, &governors, &order);
+    let policy_index = PolicyIndex::new(policies, &snapshot.namespaces);
+    let groups = Groups::new(snapshot, &policy_index, &order);
     let storage = effective_storage(snapshot, policies);
-    let mut working = Working::new((snapshot, order), storage, &governors, &cells, now);
+    let mut working = Working::new((snapshot, order), storage, &policy_index, &groups, now);
     take_by_retention(&mut working);
     let mut wanted = vec![false; working.archives.len()];
     working.taken_by_rules().for_each(|place| wanted[place] = true);

@@ -40,14 +40,14 @@ impl<'a> Working<'a> {
 
     /// Every undecided archive that a policy governs to which `rule` applies, and that rule.
     fn governed<T: Copy>(&self, rule: impl Fn(&'a Policy) -> Option<T>) -> Vec<(usize, By, T)> {
-        let rules: Vec<Option<T>> = self.governors.ranked().iter().map(|policy| rule(policy)).collect();
+        let rules: Vec<Option<T>> = self.policy_index.ranked().iter().map(|policy| rule(policy)).collect();
         if rules.iter().all(Option::is_none) {
             return Vec::new();
         }
         let open = (0..self.archives.len()).filter(|&place| self.reason(place).is_none());
         open.filter_map(|place| {
             let (policy, _) = self.policy(place)?;
-            rules[policy].map(|rule| (place, By::giver(policy), rule))
+            rules[policy].map(|rule| (place, By::policy(policy), rule))
         })
         .collect()
     }
@@ -107,11 +107,11 @@ impl<'a> Working<'a> {
     }
 
     pub(super) fn take_by_tiers(&mut self) {
-        for policy in 0..self.governors.ranked().len() {
+        for policy in 0..self.policy_index.ranked().len() {
             // Tiers that keep nothing are off, each of them.
-            let retention = &self.governors.ranked()[policy].retention;
+            let retention = &self.policy_index.ranked()[policy].retention;
             let Some(wanted) = retention.tiers.filter(|tiers| *tiers != Tiers::default()) else { continue };
-            let by = By::giver(policy);
+            let by = By::policy(policy);
             let limit = Limit {
                 measure: Measure::Count,
                 most: 0,
@@ -121,7 +121,7 @@ impl<'a> Working<'a> {
                 reason: Reason::Tiers,
                 by,
             };
-            for lineage in self.cells.governed_lineages(policy) {
+            for lineage in self.groups.governed_lineages(policy) {
                 let archives = &self.archives;
                 let whole: Vec<usize> = lineage
                     .iter()
@@ -177,8 +177,8 @@ impl<'a> Working<'a> {
     fn take_by_level(&mut self, level: Level, measure: Measure, is_meant: impl Fn(&Policy) -> bool) {
         self.renew_floor();
         let total = self.snapshot.filesystem.map(|filesystem| filesystem.total_bytes);
-        for place in 0..self.governors.ranked().len() {
-            let policy = self.governors.ranked()[place];
+        for place in 0..self.policy_index.ranked().len() {
+            let policy = self.policy_index.ranked()[place];
             let retention = &policy.retention;
             let limits = match level {
                 Level::Container => retention.per_container,
@@ -201,9 +201,9 @@ impl<'a> Working<'a> {
                 min_age: retention.min_age.unwrap_or_default(),
                 scope: Scope::Retention,
                 reason,
-                by: By::giver(place),
+                by: By::policy(place),
             };
-            for group in self.cells.governed_groups(place, level) {
+            for group in self.groups.governed_groups(place, level) {
                 self.limit(group, limit);
             }
         }

@@ -234,10 +234,10 @@ impl Working<'_> {
     /// whoever governs it; the newest of each lineage always stay.
     pub(super) fn take_by_storage_limits(&mut self) {
         let storage = self.storage.clone();
-        let cells = self.cells;
+        let groups = self.groups;
         if let Some((limit, id)) = &storage.namespace_age {
             let by = self.by(id);
-            for place in cells.namespaces().flatten() {
+            for place in groups.namespaces().flatten() {
                 self.take_ceiling_age(*place, *limit, by);
             }
         }
@@ -256,7 +256,7 @@ impl Working<'_> {
                 reason: Reason::NamespaceCeiling,
                 by: self.by(&id),
             };
-            for namespace in cells.namespaces() {
+            for namespace in groups.namespaces() {
                 self.limit(namespace, limit);
             }
         }
@@ -350,8 +350,8 @@ impl Working<'_> {
     fn take_from_the_largest(&mut self, round: &mut Round, may_take: impl Fn(&Self, usize) -> bool) {
         // What each namespace uses, its name for the order among equals, and what of it may go.
         let mut largest = BinaryHeap::new();
-        for namespace in self.cells.namespaces() {
-            let cell = namespace.first().map(|&place| self.cells.of(place));
+        for namespace in self.groups.namespaces() {
+            let cell = namespace.first().map(|&place| self.groups.of(place));
             let Some((identity, origin)) = cell.and_then(|cell| Some((cell.identity?, cell.origin))) else {
                 continue;
             };

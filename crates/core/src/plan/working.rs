@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use super::facts::{self, Facts};
 use super::floor::FloorRule;
-use super::governing::{Governing, Governors};
-use super::groups::Cells;
+use super::governing::{Governing, PolicyIndex};
+use super::groups::Groups;
 use super::rules::unjudgeable;
 use super::snapshot::{Archive, Clock, Dated, Draw, Snapshot};
 use super::storage::{EffectiveStorage, WatermarkReport};
@@ -20,7 +20,7 @@ use super::{Governed, Plan, Unreachable};
 use crate::archive::State;
 use crate::policy::{Policy, PolicyRef};
 
-/// Who gives a reason: the object at this place among [`Working::givers`], or nobody. Small, as
+/// Who gives a reason: the object at this place among [`Working::policies`], or nobody. Small, as
 /// there are two for every archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct By(Option<NonZeroU32>);
@@ -28,7 +28,7 @@ pub(super) struct By(Option<NonZeroU32>);
 impl By {
     pub(super) const NOBODY: Self = Self(None);
 
-    pub(super) fn giver(place: usize) -> Self {
+    pub(super) fn policy(place: usize) -> Self {
         Self(u32::try_from(place).ok().and_then(|place| NonZeroU32::MIN.checked_add(place)))
     }
 
@@ -98,21 +98,21 @@ pub(super) struct Working<'a> {
     pub(super) archives: Vec<Facts>,
     /// Each archive's place in the snapshot.
     order: Vec<usize>,
-    pub(super) cells: &'a Cells<'a>,
+    pub(super) groups: &'a Groups<'a>,
     /// Whether the archive is among the newest of its lineage.
     pub(super) floor: Vec<bool>,
     /// Who says how many of these there are.
     pub(super) floor_rule: FloorRule,
     /// Whether one of these was taken, so that others are the newest now.
     pub(super) floor_taken: bool,
-    pub(super) governors: &'a Governors<'a>,
+    pub(super) policy_index: &'a PolicyIndex<'a>,
     /// What rules ask most about, in a byte for each archive.
     standings: Vec<Standing>,
     /// What was decided about each archive; or, where nothing was yet, what nearly took it.
     reasons: Vec<Option<Decision>>,
     /// The objects that reasons refer to: the ranked policies first, then others as they come up.
-    givers: Vec<Arc<PolicyRef>>,
-    extra_givers: HashMap<PolicyRef, usize>,
+    policies: Vec<Arc<PolicyRef>>,
+    extra_policies: HashMap<PolicyRef, usize>,
     /// What pays for the deletion of each archive.
     pub(super) draws: Vec<Draw>,
     /// The limits that pins make unreachable.
@@ -124,28 +124,28 @@ impl<'a> Working<'a> {
     pub(super) fn new(
         (snapshot, order): (&'a Snapshot, Vec<usize>),
         storage: EffectiveStorage,
-        governors: &'a Governors<'a>,
-        cells: &'a Cells<'a>,
+        policy_index: &'a PolicyIndex<'a>,
+        groups: &'a Groups<'a>,
         now: Timestamp,
     ) -> Self {
         let archives = facts::facts(snapshot, &order, now);
-        let givers = governors.ranked().iter().map(|policy| Arc::new(policy.id.clone())).collect();
+        let policies = policy_index.ranked().iter().map(|policy| Arc::new(policy.id.clone())).collect();
         Self {
             snapshot,
             now,
             storage,
-            cells,
+            groups,
             floor: vec![false; archives.len()],
             floor_rule: FloorRule::Retention,
             floor_taken: false,
-            governors,
+            policy_index,
             standings: archives.iter().map(Standing::of_undecided).collect(),
             reasons: vec![None; archives.len()],
             draws: vec![Draw::Nothing; archives.len()],
             archives,
             order,
-            givers,
-            extra_givers: HashMap::new(),
+            policies,
+            extra_policies: HashMap::new(),
             unreachable: Vec::new(),
         }
     }
@@ -157,25 +157,25 @@ impl<'a> Working<'a> {
 
     /// The policy that governs the archive at `place`.
     pub(super) fn policy(&self, place: usize) -> Option<(usize, &'a Policy)> {
-        match self.cells.of(place).governing {
-            Governing::Policy(policy) => Some((policy, self.governors.ranked()[policy])),
+        match self.groups.of(place).governing {
+            Governing::Policy(policy) => Some((policy, self.policy_index.ranked()[policy])),
             _ => None,
         }
     }
 
     /// Refers to an object that is not one of the ranked policies.
     pub(super) fn by(&mut self, id: &PolicyRef) -> By {
-        if let Some(&giver) = self.extra_givers.get(id) {
-            return By::giver(giver);
+        if let Some(&policy) = self.extra_policies.get(id) {
+            return By::policy(policy);
         }
-        self.givers.push(Arc::new(id.clone()));
-        self.extra_givers.insert(id.clone(), self.givers.len() - 1);
-        By::giver(self.givers.len() - 1)
+        self.policies.push(Arc::new(id.clone()));
+        self.extra_policies.insert(id.clone(), self.policies.len() - 1);
+        By::policy(self.policies.len() - 1)
     }
 
     /// The object that gives a reason.
-    pub(super) fn giver(&self, by: By) -> Option<Arc<PolicyRef>> {
-        by.place().map(|giver| Arc::clone(&self.givers[giver]))
+    pub(super) fn policy_ref(&self, by: By) -> Option<Arc<PolicyRef>> {
+        by.place().map(|policy| Arc::clone(&self.policies[policy]))
     }
 
     /// Whether nothing has been decided about the archive yet, so that a rule may take it: it is
@@ -307,10 +307,10 @@ impl<'a> Working<'a> {
         let mut draws = vec![Draw::Nothing; self.archives.len()];
         for place in 0..self.archives.len() {
             let Decision { reason, by, detail } = self.reason_in_the_end(place);
-            verdicts[self.order[place]] = Verdict { reason, policy: self.giver(by), detail };
-            governed[self.order[place]] = match self.cells.of(place).governing {
-                Governing::Policy(policy) => Governed::By(Arc::clone(&self.givers[policy])),
-                Governing::Handover(policy) => Governed::SoonBy(Arc::clone(&self.givers[policy])),
+            verdicts[self.order[place]] = Verdict { reason, policy: self.policy_ref(by), detail };
+            governed[self.order[place]] = match self.groups.of(place).governing {
+                Governing::Policy(policy) => Governed::By(Arc::clone(&self.policies[policy])),
+                Governing::Handover(policy) => Governed::SoonBy(Arc::clone(&self.policies[policy])),
                 Governing::Nothing => Governed::Nobody,
                 Governing::Doubtful(..) | Governing::Invalid(_) => Governed::Uncertain,
             };
@@ -337,7 +337,7 @@ impl<'a> Working<'a> {
         if let Some(decision) = noted.filter(|_| self.standings[place].is_decided()) {
             return decision;
         }
-        match (self.cells.of(place).governing, noted) {
+        match (self.groups.of(place).governing, noted) {
             (_, Some(remark)) if remark.reason == Reason::DeletionPending => remark,
             (Governing::Invalid(policy), _) => {
                 decided(Reason::PolicyInvalid, self.by(&policy.id), Detail::None)
@@ -345,9 +345,11 @@ impl<'a> Working<'a> {
             // Where no policy governs, a storage policy remarked it: what that wants, it wants whoever governs.
             (_, Some(remark)) => remark,
             (Governing::Nothing, None) => decided(Reason::NoPolicy, By::NOBODY, Detail::None),
-            (Governing::Doubtful(policy, doubt), None) => decided(Reason::NoPolicy, By::giver(policy), doubt),
+            (Governing::Doubtful(policy, doubt), None) => {
+                decided(Reason::NoPolicy, By::policy(policy), doubt)
+            }
             (Governing::Handover(policy), None) => {
-                decided(Reason::Handover, By::giver(policy), Detail::HandedOver)
+                decided(Reason::Handover, By::policy(policy), Detail::HandedOver)
             }
             (Governing::Policy(policy), None) => {
                 let (reason, detail) = match self.archives[place].dated {
@@ -355,7 +357,7 @@ impl<'a> Working<'a> {
                     Dated::Ahead => (Reason::ClockSuspect, Detail::AheadOfClock),
                     Dated::Undated => (Reason::Undated, Detail::Claims(self.archive(place).claimed)),
                 };
-                decided(reason, By::giver(policy), detail)
+                decided(reason, By::policy(policy), detail)
             }
         }
     }

@@ -362,7 +362,7 @@ impl Outcome {
         self.verdict(short).detail
     }
     /// The name of the policy that gave the reason; empty where none did.
-    pub(crate) fn giver(&self, short: &str) -> String {
+    pub(crate) fn policy(&self, short: &str) -> String {
         self.verdict(short).policy.as_ref().map_or_else(String::new, |policy| policy.name.clone())
     }
     pub(crate) fn deleted(&self) -> Vec<String> {
