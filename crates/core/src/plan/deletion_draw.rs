@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use super::planner::Planner;
 use super::snapshot::Draw;
 use super::verdict::Reason;
-use super::working::Working;
 
-impl Working<'_> {
+impl Planner<'_> {
     /// Lets the oldest of what is to go, go now, and has the rest wait for the deletion bucket.
     pub(super) fn draw_from_bucket(&mut self) {
         let Some(allowance) = &self.snapshot.allowance else {

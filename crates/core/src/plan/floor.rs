@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::working::Working;
+use super::planner::Planner;
 use crate::policy::{DEFAULT_KEEP_LATEST, KeepFor};
 
 /// Who says how many of the newest of each lineage stay.
@@ -14,7 +14,7 @@ pub(super) enum FloorRule {
     Storage,
 }
 
-impl Working<'_> {
+impl Planner<'_> {
     /// Marks the newest complete archives of each lineage that are still there.
     pub(super) fn raise_floor(&mut self) {
         self.floor_taken = false;

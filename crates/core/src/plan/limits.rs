@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::Unreachable;
 use super::facts::Facts;
+use super::planner::{By, Planner, Scope};
 use super::snapshot::Clock;
 use super::verdict::{Detail, Reason};
-use super::working::{By, Scope, Working};
 use crate::archive::State;
 
 /// What a limit counts.
@@ -63,7 +63,7 @@ enum Pass {
     Floor,
 }
 
-impl Working<'_> {
+impl Planner<'_> {
     /// Takes what a limit on `group` (oldest first) has too much of.
     pub(super) fn limit(&mut self, group: &[usize], limit: Limit) {
         let Limit { measure, most, scope, reason, by, .. } = limit;
@@ -104,7 +104,7 @@ impl Working<'_> {
                 }
                 if (turn == pass && is_untouchable) || (turn == Pass::Floor && pass == Pass::Surplus) {
                     // It was next, and only its place among the newest saved it.
-                    self.spare(place, reason, by);
+                    self.keep_as_newest(place, reason, by);
                 } else if turn == pass {
                     left -= u128::from(measure.of(&archive));
                     self.take(place, reason, by, measure.detail(have, most));
@@ -116,19 +116,19 @@ impl Working<'_> {
         }
     }
 
-    /// Whether the limit may not take the archive yet, as it is younger than `minAge`, or may be; remarks it.
+    /// Whether the limit may not take the archive yet, as it is younger than `minAge`, or may be; notes that.
     pub(super) fn is_too_young(&mut self, place: usize, limit: &Limit) -> bool {
         if limit.min_age.is_zero() {
             return false;
         }
         let would = Detail::Would(limit.reason);
         if self.snapshot.clock == Clock::Suspect {
-            self.remark(place, Reason::ClockSuspect, limit.by, would);
+            self.note(place, Reason::ClockSuspect, limit.by, would);
             return true;
         }
         let is_young = !self.is_due(self.archives[place].taken, limit.min_age);
         if is_young {
-            self.remark(place, Reason::MinAge, limit.by, would);
+            self.note(place, Reason::MinAge, limit.by, would);
         }
         is_young
     }

@@ -12,12 +12,12 @@ mod floor;
 mod governing;
 mod groups;
 mod limits;
+mod planner;
 mod rules;
 mod snapshot;
 mod storage;
 mod tiers;
 mod verdict;
-mod working;
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub use verdict::{Action, Detail, KeptBy, Level, Reason, Verdict};
 use crate::policy::{Confidence, PolicyRef, PolicySet};
 use governing::PolicyIndex;
 use groups::Groups;
-use working::Working;
+use planner::Planner;
 
 /// How long an archive that is not whole must have been left alone before limits and the watermark may
 /// take it. It guards a writer that stalls, as one does on a nearly full disk.
@@ -132,17 +132,17 @@ pub fn plan_with(snapshot: &Snapshot, policies: &PolicySet, confidence: &Confide
     let policy_index = PolicyIndex::new(policies, &snapshot.namespaces);
     let groups = Groups::new(snapshot, &policy_index, &order);
     let storage = effective_storage(snapshot, policies);
-    let mut working = Working::new((snapshot, order), storage, &policy_index, &groups, now);
-    take_by_retention(&mut working);
+    let mut planner = Planner::new((snapshot, order), storage, &policy_index, &groups, now);
+    take_by_retention(&mut planner);
     match (confidence, confirmed) {
         (Confidence::Current, _) => {}
-        (Confidence::Stale { .. }, Some(wanted)) => working.keep_unless(|place| wanted[place]),
-        (Confidence::Stale { .. } | Confidence::Paused, _) => working.keep_unless(|_| false),
+        (Confidence::Stale { .. }, Some(wanted)) => planner.keep_unless(|place| wanted[place]),
+        (Confidence::Stale { .. } | Confidence::Paused, _) => planner.keep_unless(|_| false),
     }
-    working.take_by_storage_limits();
-    working.draw_from_bucket();
-    let watermark = working.take_by_watermark();
-    working.finish(watermark)
+    planner.take_by_storage_limits();
+    planner.draw_from_bucket();
+    let watermark = planner.take_by_watermark();
+    planner.finish(watermark)
 }
 
 fn effective_storage(snapshot: &Snapshot, policies: &PolicySet) -> EffectiveStorage {
@@ -154,23 +154,23 @@ fn wanted_gone(snapshot: &Snapshot, policies: &PolicySet, order: Vec<usize>, now
     let policy_index = PolicyIndex::new(policies, &snapshot.namespaces);
     let groups = Groups::new(snapshot, &policy_index, &order);
     let storage = effective_storage(snapshot, policies);
-    let mut working = Working::new((snapshot, order), storage, &policy_index, &groups, now);
-    take_by_retention(&mut working);
-    let mut wanted = vec![false; working.archives.len()];
-    working.taken_by_rules().for_each(|place| wanted[place] = true);
+    let mut planner = Planner::new((snapshot, order), storage, &policy_index, &groups, now);
+    take_by_retention(&mut planner);
+    let mut wanted = vec![false; planner.archives.len()];
+    planner.taken_by_rules().for_each(|place| wanted[place] = true);
     wanted
 }
 
 /// The rules of retention policies, in their order.
-fn take_by_retention(working: &mut Working<'_>) {
-    working.protect();
-    working.discard();
-    working.take_orphans();
-    working.take_broken();
-    working.take_oversized();
+fn take_by_retention(planner: &mut Planner<'_>) {
+    planner.protect();
+    planner.discard();
+    planner.take_orphans();
+    planner.take_broken();
+    planner.take_oversized();
     // From here on the newest of each lineage stay.
-    working.raise_floor();
-    working.take_by_tiers();
-    working.take_by_age();
-    working.take_by_limits();
+    planner.raise_floor();
+    planner.take_by_tiers();
+    planner.take_by_age();
+    planner.take_by_limits();
 }

@@ -6,14 +6,14 @@ use jiff::Timestamp;
 
 use super::facts::Facts;
 use super::limits::{Limit, Measure};
+use super::planner::{By, Planner, Scope, age, end_of};
 use super::snapshot::Absences;
 use super::tiers;
 use super::verdict::{Detail, Level, Reason};
-use super::working::{By, Scope, Working, age, end_of};
 use crate::archive::State;
 use crate::policy::{Kind, OrphanWhen, Policy, Size, Tiers};
 
-impl<'a> Working<'a> {
+impl<'a> Planner<'a> {
     /// What no rule may touch.
     pub(super) fn protect(&mut self) {
         for place in 0..self.archives.len() {
@@ -66,7 +66,7 @@ impl<'a> Working<'a> {
             if absence.confirmed >= end && self.is_due(absence.since, rule.grace) {
                 self.take_by_time(place, Reason::Orphaned, by, Detail::GoneSince(absence.since));
             } else {
-                self.remark(place, Reason::OrphanGracePeriod, by, Detail::GraceEnds(end));
+                self.note(place, Reason::OrphanGracePeriod, by, Detail::GraceEnds(end));
             }
         }
     }
@@ -89,7 +89,7 @@ impl<'a> Working<'a> {
                     self.take_by_time(place, reason, by, Detail::Age { age, limit: grace });
                 } else {
                     let ends = Detail::GraceEnds(end_of(changed, grace));
-                    self.remark(place, Reason::WithinLimits, by, ends);
+                    self.note(place, Reason::WithinLimits, by, ends);
                 }
             }
         }
@@ -136,9 +136,9 @@ impl<'a> Working<'a> {
                 for (place, kept_by) in whole.into_iter().zip(tiers::kept_by(wanted, &times)) {
                     if !self.may_take(place) {
                     } else if kept_by.any() {
-                        self.remark(place, Reason::TierKept, by, Detail::KeptBy(kept_by));
+                        self.note(place, Reason::TierKept, by, Detail::KeptBy(kept_by));
                     } else if self.floor[place] {
-                        self.spare(place, Reason::Tiers, by);
+                        self.keep_as_newest(place, Reason::Tiers, by);
                     } else if !self.is_too_young(place, &limit) {
                         self.take_by_time(place, Reason::Tiers, by, Detail::None);
                     }
@@ -154,7 +154,7 @@ impl<'a> Working<'a> {
             let taken = self.archives[place].taken;
             if !self.is_due(taken, limit) || !self.may_take(place) {
             } else if self.floor[place] {
-                self.spare(place, Reason::MaxAge, by);
+                self.keep_as_newest(place, Reason::MaxAge, by);
             } else {
                 let detail = Detail::Age { age: age(taken, self.now), limit };
                 self.take_by_time(place, Reason::MaxAge, by, detail);

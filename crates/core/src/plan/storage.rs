@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::facts::Facts;
 use super::limits::{Limit, Measure};
+use super::planner::{By, Planner, Scope};
 use super::snapshot::{Dated, Draw, FileSystem, Release};
 use super::verdict::{Detail, Reason};
-use super::working::{By, Scope, Working};
 use crate::archive::State;
 use crate::policy::{DEFAULT_KEEP_LATEST, DeletionLimit, Labels, Mode, PolicyRef, StoragePolicy};
 use crate::quantity::Share;
@@ -229,7 +229,7 @@ impl Round {
     }
 }
 
-impl Working<'_> {
+impl Planner<'_> {
     /// Ceilings for each namespace, then the node's total. What counts here is what lies there,
     /// whoever governs it; the newest of each lineage always stay.
     pub(super) fn take_by_storage_limits(&mut self) {
@@ -287,8 +287,8 @@ impl Working<'_> {
             allowance: None,
             is_probe: false,
         };
-        self.free_space(&mut round, |working, place| {
-            working.may_take(place) && working.counts(place, Scope::Storage)
+        self.free_space(&mut round, |planner, place| {
+            planner.may_take(place) && planner.counts(place, Scope::Storage)
         });
         if round.goes_on() {
             let limit = Limit {
@@ -317,9 +317,9 @@ impl Working<'_> {
         }
         // What is dated ahead of a clock that is not trusted goes last of all.
         for is_ahead in [false, true] {
-            self.free_space(&mut round, |working, place| {
-                working.watermark_may_take(place)
-                    && (working.archives[place].dated == Dated::Ahead) == is_ahead
+            self.free_space(&mut round, |planner, place| {
+                planner.watermark_may_take(place)
+                    && (planner.archives[place].dated == Dated::Ahead) == is_ahead
             });
         }
         report.freed_bytes = round.freed_bytes;
@@ -367,7 +367,7 @@ impl Working<'_> {
             }
             let Some(place) = candidates.pop_front() else { continue };
             let left = if self.floor[place] {
-                self.spare(place, Reason::StorageWatermark, round.by);
+                self.keep_as_newest(place, Reason::StorageWatermark, round.by);
                 used
             } else {
                 self.take_for_space(place, round);

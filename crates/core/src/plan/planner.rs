@@ -20,7 +20,7 @@ use super::{Governed, Plan, Unreachable};
 use crate::archive::State;
 use crate::policy::{Policy, PolicyRef};
 
-/// Who gives a reason: the object at this place among [`Working::policies`], or nobody. Small, as
+/// Who gives a reason: the object at this place among [`Planner::policies`], or nobody. Small, as
 /// there are two for every archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct By(Option<NonZeroU32>);
@@ -47,7 +47,7 @@ struct Decision {
 
 /// How an archive stands while rules go over it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum ArchiveState {
     /// Undecided: it counts, and may be taken.
     Open,
     /// Undecided, but not whole and perhaps still being written: it neither counts nor may be taken
@@ -61,7 +61,7 @@ enum Standing {
     Taken,
 }
 
-impl Standing {
+impl ArchiveState {
     fn of_undecided(archive: &Facts) -> Self {
         if archive.is_whole_or_quiet { Self::Open } else { Self::Unfinished }
     }
@@ -89,7 +89,7 @@ pub(super) enum Scope {
     Storage,
 }
 
-pub(super) struct Working<'a> {
+pub(super) struct Planner<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) now: Timestamp,
     pub(super) storage: EffectiveStorage,
@@ -107,7 +107,7 @@ pub(super) struct Working<'a> {
     pub(super) floor_taken: bool,
     pub(super) policy_index: &'a PolicyIndex<'a>,
     /// What rules ask most about, in a byte for each archive.
-    standings: Vec<Standing>,
+    states: Vec<ArchiveState>,
     /// What was decided about each archive; or, where nothing was yet, what nearly took it.
     reasons: Vec<Option<Decision>>,
     /// The objects that reasons refer to: the ranked policies first, then others as they come up.
@@ -119,7 +119,7 @@ pub(super) struct Working<'a> {
     pub(super) unreachable: Vec<Unreachable>,
 }
 
-impl<'a> Working<'a> {
+impl<'a> Planner<'a> {
     /// `order`: the archives' places in the snapshot, in the plan's order.
     pub(super) fn new(
         (snapshot, order): (&'a Snapshot, Vec<usize>),
@@ -139,7 +139,7 @@ impl<'a> Working<'a> {
             floor_rule: FloorRule::Retention,
             floor_taken: false,
             policy_index,
-            standings: archives.iter().map(Standing::of_undecided).collect(),
+            states: archives.iter().map(ArchiveState::of_undecided).collect(),
             reasons: vec![None; archives.len()],
             draws: vec![Draw::Nothing; archives.len()],
             archives,
@@ -181,23 +181,24 @@ impl<'a> Working<'a> {
     /// Whether nothing has been decided about the archive yet, so that a rule may take it: it is
     /// neither protected nor gone, and, if it is not whole, nobody can still be writing it.
     pub(super) fn may_take(&self, place: usize) -> bool {
-        self.standings[place] == Standing::Open
+        self.states[place] == ArchiveState::Open
     }
 
     /// Whether the archive is still there when this rule looks.
     pub(super) fn stays(&self, place: usize) -> bool {
-        self.standings[place] != Standing::Taken
+        self.states[place] != ArchiveState::Taken
     }
 
     /// Whether a marker holds it, and it counts all the same.
     pub(super) fn is_counted_pin(&self, place: usize) -> bool {
-        self.standings[place] == Standing::Counted
+        self.states[place] == ArchiveState::Counted
     }
 
     /// Whether the archive counts toward limits, and may displace others: pinned ones do; what cannot be
     /// judged does not, pinned or not, nor does what cannot be dated well enough.
     pub(super) fn counts(&self, place: usize, scope: Scope) -> bool {
-        matches!(self.standings[place], Standing::Open | Standing::Counted) && self.is_dated(place, scope)
+        matches!(self.states[place], ArchiveState::Open | ArchiveState::Counted)
+            && self.is_dated(place, scope)
     }
 
     fn is_dated(&self, place: usize, scope: Scope) -> bool {
@@ -219,7 +220,7 @@ impl<'a> Working<'a> {
     }
 
     fn is_whole_and_open(&self, place: usize) -> bool {
-        self.standings[place] == Standing::Open && self.archives[place].state == State::Complete
+        self.states[place] == ArchiveState::Open && self.archives[place].state == State::Complete
     }
 
     /// Whether `length` has passed since `start`, by a clock that can be trusted.
@@ -243,41 +244,41 @@ impl<'a> Working<'a> {
         if self.snapshot.clock == Clock::Trusted {
             self.take(place, reason, by, detail);
         } else {
-            self.remark(place, Reason::ClockSuspect, by, Detail::Would(reason));
+            self.note(place, Reason::ClockSuspect, by, Detail::Would(reason));
         }
     }
 
     /// Remarks that only its place among the newest saved the archive.
-    pub(super) fn spare(&mut self, place: usize, reason: Reason, by: By) {
-        self.remark(place, Reason::KeepLatest, by, Detail::Would(reason));
+    pub(super) fn keep_as_newest(&mut self, place: usize, reason: Reason, by: By) {
+        self.note(place, Reason::KeepLatest, by, Detail::Would(reason));
     }
 
     /// Notes why an archive that stays does so; the first remark is the strongest.
-    pub(super) fn remark(&mut self, place: usize, reason: Reason, by: By, detail: Detail) {
+    pub(super) fn note(&mut self, place: usize, reason: Reason, by: By, detail: Detail) {
         self.reasons[place].get_or_insert(Decision { reason, by, detail });
     }
 
     /// What has been decided about the archive so far.
     pub(super) fn reason(&self, place: usize) -> Option<Reason> {
-        self.reasons[place].filter(|_| self.standings[place].is_decided()).map(|decision| decision.reason)
+        self.reasons[place].filter(|_| self.states[place].is_decided()).map(|decision| decision.reason)
     }
 
     /// Decides about the archive, for good.
     pub(super) fn decide(&mut self, place: usize, reason: Reason, by: By, detail: Detail) {
-        self.standings[place] = Standing::of_decided(&self.archives[place], reason);
+        self.states[place] = ArchiveState::of_decided(&self.archives[place], reason);
         self.reasons[place] = Some(Decision { reason, by, detail });
     }
 
     /// The archives that are to go, but for those that somebody asked to be deleted.
     pub(super) fn taken_by_rules(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.archives.len()).filter(|&place| {
-            self.standings[place] == Standing::Taken && self.reason(place) != Some(Reason::Discarded)
+            self.states[place] == ArchiveState::Taken && self.reason(place) != Some(Reason::Discarded)
         })
     }
 
     /// Lets an archive stay that was to go, and says why; it counts again.
     pub(super) fn keep_after_all(&mut self, place: usize, reason: Reason) {
-        self.standings[place] = Standing::of_undecided(&self.archives[place]);
+        self.states[place] = ArchiveState::of_undecided(&self.archives[place]);
         if let Some(decision) = &mut self.reasons[place] {
             // It is next to go, so no weaker remark may speak for it.
             decision.detail = Detail::Would(decision.reason);
@@ -288,7 +289,7 @@ impl<'a> Working<'a> {
     /// Has an archive wait that was to go, with nothing else decided about it any more.
     pub(super) fn let_wait(&mut self, place: usize) {
         self.keep_after_all(place, Reason::DeletionPending);
-        self.standings[place] = Standing::PassedBy;
+        self.states[place] = ArchiveState::PassedBy;
     }
 
     /// Lets all stay that rules wanted gone, but for what is wanted gone for certain.
@@ -334,7 +335,7 @@ impl<'a> Working<'a> {
     fn reason_in_the_end(&mut self, place: usize) -> Decision {
         let decided = |reason, by, detail| Decision { reason, by, detail };
         let noted = self.reasons[place];
-        if let Some(decision) = noted.filter(|_| self.standings[place].is_decided()) {
+        if let Some(decision) = noted.filter(|_| self.states[place].is_decided()) {
             return decision;
         }
         match (self.groups.of(place).governing, noted) {
