@@ -1,5 +1,5 @@
 //! The agent's side of the API: it learns the policies in force and tells the engine, and it publishes
-//! what is on the board. Everything here may fail for as long as it likes; the engine goes on by what it
+//! what is observed. Everything here may fail for as long as it likes; the engine goes on by what it
 //! was told last.
 
 use std::collections::BTreeSet;
@@ -22,11 +22,11 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::board::{Board, Notes};
 use super::events::{Events, deleted, unreachable};
 use super::pace::{News, Pace};
 use super::sights::Sights;
-use super::status::{Circumstances, Staleness, status};
+use super::state::{AgentState, Observations};
+use super::status::{Staleness, StatusContext, status};
 use crate::runtime::events::Publisher;
 use crate::runtime::liveness::{self, now};
 use crate::runtime::objects::{Change, Health, Metadata, PolicyObjects, follow, metadata_of};
@@ -47,7 +47,7 @@ pub(super) struct ApiSide {
     pub(super) node: String,
     pub(super) scope: Scope,
     pub(super) objects: PolicyObjects,
-    pub(super) board: Board,
+    pub(super) state: AgentState,
     pub(super) own: Own,
     pub(super) sights: Sights,
     /// How long the status rests after it was written, unless a problem appears.
@@ -121,7 +121,7 @@ impl ApiSide {
 
     /// What keeps it from doing its work.
     pub(super) fn troubles(&self, now: Instant) -> Vec<String> {
-        let gone = self.board.read(|notes| notes.gone.clone());
+        let gone = self.state.read(|observed| observed.gone.clone());
         gone.into_iter().chain(self.api_troubles(now)).collect()
     }
 
@@ -187,7 +187,7 @@ impl ApiSide {
     }
 
     fn say(&self, kind: &'static str, what: String) {
-        self.board.problem(kind, String::new(), what, now());
+        self.state.problem(kind, String::new(), what, now());
     }
 
     /// Tells the engine what is in force, whenever that changes. Before every kind was listed in full it
@@ -220,7 +220,7 @@ impl ApiSide {
             }
             let Some(known) = &known else { continue };
             for (policy, why) in &known.invalid {
-                self.board.problem("policy", policy.clone(), format!("{policy}: {why}"), now());
+                self.state.problem("policy", policy.clone(), format!("{policy}: {why}"), now());
             }
             let own = self.own.now();
             let generation = own.store.as_ref().and_then(|store| store.metadata.generation);
@@ -251,9 +251,9 @@ impl ApiSide {
         }
     }
 
-    /// Keeps the node's `NodeCheckpointStore` as the board says.
+    /// Keeps the node's `NodeCheckpointStore` as what is observed says.
     async fn publish(&self) {
-        let mut changes = self.board.changes();
+        let mut changes = self.state.changes();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut pace = Pace::new(self.rest);
@@ -268,11 +268,11 @@ impl ApiSide {
             }
             let before = own.store.as_ref().and_then(|store| store.status.as_ref());
             let now = now();
-            let circumstances = self.circumstances(&own, now);
-            let next = self.board.read(|notes| status(notes, &circumstances, before, Timestamp::now()));
+            let context = self.context(&own, now);
+            let next = self.state.read(|observed| status(observed, &context, before, Timestamp::now()));
             let news = News {
                 reason: next.conditions.first().map(|ready| ready.reason.clone()).unwrap_or_default(),
-                problems: self.board.read(Notes::kinds_of_problems),
+                problems: self.state.read(Observations::kinds_of_problems),
             };
             if before == Some(&next) || !pace.is_due(&news, now) {
                 continue;
@@ -290,9 +290,9 @@ impl ApiSide {
         }
     }
 
-    fn circumstances(&self, own: &OwnObjects, now: Instant) -> Circumstances {
+    fn context(&self, own: &OwnObjects, now: Instant) -> StatusContext {
         let before = own.store.as_ref().and_then(|store| store.status.as_ref());
-        Circumstances {
+        StatusContext {
             directory: self.scope.directory.clone(),
             // Until the engine is told anything, what it was told before a restart.
             generation: own.told.or(before.and_then(|before| before.observed_generation)),
@@ -337,12 +337,12 @@ impl ApiSide {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let due = events.due(&self.board, now());
-            let limits = |notes: &Notes| {
-                let limits = notes.summary.as_ref().map(|summary| &summary.unreachable[..]);
+            let due = events.due(&self.state, now());
+            let limits = |observed: &Observations| {
+                let limits = observed.summary.as_ref().map(|summary| &summary.unreachable[..]);
                 events.unreachable_due(limits.unwrap_or_default(), now())
             };
-            let unreachable_due = self.board.read(limits);
+            let unreachable_due = self.state.read(limits);
             if due.is_empty() && unreachable_due.is_empty() {
                 continue;
             }
@@ -363,7 +363,7 @@ impl ApiSide {
                         Ok(Err(_)) | Err(_) => answers = false,
                     }
                 }
-                self.board.return_fresh(cause, figures);
+                self.state.return_pending_events(cause, figures);
             }
         }
     }
@@ -470,7 +470,7 @@ mod tests {
             node: "node-1".to_owned(),
             scope: Scope::default(),
             objects: PolicyObjects::new(&OTHER_OPERATOR_NAMESPACES.map(str::to_owned)),
-            board: Board::new(),
+            state: AgentState::new(),
             own: Own::default(),
             sights: Sights::default(),
             rest: Duration::from_mins(1),
@@ -499,7 +499,7 @@ mod tests {
         store.metadata.generation = Some(5);
         side.own.note(|own| own.store = Some(store));
         let (teller, line) = orders::line().unwrap();
-        let observed = || side.circumstances(&side.own.now(), now()).generation;
+        let observed = || side.context(&side.own.now(), now()).generation;
         let seen = async {
             tokio::time::sleep(TICK * 3).await;
             assert_eq!(observed(), None);
@@ -538,7 +538,7 @@ mod tests {
         assert_eq!(troubles(), [""; 0]);
         let seen: Vec<_> = line.told().map(|shown| shown.what).collect();
         assert_eq!(seen.last(), Some(&Sight::Pods(Some(Vec::new()))), "{seen:?}");
-        side.board.gone(Some("the directory is gone".to_owned()));
+        side.state.gone(Some("the directory is gone".to_owned()));
         assert_eq!(troubles(), ["the directory is gone"]);
     }
 
@@ -629,9 +629,9 @@ mod tests {
             told(&line, |orders| orders.confidence == Confidence::Paused).await;
             let minutes = (now() - begin).as_secs() / 60;
             assert!((58..=60).contains(&minutes), "{minutes}");
-            let circumstances = side.circumstances(&side.own.now(), now());
+            let context = side.context(&side.own.now(), now());
             assert!(
-                matches!(circumstances.stale, Staleness::Paused(why) if why[0].starts_with("checkpointpolicies"))
+                matches!(context.stale, Staleness::Paused(why) if why[0].starts_with("checkpointpolicies"))
             );
             assert!(
                 side.troubles(now())

@@ -9,7 +9,7 @@ use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 use checkpoint_keeper_core::quantity;
 use k8s_openapi::api::core::v1::ObjectReference;
 
-use super::board::{Board, Cause};
+use super::state::{AgentState, Cause};
 use super::summary::{HeldLimit, whole};
 use crate::runtime::events::Note;
 
@@ -35,9 +35,9 @@ pub(super) struct Events {
 
 impl Events {
     /// What is to be told of now. Deletions of what was told of a moment ago wait, and add up.
-    pub(super) fn due(&mut self, board: &Board, now: Instant) -> Vec<(Cause, (u64, u64))> {
+    pub(super) fn due(&mut self, state: &AgentState, now: Instant) -> Vec<(Cause, (u64, u64))> {
         self.sent.retain(|_, at| now.saturating_duration_since(*at) < REST);
-        let due = board.take_fresh(AT_A_TIME, |cause| !self.sent.contains_key(cause));
+        let due = state.take_pending_events(AT_A_TIME, |cause| !self.sent.contains_key(cause));
         self.sent.extend(due.iter().map(|(cause, _)| (cause.clone(), now)));
         due
     }
@@ -123,17 +123,17 @@ mod tests {
 
     #[test]
     fn every_deletion_is_told_of_with_its_reason_and_none_twice() {
-        let (board, begin) = (Board::new(), Instant::now());
+        let (state, begin) = (AgentState::new(), Instant::now());
         let at = |second| begin + Duration::from_secs(second);
         let mut events = Events::default();
         let cause = |reason| (Some(policy()), reason);
-        board.return_fresh(cause(Reason::MaxAge), (1, 10));
-        board.return_fresh(cause(Reason::Orphaned), (2, 20));
-        let due = events.due(&board, at(0));
+        state.return_pending_events(cause(Reason::MaxAge), (1, 10));
+        state.return_pending_events(cause(Reason::Orphaned), (2, 20));
+        let due = events.due(&state, at(0));
         assert_eq!(due, [(cause(Reason::Orphaned), (2, 20)), (cause(Reason::MaxAge), (1, 10))]);
         for second in 1..500 {
-            board.return_fresh(cause(Reason::MaxAge), (1, 10));
-            let due = events.due(&board, at(second));
+            state.return_pending_events(cause(Reason::MaxAge), (1, 10));
+            let due = events.due(&state, at(second));
             let expected = if second % 60 == 0 { vec![(cause(Reason::MaxAge), (60, 600))] } else { vec![] };
             assert_eq!(due, expected, "{second}");
         }

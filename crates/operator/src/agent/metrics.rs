@@ -1,4 +1,4 @@
-//! The agent's metrics: read from the board when they are asked for, so that nothing is counted twice.
+//! The agent's metrics: read from what is observed when they are asked for, so that nothing is counted twice.
 //!
 //! No label names an archive, a pod or a namespace: what there is of each metric is bounded by the
 //! reasons.
@@ -11,45 +11,50 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::board::{Board, Notes};
+use super::state::{AgentState, Observations};
 
 /// The agent's metrics.
-pub(super) fn registry(board: Board) -> Registry {
+pub(super) fn registry(state: AgentState) -> Registry {
     let mut registry = Registry::with_prefix("checkpoint_keeper");
-    registry.register_collector(Box::new(FromBoard(board)));
+    registry.register_collector(Box::new(FromBoard(state)));
     registry
 }
 
 #[derive(Debug)]
-struct FromBoard(Board);
+struct FromBoard(AgentState);
 
 impl Collector for FromBoard {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        self.0.read(|notes| encode(notes, &mut encoder))
+        self.0.read(|observed| encode(observed, &mut encoder))
     }
 }
 
-fn encode(notes: &Notes, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-    let known = notes.summary.is_some();
+fn encode(observed: &Observations, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let known = observed.summary.is_some();
     gauge(
         encoder,
         "policies_known",
         "Whether the policies are known: 0, and nothing is deleted.",
         u64::from(known),
     )?;
-    counter(encoder, "plans", "How often was decided about everything.", notes.plans)?;
-    counter(encoder, "deletion_failures", "Deletions that the system refused.", notes.failed)?;
+    counter(encoder, "plans", "How often was decided about everything.", observed.plans)?;
+    counter(encoder, "deletion_failures", "Deletions that the system refused.", observed.failed)?;
     gauge(
         encoder,
         "problems",
         "What is wrong on the node, as its NodeCheckpointStore names it.",
-        notes.problems().count() as u64,
+        observed.problems().count() as u64,
     )?;
-    by_reason(encoder, "deletions", "Deleted archives.", None, notes, |(count, _)| count)?;
-    by_reason(encoder, "deleted", "What deleted archives had.", Some(&Unit::Bytes), notes, |(_, bytes)| {
-        bytes
-    })?;
-    let Some(summary) = &notes.summary else { return Ok(()) };
+    by_reason(encoder, "deletions", "Deleted archives.", None, observed, |(count, _)| count)?;
+    by_reason(
+        encoder,
+        "deleted",
+        "What deleted archives had.",
+        Some(&Unit::Bytes),
+        observed,
+        |(_, bytes)| bytes,
+    )?;
+    let Some(summary) = &observed.summary else { return Ok(()) };
     gauge(encoder, "archives", "Archives in the directory.", summary.archives)?;
     sized(encoder, "archives_size", "What they have together.", summary.bytes)?;
     gauge(encoder, "archives_pinned", "Archives that a marker holds.", summary.pinned)?;
@@ -104,12 +109,12 @@ fn by_reason(
     name: &str,
     help: &str,
     unit: Option<&Unit>,
-    notes: &Notes,
+    observed: &Observations,
     value: impl Fn((u64, u64)) -> u64,
 ) -> Result<(), Error> {
     let kind = prometheus_client::metrics::MetricType::Counter;
     let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
-    for (reason, figures) in &notes.deleted {
+    for (reason, figures) in &observed.deleted {
         let labels = [("reason", reason.to_string())];
         ConstCounter::new(value(*figures)).encode(family.encode_family(&labels)?)?;
     }
@@ -127,16 +132,16 @@ pub(crate) fn example() -> String {
 
     use super::summary::Summary;
 
-    let board = Board::new();
+    let state = AgentState::new();
     let summary = Summary {
         filesystem: Some((2, 1)),
         verdicts: [(Reason::WithinLimits, 1)].into(),
         ..Summary::default()
     };
-    board.planned(summary, std::time::Instant::now());
-    board.count_deletion(Reason::MaxAge);
+    state.planned(summary, std::time::Instant::now());
+    state.count_deletion(Reason::MaxAge);
     let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry(board)).unwrap();
+    prometheus_client::encoding::text::encode(&mut text, &registry(state)).unwrap();
     text
 }
 
@@ -152,14 +157,14 @@ mod tests {
     #[test]
     fn no_metric_grows_with_archives_pods_or_namespaces() {
         let text = |namespaces: u32| {
-            let board = Board::new();
+            let state = AgentState::new();
             let mut summary = Summary { archives: u64::from(namespaces), ..Summary::default() };
             for number in 0..namespaces {
                 summary.namespaces.insert(format!("team-{number}"), (1, 1));
             }
-            board.planned(summary, Instant::now());
+            state.planned(summary, Instant::now());
             let mut text = String::new();
-            encode(&mut text, &registry(board)).unwrap();
+            encode(&mut text, &registry(state)).unwrap();
             text
         };
         let (few, many) = (text(1), text(10_000));

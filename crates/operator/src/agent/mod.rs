@@ -2,13 +2,13 @@
 //! that waits for no API; the API's side tells it, and publishes what it does.
 
 mod api;
-mod board;
 mod deciding;
 mod dry_runs;
 pub(crate) mod events;
 pub(crate) mod metrics;
 mod pace;
 mod sights;
+mod state;
 mod status;
 mod summary;
 
@@ -33,10 +33,10 @@ use jiff::Timestamp;
 use tokio::runtime::Builder;
 
 use self::api::ApiSide;
-use self::board::Board;
 use self::deciding::Deciding;
 use self::dry_runs::{DryRuns, reckon};
 use self::sights::Sights;
+use self::state::AgentState;
 use self::summary::Summary;
 use crate::cli::AgentArguments;
 use crate::cluster::{self, Cluster};
@@ -59,10 +59,10 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     store.lock().map_err(anyhow::Error::new)?;
     let now = Now::read();
     let mut collector = Collector::new(store, arguments.settle);
-    let board = Board::new();
+    let state = AgentState::new();
     for problem in collector.remember_in(arguments.state.clone()) {
         say("error", &problem);
-        note_problem(&board, &problem, Instant::now());
+        note_problem(&state, &problem, Instant::now());
     }
     let node = Some(arguments.node_name.clone());
     let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node).map_err(anyhow::Error::new)?;
@@ -74,9 +74,9 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     let (teller, line) = orders::line().context("cannot make a line for orders")?;
     let (shower, shown) = shown::line().context("cannot make a line for what is shown")?;
     let (stop, trigger) = signals::until_told()?;
-    start_api_side(arguments, board.clone(), teller, shower)?;
+    start_api_side(arguments, state.clone(), teller, shower)?;
     let mut engine = Engine {
-        board,
+        state,
         node: arguments.node_name.clone(),
         dry_runs: DryRuns::new(arguments.status_interval),
         interval: arguments.interval,
@@ -108,7 +108,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
 /// Starts the thread that speaks with the API and serves probes and metrics.
 fn start_api_side(
     arguments: &AgentArguments,
-    board: Board,
+    state: AgentState,
     orders: OrderSender,
     shown: ShownSender,
 ) -> Result<(), Failure> {
@@ -126,22 +126,22 @@ fn start_api_side(
             directory: arguments.directory.to_string_lossy().into_owned(),
         },
         objects,
-        board: board.clone(),
+        state: state.clone(),
         own: api::Own::default(),
         sights: Sights::default(),
         rest: arguments.status_interval,
         staleness: arguments.policy_staleness,
     };
-    let seen = board.clone();
+    let seen = state.clone();
     let started = Instant::now();
     let limit = stuck(arguments.interval);
     let asked = side.clone();
     let page = Page {
-        metrics: metrics::registry(board),
+        metrics: metrics::registry(state),
         troubles: Box::new(move || asked.troubles(liveness::now())),
         is_alive: Box::new(move || {
-            let looked = seen.read(|notes| notes.looked).unwrap_or(started);
-            looked.elapsed() < limit || seen.read(|notes| notes.summary.is_none())
+            let looked = seen.read(|observed| observed.looked).unwrap_or(started);
+            looked.elapsed() < limit || seen.read(|observed| observed.summary.is_none())
         }),
     };
     let address = arguments.listen;
@@ -163,7 +163,7 @@ fn start_api_side(
 
 /// What the engine's events lead to.
 struct Engine {
-    board: Board,
+    state: AgentState,
     node: String,
     dry_runs: DryRuns,
     interval: Duration,
@@ -186,15 +186,15 @@ impl Engine {
             let mut summary = Summary::of(snapshot, policies, plan);
             for limit in summary.unreachable.iter().take(MOST_UNREACHABLE) {
                 let about = format!("{} {}", limit.policy, limit.limit);
-                self.board.problem("pins", about, limit.to_string(), now);
+                self.state.problem("pins", about, limit.to_string(), now);
             }
             let wall = Timestamp::now();
             self.dry_runs
                 .add_to(&mut summary, policies, now, |id| reckon(snapshot, policies, plan, wall, id));
-            self.board.planned(summary, now);
+            self.state.planned(summary, now);
         }
-        let board = &self.board;
-        let wrong = |kind, about, what| board.problem(kind, about, what, now);
+        let state = &self.state;
+        let wrong = |kind, about, what| state.problem(kind, about, what, now);
         match event {
             Event::Planned { plan, .. } => {
                 if let Some(round) = plan.watermark.filter(|round| !round.is_satisfied() && !round.waiting) {
@@ -209,7 +209,7 @@ impl Engine {
                 }
                 // What is still wrong was said again at the last look, or will be at the next.
                 let age = (self.interval * 2 + Duration::from_secs(1)).max(api::TICK * 3);
-                self.board.forget_problems(age, now);
+                self.state.forget_problems(age, now);
             }
             Event::Finished(outcome) => {
                 let generation = self.deciding.end(&outcome.deletion.archive.file);
@@ -219,16 +219,16 @@ impl Engine {
                     let what = format!("cannot delete {file}: {error}");
                     wrong("delete", file, what);
                 }
-                self.board.finished(outcome, Timestamp::now());
+                self.state.finished(outcome, Timestamp::now());
             }
-            Event::Discards(discarded) => self.board.discarded(discarded),
-            Event::Problem(problem) => note_problem(board, problem, now),
-            Event::DirectoryGone => self.board.gone(Some("the directory is gone".to_owned())),
+            Event::Discards(discarded) => self.state.discarded(discarded),
+            Event::Problem(problem) => note_problem(state, problem, now),
+            Event::DirectoryGone => self.state.gone(Some("the directory is gone".to_owned())),
             Event::DirectoryReplaced => {
                 say("note", "another directory took the place of the old one");
-                self.board.gone(None);
+                self.state.gone(None);
             }
-            Event::DirectoryUnusable(error) => self.board.gone(Some(error.to_string())),
+            Event::DirectoryUnusable(error) => self.state.gone(Some(error.to_string())),
             Event::NoDoorbell(error) => {
                 wrong("doorbell", String::new(), format!("the system gives no notice of changes: {error}"));
             }
@@ -255,7 +255,7 @@ impl Engine {
         let written = json::line(&mut out, &deletion).and_then(|()| out.flush());
         if let Err(error) = written {
             let what = format!("cannot write the audit line of a deletion: {error}");
-            self.board.problem("audit", String::new(), what, Instant::now());
+            self.state.problem("audit", String::new(), what, Instant::now());
         }
     }
 }
@@ -263,7 +263,7 @@ impl Engine {
 /// So many limits that pins make unreachable are told of at a time.
 const MOST_UNREACHABLE: usize = 100;
 
-fn note_problem(board: &Board, problem: &Problem, now: Instant) {
+fn note_problem(state: &AgentState, problem: &Problem, now: Instant) {
     let (kind, about) = match problem {
         Problem::List(_) => ("list", String::new()),
         Problem::Look(file, _) => ("look", file.to_string()),
@@ -280,7 +280,7 @@ fn note_problem(board: &Board, problem: &Problem, now: Instant) {
         Problem::CatalogSetAside(_) => ("catalog set aside", String::new()),
         Problem::Catalog(_) => ("catalog", String::new()),
     };
-    board.problem(kind, about, problem.to_string(), now);
+    state.problem(kind, about, problem.to_string(), now);
 }
 
 #[cfg(test)]

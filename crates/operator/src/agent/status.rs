@@ -1,4 +1,4 @@
-//! The status of this node's `NodeCheckpointStore`, made from what is on the board. Pure, and bounded
+//! The status of this node's `NodeCheckpointStore`, made from what is observed. Pure, and bounded
 //! whatever lies on the node.
 
 use std::cmp::Reverse;
@@ -16,12 +16,12 @@ use checkpoint_keeper_node::discard::DiscardResult;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::board::Notes;
+use super::state::Observations;
 use super::summary::{HeldLimit, Share, Summary};
 
-/// What beside the board goes into a status.
+/// What beside what is observed goes into a status.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Circumstances {
+pub(super) struct StatusContext {
     /// The directory.
     pub(super) directory: String,
     /// The generation of the spec that was carried out.
@@ -60,24 +60,24 @@ const HINDRANCES: [(&str, &str); 9] = [
 
 /// The status as it should be.
 pub(super) fn status(
-    notes: &Notes,
-    circumstances: &Circumstances,
+    observed: &Observations,
+    context: &StatusContext,
     before: Option<&NodeCheckpointStoreStatus>,
     now: Timestamp,
 ) -> NodeCheckpointStoreStatus {
     let nothing = Summary::default();
-    let summary = notes.summary.as_ref().unwrap_or(&nothing);
+    let summary = observed.summary.as_ref().unwrap_or(&nothing);
     let mut problems: Vec<String> =
-        circumstances.troubles.iter().map(String::as_str).chain(notes.problems()).map(short).collect();
+        context.troubles.iter().map(String::as_str).chain(observed.problems()).map(short).collect();
     let more = problems.len().saturating_sub(MOST_PROBLEMS);
     if more > 0 {
         problems.truncate(MOST_PROBLEMS - 1);
         problems.push(format!("and {} more", more + 1));
     }
-    let conditions = vec![ready(notes, circumstances, before, now)];
+    let conditions = vec![ready(observed, context, before, now)];
     NodeCheckpointStoreStatus {
-        observed_generation: circumstances.generation,
-        directory: circumstances.directory.clone(),
+        observed_generation: context.generation,
+        directory: context.directory.clone(),
         archives: whole(summary.archives),
         bytes: whole(summary.bytes),
         size: quantity::human(summary.bytes),
@@ -94,8 +94,8 @@ pub(super) fn status(
         policies: policies(summary),
         unreachable_limits: summary.unreachable.iter().take(MOST_UNREACHABLE).map(unreachable).collect(),
         more_unreachable_limits: whole(summary.unreachable.len().saturating_sub(MOST_UNREACHABLE) as u64),
-        deletions: notes.deletions.iter().map(deletion).collect(),
-        discarded: notes.discarded.iter().take(MOST_DISCARDED).map(discarded).collect(),
+        deletions: observed.deletions.iter().map(deletion).collect(),
+        discarded: observed.discarded.iter().take(MOST_DISCARDED).map(discarded).collect(),
         problems,
         conditions,
     }
@@ -126,26 +126,27 @@ fn discarded((file, result): (&FileName, &Option<DiscardResult>)) -> DiscardReco
 
 /// Whether archives are collected here.
 fn ready(
-    notes: &Notes,
-    circumstances: &Circumstances,
+    observed: &Observations,
+    context: &StatusContext,
     before: Option<&NodeCheckpointStoreStatus>,
     now: Timestamp,
 ) -> Condition {
     let stale =
         |before: &str, why: &[String]| ("False", "PolicyStale", format!("{before}: {}", why.join("; ")));
-    let hindrance = || HINDRANCES.iter().find_map(|(kind, reason)| Some((*reason, notes.problem_of(kind)?)));
-    let (status, reason, message) = if let Some(why) = &notes.gone {
+    let hindrance =
+        || HINDRANCES.iter().find_map(|(kind, reason)| Some((*reason, observed.problem_of(kind)?)));
+    let (status, reason, message) = if let Some(why) = &observed.gone {
         ("False", "DirectoryGone", why.clone())
-    } else if notes.summary.is_none() && !circumstances.troubles.is_empty() {
-        ("False", "PoliciesUnknown", circumstances.troubles.join("; "))
-    } else if notes.summary.is_none() {
+    } else if observed.summary.is_none() && !context.troubles.is_empty() {
+        ("False", "PoliciesUnknown", context.troubles.join("; "))
+    } else if observed.summary.is_none() {
         ("False", "Starting", "The directory has not been looked at yet.".to_owned())
-    } else if let Staleness::Paused(why) = &circumstances.stale {
+    } else if let Staleness::Paused(why) = &context.stale {
         stale("Policies could not be confirmed for long and delete nothing; storage policies act", why)
-    } else if let Staleness::Stale(why) = &circumstances.stale {
+    } else if let Staleness::Stale(why) = &context.stale {
         stale("An archive goes only if the policies last confirmed want it gone as well", why)
-    } else if !circumstances.troubles.is_empty() {
-        let troubles = circumstances.troubles.join("; ");
+    } else if !context.troubles.is_empty() {
+        let troubles = context.troubles.join("; ");
         ("False", "NotWatching", format!("What was last seen of the cluster is gone by: {troubles}"))
     } else if let Some((reason, what)) = hindrance() {
         ("False", reason, what.to_owned())
@@ -159,7 +160,7 @@ fn ready(
         status: status.to_owned(),
         reason: reason.to_owned(),
         message: short(&message),
-        observed_generation: circumstances.generation,
+        observed_generation: context.generation,
         last_transition_time: same.map_or_else(|| seconds(now), |same| same.last_transition_time.clone()),
     }
 }
@@ -209,7 +210,7 @@ fn filesystem((total, available): (u64, u64)) -> FileSystemStatus {
     }
 }
 
-fn deletion(deleted: &super::board::Deleted) -> DeletionRecord {
+fn deletion(deleted: &super::state::Deleted) -> DeletionRecord {
     DeletionRecord {
         time: seconds(deleted.at),
         file: deleted.file.chars().take(255).collect(),
@@ -246,7 +247,7 @@ mod tests {
     use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 
     use super::*;
-    use crate::agent::board::Board;
+    use crate::agent::state::AgentState;
 
     fn now() -> Timestamp {
         "2026-11-24T12:00:00Z".parse().unwrap()
@@ -278,23 +279,23 @@ mod tests {
 
     #[test]
     fn a_status_stays_below_32_kib_whatever_lies_on_the_node() {
-        let board = Board::new();
-        board.planned(much(), Instant::now());
+        let state = AgentState::new();
+        state.planned(much(), Instant::now());
         for number in 0..1_000 {
-            board.problem(
+            state.problem(
                 "read",
                 number.to_string(),
                 format!("{number} {}", "ü".repeat(1_000)),
                 Instant::now(),
             );
         }
-        let circumstances = Circumstances {
+        let context = StatusContext {
             directory: "/".repeat(4_096),
             generation: Some(i64::MAX),
             troubles: vec!["x".repeat(10_000); 5],
             stale: Staleness::Stale(vec!["x".repeat(10_000); 5]),
         };
-        let made = board.read(|notes| status(notes, &circumstances, None, now()));
+        let made = state.read(|observed| status(observed, &context, None, now()));
         let size = serde_json::to_vec(&made).unwrap().len();
         assert!(size < 32 << 10, "{size} bytes");
         assert_eq!((made.namespaces.len(), made.more_namespaces), (MOST_NAMESPACES, 4_960));
@@ -305,19 +306,19 @@ mod tests {
 
     #[test]
     fn policies_that_were_not_reckoned_yet_are_counted_among_those_left_out() {
-        let board = Board::new();
-        board.planned(Summary { unreckoned: 7, ..much() }, Instant::now());
-        let made = board.read(|notes| status(notes, &Circumstances::default(), None, now()));
+        let state = AgentState::new();
+        state.planned(Summary { unreckoned: 7, ..much() }, Instant::now());
+        let made = state.read(|observed| status(observed, &StatusContext::default(), None, now()));
         assert_eq!(made.more_policies, whole(5_007 - MOST_POLICIES as u64));
     }
 
     #[test]
     fn what_came_of_each_file_that_is_to_be_discarded_stands_in_the_status() {
-        let board = Board::new();
+        let state = AgentState::new();
         let name = |number: usize| FileName::new(format!("checkpoint-{number:0>3}.tar").as_bytes()).unwrap();
         let results = [None, Some(DiscardResult::Deleted), Some(DiscardResult::Changed)];
-        board.discarded(&(0..200).map(|number| (name(number), results[number % 3])).collect());
-        let made = board.read(|notes| status(notes, &Circumstances::default(), None, now()));
+        state.discarded(&(0..200).map(|number| (name(number), results[number % 3])).collect());
+        let made = state.read(|observed| status(observed, &StatusContext::default(), None, now()));
         let told: Vec<_> =
             made.discarded.iter().take(3).map(|one| (one.file.as_str(), one.result.as_str())).collect();
         let expected = [
@@ -330,25 +331,25 @@ mod tests {
 
     #[test]
     fn equal_boards_make_equal_statuses_so_that_none_is_written_twice() {
-        let board = Board::new();
-        board.planned(much(), Instant::now());
-        let circumstances = Circumstances::default();
-        let first = board.read(|notes| status(notes, &circumstances, None, now()));
+        let state = AgentState::new();
+        state.planned(much(), Instant::now());
+        let context = StatusContext::default();
+        let first = state.read(|observed| status(observed, &context, None, now()));
         let later: Timestamp = "2026-11-24T13:00:00Z".parse().unwrap();
-        let second = board.read(|notes| status(notes, &circumstances, Some(&first), later));
+        let second = state.read(|observed| status(observed, &context, Some(&first), later));
         assert_eq!(first, second);
     }
 
     #[test]
     fn a_node_is_not_ready_while_less_is_done_than_policies_want() {
         let reason = |problem: Option<&'static str>, stale: Staleness| {
-            let board = Board::new();
-            board.planned(Summary::default(), Instant::now());
+            let state = AgentState::new();
+            state.planned(Summary::default(), Instant::now());
             if let Some(kind) = problem {
-                board.problem(kind, "about".to_owned(), format!("what is wrong: {kind}"), Instant::now());
+                state.problem(kind, "about".to_owned(), format!("what is wrong: {kind}"), Instant::now());
             }
-            let circumstances = Circumstances { stale, ..Circumstances::default() };
-            let made = board.read(|notes| status(notes, &circumstances, None, now()));
+            let context = StatusContext { stale, ..StatusContext::default() };
+            let made = state.read(|observed| status(observed, &context, None, now()));
             let ready = &made.conditions[0];
             assert_eq!(ready.status == "True", ready.reason == "Collecting", "{ready:?}");
             if let Some(kind) = problem.filter(|_| ready.reason != "PolicyStale" && ready.status != "True") {
@@ -378,24 +379,24 @@ mod tests {
 
     #[test]
     fn what_keeps_a_node_from_collecting_is_its_condition() {
-        let board = Board::new();
-        let told = |board: &Board, troubles: &[&str]| {
+        let state = AgentState::new();
+        let told = |state: &AgentState, troubles: &[&str]| {
             let troubles = troubles.iter().map(ToString::to_string).collect();
-            let circumstances = Circumstances { troubles, ..Circumstances::default() };
-            let made = board.read(|notes| status(notes, &circumstances, None, now()));
+            let context = StatusContext { troubles, ..StatusContext::default() };
+            let made = state.read(|observed| status(observed, &context, None, now()));
             (made.conditions[0].status.clone(), made.conditions[0].reason.clone())
         };
         let pair = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
-        assert_eq!(told(&board, &[]), pair("False", "Starting"));
-        assert_eq!(told(&board, &["forbidden"]), pair("False", "PoliciesUnknown"));
-        board.planned(Summary::default(), Instant::now());
-        assert_eq!(told(&board, &[]), pair("True", "Collecting"));
-        assert_eq!(told(&board, &["stale"]), pair("False", "NotWatching"));
-        board.gone(Some("the directory is gone".to_owned()));
-        assert_eq!(told(&board, &["stale"]), pair("False", "DirectoryGone"));
-        assert!(board.read(|notes| notes.problems().eq(["the directory is gone"])));
-        board.planned(Summary::default(), Instant::now());
-        assert_eq!(told(&board, &[]), pair("True", "Collecting"));
+        assert_eq!(told(&state, &[]), pair("False", "Starting"));
+        assert_eq!(told(&state, &["forbidden"]), pair("False", "PoliciesUnknown"));
+        state.planned(Summary::default(), Instant::now());
+        assert_eq!(told(&state, &[]), pair("True", "Collecting"));
+        assert_eq!(told(&state, &["stale"]), pair("False", "NotWatching"));
+        state.gone(Some("the directory is gone".to_owned()));
+        assert_eq!(told(&state, &["stale"]), pair("False", "DirectoryGone"));
+        assert!(state.read(|observed| observed.problems().eq(["the directory is gone"])));
+        state.planned(Summary::default(), Instant::now());
+        assert_eq!(told(&state, &[]), pair("True", "Collecting"));
     }
 
     #[test]

@@ -195,7 +195,7 @@ impl Summary {
         }
     }
 
-    /// Notes that a deletion came to its end: that the archive is gone, or stays until the next plan.
+    /// Observations that a deletion came to its end: that the archive is gone, or stays until the next plan.
     pub(super) fn finish(&mut self, file: &FileName, is_gone: bool) {
         if let Some(archive) = self.deleting.remove(file).filter(|_| is_gone) {
             self.discount(&archive);
