@@ -229,7 +229,7 @@ impl Collector {
         &self.index
     }
 
-    /// Looks at everything: the sweep that heals whatever a ring missed.
+    /// Looks at everything: the sweep that heals whatever an event missed.
     pub fn look(&mut self, now: Now, progress: Progress<'_>) -> Vec<Problem> {
         let mut problems = Vec::new();
         self.reopen_catalog();
@@ -274,7 +274,7 @@ impl Collector {
         problems
     }
 
-    /// Looks at some names, as a ring asked for; says whether anything is new. The second part of
+    /// Looks at some names, as an event asked for; says whether anything is new. The second part of
     /// each is whether a writer closed the file.
     pub fn look_at(&mut self, names: &[(FileName, bool)], now: Now) -> (bool, Vec<Problem>) {
         let mut problems = Vec::new();
@@ -405,7 +405,7 @@ impl Collector {
     ) -> Option<Problem> {
         let contents = match contents {
             Ok(Some(contents)) => contents,
-            // It changes without a ring: the next look, when it may have settled anew, sees that.
+            // It changes without an event: the next look, when it may have settled anew, sees that.
             Ok(None) => {
                 self.index.get_mut(&name)?.distrust_close(now);
                 return None;

@@ -2,7 +2,7 @@
 //!
 //! What is decided about archives is [`checkpoint_keeper_core::plan`]'s part; here is everything
 //! that touches the disk. [`store`] holds the directory's handle and the only `unlinkat`,
-//! [`doorbell`] says that something changed, [`catalog`] remembers across restarts what was read,
+//! [`dir_watcher`] says that something changed, [`catalog`] remembers across restarts what was read,
 //! [`collector`] puts these together into a snapshot, and [`watch`] runs it for as long as wanted.
 //! What only a cluster knows is asked through [`resolver`], or [`shown`] by whoever watches it.
 
@@ -10,8 +10,8 @@ pub mod catalog;
 pub mod catalog_writer;
 pub mod clock;
 pub mod collector;
+pub mod dir_watcher;
 pub mod discard;
-pub mod doorbell;
 pub mod index;
 pub mod line;
 pub mod litter;

@@ -1,4 +1,4 @@
-//! Collecting for as long as wanted: a loop that waits for the doorbell, the timer, its sweeper and
+//! Collecting for as long as wanted: a loop that waits for the directory watcher, the timer, its sweeper and
 //! whoever asks the cluster.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -18,8 +18,8 @@ use rustix::io::Errno;
 
 use crate::clock::Now;
 use crate::collector::Collector;
+use crate::dir_watcher::DirWatcher;
 use crate::discard::DiscardResult;
-use crate::doorbell::Doorbell;
 use crate::orders::{OrderLine, Orders};
 use crate::problem::Problem;
 use crate::resolver::Resolver;
@@ -99,7 +99,7 @@ pub enum Event<'a> {
     /// The new directory cannot be used.
     DirectoryUnusable(&'a OpenError),
     /// The system gives no notice of changes: only the timer looks.
-    NoDoorbell(Errno),
+    NoDirWatcher(Errno),
 }
 
 /// Why watching ended before it was asked to.
@@ -123,7 +123,7 @@ pub struct Watch {
     pub line: Option<OrderLine>,
     /// How fast policies may delete; none: as fast as they want.
     pub buckets: Option<DeletionLimiter>,
-    /// How often it looks at everything, whether or not the doorbell rang.
+    /// How often it looks at everything, whether or not an event came.
     pub interval: Duration,
     /// Who asks the cluster, a round of questions an interval at most; none where there is none.
     pub resolver: Option<Resolver>,
@@ -154,7 +154,7 @@ impl Watch {
         self.collector.follow_policies();
         let mut waiting = Waiting::default();
         self.collector.read_for(READ_FOR);
-        let mut doorbell = listen(self.collector.store(), &mut report);
+        let mut dir_watcher = listen(self.collector.store(), &mut report);
         let mut next_look = Duration::ZERO;
         let mut is_here = true;
         let mut answered = false;
@@ -163,20 +163,20 @@ impl Watch {
         let mut discarded = Discarded::new();
         loop {
             let now = Now::read();
-            let rings = doorbell.as_ref().map(Doorbell::rings).unwrap_or_default();
-            let due = rings.overflow || rings.directory_moved || now.uptime >= next_look;
+            let events = dir_watcher.as_ref().map(DirWatcher::events).unwrap_or_default();
+            let due = events.overflow || events.directory_moved || now.uptime >= next_look;
             let mut news = due || std::mem::take(&mut answered) || std::mem::take(&mut urgent);
             news |= waiting.is_stale(now) || waiting.is_done_with_provisional(&sweeper);
             if due {
                 next_look = now.uptime + around(self.interval);
                 let was_here = is_here;
-                is_here = self.follow_directory(was_here, &mut doorbell, &mut report);
+                is_here = self.follow_directory(was_here, &mut dir_watcher, &mut report);
                 if is_here {
                     report_all(&self.collector.look(now, &mut |_, _| {}), &mut report);
                     self.collector.clear_litter();
                 }
             } else if is_here {
-                let (changed, problems) = self.collector.look_at(&rings.names, now);
+                let (changed, problems) = self.collector.look_at(&events.names, now);
                 report_all(&problems, &mut report);
                 let (settled, problems) = self.collector.look_at_unsettled(now);
                 report_all(&problems, &mut report);
@@ -216,7 +216,7 @@ impl Watch {
             let wake = settles.map_or(wake, |settles| settles.min(wake));
             let wake = if urgent { Duration::ZERO } else { wake };
             let others = [
-                doorbell.as_ref().map(AsFd::as_fd),
+                dir_watcher.as_ref().map(AsFd::as_fd),
                 self.resolver.as_ref().map(AsFd::as_fd),
                 self.line.as_ref().map(AsFd::as_fd),
                 self.shown.as_ref().map(AsFd::as_fd),
@@ -296,7 +296,7 @@ impl Watch {
     fn follow_directory(
         &mut self,
         was_here: bool,
-        doorbell: &mut Option<Doorbell>,
+        dir_watcher: &mut Option<DirWatcher>,
         report: &mut impl FnMut(Event<'_>),
     ) -> bool {
         match self.collector.store().presence() {
@@ -319,7 +319,7 @@ impl Watch {
             Ok(store) => {
                 report(Event::DirectoryReplaced);
                 self.collector.move_to(store);
-                *doorbell = listen(self.collector.store(), report);
+                *dir_watcher = listen(self.collector.store(), report);
                 true
             }
             Err(error) => {
@@ -391,8 +391,8 @@ fn reopen(path: &Path) -> Result<Store, OpenError> {
     Ok(store)
 }
 
-fn listen(store: &Store, report: &mut impl FnMut(Event<'_>)) -> Option<Doorbell> {
-    Doorbell::new(store).map_err(|error| report(Event::NoDoorbell(error))).ok()
+fn listen(store: &Store, report: &mut impl FnMut(Event<'_>)) -> Option<DirWatcher> {
+    DirWatcher::new(store).map_err(|error| report(Event::NoDirWatcher(error))).ok()
 }
 
 /// A tenth more or less: of thousands of nodes that were started at once, not all look, and ask, at once.

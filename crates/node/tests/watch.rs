@@ -1,4 +1,4 @@
-//! The watching engine: bursts, rings that get lost, directories that go and come.
+//! The watching engine: bursts, events that get lost, directories that go and come.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may, and so may what tests share")]
 
@@ -158,7 +158,7 @@ fn a_marker_put_beside_an_archive_counts_from_then_on() {
     assert_eq!(files(directory.path()).len(), 1);
 }
 
-/// More changes at once than the kernel keeps for us: the sweep heals what the rings missed.
+/// More changes at once than the kernel keeps for us: the sweep heals what the events missed.
 #[test]
 fn an_overflow_of_rings_leads_to_a_look_at_everything() {
     let directory = TempDir::new().unwrap();

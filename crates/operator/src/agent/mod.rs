@@ -229,8 +229,12 @@ impl Engine {
                 self.state.gone(None);
             }
             Event::DirectoryUnusable(error) => self.state.gone(Some(error.to_string())),
-            Event::NoDoorbell(error) => {
-                wrong("doorbell", String::new(), format!("the system gives no notice of changes: {error}"));
+            Event::NoDirWatcher(error) => {
+                wrong(
+                    "directory watcher",
+                    String::new(),
+                    format!("the system gives no notice of changes: {error}"),
+                );
             }
             Event::DirectoryDead => {
                 say(

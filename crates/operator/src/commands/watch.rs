@@ -121,7 +121,7 @@ impl Log {
                 say("note", "another directory took the place of the old one; collecting there");
             }
             Event::DirectoryUnusable(error) => self.complain("error", error.to_string()),
-            Event::NoDoorbell(error) => {
+            Event::NoDirWatcher(error) => {
                 say(
                     "warning",
                     format!("the system gives no notice of changes ({error}): looking by the timer only"),

@@ -1,7 +1,7 @@
 //! Being told that something changed in the directory: inotify, as a hint and nothing more.
 //!
-//! A ring says where to look. What is there is found out by looking, and a sweep over everything
-//! follows whenever a ring may have been lost.
+//! An event says where to look. What is there is found out by looking, and a sweep over everything
+//! follows whenever an event may have been lost.
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,27 +12,27 @@ use rustix::io::Errno;
 
 use crate::store::Store;
 
-/// More rings than this at once, and looking at everything is cheaper.
+/// More events than this at once, and looking at everything is cheaper.
 const MANY: usize = 4_096;
 
 /// A watch on one directory.
 #[derive(Debug)]
-pub struct Doorbell {
+pub struct DirWatcher {
     inotify: OwnedFd,
 }
 
 /// What changed since the last look.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Rings {
+pub struct DirEvents {
     /// Names that changed, and whether a writer closed the file or moved it into place whole.
     pub names: Vec<(FileName, bool)>,
-    /// Rings may have been lost: look at everything.
+    /// Events may have been lost: look at everything.
     pub overflow: bool,
     /// The directory itself was moved, removed or unmounted.
     pub directory_moved: bool,
 }
 
-impl Doorbell {
+impl DirWatcher {
     /// Watches the directory that the store holds, and not whatever its path leads to by now.
     pub fn new(store: &Store) -> rustix::io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
@@ -48,43 +48,43 @@ impl Doorbell {
         Ok(Self { inotify })
     }
 
-    /// All rings since the last call; does not wait.
-    pub fn rings(&self) -> Rings {
-        let mut rings = Rings::default();
+    /// All events since the last call; does not wait.
+    pub fn events(&self) -> DirEvents {
+        let mut events = DirEvents::default();
         let mut buffer = [MaybeUninit::uninit(); 16 << 10];
         let mut reader = inotify::Reader::new(&self.inotify, &mut buffer);
         loop {
             match reader.next() {
                 Ok(event) => {
-                    let events = event.events();
-                    rings.overflow |= events.contains(ReadFlags::QUEUE_OVERFLOW);
+                    let flags = event.events();
+                    events.overflow |= flags.contains(ReadFlags::QUEUE_OVERFLOW);
                     let gone = ReadFlags::DELETE_SELF
                         | ReadFlags::MOVE_SELF
                         | ReadFlags::UNMOUNT
                         | ReadFlags::IGNORED;
-                    rings.directory_moved |= events.intersects(gone);
+                    events.directory_moved |= flags.intersects(gone);
                     if let Some(name) = event.file_name().and_then(|name| FileName::new(name.to_bytes())) {
-                        let whole = events.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::MOVED_TO);
-                        rings.names.push((name, whole));
+                        let whole = flags.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::MOVED_TO);
+                        events.names.push((name, whole));
                     }
-                    if rings.names.len() > MANY {
-                        rings.names.clear();
-                        rings.overflow = true;
-                        return rings;
+                    if events.names.len() > MANY {
+                        events.names.clear();
+                        events.overflow = true;
+                        return events;
                     }
                 }
-                Err(Errno::WOULDBLOCK) => return rings,
+                Err(Errno::WOULDBLOCK) => return events,
                 Err(Errno::INTR) => {}
                 Err(_) => {
-                    rings.overflow = true;
-                    return rings;
+                    events.overflow = true;
+                    return events;
                 }
             }
         }
     }
 }
 
-impl AsFd for Doorbell {
+impl AsFd for DirWatcher {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
     }
