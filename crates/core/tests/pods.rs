@@ -1021,9 +1021,9 @@ fn a_namespace_that_is_shown_late_does_not_make_the_next_ones_of_what_it_left() 
     let late = node.cluster.answer(&Lookup::Namespace("shop".to_owned()));
     node.cluster.create_namespace("shop", ago(HOUR));
     assert_eq!(node.ask().reasons(), [Reason::NoPolicy; 2], "the former one's");
-    assert!(node.pod_index.show_namespaces(vec![("shop".to_owned(), late.clone())]));
+    assert!(node.pod_index.apply_namespaces(vec![("shop".to_owned(), late.clone())]));
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
-    assert!(!node.pod_index.show_namespaces(vec![("bank".to_owned(), late)]), "nothing of it is here");
+    assert!(!node.pod_index.apply_namespaces(vec![("bank".to_owned(), late)]), "nothing of it is here");
 }
 
 #[test]
@@ -1185,25 +1185,25 @@ fn namespaces_that_are_shown_are_known_as_they_are_and_asked_about_when_they_are
     let shown = |labels: &Labels, created| {
         vec![("shop".to_owned(), LookupResult::Namespace { labels: labels.clone(), created })]
     };
-    node.pod_index.show_namespaces(shown(&Labels::new(), created));
+    node.pod_index.apply_namespaces(shown(&Labels::new(), created));
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2], "its labels are others by now");
     // What is shown may be late: of a namespace that is older than the one that answered, it says nothing.
     let earlier = created.checked_sub(HOUR).unwrap();
-    assert!(node.pod_index.show_all_namespaces(shown(&labels, earlier)), "of this one something is here");
+    assert!(node.pod_index.apply_all_namespaces(shown(&labels, earlier)), "of this one something is here");
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
-    node.pod_index.show_namespaces(shown(&labels, created));
+    node.pod_index.apply_namespaces(shown(&labels, created));
     assert_eq!(node.reasons(), surplus);
     // That it is not shown is no answer, and a reason to ask.
     let about = Lookup::Namespace("shop".to_owned());
     node.ask();
-    assert!(node.pod_index.show_all_namespaces(Vec::new()), "what is here is missing there");
+    assert!(node.pod_index.apply_all_namespaces(Vec::new()), "what is here is missing there");
     assert_eq!(node.reasons(), surplus);
     assert_eq!(node.pod_index.lookups(node.pace), [about]);
     let mut bare = Node::new(cluster("p"), []);
-    assert!(!bare.pod_index.show_all_namespaces(shown(&labels, created)), "nothing is here");
+    assert!(!bare.pod_index.apply_all_namespaces(shown(&labels, created)), "nothing is here");
     // Nor does it end a doubt.
     node.pod_index.invalidate_namespace("shop");
-    node.pod_index.show_namespaces(shown(&labels, created));
+    node.pod_index.apply_namespaces(shown(&labels, created));
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
 }
 
@@ -1216,7 +1216,7 @@ fn a_watch_that_fails_for_a_while_leads_to_no_questions_and_hides_no_end() {
         node.cluster.run(&format!("shop/z{pod}"), "u", None);
     }
     (0..4).for_each(|_| _ = node.ask());
-    node.pod_index.show_pods(None, node.now, Clock::Trusted);
+    node.pod_index.apply_pods(None, node.now, Clock::Trusted);
     assert_eq!(node.pod_index.lookups(node.pace), []);
     node.cluster.stop("shop/z7");
     assert!(node.ask().asked.contains(&about("z7")), "{:?}", node.asked());
@@ -1258,13 +1258,13 @@ fn an_answer_that_was_overtaken_by_what_was_shown_does_not_count() {
     assert_eq!(node.ask().reasons(), surplus);
     let LookupResult::Namespace { created, .. } = early.clone() else { panic!("it is there") };
     let bare = LookupResult::Namespace { labels: Labels::new(), created };
-    node.pod_index.show_namespaces(vec![("shop".to_owned(), bare)]);
+    node.pod_index.apply_namespaces(vec![("shop".to_owned(), bare)]);
     node.pod_index.fold([(question, early, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
     // When nobody can show them any more, nothing is known of them until somebody says.
     let (labels, created) = node.cluster.namespaces["shop"].clone();
     let prod = LookupResult::Namespace { labels, created };
-    node.pod_index.show_namespaces(vec![("shop".to_owned(), prod)]);
+    node.pod_index.apply_namespaces(vec![("shop".to_owned(), prod)]);
     assert_eq!(node.reasons(), surplus);
     node.pod_index.invalidate_labels();
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
@@ -1536,7 +1536,7 @@ fn what_is_shown_before_the_archives_are_known_is_not_taken_for_theirs() {
     node.restart().show("shop");
     let live = |owners: &mut pods::PodIndex, node: &Cluster| {
         let LookupResult::NodePods(pods) = node.answer(&Lookup::NodePods) else { panic!("pods") };
-        owners.show_pods(Some(pods), ago(Duration::ZERO), Clock::Trusted);
+        owners.apply_pods(Some(pods), ago(Duration::ZERO), Clock::Trusted);
     };
     node.cluster.run("shop/web-0", "u2", Some("apps/v1 StatefulSet web"));
     live(&mut node.pod_index, &node.cluster);

@@ -4,23 +4,23 @@
 //! that touches the disk. [`store`] holds the directory's handle and the only `unlinkat`,
 //! [`dir_watcher`] says that something changed, [`catalog`] remembers across restarts what was read,
 //! [`collector`] puts these together into a snapshot, and [`watch`] runs it for as long as wanted.
-//! What only a cluster knows is asked through [`resolver`], or [`shown`] by whoever watches it.
+//! What only a cluster knows is asked through [`resolver`], or [`cluster_updates`] by whoever watches it.
 
 pub mod catalog;
 pub mod catalog_writer;
 pub mod clock;
+pub mod cluster_updates;
 pub mod collector;
+pub mod config;
 pub mod dir_watcher;
 pub mod discard;
 pub mod index;
-pub mod line;
 pub mod litter;
-pub mod orders;
+pub mod mailbox;
 mod overlay;
 pub mod problem;
 mod reading;
 pub mod resolver;
-pub mod shown;
 pub mod store;
 pub mod sweeper;
 pub mod watch;

@@ -17,13 +17,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::clock::Now;
+use crate::cluster_updates::ClusterUpdateReceiver;
 use crate::collector::Collector;
+use crate::config::{ConfigReceiver, EngineConfig};
 use crate::dir_watcher::DirWatcher;
 use crate::discard::DiscardResult;
-use crate::orders::{OrderLine, Orders};
 use crate::problem::Problem;
 use crate::resolver::Resolver;
-use crate::shown::ShownLine;
 use crate::store::{OpenError, Presence, Removal, Store};
 use crate::sweeper::{Deletion, Outcome, Sweeper};
 
@@ -118,9 +118,9 @@ pub struct Watch {
     /// What it collects.
     pub collector: Collector,
     /// What it goes by. None until it is known: it then looks and reads, and deletes nothing.
-    pub orders: Option<Orders>,
+    pub config: Option<EngineConfig>,
     /// Who tells it to go by something else; none: nobody does.
-    pub line: Option<OrderLine>,
+    pub config_changes: Option<ConfigReceiver>,
     /// How fast policies may delete; none: as fast as they want.
     pub buckets: Option<DeletionLimiter>,
     /// How often it looks at everything, whether or not an event came.
@@ -130,21 +130,21 @@ pub struct Watch {
     /// How many of them.
     pub pace: Pace,
     /// Who shows what it is of the cluster without being asked; none: nobody does.
-    pub shown: Option<ShownLine>,
+    pub cluster_updates: Option<ClusterUpdateReceiver>,
 }
 
 impl Watch {
-    /// A collector that goes by these orders to its end.
-    pub fn new(collector: Collector, orders: Orders, interval: Duration) -> Self {
+    /// A collector that goes by these configurations to its end.
+    pub fn new(collector: Collector, config: EngineConfig, interval: Duration) -> Self {
         Self {
             collector,
-            orders: Some(orders),
-            line: None,
+            config: Some(config),
+            config_changes: None,
             buckets: None,
             interval,
             resolver: None,
             pace: PACE,
-            shown: None,
+            cluster_updates: None,
         }
     }
 
@@ -218,8 +218,8 @@ impl Watch {
             let others = [
                 dir_watcher.as_ref().map(AsFd::as_fd),
                 self.resolver.as_ref().map(AsFd::as_fd),
-                self.line.as_ref().map(AsFd::as_fd),
-                self.shown.as_ref().map(AsFd::as_fd),
+                self.config_changes.as_ref().map(AsFd::as_fd),
+                self.cluster_updates.as_ref().map(AsFd::as_fd),
             ];
             if wait(&stop, &sweeper, others, wake).map_err(WatchError::Wait)? {
                 for outcome in sweeper.stop() {
@@ -229,30 +229,30 @@ impl Watch {
                 return Ok(());
             }
             for outcome in sweeper.outcomes() {
-                // What was wanted by orders that hold no more is judged by those that do.
+                // What an earlier configuration wanted is judged by the present one.
                 urgent |= matches!(outcome.removal, Removal::Withdrawn);
                 self.finish(&outcome, &mut report);
             }
-            if let Some((orders, at_once)) = self.line.as_ref().and_then(OrderLine::latest) {
-                urgent |= at_once || self.orders.is_none();
-                if self.orders.as_ref() != Some(&orders) {
+            if let Some((config, at_once)) = self.config_changes.as_ref().and_then(ConfigReceiver::latest) {
+                urgent |= at_once || self.config.is_none();
+                if self.config.as_ref() != Some(&config) {
                     sweeper.withdraw();
-                    // What was wanted by orders that hold no more is judged by those that do.
+                    // What an earlier configuration wanted is judged by the present one.
                     let any = self.take_back(&mut waiting);
                     waiting.is_provisional |= any;
                     urgent |= any;
                 }
-                self.follow(orders);
+                self.follow(config);
             }
             if let Some(answers) = self.resolver.as_mut().and_then(Resolver::answers) {
                 report_all(&self.collector.learn(answers), &mut report);
                 self.ask();
                 answered = true;
             }
-            if let Some(line) = &self.shown {
+            if let Some(receiver) = &self.cluster_updates {
                 let mut concerns = false;
-                for shown in line.told() {
-                    concerns |= self.collector.see(shown);
+                for shown in receiver.drain() {
+                    concerns |= self.collector.apply(shown);
                 }
                 if concerns {
                     self.ask();
@@ -265,24 +265,24 @@ impl Watch {
     /// Notes what there is to ask about whoever owned what is here; as a new round if wanted, unless the
     /// last one is still going on.
     fn see_owners(&mut self, as_new_round: bool) {
-        let (Some(orders), Some(resolver)) = (&self.orders, &self.resolver) else { return };
+        let (Some(config), Some(resolver)) = (&self.config, &self.resolver) else { return };
         if as_new_round && !resolver.is_waiting() {
-            self.collector.begin_lookups(&orders.policies);
+            self.collector.begin_lookups(&config.policies);
         } else {
-            self.collector.go_on_with_lookups(&orders.policies);
+            self.collector.go_on_with_lookups(&config.policies);
         }
     }
 
     /// Goes by these from now on.
-    fn follow(&mut self, orders: Orders) {
+    fn follow(&mut self, config: EngineConfig) {
         let nobody = BTreeSet::new();
-        let before = self.orders.as_ref().map(|orders| Arc::clone(&orders.governors)).unwrap_or_default();
-        for (namespace, governors) in &*orders.governors {
+        let before = self.config.as_ref().map(|config| Arc::clone(&config.governors)).unwrap_or_default();
+        for (namespace, governors) in &*config.governors {
             if !governors.is_subset(before.get(namespace).unwrap_or(&nobody)) {
                 self.collector.invalidate_namespace(namespace);
             }
         }
-        self.orders = Some(orders);
+        self.config = Some(config);
     }
 
     /// Asks what comes next, unless there are questions yet to be answered.
@@ -356,26 +356,26 @@ impl Watch {
 
     /// Plans, and has what is to go wait for its turn.
     fn sweep(&mut self, now: Now, waiting: &mut Waiting, report: &mut impl FnMut(Event<'_>)) {
-        let Some(orders) = &self.orders else { return };
-        self.collector.set_node_labels(orders.node_labels.clone());
-        let discard = orders.discard.as_deref();
+        let Some(config) = &self.config else { return };
+        self.collector.set_node_labels(config.node_labels.clone());
+        let discard = config.discard.as_deref();
         report_all(&discard.map(|files| self.collector.set_discards(files)).unwrap_or_default(), report);
         let (mut snapshot, problems) = self.collector.snapshot(now);
         report_all(&problems, report);
         if let Some(buckets) = &mut self.buckets {
             let arrived = self.collector.take_arrivals();
-            let storage = &orders.policies.storage;
+            let storage = &config.policies.storage;
             let storage = EffectiveStorage::new(storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
             let archives = snapshot.archives.len() as u64;
             snapshot.allowance =
                 Some(buckets.allowance(storage.deletion_limit, archives, arrived, now.uptime));
         }
-        let plan = plan_with(&snapshot, &orders.policies, &orders.confidence, now.wall);
+        let plan = plan_with(&snapshot, &config.policies, &config.confidence, now.wall);
         self.collector.note_governing(&snapshot, &plan, now);
         waiting.deletions = self.collector.mark_for_deletion(&snapshot, &plan).into();
         waiting.planned_at = now.uptime;
-        self.collector.confirm(&snapshot, &plan, &orders.policies, now.wall);
-        report(Event::Planned { snapshot: &snapshot, policies: &orders.policies, plan: &plan });
+        self.collector.confirm(&snapshot, &plan, &config.policies, now.wall);
+        report(Event::Planned { snapshot: &snapshot, policies: &config.policies, plan: &plan });
     }
 }
 

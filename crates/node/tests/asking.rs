@@ -18,7 +18,7 @@ use checkpoint_keeper_core::policy::{OrphanRule, OrphanWhen, PolicySet, Retentio
 use checkpoint_keeper_node::catalog::{Catalog, Changes};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::orders::Orders;
+use checkpoint_keeper_node::config::EngineConfig;
 use checkpoint_keeper_node::resolver::{Resolved, Resolver};
 use checkpoint_keeper_node::store::Store;
 use checkpoint_keeper_node::watch::{Event, Watch};
@@ -352,7 +352,8 @@ impl Running {
             let mut collector = Collector::new(store, SETTLE);
             collector.set_cluster(false);
             let resolver = Some(Resolver::start(ask).unwrap());
-            let watch = Watch { resolver, ..Watch::new(collector, Orders::policies(policies), interval) };
+            let watch =
+                Watch { resolver, ..Watch::new(collector, EngineConfig::policies(policies), interval) };
             watch
                 .run(stopped, |event| {
                     let _ = match event {

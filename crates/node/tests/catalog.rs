@@ -16,7 +16,7 @@ use checkpoint_keeper_core::plan::{Action, Reason, Release, plan};
 use checkpoint_keeper_node::catalog::{Catalog, CatalogError, Changes};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::orders::{Orders, line};
+use checkpoint_keeper_node::config::{EngineConfig, channel};
 use checkpoint_keeper_node::problem::Problem;
 use checkpoint_keeper_node::store::{Removal, Store};
 use checkpoint_keeper_node::sweeper::Outcome;
@@ -353,15 +353,15 @@ fn orders_and_deletions_go_on_while_the_catalogs_disk_hangs_or_is_full() {
         disk.set(mood);
         (0..5).for_each(|second| _ = write_old(&place.directory, &archive("server", second)));
         let (mut stop, stopped) = UnixStream::pair().unwrap();
-        let (orders, line) = line().unwrap();
+        let (config, receiver) = channel().unwrap();
         let (say, said) = mpsc::channel();
         let store = Store::open(&place.directory).unwrap();
         let watching = thread::spawn(move || {
             let mut collector = Collector::new(store, SETTLE);
             assert_eq!(collector.remember_in_new(catalog).len(), 0);
             let interval = Duration::from_millis(20);
-            let mut watch = Watch::new(collector, Orders::policies(per_container(3)), interval);
-            watch.line = Some(line);
+            let mut watch = Watch::new(collector, EngineConfig::policies(per_container(3)), interval);
+            watch.config_changes = Some(receiver);
             let report = |event: Event<'_>| {
                 if let Event::Problem(problem) = event {
                     let _ = say.send(problem.to_string());
@@ -380,7 +380,7 @@ fn orders_and_deletions_go_on_while_the_catalogs_disk_hangs_or_is_full() {
         }
         archive("server", 100).write_to(&place.directory).unwrap();
         left(3);
-        orders.tell(Orders::policies(per_container(1)), true);
+        config.send(EngineConfig::policies(per_container(1)), true);
         left(1);
         stop.write_all(b"x").unwrap();
         if mood != Mood::Full {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use checkpoint_keeper_core::policy::PolicySet;
 use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::orders::Orders;
+use checkpoint_keeper_node::config::EngineConfig;
 use checkpoint_keeper_node::store::Store;
 use checkpoint_keeper_node::watch::{Event, Watch};
 use support::{archive, files, per_container, wait_until, write_old};
@@ -36,7 +36,7 @@ impl Running {
         store.lock().unwrap();
         let thread = thread::spawn(move || {
             let collector = Collector::new(store, settle);
-            let watch = Watch::new(collector, Orders::policies(policies), interval);
+            let watch = Watch::new(collector, EngineConfig::policies(policies), interval);
             watch
                 .run(stopped, |event| {
                     let line = match event {
@@ -172,7 +172,7 @@ fn an_overflow_of_rings_leads_to_a_look_at_everything() {
         let collector = Collector::new(store, SETTLE);
         let policies = per_container(3);
         let mut first = true;
-        let watch = Watch::new(collector, Orders::policies(policies), HOUR);
+        let watch = Watch::new(collector, EngineConfig::policies(policies), HOUR);
         watch
             .run(stopped, |event| {
                 if matches!(event, Event::Planned { .. }) && std::mem::take(&mut first) {
@@ -277,7 +277,7 @@ fn run_until(
         let mut collector = Collector::new(store, SETTLE);
         // As few as can be.
         collector.read_for(Duration::ZERO);
-        Watch::new(collector, Orders::policies(policies), HOUR).run(stopped, report).unwrap();
+        Watch::new(collector, EngineConfig::policies(policies), HOUR).run(stopped, report).unwrap();
     });
     done();
     stop.write_all(b"x").unwrap();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::orders::Orders;
+use checkpoint_keeper_node::config::EngineConfig;
 use checkpoint_keeper_node::store::Store;
 use checkpoint_keeper_node::watch::{Event, Watch};
 
@@ -102,7 +102,7 @@ pub(super) fn run(
         ensure!(problems.is_empty(), "{problems:?}");
     }
     let policies = policies::set(policies);
-    let watch = Watch::new(collector, Orders::policies(policies), Duration::from_secs(interval));
+    let watch = Watch::new(collector, EngineConfig::policies(policies), Duration::from_secs(interval));
     let mut begun = false;
     watch.run(std::io::stdin(), |event| match event {
         Event::Planned { snapshot, .. } if !begun => {

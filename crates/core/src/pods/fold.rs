@@ -115,7 +115,7 @@ impl PodIndex {
 
     /// Learns from what was shown unasked, as it is by now: which pods run on this node; none: that cannot
     /// be told.
-    pub fn show_pods(&mut self, pods: Option<Vec<LivePod>>, now: Timestamp, clock: Clock) {
+    pub fn apply_pods(&mut self, pods: Option<Vec<LivePod>>, now: Timestamp, clock: Clock) {
         match pods {
             Some(pods) => self.fold([(Lookup::NodePods, LookupResult::NodePods(pods), now, clock)]),
             None => self.invalidate_idle(),
@@ -124,7 +124,7 @@ impl PodIndex {
 
     /// Learns from what was shown unasked: namespaces as they are by now. That one is gone is no more than
     /// a reason to ask. Says whether archives of any are here.
-    pub fn show_namespaces(&mut self, shown: Vec<(String, LookupResult)>) -> bool {
+    pub fn apply_namespaces(&mut self, shown: Vec<(String, LookupResult)>) -> bool {
         let mut concerns = false;
         for (name, finding) in shown {
             let question = Lookup::Namespace(name);
@@ -155,13 +155,13 @@ impl PodIndex {
     }
 
     /// The same for all namespaces that there are: of the others too, that they are gone is to be asked.
-    pub fn show_all_namespaces(&mut self, shown: Vec<(String, LookupResult)>) -> bool {
+    pub fn apply_all_namespaces(&mut self, shown: Vec<(String, LookupResult)>) -> bool {
         let there: BTreeSet<&String> = shown.iter().map(|(name, _)| name).collect();
         let known: BTreeSet<&String> = self.pods.keys().map(|key| &key.namespace).collect();
         let missing: Vec<String> = known.difference(&there).map(|name| (*name).clone()).collect();
         let is_any_missing = !missing.is_empty();
         missing.into_iter().for_each(|name| self.asked.hasten(&Lookup::Namespace(name)));
-        self.show_namespaces(shown) || is_any_missing
+        self.apply_namespaces(shown) || is_any_missing
     }
 
     /// Which labels namespaces have by now cannot be told any more.

@@ -228,7 +228,7 @@ impl Node {
                 LookupResult::NodePods(pods) => Some(pods),
                 _ => None,
             };
-            self.pod_index.show_pods(shown, self.now, self.clock);
+            self.pod_index.apply_pods(shown, self.now, self.clock);
         }
         self.ask_on();
         self.confirm();
@@ -252,7 +252,7 @@ impl Node {
     /// Is shown the namespace, or that it is not there, as a watch would.
     pub(crate) fn show(&mut self, namespace: &str) -> &mut Self {
         let finding = self.cluster.answer(&Lookup::Namespace(namespace.to_owned()));
-        self.pod_index.show_namespaces(vec![(namespace.to_owned(), finding)]);
+        self.pod_index.apply_namespaces(vec![(namespace.to_owned(), finding)]);
         self
     }
 

@@ -10,9 +10,9 @@ use jiff::Timestamp;
 
 use super::Collector;
 use super::dating::taken_when;
+use crate::cluster_updates::{ClusterUpdate, TimedUpdate};
 use crate::problem::Problem;
 use crate::resolver::Resolved;
-use crate::shown::{Shown, Sight};
 
 impl Collector {
     /// There is a cluster to ask; what the catalog remembers of pods counts from here on.
@@ -32,7 +32,7 @@ impl Collector {
         }
     }
 
-    /// Which pods run on this node is shown ([`Self::see`]), and not asked.
+    /// Which pods run on this node is shown ([`Self::apply`]), and not asked.
     pub fn set_pods_watched(&mut self) {
         if let Some(pod_index) = &mut self.pod_index {
             pod_index.set_pods_watched();
@@ -40,18 +40,18 @@ impl Collector {
     }
 
     /// Learns from what is shown; says whether that is about anything here.
-    pub fn see(&mut self, shown: Shown) -> bool {
+    pub fn apply(&mut self, shown: TimedUpdate) -> bool {
         let clock = self.clock.judge(shown.at);
         let Some(pod_index) = &mut self.pod_index else { return false };
         let at = shown.at.wall;
         match shown.what {
-            Sight::Pods(pods) => {
-                pod_index.show_pods(pods, at, clock);
+            ClusterUpdate::Pods(pods) => {
+                pod_index.apply_pods(pods, at, clock);
                 true
             }
-            Sight::Namespaces(namespaces) => pod_index.show_namespaces(namespaces),
-            Sight::AllNamespaces(namespaces) => pod_index.show_all_namespaces(namespaces),
-            Sight::NamespacesUnknown => {
+            ClusterUpdate::Namespaces(namespaces) => pod_index.apply_namespaces(namespaces),
+            ClusterUpdate::AllNamespaces(namespaces) => pod_index.apply_all_namespaces(namespaces),
+            ClusterUpdate::NamespacesUnknown => {
                 pod_index.invalidate_labels();
                 true
             }

@@ -12,8 +12,8 @@ use checkpoint_keeper_api::node_store::NodeCheckpointStoreStatus;
 use checkpoint_keeper_core::confidence::Certainty;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::policy::{Confidence, Kind, Labels, PolicyRef, PolicySet};
-use checkpoint_keeper_node::orders::{OrderSender, Orders};
-use checkpoint_keeper_node::shown::ShownSender;
+use checkpoint_keeper_node::cluster_updates::ClusterUpdateSender;
+use checkpoint_keeper_node::config::{ConfigSender, EngineConfig};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
@@ -22,9 +22,9 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
+use super::cluster_watch::ClusterWatch;
 use super::events::{Events, deleted, unreachable};
 use super::pace::{News, Pace};
-use super::sights::Sights;
 use super::state::{AgentState, Observations};
 use super::status::{Staleness, StatusContext, status};
 use crate::runtime::events::Publisher;
@@ -49,7 +49,7 @@ pub(super) struct ApiSide {
     pub(super) objects: PolicyObjects,
     pub(super) state: AgentState,
     pub(super) own: Own,
-    pub(super) sights: Sights,
+    pub(super) cluster_watch: ClusterWatch,
     /// How long the status rests after it was written, unless a problem appears.
     pub(super) rest: Duration,
     /// For how long policies may go unconfirmed until they pause.
@@ -107,13 +107,13 @@ impl Own {
 
 impl ApiSide {
     /// Does all of it, for as long as it is polled.
-    pub(super) async fn run(&self, orders: OrderSender, shown: ShownSender) {
+    pub(super) async fn run(&self, config: ConfigSender, shown: ClusterUpdateSender) {
         tokio::join!(
-            self.sights.run(&self.client, &self.node, &shown),
+            self.cluster_watch.run(&self.client, &self.node, &shown),
             self.objects.watch(&self.client),
             self.watch_node(),
             self.watch_store(),
-            self.tell(orders),
+            self.configure(config),
             self.publish(),
             self.send_events(),
         );
@@ -129,7 +129,7 @@ impl ApiSide {
         let watches = self.own.watches();
         let own = [watches.node.trouble("nodes", now), watches.store.trouble("nodecheckpointstores", now)];
         let own = own.into_iter().flatten();
-        self.objects.troubles(now).into_iter().chain(own).chain(self.sights.troubles(now)).collect()
+        self.objects.troubles(now).into_iter().chain(own).chain(self.cluster_watch.troubles(now)).collect()
     }
 
     async fn watch_node(&self) {
@@ -192,11 +192,11 @@ impl ApiSide {
 
     /// Tells the engine what is in force, whenever that changes. Before every kind was listed in full it
     /// is told nothing, and so deletes nothing.
-    async fn tell(&self, orders: OrderSender) {
+    async fn configure(&self, config: ConfigSender) {
         let mut changes = self.objects.changes();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told: Option<(Orders, BTreeSet<PolicyRef>)> = None;
+        let mut told: Option<(EngineConfig, BTreeSet<PolicyRef>)> = None;
         let mut looked = None;
         let mut certainty = Certainty::new(self.staleness);
         let begin = now();
@@ -215,7 +215,7 @@ impl ApiSide {
                 let Some(objects) = self.objects.all() else { continue };
                 looked = Some(other_operator);
                 let found = in_force(&objects, &Scope { other_operator, ..self.scope.clone() });
-                self.sights.want_namespaces(selects_namespaces(&found.policies));
+                self.cluster_watch.want_namespaces(selects_namespaces(&found.policies));
                 known = Some(Known::of(found));
             }
             let Some(known) = &known else { continue };
@@ -226,7 +226,7 @@ impl ApiSide {
             let generation = own.store.as_ref().and_then(|store| store.metadata.generation);
             let discard = own.store.map(|store| store.spec.discard).unwrap_or_default();
             let discard = discard.iter().filter_map(|file| FileName::new(file.as_bytes())).collect();
-            let next = Orders {
+            let next = EngineConfig {
                 policies: Arc::clone(&known.policies),
                 confidence: certainty.judge(
                     &known.policies,
@@ -244,7 +244,7 @@ impl ApiSide {
                 None => Some(true),
             };
             if let Some(at_once) = at_once {
-                orders.tell(next.clone(), at_once);
+                config.send(next.clone(), at_once);
                 told = Some((next, known.patient.clone()));
             }
             self.own.note(|own| own.told = generation);
@@ -410,8 +410,8 @@ fn selects_namespaces(policies: &PolicySet) -> bool {
 
 /// Whether nothing changed but what may wait: policies of objects whose author left it so.
 fn only_patient(
-    before: &Orders,
-    next: &Orders,
+    before: &EngineConfig,
+    next: &EngineConfig,
     patient_before: &BTreeSet<PolicyRef>,
     patient: &BTreeSet<PolicyRef>,
 ) -> bool {
@@ -423,8 +423,8 @@ fn only_patient(
         let retention = policies.retention.iter().filter(|policy| !may_wait(&policy.id)).cloned();
         (retention.collect::<Vec<_>>(), policies.storage.clone(), policies.invalid.clone())
     };
-    let certain = |orders: &Orders| match &orders.confidence {
-        Confidence::Current => Some(urgent(&orders.policies)),
+    let certain = |config: &EngineConfig| match &config.confidence {
+        Confidence::Current => Some(urgent(&config.policies)),
         Confidence::Stale { confirmed } => Some(urgent(confirmed)),
         Confidence::Paused => None,
     };
@@ -445,8 +445,8 @@ async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, 
 mod tests {
     use std::collections::BTreeMap;
 
-    use checkpoint_keeper_node::orders;
-    use checkpoint_keeper_node::shown::Sight;
+    use checkpoint_keeper_node::cluster_updates::ClusterUpdate;
+    use checkpoint_keeper_node::config;
 
     use super::*;
     use crate::runtime::objects::OTHER_OPERATOR_NAMESPACES;
@@ -472,7 +472,7 @@ mod tests {
             objects: PolicyObjects::new(&OTHER_OPERATOR_NAMESPACES.map(str::to_owned)),
             state: AgentState::new(),
             own: Own::default(),
-            sights: Sights::default(),
+            cluster_watch: ClusterWatch::default(),
             rest: Duration::from_mins(1),
             staleness: Duration::from_hours(1),
         }
@@ -498,7 +498,7 @@ mod tests {
         let mut store = NodeCheckpointStore::new("node-1", serde_json::from_value(json!({})).unwrap());
         store.metadata.generation = Some(5);
         side.own.note(|own| own.store = Some(store));
-        let (teller, line) = orders::line().unwrap();
+        let (sender, receiver) = config::channel().unwrap();
         let observed = || side.context(&side.own.now(), now()).generation;
         let seen = async {
             tokio::time::sleep(TICK * 3).await;
@@ -506,8 +506,8 @@ mod tests {
             may_list.send_replace(true);
             tokio::time::sleep(TICK * 3).await;
         };
-        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.tell(teller) => {}, () = seen => {} }
-        assert!(line.latest().is_some());
+        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.configure(sender) => {}, () = seen => {} }
+        assert!(receiver.latest().is_some());
         assert_eq!(observed(), Some(5));
     }
 
@@ -528,16 +528,16 @@ mod tests {
                 "pods were not listed yet"
             ]
         );
-        let (shown, line) = checkpoint_keeper_node::shown::line().unwrap();
+        let (shown, receiver) = checkpoint_keeper_node::cluster_updates::channel().unwrap();
         tokio::select! {
             () = side.watch_node() => {},
             () = side.watch_store() => {},
-            () = side.sights.run(&side.client, "node-1", &shown) => {},
+            () = side.cluster_watch.run(&side.client, "node-1", &shown) => {},
             () = tokio::time::sleep(TICK) => {},
         }
         assert_eq!(troubles(), [""; 0]);
-        let seen: Vec<_> = line.told().map(|shown| shown.what).collect();
-        assert_eq!(seen.last(), Some(&Sight::Pods(Some(Vec::new()))), "{seen:?}");
+        let seen: Vec<_> = receiver.drain().map(|shown| shown.what).collect();
+        assert_eq!(seen.last(), Some(&ClusterUpdate::Pods(Some(Vec::new()))), "{seen:?}");
         side.state.gone(Some("the directory is gone".to_owned()));
         assert_eq!(troubles(), ["the directory is gone"]);
     }
@@ -601,10 +601,10 @@ mod tests {
     }
 
     /// What the engine is told once it is told this.
-    async fn told(line: &orders::OrderLine, is_it: impl Fn(&Orders) -> bool) -> Orders {
+    async fn told(receiver: &config::ConfigReceiver, is_it: impl Fn(&EngineConfig) -> bool) -> EngineConfig {
         for _ in 0..20_000 {
-            if let Some((orders, _)) = line.latest().filter(|(orders, _)| is_it(orders)) {
-                return orders;
+            if let Some((config, _)) = receiver.latest().filter(|(config, _)| is_it(config)) {
+                return config;
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
@@ -615,18 +615,18 @@ mod tests {
     async fn while_one_kind_cannot_be_watched_anothers_news_counts_beside_what_was_confirmed() {
         let api = Watched::default();
         let side = ApiSide { client: api.client(), ..side(&tokio::sync::watch::Sender::new(true)) };
-        let (teller, line) = orders::line().unwrap();
-        let is_stale = |orders: &Orders| matches!(orders.confidence, Confidence::Stale { .. });
+        let (sender, receiver) = config::channel().unwrap();
+        let is_stale = |config: &EngineConfig| matches!(config.confidence, Confidence::Stale { .. });
         let seen = async {
-            let first = told(&line, |orders| orders.confidence == Confidence::Current).await;
+            let first = told(&receiver, |config| config.confidence == Confidence::Current).await;
             assert!(first.policies.retention.is_empty());
             api.set_broken("checkpointpolicies", true);
-            told(&line, is_stale).await;
+            told(&receiver, is_stale).await;
             api.apply_policy(2);
-            let news = told(&line, |orders| !orders.policies.retention.is_empty()).await;
+            let news = told(&receiver, |config| !config.policies.retention.is_empty()).await;
             assert_eq!(news.confidence, Confidence::Stale { confirmed: first.policies });
             let begin = now();
-            told(&line, |orders| orders.confidence == Confidence::Paused).await;
+            told(&receiver, |config| config.confidence == Confidence::Paused).await;
             let minutes = (now() - begin).as_secs() / 60;
             assert!((58..=60).contains(&minutes), "{minutes}");
             let context = side.context(&side.own.now(), now());
@@ -639,29 +639,29 @@ mod tests {
                     .any(|trouble| trouble.starts_with("checkpointpolicies cannot be"))
             );
             api.set_broken("checkpointpolicies", false);
-            let back = told(&line, |orders| orders.confidence == Confidence::Current).await;
+            let back = told(&receiver, |config| config.confidence == Confidence::Current).await;
             assert_eq!(back.policies.retention.len(), 1);
         };
-        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.tell(teller) => {}, () = seen => {} }
+        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.configure(sender) => {}, () = seen => {} }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_change_is_certain_once_other_kinds_had_time_to_tell_theirs() {
         let api = Watched::default();
         let side = ApiSide { client: api.client(), ..side(&tokio::sync::watch::Sender::new(true)) };
-        let (teller, line) = orders::line().unwrap();
+        let (sender, receiver) = config::channel().unwrap();
         let seen = async {
-            let first = told(&line, |orders| orders.confidence == Confidence::Current).await;
+            let first = told(&receiver, |config| config.confidence == Confidence::Current).await;
             // Hours in which nothing happens change nothing: watches are opened again and again.
             tokio::time::sleep(Duration::from_hours(3)).await;
-            assert!(line.latest().is_none());
+            assert!(receiver.latest().is_none());
             api.apply_policy(2);
-            let news = told(&line, |orders| !orders.policies.retention.is_empty()).await;
+            let news = told(&receiver, |config| !config.policies.retention.is_empty()).await;
             assert_eq!(news.confidence, Confidence::Stale { confirmed: first.policies });
             let begin = now();
-            told(&line, |orders| orders.confidence == Confidence::Current).await;
+            told(&receiver, |config| config.confidence == Confidence::Current).await;
             assert!(now() - begin <= Duration::from_secs(3));
         };
-        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.tell(teller) => {}, () = seen => {} }
+        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.configure(sender) => {}, () = seen => {} }
     }
 }

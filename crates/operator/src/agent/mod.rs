@@ -2,12 +2,12 @@
 //! that waits for no API; the API's side tells it, and publishes what it does.
 
 mod api;
+mod cluster_watch;
 mod deciding;
 mod dry_runs;
 pub(crate) mod events;
 pub(crate) mod metrics;
 mod pace;
-mod sights;
 mod state;
 mod status;
 mod summary;
@@ -21,11 +21,11 @@ use anyhow::Context;
 use checkpoint_keeper_api::in_force::Scope;
 use checkpoint_keeper_core::deletion_limiter::DeletionLimiter;
 use checkpoint_keeper_node::clock::Now;
+use checkpoint_keeper_node::cluster_updates::{self, ClusterUpdateSender};
 use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::orders::{self, OrderSender};
+use checkpoint_keeper_node::config::{self, ConfigSender};
 use checkpoint_keeper_node::problem::Problem;
 use checkpoint_keeper_node::resolver::Resolver;
-use checkpoint_keeper_node::shown::{self, ShownSender};
 use checkpoint_keeper_node::store::{Removal, Store};
 use checkpoint_keeper_node::sweeper::Outcome;
 use checkpoint_keeper_node::watch::{Event, SPARING, Watch};
@@ -33,9 +33,9 @@ use jiff::Timestamp;
 use tokio::runtime::Builder;
 
 use self::api::ApiSide;
+use self::cluster_watch::ClusterWatch;
 use self::deciding::Deciding;
 use self::dry_runs::{DryRuns, reckon};
-use self::sights::Sights;
 use self::state::AgentState;
 use self::summary::Summary;
 use crate::cli::AgentArguments;
@@ -71,10 +71,11 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     collector.set_pods_watched();
     let resolver = Resolver::start(move |questions| asked.ask(questions))
         .context("cannot start the thread that asks the cluster")?;
-    let (teller, line) = orders::line().context("cannot make a line for orders")?;
-    let (shower, shown) = shown::line().context("cannot make a line for what is shown")?;
+    let (sender, receiver) = config::channel().context("cannot make a mailbox for configuration")?;
+    let (update_sender, updates) =
+        cluster_updates::channel().context("cannot make a mailbox for cluster updates")?;
     let (stop, trigger) = signals::until_told()?;
-    start_api_side(arguments, state.clone(), teller, shower)?;
+    start_api_side(arguments, state.clone(), sender, update_sender)?;
     let mut engine = Engine {
         state,
         node: arguments.node_name.clone(),
@@ -89,13 +90,13 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     let buckets = Some(DeletionLimiter::empty(now.uptime));
     Watch {
         collector,
-        orders: None,
-        line: Some(line),
+        config: None,
+        config_changes: Some(receiver),
         buckets,
         interval: arguments.interval,
         resolver: Some(resolver),
         pace: SPARING,
-        shown: Some(shown),
+        cluster_updates: Some(updates),
     }
     .run(stop, |event| engine.note(&event))
     .map_err(anyhow::Error::new)?;
@@ -109,8 +110,8 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
 fn start_api_side(
     arguments: &AgentArguments,
     state: AgentState,
-    orders: OrderSender,
-    shown: ShownSender,
+    config: ConfigSender,
+    shown: ClusterUpdateSender,
 ) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let client = cluster::client(&runtime, arguments.kubeconfig.as_deref()).map_err(anyhow::Error::new)?;
@@ -128,7 +129,7 @@ fn start_api_side(
         objects,
         state: state.clone(),
         own: api::Own::default(),
-        sights: Sights::default(),
+        cluster_watch: ClusterWatch::default(),
         rest: arguments.status_interval,
         staleness: arguments.policy_staleness,
     };
@@ -153,7 +154,7 @@ fn start_api_side(
                         say("error", format!("cannot serve probes and metrics on {address}: {error}"));
                     }
                 },
-                side.run(orders, shown),
+                side.run(config, shown),
             )
         });
     };

@@ -10,7 +10,7 @@ use checkpoint_keeper_core::policy::PolicySet;
 use checkpoint_keeper_core::policy_lint;
 use checkpoint_keeper_core::quantity;
 use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::orders::{self, Orders};
+use checkpoint_keeper_node::config::{self, EngineConfig};
 use checkpoint_keeper_node::resolver::Resolver;
 use checkpoint_keeper_node::store::Removal;
 use checkpoint_keeper_node::sweeper::Outcome;
@@ -39,15 +39,15 @@ pub(super) fn run(
     let mut log = Log { output: arguments.output, said: HashSet::new(), begun: false };
     let closed = signalled.try_clone().context("cannot make a pipe for signals")?;
     let node_labels = super::gc::node_labels(arguments);
-    let orders = move |policies: PolicySet| {
+    let config = move |policies: PolicySet| {
         // Whose a namespace is that a new policy is for, the API has to say before that governs.
         let governors = Arc::new(if asks { governors(&policies) } else { BTreeMap::new() });
-        Orders { node_labels: node_labels.clone(), governors, ..Orders::policies(policies) }
+        EngineConfig { node_labels: node_labels.clone(), governors, ..EngineConfig::policies(policies) }
     };
-    let begin = orders(policies.clone());
-    let (sender, line) = orders::line().context("cannot make a line for policies")?;
-    files.follow(arguments.interval, move |policies| sender.tell(orders(policies), true))?;
-    Watch { resolver, line: Some(line), ..Watch::new(collector, begin, arguments.interval) }
+    let begin = config(policies.clone());
+    let (sender, receiver) = config::channel().context("cannot make a mailbox for policies")?;
+    files.follow(arguments.interval, move |policies| sender.send(config(policies), true))?;
+    Watch { resolver, config_changes: Some(receiver), ..Watch::new(collector, begin, arguments.interval) }
         .run(stop, |event| {
             match log.event(&event) {
                 Ok(()) => {}

@@ -1,4 +1,4 @@
-//! What a watching collector goes by, and the line by which it is told anew at any time.
+//! What a collector at work goes by, and the mailbox through which it is configured anew at any time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::policy::{Confidence, Labels, PolicySet};
 
-use crate::line::{Line, Teller};
+use crate::mailbox::{Receiver, Sender};
 
-/// What a collector goes by.
+/// Everything that a collector goes by.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Orders {
+pub struct EngineConfig {
     /// The policies.
     pub policies: Arc<PolicySet>,
     /// How certain it is that these are the policies of now.
@@ -26,44 +26,44 @@ pub struct Orders {
     pub discard: Option<Arc<BTreeSet<FileName>>>,
 }
 
-impl Orders {
+impl EngineConfig {
     /// These policies, and nothing else.
     pub fn policies(policies: PolicySet) -> Self {
         Self { policies: Arc::new(policies), ..Self::default() }
     }
 }
 
-/// The end that tells of orders.
+/// Sender of new configurations.
 #[derive(Debug, Clone)]
-pub struct OrderSender(Teller<(Orders, bool)>);
+pub struct ConfigSender(Sender<(EngineConfig, bool)>);
 
-/// The end that listens for orders.
+/// Receiver of new configurations.
 #[derive(Debug)]
-pub struct OrderLine(Line<(Orders, bool)>);
+pub struct ConfigReceiver(Receiver<(EngineConfig, bool)>);
 
-/// A line for orders.
-pub fn line() -> std::io::Result<(OrderSender, OrderLine)> {
-    let (teller, line) = crate::line::line()?;
-    Ok((OrderSender(teller), OrderLine(line)))
+/// A mailbox for configurations.
+pub fn channel() -> std::io::Result<(ConfigSender, ConfigReceiver)> {
+    let (sender, receiver) = crate::mailbox::channel()?;
+    Ok((ConfigSender(sender), ConfigReceiver(receiver)))
 }
 
-impl OrderSender {
-    /// Tells the collector to go by these from now on, and to act on it at once or when it next looks
-    /// of its own accord.
-    pub fn tell(&self, orders: Orders, at_once: bool) {
-        self.0.tell((orders, at_once));
+impl ConfigSender {
+    /// Has the collector go by this from now on, and act on it at once or when it next looks of its
+    /// own accord.
+    pub fn send(&self, config: EngineConfig, at_once: bool) {
+        self.0.send((config, at_once));
     }
 }
 
-impl OrderLine {
-    /// The latest orders, if there are new ones, and whether any since the last call were urgent; does
-    /// not wait.
-    pub fn latest(&self) -> Option<(Orders, bool)> {
-        self.0.told().reduce(|(_, earlier), (orders, at_once)| (orders, at_once || earlier))
+impl ConfigReceiver {
+    /// The latest configuration, if there are new ones, and whether any since the last call was urgent;
+    /// does not wait.
+    pub fn latest(&self) -> Option<(EngineConfig, bool)> {
+        self.0.drain().reduce(|(_, earlier), (config, at_once)| (config, at_once || earlier))
     }
 }
 
-impl AsFd for OrderLine {
+impl AsFd for ConfigReceiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

@@ -19,7 +19,7 @@ use checkpoint_keeper_core::pods::{Lookup, LookupResult};
 use checkpoint_keeper_core::policy::{Kind, Labels, PolicySet};
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::orders::{OrderSender, Orders, line};
+use checkpoint_keeper_node::config::{ConfigSender, EngineConfig, channel};
 use checkpoint_keeper_node::resolver::{Resolved, Resolver};
 use checkpoint_keeper_node::store::Store;
 use checkpoint_keeper_node::watch::{Event, SPARING, Watch};
@@ -31,7 +31,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// A watch that goes by what it is told.
 struct Told {
-    orders: OrderSender,
+    config: ConfigSender,
     stop: UnixStream,
     /// Of how many archives each plan is, and how many of these it deletes.
     plans: mpsc::Receiver<(usize, usize)>,
@@ -47,7 +47,7 @@ impl Told {
     fn asking(directory: &Path, bucket: Option<DeletionLimiter>, resolver: Option<Resolver>) -> Self {
         let (stop, stopped) = UnixStream::pair().unwrap();
         let (plan, plans) = mpsc::channel();
-        let (orders, line) = line().unwrap();
+        let (config, receiver) = channel().unwrap();
         let store = Store::open(directory).unwrap();
         let thread = thread::spawn(move || {
             let mut collector = Collector::new(store, Duration::from_secs(5));
@@ -57,13 +57,13 @@ impl Told {
             }
             let watch = Watch {
                 collector,
-                orders: None,
-                line: Some(line),
+                config: None,
+                config_changes: Some(receiver),
                 buckets: bucket,
                 interval: HOUR,
                 resolver,
                 pace: SPARING,
-                shown: None,
+                cluster_updates: None,
             };
             let report = |event: Event<'_>| {
                 if let Event::Planned { snapshot, plan: made, .. } = event {
@@ -72,7 +72,7 @@ impl Told {
             };
             watch.run(stopped, report).unwrap();
         });
-        Self { orders, stop, plans, thread: Some(thread) }
+        Self { config, stop, plans, thread: Some(thread) }
     }
 
     /// How many archives the next plan deletes.
@@ -107,7 +107,7 @@ fn nothing_is_planned_before_the_first_orders_and_these_take_effect_at_once() {
     archive("server", 100).write_to(directory.path()).unwrap();
     assert!(told.plans.try_recv().is_err());
     assert_eq!(files(directory.path()).len(), 6);
-    told.orders.tell(Orders::policies(per_container(2)), false);
+    told.config.send(EngineConfig::policies(per_container(2)), false);
     wait_until("two are left", || files(directory.path()).len(), |left| *left == 2);
 }
 
@@ -115,15 +115,15 @@ fn nothing_is_planned_before_the_first_orders_and_these_take_effect_at_once() {
 fn orders_that_are_not_urgent_wait_for_the_next_archive() {
     let directory = with(5);
     let told = Told::start(directory.path(), None);
-    told.orders.tell(Orders::policies(per_container(100)), true);
+    told.config.send(EngineConfig::policies(per_container(100)), true);
     assert_eq!(told.next_plan(), 0);
-    told.orders.tell(Orders::policies(per_container(2)), false);
+    told.config.send(EngineConfig::policies(per_container(2)), false);
     // The patient order was there first: were it acted upon, its plan would be the next one, and of what
     // was there by then. Whether the new one is closed already when the next plan is made, is up to chance.
     archive("server", 100).write_to(directory.path()).unwrap();
     assert_eq!(told.plans.recv_timeout(DEADLINE).unwrap().0, 6);
     wait_until("two are left", || files(directory.path()).len(), |left| *left == 2);
-    told.orders.tell(Orders::policies(per_container(1)), true);
+    told.config.send(EngineConfig::policies(per_container(1)), true);
     wait_until("one is left", || files(directory.path()).len(), |left| *left == 1);
 }
 
@@ -132,14 +132,14 @@ fn a_limit_mistyped_and_mended_costs_at_most_the_bucket() {
     let directory = with(300);
     // Full: 5 % of 300 archives.
     let told = Told::start(directory.path(), Some(DeletionLimiter::default()));
-    told.orders.tell(Orders::policies(per_container(300)), true);
+    told.config.send(EngineConfig::policies(per_container(300)), true);
     assert_eq!(told.next_plan(), 0);
-    told.orders.tell(Orders::policies(per_container(1)), true);
+    told.config.send(EngineConfig::policies(per_container(1)), true);
     let deleted = told.next_plan();
     assert_eq!(deleted, 15);
     wait_until("they are gone", || files(directory.path()).len(), |left| *left == 285);
-    told.orders.tell(Orders::policies(per_container(300)), true);
-    // The orders that were mended came last, and leave the rest.
+    told.config.send(EngineConfig::policies(per_container(300)), true);
+    // The mended configuration came last, and leaves the rest.
     while let Ok((_, more)) = told.plans.recv_timeout(Duration::from_millis(300)) {
         assert_eq!(more, 0);
     }
@@ -150,20 +150,20 @@ fn a_limit_mistyped_and_mended_costs_at_most_the_bucket() {
 fn the_bucket_is_not_charged_for_what_was_planned_and_never_begun() {
     let directory = with(300);
     let (mut stop, stopped) = UnixStream::pair().unwrap();
-    let (orders, line) = line().unwrap();
+    let (config, receiver) = channel().unwrap();
     let (plan, plans) = mpsc::channel();
     let store = Store::open(directory.path()).unwrap();
-    let mend = orders.clone();
+    let mend = config.clone();
     let thread = thread::spawn(move || {
         let collector = Collector::new(store, Duration::from_secs(5));
-        let mut watch = Watch::new(collector, Orders::policies(per_container(1)), HOUR);
+        let mut watch = Watch::new(collector, EngineConfig::policies(per_container(1)), HOUR);
         // Full: 5 % of 300 archives.
-        (watch.line, watch.buckets) = (Some(line), Some(DeletionLimiter::default()));
+        (watch.config_changes, watch.buckets) = (Some(receiver), Some(DeletionLimiter::default()));
         let mut is_first = true;
         let report = |event: Event<'_>| match event {
             Event::Planned { plan: made, .. } => _ = plan.send(made.deletions().count()),
             Event::Finished(_) if std::mem::take(&mut is_first) => {
-                mend.tell(Orders::policies(per_container(300)), true);
+                mend.send(EngineConfig::policies(per_container(300)), true);
             }
             _ => {}
         };
@@ -171,7 +171,7 @@ fn the_bucket_is_not_charged_for_what_was_planned_and_never_begun() {
     });
     assert_eq!(plans.recv_timeout(DEADLINE).unwrap(), 15);
     assert_eq!(plans.recv_timeout(DEADLINE).unwrap(), 0, "mended");
-    orders.tell(Orders::policies(per_container(1)), true);
+    config.send(EngineConfig::policies(per_container(1)), true);
     let left = loop {
         match plans.recv_timeout(DEADLINE).unwrap() {
             0 => {}
@@ -190,9 +190,9 @@ fn what_waits_to_be_deleted_is_withdrawn_with_the_orders_that_wanted_it() {
     let withdrawn = (0..20).any(|_| {
         let directory = with(600);
         let told = Told::start(directory.path(), None);
-        told.orders.tell(Orders::policies(per_container(1)), true);
+        told.config.send(EngineConfig::policies(per_container(1)), true);
         assert_eq!(told.next_plan(), 599);
-        told.orders.tell(Orders::policies(PolicySet::default()), true);
+        told.config.send(EngineConfig::policies(PolicySet::default()), true);
         let planned = Cell::new(0);
         let see = || {
             for (archives, deleted) in told.plans.try_iter() {
@@ -203,7 +203,7 @@ fn what_waits_to_be_deleted_is_withdrawn_with_the_orders_that_wanted_it() {
         };
         let (mended, _) = wait_until("what stays is planned anew", see, |(planned, there)| planned == there);
         // It can be wanted gone again.
-        told.orders.tell(Orders::policies(per_container(1)), true);
+        told.config.send(EngineConfig::policies(per_container(1)), true);
         wait_until("one is left", || files(directory.path()).len(), |left| *left == 1);
         mended > 1
     });
@@ -216,7 +216,7 @@ fn rotation_of_what_arrives_never_waits_for_the_bucket() {
     // Empty, and an hour to fill.
     let bucket = DeletionLimiter::empty(Now::read().uptime);
     let told = Told::start(directory.path(), Some(bucket));
-    told.orders.tell(Orders::policies(per_container(30)), true);
+    told.config.send(EngineConfig::policies(per_container(30)), true);
     assert_eq!(told.next_plan(), 0);
     for second in 0..20 {
         archive("server", 100 + second).write_to(directory.path()).unwrap();
@@ -225,13 +225,13 @@ fn rotation_of_what_arrives_never_waits_for_the_bucket() {
 }
 
 /// A policy of namespace `team`, which was made anew since its archives were taken.
-fn of_the_new_owner(max_count: u64) -> Orders {
+fn of_the_new_owner(max_count: u64) -> EngineConfig {
     let mut policies = per_container(max_count);
     let policy = &mut policies.retention[0];
     (policy.id.kind, policy.id.namespace) = (Kind::CheckpointPolicy, Some("team".to_owned()));
     policy.namespace = Some("team".to_owned());
     let governors = BTreeMap::from([("team".to_owned(), BTreeSet::from(["uid".to_owned()]))]);
-    Orders { governors: Arc::new(governors), ..Orders::policies(policies) }
+    EngineConfig { governors: Arc::new(governors), ..EngineConfig::policies(policies) }
 }
 
 /// Answers that the namespace is a month younger than its archives, as soon as that is let go.
@@ -261,7 +261,7 @@ fn a_namespaces_policy_governs_nothing_before_it_was_asked_whose_namespace_that_
     let directory = with(5);
     let (resolver, let_go) = cluster_of_a_new_namespace();
     let told = Told::asking(directory.path(), None, Some(resolver));
-    told.orders.tell(of_the_new_owner(1), true);
+    told.config.send(of_the_new_owner(1), true);
     assert_eq!(told.next_plan(), 0, "nobody has answered yet");
     let_go.send(()).unwrap();
     assert_eq!(told.next_plan(), 0, "they are the former namespace's");
@@ -279,7 +279,7 @@ fn nor_an_archive_that_comes_while_others_are_being_asked_about() {
     write_old(directory.path(), &ArchiveBuilder::new("bank", "ledger-0", "engine"));
     let (resolver, let_go) = cluster_of_a_new_namespace();
     let told = Told::asking(directory.path(), None, Some(resolver));
-    told.orders.tell(Orders { governors: Arc::default(), ..of_the_new_owner(1) }, true);
+    told.config.send(EngineConfig { governors: Arc::default(), ..of_the_new_owner(1) }, true);
     assert_eq!(told.next_plan(), 0);
     for second in 0..5 {
         archive("server", second).write_to(directory.path()).unwrap();
@@ -311,8 +311,11 @@ fn what_is_of_unknown_identity_can_be_discarded_and_nothing_else() {
     std::fs::write(directory.path().join(format!("{pinned}.keep")), "").unwrap();
     let told = Told::start(directory.path(), None);
     let discard = [&known, unknown, pinned, "checkpoint-no_such-file.tar"].map(name);
-    let orders = Orders { discard: Some(Arc::new(discard.into())), ..Orders::policies(PolicySet::default()) };
-    told.orders.tell(orders, true);
+    let config = EngineConfig {
+        discard: Some(Arc::new(discard.into())),
+        ..EngineConfig::policies(PolicySet::default())
+    };
+    told.config.send(config, true);
     wait_until("it is gone", || files(directory.path()), |left| !left.contains(unknown));
     assert_eq!(told.next_plan(), 1);
     let left: BTreeSet<String> = files(directory.path());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use checkpoint_keeper_core::pods::{LivePod, LookupResult};
 use checkpoint_keeper_node::clock::Now;
-use checkpoint_keeper_node::shown::{Shown, ShownSender, Sight};
+use checkpoint_keeper_node::cluster_updates::{ClusterUpdate, ClusterUpdateSender, TimedUpdate};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::core::ObjectMeta;
 use kube::runtime::WatchStreamExt;
@@ -41,7 +41,7 @@ const TICK: Duration = Duration::from_secs(5);
 
 /// What was seen; shared by whoever watches and whoever asks.
 #[derive(Debug, Clone)]
-pub(super) struct Sights {
+pub(super) struct ClusterWatch {
     seen: Arc<Mutex<Seen>>,
     changed: watch::Sender<()>,
     /// Whether namespaces are to be watched.
@@ -55,20 +55,20 @@ struct Seen {
     namespaces: Option<Health>,
 }
 
-impl Default for Sights {
+impl Default for ClusterWatch {
     fn default() -> Self {
         let (changed, wants_namespaces) = (watch::Sender::new(()), watch::Sender::new(false));
         Self { seen: Arc::default(), changed, wants_namespaces }
     }
 }
 
-impl Sights {
+impl ClusterWatch {
     /// Watches, and shows what is seen, for as long as it is polled.
-    pub(super) async fn run(&self, client: &Client, node: &str, shown: &ShownSender) {
+    pub(super) async fn run(&self, client: &Client, node: &str, shown: &ClusterUpdateSender) {
         tokio::join!(
             self.watch_pods(client, node),
             self.watch_namespaces(client, shown),
-            self.show_pods(shown),
+            self.apply_pods(shown),
         );
     }
 
@@ -105,7 +105,7 @@ impl Sights {
         seen.pods.is_up(now).then(|| seen.pods.objects.values().cloned().collect())
     }
 
-    async fn show_pods(&self, shown: &ShownSender) {
+    async fn apply_pods(&self, shown: &ClusterUpdateSender) {
         let mut changes = self.changed.subscribe();
         let mut tick = interval(TICK);
         let mut last: Option<(Option<Vec<LivePod>>, Instant)> = None;
@@ -118,7 +118,7 @@ impl Sights {
             let pods = self.pods(now);
             let is_news = last.as_ref().is_none_or(|(before, at)| *before != pods || now - *at >= AGAIN);
             if is_news {
-                shown.tell(Shown { at: Now::read(), what: Sight::Pods(pods.clone()) });
+                shown.send(TimedUpdate { at: Now::read(), what: ClusterUpdate::Pods(pods.clone()) });
                 last = Some((pods, now));
             }
         }
@@ -138,7 +138,7 @@ impl Sights {
         }
     }
 
-    async fn watch_namespaces(&self, client: &Client, shown: &ShownSender) {
+    async fn watch_namespaces(&self, client: &Client, shown: &ClusterUpdateSender) {
         let mut wanted = self.wants_namespaces.subscribe();
         let mut unwanted = self.wants_namespaces.subscribe();
         while wanted.wait_for(|wanted| *wanted).await.is_ok() {
@@ -155,7 +155,7 @@ impl Sights {
                     health.note(&change, Instant::now());
                 }
                 if let Some(what) = sight(change) {
-                    shown.tell(Shown { at: Now::read(), what });
+                    shown.send(TimedUpdate { at: Now::read(), what });
                 }
             });
             tokio::select! {
@@ -164,7 +164,7 @@ impl Sights {
                 _ = unwanted.wait_for(|wanted| !wanted) => {}
             }
             // However it ended, nobody hears of changes from here on, until they are listed anew.
-            shown.tell(Shown { at: Now::read(), what: Sight::NamespacesUnknown });
+            shown.send(TimedUpdate { at: Now::read(), what: ClusterUpdate::NamespacesUnknown });
             self.seen().namespaces = None;
         }
     }
@@ -177,12 +177,16 @@ fn part_of(length: Duration) -> Duration {
 }
 
 /// What a change of namespaces shows.
-fn sight(change: Change<Metadata>) -> Option<Sight> {
+fn sight(change: Change<Metadata>) -> Option<ClusterUpdate> {
     let there = |namespace: Metadata| Some((namespace.name_any(), cluster::namespace(namespace.metadata)?));
     match change {
-        Change::Listed(all) => Some(Sight::AllNamespaces(all.into_iter().filter_map(there).collect())),
-        Change::Applied(one) => Some(Sight::Namespaces(there(one).into_iter().collect())),
-        Change::Deleted(one) => Some(Sight::Namespaces(vec![(one.name_any(), LookupResult::NotFound)])),
+        Change::Listed(all) => {
+            Some(ClusterUpdate::AllNamespaces(all.into_iter().filter_map(there).collect()))
+        }
+        Change::Applied(one) => Some(ClusterUpdate::Namespaces(there(one).into_iter().collect())),
+        Change::Deleted(one) => {
+            Some(ClusterUpdate::Namespaces(vec![(one.name_any(), LookupResult::NotFound)]))
+        }
         Change::Failed(_) => None,
     }
 }
@@ -231,27 +235,27 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pods_are_shown_again_and_again_and_namespaces_only_while_they_are_wanted() {
-        let sights = Sights::default();
-        let (shower, line) = checkpoint_keeper_node::shown::line().unwrap();
+        let sights = ClusterWatch::default();
+        let (update_sender, receiver) = checkpoint_keeper_node::cluster_updates::channel().unwrap();
         let (client, troubles) = (client(), || sights.troubles(Instant::now()).collect::<Vec<_>>());
-        let told = || line.told().map(|shown: Shown| shown.what).collect::<Vec<_>>();
+        let told = || receiver.drain().map(|shown: TimedUpdate| shown.what).collect::<Vec<_>>();
         let watched = async {
             sleep(TICK * 2).await;
             let shown = told();
-            let Some(Sight::Pods(Some(pods))) = shown.last() else { panic!("{shown:?}") };
+            let Some(ClusterUpdate::Pods(Some(pods))) = shown.last() else { panic!("{shown:?}") };
             let [pod] = &pods[..] else { panic!("{pods:?}") };
             assert_eq!(
                 (pod.name.as_str(), pod.uid.as_deref(), &pod.labels["app"][..]),
                 ("web-0", Some("u1"), "web")
             );
             assert_eq!(pod.controller.as_ref().map(|owner| owner.name.as_str()), Some("web-1"));
-            assert!(shown.iter().all(|what| matches!(what, Sight::Pods(_))), "{shown:?}");
+            assert!(shown.iter().all(|what| matches!(what, ClusterUpdate::Pods(_))), "{shown:?}");
             assert_eq!(troubles(), [""; 0]);
             sights.want_namespaces(true);
             sleep(SPREAD + TICK).await;
             let shown = told();
-            let labels = |what: &Sight| match what {
-                Sight::AllNamespaces(all) => match &all[..] {
+            let labels = |what: &ClusterUpdate| match what {
+                ClusterUpdate::AllNamespaces(all) => match &all[..] {
                     [(name, LookupResult::Namespace { labels, .. })] => {
                         Some(format!("{name} {}", labels["env"]))
                     }
@@ -264,11 +268,11 @@ mod tests {
             sleep(TICK).await;
             assert!(sights.seen().namespaces.is_none());
             assert!(
-                told().contains(&Sight::NamespacesUnknown),
+                told().contains(&ClusterUpdate::NamespacesUnknown),
                 "what was shown may change unseen from here on"
             );
             assert_eq!(troubles(), [""; 0]);
         };
-        tokio::select! { () = sights.run(&client, "node-1", &shower) => {}, () = watched => {} }
+        tokio::select! { () = sights.run(&client, "node-1", &update_sender) => {}, () = watched => {} }
     }
 }

@@ -1,4 +1,4 @@
-//! What somebody who watches the cluster shows a collector, unasked.
+//! What watches of the cluster tell a collector, unasked, and the mailbox for it.
 //!
 //! Only what it is by now is kept until the collector looks, however long that takes: of pods the latest list,
 //! of each namespace the latest change.
@@ -18,16 +18,16 @@ const MOST_CHANGED: usize = 10_000;
 
 /// What is shown, as it was at some moment.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Shown {
+pub struct TimedUpdate {
     /// When.
     pub at: Now,
     /// What.
-    pub what: Sight,
+    pub what: ClusterUpdate,
 }
 
 /// Something to see.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Sight {
+pub enum ClusterUpdate {
     /// All pods that run on this node; none where that cannot be told.
     Pods(Option<Vec<LivePod>>),
     /// Namespaces that changed, or are no longer seen.
@@ -41,7 +41,7 @@ pub enum Sight {
 /// What was shown and not yet seen.
 #[derive(Debug, Default)]
 struct Waiting {
-    pods: Option<Shown>,
+    pods: Option<TimedUpdate>,
     /// What was shown of namespaces before the rest was not so any more.
     unknown: Option<Now>,
     all: Option<(Now, BTreeMap<String, LookupResult>)>,
@@ -49,18 +49,18 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn add(&mut self, shown: Shown) {
-        let Shown { at, what } = shown;
+    fn add(&mut self, shown: TimedUpdate) {
+        let TimedUpdate { at, what } = shown;
         match what {
-            Sight::Pods(_) => self.pods = Some(Shown { at, what }),
-            Sight::NamespacesUnknown => {
+            ClusterUpdate::Pods(_) => self.pods = Some(TimedUpdate { at, what }),
+            ClusterUpdate::NamespacesUnknown => {
                 (self.unknown, self.all, self.changed) = (Some(at), None, None);
             }
-            Sight::AllNamespaces(namespaces) => {
+            ClusterUpdate::AllNamespaces(namespaces) => {
                 self.all = Some((at, namespaces.into_iter().collect()));
                 self.changed = None;
             }
-            Sight::Namespaces(namespaces) => {
+            ClusterUpdate::Namespaces(namespaces) => {
                 for (name, finding) in namespaces {
                     self.change(name, finding, at);
                 }
@@ -88,59 +88,63 @@ impl Waiting {
     }
 
     /// All of it, in an order in which it is right.
-    fn take(&mut self) -> impl Iterator<Item = Shown> + use<> {
+    fn take(&mut self) -> impl Iterator<Item = TimedUpdate> + use<> {
         let Self { pods, unknown, all, changed } = std::mem::take(self);
-        let unknown = unknown.map(|at| Shown { at, what: Sight::NamespacesUnknown });
+        let unknown = unknown.map(|at| TimedUpdate { at, what: ClusterUpdate::NamespacesUnknown });
         let list = |namespaces: BTreeMap<String, LookupResult>| namespaces.into_iter().collect();
-        let all = all.map(|(at, all)| Shown { at, what: Sight::AllNamespaces(list(all)) });
-        let changed = changed.map(|(at, changed)| Shown { at, what: Sight::Namespaces(list(changed)) });
+        let all = all.map(|(at, all)| TimedUpdate { at, what: ClusterUpdate::AllNamespaces(list(all)) });
+        let changed =
+            changed.map(|(at, changed)| TimedUpdate { at, what: ClusterUpdate::Namespaces(list(changed)) });
         [pods, unknown, all, changed].into_iter().flatten()
     }
 }
 
-/// The end that shows.
+/// Sender of cluster updates.
 #[derive(Debug, Clone)]
-pub struct ShownSender {
+pub struct ClusterUpdateSender {
     waiting: Arc<Mutex<Waiting>>,
     bell: Arc<OwnedFd>,
 }
 
-/// The end that is shown.
+/// Receiver of cluster updates.
 #[derive(Debug)]
-pub struct ShownLine {
+pub struct ClusterUpdateReceiver {
     waiting: Arc<Mutex<Waiting>>,
     bell: Arc<OwnedFd>,
 }
 
-/// A line for what is shown.
-pub fn line() -> std::io::Result<(ShownSender, ShownLine)> {
+/// A mailbox for cluster updates, in which only the latest of each kind is kept.
+pub fn channel() -> std::io::Result<(ClusterUpdateSender, ClusterUpdateReceiver)> {
     let waiting = Arc::<Mutex<Waiting>>::default();
     let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-    Ok((ShownSender { waiting: Arc::clone(&waiting), bell: Arc::clone(&bell) }, ShownLine { waiting, bell }))
+    Ok((
+        ClusterUpdateSender { waiting: Arc::clone(&waiting), bell: Arc::clone(&bell) },
+        ClusterUpdateReceiver { waiting, bell },
+    ))
 }
 
 fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl ShownSender {
-    /// Shows, and does not wait.
-    pub fn tell(&self, shown: Shown) {
+impl ClusterUpdateSender {
+    /// Sends, and does not wait.
+    pub fn send(&self, shown: TimedUpdate) {
         lock(&self.waiting).add(shown);
         let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
     }
 }
 
-impl ShownLine {
-    /// What there is to see since the last call; does not wait.
-    pub fn told(&self) -> impl Iterator<Item = Shown> + use<> {
+impl ClusterUpdateReceiver {
+    /// The updates since the last call; does not wait.
+    pub fn drain(&self) -> impl Iterator<Item = TimedUpdate> + use<> {
         let mut count = [0; 8];
         let _ = rustix::io::read(&*self.bell, &mut count);
         lock(&self.waiting).take()
     }
 }
 
-impl AsFd for ShownLine {
+impl AsFd for ClusterUpdateReceiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }
@@ -155,36 +159,38 @@ mod tests {
         LookupResult::Namespace { labels, created: "2026-01-01T00:00:00Z".parse().unwrap() }
     }
 
-    fn one(name: &str, finding: LookupResult) -> Sight {
-        Sight::Namespaces(vec![(name.to_owned(), finding)])
+    fn one(name: &str, finding: LookupResult) -> ClusterUpdate {
+        ClusterUpdate::Namespaces(vec![(name.to_owned(), finding)])
     }
 
     #[test]
     fn only_what_it_is_by_now_waits_to_be_seen() {
-        let (sender, line) = line().unwrap();
-        let show = |what| sender.tell(Shown { at: Now::read(), what });
-        let seen = || line.told().map(|shown| shown.what).collect::<Vec<_>>();
+        let (sender, receiver) = channel().unwrap();
+        let show = |what| sender.send(TimedUpdate { at: Now::read(), what });
+        let seen = || receiver.drain().map(|shown| shown.what).collect::<Vec<_>>();
         assert_eq!(seen(), []);
-        show(Sight::Pods(None));
-        show(Sight::Pods(Some(Vec::new())));
+        show(ClusterUpdate::Pods(None));
+        show(ClusterUpdate::Pods(Some(Vec::new())));
         show(one("a", there("prod")));
         show(one("a", there("dev")));
-        assert_eq!(seen(), [Sight::Pods(Some(Vec::new())), one("a", there("dev"))]);
+        assert_eq!(seen(), [ClusterUpdate::Pods(Some(Vec::new())), one("a", there("dev"))]);
         assert_eq!(seen(), []);
         // A list is all that there is, and what changes after it changes it.
         let all = |names: &[&str]| {
-            Sight::AllNamespaces(names.iter().map(|name| ((*name).to_owned(), there("prod"))).collect())
+            ClusterUpdate::AllNamespaces(
+                names.iter().map(|name| ((*name).to_owned(), there("prod"))).collect(),
+            )
         };
         show(one("old", there("prod")));
-        show(Sight::NamespacesUnknown);
+        show(ClusterUpdate::NamespacesUnknown);
         show(one("early", there("prod")));
         show(all(&["a", "b", "c"]));
         show(one("b", LookupResult::NotFound));
         show(one("d", there("prod")));
-        assert_eq!(seen(), [Sight::NamespacesUnknown, all(&["a", "c", "d"])]);
+        assert_eq!(seen(), [ClusterUpdate::NamespacesUnknown, all(&["a", "c", "d"])]);
         show(all(&["a"]));
-        show(Sight::NamespacesUnknown);
-        assert_eq!(seen(), [Sight::NamespacesUnknown]);
+        show(ClusterUpdate::NamespacesUnknown);
+        assert_eq!(seen(), [ClusterUpdate::NamespacesUnknown]);
     }
 
     #[test]
@@ -193,10 +199,10 @@ mod tests {
         for number in 0..3 * MOST_CHANGED {
             let name = format!("team-{number}");
             for finding in [there("dev"), LookupResult::NotFound] {
-                waiting.add(Shown { at: Now::read(), what: one(&name, finding) });
+                waiting.add(TimedUpdate { at: Now::read(), what: one(&name, finding) });
             }
         }
-        waiting.add(Shown { at: Now::read(), what: one("here", there("prod")) });
+        waiting.add(TimedUpdate { at: Now::read(), what: one("here", there("prod")) });
         let Some((_, changed)) = &waiting.changed else { panic!("{waiting:?}") };
         assert!(changed.len() <= MOST_CHANGED + 1 && changed["here"] == there("prod"), "{}", changed.len());
     }

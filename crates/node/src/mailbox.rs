@@ -1,40 +1,40 @@
-//! A line to a collector at work, on which it can be told something at any time.
+//! A mailbox of a collector at work, whose arrivals can be waited for with `poll`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, mpsc};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// The end that tells.
+/// Sender of a mailbox.
 #[derive(Debug)]
-pub struct Teller<T> {
+pub struct Sender<T> {
     queue: mpsc::Sender<T>,
     bell: Arc<OwnedFd>,
 }
 
-/// The end that listens.
+/// Receiver of a mailbox.
 #[derive(Debug)]
-pub struct Line<T> {
+pub struct Receiver<T> {
     queue: mpsc::Receiver<T>,
     bell: Arc<OwnedFd>,
 }
 
-/// A line.
-pub fn line<T>() -> std::io::Result<(Teller<T>, Line<T>)> {
+/// A mailbox without a bound.
+pub fn channel<T>() -> std::io::Result<(Sender<T>, Receiver<T>)> {
     let (sender, receiver) = mpsc::channel();
     let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-    Ok((Teller { queue: sender, bell: Arc::clone(&bell) }, Line { queue: receiver, bell }))
+    Ok((Sender { queue: sender, bell: Arc::clone(&bell) }, Receiver { queue: receiver, bell }))
 }
 
-impl<T> Clone for Teller<T> {
+impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
         Self { queue: self.queue.clone(), bell: Arc::clone(&self.bell) }
     }
 }
 
-impl<T> Teller<T> {
-    /// Tells, and does not wait.
-    pub fn tell(&self, news: T) {
+impl<T> Sender<T> {
+    /// Sends, and does not wait.
+    pub fn send(&self, news: T) {
         // A collector that has ended needs no news.
         if self.queue.send(news).is_ok() {
             let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
@@ -42,16 +42,16 @@ impl<T> Teller<T> {
     }
 }
 
-impl<T> Line<T> {
-    /// All that was told since the last call; does not wait.
-    pub fn told(&self) -> impl Iterator<Item = T> + '_ {
+impl<T> Receiver<T> {
+    /// All that was sent since the last call; does not wait.
+    pub fn drain(&self) -> impl Iterator<Item = T> + '_ {
         let mut count = [0; 8];
         let _ = rustix::io::read(&*self.bell, &mut count);
         self.queue.try_iter()
     }
 }
 
-impl<T> AsFd for Line<T> {
+impl<T> AsFd for Receiver<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }
