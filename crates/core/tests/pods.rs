@@ -10,7 +10,7 @@ use std::time::Duration;
 use Reason::{OrphanGracePeriod, Orphaned, WithinLimits};
 use checkpoint_keeper_core::plan::{self, Clock, Detail, Reason, plan};
 use checkpoint_keeper_core::pods::{
-    self, CONFIRMED, LIVE, Lookup, LookupResult, Owner, Pace, PodKey, TakenWhen,
+    self, CONFIRMED, LIVE, Lookup, LookupResult, Owner, PodKey, RequestBudget, TakenWhen,
 };
 use checkpoint_keeper_core::policy::OrphanWhen::{NamespaceDeleted, PodDeleted, WorkloadDeleted};
 use checkpoint_keeper_core::policy::{KeepFor, Labels, OrphanWhen, Policy, Retention, Tiers};
@@ -707,7 +707,7 @@ fn only_what_a_policy_could_need_is_asked_and_each_thing_once() {
 fn a_round_has_its_measure_and_the_next_goes_on_where_it_ended() {
     let archives = (0..10).map(|pod| of(&format!("a{pod}"), &format!("shop/p{pod}/c"), "u"));
     let mut node = Node::new(orphans(PodDeleted, GRACE), archives);
-    node.pace = Pace { new: 3, again: 0, idle: 1 };
+    node.budget = RequestBudget { new: 3, again: 0, idle: 1 };
     let rounds: Vec<Vec<Lookup>> = (0..30).map(|_| node.ask().asked.clone()).collect();
     let counts: Vec<usize> = rounds.iter().map(Vec::len).collect();
     assert_eq!(
@@ -850,12 +850,12 @@ fn a_pod_whose_first_archive_comes_in_the_middle_of_a_round_is_asked_about_in_it
         &node.policies,
     );
     let question = Lookup::Pod { namespace: "shop".to_owned(), name: "web-1".to_owned() };
-    assert_eq!(node.pod_index.lookups(Pace::EVERYTHING), [question]);
+    assert_eq!(node.pod_index.lookups(RequestBudget::EVERYTHING), [question]);
     // So is its namespace, where policies select by the labels that this has while the pod is there.
     let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
     node.ask().archives.push(of("b", "shop/web-1/server", "u2"));
     let question = Lookup::Namespace("shop".to_owned());
-    assert_eq!(node.look().pod_index.lookups(Pace::EVERYTHING), [question]);
+    assert_eq!(node.look().pod_index.lookups(RequestBudget::EVERYTHING), [question]);
 }
 
 #[test]
@@ -1040,7 +1040,7 @@ fn an_answer_to_an_earlier_question_does_not_end_a_doubt() {
     node.pod_index.fold([(question.clone(), answer, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy]);
     assert!(
-        node.pod_index.lookups(Pace::EVERYTHING).contains(&question),
+        node.pod_index.lookups(RequestBudget::EVERYTHING).contains(&question),
         "it is asked again in the same round"
     );
 }
@@ -1139,7 +1139,7 @@ fn what_is_to_go_is_confirmed_by_asking_about_what_it_goes_for() {
         node.ask();
         node.cluster.delete_namespace("shop");
         // Until nothing is asked any more but what a deletion waits for.
-        node.pace = Pace { new: 100, again: 20, idle: 0 };
+        node.budget = RequestBudget { new: 100, again: 20, idle: 0 };
         (0..1_000).for_each(|_| _ = node.ask());
         assert_eq!(node.asked(), [""; 0], "{when:?}");
         assert_eq!(node.later(GRACE).ask().asked(), [expected], "{when:?}");
@@ -1198,7 +1198,7 @@ fn namespaces_that_are_shown_are_known_as_they_are_and_asked_about_when_they_are
     node.ask();
     assert!(node.pod_index.apply_all_namespaces(Vec::new()), "what is here is missing there");
     assert_eq!(node.reasons(), surplus);
-    assert_eq!(node.pod_index.lookups(node.pace), [about]);
+    assert_eq!(node.pod_index.lookups(node.budget), [about]);
     let mut bare = Node::new(cluster("p"), []);
     assert!(!bare.pod_index.apply_all_namespaces(shown(&labels, created)), "nothing is here");
     // Nor does it end a doubt.
@@ -1217,7 +1217,7 @@ fn a_watch_that_fails_for_a_while_leads_to_no_questions_and_hides_no_end() {
     }
     (0..4).for_each(|_| _ = node.ask());
     node.pod_index.apply_pods(None, node.now, Clock::Trusted);
-    assert_eq!(node.pod_index.lookups(node.pace), []);
+    assert_eq!(node.pod_index.lookups(node.budget), []);
     node.cluster.stop("shop/z7");
     assert!(node.ask().asked.contains(&about("z7")), "{:?}", node.asked());
 }
@@ -1230,7 +1230,7 @@ fn before_the_first_round_each_thing_is_asked_once_too() {
     let known = known.iter().map(|(identity, taken)| (identity, TakenWhen::At(*taken)));
     node.pod_index.go_on(known, true, &node.policies);
     let mut asked = Vec::new();
-    while let questions @ [_, ..] = &*node.pod_index.lookups(node.pace) {
+    while let questions @ [_, ..] = &*node.pod_index.lookups(node.budget) {
         asked.extend_from_slice(questions);
         let answers = questions.iter().map(|question| (question.clone(), node.cluster.answer(question)));
         let answers: Vec<_> =
@@ -1279,7 +1279,7 @@ fn only_what_was_answered_too_long_ago_is_confirmed_once_more() {
     assert_eq!(node.ask().reasons(), [Orphaned, WithinLimits]);
     let late = CONFIRMED + Duration::from_secs(1);
     assert_eq!(node.later(late).reasons(), [OrphanGracePeriod, WithinLimits]);
-    node.pace = Pace { idle: 0, ..Pace::EVERYTHING };
+    node.budget = RequestBudget { idle: 0, ..RequestBudget::EVERYTHING };
     assert_eq!(node.ask().reasons(), [Orphaned, WithinLimits]);
     assert_eq!(node.asked(), ["the pods of this node", "pod shop/gone"]);
 }
@@ -1406,7 +1406,7 @@ fn an_answer_to_a_question_from_before_a_policy_came_up_says_nothing_of_labels()
     node.pod_index.set_eager_lookups();
     node.cluster.label_namespace("shop", "dev");
     let question = Lookup::Namespace("shop".to_owned());
-    assert!(node.look().pod_index.lookups(Pace::EVERYTHING).contains(&question));
+    assert!(node.look().pod_index.lookups(RequestBudget::EVERYTHING).contains(&question));
     let answer = node.cluster.answer(&question);
     node.cluster.label_namespace("shop", "prod");
     node.policies.retention.push(dev);
@@ -1420,7 +1420,7 @@ fn an_answer_to_a_question_from_before_a_policy_came_up_says_nothing_of_labels()
     node.cluster.label_namespace("shop", "prod");
     node.policies.retention[0].selector.namespace_labels = label_is("env", "test");
     assert_eq!(node.look().reasons(), [Reason::NoPolicy]);
-    assert!(node.pod_index.lookups(Pace::EVERYTHING).contains(&question), "it is asked at once");
+    assert!(node.pod_index.lookups(RequestBudget::EVERYTHING).contains(&question), "it is asked at once");
 }
 
 #[test]
@@ -1483,7 +1483,7 @@ fn an_answer_to_a_question_from_before_the_first_archive_says_nothing_of_its_nam
     let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
     node.cluster.label_namespace("shop", "dev");
     let question = Lookup::Namespace("shop".to_owned());
-    assert!(node.look().pod_index.lookups(Pace::EVERYTHING).contains(&question));
+    assert!(node.look().pod_index.lookups(RequestBudget::EVERYTHING).contains(&question));
     let answer = node.cluster.answer(&question);
     node.cluster.delete_namespace("shop");
     node.cluster.create_namespace("shop", node.now);

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use checkpoint_keeper_core::plan::{Absence, Archive, Clock, Reason};
-use checkpoint_keeper_core::pods::{CONFIRMED, Pace};
+use checkpoint_keeper_core::pods::{CONFIRMED, RequestBudget};
 use checkpoint_keeper_core::policy::OrphanWhen;
 use jiff::Timestamp;
 use plan_support::{HOUR, ago, tries};
@@ -195,7 +195,7 @@ proptest! {
     ) {
         let policy = plan_support::with(orphans(when, grace), |policy| policy.retention.max_age = Some(HOUR * 900));
         let mut node = Node::new(policy, archives()).sparing();
-        node.pace = Pace { new, again, idle: 1 };
+        node.budget = RequestBudget { new, again, idle: 1 };
         node.cluster.create_owner("shop", "Deployment", "web", None);
         let mut history = History::new();
         for step in &steps {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use checkpoint_keeper_core::deletion_limiter::DeletionLimiter;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::{EffectiveStorage, Plan, Snapshot, plan_with};
-use checkpoint_keeper_core::pods::Pace;
+use checkpoint_keeper_core::pods::RequestBudget;
 use checkpoint_keeper_core::policy::PolicySet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -29,11 +29,11 @@ use crate::sweeper::{Deletion, Outcome, Sweeper};
 
 /// The most questions in one round. A node has at most some hundred pods, and all of them are asked about
 /// within a few intervals; an orphan has hours of grace.
-const PACE: Pace = Pace { new: 100, again: 100, idle: 100 };
+const UNHURRIED: RequestBudget = RequestBudget { new: 100, again: 100, idle: 100 };
 
 /// The same where thousands of nodes ask the same API. What of a mass deletion waits for its confirmation can
 /// wait, and what may have gone unnoticed has its turn.
-pub const SPARING: Pace = Pace { new: 100, again: 20, idle: 1 };
+pub const SPARING: RequestBudget = RequestBudget { new: 100, again: 20, idle: 1 };
 
 /// The most deletions in flight: unlinking what is large takes long, and what has not begun can still be
 /// judged anew. More than one, so that the thread that deletes never waits for this one.
@@ -128,7 +128,7 @@ pub struct Watch {
     /// Who asks the cluster, a round of questions an interval at most; none where there is none.
     pub resolver: Option<Resolver>,
     /// How many of them.
-    pub pace: Pace,
+    pub budget: RequestBudget,
     /// Who shows what it is of the cluster without being asked; none: nobody does.
     pub cluster_updates: Option<ClusterUpdateReceiver>,
 }
@@ -143,7 +143,7 @@ impl Watch {
             buckets: None,
             interval,
             resolver: None,
-            pace: PACE,
+            budget: UNHURRIED,
             cluster_updates: None,
         }
     }
@@ -288,7 +288,7 @@ impl Watch {
     /// Asks what comes next, unless there are questions yet to be answered.
     fn ask(&mut self) {
         if let Some(resolver) = self.resolver.as_mut().filter(|resolver| !resolver.is_waiting()) {
-            resolver.ask(self.collector.lookups(self.pace));
+            resolver.ask(self.collector.lookups(self.budget));
         }
     }
 

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use checkpoint_keeper_core::plan::{Clock, Reason, plan};
-use checkpoint_keeper_core::pods::{LivePod, Lookup, LookupResult, Owner, Pace, PodKey, PodRecord};
+use checkpoint_keeper_core::pods::{LivePod, Lookup, LookupResult, Owner, PodKey, PodRecord, RequestBudget};
 use checkpoint_keeper_core::policy::{OrphanRule, OrphanWhen, PolicySet, Retention};
 use checkpoint_keeper_node::catalog::{Catalog, Changes};
 use checkpoint_keeper_node::clock::Now;
@@ -101,7 +101,7 @@ fn ask(collector: &mut Collector, policies: &PolicySet, now: Now, pod: &LookupRe
     let mut failed = 0;
     collector.begin_lookups(policies);
     loop {
-        let questions = collector.lookups(Pace::EVERYTHING);
+        let questions = collector.lookups(RequestBudget::EVERYTHING);
         if questions.is_empty() {
             break;
         }
@@ -155,7 +155,7 @@ fn what_another_cluster_said_to_be_gone_is_forgotten_and_that_is_remembered() {
         let mut collector = place.collector(now);
         collector.begin_lookups(&policies);
         let mut problems = Vec::new();
-        while let questions @ [_, ..] = &*collector.lookups(Pace::EVERYTHING) {
+        while let questions @ [_, ..] = &*collector.lookups(RequestBudget::EVERYTHING) {
             let answers = questions.iter().cloned().map(|question| {
                 let finding = match &question {
                     Lookup::Cluster => cluster.clone(),
@@ -272,7 +272,7 @@ fn a_clock_that_strays_from_the_api_servers_pauses_the_orphan_rule_and_begins_no
     let mut collector = place.collector(now);
     collector.begin_lookups(&policies);
     let ask_at = |collector: &mut Collector, server_time| {
-        while let questions @ [_, ..] = &*collector.lookups(Pace::EVERYTHING) {
+        while let questions @ [_, ..] = &*collector.lookups(RequestBudget::EVERYTHING) {
             let answers = questions.iter().cloned().map(|question| {
                 let finding = answer(&question, &LookupResult::NotFound);
                 Resolved { question, finding, at: now, server_time: Some(server_time) }
@@ -315,20 +315,20 @@ fn where_nothing_is_to_be_asked_something_is_asked_once_a_round_until_the_time_w
     collector.set_eager_lookups();
     // Also before there is any policy.
     let anything = [Lookup::Cluster];
-    assert_eq!(collector.lookups(Pace::EVERYTHING), anything);
+    assert_eq!(collector.lookups(RequestBudget::EVERYTHING), anything);
     for _ in 0..2 {
         let failures = collector.learn(vec![Resolved::failed(anything[0].clone(), "refused")]);
-        assert_eq!((failures.len(), collector.lookups(Pace::EVERYTHING)), (1, Vec::new()));
+        assert_eq!((failures.len(), collector.lookups(RequestBudget::EVERYTHING)), (1, Vec::new()));
         assert_eq!(collector.snapshot(now).0.clock, Clock::Suspect);
         collector.begin_lookups(&policies);
-        assert_eq!(collector.lookups(Pace::EVERYTHING), anything);
+        assert_eq!(collector.lookups(RequestBudget::EVERYTHING), anything);
     }
     let finding = LookupResult::Forbidden("forbidden".to_owned());
     let server_time = Some(now.wall);
     collector.learn(vec![Resolved { question: anything[0].clone(), finding, at: now, server_time }]);
     assert_eq!(collector.snapshot(now).0.clock, Clock::Trusted);
     collector.begin_lookups(&policies);
-    assert!(collector.lookups(Pace::EVERYTHING).is_empty());
+    assert!(collector.lookups(RequestBudget::EVERYTHING).is_empty());
 }
 
 /// A watch with a resolver, ended when told to.

@@ -62,7 +62,7 @@ impl Told {
                 buckets: bucket,
                 interval: HOUR,
                 resolver,
-                pace: SPARING,
+                budget: SPARING,
                 cluster_updates: None,
             };
             let report = |event: Event<'_>| {

@@ -23,8 +23,8 @@ mod labels;
 mod lookup;
 mod needs;
 mod next;
-mod pace;
 mod record;
+mod request_budget;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -34,8 +34,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use lookup::{LivePod, Lookup, LookupResult};
-pub use pace::Pace;
 pub use record::{Owner, OwnerRef, PodKey, PodRecord, SeenLabels, SeenNamespace};
+pub use request_budget::RequestBudget;
 
 use crate::identity::Identity;
 use crate::plan::Origin;
@@ -44,8 +44,8 @@ use cluster::ClusterIdentity;
 use idle::Running;
 use labels::CurrentLabels;
 use needs::{Asking, Needs};
-use pace::Asked;
 use record::OwnerId;
+use request_budget::Asked;
 
 /// How long it counts which pods run on this node.
 pub const LIVE: Duration = Duration::from_mins(10);

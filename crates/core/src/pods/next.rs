@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::record::{Owner, OwnerId, OwnerRef, PodKey, PodRecord};
-use super::{Lookup, MOST_ABOVE, Pace, Pod, PodIndex, ask_owner, in_namespace_mut};
+use super::{Lookup, MOST_ABOVE, Pod, PodIndex, RequestBudget, ask_owner, in_namespace_mut};
 
 impl PodIndex {
-    /// What to ask next, at that pace. Empty: the round is over. Answers may lead to further questions.
-    pub fn lookups(&mut self, pace: Pace) -> Vec<Lookup> {
+    /// What to ask next, within that budget. Empty: the round is over. Answers may lead to further questions.
+    pub fn lookups(&mut self, budget: RequestBudget) -> Vec<Lookup> {
         let mut needed = self.needed();
         // First what decides how the others are to be understood, then what may answer many of them.
         let is_first = |question: &Lookup| {
@@ -18,7 +18,7 @@ impl PodIndex {
         } else if needed.contains_key(&Lookup::NodePods) && self.asked.is_open(&Lookup::NodePods) {
             needed.retain(|question, _| *question == Lookup::NodePods);
         }
-        let questions = self.asked.ask(needed, pace);
+        let questions = self.asked.ask(needed, budget);
         for question in &questions {
             if let Lookup::Namespace(name) = question
                 && let Some(is_asked) = self.invalidated.get_mut(name)

@@ -11,7 +11,7 @@ use std::time::Duration;
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::plan::{Archive, Clock, Reason, Snapshot, plan};
 use checkpoint_keeper_core::pods::{
-    LivePod, Lookup, LookupResult, OwnerRef, Pace, PodIndex, PodKey, PodRecord, TakenWhen,
+    LivePod, Lookup, LookupResult, OwnerRef, PodIndex, PodKey, PodRecord, RequestBudget, TakenWhen,
 };
 use checkpoint_keeper_core::policy::{Labels, OrphanRule, OrphanWhen, Policy, PolicySet};
 use jiff::Timestamp;
@@ -143,7 +143,7 @@ pub(crate) struct Node {
     pub(crate) is_named: bool,
     /// Whether it is shown which pods run on it.
     pub(crate) is_shown: bool,
-    pub(crate) pace: Pace,
+    pub(crate) budget: RequestBudget,
     /// Whether the identity of every archive is known.
     pub(crate) all_are_known: bool,
     /// What is remembered on the disk.
@@ -187,7 +187,7 @@ impl Node {
             clock: Clock::Trusted,
             is_named: false,
             is_shown: false,
-            pace: Pace::EVERYTHING,
+            budget: RequestBudget::EVERYTHING,
             all_are_known: true,
             records: BTreeMap::new(),
             cluster_uid: None,
@@ -207,7 +207,7 @@ impl Node {
     pub(crate) fn sparing(mut self) -> Self {
         self = self.named();
         self.pod_index.set_pods_watched();
-        (self.is_shown, self.pace) = (true, Pace { new: 100, again: 20, idle: 1 });
+        (self.is_shown, self.budget) = (true, RequestBudget { new: 100, again: 20, idle: 1 });
         self
     }
 
@@ -259,7 +259,7 @@ impl Node {
     /// Asks all that is left to ask in this round.
     pub(crate) fn ask_on(&mut self) {
         loop {
-            let questions = self.pod_index.lookups(self.pace);
+            let questions = self.pod_index.lookups(self.budget);
             if questions.is_empty() {
                 break;
             }

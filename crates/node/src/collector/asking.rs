@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use checkpoint_keeper_core::name::NameKind;
 use checkpoint_keeper_core::plan::{Clock, Plan, Snapshot};
-use checkpoint_keeper_core::pods::{Lookup, LookupResult, Pace, PodIndex};
+use checkpoint_keeper_core::pods::{Lookup, LookupResult, PodIndex, RequestBudget};
 use checkpoint_keeper_core::policy::{OrphanWhen, PolicyRef, PolicySet};
 use jiff::Timestamp;
 
@@ -105,11 +105,11 @@ impl Collector {
         }
     }
 
-    /// What to ask next, at that pace; empty when the round is over, or no policy needs
+    /// What to ask next, within that budget; empty when the round is over, or no policy needs
     /// to know anything and the clock is known to be right or wrong.
-    pub fn lookups(&mut self, pace: Pace) -> Vec<Lookup> {
+    pub fn lookups(&mut self, budget: RequestBudget) -> Vec<Lookup> {
         let Some(pod_index) = &mut self.pod_index else { return Vec::new() };
-        let questions = pod_index.lookups(pace);
+        let questions = pod_index.lookups(budget);
         if questions.is_empty()
             && self.clock.is_unheard()
             && !std::mem::replace(&mut self.has_asked_time, true)

@@ -24,9 +24,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::cluster_watch::ClusterWatch;
 use super::events::{Events, deleted, unreachable};
-use super::pace::{News, Pace};
 use super::state::{AgentState, Observations};
 use super::status::{Staleness, StatusContext, status};
+use super::throttle::{News, StatusThrottle};
 use crate::runtime::events::Publisher;
 use crate::runtime::liveness::{self, now};
 use crate::runtime::objects::{Change, Health, Metadata, PolicyObjects, follow, metadata_of};
@@ -256,7 +256,7 @@ impl ApiSide {
         let mut changes = self.state.changes();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pace = Pace::new(self.rest);
+        let mut throttle = StatusThrottle::new(self.rest);
         loop {
             tokio::select! {
                 ended = changes.changed() => if ended.is_err() { return },
@@ -274,11 +274,11 @@ impl ApiSide {
                 reason: next.conditions.first().map(|ready| ready.reason.clone()).unwrap_or_default(),
                 problems: self.state.read(Observations::kinds_of_problems),
             };
-            if before == Some(&next) || !pace.is_due(&news, now) {
+            if before == Some(&next) || !throttle.is_due(&news, now) {
                 continue;
             }
             let written = self.write(&own, &next).await;
-            pace.note(news, written.is_err(), liveness::now());
+            throttle.note(news, written.is_err(), liveness::now());
             match written {
                 // What was written is seen by the watch a moment later; until then it would be written again.
                 Ok(store) => self.own.note(|own| own.store = Some(store)),

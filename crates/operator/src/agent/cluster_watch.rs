@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
 use crate::cluster;
-use crate::runtime::objects::{Change, Health, Metadata, Shelf, follow, metadata_of};
+use crate::runtime::objects::{Cache, Change, Health, Metadata, follow, metadata_of};
 
 /// So many are listed at a time. Whoever may write an object may add to its metadata as much as fits.
 const PAGE: u32 = 100;
@@ -50,7 +50,7 @@ pub(super) struct ClusterWatch {
 
 #[derive(Debug, Default)]
 struct Seen {
-    pods: Shelf<LivePod>,
+    pods: Cache<LivePod>,
     /// Of the watch of namespaces; none while it is not wanted.
     namespaces: Option<Health>,
 }

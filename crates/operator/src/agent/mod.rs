@@ -7,10 +7,10 @@ mod deciding;
 mod dry_runs;
 pub(crate) mod events;
 pub(crate) mod metrics;
-mod pace;
 mod state;
 mod status;
 mod summary;
+mod throttle;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -95,7 +95,7 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
         buckets,
         interval: arguments.interval,
         resolver: Some(resolver),
-        pace: SPARING,
+        budget: SPARING,
         cluster_updates: Some(updates),
     }
     .run(stop, |event| engine.note(&event))

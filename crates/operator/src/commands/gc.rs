@@ -5,7 +5,7 @@ use std::path::Path;
 
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{self, Plan, Snapshot};
-use checkpoint_keeper_core::pods::{LookupResult, Pace};
+use checkpoint_keeper_core::pods::{LookupResult, RequestBudget};
 use checkpoint_keeper_core::policy::{Labels, Mode, PolicySet};
 use checkpoint_keeper_core::policy_lint;
 use checkpoint_keeper_node::catalog::Catalog;
@@ -77,9 +77,9 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let mut now = now;
     if let Some(cluster) = &mut cluster {
         // What time it is comes first: it dates the archives, and so says which pods they may be of.
-        ask(&mut collector, cluster, Pace::EVERYTHING);
+        ask(&mut collector, cluster, RequestBudget::EVERYTHING);
         collector.begin_lookups(policies);
-        ask(&mut collector, cluster, Pace::EVERYTHING);
+        ask(&mut collector, cluster, RequestBudget::EVERYTHING);
         // That took its time.
         now = Now::read();
     }
@@ -91,7 +91,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         // So many were asked that the first answers are too old by now to delete anything for.
         collector.begin_lookups(policies);
         collector.confirm(&snapshot, &plan, policies, wall);
-        ask(&mut collector, cluster, Pace { idle: 0, ..Pace::EVERYTHING });
+        ask(&mut collector, cluster, RequestBudget { idle: 0, ..RequestBudget::EVERYTHING });
         now = Now::read();
         wall = arguments.now.unwrap_or(now.wall);
         (snapshot, problems) = collector.snapshot(now);
@@ -189,10 +189,10 @@ fn say_what_orphans_need(arguments: &GcArguments, policies: &PolicySet) {
 }
 
 /// Asks the cluster what there is to ask in this round.
-fn ask(collector: &mut Collector, cluster: &mut Cluster, pace: Pace) {
+fn ask(collector: &mut Collector, cluster: &mut Cluster, budget: RequestBudget) {
     let mut not_asked = 0;
     loop {
-        let questions = collector.lookups(pace);
+        let questions = collector.lookups(budget);
         if questions.is_empty() {
             break;
         }

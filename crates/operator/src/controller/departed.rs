@@ -1,4 +1,4 @@
-//! Which stores are of nodes that do not exist any more. Pure: asking and deleting is `fleet`'s part.
+//! Which stores are of nodes that do not exist any more. Pure: asking and deleting is `node_cache`'s part.
 //!
 //! A list is no proof: it may be of a cache, of a part, or of nothing. A store goes when the API itself
 //! said twice of that very node that it is not there, a minute apart; an error says nothing.

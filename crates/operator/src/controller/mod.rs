@@ -4,16 +4,16 @@
 //! of nodes that do not exist any more. Several replicas may run; the one with the lease works.
 //!
 //! Deciding is pure: [`election`] (who leads), [`statuses`] and [`totals`] (what policy objects should say),
-//! [`pace`] (when they say it), [`departed`] (whose reports go). Doing is [`lease`], [`writer`] and
-//! [`fleet`]; [`work`] puts them together.
+//! [`throttle`] (when they say it), [`departed`] (whose reports go). Doing is [`lease`], [`writer`] and
+//! [`node_cache`]; [`work`] puts them together.
 
 pub mod departed;
 pub mod election;
-pub mod fleet;
 pub mod lease;
 pub mod metrics;
-pub mod pace;
+pub mod node_cache;
 pub mod statuses;
+pub mod throttle;
 pub mod totals;
 pub mod work;
 pub mod writer;
@@ -28,10 +28,10 @@ use tokio::time::Instant;
 use crate::runtime::objects::PolicyObjects;
 use departed::Departed;
 use election::{Lost, Terms};
-use fleet::Fleet;
 use lease::Hold;
 use metrics::Metrics;
-use pace::Pace;
+use node_cache::NodeCache;
+use throttle::StatusThrottle;
 use work::Work;
 use writer::Writer;
 
@@ -64,7 +64,7 @@ pub struct Controller {
     client: Client,
     settings: Settings,
     objects: PolicyObjects,
-    fleet: Fleet,
+    nodes: NodeCache,
     metrics: Metrics,
     pulse: watch::Sender<Instant>,
 }
@@ -77,7 +77,7 @@ impl Controller {
             client,
             settings,
             objects,
-            fleet: Fleet::default(),
+            nodes: NodeCache::default(),
             metrics: Metrics::default(),
             pulse: watch::Sender::new(Instant::now()),
         }
@@ -90,10 +90,10 @@ impl Controller {
 
     /// What keeps it from working, or from taking over.
     pub fn troubles(&self) -> impl Fn() -> Vec<String> + Send + Sync + use<> {
-        let (objects, fleet) = (self.objects.clone(), self.fleet.clone());
+        let (objects, nodes) = (self.objects.clone(), self.nodes.clone());
         move || {
             let now = std::time::Instant::now();
-            [objects.troubles(now), fleet.troubles(now)].concat()
+            [objects.troubles(now), nodes.troubles(now)].concat()
         }
     }
 
@@ -106,7 +106,7 @@ impl Controller {
     /// Leads whenever possible, until it is told to stop. Who lost the lease stops for good: what it
     /// began while it led may be under way still.
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), Lost> {
-        let Self { client, settings, objects, fleet, metrics, pulse } = self;
+        let Self { client, settings, objects, nodes, metrics, pulse } = self;
         let Settings { namespace, identity, cluster_policy_namespaces, directory, .. } = settings;
         let mut hold = Hold::new(&client, &namespace, identity.clone(), Terms::of(LEASE));
         let mut operator_namespaces: BTreeSet<String> = cluster_policy_namespaces.into_iter().collect();
@@ -115,18 +115,18 @@ impl Controller {
             client: client.clone(),
             writer: Writer::new(client.clone(), identity),
             objects: objects.clone(),
-            fleet: fleet.clone(),
+            nodes: nodes.clone(),
             operator_namespaces,
             directory,
             metrics: metrics.clone(),
             held: hold.held_until(),
             stop,
             pulse,
-            pace: Pace::default(),
+            throttle: StatusThrottle::default(),
             departed: Departed::default(),
         };
         let watches = async {
-            tokio::join!(objects.watch(&client), fleet.watch(&client));
+            tokio::join!(objects.watch(&client), nodes.watch(&client));
             // Watches do not end.
             std::future::pending::<()>().await;
         };

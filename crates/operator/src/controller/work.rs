@@ -10,11 +10,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::departed::{Answer, Departed, StoreId};
-use super::fleet::{self, Fleet};
 use super::lease::HeldUntil;
 use super::metrics::Metrics;
-use super::pace::Pace;
+use super::node_cache::{self, NodeCache};
 use super::statuses::{StatusWrite, desired};
+use super::throttle::StatusThrottle;
 use super::writer::{WRITE, Writer, Written};
 use crate::failure::say;
 use crate::runtime::objects::PolicyObjects;
@@ -36,7 +36,7 @@ pub struct Work {
     pub(super) client: Client,
     pub(super) writer: Writer,
     pub(super) objects: PolicyObjects,
-    pub(super) fleet: Fleet,
+    pub(super) nodes: NodeCache,
     pub(super) operator_namespaces: BTreeSet<String>,
     pub(super) directory: String,
     pub(super) metrics: Metrics,
@@ -46,20 +46,20 @@ pub struct Work {
     pub(super) stop: watch::Receiver<bool>,
     /// When it last got on.
     pub(super) pulse: watch::Sender<Instant>,
-    pub(super) pace: Pace,
+    pub(super) throttle: StatusThrottle,
     pub(super) departed: Departed,
 }
 
 impl Work {
     /// Works until it is told to stop; the request under way is finished.
     pub async fn run(mut self) {
-        let (mut objects, mut fleet) = (self.objects.changes(), self.fleet.changes());
+        let (mut objects, mut nodes) = (self.objects.changes(), self.nodes.changes());
         let (mut held, mut stop) = (self.held.clone(), self.stop.clone());
         while !*stop.borrow_and_update() {
             let begun = Instant::now();
             self.pulse.send_replace(begun);
             objects.mark_unchanged();
-            fleet.mark_unchanged();
+            nodes.mark_unchanged();
             let led = held.borrow_and_update().is_some();
             let next = if self.may_write() { self.round().await } else { None };
             self.metrics.leads(self.held.borrow().is_some());
@@ -70,7 +70,7 @@ impl Work {
                     // A renewal changes nothing for us; winning and losing do.
                     _ = held.changed() => if held.borrow_and_update().is_some() == led { continue },
                     _ = objects.changed() => {}
-                    _ = fleet.changed() => {}
+                    _ = nodes.changed() => {}
                     () = sleep_until(next) => {}
                 }
                 break;
@@ -95,7 +95,7 @@ impl Work {
     /// Looks at everything once, and does what follows from it; says when to look again at the latest.
     async fn round(&mut self) -> Option<Instant> {
         let objects = self.objects.all()?;
-        let (reports, nodes) = self.fleet.all()?;
+        let (reports, nodes) = self.nodes.all()?;
         let scope = Scope {
             operator_namespaces: self.operator_namespaces.clone(),
             other_operator: self.objects.other_operator_runs(),
@@ -104,7 +104,7 @@ impl Work {
         let in_force = in_force(&objects, &scope);
         self.metrics.policies(&in_force);
         let writes = desired(&objects, &in_force, &reports, Timestamp::now());
-        let (due, later) = self.pace.due(writes, Instant::now());
+        let (due, later) = self.throttle.due(writes, Instant::now());
         if !self.write(due).await {
             return Some(Instant::now() + PAUSE);
         }
@@ -131,16 +131,16 @@ impl Work {
                         say("warning", format!("cannot tell of {}: {error}", write.id));
                         tells = false;
                     }
-                    self.pace.note(write, false, Instant::now());
+                    self.throttle.note(write, false, Instant::now());
                 }
                 Written::Conflict | Written::Gone => {}
                 Written::Refused(why) => {
                     say("warning", format!("cannot write the status of {}: {why}", write.id));
-                    self.pace.note(write, true, Instant::now());
+                    self.throttle.note(write, true, Instant::now());
                 }
                 Written::Unanswered(why) => {
                     say("warning", format!("cannot write the status of {}: {why}", write.id));
-                    self.pace.note(write, true, Instant::now());
+                    self.throttle.note(write, true, Instant::now());
                     return false;
                 }
             }
@@ -156,14 +156,14 @@ impl Work {
                 break;
             }
             let asked = Instant::now();
-            let answer = fleet::ask(&self.client, &store.node).await;
+            let answer = node_cache::ask(&self.client, &store.node).await;
             if let Answer::Failed(why) = &answer {
                 say("warning", format!("cannot find out whether node {} exists: {why}", store.node));
             }
             if !self.departed.is_gone(&store, &answer, asked) || !self.may_go_on() {
                 continue;
             }
-            match fleet::remove(&self.client, &store).await {
+            match node_cache::remove(&self.client, &store).await {
                 Ok(()) => {
                     say("note", format!("node {} does not exist any more: its store is deleted", store.node));
                     self.metrics.removed();

@@ -218,19 +218,19 @@ pub struct Doubt {
 
 /// One kind, as far as it was seen.
 #[derive(Debug)]
-pub(crate) struct Shelf<T> {
+pub(crate) struct Cache<T> {
     /// By namespace and name.
     pub(crate) objects: BTreeMap<(String, String), T>,
     health: Health,
 }
 
-impl<T> Default for Shelf<T> {
+impl<T> Default for Cache<T> {
     fn default() -> Self {
         Self { objects: BTreeMap::new(), health: Health::default() }
     }
 }
 
-impl<T> Shelf<T> {
+impl<T> Cache<T> {
     /// Notes a change; says whether it is one.
     pub(crate) fn note<O: ResourceExt>(
         &mut self,
@@ -268,51 +268,51 @@ impl<T> Shelf<T> {
 }
 
 #[derive(Debug, Default)]
-struct Shelves {
-    cluster: Shelf<Seen<ClusterCheckpointPolicy>>,
-    namespaced: Shelf<Seen<CheckpointPolicy>>,
-    storage: Shelf<Seen<CheckpointStoragePolicy>>,
-    legacy: Shelf<Seen<CheckpointRestoreOperator>>,
+struct Caches {
+    cluster: Cache<Seen<ClusterCheckpointPolicy>>,
+    namespaced: Cache<Seen<CheckpointPolicy>>,
+    storage: Cache<Seen<CheckpointStoragePolicy>>,
+    legacy: Cache<Seen<CheckpointRestoreOperator>>,
     /// The older operator's lease in each namespace where it may be installed.
-    leases: BTreeMap<String, Shelf<Renewal>>,
+    leases: BTreeMap<String, Cache<Renewal>>,
 }
 
-impl Shelves {
+impl Caches {
     fn leases_are_listed(&self) -> bool {
-        self.leases.values().all(Shelf::is_listed)
+        self.leases.values().all(Cache::is_listed)
     }
 
     fn lease_is_held(&self) -> bool {
-        self.leases.values().any(Shelf::is_held)
+        self.leases.values().any(Cache::is_held)
     }
 }
 
 /// What was seen of all kinds; shared by whoever watches and whoever asks.
 #[derive(Debug, Clone)]
 pub struct PolicyObjects {
-    shelves: Arc<Mutex<Shelves>>,
+    caches: Arc<Mutex<Caches>>,
     changed: watch::Sender<()>,
 }
 
 impl PolicyObjects {
     /// None seen yet. Whoever may write the lease in one of those namespaces says whether the older operator runs.
     pub fn new(other_operator_namespaces: &[String]) -> Self {
-        let leases = other_operator_namespaces.iter().map(|namespace| (namespace.clone(), Shelf::default()));
-        let shelves = Shelves { leases: leases.collect(), ..Shelves::default() };
-        Self { shelves: Arc::new(Mutex::new(shelves)), changed: watch::Sender::new(()) }
+        let leases = other_operator_namespaces.iter().map(|namespace| (namespace.clone(), Cache::default()));
+        let caches = Caches { leases: leases.collect(), ..Caches::default() };
+        Self { caches: Arc::new(Mutex::new(caches)), changed: watch::Sender::new(()) }
     }
 
     /// Watches everything, for as long as it is polled.
     pub async fn watch(&self, client: &Client) {
-        let namespaces: Vec<String> = self.shelves().leases.keys().cloned().collect();
+        let namespaces: Vec<String> = self.caches().leases.keys().cloned().collect();
         let leases = namespaces
             .iter()
             .map(|namespace| self.watch_leases(namespace, Api::namespaced(client.clone(), namespace), TICK));
         tokio::join!(
-            self.watch_kind(client, |shelves| &mut shelves.cluster),
-            self.watch_kind(client, |shelves| &mut shelves.namespaced),
-            self.watch_kind(client, |shelves| &mut shelves.storage),
-            self.watch_kind(client, |shelves| &mut shelves.legacy),
+            self.watch_kind(client, |caches| &mut caches.cluster),
+            self.watch_kind(client, |caches| &mut caches.namespaced),
+            self.watch_kind(client, |caches| &mut caches.storage),
+            self.watch_kind(client, |caches| &mut caches.legacy),
             join_all(leases),
         );
     }
@@ -320,21 +320,21 @@ impl PolicyObjects {
     async fn watch_kind<K>(
         &self,
         client: &Client,
-        of: impl Fn(&mut Shelves) -> &mut Shelf<Seen<K>> + Copy + Send + Sync + 'static,
+        of: impl Fn(&mut Caches) -> &mut Cache<Seen<K>> + Copy + Send + Sync + 'static,
     ) where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     {
-        let shelves = Arc::clone(&self.shelves);
-        of(&mut self.shelves()).health.listen();
+        let caches = Arc::clone(&self.caches);
+        of(&mut self.caches()).health.listen();
         let client = listened(client, move |heard| {
-            let mut shelves = shelves.lock().unwrap_or_else(PoisonError::into_inner);
-            of(&mut shelves).health.note_heard(heard, now());
+            let mut caches = caches.lock().unwrap_or_else(PoisonError::into_inner);
+            of(&mut caches).health.note_heard(heard, now());
         });
         let api = Api::<Guarded<K>>::all(client);
         let events = watcher(api, watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS));
         let events = events.modify(|object: &mut Guarded<K>| guarded::strip(object.meta_mut()));
         follow(events, |change| {
-            if of(&mut self.shelves()).note(change, now(), seen) {
+            if of(&mut self.caches()).note(change, now(), seen) {
                 self.changed.send_replace(());
             }
         })
@@ -353,7 +353,7 @@ impl PolicyObjects {
                 // Where the API knows of no such place, nobody renews a lease; who was seen to do so may all the
                 // same.
                 let is_free = is_missing.load(Ordering::Relaxed)
-                    && !self.shelves().leases.get(namespace).is_some_and(Shelf::is_held);
+                    && !self.caches().leases.get(namespace).is_some_and(Cache::is_held);
                 match change {
                     Change::Failed(_) if is_free => {
                         self.note_lease(namespace, Change::Listed(Vec::new()), now());
@@ -377,7 +377,7 @@ impl PolicyObjects {
         let mut tick = interval(tick);
         loop {
             tick.tick().await;
-            if !self.shelves().leases.get(namespace).is_some_and(|leases| leases.is_quiet(now())) {
+            if !self.caches().leases.get(namespace).is_some_and(|leases| leases.is_quiet(now())) {
                 continue;
             }
             if let Ok(Ok(list)) = timeout(REQUEST, api.list(only)).await {
@@ -387,10 +387,10 @@ impl PolicyObjects {
     }
 
     fn note_lease(&self, namespace: &str, change: Change<Lease>, now: Instant) {
-        let mut shelves = self.shelves();
-        let said = |shelves: &Shelves| (shelves.leases_are_listed(), shelves.lease_is_held());
-        let said_before = said(&shelves);
-        let leases = shelves.leases.entry(namespace.to_owned()).or_default();
+        let mut caches = self.caches();
+        let said = |caches: &Caches| (caches.leases_are_listed(), caches.lease_is_held());
+        let said_before = said(&caches);
+        let leases = caches.leases.entry(namespace.to_owned()).or_default();
         let before = leases.objects.clone();
         let seen = |lease: Lease| {
             let key = (lease.namespace().unwrap_or_default(), lease.name_any());
@@ -398,15 +398,15 @@ impl PolicyObjects {
         };
         leases.note(change, now, seen);
         // That it was renewed once more is no news.
-        let is_news = said(&shelves) != said_before;
-        drop(shelves);
+        let is_news = said(&caches) != said_before;
+        drop(caches);
         if is_news {
             self.changed.send_replace(());
         }
     }
 
-    fn shelves(&self) -> MutexGuard<'_, Shelves> {
-        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    fn caches(&self) -> MutexGuard<'_, Caches> {
+        self.caches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells of every change from here on.
@@ -416,23 +416,23 @@ impl PolicyObjects {
 
     /// All objects, once every kind has been listed in full; nothing before.
     pub fn all(&self) -> Option<Objects> {
-        let shelves = self.shelves();
-        let is_complete = shelves.cluster.is_listed()
-            && shelves.namespaced.is_listed()
-            && shelves.storage.is_listed()
-            && shelves.legacy.is_listed()
-            && shelves.leases_are_listed();
+        let caches = self.caches();
+        let is_complete = caches.cluster.is_listed()
+            && caches.namespaced.is_listed()
+            && caches.storage.is_listed()
+            && caches.legacy.is_listed()
+            && caches.leases_are_listed();
         is_complete.then(|| Objects {
-            cluster: shelves.cluster.objects.values().cloned().collect(),
-            namespaced: shelves.namespaced.objects.values().cloned().collect(),
-            storage: shelves.storage.objects.values().cloned().collect(),
-            legacy: shelves.legacy.objects.values().cloned().collect(),
+            cluster: caches.cluster.objects.values().cloned().collect(),
+            namespaced: caches.namespaced.objects.values().cloned().collect(),
+            storage: caches.storage.objects.values().cloned().collect(),
+            legacy: caches.legacy.objects.values().cloned().collect(),
         })
     }
 
     /// Whether the older operator renews its lease. While that cannot be seen, it is as it was last seen.
     pub fn other_operator_runs(&self) -> bool {
-        self.shelves().lease_is_held()
+        self.caches().lease_is_held()
     }
 
     /// Tells those who wait for changes that something changed beside the objects.
@@ -442,12 +442,12 @@ impl PolicyObjects {
 
     /// The UIDs of all objects, for references to them.
     pub fn uids(&self) -> BTreeMap<PolicyRef, String> {
-        let shelves = self.shelves();
+        let caches = self.caches();
         let mut uids = BTreeMap::new();
-        uids.extend(uids_of(&shelves.cluster, ClusterCheckpointPolicy::policy_ref));
-        uids.extend(uids_of(&shelves.namespaced, CheckpointPolicy::policy_ref));
-        uids.extend(uids_of(&shelves.storage, CheckpointStoragePolicy::policy_ref));
-        uids.extend(uids_of(&shelves.legacy, CheckpointRestoreOperator::policy_ref));
+        uids.extend(uids_of(&caches.cluster, ClusterCheckpointPolicy::policy_ref));
+        uids.extend(uids_of(&caches.namespaced, CheckpointPolicy::policy_ref));
+        uids.extend(uids_of(&caches.storage, CheckpointStoragePolicy::policy_ref));
+        uids.extend(uids_of(&caches.legacy, CheckpointRestoreOperator::policy_ref));
         uids
     }
 
@@ -465,15 +465,15 @@ impl PolicyObjects {
     /// What is wrong with the watches.
     pub fn troubles(&self, now: Instant) -> Vec<String> {
         let stale = self.stale(now);
-        let shelves = self.shelves();
+        let caches = self.caches();
         let unlisted = [
-            (shelves.cluster.is_listed(), shelves.cluster.trouble("clustercheckpointpolicies", now)),
-            (shelves.namespaced.is_listed(), shelves.namespaced.trouble("checkpointpolicies", now)),
-            (shelves.storage.is_listed(), shelves.storage.trouble("checkpointstoragepolicies", now)),
-            (shelves.legacy.is_listed(), shelves.legacy.trouble("checkpointrestoreoperators", now)),
+            (caches.cluster.is_listed(), caches.cluster.trouble("clustercheckpointpolicies", now)),
+            (caches.namespaced.is_listed(), caches.namespaced.trouble("checkpointpolicies", now)),
+            (caches.storage.is_listed(), caches.storage.trouble("checkpointstoragepolicies", now)),
+            (caches.legacy.is_listed(), caches.legacy.trouble("checkpointrestoreoperators", now)),
         ];
         let unlisted = unlisted.into_iter().filter_map(|(is_listed, trouble)| trouble.filter(|_| !is_listed));
-        let leases = shelves.leases.values().filter_map(|leases| leases.trouble("leases", now));
+        let leases = caches.leases.values().filter_map(|leases| leases.trouble("leases", now));
         unlisted.chain(stale).chain(leases).collect()
     }
 
@@ -486,12 +486,12 @@ impl PolicyObjects {
 
     /// The kinds of policies of which what was seen need not be how things are; none: all are confirmed.
     pub fn doubts(&self, now: Instant) -> Vec<Doubt> {
-        let mut shelves = self.shelves();
+        let mut caches = self.caches();
         [
-            shelves.cluster.health.doubt("clustercheckpointpolicies", now),
-            shelves.namespaced.health.doubt("checkpointpolicies", now),
-            shelves.storage.health.doubt("checkpointstoragepolicies", now),
-            shelves.legacy.health.doubt("checkpointrestoreoperators", now),
+            caches.cluster.health.doubt("clustercheckpointpolicies", now),
+            caches.namespaced.health.doubt("checkpointpolicies", now),
+            caches.storage.health.doubt("checkpointstoragepolicies", now),
+            caches.legacy.health.doubt("checkpointrestoreoperators", now),
         ]
         .into_iter()
         .flatten()
@@ -506,10 +506,10 @@ fn is_not_found<T>(event: &watcher::Result<T>) -> bool {
 }
 
 fn uids_of<K: ResourceExt>(
-    shelf: &Shelf<Seen<K>>,
+    cache: &Cache<Seen<K>>,
     id: impl Fn(&K) -> PolicyRef,
 ) -> impl Iterator<Item = (PolicyRef, String)> {
-    shelf.objects.values().filter_map(move |object| match object {
+    cache.objects.values().filter_map(move |object| match object {
         Seen::Parsed(object) => Some((id(object), object.uid()?)),
         Seen::Unparsable(_) => None,
     })
@@ -560,7 +560,7 @@ mod tests {
         let objects = PolicyObjects::new(&namespaces());
         let begin = Instant::now();
         let at = |second| begin + Duration::from_secs(second);
-        let quiet = |second| objects.shelves().leases[OTHER_OPERATOR_NAMESPACES[0]].is_quiet(at(second));
+        let quiet = |second| objects.caches().leases[OTHER_OPERATOR_NAMESPACES[0]].is_quiet(at(second));
         let mut changes = objects.changes();
         objects.note_lease(OTHER_OPERATOR_NAMESPACES[0], Change::Listed(vec![lease("it", 15, ONE)]), at(0));
         assert!(objects.other_operator_runs() && !quiet(14) && quiet(15));
@@ -722,7 +722,7 @@ mod tests {
         let mut changes = objects.changes();
         let ended = async {
             while changes.changed().await.is_ok() {
-                if objects.shelves().leases_are_listed() && !objects.other_operator_runs() {
+                if objects.caches().leases_are_listed() && !objects.other_operator_runs() {
                     return;
                 }
             }
@@ -743,10 +743,10 @@ mod tests {
         let [here, there] = OTHER_OPERATOR_NAMESPACES;
         let now = Instant::now();
         objects.note_lease(there, Change::Listed(vec![lease("it", 15, ONE)]), now);
-        assert!(!objects.shelves().leases_are_listed() && objects.other_operator_runs());
+        assert!(!objects.caches().leases_are_listed() && objects.other_operator_runs());
         // That there is none here says nothing of there.
         objects.note_lease(here, Change::Listed(vec![]), now);
-        assert!(objects.shelves().leases_are_listed() && objects.other_operator_runs());
+        assert!(objects.caches().leases_are_listed() && objects.other_operator_runs());
         objects.note_lease(there, Change::Listed(vec![]), now);
         assert!(!objects.other_operator_runs());
     }

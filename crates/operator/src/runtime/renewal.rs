@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::LeaseSpec;
 
-use super::objects::Shelf;
+use super::objects::Cache;
 
 /// How long a lease counts as renewed after it was, where it does not say itself.
 const LEASE: Duration = Duration::from_secs(15);
@@ -48,7 +48,7 @@ impl Renewal {
     }
 }
 
-impl Shelf<Renewal> {
+impl Cache<Renewal> {
     pub(super) fn is_held(&self) -> bool {
         self.objects.values().any(Renewal::is_held)
     }

@@ -21,7 +21,7 @@ use super::departed::{Answer, StoreId};
 use super::plain;
 use super::totals::NodeReport;
 use crate::runtime::guarded::{self, Guarded};
-use crate::runtime::objects::{Change, Metadata, Shelf, follow, metadata_of};
+use crate::runtime::objects::{Cache, Change, Metadata, follow, metadata_of};
 
 /// How long a question or a deletion may take.
 pub const REQUEST: Duration = Duration::from_secs(4);
@@ -29,25 +29,25 @@ pub const REQUEST: Duration = Duration::from_secs(4);
 type Store = Guarded<NodeCheckpointStore>;
 
 #[derive(Debug, Default)]
-struct Shelves {
-    stores: Shelf<Arc<NodeReport>>,
-    nodes: Shelf<()>,
+struct Caches {
+    stores: Cache<Arc<NodeReport>>,
+    nodes: Cache<()>,
 }
 
 /// What was seen of the nodes; shared by whoever watches and whoever asks.
 #[derive(Debug, Clone)]
-pub struct Fleet {
-    shelves: Arc<Mutex<Shelves>>,
+pub struct NodeCache {
+    caches: Arc<Mutex<Caches>>,
     changed: watch::Sender<()>,
 }
 
-impl Default for Fleet {
+impl Default for NodeCache {
     fn default() -> Self {
-        Self { shelves: Arc::default(), changed: watch::Sender::new(()) }
+        Self { caches: Arc::default(), changed: watch::Sender::new(()) }
     }
 }
 
-impl Fleet {
+impl NodeCache {
     /// Watches them, for as long as it is polled.
     pub async fn watch(&self, client: &Client) {
         tokio::join!(self.watch_stores(client), self.watch_nodes(client));
@@ -59,13 +59,13 @@ impl Fleet {
         follow(events.modify(strip), |change| {
             let is_news = match &change {
                 Change::Applied(store) => {
-                    let shelves = self.shelves();
-                    let known = shelves.stores.objects.get(&(String::new(), store.name_any()));
+                    let caches = self.caches();
+                    let known = caches.stores.objects.get(&(String::new(), store.name_any()));
                     known.is_none_or(|known| **known != report(store))
                 }
                 _ => true,
             };
-            if self.shelves().stores.note(change, Instant::now(), |store| Arc::new(report(&store))) && is_news
+            if self.caches().stores.note(change, Instant::now(), |store| Arc::new(report(&store))) && is_news
             {
                 self.changed.send_replace(());
             }
@@ -83,19 +83,19 @@ impl Fleet {
             let is_news = match &change {
                 // A node's heartbeat.
                 Change::Applied(node) => {
-                    !self.shelves().nodes.objects.contains_key(&(String::new(), node.name_any()))
+                    !self.caches().nodes.objects.contains_key(&(String::new(), node.name_any()))
                 }
                 _ => true,
             };
-            if self.shelves().nodes.note(change, Instant::now(), |_| ()) && is_news {
+            if self.caches().nodes.note(change, Instant::now(), |_| ()) && is_news {
                 self.changed.send_replace(());
             }
         })
         .await;
     }
 
-    fn shelves(&self) -> MutexGuard<'_, Shelves> {
-        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    fn caches(&self) -> MutexGuard<'_, Caches> {
+        self.caches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells of every change from here on.
@@ -105,18 +105,18 @@ impl Fleet {
 
     /// What every node reports, and which nodes there are; nothing before both have been listed in full.
     pub fn all(&self) -> Option<(Vec<Arc<NodeReport>>, BTreeSet<String>)> {
-        let shelves = self.shelves();
-        (shelves.stores.is_listed() && shelves.nodes.is_listed()).then(|| {
-            let nodes = shelves.nodes.objects.keys().map(|(_, name)| name.clone()).collect();
-            (shelves.stores.objects.values().cloned().collect(), nodes)
+        let caches = self.caches();
+        (caches.stores.is_listed() && caches.nodes.is_listed()).then(|| {
+            let nodes = caches.nodes.objects.keys().map(|(_, name)| name.clone()).collect();
+            (caches.stores.objects.values().cloned().collect(), nodes)
         })
     }
 
     /// What is wrong with the watches.
     pub fn troubles(&self, now: Instant) -> Vec<String> {
-        let shelves = self.shelves();
+        let caches = self.caches();
         let troubles =
-            [shelves.stores.trouble("nodecheckpointstores", now), shelves.nodes.trouble("nodes", now)];
+            [caches.stores.trouble("nodecheckpointstores", now), caches.nodes.trouble("nodes", now)];
         troubles.into_iter().flatten().collect()
     }
 }

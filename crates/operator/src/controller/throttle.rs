@@ -18,7 +18,7 @@ const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
 /// What was written, and when.
 #[derive(Debug, Default)]
-pub struct Pace(BTreeMap<PolicyRef, Last>);
+pub struct StatusThrottle(BTreeMap<PolicyRef, Last>);
 
 #[derive(Debug)]
 struct Last {
@@ -27,7 +27,7 @@ struct Last {
     has_failed: bool,
 }
 
-impl Pace {
+impl StatusThrottle {
     /// Those that are due, and when the next of the others is.
     pub fn due(&mut self, writes: Vec<StatusWrite>, now: Instant) -> (Vec<StatusWrite>, Option<Instant>) {
         // What needs no writing any more need not be remembered once figures may follow.
@@ -114,10 +114,10 @@ mod tests {
             ("news after a failure, soon", true, write("2", true, 2), 1, false, Some(30)),
         ];
         for (what, has_failed, wanted, second, is_due, next) in table {
-            let mut pace = Pace::default();
-            assert_eq!(pace.due(vec![write("1", true, 1)], begin).0.len(), 1);
-            pace.note(write("1", true, 1), has_failed, begin);
-            let (due, again) = pace.due(vec![wanted.clone()], later(second));
+            let mut throttle = StatusThrottle::default();
+            assert_eq!(throttle.due(vec![write("1", true, 1)], begin).0.len(), 1);
+            throttle.note(write("1", true, 1), has_failed, begin);
+            let (due, again) = throttle.due(vec![wanted.clone()], later(second));
             assert_eq!(due, if is_due { vec![wanted] } else { vec![] }, "{what}");
             assert_eq!(again, next.map(later), "{what}");
         }
@@ -126,11 +126,11 @@ mod tests {
     #[test]
     fn what_is_no_longer_wanted_is_forgotten() {
         let begin = Instant::now();
-        let mut pace = Pace::default();
-        pace.note(write("1", true, 1), false, begin);
-        pace.due(vec![], begin + FIGURES - Duration::from_secs(1));
-        assert_eq!(pace.0.len(), 1);
-        pace.due(vec![], begin + FIGURES);
-        assert!(pace.0.is_empty());
+        let mut throttle = StatusThrottle::default();
+        throttle.note(write("1", true, 1), false, begin);
+        throttle.due(vec![], begin + FIGURES - Duration::from_secs(1));
+        assert_eq!(throttle.0.len(), 1);
+        throttle.due(vec![], begin + FIGURES);
+        assert!(throttle.0.is_empty());
     }
 }

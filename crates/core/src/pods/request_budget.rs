@@ -1,13 +1,13 @@
-//! When each question is asked again, and how many are asked at a time: nodes are many, and one API
-//! answers them all.
+//! When each lookup is repeated, and how many are sent in a round: nodes are many, and one API server answers
+//! them all.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::lookup::Lookup;
 
-/// How many questions are asked in a round at most.
+/// Most lookups in one round, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
+pub struct RequestBudget {
     /// About what nothing is known of yet.
     pub new: usize,
     /// About what is likely to have changed, or what a deletion waits for.
@@ -16,13 +16,13 @@ pub struct Pace {
     pub idle: usize,
 }
 
-impl Pace {
+impl RequestBudget {
     /// Everything is asked in each round.
     pub const EVERYTHING: Self = Self { new: usize::MAX, again: usize::MAX, idle: usize::MAX };
 }
 
-/// So many rounds apart are the last two times that something is asked again which may be about to go.
-const LONGEST_REST: u64 = 8;
+/// Longest back-off between re-checks of what may be about to be gone, in rounds.
+const LONGEST_BACKOFF: u64 = 8;
 
 /// What was asked, and when.
 #[derive(Debug)]
@@ -86,7 +86,7 @@ impl Asked {
 
     /// Chooses from what is needed, each with whether anything waits for it, what is asked now: what was
     /// asked longest ago first.
-    pub(super) fn ask(&mut self, needed: BTreeMap<Lookup, bool>, pace: Pace) -> Vec<Lookup> {
+    pub(super) fn ask(&mut self, needed: BTreeMap<Lookup, bool>, budget: RequestBudget) -> Vec<Lookup> {
         let (mut new, mut again, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         let mut chosen = Vec::new();
         for (question, is_awaited) in needed {
@@ -113,9 +113,9 @@ impl Asked {
             questions.sort_by_key(|question| self.last(question));
         }
         for (mut questions, most, count) in [
-            (new, pace.new, &mut self.count.new),
-            (again, pace.again, &mut self.count.again),
-            (idle, pace.idle, &mut self.count.idle),
+            (new, budget.new, &mut self.count.new),
+            (again, budget.again, &mut self.count.again),
+            (idle, budget.idle, &mut self.count.idle),
         ] {
             questions.truncate(most.saturating_sub(*count));
             *count += questions.len();
@@ -132,7 +132,7 @@ impl Asked {
         let times = self.questions.entry(question).or_default();
         let rest = times.rest;
         *times = Times { last: round, patience: times.patience, ..Times::default() };
-        if (1..=LONGEST_REST).contains(&rest) {
+        if (1..=LONGEST_BACKOFF).contains(&rest) {
             (times.urgent, times.rest) = (Some(round + rest), rest * 2);
         }
     }
@@ -154,7 +154,7 @@ impl Asked {
     pub(super) fn failed(&mut self, question: &Lookup) {
         let round = self.round;
         let times = self.questions.entry(question.clone()).or_default();
-        times.patience = (times.patience * 2).clamp(1, LONGEST_REST);
+        times.patience = (times.patience * 2).clamp(1, LONGEST_BACKOFF);
         (times.last, times.urgent) = (round, Some(round + times.patience));
     }
 

@@ -20,7 +20,7 @@ pub(super) struct News {
 
 /// What was written, and when.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct StatusThrottle {
     /// How long figures rest after a write.
     rest: Duration,
     /// The last attempt.
@@ -30,7 +30,7 @@ pub(super) struct Pace {
     written: News,
 }
 
-impl Pace {
+impl StatusThrottle {
     pub(super) fn new(rest: Duration) -> Self {
         Self { rest, at: None, failures: 0, written: News::default() }
     }
@@ -70,30 +70,32 @@ mod tests {
     fn only_a_problem_of_a_new_kind_does_not_wait_and_even_that_for_a_moment() {
         let begin = Instant::now();
         let at = |second| begin + Duration::from_secs(second);
-        let mut pace = Pace::new(Duration::from_mins(1));
-        assert!(pace.is_due(&news(&["watermark"]), begin));
-        pace.note(news(&["watermark"]), false, begin);
+        let mut throttle = StatusThrottle::new(Duration::from_mins(1));
+        assert!(throttle.is_due(&news(&["watermark"]), begin));
+        throttle.note(news(&["watermark"]), false, begin);
         // The same disk with other figures.
-        assert!(!pace.is_due(&news(&["watermark"]), at(59)) && pace.is_due(&news(&["watermark"]), at(60)));
-        assert!(!pace.is_due(&news(&[]), at(59)), "what is well again may wait");
+        assert!(
+            !throttle.is_due(&news(&["watermark"]), at(59)) && throttle.is_due(&news(&["watermark"]), at(60))
+        );
+        assert!(!throttle.is_due(&news(&[]), at(59)), "what is well again may wait");
         let more = news(&["delete", "watermark"]);
-        assert!(!pace.is_due(&more, at(4)) && pace.is_due(&more, at(5)));
+        assert!(!throttle.is_due(&more, at(4)) && throttle.is_due(&more, at(5)));
         let other = News { reason: "DirectoryGone".to_owned(), ..news(&["watermark"]) };
-        assert!(!pace.is_due(&other, at(4)) && pace.is_due(&other, at(5)));
+        assert!(!throttle.is_due(&other, at(4)) && throttle.is_due(&other, at(5)));
     }
 
     #[test]
     fn writes_that_fail_are_tried_ever_more_rarely() {
         let mut now = Instant::now();
-        let mut pace = Pace::new(Duration::from_mins(1));
+        let mut throttle = StatusThrottle::new(Duration::from_mins(1));
         for pause in [10, 20, 40, 80, 160, 300, 300].map(Duration::from_secs) {
-            pace.note(news(&["delete"]), true, now);
+            throttle.note(news(&["delete"]), true, now);
             let before = now;
             now += pause;
-            assert!(!pace.is_due(&news(&["delete"]), before + pause / 10 * 9), "{pause:?}");
-            assert!(pace.is_due(&news(&["delete"]), now), "{pause:?}");
+            assert!(!throttle.is_due(&news(&["delete"]), before + pause / 10 * 9), "{pause:?}");
+            assert!(throttle.is_due(&news(&["delete"]), now), "{pause:?}");
         }
-        pace.note(news(&["delete"]), false, now);
-        assert!(pace.is_due(&news(&["list"]), now + APART));
+        throttle.note(news(&["delete"]), false, now);
+        assert!(throttle.is_due(&news(&["list"]), now + APART));
     }
 }
