@@ -280,7 +280,7 @@ pub struct LegacySettings {
     /// Whether a change takes effect at once.
     pub apply_policies_immediately: bool,
     /// Whether this is the object in force, rather than one that an older one supersedes.
-    pub in_force: bool,
+    pub effective: bool,
 }
 
 impl CheckpointRestoreOperator {
@@ -304,7 +304,7 @@ impl CheckpointRestoreOperator {
             checkpoint_directory: named_directory.clone().unwrap_or_else(|| DEFAULT_DIRECTORY.to_owned()),
             named_directory,
             apply_policies_immediately: self.spec.apply_policies_immediately.unwrap_or(false),
-            in_force: true,
+            effective: true,
         }
     }
 

@@ -11,8 +11,8 @@
 
 mod cluster_policy;
 pub mod crds;
+pub mod effective;
 mod error;
-pub mod in_force;
 mod legacy;
 pub mod manifest;
 pub mod node_store;

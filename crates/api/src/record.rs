@@ -4,7 +4,7 @@
 use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::in_force::{self, Objects, Seen};
+use crate::effective::{self, Objects, Seen};
 use crate::parts::PolicyStatus;
 
 /// One object, whatever its kind.
@@ -60,7 +60,7 @@ fn record<K>(
             Record { id, uid, resource_version, status }
         }
         Seen::Unparsable(object) => Record {
-            id: in_force::id(kind, object),
+            id: effective::id(kind, object),
             uid: object.uid.as_deref(),
             resource_version: object.resource_version.as_deref(),
             status: object.status.as_ref(),

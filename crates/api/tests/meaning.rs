@@ -324,7 +324,7 @@ fn every_field_of_the_older_kind_arrives() {
     let loaded = example("existing-operator.yaml");
     let settings = &loaded.legacy[0];
     assert_eq!(settings.checkpoint_directory, "/var/lib/kubelet/checkpoints");
-    assert!(!settings.apply_policies_immediately && settings.in_force);
+    assert!(!settings.apply_policies_immediately && settings.effective);
     let parts: Vec<_> = loaded.policies.retention.iter().map(|policy| policy.id.part.as_deref()).collect();
     assert_eq!(
         parts,
@@ -438,7 +438,7 @@ fn of_several_older_objects_the_oldest_is_in_force() {
         ]
     );
     assert_eq!(
-        loaded.legacy.iter().map(|settings| settings.in_force).collect::<Vec<_>>(),
+        loaded.legacy.iter().map(|settings| settings.effective).collect::<Vec<_>>(),
         [true, false, false]
     );
 }

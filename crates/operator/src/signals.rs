@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use checkpoint_keeper_api::in_force::Standing;
+use checkpoint_keeper_api::effective::Acceptance;
 use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 
 use crate::{agent, controller, output};
@@ -40,9 +40,9 @@ fn page() -> String {
          of what was deleted since the last one |\n| `LimitUnreachable` | agent | the policy | pins keep one of its limits \
          from being reached on a node; told of again when it was within reach for an hour in between |\n",
     );
-    for standing in standings() {
-        let message = standing.message(&policy()).replace('|', "\\|");
-        let _ = writeln!(page, "| `{}` | controller | the policy | {message} |", standing.reason());
+    for acceptance in acceptances() {
+        let message = acceptance.message(&policy()).replace('|', "\\|");
+        let _ = writeln!(page, "| `{}` | controller | the policy | {message} |", acceptance.reason());
     }
     page.push_str(
         "\nThe same reasons are those of the policies' condition `Ready`. Beside it stand \
@@ -65,17 +65,17 @@ fn policy() -> PolicyRef {
 }
 
 /// One of each. A new one does not compile before it stands here.
-fn standings() -> Vec<Standing> {
-    let next = |standing: &Standing| match standing {
-        Standing::Accepted => Some(Standing::DryRun),
-        Standing::DryRun => Some(Standing::Superseded(policy())),
-        Standing::Superseded(_) => Some(Standing::ForeignNamespace(vec!["ENTRIES".to_owned()])),
-        Standing::ForeignNamespace(_) => Some(Standing::OtherOperator),
-        Standing::OtherOperator => Some(Standing::DirectoryNotMounted("DIRECTORY".to_owned())),
-        Standing::DirectoryNotMounted(_) => Some(Standing::Invalid("ERROR".to_owned())),
-        Standing::Invalid(_) => None,
+fn acceptances() -> Vec<Acceptance> {
+    let next = |acceptance: &Acceptance| match acceptance {
+        Acceptance::Accepted => Some(Acceptance::DryRun),
+        Acceptance::DryRun => Some(Acceptance::Superseded(policy())),
+        Acceptance::Superseded(_) => Some(Acceptance::ForeignNamespace(vec!["ENTRIES".to_owned()])),
+        Acceptance::ForeignNamespace(_) => Some(Acceptance::OtherOperator),
+        Acceptance::OtherOperator => Some(Acceptance::DirectoryNotMounted("DIRECTORY".to_owned())),
+        Acceptance::DirectoryNotMounted(_) => Some(Acceptance::Invalid("ERROR".to_owned())),
+        Acceptance::Invalid(_) => None,
     };
-    std::iter::successors(Some(Standing::Accepted), next).collect()
+    std::iter::successors(Some(Acceptance::Accepted), next).collect()
 }
 
 struct Metric {

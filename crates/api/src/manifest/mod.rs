@@ -269,12 +269,12 @@ impl Loader {
         if !self.errors.is_empty() {
             return Err(self.errors);
         }
-        self.in_force(is_here);
+        self.mark_effective(is_here);
         Ok(self.loaded)
     }
 
     /// Of the older operator's objects that are for this directory, the oldest is in force.
-    fn in_force(&mut self, is_here: impl Fn(&str) -> bool) {
+    fn mark_effective(&mut self, is_here: impl Fn(&str) -> bool) {
         let (mut legacy, elsewhere): (Vec<_>, Vec<_>) = std::mem::take(&mut self.legacy)
             .into_iter()
             .partition(|(settings, ..)| settings.named_directory.as_deref().is_none_or(&is_here));
@@ -284,7 +284,7 @@ impl Loader {
                 settings.checkpoint_directory
             );
             self.warn(&origin, &settings.id, message);
-            settings.in_force = false;
+            settings.effective = false;
             self.loaded.legacy.push(settings);
         }
         // One without a time of creation was not in a cluster yet, so it is younger than one with.
@@ -298,8 +298,8 @@ impl Loader {
         });
         let first = legacy.first().map(|(settings, ..)| settings.id.to_string()).unwrap_or_default();
         for (index, (mut settings, policies, origin)) in legacy.into_iter().enumerate() {
-            settings.in_force = index == 0;
-            if settings.in_force {
+            settings.effective = index == 0;
+            if settings.effective {
                 for (entry, earlier) in &policies.repeated {
                     let message = format!("{entry} names the same as {earlier}, which is in force");
                     self.warn(&origin, &settings.id, message);

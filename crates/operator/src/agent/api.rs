@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use checkpoint_keeper_api::NodeCheckpointStore;
-use checkpoint_keeper_api::in_force::{InForce, Scope, Standing, in_force};
+use checkpoint_keeper_api::effective::{Acceptance, EffectivePolicies, Scope, effective_policies};
 use checkpoint_keeper_api::node_store::NodeCheckpointStoreStatus;
 use checkpoint_keeper_core::confidence::Certainty;
 use checkpoint_keeper_core::name::FileName;
@@ -214,7 +214,7 @@ impl ApiSide {
             if has_changed || looked != Some(other_operator) {
                 let Some(objects) = self.objects.all() else { continue };
                 looked = Some(other_operator);
-                let found = in_force(&objects, &Scope { other_operator, ..self.scope.clone() });
+                let found = effective_policies(&objects, &Scope { other_operator, ..self.scope.clone() });
                 self.cluster_watch.want_namespaces(selects_namespaces(&found.policies));
                 known = Some(Known::of(found));
             }
@@ -381,7 +381,7 @@ struct Known {
 }
 
 impl Known {
-    fn of(found: InForce) -> Self {
+    fn of(found: EffectivePolicies) -> Self {
         // A tenant's is told in its own status: it hinders nobody else.
         let is_ours = |id: &PolicyRef| {
             id.kind == Kind::CheckpointStoragePolicy
@@ -391,10 +391,12 @@ impl Known {
                     .iter()
                     .any(|invalid| invalid.id == *id && invalid.namespace.is_none())
         };
-        let invalid =
-            found.standings.iter().filter(|(_, (_, standing))| matches!(standing, Standing::Invalid(_)));
+        let invalid = found
+            .acceptances
+            .iter()
+            .filter(|(_, (_, acceptance))| matches!(acceptance, Acceptance::Invalid(_)));
         let invalid = invalid.filter(|(id, _)| is_ours(id));
-        let invalid = invalid.map(|(id, (_, standing))| (id.to_string(), standing.message(id)));
+        let invalid = invalid.map(|(id, (_, acceptance))| (id.to_string(), acceptance.message(id)));
         Self {
             invalid: invalid.take(MOST_INVALID).collect(),
             policies: Arc::new(found.policies),

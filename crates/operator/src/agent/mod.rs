@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use checkpoint_keeper_api::in_force::Scope;
+use checkpoint_keeper_api::effective::Scope;
 use checkpoint_keeper_core::deletion_limiter::DeletionLimiter;
 use checkpoint_keeper_node::clock::Now;
 use checkpoint_keeper_node::cluster_updates::{self, ClusterUpdateSender};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use checkpoint_keeper_api::in_force::InForce;
+use checkpoint_keeper_api::effective::EffectivePolicies;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -68,10 +68,10 @@ impl Metrics {
     }
 
     /// Counts the policies; at most the kinds times the reasons.
-    pub fn policies(&self, in_force: &InForce) {
+    pub fn policies(&self, effective: &EffectivePolicies) {
         let mut counts: BTreeMap<Became, i64> = BTreeMap::new();
-        for (id, (_, standing)) in &in_force.standings {
-            let became = Became { kind: format!("{:?}", id.kind), reason: standing.reason() };
+        for (id, (_, acceptance)) in &effective.acceptances {
+            let became = Became { kind: format!("{:?}", id.kind), reason: acceptance.reason() };
             *counts.entry(became).or_default() += 1;
         }
         self.policies.clear();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use checkpoint_keeper_api::in_force::{InForce, Objects, Standing};
+use checkpoint_keeper_api::effective::{Acceptance, EffectivePolicies, Objects};
 use checkpoint_keeper_api::node_store::UnreachableLimit;
 use checkpoint_keeper_api::parts::PolicyStatus;
 use checkpoint_keeper_core::policy::PolicyRef;
@@ -54,7 +54,7 @@ pub struct News {
 /// The statuses that are not as they should be.
 pub fn desired(
     objects: &Objects,
-    in_force: &InForce,
+    effective: &EffectivePolicies,
     reports: &[Arc<NodeReport>],
     now: Timestamp,
 ) -> Vec<StatusWrite> {
@@ -63,10 +63,10 @@ pub fn desired(
     for record in objects.records() {
         // One without these was not given by an API.
         let (Some(uid), Some(version)) = (record.uid, record.resource_version) else { continue };
-        let Some((generation, standing)) = in_force.standings.get(&record.id) else { continue };
+        let Some((generation, acceptance)) = effective.acceptances.get(&record.id) else { continue };
         let before = record.status.cloned().unwrap_or_default();
         let usage = totals.usage(&record.id);
-        let status = status(&before, &record.id, *generation, standing, &usage, now);
+        let status = status(&before, &record.id, *generation, acceptance, &usage, now);
         if status == before {
             continue;
         }
@@ -74,15 +74,15 @@ pub fn desired(
             condition(status, READY).map(|ready| (ready.reason.clone(), ready.message.clone()))
         };
         // That a new policy is in force is no news to whoever made it; another error of the same kind is.
-        let is_news = told(&before).map_or(!standing.is_ready(), |before| Some(before) != told(&status));
+        let is_news = told(&before).map_or(!acceptance.is_ready(), |before| Some(before) != told(&status));
         writes.push(StatusWrite {
             uid: uid.to_owned(),
             resource_version: version.to_owned(),
             is_urgent: says(&before) != says(&status),
             news: is_news.then(|| News {
-                is_good: standing.is_ready(),
-                reason: standing.reason(),
-                message: standing.message(&record.id),
+                is_good: acceptance.is_ready(),
+                reason: acceptance.reason(),
+                message: acceptance.message(&record.id),
             }),
             status,
             id: record.id,
@@ -96,7 +96,7 @@ fn status(
     before: &PolicyStatus,
     id: &PolicyRef,
     generation: Option<i64>,
-    standing: &Standing,
+    acceptance: &Acceptance,
     usage: &Usage,
     now: Timestamp,
 ) -> PolicyStatus {
@@ -115,10 +115,10 @@ fn status(
         None => (("False", "NoneUnreachable"), "Pins keep no limit from being reached.".to_owned()),
         Some((node, limit)) => (("True", "ArchivesPinned"), unreachable(node, limit, usage.unreachable)),
     };
-    let ready = (if standing.is_ready() { "True" } else { "False" }, standing.reason());
+    let ready = (if acceptance.is_ready() { "True" } else { "False" }, acceptance.reason());
     let mut conditions = before.conditions.clone();
     for (kind, (status, reason), message) in [
-        (READY, ready, standing.message(id)),
+        (READY, ready, acceptance.message(id)),
         (DELETION_PENDING, pending, message),
         (LIMITS_UNREACHABLE, held, held_message),
     ] {
@@ -196,7 +196,7 @@ fn shortened(mut message: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use checkpoint_keeper_api::in_force::{Scope, Seen, Unparsable, in_force};
+    use checkpoint_keeper_api::effective::{Scope, Seen, Unparsable, effective_policies};
     use checkpoint_keeper_api::node_store::PolicyUsage;
     use checkpoint_keeper_api::parts::{Mode, PolicyTotals};
     use serde_json::{Value, json};
@@ -222,7 +222,7 @@ mod tests {
     }
 
     fn writes(objects: &Objects, reports: &[Arc<NodeReport>], second: i64) -> Vec<StatusWrite> {
-        desired(objects, &in_force(objects, &Scope::default()), reports, at(second))
+        desired(objects, &effective_policies(objects, &Scope::default()), reports, at(second))
     }
 
     fn report(archives: i64, pending: i64) -> Arc<NodeReport> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use checkpoint_keeper_api::in_force::{Scope, in_force};
+use checkpoint_keeper_api::effective::{Scope, effective_policies};
 use jiff::Timestamp;
 use kube::Client;
 use tokio::sync::watch;
@@ -101,9 +101,9 @@ impl Work {
             other_operator: self.objects.other_operator_runs(),
             directory: self.directory.clone(),
         };
-        let in_force = in_force(&objects, &scope);
-        self.metrics.policies(&in_force);
-        let writes = desired(&objects, &in_force, &reports, Timestamp::now());
+        let effective = effective_policies(&objects, &scope);
+        self.metrics.policies(&effective);
+        let writes = desired(&objects, &effective, &reports, Timestamp::now());
         let (due, later) = self.throttle.due(writes, Instant::now());
         if !self.write(due).await {
             return Some(Instant::now() + PAUSE);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use checkpoint_keeper_api::in_force::{Objects, Seen, Unparsable};
+use checkpoint_keeper_api::effective::{Objects, Seen, Unparsable};
 use checkpoint_keeper_api::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
 };

@@ -76,18 +76,18 @@ pub struct Scope {
 
 /// The policies in force, and what became of each object.
 #[derive(Debug, Clone, Default)]
-pub struct InForce {
+pub struct EffectivePolicies {
     /// What agents go by.
     pub policies: PolicySet,
     /// What became of each object, with the generation that was looked at.
-    pub standings: BTreeMap<PolicyRef, (Option<i64>, Standing)>,
+    pub acceptances: BTreeMap<PolicyRef, (Option<i64>, Acceptance)>,
     /// The objects whose changes wait for the next archive or sweep, as their authors left it.
     pub patient: BTreeSet<PolicyRef>,
 }
 
 /// What became of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum Acceptance {
     /// It is in force.
     Accepted,
     /// It is understood, governs nothing, and reports what it would change.
@@ -104,7 +104,7 @@ pub enum Standing {
     Invalid(String),
 }
 
-impl Standing {
+impl Acceptance {
     /// Whether all of it is as its author wants it.
     pub fn is_ready(&self) -> bool {
         matches!(self, Self::Accepted | Self::DryRun)
@@ -159,8 +159,8 @@ impl Standing {
 }
 
 /// Which objects are in force.
-pub fn in_force(objects: &Objects, scope: &Scope) -> InForce {
-    let mut found = InForce::default();
+pub fn effective_policies(objects: &Objects, scope: &Scope) -> EffectivePolicies {
+    let mut found = EffectivePolicies::default();
     for object in &objects.cluster {
         match object {
             Seen::Parsed(object) => {
@@ -193,33 +193,33 @@ pub fn in_force(objects: &Objects, scope: &Scope) -> InForce {
     for object in &objects.storage {
         match object {
             Seen::Parsed(object) => {
-                let standing = match object.to_policy() {
+                let acceptance = match object.to_policy() {
                     Ok(policy) => {
                         let dry_run = policy.mode == Mode::DryRun;
                         found.policies.storage.push(policy);
-                        if dry_run { Standing::DryRun } else { Standing::Accepted }
+                        if dry_run { Acceptance::DryRun } else { Acceptance::Accepted }
                     }
                     // It only ever takes more, but for its deletion limit: without the rest less goes, and so
                     // nothing else need wait.
                     Err(errors) => {
                         found.policies.storage.push(object.limit_alone());
-                        Standing::Invalid(in_words(&errors))
+                        Acceptance::Invalid(in_words(&errors))
                     }
                 };
-                found.standings.insert(object.policy_ref(), (object.metadata.generation, standing));
+                found.acceptances.insert(object.policy_ref(), (object.metadata.generation, acceptance));
             }
             Seen::Unparsable(object) => {
-                let standing = Standing::Invalid(object.error.clone());
+                let acceptance = Acceptance::Invalid(object.error.clone());
                 let id = id(Kind::CheckpointStoragePolicy, object);
                 let limit = object.deletion_limit.as_ref();
                 found.policies.storage.push(storage::unparsable_limit(id.clone(), limit));
-                found.standings.insert(id, (object.generation, standing));
+                found.acceptances.insert(id, (object.generation, acceptance));
             }
         }
     }
     found.legacy(&objects.legacy, scope);
     let generations =
-        found.standings.iter().filter_map(|(id, (generation, _))| Some((id.clone(), (*generation)?)));
+        found.acceptances.iter().filter_map(|(id, (generation, _))| Some((id.clone(), (*generation)?)));
     found.policies.generations = generations.collect();
     found
 }
@@ -232,7 +232,7 @@ fn in_words(errors: &[FieldError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-impl InForce {
+impl EffectivePolicies {
     fn retention(
         &mut self,
         id: PolicyRef,
@@ -240,10 +240,10 @@ impl InForce {
         namespace: Option<String>,
         read: Result<(Mode, Policy), Vec<FieldError>>,
     ) {
-        let standing = match read {
+        let acceptance = match read {
             Ok((mode, policy)) => {
                 self.policies.retention.push(policy);
-                if mode == Mode::DryRun { Standing::DryRun } else { Standing::Accepted }
+                if mode == Mode::DryRun { Acceptance::DryRun } else { Acceptance::Accepted }
             }
             Err(errors) => {
                 self.policies.invalid.push(InvalidPolicy {
@@ -251,10 +251,10 @@ impl InForce {
                     namespace,
                     precedence: Precedence::Default,
                 });
-                Standing::Invalid(in_words(&errors))
+                Acceptance::Invalid(in_words(&errors))
             }
         };
-        self.standings.insert(id, (generation, standing));
+        self.acceptances.insert(id, (generation, acceptance));
     }
 
     /// One that goes before namespaces' policies, and is not understood, might govern what they govern.
@@ -270,7 +270,7 @@ impl InForce {
             namespace,
             precedence: Precedence::Default,
         });
-        self.standings.insert(id, (object.generation, Standing::Invalid(object.error.clone())));
+        self.acceptances.insert(id, (object.generation, Acceptance::Invalid(object.error.clone())));
     }
 
     /// The older operator's objects: in each place the oldest is in force.
@@ -295,10 +295,10 @@ impl InForce {
             let (id, generation) = (object.policy_ref(), object.metadata.generation);
             let settings = object.settings();
             let place = governs(&object.metadata.namespace);
-            let standing = if let Some(first) = first.get(&place) {
-                Standing::Superseded(first.clone())
+            let acceptance = if let Some(first) = first.get(&place) {
+                Acceptance::Superseded(first.clone())
             } else if !is_same_path(&settings.checkpoint_directory, &scope.directory) {
-                Standing::DirectoryNotMounted(settings.checkpoint_directory)
+                Acceptance::DirectoryNotMounted(settings.checkpoint_directory)
             } else {
                 first.insert(place.clone(), id.clone());
                 if !settings.apply_policies_immediately {
@@ -313,12 +313,12 @@ impl InForce {
                 }
                 self.legacy_in_force(read, &id, place.clone())
             };
-            self.standings.insert(id, (generation, standing));
+            self.acceptances.insert(id, (generation, acceptance));
         }
         if scope.other_operator {
-            for (id, (_, standing)) in &mut self.standings {
+            for (id, (_, acceptance)) in &mut self.acceptances {
                 if id.kind == Kind::CheckpointRestoreOperator {
-                    *standing = Standing::OtherOperator;
+                    *acceptance = Acceptance::OtherOperator;
                 }
             }
         }
@@ -329,17 +329,17 @@ impl InForce {
         read: Result<LegacyPolicies, Vec<FieldError>>,
         id: &PolicyRef,
         namespace: Option<String>,
-    ) -> Standing {
+    ) -> Acceptance {
         match read {
             Ok(policies) => {
                 let dry_run = policies.policies.iter().any(|policy| policy.mode == Mode::DryRun);
                 self.policies.retention.extend(policies.policies);
                 if !policies.foreign.is_empty() {
-                    Standing::ForeignNamespace(policies.foreign)
+                    Acceptance::ForeignNamespace(policies.foreign)
                 } else if dry_run {
-                    Standing::DryRun
+                    Acceptance::DryRun
                 } else {
-                    Standing::Accepted
+                    Acceptance::Accepted
                 }
             }
             Err(errors) => {
@@ -348,7 +348,7 @@ impl InForce {
                     namespace,
                     precedence: Precedence::Default,
                 });
-                Standing::Invalid(in_words(&errors))
+                Acceptance::Invalid(in_words(&errors))
             }
         }
     }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value)]
 
 use checkpoint_keeper_api::CheckpointStoragePolicy;
-use checkpoint_keeper_api::in_force::{InForce, Objects, Scope, Seen, Standing, Unparsable, in_force};
+use checkpoint_keeper_api::effective::{
+    Acceptance, EffectivePolicies, Objects, Scope, Seen, Unparsable, effective_policies,
+};
 use checkpoint_keeper_core::plan::EffectiveStorage;
 use checkpoint_keeper_core::policy::{Kind, Labels, PolicyRef, Precedence, Retention};
 use serde::de::DeserializeOwned;
@@ -44,9 +46,14 @@ fn legacy(
     object(json!({"namespace": namespace, "name": name, "creationTimestamp": created, "generation": 3}), spec)
 }
 
-fn standing<'a>(found: &'a InForce, kind: Kind, namespace: Option<&str>, name: &str) -> &'a Standing {
+fn acceptance<'a>(
+    found: &'a EffectivePolicies,
+    kind: Kind,
+    namespace: Option<&str>,
+    name: &str,
+) -> &'a Acceptance {
     let id = PolicyRef { kind, namespace: namespace.map(str::to_owned), name: name.to_owned(), part: None };
-    &found.standings.get(&id).unwrap_or_else(|| panic!("{id} has no standing: {:?}", found.standings)).1
+    &found.acceptances.get(&id).unwrap_or_else(|| panic!("{id} has no acceptance: {:?}", found.acceptances)).1
 }
 
 #[test]
@@ -69,7 +76,7 @@ fn an_object_that_does_not_parse_stands_for_all_that_it_could_govern() {
             Seen::Unparsable(unparsable(Some("other"))),
         ],
     };
-    let found = in_force(&objects, &scope());
+    let found = effective_policies(&objects, &scope());
     let invalid: Vec<(Kind, Option<&str>)> =
         found.policies.invalid.iter().map(|policy| (policy.id.kind, policy.namespace.as_deref())).collect();
     assert_eq!(
@@ -83,18 +90,22 @@ fn an_object_that_does_not_parse_stands_for_all_that_it_could_govern() {
         ]
     );
     assert!(found.policies.retention.is_empty());
-    let told = standing(&found, Kind::CheckpointStoragePolicy, None, "broken");
+    let told = acceptance(&found, Kind::CheckpointStoragePolicy, None, "broken");
     assert_eq!(told.reason(), "Invalid");
     assert!(!told.is_ready());
     // Whoever mends it sees which version was looked at.
-    assert!(found.standings.values().all(|(generation, _)| *generation == Some(4)), "{:?}", found.standings);
+    assert!(
+        found.acceptances.values().all(|(generation, _)| *generation == Some(4)),
+        "{:?}",
+        found.acceptances
+    );
 }
 
 #[test]
 fn however_little_of_a_storage_policy_is_understood_its_deletion_limit_binds() {
     let limit_on = |node: Option<&Labels>, storage: Seen<CheckpointStoragePolicy>| {
         let objects = Objects { storage: vec![storage], ..Objects::default() };
-        let found = in_force(&objects, &scope());
+        let found = effective_policies(&objects, &scope());
         // Nothing else of it is in force.
         let effective = EffectiveStorage::new(&found.policies.storage, node, None);
         assert!(effective.high_watermark.is_none() && effective.min_free_inodes.is_none());
@@ -136,10 +147,10 @@ fn an_object_that_was_stored_before_a_rule_existed_is_invalid_too() {
         cluster: vec![object(json!({"name": "old"}), json!({"retention": {"maxArchiveSize": 10}}))],
         ..Objects::default()
     };
-    let found = in_force(&objects, &scope());
+    let found = effective_policies(&objects, &scope());
     assert_eq!(found.policies.invalid.len(), 1);
     assert!(found.policies.retention.is_empty());
-    let Standing::Invalid(error) = standing(&found, Kind::ClusterCheckpointPolicy, None, "old") else {
+    let Acceptance::Invalid(error) = acceptance(&found, Kind::ClusterCheckpointPolicy, None, "old") else {
         panic!("not invalid")
     };
     assert!(error.contains("spec.retention.maxArchiveSize") && error.contains("below 1Ki"), "{error}");
@@ -156,12 +167,12 @@ fn of_several_in_the_operators_namespace_the_oldest_is_in_force() {
         ],
         ..Objects::default()
     };
-    let found = in_force(&objects, &scope());
+    let found = effective_policies(&objects, &scope());
     let kind = Kind::CheckpointRestoreOperator;
-    assert_eq!(standing(&found, kind, Some("keeper"), "old"), &Standing::Accepted);
-    let superseded = standing(&found, kind, Some("keeper"), "young");
+    assert_eq!(acceptance(&found, kind, Some("keeper"), "old"), &Acceptance::Accepted);
+    let superseded = acceptance(&found, kind, Some("keeper"), "young");
     assert_eq!(superseded.reason(), "Superseded");
-    assert_eq!(standing(&found, kind, Some("keeper"), "middle").reason(), "Superseded");
+    assert_eq!(acceptance(&found, kind, Some("keeper"), "middle").reason(), "Superseded");
     let id = PolicyRef { kind, namespace: Some("keeper".to_owned()), name: "young".to_owned(), part: None };
     assert!(superseded.message(&id).contains("CheckpointRestoreOperator/keeper/old is older"));
     let limits: Vec<_> =
@@ -176,11 +187,11 @@ fn an_object_in_a_tenants_namespace_governs_only_that_namespace() {
     ]});
     let objects =
         Objects { legacy: vec![legacy("team", "mine", "2026-01-01T00:00:00Z", spec)], ..Objects::default() };
-    let found = in_force(&objects, &scope());
+    let found = effective_policies(&objects, &scope());
     assert!(found.policies.retention.iter().all(|policy| policy.namespace.as_deref() == Some("team")));
-    let told = standing(&found, Kind::CheckpointRestoreOperator, Some("team"), "mine");
-    assert_eq!(told, &Standing::ForeignNamespace(vec!["namespacePolicies[1]".to_owned()]));
-    let id = found.standings.keys().next().unwrap();
+    let told = acceptance(&found, Kind::CheckpointRestoreOperator, Some("team"), "mine");
+    assert_eq!(told, &Acceptance::ForeignNamespace(vec!["namespacePolicies[1]".to_owned()]));
+    let id = found.acceptances.keys().next().unwrap();
     assert!(told.message(id).contains("kubectl"), "{}", told.message(id));
 }
 
@@ -204,10 +215,10 @@ fn while_the_older_operator_runs_its_objects_govern_and_take_nothing_and_ours_ar
         ],
         ..Objects::default()
     };
-    let alone = in_force(&objects, &scope());
-    let beside = in_force(&objects, &Scope { other_operator: true, ..scope() });
+    let alone = effective_policies(&objects, &scope());
+    let beside = effective_policies(&objects, &Scope { other_operator: true, ..scope() });
     // The same archives are governed by the same objects, so that none falls to another one.
-    let governing = |found: &InForce| {
+    let governing = |found: &EffectivePolicies| {
         let policies = found.policies.retention.iter();
         policies.map(|policy| (policy.id.clone(), policy.selector.clone(), policy.mode)).collect::<Vec<_>>()
     };
@@ -218,8 +229,8 @@ fn while_the_older_operator_runs_its_objects_govern_and_take_nothing_and_ours_ar
     assert_eq!(theirs.retention, Retention { keep_latest: 2, ..Retention::default() });
     assert_eq!((theirs.orphans, theirs.incomplete_grace), (None, None));
     for (namespace, name) in [("keeper", "theirs"), ("keeper", "younger"), ("team", "broken")] {
-        let told = standing(&beside, Kind::CheckpointRestoreOperator, Some(namespace), name);
-        assert_eq!(told, &Standing::OtherOperator, "{name}");
+        let told = acceptance(&beside, Kind::CheckpointRestoreOperator, Some(namespace), name);
+        assert_eq!(told, &Acceptance::OtherOperator, "{name}");
     }
 }
 
@@ -234,10 +245,10 @@ fn a_directory_that_agents_do_not_have_is_not_collected_in() {
         )],
         ..Objects::default()
     };
-    let found = in_force(&objects, &scope());
+    let found = effective_policies(&objects, &scope());
     assert!(found.policies.retention.is_empty());
-    let told = standing(&found, Kind::CheckpointRestoreOperator, Some("keeper"), "far");
-    assert_eq!(told, &Standing::DirectoryNotMounted("/srv/dumps".to_owned()));
+    let told = acceptance(&found, Kind::CheckpointRestoreOperator, Some("keeper"), "far");
+    assert_eq!(told, &Acceptance::DirectoryNotMounted("/srv/dumps".to_owned()));
 }
 
 #[test]
@@ -248,12 +259,12 @@ fn directories_are_compared_as_paths_and_an_empty_one_is_the_default() {
             legacy: vec![legacy("keeper", "a", "2026-01-01T00:00:00Z", spec)],
             ..Objects::default()
         };
-        let found = in_force(&objects, &scope());
-        let is = standing(&found, Kind::CheckpointRestoreOperator, Some("keeper"), "a");
-        assert_eq!(*is, Standing::Accepted, "{directory:?}");
+        let found = effective_policies(&objects, &scope());
+        let is = acceptance(&found, Kind::CheckpointRestoreOperator, Some("keeper"), "a");
+        assert_eq!(*is, Acceptance::Accepted, "{directory:?}");
         // And so are the agents'.
         let scope = Scope { directory: "/var/lib/kubelet/checkpoints/".to_owned(), ..scope() };
-        let found = in_force(&objects, &scope);
+        let found = effective_policies(&objects, &scope);
         assert!(!found.policies.retention.is_empty(), "{directory:?}");
     }
 }
@@ -262,8 +273,8 @@ fn directories_are_compared_as_paths_and_an_empty_one_is_the_default() {
 fn a_watermark_that_was_stored_before_it_was_refused_is_not_obeyed_and_spares_what_it_spared() {
     let spec = json!({"highWatermark": "8%", "protectLatest": 3});
     let objects = Objects { storage: vec![object(json!({"name": "typo"}), spec)], ..Objects::default() };
-    let found = in_force(&objects, &scope());
-    let is = standing(&found, Kind::CheckpointStoragePolicy, None, "typo");
+    let found = effective_policies(&objects, &scope());
+    let is = acceptance(&found, Kind::CheckpointStoragePolicy, None, "typo");
     assert!(is.message(&found.policies.storage[0].id).contains("8% must be at least 50%"), "{is:?}");
     let policy = &found.policies.storage[0];
     assert_eq!((policy.high_watermark, policy.protect_latest), (None, Some(3)));
@@ -292,7 +303,7 @@ fn one_that_goes_before_namespaces_policies_stands_for_them_too_while_it_is_not_
             json!({"retention": {"perPod": {"maxCount": 1}}}),
         );
         let objects = Objects { cluster: vec![evidence], namespaced: vec![team], ..Objects::default() };
-        let invalid = in_force(&objects, &scope()).policies.invalid;
+        let invalid = effective_policies(&objects, &scope()).policies.invalid;
         let [invalid] = &invalid[..] else { panic!("{invalid:?}") };
         let expected = if stands { Precedence::Override } else { Precedence::Default };
         assert_eq!((invalid.precedence, invalid.namespace.as_deref()), (expected, None));
@@ -303,8 +314,8 @@ fn one_that_goes_before_namespaces_policies_stands_for_them_too_while_it_is_not_
 fn a_storage_policy_may_be_a_dry_run() {
     let spec = json!({"mode": "DryRun", "highWatermark": "80%"});
     let objects = Objects { storage: vec![object(json!({"name": "try"}), spec)], ..Objects::default() };
-    let found = in_force(&objects, &scope());
-    assert_eq!(*standing(&found, Kind::CheckpointStoragePolicy, None, "try"), Standing::DryRun);
+    let found = effective_policies(&objects, &scope());
+    assert_eq!(*acceptance(&found, Kind::CheckpointStoragePolicy, None, "try"), Acceptance::DryRun);
     assert_eq!(found.policies.storage[0].mode, checkpoint_keeper_core::policy::Mode::DryRun);
 }
 
@@ -318,10 +329,10 @@ fn a_dry_run_is_understood_and_said_to_delete_nothing() {
         legacy: vec![legacy("keeper", "try", "2026-01-01T00:00:00Z", json!({"dryRun": true}))],
         ..Objects::default()
     };
-    let found = in_force(&objects, &scope());
-    for (id, (generation, standing)) in &found.standings {
-        assert_eq!(standing, &Standing::DryRun, "{id}");
+    let found = effective_policies(&objects, &scope());
+    for (id, (generation, acceptance)) in &found.acceptances {
+        assert_eq!(acceptance, &Acceptance::DryRun, "{id}");
         assert!(generation.is_some(), "{id}");
     }
-    assert_eq!(found.standings.len(), 2);
+    assert_eq!(found.acceptances.len(), 2);
 }
