@@ -29,7 +29,7 @@ use super::status::{Staleness, StatusContext, status};
 use super::throttle::{News, StatusThrottle};
 use crate::runtime::events::Publisher;
 use crate::runtime::liveness::{self, now};
-use crate::runtime::objects::{Change, Health, Metadata, PolicyObjects, follow, metadata_of};
+use crate::runtime::objects::{Change, Metadata, PolicyObjects, WatchHealth, follow, metadata_of};
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -63,8 +63,8 @@ pub(super) struct Own(Arc<Mutex<OwnObjects>>, Arc<Mutex<Watches>>);
 /// The watches of the two.
 #[derive(Debug, Default)]
 struct Watches {
-    node: Health,
-    store: Health,
+    node: WatchHealth,
+    store: WatchHealth,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -120,16 +120,21 @@ impl ApiSide {
     }
 
     /// What keeps it from doing its work.
-    pub(super) fn troubles(&self, now: Instant) -> Vec<String> {
+    pub(super) fn not_ready_reasons(&self, now: Instant) -> Vec<String> {
         let gone = self.state.read(|observed| observed.gone.clone());
-        gone.into_iter().chain(self.api_troubles(now)).collect()
+        gone.into_iter().chain(self.api_not_ready_reasons(now)).collect()
     }
 
-    fn api_troubles(&self, now: Instant) -> Vec<String> {
+    fn api_not_ready_reasons(&self, now: Instant) -> Vec<String> {
         let watches = self.own.watches();
-        let own = [watches.node.trouble("nodes", now), watches.store.trouble("nodecheckpointstores", now)];
+        let own = [watches.node.error("nodes", now), watches.store.error("nodecheckpointstores", now)];
         let own = own.into_iter().flatten();
-        self.objects.troubles(now).into_iter().chain(own).chain(self.cluster_watch.troubles(now)).collect()
+        self.objects
+            .not_ready_reasons(now)
+            .into_iter()
+            .chain(own)
+            .chain(self.cluster_watch.not_ready_reasons(now))
+            .collect()
     }
 
     async fn watch_node(&self) {
@@ -155,7 +160,7 @@ impl ApiSide {
                 }
             }
             if !self.own.now().orders_as(&before) {
-                self.objects.touch();
+                self.objects.notify();
             }
         })
         .await;
@@ -180,7 +185,7 @@ impl ApiSide {
                 }
             }
             if !self.own.now().orders_as(&before) {
-                self.objects.touch();
+                self.objects.notify();
             }
         })
         .await;
@@ -296,7 +301,7 @@ impl ApiSide {
             directory: self.scope.directory.clone(),
             // Until the engine is told anything, what it was told before a restart.
             generation: own.told.or(before.and_then(|before| before.observed_generation)),
-            troubles: self.api_troubles(now),
+            not_ready_reasons: self.api_not_ready_reasons(now),
             stale: match self.objects.stale(now) {
                 stale if own.is_paused => Staleness::Paused(stale),
                 stale if stale.is_empty() => Staleness::Current,
@@ -521,9 +526,9 @@ mod tests {
             () = Box::pin(side.objects.watch(&side.client)) => {},
             () = tokio::time::sleep(TICK) => {},
         }
-        let troubles = || side.troubles(now());
+        let not_ready_reasons = || side.not_ready_reasons(now());
         assert_eq!(
-            troubles(),
+            not_ready_reasons(),
             [
                 "nodes were not listed yet",
                 "nodecheckpointstores were not listed yet",
@@ -537,11 +542,11 @@ mod tests {
             () = side.cluster_watch.run(&side.client, "node-1", &shown) => {},
             () = tokio::time::sleep(TICK) => {},
         }
-        assert_eq!(troubles(), [""; 0]);
+        assert_eq!(not_ready_reasons(), [""; 0]);
         let seen: Vec<_> = receiver.drain().map(|shown| shown.what).collect();
         assert_eq!(seen.last(), Some(&ClusterUpdate::Pods(Some(Vec::new()))), "{seen:?}");
         side.state.gone(Some("the directory is gone".to_owned()));
-        assert_eq!(troubles(), ["the directory is gone"]);
+        assert_eq!(not_ready_reasons(), ["the directory is gone"]);
     }
 
     /// An API whose lists are empty, whose watches say what they are told to, and of which some kinds fail.
@@ -636,7 +641,7 @@ mod tests {
                 matches!(context.stale, Staleness::Paused(why) if why[0].starts_with("checkpointpolicies"))
             );
             assert!(
-                side.troubles(now())
+                side.not_ready_reasons(now())
                     .iter()
                     .any(|trouble| trouble.starts_with("checkpointpolicies cannot be"))
             );

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
 use crate::cluster;
-use crate::runtime::objects::{Cache, Change, Health, Metadata, follow, metadata_of};
+use crate::runtime::objects::{Cache, Change, Metadata, WatchHealth, follow, metadata_of};
 
 /// So many are listed at a time. Whoever may write an object may add to its metadata as much as fits.
 const PAGE: u32 = 100;
@@ -52,7 +52,7 @@ pub(super) struct ClusterWatch {
 struct Seen {
     pods: Cache<LivePod>,
     /// Of the watch of namespaces; none while it is not wanted.
-    namespaces: Option<Health>,
+    namespaces: Option<WatchHealth>,
 }
 
 impl Default for ClusterWatch {
@@ -78,10 +78,10 @@ impl ClusterWatch {
     }
 
     /// What is wrong with the watches.
-    pub(super) fn troubles(&self, now: Instant) -> impl Iterator<Item = String> {
+    pub(super) fn not_ready_reasons(&self, now: Instant) -> impl Iterator<Item = String> {
         let seen = self.seen();
-        let namespaces = seen.namespaces.as_ref().and_then(|health| health.trouble("namespaces", now));
-        [seen.pods.trouble("pods", now), namespaces].into_iter().flatten()
+        let namespaces = seen.namespaces.as_ref().and_then(|health| health.error("namespaces", now));
+        [seen.pods.error("pods", now), namespaces].into_iter().flatten()
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -132,7 +132,7 @@ impl ClusterWatch {
             tick.tick().await;
             let seen = self.seen();
             let health = seen.namespaces.as_ref().filter(|health| health.is_listed());
-            if health.is_some_and(|health| health.trouble("namespaces", Instant::now()).is_some()) {
+            if health.is_some_and(|health| health.error("namespaces", Instant::now()).is_some()) {
                 return;
             }
         }
@@ -146,7 +146,7 @@ impl ClusterWatch {
                 () = sleep(part_of(SPREAD)) => {}
                 _ = unwanted.wait_for(|wanted| !wanted) => continue,
             }
-            self.seen().namespaces = Some(Health::default());
+            self.seen().namespaces = Some(WatchHealth::default());
             let api = metadata_of::<Namespace>(client);
             let config = watcher::Config::default().page_size(PAGE);
             let events = watcher(api, config).modify(|namespace| slim(&mut namespace.metadata));
@@ -237,7 +237,8 @@ mod tests {
     async fn pods_are_shown_again_and_again_and_namespaces_only_while_they_are_wanted() {
         let sights = ClusterWatch::default();
         let (update_sender, receiver) = checkpoint_keeper_node::cluster_updates::channel().unwrap();
-        let (client, troubles) = (client(), || sights.troubles(Instant::now()).collect::<Vec<_>>());
+        let (client, not_ready_reasons) =
+            (client(), || sights.not_ready_reasons(Instant::now()).collect::<Vec<_>>());
         let told = || receiver.drain().map(|shown: TimedUpdate| shown.what).collect::<Vec<_>>();
         let watched = async {
             sleep(TICK * 2).await;
@@ -250,7 +251,7 @@ mod tests {
             );
             assert_eq!(pod.controller.as_ref().map(|owner| owner.name.as_str()), Some("web-1"));
             assert!(shown.iter().all(|what| matches!(what, ClusterUpdate::Pods(_))), "{shown:?}");
-            assert_eq!(troubles(), [""; 0]);
+            assert_eq!(not_ready_reasons(), [""; 0]);
             sights.want_namespaces(true);
             sleep(SPREAD + TICK).await;
             let shown = told();
@@ -271,7 +272,7 @@ mod tests {
                 told().contains(&ClusterUpdate::NamespacesUnknown),
                 "what was shown may change unseen from here on"
             );
-            assert_eq!(troubles(), [""; 0]);
+            assert_eq!(not_ready_reasons(), [""; 0]);
         };
         tokio::select! { () = sights.run(&client, "node-1", &update_sender) => {}, () = watched => {} }
     }

@@ -42,7 +42,7 @@ use crate::cli::AgentArguments;
 use crate::cluster::{self, Cluster};
 use crate::failure::{Failure, say};
 use crate::output::json;
-use crate::runtime::admin::{self, Page};
+use crate::runtime::admin::{self, AdminServer};
 use crate::runtime::liveness;
 use crate::runtime::objects::PolicyObjects;
 use crate::runtime::signals;
@@ -137,9 +137,9 @@ fn start_api_side(
     let started = Instant::now();
     let limit = stuck(arguments.interval);
     let asked = side.clone();
-    let page = Page {
+    let page = AdminServer {
         metrics: metrics::registry(state),
-        troubles: Box::new(move || asked.troubles(liveness::now())),
+        not_ready_reasons: Box::new(move || asked.not_ready_reasons(liveness::now())),
         is_alive: Box::new(move || {
             let looked = seen.read(|observed| observed.looked).unwrap_or(started);
             looked.elapsed() < limit || seen.read(|observed| observed.summary.is_none())

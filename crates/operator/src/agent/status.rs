@@ -27,7 +27,7 @@ pub(super) struct StatusContext {
     /// The generation of the spec that was carried out.
     pub(super) generation: Option<i64>,
     /// What keeps the agent from seeing what it goes by; none: it sees all of it.
-    pub(super) troubles: Vec<String>,
+    pub(super) not_ready_reasons: Vec<String>,
     /// Whether the policies can be confirmed.
     pub(super) stale: Staleness,
 }
@@ -68,7 +68,7 @@ pub(super) fn status(
     let nothing = Summary::default();
     let summary = observed.summary.as_ref().unwrap_or(&nothing);
     let mut problems: Vec<String> =
-        context.troubles.iter().map(String::as_str).chain(observed.problems()).map(short).collect();
+        context.not_ready_reasons.iter().map(String::as_str).chain(observed.problems()).map(short).collect();
     let more = problems.len().saturating_sub(MOST_PROBLEMS);
     if more > 0 {
         problems.truncate(MOST_PROBLEMS - 1);
@@ -137,17 +137,17 @@ fn ready(
         || HINDRANCES.iter().find_map(|(kind, reason)| Some((*reason, observed.problem_of(kind)?)));
     let (status, reason, message) = if let Some(why) = &observed.gone {
         ("False", "DirectoryGone", why.clone())
-    } else if observed.summary.is_none() && !context.troubles.is_empty() {
-        ("False", "PoliciesUnknown", context.troubles.join("; "))
+    } else if observed.summary.is_none() && !context.not_ready_reasons.is_empty() {
+        ("False", "PoliciesUnknown", context.not_ready_reasons.join("; "))
     } else if observed.summary.is_none() {
         ("False", "Starting", "The directory has not been looked at yet.".to_owned())
     } else if let Staleness::Paused(why) = &context.stale {
         stale("Policies could not be confirmed for long and delete nothing; storage policies act", why)
     } else if let Staleness::Stale(why) = &context.stale {
         stale("An archive goes only if the policies last confirmed want it gone as well", why)
-    } else if !context.troubles.is_empty() {
-        let troubles = context.troubles.join("; ");
-        ("False", "NotWatching", format!("What was last seen of the cluster is gone by: {troubles}"))
+    } else if !context.not_ready_reasons.is_empty() {
+        let not_ready_reasons = context.not_ready_reasons.join("; ");
+        ("False", "NotWatching", format!("What was last seen of the cluster is gone by: {not_ready_reasons}"))
     } else if let Some((reason, what)) = hindrance() {
         ("False", reason, what.to_owned())
     } else {
@@ -292,7 +292,7 @@ mod tests {
         let context = StatusContext {
             directory: "/".repeat(4_096),
             generation: Some(i64::MAX),
-            troubles: vec!["x".repeat(10_000); 5],
+            not_ready_reasons: vec!["x".repeat(10_000); 5],
             stale: Staleness::Stale(vec!["x".repeat(10_000); 5]),
         };
         let made = state.read(|observed| status(observed, &context, None, now()));
@@ -380,9 +380,9 @@ mod tests {
     #[test]
     fn what_keeps_a_node_from_collecting_is_its_condition() {
         let state = AgentState::new();
-        let told = |state: &AgentState, troubles: &[&str]| {
-            let troubles = troubles.iter().map(ToString::to_string).collect();
-            let context = StatusContext { troubles, ..StatusContext::default() };
+        let told = |state: &AgentState, not_ready_reasons: &[&str]| {
+            let not_ready_reasons = not_ready_reasons.iter().map(ToString::to_string).collect();
+            let context = StatusContext { not_ready_reasons, ..StatusContext::default() };
             let made = state.read(|observed| status(observed, &context, None, now()));
             (made.conditions[0].status.clone(), made.conditions[0].reason.clone())
         };

@@ -12,7 +12,7 @@ use crate::cli::ControllerArguments;
 use crate::cluster;
 use crate::controller::{Controller, Settings};
 use crate::failure::Failure;
-use crate::runtime::admin::{self, Page};
+use crate::runtime::admin::{self, AdminServer};
 
 /// Runs until SIGTERM or SIGINT, or until the lease is lost.
 pub fn run(arguments: ControllerArguments) -> Result<(), Failure> {
@@ -51,9 +51,9 @@ async fn serve(client: Client, arguments: ControllerArguments) -> Result<(), Fai
     );
     let mut metrics = Registry::default();
     controller.metrics().register(&mut metrics);
-    let page = Page {
+    let page = AdminServer {
         metrics,
-        troubles: Box::new(controller.troubles()),
+        not_ready_reasons: Box::new(controller.not_ready_reasons()),
         is_alive: Box::new(controller.is_alive()),
     };
     tokio::select! {

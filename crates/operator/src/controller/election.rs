@@ -9,9 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-/// How long things take.
+/// Durations of the lease, and of what is done about it.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub struct LeaseTimings {
     /// How long a lease holds after it was renewed.
     pub duration: Duration,
     /// How long after the last renewal it is renewed.
@@ -20,7 +20,7 @@ pub struct Terms {
     pub retry: Duration,
 }
 
-impl Terms {
+impl LeaseTimings {
     /// Of a lease that holds for so long.
     pub fn of(duration: Duration) -> Self {
         Self { duration, renew: duration / 3, retry: Duration::from_secs(2) }
@@ -40,9 +40,9 @@ pub struct Record {
     pub renewed: Option<Timestamp>,
 }
 
-/// Our own time as the leader.
+/// This replica's leadership, while it lasts.
 #[derive(Debug, Clone)]
-struct Tenure {
+struct Leadership {
     /// When the last renewal that is known to have arrived was begun.
     since: Instant,
     /// Whether somebody else has written the lease, or may have.
@@ -57,7 +57,7 @@ struct Tenure {
 #[derive(Debug, Clone)]
 pub struct Seen {
     me: String,
-    terms: Terms,
+    timings: LeaseTimings,
     record: Option<Record>,
     /// From when on it was seen to be as it is.
     since: Instant,
@@ -67,7 +67,7 @@ pub struct Seen {
     tried: Option<Instant>,
     /// Whether that request's answer is what `record` says.
     is_fresh: bool,
-    tenure: Option<Tenure>,
+    leadership: Option<Leadership>,
     lost: Option<Lost>,
 }
 
@@ -117,23 +117,23 @@ pub fn next(seen: &Seen, now: Instant) -> Step {
         return Step::GiveUp(lost.clone());
     }
     let at_or_wait = |at: Instant, step: Step| if now >= at { step } else { Step::Wait(at) };
-    if let Some(tenure) = &seen.tenure {
-        let end = tenure.since + seen.terms.duration;
+    if let Some(leadership) = &seen.leadership {
+        let end = leadership.since + seen.timings.duration;
         if now >= end {
             return Step::GiveUp(Lost::NotRenewed);
         }
-        if tenure.disputed && seen.is_fresh {
+        if leadership.disputed && seen.is_fresh {
             return Step::Look;
         }
         if !seen.is_fresh {
             return at_or_wait(seen.look_again().min(end), Step::Look);
         }
-        let again = tenure.refused.map(|refused| refused + seen.terms.retry);
-        let due = tenure.since + seen.terms.renew;
+        let again = leadership.refused.map(|refused| refused + seen.timings.retry);
+        let due = leadership.since + seen.timings.renew;
         return at_or_wait(again.map_or(due, |again| again.max(due)).min(end), Step::Renew);
     }
     if !seen.is_fresh {
-        return seen.tried.map_or(Step::Look, |tried| at_or_wait(tried + seen.terms.retry, Step::Look));
+        return seen.tried.map_or(Step::Look, |tried| at_or_wait(tried + seen.timings.retry, Step::Look));
     }
     match &seen.record {
         None => Step::Create,
@@ -146,35 +146,36 @@ pub fn next(seen: &Seen, now: Instant) -> Step {
 
 impl Seen {
     /// Nothing yet.
-    pub fn nothing(me: String, terms: Terms, now: Instant) -> Self {
+    pub fn nothing(me: String, timings: LeaseTimings, now: Instant) -> Self {
         Self {
             me,
-            terms,
+            timings,
             record: None,
             since: now,
             until: now,
             tried: None,
             is_fresh: false,
-            tenure: None,
+            leadership: None,
             lost: None,
         }
     }
 
     /// Until when the lease is known to be ours.
     pub fn held_until(&self) -> Option<Instant> {
-        let tenure = self.tenure.as_ref().filter(|tenure| !tenure.disputed && self.lost.is_none())?;
-        Some(tenure.since + self.terms.duration)
+        let leadership =
+            self.leadership.as_ref().filter(|leadership| !leadership.disputed && self.lost.is_none())?;
+        Some(leadership.since + self.timings.duration)
     }
 
     fn look_again(&self) -> Instant {
-        self.tried.map_or(self.until, |tried| tried + self.terms.retry)
+        self.tried.map_or(self.until, |tried| tried + self.timings.retry)
     }
 
     /// A request that was begun then found this.
     pub fn found(&mut self, found: Option<Record>, begun: Instant, now: Instant) {
         self.tried = Some(begun);
         self.is_fresh = true;
-        if self.tenure.is_some() {
+        if self.leadership.is_some() {
             self.judge(found.as_ref());
         }
         if found.as_ref().map(|record| &record.version) != self.record.as_ref().map(|record| &record.version)
@@ -188,22 +189,22 @@ impl Seen {
 
     /// Whether what was found is what we have written.
     fn judge(&mut self, found: Option<&Record>) {
-        let (Some(tenure), known) = (&mut self.tenure, &self.record) else { return };
+        let (Some(leadership), known) = (&mut self.leadership, &self.record) else { return };
         let Some(found) = found else {
             self.lost = Some(Lost::Deleted);
             return;
         };
         if known.as_ref().is_some_and(|known| known.version == found.version) {
-            tenure.disputed = false;
+            leadership.disputed = false;
             return;
         }
         let ours = found.holder.as_ref() == Some(&self.me);
-        let written = tenure.unanswered.iter().find(|(renewed, _)| found.renewed == Some(*renewed));
+        let written = leadership.unanswered.iter().find(|(renewed, _)| found.renewed == Some(*renewed));
         if let Some((_, begun)) = written.filter(|_| ours) {
-            tenure.since = *begun;
-            tenure.disputed = false;
-            tenure.unanswered.clear();
-            tenure.refused = None;
+            leadership.since = *begun;
+            leadership.disputed = false;
+            leadership.unanswered.clear();
+            leadership.refused = None;
         } else {
             let holder = found.holder.clone().unwrap_or_else(|| "nobody".to_owned());
             self.lost = Some(Lost::Taken(holder));
@@ -222,13 +223,14 @@ impl Seen {
         self.is_fresh = true;
         (self.since, self.until) = (now, begun);
         self.record = Some(record);
-        self.tenure = Some(Tenure { since: begun, disputed: false, unanswered: Vec::new(), refused: None });
+        self.leadership =
+            Some(Leadership { since: begun, disputed: false, unanswered: Vec::new(), refused: None });
     }
 
     /// A request is begun that is to write this time. Whatever becomes of it, it may arrive.
     pub fn attempt(&mut self, renewal: Timestamp, begun: Instant) {
-        if let Some(tenure) = &mut self.tenure {
-            tenure.unanswered.push((renewal, begun));
+        if let Some(leadership) = &mut self.leadership {
+            leadership.unanswered.push((renewal, begun));
         }
     }
 
@@ -236,11 +238,11 @@ impl Seen {
     pub fn refused(&mut self, how: Refused, begun: Instant) {
         self.tried = Some(begun);
         self.is_fresh = false;
-        if let Some(tenure) = &mut self.tenure {
-            tenure.refused = Some(begun);
+        if let Some(leadership) = &mut self.leadership {
+            leadership.refused = Some(begun);
             if how == Refused::Conflict {
                 // To be cleared up at once: it is looked at without waiting.
-                tenure.disputed = true;
+                leadership.disputed = true;
                 self.is_fresh = true;
             }
         }
@@ -251,8 +253,8 @@ impl Seen {
 mod tests {
     use super::*;
 
-    fn terms() -> Terms {
-        Terms::of(Duration::from_secs(15))
+    fn timings() -> LeaseTimings {
+        LeaseTimings::of(Duration::from_secs(15))
     }
 
     fn after(begin: Instant, seconds: u64) -> Instant {
@@ -273,7 +275,7 @@ mod tests {
     }
 
     fn nothing(begin: Instant) -> Seen {
-        Seen::nothing("me".to_owned(), terms(), begin)
+        Seen::nothing("me".to_owned(), timings(), begin)
     }
 
     fn leading(begin: Instant) -> Seen {

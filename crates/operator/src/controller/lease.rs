@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::election::{Lost, Record, Refused, Seen, Step, Terms, next};
+use super::election::{LeaseTimings, Lost, Record, Refused, Seen, Step, next};
 use super::{FIELD_MANAGER, plain};
 use crate::failure::say;
 
@@ -25,25 +25,25 @@ const REQUEST: Duration = Duration::from_secs(3);
 /// Until when this process is known to lead; none: it does not.
 pub type HeldUntil = Option<Instant>;
 
-/// One replica's hold on the lease.
-pub struct Hold {
+/// Takes and renews the lease for one replica.
+pub struct LeaderElector {
     api: Api<Lease>,
     me: String,
-    terms: Terms,
+    timings: LeaseTimings,
     seen: Seen,
     /// The lease as it was last seen, with what others keep in it.
     lease: Lease,
     held: watch::Sender<HeldUntil>,
 }
 
-impl Hold {
+impl LeaderElector {
     /// A replica of this name that does not hold it.
-    pub fn new(client: &Client, namespace: &str, me: String, terms: Terms) -> Self {
-        let seen = Seen::nothing(me.clone(), terms, Instant::now());
+    pub fn new(client: &Client, namespace: &str, me: String, timings: LeaseTimings) -> Self {
+        let seen = Seen::nothing(me.clone(), timings, Instant::now());
         let api = Api::namespaced(client.clone(), namespace);
         let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
         let lease = Lease { metadata, ..Lease::default() };
-        Self { api, me, terms, seen, lease, held: watch::Sender::new(None) }
+        Self { api, me, timings, seen, lease, held: watch::Sender::new(None) }
     }
 
     /// Tells from here on until when this replica leads.
@@ -78,7 +78,11 @@ impl Hold {
         let begun = Instant::now();
         match timeout_at(self.limit(begun), self.api.get_opt(NAME)).await {
             Ok(Ok(found)) => {
-                self.seen.found(found.as_ref().map(|lease| record(lease, self.terms)), begun, Instant::now());
+                self.seen.found(
+                    found.as_ref().map(|lease| record(lease, self.timings)),
+                    begun,
+                    Instant::now(),
+                );
                 self.lease = found.unwrap_or_else(|| Lease {
                     metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
                     ..Lease::default()
@@ -108,7 +112,7 @@ impl Hold {
         let mut lease = self.lease.clone();
         lease.spec = Some(LeaseSpec {
             holder_identity: Some(self.me.clone()),
-            lease_duration_seconds: i32::try_from(self.terms.duration.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(self.timings.duration.as_secs()).ok(),
             acquire_time: if is_new { Some(MicroTime(now)) } else { spec.acquire_time },
             renew_time: Some(MicroTime(now)),
             lease_transitions: Some(spec.lease_transitions.unwrap_or(0) + i32::from(is_new)),
@@ -118,7 +122,7 @@ impl Hold {
         let written = timeout_at(self.limit(begun), self.send(&lease)).await.map_err(|_| None);
         match written.and_then(|answer| answer.map_err(Some)) {
             Ok(lease) => {
-                self.seen.written(record(&lease, self.terms), begun, Instant::now());
+                self.seen.written(record(&lease, self.timings), begun, Instant::now());
                 self.lease = lease;
             }
             Err(error) => {
@@ -180,13 +184,13 @@ fn given_back(lease: &Lease) -> Lease {
     lease
 }
 
-fn record(lease: &Lease, terms: Terms) -> Record {
+fn record(lease: &Lease, timings: LeaseTimings) -> Record {
     let spec = lease.spec.clone().unwrap_or_default();
     let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
     Record {
         version: lease.metadata.resource_version.clone().unwrap_or_default(),
         holder: spec.holder_identity.filter(|holder| !holder.is_empty()),
-        duration: seconds.map_or(terms.duration, Duration::from_secs),
+        duration: seconds.map_or(timings.duration, Duration::from_secs),
         renewed: spec.renew_time.map(|time| microseconds(time.0)),
     }
 }

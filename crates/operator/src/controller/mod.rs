@@ -27,8 +27,8 @@ use tokio::time::Instant;
 
 use crate::runtime::objects::PolicyObjects;
 use departed::Departed;
-use election::{Lost, Terms};
-use lease::Hold;
+use election::{LeaseTimings, Lost};
+use lease::LeaderElector;
 use metrics::Metrics;
 use node_cache::NodeCache;
 use throttle::StatusThrottle;
@@ -89,11 +89,11 @@ impl Controller {
     }
 
     /// What keeps it from working, or from taking over.
-    pub fn troubles(&self) -> impl Fn() -> Vec<String> + Send + Sync + use<> {
+    pub fn not_ready_reasons(&self) -> impl Fn() -> Vec<String> + Send + Sync + use<> {
         let (objects, nodes) = (self.objects.clone(), self.nodes.clone());
         move || {
             let now = std::time::Instant::now();
-            [objects.troubles(now), nodes.troubles(now)].concat()
+            [objects.not_ready_reasons(now), nodes.not_ready_reasons(now)].concat()
         }
     }
 
@@ -108,7 +108,7 @@ impl Controller {
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), Lost> {
         let Self { client, settings, objects, nodes, metrics, pulse } = self;
         let Settings { namespace, identity, cluster_policy_namespaces, directory, .. } = settings;
-        let mut hold = Hold::new(&client, &namespace, identity.clone(), Terms::of(LEASE));
+        let mut elector = LeaderElector::new(&client, &namespace, identity.clone(), LeaseTimings::of(LEASE));
         let mut operator_namespaces: BTreeSet<String> = cluster_policy_namespaces.into_iter().collect();
         operator_namespaces.insert(namespace);
         let work = Work {
@@ -119,7 +119,7 @@ impl Controller {
             operator_namespaces,
             directory,
             metrics: metrics.clone(),
-            held: hold.held_until(),
+            held: elector.held_until(),
             stop,
             pulse,
             throttle: StatusThrottle::default(),
@@ -132,7 +132,7 @@ impl Controller {
         };
         let lost = tokio::select! {
             biased;
-            lost = hold.keep() => Some(lost),
+            lost = elector.keep() => Some(lost),
             () = work.run() => None,
             () = watches => None,
         };
@@ -140,7 +140,7 @@ impl Controller {
         if let Some(lost) = lost {
             return Err(lost);
         }
-        hold.release().await;
+        elector.release().await;
         Ok(())
     }
 }

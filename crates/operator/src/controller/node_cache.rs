@@ -113,11 +113,11 @@ impl NodeCache {
     }
 
     /// What is wrong with the watches.
-    pub fn troubles(&self, now: Instant) -> Vec<String> {
+    pub fn not_ready_reasons(&self, now: Instant) -> Vec<String> {
         let caches = self.caches();
-        let troubles =
-            [caches.stores.trouble("nodecheckpointstores", now), caches.nodes.trouble("nodes", now)];
-        troubles.into_iter().flatten().collect()
+        let not_ready_reasons =
+            [caches.stores.error("nodecheckpointstores", now), caches.nodes.error("nodes", now)];
+        not_ready_reasons.into_iter().flatten().collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The page for probes and metrics: `/livez`, `/readyz`, `/metrics`.
+//! The server for probes and metrics: `/livez`, `/readyz`, `/metrics`.
 
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,12 +20,12 @@ use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-/// What the page shows.
-pub struct Page {
+/// Everything that probes and metrics are answered from.
+pub struct AdminServer {
     /// The metrics.
     pub metrics: Registry,
     /// What keeps the program from doing its work; none: it is ready.
-    pub troubles: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    pub not_ready_reasons: Box<dyn Fn() -> Vec<String> + Send + Sync>,
     /// Whether it is stuck for good: it is then restarted.
     pub is_alive: Box<dyn Fn() -> bool + Send + Sync>,
 }
@@ -37,9 +37,9 @@ const MOST_CONNECTIONS: usize = 32;
 /// How long a connection may take, for one request.
 const CONNECTION: Duration = Duration::from_secs(10);
 
-/// Serves the page for as long as it is polled.
-pub async fn serve(address: SocketAddr, page: Arc<Page>) -> std::io::Result<()> {
-    serve_on(listen(address, bind)?, page).await;
+/// Answers probes and requests for metrics for as long as it is polled.
+pub async fn serve(address: SocketAddr, server: Arc<AdminServer>) -> std::io::Result<()> {
+    serve_on(listen(address, bind)?, server).await;
     Ok(())
 }
 
@@ -66,12 +66,12 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-async fn serve_on(listener: TcpListener, page: Arc<Page>) {
+async fn serve_on(listener: TcpListener, server: Arc<AdminServer>) {
     let router = Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(page);
+        .with_state(server);
     let mut connections = JoinSet::new();
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
@@ -96,26 +96,30 @@ async fn serve_on(listener: TcpListener, page: Arc<Page>) {
     }
 }
 
-async fn live(State(page): State<Arc<Page>>) -> (StatusCode, &'static str) {
-    if (page.is_alive)() { (StatusCode::OK, "ok\n") } else { (StatusCode::INTERNAL_SERVER_ERROR, "stuck\n") }
+async fn live(State(server): State<Arc<AdminServer>>) -> (StatusCode, &'static str) {
+    if (server.is_alive)() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::INTERNAL_SERVER_ERROR, "stuck\n")
+    }
 }
 
-async fn ready(State(page): State<Arc<Page>>) -> (StatusCode, String) {
-    let troubles = (page.troubles)();
-    if troubles.is_empty() {
+async fn ready(State(server): State<Arc<AdminServer>>) -> (StatusCode, String) {
+    let not_ready_reasons = (server.not_ready_reasons)();
+    if not_ready_reasons.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
         // Names and replies from outside, which whoever asks shows on a terminal.
-        let lines = troubles.iter().map(|trouble| printable(trouble).into_owned() + "\n");
+        let lines = not_ready_reasons.iter().map(|trouble| printable(trouble).into_owned() + "\n");
         (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
     }
 }
 
 async fn metrics(
-    State(page): State<Arc<Page>>,
+    State(server): State<Arc<AdminServer>>,
 ) -> Result<([(&'static str, &'static str); 1], String), StatusCode> {
     let mut text = String::new();
-    encode(&mut text, &page.metrics).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
+    encode(&mut text, &server.metrics).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     Ok(([("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")], text))
 }
 
@@ -129,9 +133,12 @@ mod tests {
     async fn start() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let page =
-            Page { metrics: Registry::default(), troubles: Box::new(Vec::new), is_alive: Box::new(|| true) };
-        tokio::spawn(serve_on(listener, Arc::new(page)));
+        let server = AdminServer {
+            metrics: Registry::default(),
+            not_ready_reasons: Box::new(Vec::new),
+            is_alive: Box::new(|| true),
+        };
+        tokio::spawn(serve_on(listener, Arc::new(server)));
         address
     }
 
@@ -147,10 +154,13 @@ mod tests {
     async fn every_address_is_one_of_both_families() {
         let listener = listen("[::]:0".parse().unwrap(), bind).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let page =
-            Page { metrics: Registry::default(), troubles: Box::new(Vec::new), is_alive: Box::new(|| true) };
+        let server = AdminServer {
+            metrics: Registry::default(),
+            not_ready_reasons: Box::new(Vec::new),
+            is_alive: Box::new(|| true),
+        };
         let by_ipv6 = listener.local_addr().unwrap().is_ipv6();
-        tokio::spawn(serve_on(listener, Arc::new(page)));
+        tokio::spawn(serve_on(listener, Arc::new(server)));
         assert!(live(([127, 0, 0, 1], port).into()).await.starts_with("HTTP/1.1 200 OK"));
         let localhost = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
         // A machine may have IPv6, and yet no address of it.

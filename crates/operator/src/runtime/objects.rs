@@ -102,7 +102,7 @@ pub async fn follow<T: Send>(
 /// Whether a watch is up, as far as its changes tell. One that is taken up again after an error says so by
 /// nothing but that no other error follows.
 #[derive(Debug, Default)]
-pub(crate) struct Health {
+pub(crate) struct WatchHealth {
     /// Whether all was seen once.
     is_listed: bool,
     failing: Option<Failing>,
@@ -122,7 +122,7 @@ struct Failing {
     why: String,
 }
 
-impl Health {
+impl WatchHealth {
     pub(crate) fn note<T>(&mut self, change: &Change<T>, now: Instant) {
         match change {
             Change::Failed(why) => {
@@ -193,7 +193,7 @@ impl Health {
     }
 
     /// What is wrong with the watch, if that is so for so long that it counts.
-    pub(crate) fn trouble(&self, kind: &str, now: Instant) -> Option<String> {
+    pub(crate) fn error(&self, kind: &str, now: Instant) -> Option<String> {
         match self.failing(now) {
             Some(Failing { since, why, .. }) if !self.is_listed || now.duration_since(*since) >= STALE => {
                 Some(format!("{kind} cannot be watched: {why}"))
@@ -221,12 +221,12 @@ pub struct Doubt {
 pub(crate) struct Cache<T> {
     /// By namespace and name.
     pub(crate) objects: BTreeMap<(String, String), T>,
-    health: Health,
+    health: WatchHealth,
 }
 
 impl<T> Default for Cache<T> {
     fn default() -> Self {
-        Self { objects: BTreeMap::new(), health: Health::default() }
+        Self { objects: BTreeMap::new(), health: WatchHealth::default() }
     }
 }
 
@@ -262,8 +262,8 @@ impl<T> Cache<T> {
     }
 
     /// What is wrong with the watch, if that is so for so long that it counts.
-    pub(crate) fn trouble(&self, kind: &str, now: Instant) -> Option<String> {
-        self.health.trouble(kind, now)
+    pub(crate) fn error(&self, kind: &str, now: Instant) -> Option<String> {
+        self.health.error(kind, now)
     }
 }
 
@@ -436,7 +436,7 @@ impl PolicyObjects {
     }
 
     /// Tells those who wait for changes that something changed beside the objects.
-    pub fn touch(&self) {
+    pub fn notify(&self) {
         self.changed.send_replace(());
     }
 
@@ -463,17 +463,17 @@ impl PolicyObjects {
     }
 
     /// What is wrong with the watches.
-    pub fn troubles(&self, now: Instant) -> Vec<String> {
+    pub fn not_ready_reasons(&self, now: Instant) -> Vec<String> {
         let stale = self.stale(now);
         let caches = self.caches();
         let unlisted = [
-            (caches.cluster.is_listed(), caches.cluster.trouble("clustercheckpointpolicies", now)),
-            (caches.namespaced.is_listed(), caches.namespaced.trouble("checkpointpolicies", now)),
-            (caches.storage.is_listed(), caches.storage.trouble("checkpointstoragepolicies", now)),
-            (caches.legacy.is_listed(), caches.legacy.trouble("checkpointrestoreoperators", now)),
+            (caches.cluster.is_listed(), caches.cluster.error("clustercheckpointpolicies", now)),
+            (caches.namespaced.is_listed(), caches.namespaced.error("checkpointpolicies", now)),
+            (caches.storage.is_listed(), caches.storage.error("checkpointstoragepolicies", now)),
+            (caches.legacy.is_listed(), caches.legacy.error("checkpointrestoreoperators", now)),
         ];
         let unlisted = unlisted.into_iter().filter_map(|(is_listed, trouble)| trouble.filter(|_| !is_listed));
-        let leases = caches.leases.values().filter_map(|leases| leases.trouble("leases", now));
+        let leases = caches.leases.values().filter_map(|leases| leases.error("leases", now));
         unlisted.chain(stale).chain(leases).collect()
     }
 
@@ -598,8 +598,8 @@ mod tests {
         let begin = Instant::now();
         let at = |second| begin + Duration::from_secs(second);
         let failed = Change::<()>::Failed("refused".to_owned());
-        let trouble = |health: &Health, second| health.trouble("nodes", at(second));
-        let mut health = Health::default();
+        let trouble = |health: &WatchHealth, second| health.error("nodes", at(second));
+        let mut health = WatchHealth::default();
         assert_eq!(trouble(&health, 0).as_deref(), Some("nodes were not listed yet"));
         health.note(&failed, at(0));
         assert_eq!(trouble(&health, 0).as_deref(), Some("nodes cannot be watched: refused"));
@@ -756,13 +756,13 @@ mod tests {
         let begin = Instant::now();
         let at = |second| begin + Duration::from_secs(second);
         let failed = || Change::<()>::Failed("refused".to_owned());
-        let mut health = Health::default();
+        let mut health = WatchHealth::default();
         health.listen();
         health.note(&Change::<()>::Listed(vec![]), at(0));
         health.note_heard(Heard::Opened, at(0));
         assert_eq!(health.doubt("policies", at(100)), None);
         health.note(&failed(), at(120));
-        let doubt = |health: &mut Health, second| health.doubt("policies", at(second));
+        let doubt = |health: &mut WatchHealth, second| health.doubt("policies", at(second));
         let refused = Some(Doubt { kind: "policies", why: "refused".to_owned(), since: at(100) });
         assert_eq!(doubt(&mut health, 120), refused);
         assert_eq!(doubt(&mut health, 3_000), refused, "silence is no sign of life");
