@@ -222,6 +222,9 @@ pub struct UnreachableLimit {
     /// The limit, by the reason for which it deletes.
     #[schemars(length(max = 63))]
     pub limit: String,
+    /// How many containers, pods, workloads or namespaces exceed it; what follows is about one of them.
+    #[serde(default)]
+    pub groups: i64,
     /// What there is, and what may be.
     #[schemars(length(max = 128))]
     pub detail: String,

@@ -146,6 +146,7 @@ mod tests {
         let limit = |limit, pinned| HeldLimit {
             policy: policy(),
             limit,
+            groups: 1,
             detail: Detail::Count { have: 3, limit: 1 },
             pinned,
             files: vec![FileName::new(&b"a.tar"[..]).unwrap()],

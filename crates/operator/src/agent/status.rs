@@ -1,4 +1,4 @@
-//! The status of this node's `NodeCheckpointStore`, made from what is observed. Pure, and bounded
+//! The status of this node's `NodeCheckpointStore`, made from the observations. Pure, and bounded
 //! whatever lies on the node.
 
 use std::cmp::Reverse;
@@ -19,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::state::Observations;
 use super::summary::{HeldLimit, Share, Summary};
 
-/// What beside what is observed goes into a status.
+/// What goes into a status beside the observations.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StatusContext {
     /// The directory.
@@ -107,6 +107,7 @@ fn unreachable(limit: &HeldLimit) -> UnreachableLimit {
         namespace: limit.policy.namespace.clone(),
         name: limit.policy.name.clone(),
         limit: limit.limit.to_string(),
+        groups: whole(limit.groups as u64),
         detail: limit.detail.to_string(),
         pinned: whole(limit.pinned as u64),
         files: limit.files.iter().map(|file| file.to_json_text().into_owned()).collect(),
@@ -269,6 +270,7 @@ mod tests {
             summary.unreachable.push(HeldLimit {
                 policy: id,
                 limit: Reason::MaxTotalSizePerContainer,
+                groups: usize::MAX,
                 detail: Detail::TotalSize { have: u64::MAX, limit: u64::MAX },
                 pinned: usize::MAX,
                 files: vec![FileName::new("x".repeat(255).as_bytes()).unwrap(); MOST_PINNED],

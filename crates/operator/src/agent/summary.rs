@@ -44,11 +44,13 @@ pub(super) struct Summary {
     pub(super) deleting: BTreeMap<FileName, Counted>,
 }
 
-/// A limit that pins make unreachable.
+/// A policy's limit that pins make unreachable.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct HeldLimit {
     pub(super) policy: PolicyRef,
     pub(super) limit: Reason,
+    /// How many containers, pods or whatever it counts by exceed it for that. The rest is about the first.
+    pub(super) groups: usize,
     pub(super) detail: Detail,
     /// How many archives that it counts are pinned.
     pub(super) pinned: usize,
@@ -57,11 +59,23 @@ pub(super) struct HeldLimit {
 }
 
 impl HeldLimit {
+    /// Those of a plan, each policy and limit once, however many groups exceed it.
+    fn all(plan: &Plan, snapshot: &Snapshot) -> Vec<Self> {
+        let mut held: BTreeMap<(&PolicyRef, Reason), Self> = BTreeMap::new();
+        for limit in &plan.unreachable {
+            held.entry((&limit.policy, limit.limit))
+                .and_modify(|first| first.groups += 1)
+                .or_insert_with(|| Self::new(limit, snapshot));
+        }
+        held.into_values().collect()
+    }
+
     fn new(limit: &Unreachable, snapshot: &Snapshot) -> Self {
         let file = |place: &usize| snapshot.archives.get(*place).map(|archive| archive.file.clone());
         Self {
             policy: (*limit.policy).clone(),
             limit: limit.limit,
+            groups: 1,
             detail: limit.detail,
             pinned: limit.pinned.len(),
             files: limit.pinned.iter().filter_map(file).take(MOST_PINNED).collect(),
@@ -83,7 +97,12 @@ impl fmt::Display for HeldLimit {
             self.detail,
             self.pinned,
             files.join(", ")
-        )
+        )?;
+        match self.groups {
+            0 | 1 => Ok(()),
+            2 => formatter.write_str("; so it is in another place"),
+            groups => write!(formatter, "; so it is in {} other places", groups - 1),
+        }
     }
 }
 
@@ -129,7 +148,7 @@ impl Summary {
         let mut summary = Self {
             filesystem: snapshot.filesystem.map(|disk| (disk.total_bytes, disk.available_bytes)),
             watermark: plan.watermark,
-            unreachable: plan.unreachable.iter().map(|limit| HeldLimit::new(limit, snapshot)).collect(),
+            unreachable: HeldLimit::all(plan, snapshot),
             ..Self::default()
         };
         let modes: BTreeMap<&PolicyRef, Mode> =
@@ -195,7 +214,7 @@ impl Summary {
         }
     }
 
-    /// Observations that a deletion came to its end: that the archive is gone, or stays until the next plan.
+    /// Notes that a deletion came to its end: that the archive is gone, or stays until the next plan.
     pub(super) fn finish(&mut self, file: &FileName, is_gone: bool) {
         if let Some(archive) = self.deleting.remove(file).filter(|_| is_gone) {
             self.discount(&archive);
@@ -215,7 +234,11 @@ pub(super) fn whole(id: &PolicyRef) -> PolicyRef {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use checkpoint_keeper_core::plan::plan;
     use checkpoint_keeper_core::policy::Kind;
+    use jiff::Timestamp;
 
     use super::*;
 
@@ -223,13 +246,36 @@ mod tests {
     fn a_limit_that_pins_make_unreachable_is_told_with_the_pins() {
         let policy = archive(Reason::MaxCountPerPod).policy.unwrap().0;
         let (limit, detail) = (Reason::MaxCountPerPod, Detail::Count { have: 7, limit: 5 });
-        let told = |pinned: usize| {
+        let told = |pinned: usize, groups: usize| {
             let files = (0..pinned.min(MOST_PINNED)).map(|number| file(&format!("{number}.tar"))).collect();
-            HeldLimit { policy: policy.clone(), limit, detail, pinned, files }.to_string()
+            HeldLimit { policy: policy.clone(), limit, groups, detail, pinned, files }.to_string()
         };
         let begin = "CheckpointPolicy/team/a: MaxCountPerPod is not reached (7 archives, limit 5), as";
-        assert_eq!(told(1), format!("{begin} 1 is pinned: 0.tar"));
-        assert_eq!(told(9), format!("{begin} 9 are pinned: 0.tar, 1.tar, 2.tar, …"));
+        assert_eq!(told(1, 1), format!("{begin} 1 is pinned: 0.tar"));
+        assert_eq!(told(9, 1), format!("{begin} 9 are pinned: 0.tar, 1.tar, 2.tar, …"));
+        assert_eq!(told(1, 2), format!("{begin} 1 is pinned: 0.tar; so it is in another place"));
+        assert_eq!(told(1, 5), format!("{begin} 1 is pinned: 0.tar; so it is in 4 other places"));
+    }
+
+    /// A policy may count by thousands of containers, each with its pins.
+    #[test]
+    fn each_policy_and_limit_is_told_of_once() {
+        let policy = Arc::new(archive(Reason::MaxCountPerPod).policy.unwrap().0);
+        let of = |limit, have| Unreachable {
+            policy: Arc::clone(&policy),
+            limit,
+            detail: Detail::Count { have, limit: 1 },
+            pinned: Vec::new(),
+        };
+        let (pod, container) = (Reason::MaxCountPerPod, Reason::MaxCountPerContainer);
+        let unreachable = (2..1_000).map(|have| of(container, have)).chain([of(pod, 9)]).collect();
+        let plan = Plan { unreachable, ..plan(&Snapshot::default(), &PolicySet::default(), Timestamp::MIN) };
+        let told: Vec<_> = HeldLimit::all(&plan, &Snapshot::default())
+            .into_iter()
+            .map(|limit| (limit.limit, limit.groups, limit.detail))
+            .collect();
+        let count = |have| Detail::Count { have, limit: 1 };
+        assert_eq!(told, [(container, 998, count(2)), (pod, 1, count(9))]);
     }
 
     fn file(name: &str) -> FileName {

@@ -286,6 +286,7 @@ mod tests {
             namespace: None,
             name: "a".to_owned(),
             limit: limit.to_owned(),
+            groups: 1,
             detail: "3 archives, limit 1".to_owned(),
             pinned,
             files: vec!["one.tar".to_owned()],
