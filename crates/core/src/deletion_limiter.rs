@@ -1,4 +1,4 @@
-//! The deletion buckets: how fast policies may empty a node, so that a typo does not empty the fleet.
+//! The limit on deletions, as buckets that fill up: how fast policies may empty a node, so that a typo does not empty the fleet.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1222,7 +1222,7 @@ fn a_watch_that_fails_for_a_while_leads_to_no_questions_and_hides_no_end() {
     assert!(node.ask().asked.contains(&about("z7")), "{:?}", node.asked());
 }
 
-/// The first orders may come before the first round.
+/// The first configuration may come before the first round.
 #[test]
 fn before_the_first_round_each_thing_is_asked_once_too() {
     let mut node = Node::new(orphans(PodDeleted, HOUR), [of("a", "shop/web-0/c", "u")]).sparing();

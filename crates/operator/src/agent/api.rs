@@ -256,7 +256,7 @@ impl ApiSide {
         }
     }
 
-    /// Keeps the node's `NodeCheckpointStore` as what is observed says.
+    /// Keeps the status of the node's `NodeCheckpointStore` as was observed.
     async fn publish(&self) {
         let mut changes = self.state.changes();
         let mut tick = interval(TICK);

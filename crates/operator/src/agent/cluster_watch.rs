@@ -63,12 +63,12 @@ impl Default for ClusterWatch {
 }
 
 impl ClusterWatch {
-    /// Watches, and shows what is seen, for as long as it is polled.
-    pub(super) async fn run(&self, client: &Client, node: &str, shown: &ClusterUpdateSender) {
+    /// Watches, and sends updates, for as long as it is polled.
+    pub(super) async fn run(&self, client: &Client, node: &str, updates: &ClusterUpdateSender) {
         tokio::join!(
             self.watch_pods(client, node),
-            self.watch_namespaces(client, shown),
-            self.apply_pods(shown),
+            self.watch_namespaces(client, updates),
+            self.send_pods(updates),
         );
     }
 
@@ -105,7 +105,7 @@ impl ClusterWatch {
         seen.pods.is_up(now).then(|| seen.pods.objects.values().cloned().collect())
     }
 
-    async fn apply_pods(&self, shown: &ClusterUpdateSender) {
+    async fn send_pods(&self, updates: &ClusterUpdateSender) {
         let mut changes = self.changed.subscribe();
         let mut tick = interval(TICK);
         let mut last: Option<(Option<Vec<LivePod>>, Instant)> = None;
@@ -118,7 +118,7 @@ impl ClusterWatch {
             let pods = self.pods(now);
             let is_news = last.as_ref().is_none_or(|(before, at)| *before != pods || now - *at >= AGAIN);
             if is_news {
-                shown.send(TimedUpdate { at: Now::read(), what: ClusterUpdate::Pods(pods.clone()) });
+                updates.send(TimedUpdate { at: Now::read(), what: ClusterUpdate::Pods(pods.clone()) });
                 last = Some((pods, now));
             }
         }
@@ -138,7 +138,7 @@ impl ClusterWatch {
         }
     }
 
-    async fn watch_namespaces(&self, client: &Client, shown: &ClusterUpdateSender) {
+    async fn watch_namespaces(&self, client: &Client, updates: &ClusterUpdateSender) {
         let mut wanted = self.wants_namespaces.subscribe();
         let mut unwanted = self.wants_namespaces.subscribe();
         while wanted.wait_for(|wanted| *wanted).await.is_ok() {
@@ -154,8 +154,8 @@ impl ClusterWatch {
                 if let Some(health) = &mut self.seen().namespaces {
                     health.note(&change, Instant::now());
                 }
-                if let Some(what) = sight(change) {
-                    shown.send(TimedUpdate { at: Now::read(), what });
+                if let Some(what) = update_of(change) {
+                    updates.send(TimedUpdate { at: Now::read(), what });
                 }
             });
             tokio::select! {
@@ -164,7 +164,7 @@ impl ClusterWatch {
                 _ = unwanted.wait_for(|wanted| !wanted) => {}
             }
             // However it ended, nobody hears of changes from here on, until they are listed anew.
-            shown.send(TimedUpdate { at: Now::read(), what: ClusterUpdate::NamespacesUnknown });
+            updates.send(TimedUpdate { at: Now::read(), what: ClusterUpdate::NamespacesUnknown });
             self.seen().namespaces = None;
         }
     }
@@ -177,7 +177,7 @@ fn part_of(length: Duration) -> Duration {
 }
 
 /// What a change of namespaces shows.
-fn sight(change: Change<Metadata>) -> Option<ClusterUpdate> {
+fn update_of(change: Change<Metadata>) -> Option<ClusterUpdate> {
     let there = |namespace: Metadata| Some((namespace.name_any(), cluster::namespace(namespace.metadata)?));
     match change {
         Change::Listed(all) => {
@@ -235,10 +235,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pods_are_shown_again_and_again_and_namespaces_only_while_they_are_wanted() {
-        let sights = ClusterWatch::default();
+        let watch = ClusterWatch::default();
         let (update_sender, receiver) = checkpoint_keeper_node::cluster_updates::channel().unwrap();
         let (client, not_ready_reasons) =
-            (client(), || sights.not_ready_reasons(Instant::now()).collect::<Vec<_>>());
+            (client(), || watch.not_ready_reasons(Instant::now()).collect::<Vec<_>>());
         let told = || receiver.drain().map(|shown: TimedUpdate| shown.what).collect::<Vec<_>>();
         let watched = async {
             sleep(TICK * 2).await;
@@ -252,7 +252,7 @@ mod tests {
             assert_eq!(pod.controller.as_ref().map(|owner| owner.name.as_str()), Some("web-1"));
             assert!(shown.iter().all(|what| matches!(what, ClusterUpdate::Pods(_))), "{shown:?}");
             assert_eq!(not_ready_reasons(), [""; 0]);
-            sights.want_namespaces(true);
+            watch.want_namespaces(true);
             sleep(SPREAD + TICK).await;
             let shown = told();
             let labels = |what: &ClusterUpdate| match what {
@@ -265,15 +265,15 @@ mod tests {
                 _ => None,
             };
             assert_eq!(shown.iter().find_map(labels), Some("shop prod".to_owned()), "{shown:?}");
-            sights.want_namespaces(false);
+            watch.want_namespaces(false);
             sleep(TICK).await;
-            assert!(sights.seen().namespaces.is_none());
+            assert!(watch.seen().namespaces.is_none());
             assert!(
                 told().contains(&ClusterUpdate::NamespacesUnknown),
                 "what was shown may change unseen from here on"
             );
             assert_eq!(not_ready_reasons(), [""; 0]);
         };
-        tokio::select! { () = sights.run(&client, "node-1", &update_sender) => {}, () = watched => {} }
+        tokio::select! { () = watch.run(&client, "node-1", &update_sender) => {}, () = watched => {} }
     }
 }

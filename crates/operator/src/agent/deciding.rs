@@ -11,7 +11,7 @@ use checkpoint_keeper_core::policy::{PolicyRef, PolicySet};
 pub(super) struct Deciding(BTreeMap<FileName, Option<i64>>);
 
 impl Deciding {
-    /// Observations that a plan by these policies has an archive deleted.
+    /// Notes that a plan by these policies has an archive deleted.
     pub(super) fn begin(&mut self, file: &FileName, policy: Option<&PolicyRef>, policies: &PolicySet) {
         let generation = policy.and_then(|policy| policies.generation(policy));
         self.0.insert(file.clone(), generation);

@@ -1,4 +1,4 @@
-//! The agent's metrics: read from what is observed when they are asked for, so that nothing is counted twice.
+//! The agent's metrics: read from the observations when they are asked for, so that nothing is counted twice.
 //!
 //! No label names an archive, a pod or a namespace: what there is of each metric is bounded by the
 //! reasons.

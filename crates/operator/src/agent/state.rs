@@ -121,7 +121,7 @@ impl AgentState {
         self.observed().deleted.insert(reason, (1, 1));
     }
 
-    /// Observations what became of a deletion.
+    /// Notes what became of a deletion.
     pub(super) fn finished(&self, outcome: &Outcome, at: Timestamp) {
         let (archive, verdict) = (&outcome.deletion.archive, &outcome.deletion.verdict);
         let mut observed = self.observed();
@@ -149,13 +149,13 @@ impl AgentState {
         self.changed.send_replace(());
     }
 
-    /// Observations that there is no directory to collect in, until the next plan; or that there is one again.
+    /// Notes that there is no directory to collect in, until the next plan; or that there is one again.
     pub(super) fn gone(&self, why: Option<String>) {
         self.observed().gone = why;
         self.changed.send_replace(());
     }
 
-    /// Observations something that is wrong; it counts for as long as it is said again.
+    /// Notes something that is wrong; it counts for as long as it is said again.
     pub(super) fn problem(&self, kind: &'static str, about: String, what: String, now: Instant) {
         let mut observed = self.observed();
         let problem = (kind, about);

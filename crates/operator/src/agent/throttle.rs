@@ -47,7 +47,7 @@ impl StatusThrottle {
         self.at.is_none_or(|at| now.duration_since(at) >= pause)
     }
 
-    /// Observations an attempt.
+    /// Notes an attempt.
     pub(super) fn note(&mut self, news: News, has_failed: bool, now: Instant) {
         self.at = Some(now);
         if has_failed {

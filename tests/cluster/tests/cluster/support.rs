@@ -1,7 +1,7 @@
 //! What the tests share: the cluster, the collector's program, and pods to checkpoint.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::{OnceLock, RwLock};
 use std::time::Duration;
@@ -37,8 +37,7 @@ pub(crate) fn program() -> &'static Path {
 pub(crate) fn keeper() -> &'static str {
     static KEEPER: OnceLock<String> = OnceLock::new();
     KEEPER.get_or_init(|| {
-        let beside = program().with_file_name("checkpoint-keeper");
-        let program = std::env::var_os("CHECKPOINT_KEEPER").map_or(beside, PathBuf::from);
+        let program = program().with_file_name("checkpoint-keeper");
         cluster().share(&program).expect("first: cargo build --package checkpoint-keeper")
     })
 }
