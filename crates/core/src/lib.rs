@@ -9,6 +9,7 @@ pub mod checkpoint_time;
 pub mod confidence;
 pub mod deletion_limiter;
 pub mod duration;
+pub mod engine;
 pub mod handover;
 pub mod identity;
 pub mod name;

@@ -3,29 +3,20 @@
 //! Losing it costs a second reading and restarted grace periods, never a wrong deletion: a record
 //! counts only for the very file it was made for, told by device, inode, size and times.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use checkpoint_keeper_core::archive::Contents;
-use checkpoint_keeper_core::identity::Identity;
+use checkpoint_keeper_core::engine::memory::{Changes, Memory};
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::pods::{PodKey, PodRecord};
-use checkpoint_keeper_core::policy::PolicyRef;
-use checkpoint_keeper_core::reclaim::Reclaim;
 use redb::{
     Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, StorageError,
     Table, TableDefinition,
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::discard::Discard;
-use crate::index::{Arrival, FirstSeen};
-use crate::litter::Stray;
 use crate::overlay::Overlay;
-use crate::store::Stat;
 
 /// The archives by file name. The number changes with the records' layout, so that an older or
 /// newer program's records are not misread but made anew.
@@ -58,110 +49,22 @@ const CACHE: usize = 4 << 20;
 /// How many damaged catalogs are kept: more than that, and the disk is the trouble.
 const MOST_SET_ASIDE: u32 = 10;
 
-/// What is remembered about one archive.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// The file that it is about.
-    pub stat: Stat,
-    /// What its bytes said.
-    pub contents: Contents,
-    /// When it was first seen.
-    pub first_seen: FirstSeen,
-    /// How far it may be dated by a clock that was not trusted.
-    #[serde(default)]
-    pub arrival: Arrival,
-    /// Which boot an uptime in [`Self::first_seen`] is of; empty where there is none.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub boot: String,
-}
-
-/// What became of the watermark's rounds, and in which boot: uptimes of two are not to be compared.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RememberedReclaim {
-    /// What became of them.
-    pub reclaim: Reclaim,
-    /// The boot that its times are of.
-    pub boot: String,
-}
-
-/// What a catalog remembers.
-#[derive(Debug, Default)]
-pub struct Memory {
-    /// Of archives.
-    pub records: HashMap<FileName, Record>,
-    /// Of the pods that they are of.
-    pub pods: BTreeMap<PodKey, PodRecord>,
-    /// Of markers without an archive.
-    pub strays: HashMap<FileName, Stray>,
-    /// Of requests to discard a file.
-    pub discards: BTreeMap<FileName, Discard>,
-    /// The UID of the cluster that said so; none: nobody knows which it was.
-    pub cluster: Option<String>,
-    /// Which policy governed each container's archives.
-    pub governors: Vec<(Identity, PolicyRef)>,
-    /// What became of the watermark's rounds.
-    pub reclaim: Option<RememberedReclaim>,
-}
-
-/// What is to be remembered, and what forgotten: where there is nothing for a key, it is forgotten.
-#[derive(Debug, Default)]
-pub struct Changes {
-    /// Archives.
-    pub records: HashMap<FileName, Option<Record>>,
-    /// Pods.
-    pub pods: BTreeMap<PodKey, Option<PodRecord>>,
-    /// Markers without an archive.
-    pub strays: HashMap<FileName, Option<Stray>>,
-    /// Requests to discard a file.
-    pub discards: HashMap<FileName, Option<Discard>>,
-    /// The UID of the cluster that says what is known of pods; none: the same as before.
-    pub cluster: Option<String>,
-    /// Which policy governs each container's archives.
-    pub governors: HashMap<Identity, Option<PolicyRef>>,
-    /// What became of the watermark's rounds; none: the same as before.
-    pub reclaim: Option<RememberedReclaim>,
-}
-
-impl Changes {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Adds later changes, which count where both are about the same.
-    pub(crate) fn add(&mut self, later: Self) {
-        self.records.extend(later.records);
-        self.pods.extend(later.pods);
-        self.strays.extend(later.strays);
-        self.discards.extend(later.discards);
-        self.cluster = later.cluster.or(self.cluster.take());
-        self.governors.extend(later.governors);
-        self.reclaim = later.reclaim.or(self.reclaim.take());
-    }
-
-    /// Remembers no longer what is to be forgotten: the next start finds that out by itself.
-    pub(crate) fn forget_less(&mut self) {
-        self.records.retain(|_, record| record.is_some());
-        self.pods.retain(|_, record| record.is_some());
-        self.strays.retain(|_, stray| stray.is_some());
-    }
-
-    /// How many keys there are.
-    pub(crate) fn len(&self) -> usize {
-        self.records.len()
-            + self.pods.len()
-            + self.strays.len()
-            + self.discards.len()
-            + usize::from(self.cluster.is_some())
-            + self.governors.len()
-            + usize::from(self.reclaim.is_some())
-    }
-}
-
 /// The open file.
 #[derive(Debug)]
 pub struct Catalog {
     database: Database,
     path: PathBuf,
+}
+
+/// What the administrator should know of a catalog.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogProblem {
+    /// It was damaged, or none; it was moved there, and a new one made.
+    #[error("the catalog was damaged or is none; moved it to {} and began a new one", .0.display())]
+    SetAside(PathBuf),
+    /// It cannot be used.
+    #[error(transparent)]
+    Unusable(#[from] CatalogError),
 }
 
 /// Why a catalog cannot be used. Collecting goes on without one.

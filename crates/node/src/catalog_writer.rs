@@ -8,8 +8,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::catalog::{Catalog, CatalogError, Changes};
-use crate::problem::Problem;
+use checkpoint_keeper_core::engine::memory::Changes;
+
+use crate::catalog::{Catalog, CatalogError, CatalogProblem};
 
 /// How long an end waits for what was not written yet.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -47,7 +48,7 @@ struct State {
     is_urgent: bool,
     /// Whether an end has waited for it already, in vain.
     is_given_up: bool,
-    problems: Vec<Problem>,
+    problems: Vec<CatalogProblem>,
 }
 
 impl Shared {
@@ -95,14 +96,14 @@ impl Shared {
                 match Catalog::open(path) {
                     Ok(opened) => {
                         catalog = Some(opened.catalog);
-                        problems.extend(opened.set_aside.map(Problem::CatalogSetAside));
+                        problems.extend(opened.set_aside.map(CatalogProblem::SetAside));
                     }
-                    Err(error) => problems.push(Problem::Catalog(error)),
+                    Err(error) => problems.push(CatalogProblem::Unusable(error)),
                 }
             }
             if let Some(Err(error)) = catalog.as_ref().map(|catalog| catalog.update(&changes)) {
                 catalog = None;
-                problems.push(Problem::Catalog(error));
+                problems.push(CatalogProblem::Unusable(error));
             }
             let mut state = self.state();
             state.is_writing = false;
@@ -153,12 +154,12 @@ impl CatalogWriter {
     }
 
     /// What went wrong since the last call; does not wait.
-    pub fn problems(&self) -> Vec<Problem> {
+    pub fn problems(&self) -> Vec<CatalogProblem> {
         std::mem::take(&mut self.shared.state().problems)
     }
 
     /// Waits until everything is written, but not for long, and says what went wrong.
-    pub fn flush(&self) -> Vec<Problem> {
+    pub fn flush(&self) -> Vec<CatalogProblem> {
         let is_busy = |state: &mut State| !state.waiting.is_empty() || state.is_writing || state.reopen;
         self.shared.state().is_urgent = true;
         self.shared.changed.notify_all();
@@ -167,7 +168,7 @@ impl CatalogWriter {
         let mut problems = self.problems();
         if is_late {
             self.shared.state().is_given_up = true;
-            problems.push(Problem::Catalog(CatalogError::Slow(self.path.clone())));
+            problems.push(CatalogProblem::Unusable(CatalogError::Slow(self.path.clone())));
         }
         problems
     }

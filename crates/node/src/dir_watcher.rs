@@ -6,6 +6,7 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use checkpoint_keeper_core::engine::index::Sighting;
 use checkpoint_keeper_core::name::FileName;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
@@ -24,8 +25,8 @@ pub struct DirWatcher {
 /// What changed since the last look.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct DirEvents {
-    /// Names that changed, and whether a writer closed the file or moved it into place whole.
-    pub names: Vec<(FileName, bool)>,
+    /// Names that changed, and how.
+    pub names: Vec<(FileName, Sighting)>,
     /// Events may have been lost: look at everything.
     pub overflow: bool,
     /// The directory itself was moved, removed or unmounted.
@@ -65,7 +66,8 @@ impl DirWatcher {
                     events.directory_moved |= flags.intersects(gone);
                     if let Some(name) = event.file_name().and_then(|name| FileName::new(name.to_bytes())) {
                         let whole = flags.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::MOVED_TO);
-                        events.names.push((name, whole));
+                        let sighting = if whole { Sighting::Closed } else { Sighting::Again };
+                        events.names.push((name, sighting));
                     }
                     if events.names.len() > MANY {
                         events.names.clear();

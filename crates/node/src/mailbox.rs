@@ -1,58 +1,250 @@
-//! A mailbox of a collector at work, whose arrivals can be waited for with `poll`.
+//! The mailbox of a driver: everything that others have for it, and the one descriptor that says that there is some.
+//!
+//! Nothing in it grows with how long the driver does not look: of the configuration and of the pods only the latest
+//! is kept, of each namespace its latest change, and the driver itself bounds how many deletions and look-ups are
+//! under way.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use checkpoint_keeper_core::engine::Haste;
+use checkpoint_keeper_core::engine::clock::Now;
+use checkpoint_keeper_core::engine::cluster::{ClusterUpdate, Resolved, TimedUpdate};
+use checkpoint_keeper_core::engine::config::EngineConfig;
+use checkpoint_keeper_core::engine::file::Outcome;
+use checkpoint_keeper_core::pods::LookupResult;
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Sender of a mailbox.
-#[derive(Debug)]
-pub struct Sender<T> {
-    queue: mpsc::Sender<T>,
-    bell: Arc<OwnedFd>,
+/// So many namespaces that changed and may be gone are kept. That one is gone is no more than a reason to ask,
+/// and what is not asked about at once has its turn.
+const MOST_CHANGED: usize = 10_000;
+
+/// What has arrived.
+#[derive(Debug, Default)]
+pub struct Mail {
+    /// The latest configuration, and the greatest haste of all that came.
+    pub config: Option<(EngineConfig, Haste)>,
+    /// What watches showed of the cluster, in an order in which it is right.
+    pub updates: Vec<TimedUpdate>,
+    /// The answers to look-ups, a list for each round.
+    pub answers: Vec<Vec<Resolved>>,
+    /// What became of deletions.
+    pub outcomes: Vec<Outcome>,
 }
 
-/// Receiver of a mailbox.
-#[derive(Debug)]
-pub struct Receiver<T> {
-    queue: mpsc::Receiver<T>,
-    bell: Arc<OwnedFd>,
-}
-
-/// A mailbox without a bound.
-pub fn channel<T>() -> std::io::Result<(Sender<T>, Receiver<T>)> {
-    let (sender, receiver) = mpsc::channel();
-    let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-    Ok((Sender { queue: sender, bell: Arc::clone(&bell) }, Receiver { queue: receiver, bell }))
-}
-
-impl<T> Clone for Sender<T> {
-    fn clone(&self) -> Self {
-        Self { queue: self.queue.clone(), bell: Arc::clone(&self.bell) }
+impl Mail {
+    /// Whether nothing has arrived.
+    pub fn is_empty(&self) -> bool {
+        self.config.is_none()
+            && self.updates.is_empty()
+            && self.answers.is_empty()
+            && self.outcomes.is_empty()
     }
 }
 
-impl<T> Sender<T> {
-    /// Sends, and does not wait.
-    pub fn send(&self, news: T) {
-        // A collector that has ended needs no news.
-        if self.queue.send(news).is_ok() {
-            let _ = rustix::io::write(&*self.bell, &1_u64.to_ne_bytes());
+#[derive(Debug, Default)]
+struct Contents {
+    config: Option<(EngineConfig, Haste)>,
+    updates: Updates,
+    answers: Vec<Vec<Resolved>>,
+    outcomes: Vec<Outcome>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    contents: Mutex<Contents>,
+    bell: OwnedFd,
+}
+
+/// Sender of a mailbox.
+#[derive(Debug, Clone)]
+pub struct Sender(Arc<Shared>);
+
+/// Receiver of a mailbox; readable while there is mail.
+#[derive(Debug)]
+pub struct Receiver(Arc<Shared>);
+
+/// A mailbox.
+pub fn channel() -> std::io::Result<(Sender, Receiver)> {
+    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let shared = Arc::new(Shared { contents: Mutex::default(), bell });
+    Ok((Sender(Arc::clone(&shared)), Receiver(shared)))
+}
+
+impl Shared {
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sender {
+    /// Has the driver go by this from now on.
+    pub fn send_config(&self, config: EngineConfig, haste: Haste) {
+        self.add(|contents| {
+            let earlier = contents.config.take().map_or(haste, |(_, earlier)| earlier);
+            contents.config = Some((config, haste.max(earlier)));
+        });
+    }
+
+    /// Tells what a watch shows.
+    pub fn send_update(&self, update: TimedUpdate) {
+        self.add(|contents| contents.updates.add(update));
+    }
+
+    pub(crate) fn send_answers(&self, answers: Vec<Resolved>) {
+        self.add(|contents| contents.answers.push(answers));
+    }
+
+    pub(crate) fn send_outcome(&self, outcome: Outcome) {
+        self.add(|contents| contents.outcomes.push(outcome));
+    }
+
+    fn add(&self, add: impl FnOnce(&mut Contents)) {
+        add(&mut self.0.contents());
+        let _ = rustix::io::write(&self.0.bell, &1_u64.to_ne_bytes());
+    }
+}
+
+impl Receiver {
+    /// A sender to this.
+    pub fn sender(&self) -> Sender {
+        Sender(Arc::clone(&self.0))
+    }
+
+    /// Everything that arrived since the last call; does not wait.
+    pub fn take(&self) -> Mail {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&self.0.bell, &mut count);
+        let Contents { config, mut updates, answers, outcomes } = std::mem::take(&mut *self.0.contents());
+        Mail { config, updates: updates.take().collect(), answers, outcomes }
+    }
+}
+
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.bell.as_fd()
+    }
+}
+
+/// What was shown and not yet seen.
+#[derive(Debug, Default)]
+struct Updates {
+    pods: Option<TimedUpdate>,
+    /// What was shown of namespaces before the rest was not so any more.
+    unknown: Option<Now>,
+    all: Option<(Now, BTreeMap<String, LookupResult>)>,
+    changed: Option<(Now, BTreeMap<String, LookupResult>)>,
+}
+
+impl Updates {
+    fn add(&mut self, shown: TimedUpdate) {
+        let TimedUpdate { at, what } = shown;
+        match what {
+            ClusterUpdate::Pods(_) => self.pods = Some(TimedUpdate { at, what }),
+            ClusterUpdate::NamespacesUnknown => {
+                (self.unknown, self.all, self.changed) = (Some(at), None, None);
+            }
+            ClusterUpdate::AllNamespaces(namespaces) => {
+                self.all = Some((at, namespaces.into_iter().collect()));
+                self.changed = None;
+            }
+            ClusterUpdate::Namespaces(namespaces) => {
+                for (name, finding) in namespaces {
+                    self.change(name, finding, at);
+                }
+            }
         }
     }
-}
 
-impl<T> Receiver<T> {
-    /// All that was sent since the last call; does not wait.
-    pub fn drain(&self) -> impl Iterator<Item = T> + '_ {
-        let mut count = [0; 8];
-        let _ = rustix::io::read(&*self.bell, &mut count);
-        self.queue.try_iter()
+    fn change(&mut self, name: String, finding: LookupResult, at: Now) {
+        let is_gone = finding == LookupResult::NotFound;
+        if let Some((_, all)) = &mut self.all {
+            if is_gone {
+                all.remove(&name);
+            } else {
+                all.insert(name, finding);
+            }
+            return;
+        }
+        let (last, changed) = self.changed.get_or_insert_with(|| (at, BTreeMap::new()));
+        *last = at;
+        if is_gone && changed.len() >= MOST_CHANGED {
+            changed.remove(&name);
+        } else {
+            changed.insert(name, finding);
+        }
+    }
+
+    /// All of it, in an order in which it is right.
+    fn take(&mut self) -> impl Iterator<Item = TimedUpdate> + use<> {
+        let Self { pods, unknown, all, changed } = std::mem::take(self);
+        let unknown = unknown.map(|at| TimedUpdate { at, what: ClusterUpdate::NamespacesUnknown });
+        let list = |namespaces: BTreeMap<String, LookupResult>| namespaces.into_iter().collect();
+        let all = all.map(|(at, all)| TimedUpdate { at, what: ClusterUpdate::AllNamespaces(list(all)) });
+        let changed =
+            changed.map(|(at, changed)| TimedUpdate { at, what: ClusterUpdate::Namespaces(list(changed)) });
+        [pods, unknown, all, changed].into_iter().flatten()
     }
 }
 
-impl<T> AsFd for Receiver<T> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+#[cfg(test)]
+mod tests {
+    use checkpoint_keeper_core::engine::cluster::ClusterUpdate;
+
+    use super::*;
+    use crate::clock::now;
+
+    fn there(label: &str) -> LookupResult {
+        let labels = [("env".to_owned(), label.to_owned())].into();
+        LookupResult::Namespace { labels, created: "2026-01-01T00:00:00Z".parse().unwrap() }
+    }
+
+    fn one(name: &str, finding: LookupResult) -> ClusterUpdate {
+        ClusterUpdate::Namespaces(vec![(name.to_owned(), finding)])
+    }
+
+    #[test]
+    fn only_what_it_is_by_now_waits_to_be_seen() {
+        let (sender, receiver) = channel().unwrap();
+        let show = |what| sender.send_update(TimedUpdate { at: now(), what });
+        let seen = || receiver.take().updates.into_iter().map(|update| update.what).collect::<Vec<_>>();
+        assert_eq!(seen(), []);
+        show(ClusterUpdate::Pods(None));
+        show(ClusterUpdate::Pods(Some(Vec::new())));
+        show(one("a", there("prod")));
+        show(one("a", there("dev")));
+        assert_eq!(seen(), [ClusterUpdate::Pods(Some(Vec::new())), one("a", there("dev"))]);
+        assert_eq!(seen(), []);
+        // A list is all that there is, and what changes after it changes it.
+        let all = |names: &[&str]| {
+            ClusterUpdate::AllNamespaces(
+                names.iter().map(|name| ((*name).to_owned(), there("prod"))).collect(),
+            )
+        };
+        show(one("old", there("prod")));
+        show(ClusterUpdate::NamespacesUnknown);
+        show(one("early", there("prod")));
+        show(all(&["a", "b", "c"]));
+        show(one("b", LookupResult::NotFound));
+        show(one("d", there("prod")));
+        assert_eq!(seen(), [ClusterUpdate::NamespacesUnknown, all(&["a", "c", "d"])]);
+        show(all(&["a"]));
+        show(ClusterUpdate::NamespacesUnknown);
+        assert_eq!(seen(), [ClusterUpdate::NamespacesUnknown]);
+    }
+
+    #[test]
+    fn what_waits_does_not_grow_with_all_that_comes_and_goes() {
+        let mut updates = Updates::default();
+        for number in 0..3 * MOST_CHANGED {
+            let name = format!("team-{number}");
+            for finding in [there("dev"), LookupResult::NotFound] {
+                updates.add(TimedUpdate { at: now(), what: one(&name, finding) });
+            }
+        }
+        updates.add(TimedUpdate { at: now(), what: one("here", there("prod")) });
+        let Some((_, changed)) = &updates.changed else { panic!("{updates:?}") };
+        assert!(changed.len() <= MOST_CHANGED + 1 && changed["here"] == there("prod"), "{}", changed.len());
     }
 }

@@ -10,7 +10,9 @@ use std::thread;
 use checkpoint_keeper_core::archive::Contents;
 use checkpoint_keeper_core::name::FileName;
 
-use crate::store::{Stat, Store};
+use checkpoint_keeper_core::engine::file::Stat;
+
+use crate::store::Store;
 
 /// The most readers: each may hold the largest member that is read.
 const MOST_READERS: usize = 4;

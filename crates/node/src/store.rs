@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use checkpoint_keeper_core::archive::{self, Contents, Format, Inspection};
+use checkpoint_keeper_core::engine::file::{Listing, Looked, Removal, Stat};
+use checkpoint_keeper_core::engine::index::Sighting;
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{FileSystem, Release};
 use checkpoint_keeper_lease::ReadLease;
-use jiff::Timestamp;
 use rustix::fs::{Advice, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -55,110 +56,6 @@ pub enum OpenError {
     Locked(PathBuf),
 }
 
-/// What the system says of a file: enough to notice that it is another one, or changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Stat {
-    /// The device that it lies on.
-    pub device: u64,
-    /// Its number there.
-    pub inode: u64,
-    /// Its size in bytes.
-    pub size: u64,
-    /// When its bytes last changed: seconds and nanoseconds since 1970.
-    pub modified: (i64, u32),
-    /// When anything about it last changed.
-    pub changed: (i64, u32),
-    /// What its removal gives back in bytes: what it occupies, or nothing while it has another name.
-    /// Not part of what tells files apart: file systems settle it late.
-    pub allocated: u64,
-}
-
-impl Stat {
-    fn of(stat: &rustix::fs::Stat) -> Self {
-        let nanoseconds = |value: u64| u32::try_from(value).unwrap_or(0);
-        Self {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            size: u64::try_from(stat.st_size).unwrap_or(0),
-            modified: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
-            changed: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
-            // `stat` counts in 512 bytes whatever the file system's blocks are.
-            allocated: match stat.st_nlink {
-                0 | 1 => u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
-                _ => 0,
-            },
-        }
-    }
-
-    /// Whether this is the same file with the same contents.
-    pub fn is_same(&self, other: &Self) -> bool {
-        let what = |stat: &Self| (stat.device, stat.inode, stat.size, stat.modified, stat.changed);
-        what(self) == what(other)
-    }
-
-    /// Whether this is the same file with bytes of the same time: its owner, mode or links may differ.
-    pub fn has_same_bytes(&self, other: &Self) -> bool {
-        let what = |stat: &Self| (stat.device, stat.inode, stat.size, stat.modified);
-        what(self) == what(other)
-    }
-
-    /// Whether this is the same file, whatever was done to it.
-    pub fn is_same_file(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
-    }
-
-    /// When its bytes last changed.
-    pub fn modified_at(&self) -> Timestamp {
-        timestamp(self.modified)
-    }
-
-    /// When anything about it last changed.
-    pub fn changed_at(&self) -> Timestamp {
-        timestamp(self.changed)
-    }
-}
-
-/// Times that no calendar has are as early as can be: the file is then old, and not just written.
-fn timestamp((seconds, nanoseconds): (i64, u32)) -> Timestamp {
-    Timestamp::new(seconds, i32::try_from(nanoseconds).unwrap_or(0)).unwrap_or(Timestamp::MIN)
-}
-
-/// What lies in a directory.
-#[derive(Debug, Default)]
-pub struct Listing {
-    /// Regular files whose names could be an archive's.
-    pub files: Vec<(FileName, Stat)>,
-    /// The archives that a marker lies beside.
-    pub pinned: HashSet<FileName>,
-    /// Markers that somebody began to write.
-    pub unfinished_markers: Vec<FileName>,
-    /// Names that look like a marker's and stand beside no archive's name: they pin nothing.
-    pub misnamed_markers: Vec<FileName>,
-    /// Files that could not be looked at.
-    pub failures: Vec<(FileName, io::Error)>,
-}
-
-/// What became of a removal.
-#[derive(Debug)]
-pub enum Removal {
-    /// It is gone.
-    Removed,
-    /// Somebody else removed it first.
-    AlreadyGone,
-    /// It is not the file that was decided about, or its contents changed: it stays.
-    Changed,
-    /// A marker lies beside it by now, or might: it stays.
-    Pinned,
-    /// Somebody has it open for writing: it stays.
-    InUse,
-    /// The path leads to another directory by now, or nowhere: what was moved away is left alone.
-    DirectoryMoved,
-    /// It was not wanted gone any more: it stays.
-    Withdrawn,
-    /// The system refused.
-    Failed(io::Error),
-}
-
 /// Whether the path still leads to the directory that is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
@@ -170,6 +67,23 @@ pub enum Presence {
     Gone,
     /// It leads here, and the directory was removed: a mount holds it, and nothing new comes in.
     Dead,
+}
+
+/// A file as the system describes it.
+fn stat_of(stat: &rustix::fs::Stat) -> Stat {
+    let nanoseconds = |value: u64| u32::try_from(value).unwrap_or(0);
+    Stat {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        modified: (stat.st_mtime, nanoseconds(stat.st_mtime_nsec)),
+        changed: (stat.st_ctime, nanoseconds(stat.st_ctime_nsec)),
+        // `stat` counts in 512 bytes whatever the file system's blocks are.
+        allocated: match stat.st_nlink {
+            0 | 1 => u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512),
+            _ => 0,
+        },
+    }
 }
 
 impl Store {
@@ -222,6 +136,7 @@ impl Store {
     /// Lists and looks at everything that could be an archive.
     pub fn list(&self) -> io::Result<Listing> {
         let mut listing = Listing::default();
+        let mut unfinished = Vec::new();
         for entry in Dir::read_from(&self.handle)? {
             let entry = entry?;
             if !matches!(entry.file_type(), FileType::RegularFile | FileType::Unknown | FileType::Directory)
@@ -232,7 +147,7 @@ impl Store {
             let Some(name) = FileName::new(entry.file_name().to_bytes()) else { continue };
             match name.kind() {
                 NameKind::Marker { archive } => _ = listing.pinned.insert(archive),
-                NameKind::MarkerBeingWritten => listing.unfinished_markers.push(name),
+                NameKind::MarkerBeingWritten => unfinished.push(name),
                 NameKind::Other
                     if name.as_bytes().starts_with(b"checkpoint-") && name.as_bytes().ends_with(b".keep") =>
                 {
@@ -248,14 +163,44 @@ impl Store {
                 _ => {}
             }
         }
+        listing.strays = self.strays(&listing, unfinished);
         Ok(listing)
+    }
+
+    /// The markers without an archive.
+    fn strays(&self, listing: &Listing, unfinished: Vec<FileName>) -> Vec<(FileName, Stat)> {
+        if listing.pinned.is_empty() && unfinished.is_empty() {
+            return Vec::new();
+        }
+        let mut there: HashSet<&FileName> = listing.files.iter().map(|(name, _)| name).collect();
+        // What could not be looked at may well be there.
+        there.extend(listing.failures.iter().map(|(name, _)| name));
+        let markers = listing.pinned.iter().filter(|archive| !there.contains(archive)).map(FileName::marker);
+        // What is no file is nobody's litter.
+        let is_file = |marker: FileName| Some((marker.clone(), self.stat(&marker).ok()??));
+        markers.chain(unfinished).filter_map(is_file).collect()
+    }
+
+    /// How the file of that name looks now; none where the name is of no interest.
+    pub fn look(&self, name: &FileName, sighting: Sighting) -> Option<Looked> {
+        match name.kind() {
+            NameKind::Marker { archive } => {
+                let is_pinned = self.is_pinned(&archive);
+                Some(Looked::Marker { archive, is_pinned })
+            }
+            NameKind::Kubelet | NameKind::OtherTar => {
+                let (stat, is_pinned) = (self.stat(name), self.is_pinned(name));
+                Some(Looked::Archive { name: name.clone(), sighting, stat, is_pinned })
+            }
+            NameKind::MarkerBeingWritten | NameKind::Other => None,
+        }
     }
 
     /// Looks at one name; none where no regular file has it.
     pub fn stat(&self, name: &FileName) -> io::Result<Option<Stat>> {
         match rustix::fs::statat(&self.handle, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-                Ok(Some(Stat::of(&stat)))
+                Ok(Some(stat_of(&stat)))
             }
             Ok(_) | Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
@@ -340,7 +285,7 @@ impl Store {
             None => None,
         };
         // From here on nobody begins to write, but somebody may have done so before and ended.
-        let is_same = |file| rustix::fs::fstat(file).is_ok_and(|stat| Stat::of(&stat).is_same(expected));
+        let is_same = |file| rustix::fs::fstat(file).is_ok_and(|stat| stat_of(&stat).is_same(expected));
         if !file.as_ref().is_none_or(is_same) {
             return Removal::Changed;
         }
@@ -443,7 +388,7 @@ impl ArchiveFile {
         }
         // Headers lie far apart: reading ahead would fetch the memory pages between them.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
-        let stat = Stat::of(&found);
+        let stat = stat_of(&found);
         Ok(Some((stat, Self { file, position: 0, length: stat.size })))
     }
 

@@ -8,25 +8,27 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use checkpoint_keeper_core::plan::{Clock, Reason, plan};
+use checkpoint_keeper_core::engine::clock::Now;
+use checkpoint_keeper_core::engine::cluster::Resolved;
+use checkpoint_keeper_core::engine::config::EngineConfig;
+use checkpoint_keeper_core::engine::memory::Changes;
+use checkpoint_keeper_core::engine::{ClusterSettings, NodePods, Settings};
+use checkpoint_keeper_core::plan::{Clock, Reason};
 use checkpoint_keeper_core::pods::{LivePod, Lookup, LookupResult, Owner, PodKey, PodRecord, RequestBudget};
 use checkpoint_keeper_core::policy::{OrphanRule, OrphanWhen, PolicySet, Retention};
-use checkpoint_keeper_node::catalog::{Catalog, Changes};
-use checkpoint_keeper_node::clock::Now;
-use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::config::EngineConfig;
-use checkpoint_keeper_node::resolver::{Resolved, Resolver};
+use checkpoint_keeper_node::catalog::Catalog;
+use checkpoint_keeper_node::clock;
+use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event, UNHURRIED};
+use checkpoint_keeper_node::mailbox;
 use checkpoint_keeper_node::store::Store;
-use checkpoint_keeper_node::watch::{Event, Watch};
 use redb::{Database, TableDefinition};
-use support::{archive, files, per_container, policy, wait_until, write_old};
+use support::{Hand, SETTLE, archive, by_hand, files, per_container, policy, wait_until, write_old};
 use tempfile::TempDir;
 
-const SETTLE: Duration = Duration::from_secs(5);
 const HOUR: Duration = Duration::from_hours(1);
 
 struct Place {
@@ -50,18 +52,30 @@ impl Place {
         self.parent.path().join("catalog")
     }
 
-    /// A collector that has looked, remembers, and asks a cluster.
-    fn collector(&self, now: Now) -> Collector {
-        let mut collector = Collector::new(Store::open(&self.directory()).unwrap(), SETTLE);
-        assert_eq!(collector.remember_in(self.state()).len(), 0);
-        collector.set_cluster(false);
-        collector.look(now, &mut |_, _| {});
-        collector
+    /// One that remembers, and asks a cluster.
+    fn hand(&self, now: Now) -> Hand {
+        self.hand_with(Settings { cluster: Some(cluster()), ..by_hand() }, now)
+    }
+
+    /// One that asks about everything that comes, and what time it is.
+    fn eager(&self, now: Now) -> Hand {
+        let cluster = Some(ClusterSettings { eager: true, ..cluster() });
+        self.hand_with(Settings { cluster, needs_server_clock: true, ..by_hand() }, now)
+    }
+
+    fn hand_with(&self, settings: Settings, now: Now) -> Hand {
+        let hand = Hand::new(&self.directory(), settings, CatalogUse::File(self.state()), now);
+        assert_eq!(hand.problems, [""; 0]);
+        hand
     }
 
     fn remembered(&self) -> BTreeMap<PodKey, PodRecord> {
         Catalog::peek(&self.state()).pods
     }
+}
+
+fn cluster() -> ClusterSettings {
+    ClusterSettings { budget: RequestBudget::EVERYTHING, node_pods: NodePods::Unknown, eager: false }
 }
 
 fn orphans(grace: Duration) -> PolicySet {
@@ -96,35 +110,43 @@ fn bare_pod() -> LookupResult {
     })
 }
 
-/// Asks all there is to ask, says how many failed, and writes the catalog.
-fn ask(collector: &mut Collector, policies: &PolicySet, now: Now, pod: &LookupResult) -> usize {
-    let mut failed = 0;
-    collector.begin_lookups(policies);
-    loop {
-        let questions = collector.lookups(RequestBudget::EVERYTHING);
-        if questions.is_empty() {
-            break;
-        }
-        let answers = questions.into_iter().map(|question| {
-            let finding = answer(&question, pod);
-            Resolved { question, finding, at: now, server_time: Some(now.wall) }
-        });
-        failed += collector.learn(answers.collect()).len();
-    }
-    assert_eq!(collector.write_catalog().len(), 0);
-    failed
+/// Looks, asks all there is to ask of a cluster that says that of each pod, says how many failed, and has it all
+/// remembered.
+fn ask(hand: &mut Hand, policies: &PolicySet, now: Now, pod: &LookupResult) -> usize {
+    let pod = pod.clone();
+    ask_by(hand, policies, now, now.wall, move |lookup| answer(lookup, &pod)).len()
 }
 
-fn reasons(collector: &mut Collector, policies: &PolicySet, now: Now) -> Vec<Reason> {
-    let (snapshot, _) = collector.snapshot(now);
-    plan(&snapshot, policies, now.wall).verdicts.iter().map(|verdict| verdict.reason).collect()
+/// The same of any cluster, whose clock shows that time; says what is wrong.
+fn ask_by(
+    hand: &mut Hand,
+    policies: &PolicySet,
+    now: Now,
+    server_time: jiff::Timestamp,
+    answer: impl Fn(&Lookup) -> LookupResult + Send + 'static,
+) -> Vec<String> {
+    hand.driver.ask_by(Box::new(move |lookups| {
+        let answers = lookups.into_iter().map(|question| {
+            let finding = answer(&question);
+            Resolved { question, finding, at: now, server_time: Some(server_time) }
+        });
+        answers.collect()
+    }));
+    hand.go_by(policies, now);
+    let problems = hand.look(now);
+    assert_eq!(hand.flush(), [""; 0]);
+    problems
+}
+
+fn reasons(hand: &mut Hand, policies: &PolicySet, now: Now) -> Vec<Reason> {
+    hand.plan(policies, now).plan.verdicts.iter().map(|verdict| verdict.reason).collect()
 }
 
 #[test]
 fn what_is_known_of_pods_survives_a_restart() {
     let place = Place::new();
-    let (policies, now) = (orphans(HOUR), Now::read());
-    let mut first = place.collector(now);
+    let (policies, now) = (orphans(HOUR), clock::now());
+    let mut first = place.hand(now);
     ask(&mut first, &policies, now, &bare_pod());
     ask(&mut first, &policies, now, &LookupResult::NotFound);
     assert_eq!(reasons(&mut first, &policies, now), [Reason::OrphanGracePeriod]);
@@ -133,15 +155,20 @@ fn what_is_known_of_pods_survives_a_restart() {
     let record = remembered.values().next().unwrap();
     assert_eq!((remembered.len(), &record.owner, record.pod_gone), (1, &Owner::Bare, Some(now.wall)));
     let now = later(now, HOUR);
-    let mut second = place.collector(now);
-    assert_eq!(second.snapshot(now).0.archives[0].pod_labels.as_ref().unwrap()["app"], "web");
+    let mut second = place.hand(now);
+    // Nobody answers yet.
+    second.look(now);
+    let labels = second.snapshot(now).snapshot.archives[0].pod_labels.clone();
+    assert_eq!(labels.unwrap()["app"], "web");
     assert_eq!(reasons(&mut second, &policies, now), [Reason::OrphanGracePeriod], "not confirmed yet");
+    drop(second);
+    let mut second = place.hand(now);
     ask(&mut second, &policies, now, &LookupResult::NotFound);
     assert_eq!(reasons(&mut second, &policies, now), [Reason::Orphaned]);
     drop(second);
     // With the file gone, the grace period begins anew.
     fs::remove_file(place.state()).unwrap();
-    let mut third = place.collector(now);
+    let mut third = place.hand(now);
     ask(&mut third, &policies, now, &LookupResult::NotFound);
     assert_eq!(reasons(&mut third, &policies, now), [Reason::OrphanGracePeriod]);
 }
@@ -150,23 +177,14 @@ fn what_is_known_of_pods_survives_a_restart() {
 #[test]
 fn what_another_cluster_said_to_be_gone_is_forgotten_and_that_is_remembered() {
     let place = Place::new();
-    let (policies, now) = (orphans(HOUR), Now::read());
+    let (policies, now) = (orphans(HOUR), clock::now());
     let ask_cluster = |cluster: LookupResult, now: Now| {
-        let mut collector = place.collector(now);
-        collector.begin_lookups(&policies);
-        let mut problems = Vec::new();
-        while let questions @ [_, ..] = &*collector.lookups(RequestBudget::EVERYTHING) {
-            let answers = questions.iter().cloned().map(|question| {
-                let finding = match &question {
-                    Lookup::Cluster => cluster.clone(),
-                    other => answer(other, &LookupResult::NotFound),
-                };
-                Resolved { question, finding, at: now, server_time: Some(now.wall) }
-            });
-            problems.extend(collector.learn(answers.collect()).iter().map(ToString::to_string));
-        }
-        assert_eq!(collector.write_catalog().len(), 0);
-        (reasons(&mut collector, &policies, now)[0], problems.join(", "))
+        let mut hand = place.hand(now);
+        let problems = ask_by(&mut hand, &policies, now, now.wall, move |lookup| match lookup {
+            Lookup::Cluster => cluster.clone(),
+            other => answer(other, &LookupResult::NotFound),
+        });
+        (reasons(&mut hand, &policies, now)[0], problems.join(", "))
     };
     let waits = (Reason::OrphanGracePeriod, String::new());
     let uid = |uid: &str| LookupResult::Cluster(uid.to_owned());
@@ -192,44 +210,43 @@ fn what_another_cluster_said_to_be_gone_is_forgotten_and_that_is_remembered() {
 #[test]
 fn without_a_cluster_what_is_known_of_pods_is_left_alone() {
     let place = Place::new();
-    let (policies, now) = (orphans(Duration::ZERO), Now::read());
-    ask(&mut place.collector(now), &policies, now, &LookupResult::NotFound);
+    let (policies, now) = (orphans(Duration::ZERO), clock::now());
+    ask(&mut place.hand(now), &policies, now, &LookupResult::NotFound);
     let remembered = place.remembered();
-    let mut collector = Collector::new(Store::open(&place.directory()).unwrap(), SETTLE);
-    collector.remember_in(place.state());
-    collector.look(now, &mut |_, _| {});
-    assert_eq!(ask(&mut collector, &policies, now, &LookupResult::NotFound), 0);
-    assert_eq!(reasons(&mut collector, &policies, now), [Reason::WithinLimits]);
-    drop(collector);
+    let mut alone = place.hand_with(by_hand(), now);
+    assert_eq!(ask(&mut alone, &policies, now, &LookupResult::NotFound), 0);
+    assert_eq!(reasons(&mut alone, &policies, now), [Reason::WithinLimits]);
+    drop(alone);
     assert_eq!((place.remembered(), remembered.len()), (remembered, 1));
 }
 
 #[test]
 fn what_is_known_of_a_pod_goes_with_its_last_archive_and_not_before() {
     let place = Place::new();
-    let (policies, now) = (orphans(HOUR), Now::read());
+    let (policies, now) = (orphans(HOUR), clock::now());
     let path = write_old(&place.directory(), &archive("engine", 2));
-    ask(&mut place.collector(now), &policies, now, &bare_pod());
+    ask(&mut place.hand(now), &policies, now, &bare_pod());
     assert_eq!(place.remembered().len(), 1, "one pod of two containers");
     fs::remove_file(path).unwrap();
     // The other was written to a moment ago, so that what it holds is not known for now.
     let other = place.directory().join(archive("server", 1).file_name());
     fs::File::options().append(true).open(&other).unwrap().write_all(&[0; 512]).unwrap();
-    let mut collector = place.collector(Now::read());
-    assert!(collector.index().iter().all(|(_, known)| known.read.is_none()));
-    ask(&mut collector, &policies, now, &bare_pod());
-    drop(collector);
+    let now = clock::now();
+    let mut hand = place.hand(now);
+    ask(&mut hand, &policies, now, &bare_pod());
+    assert!(hand.index().iter().all(|(_, known)| known.read.is_none()));
+    drop(hand);
     assert_eq!(place.remembered().len(), 1);
     fs::remove_file(other).unwrap();
-    ask(&mut place.collector(now), &policies, now, &bare_pod());
+    ask(&mut place.hand(now), &policies, now, &bare_pod());
     assert_eq!(place.remembered().len(), 0);
 }
 
 #[test]
 fn a_pods_record_that_is_not_understood_is_as_good_as_none() {
     let place = Place::new();
-    let (policies, now) = (orphans(HOUR), Now::read());
-    ask(&mut place.collector(now), &policies, now, &bare_pod());
+    let (policies, now) = (orphans(HOUR), clock::now());
+    ask(&mut place.hand(now), &policies, now, &bare_pod());
     let good = place.remembered();
     let table: TableDefinition<&[u8], &[u8]> = TableDefinition::new("pods-1");
     let database = Database::open(place.state()).unwrap();
@@ -253,8 +270,11 @@ fn a_pods_record_that_is_not_understood_is_as_good_as_none() {
 #[test]
 fn archives_and_pods_are_remembered_and_forgotten_together() {
     let place = Place::new();
-    let now = Now::read();
-    drop(place.collector(now));
+    let now = clock::now();
+    let mut hand = place.hand(now);
+    hand.look(now);
+    hand.flush();
+    drop(hand);
     let catalog = Catalog::open(&place.state()).unwrap().catalog;
     let key = |pod: &str| PodKey { namespace: "team".to_owned(), pod: pod.to_owned(), uid: None };
     let pods = ["a", "b"].map(|pod| (key(pod), Some(PodRecord::default()))).into();
@@ -268,25 +288,16 @@ fn archives_and_pods_are_remembered_and_forgotten_together() {
 #[test]
 fn a_clock_that_strays_from_the_api_servers_pauses_the_orphan_rule_and_begins_no_grace_period() {
     let place = Place::new();
-    let (policies, now) = (orphans(Duration::ZERO), Now::read());
-    let mut collector = place.collector(now);
-    collector.begin_lookups(&policies);
-    let ask_at = |collector: &mut Collector, server_time| {
-        while let questions @ [_, ..] = &*collector.lookups(RequestBudget::EVERYTHING) {
-            let answers = questions.iter().cloned().map(|question| {
-                let finding = answer(&question, &LookupResult::NotFound);
-                Resolved { question, finding, at: now, server_time: Some(server_time) }
-            });
-            collector.learn(answers.collect());
-        }
-    };
-    ask_at(&mut collector, later(now, HOUR).wall);
-    let (snapshot, problems) = collector.snapshot(now);
+    let (policies, now) = (orphans(Duration::ZERO), clock::now());
+    let mut hand = place.hand(now);
+    let gone = |lookup: &Lookup| answer(lookup, &LookupResult::NotFound);
+    ask_by(&mut hand, &policies, now, later(now, HOUR).wall, gone);
+    let view = hand.snapshot(now);
+    let snapshot = &view.snapshot;
     assert_eq!((snapshot.clock, snapshot.archives[0].absences.clone()), (Clock::Suspect, None));
-    assert!(problems[0].to_string().contains("the API server's"), "{problems:?}");
-    collector.begin_lookups(&policies);
-    ask_at(&mut collector, now.wall);
-    assert_eq!(reasons(&mut collector, &policies, now), [Reason::Orphaned]);
+    assert!(hand.problems[0].contains("the API server's"), "{:?}", hand.problems);
+    ask_by(&mut hand, &policies, now, now.wall, gone);
+    assert_eq!(reasons(&mut hand, &policies, now), [Reason::Orphaned]);
 }
 
 /// Whoever starts with a wrong clock must not find that out after the first plan.
@@ -294,41 +305,55 @@ fn a_clock_that_strays_from_the_api_servers_pauses_the_orphan_rule_and_begins_no
 fn rules_by_time_wait_until_the_clock_was_compared_with_the_api_servers() {
     let place = Place::new();
     let by_age = policy(Retention { max_age: Some(HOUR), keep_latest: 0, ..Retention::default() });
-    let now = Now::read();
-    let mut collector = place.collector(now);
-    collector.set_eager_lookups();
-    assert_eq!(reasons(&mut collector, &by_age, now), [Reason::ClockSuspect]);
-    ask(&mut collector, &by_age, now, &bare_pod());
-    assert_eq!(reasons(&mut collector, &by_age, now), [Reason::MaxAge]);
-    drop(collector);
+    let now = clock::now();
+    let mut hand = place.eager(now);
+    hand.driver.ask_by(Box::new(|lookups| {
+        lookups.into_iter().map(|lookup| Resolved::failed(lookup, "refused", clock::now())).collect()
+    }));
+    hand.look(now);
+    assert_eq!(reasons(&mut hand, &by_age, now), [Reason::ClockSuspect]);
+    ask(&mut hand, &by_age, now, &bare_pod());
+    assert_eq!(reasons(&mut hand, &by_age, now), [Reason::MaxAge]);
+    drop(hand);
     // Without a cluster it is as good as it goes on.
-    let mut alone = place.collector(now);
+    let mut alone = place.hand_with(by_hand(), now);
+    alone.look(now);
     assert_eq!(reasons(&mut alone, &by_age, now), [Reason::MaxAge]);
 }
 
 #[test]
 fn where_nothing_is_to_be_asked_something_is_asked_once_a_round_until_the_time_was_heard() {
     let place = Place::new();
-    let (policies, now) = (per_container(9), Now::read());
-    ask(&mut place.collector(now), &orphans(HOUR), now, &bare_pod());
-    let mut collector = place.collector(now);
-    collector.set_eager_lookups();
-    // Also before there is any policy.
-    let anything = [Lookup::Cluster];
-    assert_eq!(collector.lookups(RequestBudget::EVERYTHING), anything);
-    for _ in 0..2 {
-        let failures = collector.learn(vec![Resolved::failed(anything[0].clone(), "refused")]);
-        assert_eq!((failures.len(), collector.lookups(RequestBudget::EVERYTHING)), (1, Vec::new()));
-        assert_eq!(collector.snapshot(now).0.clock, Clock::Suspect);
-        collector.begin_lookups(&policies);
-        assert_eq!(collector.lookups(RequestBudget::EVERYTHING), anything);
+    let (policies, now) = (per_container(9), clock::now());
+    ask(&mut place.hand(now), &orphans(HOUR), now, &bare_pod());
+    let mut hand = place.eager(now);
+    let asked: Arc<Mutex<Vec<Vec<Lookup>>>> = Arc::default();
+    let note = Arc::clone(&asked);
+    hand.driver.ask_by(Box::new(move |lookups| {
+        note.lock().unwrap().push(lookups.clone());
+        lookups.into_iter().map(|lookup| Resolved::failed(lookup, "refused", now)).collect()
+    }));
+    let asked = || std::mem::take(&mut *asked.lock().unwrap());
+    let anything = || vec![vec![Lookup::Cluster]];
+    for _ in 0..3 {
+        hand.go_by(&policies, now);
+        assert_eq!(hand.look(now).len(), 1);
+        assert_eq!(asked(), anything());
+        assert_eq!(hand.snapshot(now).snapshot.clock, Clock::Suspect);
+        assert_eq!(asked(), [[]; 0], "not again in this round");
     }
-    let finding = LookupResult::Forbidden("forbidden".to_owned());
-    let server_time = Some(now.wall);
-    collector.learn(vec![Resolved { question: anything[0].clone(), finding, at: now, server_time }]);
-    assert_eq!(collector.snapshot(now).0.clock, Clock::Trusted);
-    collector.begin_lookups(&policies);
-    assert!(collector.lookups(RequestBudget::EVERYTHING).is_empty());
+    // Whatever the answer is, it says what time it is.
+    let forbidden = |_: &Lookup| LookupResult::Forbidden("forbidden".to_owned());
+    ask_by(&mut hand, &policies, now, now.wall, forbidden);
+    assert_eq!(hand.snapshot(now).snapshot.clock, Clock::Trusted);
+    let note: Arc<Mutex<usize>> = Arc::default();
+    let count = Arc::clone(&note);
+    hand.driver.ask_by(Box::new(move |_| {
+        *count.lock().unwrap() += 1;
+        Vec::new()
+    }));
+    hand.look(now);
+    assert_eq!(*note.lock().unwrap(), 0);
 }
 
 /// A watch with a resolver, ended when told to.
@@ -349,16 +374,17 @@ impl Running {
         let (say, said) = mpsc::channel();
         let store = Store::open(&place.directory()).unwrap();
         let thread = thread::spawn(move || {
-            let mut collector = Collector::new(store, SETTLE);
-            collector.set_cluster(false);
-            let resolver = Some(Resolver::start(ask).unwrap());
-            let watch =
-                Watch { resolver, ..Watch::new(collector, EngineConfig::policies(policies), interval) };
-            watch
-                .run(stopped, |event| {
+            let cluster = Some(ClusterSettings { budget: UNHURRIED, ..cluster() });
+            let settings = Settings { settle: SETTLE, cluster, ..Settings::default() };
+            let (mut driver, _) = Driver::new(store, settings, CatalogUse::None);
+            driver.ask_by(Box::new(ask));
+            driver.configure(EngineConfig::policies(policies));
+            let (_sender, mailbox) = mailbox::channel().unwrap();
+            driver
+                .run(&mailbox, interval, stopped, |event| {
                     let _ = match event {
                         Event::Problem(problem) => say.send(problem.to_string()),
-                        Event::Planned { .. } => say.send("planned".to_owned()),
+                        Event::Planned(_) => say.send("planned".to_owned()),
                         _ => Ok(()),
                     };
                 })
@@ -386,7 +412,7 @@ impl Running {
 fn answers(questions: Vec<Lookup>, pod: &LookupResult) -> Vec<Resolved> {
     let answer = |question: Lookup| {
         let finding = answer(&question, pod);
-        Resolved { question, finding, at: Now::read(), server_time: None }
+        Resolved { question, finding, at: clock::now(), server_time: None }
     };
     questions.into_iter().map(answer).collect()
 }
@@ -424,9 +450,9 @@ fn there_is_one_round_of_questions_an_interval_and_none_before_the_last_is_answe
     let (asked, is_asked) = mpsc::channel();
     let (let_go, may_go) = mpsc::channel::<()>();
     let interval = Duration::from_millis(50);
-    let begin = Now::read().uptime;
+    let begin = clock::now().uptime;
     let running = Running::start(&place, orphans(HOUR), interval, move |questions| {
-        let _ = asked.send((questions.clone(), Now::read().uptime));
+        let _ = asked.send((questions.clone(), clock::now().uptime));
         // The first time, until told to; later on, not at all.
         let _ = may_go.recv();
         answers(questions, &LookupResult::NotFound)
@@ -459,7 +485,10 @@ fn asking_that_panics_or_fails_keeps_everything_and_is_said() {
     running.wait_for("pod team/web-0");
     running.end();
     let running = Running::start(&place, orphans(Duration::ZERO), HOUR, |questions| {
-        questions.into_iter().map(|question| Resolved::failed(question, "connection refused")).collect()
+        questions
+            .into_iter()
+            .map(|question| Resolved::failed(question, "connection refused", clock::now()))
+            .collect()
     });
     running.wait_for("pod team/web-0, so what depends on it stays: connection refused");
     running.end();

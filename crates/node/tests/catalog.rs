@@ -12,21 +12,23 @@ use std::thread;
 use std::time::Duration;
 
 use checkpoint_keeper_core::archive::State;
-use checkpoint_keeper_core::plan::{Action, Reason, Release, plan};
-use checkpoint_keeper_node::catalog::{Catalog, CatalogError, Changes};
-use checkpoint_keeper_node::clock::Now;
-use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::config::{EngineConfig, channel};
-use checkpoint_keeper_node::problem::Problem;
-use checkpoint_keeper_node::store::{Removal, Store};
-use checkpoint_keeper_node::sweeper::Outcome;
-use checkpoint_keeper_node::watch::{Event, Watch};
+use checkpoint_keeper_core::engine::clock::Now;
+use checkpoint_keeper_core::engine::config::EngineConfig;
+use checkpoint_keeper_core::engine::file::{Outcome, ReadArchive};
+use checkpoint_keeper_core::engine::memory::Changes;
+use checkpoint_keeper_core::engine::problem::Problem;
+use checkpoint_keeper_core::engine::{Deletes, Effect, Engine, Haste, Input, Settings, View};
+use checkpoint_keeper_core::plan::{FileSystem, Reason, Release};
+use checkpoint_keeper_core::policy::{Kind, LabelSelector, PolicyRef, PolicySet, StoragePolicy};
+use checkpoint_keeper_node::catalog::{Catalog, CatalogError, CatalogProblem};
+use checkpoint_keeper_node::clock;
+use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event};
+use checkpoint_keeper_node::mailbox::channel;
+use checkpoint_keeper_node::store::Store;
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
-use support::{archive, files, per_container, wait_until, write_old};
+use support::{Hand, SETTLE, archive, by_hand, files, per_container, wait_until, write_old};
 use tempfile::TempDir;
-
-const SETTLE: Duration = Duration::from_secs(5);
 
 struct Place {
     _parent: TempDir,
@@ -43,13 +45,13 @@ fn place() -> Place {
 }
 
 /// Looks once with the catalog, and says what was wrong.
-fn look(place: &Place) -> (Collector, Vec<String>) {
-    let now = Now::read();
-    let mut collector = Collector::new(Store::open(&place.directory).unwrap(), SETTLE);
-    let mut problems = collector.remember_in(place.state.clone());
-    problems.extend(collector.look(now, &mut |_, _| {}));
-    problems.extend(collector.write_catalog());
-    (collector, problems.iter().map(ToString::to_string).collect())
+fn look(place: &Place) -> (Hand, Vec<String>) {
+    let now = clock::now();
+    let mut hand = Hand::new(&place.directory, by_hand(), CatalogUse::File(place.state.clone()), now);
+    let mut problems = std::mem::take(&mut hand.problems);
+    problems.extend(hand.look(now));
+    problems.extend(hand.flush());
+    (hand, problems)
 }
 
 #[test]
@@ -74,11 +76,11 @@ fn what_was_read_is_not_read_again_and_what_changed_is() {
     drop(opened.catalog);
     fs::write(&changed, archive("engine", 2).build().unwrap()).unwrap();
     support::age(&changed);
-    let (collector, problems) = look(&place);
+    let (hand, problems) = look(&place);
     assert_eq!(problems, Vec::<String>::new());
     let state = |path: &std::path::Path| {
         let name = support::name(path.file_name().unwrap().as_encoded_bytes());
-        collector.index().get(&name).unwrap().read.as_ref().unwrap().state
+        hand.index().get(&name).unwrap().read.as_ref().unwrap().state
     };
     assert_eq!(state(&kept), State::Incomplete, "remembered, not read");
     assert_eq!(state(&changed), State::Complete, "read again");
@@ -130,9 +132,9 @@ fn a_damaged_catalog_is_moved_aside_and_made_anew() {
     ];
     for (what, bytes) in damages {
         fs::write(&place.state, &bytes).unwrap();
-        let (collector, problems) = look(&place);
-        assert_eq!(collector.index().len(), 1, "{what}: the archive is known");
-        drop(collector);
+        let (hand, problems) = look(&place);
+        assert_eq!(hand.index().len(), 1, "{what}: the archive is known");
+        drop(hand);
         // redb mends some damage by itself; what it cannot mend is moved aside, whole.
         if let [problem] = problems.as_slice() {
             assert!(problem.contains("catalog.damaged"), "{what}: {problem}");
@@ -161,10 +163,10 @@ fn what_is_no_catalog_is_named_and_left_as_it_is() {
     {
         fs::write(&place.state, &bytes).unwrap();
         let before = fs::metadata(&place.state).unwrap().modified().unwrap();
-        let (collector, problems) = look(&place);
+        let (hand, problems) = look(&place);
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].contains(&format!("{} is not a catalog", place.state.display())), "{problems:?}");
-        assert_eq!(collector.index().len(), 1, "collecting goes on without");
+        assert_eq!(hand.index().len(), 1, "collecting goes on without");
         assert_eq!(fs::read(&place.state).unwrap(), bytes);
         assert_eq!(fs::metadata(&place.state).unwrap().modified().unwrap(), before);
         assert_eq!(fs::read_dir(place.state.parent().unwrap()).unwrap().count(), 2, "nothing beside it");
@@ -198,11 +200,10 @@ fn a_dry_run_does_not_believe_a_record_that_was_altered() {
 fn a_dry_run_reads_a_catalog_that_was_not_closed() {
     let place = place();
     write_old(&place.directory, &archive("server", 1));
-    let (mut collector, _) = look(&place);
-    assert_eq!(collector.flush_catalog().len(), 0);
+    let (hand, _) = look(&place);
     let copy = place.state.with_file_name("copy");
     fs::copy(&place.state, &copy).unwrap();
-    drop(collector);
+    drop(hand);
     let left = fs::read(&copy).unwrap();
     assert_eq!(Catalog::peek(&copy).records.len(), 1);
     assert_eq!(fs::read(&copy).unwrap(), left);
@@ -223,9 +224,9 @@ fn a_record_that_was_altered_is_noticed_before_it_is_believed() {
         bytes[at..at + altered.len()].copy_from_slice(altered);
     }
     fs::write(&place.state, &bytes).unwrap();
-    let (collector, problems) = look(&place);
+    let (hand, problems) = look(&place);
     assert_eq!(problems.len(), 1, "{problems:?}");
-    let pods = collector.index().iter().map(|(_, known)| known.read.as_ref().unwrap().identity.clone());
+    let pods = hand.index().iter().map(|(_, known)| known.read.as_ref().unwrap().identity.clone());
     assert!(pods.into_iter().all(|identity| identity.unwrap().pod == "web-0"));
 }
 
@@ -246,9 +247,9 @@ fn every_truncation_and_flipped_byte_is_survived() {
         let mut flipped = sound.clone();
         flipped[at] ^= 0x55;
         fs::write(&place.state, &flipped).unwrap();
-        let (collector, _) = look(&place);
+        let (hand, _) = look(&place);
         // Whatever was believed, it is about the right archives.
-        for (name, known) in collector.index().iter() {
+        for (name, known) in hand.index().iter() {
             let read = known.read.as_ref().unwrap();
             assert_eq!(read.state, State::Complete, "{name} flipped at {at}");
             assert_eq!(read.identity.as_ref().unwrap().pod, "web-0", "{name} flipped at {at}");
@@ -273,16 +274,16 @@ fn a_catalog_that_cannot_be_made_is_reported() {
     let place = place();
     write_old(&place.directory, &archive("server", 1));
     let state = place.state.join("no/such/directory");
-    let mut collector = Collector::new(Store::open(&place.directory).unwrap(), SETTLE);
-    let problems = collector.remember_in(state);
-    assert!(matches!(problems.as_slice(), [Problem::Catalog(CatalogError::Open { .. })]), "{problems:?}");
+    let store = Store::open(&place.directory).unwrap();
+    let (driver, problems) = Driver::new(store, by_hand(), CatalogUse::File(state.clone()));
     assert!(
-        collector
-            .look(Now::read(), &mut |_, _| {})
-            .iter()
-            .all(|problem| matches!(problem, Problem::Catalog(_)))
+        matches!(problems.as_slice(), [CatalogProblem::Unusable(CatalogError::Open { .. })]),
+        "{problems:?}"
     );
-    assert_eq!(collector.index().len(), 1);
+    drop(driver);
+    let mut hand = Hand::new(&place.directory, by_hand(), CatalogUse::File(state), clock::now());
+    assert_eq!(hand.look(clock::now()), [""; 0], "it goes on without");
+    assert_eq!(hand.index().len(), 1);
 }
 
 /// A disk that can be made to hang, or to be full.
@@ -357,17 +358,16 @@ fn orders_and_deletions_go_on_while_the_catalogs_disk_hangs_or_is_full() {
         let (say, said) = mpsc::channel();
         let store = Store::open(&place.directory).unwrap();
         let watching = thread::spawn(move || {
-            let mut collector = Collector::new(store, SETTLE);
-            assert_eq!(collector.remember_in_new(catalog).len(), 0);
-            let interval = Duration::from_millis(20);
-            let mut watch = Watch::new(collector, EngineConfig::policies(per_container(3)), interval);
-            watch.config_changes = Some(receiver);
-            let report = |event: Event<'_>| {
-                if let Event::Problem(problem) = event {
-                    let _ = say.send(problem.to_string());
-                }
+            let settings = Settings { settle: SETTLE, ..Settings::default() };
+            let (mut driver, problems) = Driver::new(store, settings, CatalogUse::New(catalog));
+            assert_eq!(problems.len(), 0);
+            driver.configure(EngineConfig::policies(per_container(3)));
+            let report = |event: Event<'_>| match event {
+                Event::Problem(problem) => _ = say.send(problem.to_string()),
+                Event::Catalog(problem) => _ = say.send(problem.to_string()),
+                _ => {}
             };
-            watch.run(stopped, report).unwrap();
+            driver.run(&receiver, Duration::from_millis(20), stopped, report).unwrap();
         });
         let left = |wanted| {
             wait_until("the rest is gone", || files(&place.directory).len(), |left| *left == wanted);
@@ -380,7 +380,7 @@ fn orders_and_deletions_go_on_while_the_catalogs_disk_hangs_or_is_full() {
         }
         archive("server", 100).write_to(&place.directory).unwrap();
         left(3);
-        config.send(EngineConfig::policies(per_container(1)), true);
+        config.send_config(EngineConfig::policies(per_container(1)), Haste::AtOnce);
         left(1);
         stop.write_all(b"x").unwrap();
         if mood != Mood::Full {
@@ -399,62 +399,146 @@ fn a_catalog_that_could_not_be_written_is_opened_again_and_knows_everything() {
     write_old(&place.directory, &archive("server", 1));
     let catalog = Catalog::create_in(OnDisk(disk.clone(), InMemoryBackend::new()), &place.state).unwrap();
     disk.set(Mood::Full);
-    let now = Now::read();
-    let mut collector = Collector::new(Store::open(&place.directory).unwrap(), SETTLE);
-    collector.remember_in_new(catalog);
-    assert_eq!(collector.look(now, &mut |_, _| {}).len(), 0);
-    assert_eq!(collector.flush_catalog().len(), 1);
+    let now = clock::now();
+    let mut hand = Hand::new(&place.directory, by_hand(), CatalogUse::New(catalog), now);
+    assert_eq!(hand.look(now), [""; 0]);
+    assert_eq!(hand.flush().len(), 1);
     write_old(&place.directory, &archive("server", 2));
     let later = Now { uptime: now.uptime + SETTLE, ..now };
-    collector.look(now, &mut |_, _| {});
-    collector.look(later, &mut |_, _| {});
-    assert_eq!(collector.flush_catalog().len(), 0);
-    drop(collector);
+    hand.look(now);
+    hand.look(later);
+    assert_eq!(hand.flush(), [""; 0]);
+    drop(hand);
     assert_eq!(Catalog::open(&place.state).unwrap().memory.records.len(), 2);
 }
 
 /// Whoever deletes a policy while the agent restarts loses nothing for it.
 #[test]
-fn which_policy_governed_and_what_the_watermark_waits_for_outlive_a_restart() {
+fn which_policy_governed_outlives_a_restart() {
     let place = place();
     (0..3).for_each(|second| _ = write_old(&place.directory, &archive("server", second)));
-    let (mut collector, _) = look(&place);
-    let now = Now::read();
+    let now = clock::now();
+    let open = |deletes| {
+        let settings = Settings { deletes, ..by_hand() };
+        let mut hand = Hand::new(&place.directory, settings, CatalogUse::File(place.state.clone()), now);
+        assert_eq!(hand.look(now), [""; 0]);
+        hand
+    };
     let mut protecting = per_container(9);
     protecting.retention[0].id.name = "protecting".to_owned();
-    let (snapshot, _) = collector.snapshot(now);
-    collector.note_governing(&snapshot, &plan(&snapshot, &protecting, now.wall), now);
-    // A round that the file system never shows: it can only be as large as all there is.
-    let mut full = plan(&snapshot, &per_container(1), now.wall);
-    for verdict in full.verdicts.iter_mut().filter(|verdict| verdict.action() == Action::Delete) {
-        verdict.reason = Reason::StorageWatermark;
-    }
-    for mut deletion in collector.mark_for_deletion(&snapshot, &full) {
-        let removal = collector.store().remove(&deletion.archive.file, &deletion.stat);
-        assert!(matches!(removal, Removal::Removed), "{removal:?}");
-        deletion.stat.allocated = u64::MAX / 4;
-        collector.finish(&Outcome { deletion, removal }, now);
-    }
-    assert_eq!(collector.snapshot(now).0.filesystem.unwrap().release, Release::Awaited);
-    assert_eq!(collector.flush_catalog().len(), 0);
-    drop(collector);
-    let (mut collector, _) = look(&place);
-    assert_eq!(
-        collector.snapshot(now).0.archives[0].governed_by,
-        None,
-        "policies that do not change hand nothing over"
-    );
-    collector.follow_policies();
-    let (snapshot, _) = collector.snapshot(now);
-    assert_eq!(snapshot.filesystem.unwrap().release, Release::Awaited);
-    let governed_by = snapshot.archives[0].governed_by.as_ref().map(|policy| policy.name.as_str());
+    let mut hand = open(Deletes::AtOnce);
+    hand.plan(&protecting, now);
+    assert_eq!(hand.flush(), [""; 0]);
+    drop(hand);
+    // Policies that do not change hand nothing over.
+    let mut once = open(Deletes::WhenTold);
+    let view = once.plan(&per_container(1), now);
+    assert!(view.snapshot.archives.iter().all(|archive| archive.governed_by.is_none()));
+    assert_eq!(view.plan.deletions().count(), 2);
+    drop(once);
+    let mut hand = open(Deletes::AtOnce);
+    let view = hand.plan(&per_container(1), now);
+    let governed_by = view.snapshot.archives[0].governed_by.as_ref().map(|policy| policy.name.as_str());
     assert_eq!(governed_by, Some("protecting"));
-    assert_eq!(plan(&snapshot, &per_container(1), now.wall).verdicts[0].reason, Reason::Handover);
+    assert!(view.plan.verdicts.iter().any(|verdict| verdict.reason == Reason::Handover));
+    assert_eq!(files(&place.directory).len(), 3);
+}
+
+/// A round that the file system never shows.
+#[test]
+fn what_the_watermark_waits_for_outlives_a_restart() {
+    let place = place();
+    (0..3).for_each(|second| _ = write_old(&place.directory, &archive("server", second)));
+    let now = clock::now();
+    let mut node = FullDisk::start(&place, now);
+    let (view, _) = node.plan(now);
+    assert_eq!(view.snapshot.filesystem.unwrap().release, Release::Shown);
+    assert!(files(&place.directory).len() < 3, "something went");
+    assert_eq!(node.plan(now).0.snapshot.filesystem.unwrap().release, Release::Awaited);
+    drop(node);
+    let mut node = FullDisk::start(&place, now);
+    assert_eq!(node.plan(now).0.snapshot.filesystem.unwrap().release, Release::Awaited);
     // Minutes later, one archive at a time.
     let later = Now { uptime: now.uptime + Duration::from_mins(5), ..now };
-    collector.snapshot(later);
+    node.plan(later);
     let later = Now { uptime: later.uptime + Duration::from_mins(1), ..now };
-    let (snapshot, problems) = collector.snapshot(later);
-    assert_eq!(snapshot.filesystem.unwrap().release, Release::Probing);
+    let (view, problems) = node.plan(later);
+    assert_eq!(view.snapshot.filesystem.unwrap().release, Release::Probing);
     assert!(matches!(problems[..], [.., Problem::WatermarkIneffective(1)]), "{problems:?}");
+}
+
+/// An engine on a disk that is full and stays so, whatever is deleted.
+struct FullDisk {
+    engine: Engine,
+    store: Store,
+    catalog: Catalog,
+}
+
+impl FullDisk {
+    fn start(place: &Place, now: Now) -> Self {
+        let store = Store::open(&place.directory).unwrap();
+        let opened = Catalog::open(&place.state).unwrap();
+        let settings = Settings { boot: "first".to_owned(), remembers: true, ..Settings::default() };
+        let mut full = Self { engine: Engine::new(settings, opened.memory), store, catalog: opened.catalog };
+        let id = PolicyRef {
+            kind: Kind::CheckpointStoragePolicy,
+            namespace: None,
+            name: "full".to_owned(),
+            part: None,
+        };
+        let storage = StoragePolicy {
+            min_free_bytes: Some(1 << 30),
+            reserved: checkpoint_keeper_core::quantity::Share::percent(0),
+            protect_latest: Some(0),
+            ..StoragePolicy::silent(id, LabelSelector::default())
+        };
+        let policies = PolicySet { storage: vec![storage], ..PolicySet::default() };
+        full.input(Input::Config(EngineConfig::policies(policies), Haste::NextPlan), now);
+        full
+    }
+
+    /// Looks at everything, plans, and carries that out.
+    fn plan(&mut self, now: Now) -> (Arc<View>, Vec<Problem>) {
+        let (_, mut problems) = self.input(Input::Sweep, now);
+        let (view, more) = self.input(Input::Tick, now);
+        problems.extend(more);
+        // What is to be remembered of its end.
+        self.input(Input::Stop, now);
+        (view.unwrap(), problems)
+    }
+
+    fn input(&mut self, input: Input, now: Now) -> (Option<Arc<View>>, Vec<Problem>) {
+        let (mut view, mut problems) = (None, Vec::new());
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            for effect in self.engine.handle(input, now) {
+                match effect {
+                    Effect::List => inputs.push(Input::Listed(self.store.list())),
+                    Effect::Read(archives) => {
+                        let read = |(name, stat)| {
+                            let contents = self.store.read(&name, &stat);
+                            ReadArchive { name, stat, contents }
+                        };
+                        inputs.push(Input::Read(archives.into_iter().map(read).collect()));
+                    }
+                    Effect::MeasureFileSystem => inputs.push(Input::FileSystem(Ok(FileSystem {
+                        total_bytes: 1 << 40,
+                        available_bytes: 0,
+                        total_inodes: 1_000,
+                        available_inodes: 1_000,
+                        release: Release::Shown,
+                    }))),
+                    Effect::Unlink(deletion) => {
+                        let removal = self.store.remove(&deletion.archive.file, &deletion.stat);
+                        inputs.push(Input::Deleted(Outcome { deletion, removal }));
+                    }
+                    Effect::Persist(changes) => self.catalog.update(&changes).unwrap(),
+                    Effect::Publish(made) => view = Some(made),
+                    Effect::Report(problem) => problems.push(problem),
+                    _ => {}
+                }
+            }
+        }
+        (view, problems)
+    }
 }

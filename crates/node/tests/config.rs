@@ -15,14 +15,16 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use checkpoint_keeper_core::deletion_limiter::DeletionLimiter;
+use checkpoint_keeper_core::engine::cluster::Resolved;
+use checkpoint_keeper_core::engine::config::EngineConfig;
+use checkpoint_keeper_core::engine::{ClusterSettings, Haste, NodePods, Settings};
 use checkpoint_keeper_core::pods::{Lookup, LookupResult};
 use checkpoint_keeper_core::policy::{Kind, Labels, PolicySet};
-use checkpoint_keeper_node::clock::Now;
-use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::config::{ConfigSender, EngineConfig, channel};
-use checkpoint_keeper_node::resolver::{Resolved, Resolver};
+use checkpoint_keeper_node::clock;
+use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event, SPARING};
+use checkpoint_keeper_node::mailbox::{Sender, channel};
+use checkpoint_keeper_node::resolver::Ask;
 use checkpoint_keeper_node::store::Store;
-use checkpoint_keeper_node::watch::{Event, SPARING, Watch};
 use checkpoint_keeper_testkit::ArchiveBuilder;
 use support::{DEADLINE, archive, files, name, per_container, wait_until, write_old};
 use tempfile::TempDir;
@@ -31,7 +33,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// A watch that goes by what it is told.
 struct Told {
-    config: ConfigSender,
+    config: Sender,
     stop: UnixStream,
     /// Of how many archives each plan is, and how many of these it deletes.
     plans: mpsc::Receiver<(usize, usize)>,
@@ -44,33 +46,28 @@ impl Told {
     }
 
     /// One that asks a cluster, whatever its policies need to know.
-    fn asking(directory: &Path, bucket: Option<DeletionLimiter>, resolver: Option<Resolver>) -> Self {
+    fn asking(directory: &Path, bucket: Option<DeletionLimiter>, ask: Option<Ask>) -> Self {
         let (stop, stopped) = UnixStream::pair().unwrap();
         let (plan, plans) = mpsc::channel();
         let (config, receiver) = channel().unwrap();
         let store = Store::open(directory).unwrap();
         let thread = thread::spawn(move || {
-            let mut collector = Collector::new(store, Duration::from_secs(5));
-            if resolver.is_some() {
-                collector.set_cluster(true);
-                collector.set_eager_lookups();
-            }
-            let watch = Watch {
-                collector,
-                config: None,
-                config_changes: Some(receiver),
-                buckets: bucket,
-                interval: HOUR,
-                resolver,
-                budget: SPARING,
-                cluster_updates: None,
+            let cluster = ClusterSettings { budget: SPARING, node_pods: NodePods::Asked, eager: true };
+            let settings = Settings {
+                settle: Duration::from_secs(5),
+                limiter: bucket,
+                needs_server_clock: ask.is_some(),
+                cluster: ask.is_some().then_some(cluster),
+                ..Settings::default()
             };
+            let (mut driver, _) = Driver::new(store, settings, CatalogUse::None);
+            ask.into_iter().for_each(|ask| driver.ask_by(ask));
             let report = |event: Event<'_>| {
-                if let Event::Planned { snapshot, plan: made, .. } = event {
-                    let _ = plan.send((snapshot.archives.len(), made.deletions().count()));
+                if let Event::Planned(view) = event {
+                    let _ = plan.send((view.snapshot.archives.len(), view.plan.deletions().count()));
                 }
             };
-            watch.run(stopped, report).unwrap();
+            driver.run(&receiver, HOUR, stopped, report).unwrap();
         });
         Self { config, stop, plans, thread: Some(thread) }
     }
@@ -107,7 +104,7 @@ fn nothing_is_planned_before_the_first_orders_and_these_take_effect_at_once() {
     archive("server", 100).write_to(directory.path()).unwrap();
     assert!(told.plans.try_recv().is_err());
     assert_eq!(files(directory.path()).len(), 6);
-    told.config.send(EngineConfig::policies(per_container(2)), false);
+    told.config.send_config(EngineConfig::policies(per_container(2)), Haste::NextPlan);
     wait_until("two are left", || files(directory.path()).len(), |left| *left == 2);
 }
 
@@ -115,15 +112,15 @@ fn nothing_is_planned_before_the_first_orders_and_these_take_effect_at_once() {
 fn orders_that_are_not_urgent_wait_for_the_next_archive() {
     let directory = with(5);
     let told = Told::start(directory.path(), None);
-    told.config.send(EngineConfig::policies(per_container(100)), true);
+    told.config.send_config(EngineConfig::policies(per_container(100)), Haste::AtOnce);
     assert_eq!(told.next_plan(), 0);
-    told.config.send(EngineConfig::policies(per_container(2)), false);
+    told.config.send_config(EngineConfig::policies(per_container(2)), Haste::NextPlan);
     // The patient order was there first: were it acted upon, its plan would be the next one, and of what
     // was there by then. Whether the new one is closed already when the next plan is made, is up to chance.
     archive("server", 100).write_to(directory.path()).unwrap();
     assert_eq!(told.plans.recv_timeout(DEADLINE).unwrap().0, 6);
     wait_until("two are left", || files(directory.path()).len(), |left| *left == 2);
-    told.config.send(EngineConfig::policies(per_container(1)), true);
+    told.config.send_config(EngineConfig::policies(per_container(1)), Haste::AtOnce);
     wait_until("one is left", || files(directory.path()).len(), |left| *left == 1);
 }
 
@@ -132,13 +129,13 @@ fn a_limit_mistyped_and_mended_costs_at_most_the_bucket() {
     let directory = with(300);
     // Full: 5 % of 300 archives.
     let told = Told::start(directory.path(), Some(DeletionLimiter::default()));
-    told.config.send(EngineConfig::policies(per_container(300)), true);
+    told.config.send_config(EngineConfig::policies(per_container(300)), Haste::AtOnce);
     assert_eq!(told.next_plan(), 0);
-    told.config.send(EngineConfig::policies(per_container(1)), true);
+    told.config.send_config(EngineConfig::policies(per_container(1)), Haste::AtOnce);
     let deleted = told.next_plan();
     assert_eq!(deleted, 15);
     wait_until("they are gone", || files(directory.path()).len(), |left| *left == 285);
-    told.config.send(EngineConfig::policies(per_container(300)), true);
+    told.config.send_config(EngineConfig::policies(per_container(300)), Haste::AtOnce);
     // The mended configuration came last, and leaves the rest.
     while let Ok((_, more)) = told.plans.recv_timeout(Duration::from_millis(300)) {
         assert_eq!(more, 0);
@@ -155,23 +152,24 @@ fn the_bucket_is_not_charged_for_what_was_planned_and_never_begun() {
     let store = Store::open(directory.path()).unwrap();
     let mend = config.clone();
     let thread = thread::spawn(move || {
-        let collector = Collector::new(store, Duration::from_secs(5));
-        let mut watch = Watch::new(collector, EngineConfig::policies(per_container(1)), HOUR);
         // Full: 5 % of 300 archives.
-        (watch.config_changes, watch.buckets) = (Some(receiver), Some(DeletionLimiter::default()));
+        let limiter = Some(DeletionLimiter::default());
+        let settings = Settings { settle: Duration::from_secs(5), limiter, ..Settings::default() };
+        let (mut driver, _) = Driver::new(store, settings, CatalogUse::None);
+        driver.configure(EngineConfig::policies(per_container(1)));
         let mut is_first = true;
         let report = |event: Event<'_>| match event {
-            Event::Planned { plan: made, .. } => _ = plan.send(made.deletions().count()),
+            Event::Planned(view) => _ = plan.send(view.plan.deletions().count()),
             Event::Finished(_) if std::mem::take(&mut is_first) => {
-                mend.send(EngineConfig::policies(per_container(300)), true);
+                mend.send_config(EngineConfig::policies(per_container(300)), Haste::AtOnce);
             }
             _ => {}
         };
-        watch.run(stopped, report).unwrap();
+        driver.run(&receiver, HOUR, stopped, report).unwrap();
     });
     assert_eq!(plans.recv_timeout(DEADLINE).unwrap(), 15);
     assert_eq!(plans.recv_timeout(DEADLINE).unwrap(), 0, "mended");
-    config.send(EngineConfig::policies(per_container(1)), true);
+    config.send_config(EngineConfig::policies(per_container(1)), Haste::AtOnce);
     let left = loop {
         match plans.recv_timeout(DEADLINE).unwrap() {
             0 => {}
@@ -190,9 +188,9 @@ fn what_waits_to_be_deleted_is_withdrawn_with_the_orders_that_wanted_it() {
     let withdrawn = (0..20).any(|_| {
         let directory = with(600);
         let told = Told::start(directory.path(), None);
-        told.config.send(EngineConfig::policies(per_container(1)), true);
+        told.config.send_config(EngineConfig::policies(per_container(1)), Haste::AtOnce);
         assert_eq!(told.next_plan(), 599);
-        told.config.send(EngineConfig::policies(PolicySet::default()), true);
+        told.config.send_config(EngineConfig::policies(PolicySet::default()), Haste::AtOnce);
         let planned = Cell::new(0);
         let see = || {
             for (archives, deleted) in told.plans.try_iter() {
@@ -203,7 +201,7 @@ fn what_waits_to_be_deleted_is_withdrawn_with_the_orders_that_wanted_it() {
         };
         let (mended, _) = wait_until("what stays is planned anew", see, |(planned, there)| planned == there);
         // It can be wanted gone again.
-        told.config.send(EngineConfig::policies(per_container(1)), true);
+        told.config.send_config(EngineConfig::policies(per_container(1)), Haste::AtOnce);
         wait_until("one is left", || files(directory.path()).len(), |left| *left == 1);
         mended > 1
     });
@@ -214,9 +212,9 @@ fn what_waits_to_be_deleted_is_withdrawn_with_the_orders_that_wanted_it() {
 fn rotation_of_what_arrives_never_waits_for_the_bucket() {
     let directory = with(30);
     // Empty, and an hour to fill.
-    let bucket = DeletionLimiter::empty(Now::read().uptime);
+    let bucket = DeletionLimiter::empty(clock::now().uptime);
     let told = Told::start(directory.path(), Some(bucket));
-    told.config.send(EngineConfig::policies(per_container(30)), true);
+    told.config.send_config(EngineConfig::policies(per_container(30)), Haste::AtOnce);
     assert_eq!(told.next_plan(), 0);
     for second in 0..20 {
         archive("server", 100 + second).write_to(directory.path()).unwrap();
@@ -235,9 +233,9 @@ fn of_the_new_owner(max_count: u64) -> EngineConfig {
 }
 
 /// Answers that the namespace is a month younger than its archives, as soon as that is let go.
-fn cluster_of_a_new_namespace() -> (Resolver, mpsc::Sender<()>) {
+fn cluster_of_a_new_namespace() -> (Ask, mpsc::Sender<()>) {
     let (let_go, may_go) = mpsc::channel::<()>();
-    let resolver = Resolver::start(move |questions| {
+    let ask = move |questions: Vec<Lookup>| {
         let _ = may_go.recv();
         let answer = |question| {
             let finding = match &question {
@@ -248,20 +246,20 @@ fn cluster_of_a_new_namespace() -> (Resolver, mpsc::Sender<()>) {
                 Lookup::NodePods => LookupResult::NodePods(Vec::new()),
                 _ => LookupResult::NotFound,
             };
-            Resolved { question, finding, at: Now::read(), server_time: Some(Now::read().wall) }
+            Resolved { question, finding, at: clock::now(), server_time: Some(clock::now().wall) }
         };
         questions.into_iter().map(answer).collect()
-    });
-    (resolver.unwrap(), let_go)
+    };
+    (Box::new(ask), let_go)
 }
 
 /// tenants stay apart, from the first plan on.
 #[test]
 fn a_namespaces_policy_governs_nothing_before_it_was_asked_whose_namespace_that_is() {
     let directory = with(5);
-    let (resolver, let_go) = cluster_of_a_new_namespace();
-    let told = Told::asking(directory.path(), None, Some(resolver));
-    told.config.send(of_the_new_owner(1), true);
+    let (ask, let_go) = cluster_of_a_new_namespace();
+    let told = Told::asking(directory.path(), None, Some(ask));
+    told.config.send_config(of_the_new_owner(1), Haste::AtOnce);
     assert_eq!(told.next_plan(), 0, "nobody has answered yet");
     let_go.send(()).unwrap();
     assert_eq!(told.next_plan(), 0, "they are the former namespace's");
@@ -277,9 +275,9 @@ fn a_namespaces_policy_governs_nothing_before_it_was_asked_whose_namespace_that_
 fn nor_an_archive_that_comes_while_others_are_being_asked_about() {
     let directory = TempDir::new().unwrap();
     write_old(directory.path(), &ArchiveBuilder::new("bank", "ledger-0", "engine"));
-    let (resolver, let_go) = cluster_of_a_new_namespace();
-    let told = Told::asking(directory.path(), None, Some(resolver));
-    told.config.send(EngineConfig { governors: Arc::default(), ..of_the_new_owner(1) }, true);
+    let (ask, let_go) = cluster_of_a_new_namespace();
+    let told = Told::asking(directory.path(), None, Some(ask));
+    told.config.send_config(EngineConfig { governors: Arc::default(), ..of_the_new_owner(1) }, Haste::AtOnce);
     assert_eq!(told.next_plan(), 0);
     for second in 0..5 {
         archive("server", second).write_to(directory.path()).unwrap();
@@ -315,7 +313,7 @@ fn what_is_of_unknown_identity_can_be_discarded_and_nothing_else() {
         discard: Some(Arc::new(discard.into())),
         ..EngineConfig::policies(PolicySet::default())
     };
-    told.config.send(config, true);
+    told.config.send_config(config, Haste::AtOnce);
     wait_until("it is gone", || files(directory.path()), |left| !left.contains(unknown));
     assert_eq!(told.next_plan(), 1);
     let left: BTreeSet<String> = files(directory.path());

@@ -6,19 +6,19 @@ mod support;
 
 use std::time::Duration;
 
-use checkpoint_keeper_core::plan::{Action, Clock, Dated, Reason, plan};
-use checkpoint_keeper_core::pods::{Lookup, LookupResult};
+use checkpoint_keeper_core::engine::clock::Now;
+use checkpoint_keeper_core::engine::cluster::Resolved;
+use checkpoint_keeper_core::engine::index::Sighting;
+use checkpoint_keeper_core::engine::{ClusterSettings, NodePods, Settings};
+use checkpoint_keeper_core::plan::{Action, Archive, Clock, Dated, Reason};
+use checkpoint_keeper_core::pods::{Lookup, LookupResult, RequestBudget};
 use checkpoint_keeper_core::policy::PolicySet;
-use checkpoint_keeper_node::clock::Now;
-use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::problem::Problem;
-use checkpoint_keeper_node::resolver::Resolved;
-use checkpoint_keeper_node::store::Store;
+use checkpoint_keeper_node::clock;
+use checkpoint_keeper_node::driver::CatalogUse;
 use jiff::{SignedDuration, Timestamp};
-use support::{archive, name, per_container, write_old};
+use support::{Hand, archive, by_hand, name, per_container, write_old};
 use tempfile::TempDir;
 
-const SETTLE: Duration = Duration::from_secs(5);
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
 
@@ -26,24 +26,25 @@ const DAY: i64 = 24 * HOUR;
 struct Node {
     directory: TempDir,
     state: TempDir,
-    collector: Collector,
+    hand: Hand,
     /// The true time, and the uptime.
     truth: Now,
     off_by: i64,
     has_server: bool,
     /// Whether its server answers.
     is_heard: bool,
+    /// Which boot of the machine it is.
+    boot: String,
 }
 
 impl Node {
     /// With an archive of each of these ages in hours, by the true time.
     fn new(off_by: i64, has_server: bool, ages: &[i64]) -> Self {
-        let directory = TempDir::new().unwrap();
-        let truth = Now::read();
-        let store = Store::open(directory.path()).unwrap();
-        let state = TempDir::new().unwrap();
-        let collector = Collector::new(store, SETTLE);
-        let mut node = Self { directory, state, collector, truth, off_by, has_server, is_heard: true };
+        let (directory, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let truth = clock::now();
+        let hand = Hand::new(directory.path(), by_hand(), CatalogUse::None, truth);
+        let boot = "first".to_owned();
+        let mut node = Self { directory, state, hand, truth, off_by, has_server, is_heard: true, boot };
         for hours in ages {
             node.write(-hours * HOUR);
         }
@@ -53,14 +54,33 @@ impl Node {
 
     /// Starts, or starts again.
     fn start(&mut self) {
-        self.collector = Collector::new(Store::open(self.directory.path()).unwrap(), SETTLE);
-        self.collector.remember_in(self.state.path().join("catalog"));
-        if self.has_server {
-            self.collector.set_cluster(true);
-            self.collector.need_server_clock();
-        }
-        self.collector.look(self.now(), &mut |_, _| {});
+        self.start_with(by_hand());
+    }
+
+    fn start_with(&mut self, settings: Settings) {
+        // A catalog is one's only.
+        self.hand = Hand::new(self.directory.path(), by_hand(), CatalogUse::None, self.now());
+        let budget = RequestBudget::EVERYTHING;
+        let cluster = ClusterSettings { budget, node_pods: NodePods::Asked, eager: false };
+        let settings = Settings {
+            boot: self.boot.clone(),
+            needs_server_clock: self.has_server,
+            cluster: self.has_server.then_some(cluster),
+            ..settings
+        };
+        let catalog = CatalogUse::File(self.state.path().join("catalog"));
+        self.hand = Hand::new(self.directory.path(), settings, catalog, self.now());
+        self.hand.look(self.now());
         self.hear();
+    }
+
+    /// The machine boots again.
+    fn boot(&mut self) {
+        assert_eq!(self.hand.flush(), [""; 0]);
+        self.truth.uptime = Duration::from_secs(1);
+        self.pass(60);
+        "second".clone_into(&mut self.boot);
+        self.start();
     }
 
     fn now(&self) -> Now {
@@ -73,7 +93,7 @@ impl Node {
             let question = Lookup::Namespace("default".to_owned());
             let finding = LookupResult::NotFound;
             let (at, server_time) = (self.now(), Some(self.truth.wall));
-            self.collector.learn(vec![Resolved { question, finding, at, server_time }]);
+            self.hand.learn(vec![Resolved { question, finding, at, server_time }], at);
         }
     }
 
@@ -94,10 +114,8 @@ impl Node {
     fn checkpoint(&mut self) -> String {
         self.pass(10);
         let file = self.write(self.off_by);
-        let now = self.now();
-        self.collector.look_at(&[(name(&file), true)], now);
-        self.collector.look_at_unsettled(now);
-        self.collector.write_catalog();
+        self.hand.look_at(&name(&file), Sighting::Closed, self.now());
+        self.hand.flush();
         file
     }
 
@@ -106,9 +124,9 @@ impl Node {
         // What a clock that is behind calls changed just now has been left alone by then.
         self.pass(10);
         let now = self.now();
-        self.collector.look_at_unsettled(now);
-        let (snapshot, _) = self.collector.snapshot(now);
-        let plan = plan(&snapshot, policies, now.wall);
+        self.hand.tick(now);
+        let view = self.hand.plan(policies, now);
+        let (snapshot, plan) = (&view.snapshot, &view.plan);
         let named = snapshot.archives.iter().map(|archive| archive.file.to_string());
         let decided = named.zip(&plan.verdicts);
         let (gone, kept): (Vec<_>, Vec<_>) =
@@ -122,9 +140,27 @@ impl Node {
     }
 
     fn clock(&mut self) -> Clock {
-        let now = self.now();
-        self.collector.snapshot(now).0.clock
+        self.hand.snapshot(self.now()).snapshot.clock
     }
+
+    /// An archive comes that says it is of then, by its name, its content and its times.
+    fn arrive(&mut self, claimed: Timestamp, how: Sighting) {
+        let file = self.write(seconds_between(self.truth.wall, claimed));
+        self.hand.look_at(&name(&file), how, self.now());
+    }
+
+    /// The only archive, as a plan gets it now.
+    fn archive(&mut self) -> Archive {
+        let now = self.now();
+        self.hand.tick(now);
+        let archives = &self.hand.snapshot(now).snapshot.archives;
+        assert_eq!(archives.len(), 1);
+        archives[0].clone()
+    }
+}
+
+fn seconds_between(begin: Timestamp, end: Timestamp) -> i64 {
+    end.duration_since(begin).as_secs()
 }
 
 fn set_modified(path: &std::path::Path, at: Timestamp) {
@@ -210,7 +246,7 @@ fn what_came_by_a_wrong_clock_is_still_the_newest_after_a_restart() {
         assert_eq!(gone.len(), 3, "{off_by}: {gone:?}");
         assert!(newest.iter().all(|file| !gone.contains(file)), "{off_by}: {gone:?}");
         // And once more, from what is remembered for good.
-        node.collector.write_catalog();
+        node.hand.flush();
         node.start();
         let (gone, _) = node.plan(&per_container(2));
         assert!(gone.len() == 3 && newest.iter().all(|file| !gone.contains(file)), "{off_by}: {gone:?}");
@@ -222,19 +258,16 @@ fn without_a_server_files_that_were_changed_later_tell_on_a_clock_that_is_behind
     let mut node = Node::new(-2_000 * DAY, false, &[40, 30, 20, 10, 1]);
     assert_eq!(node.clock(), Clock::Suspect);
     assert_eq!(node.gone(1), 0);
-    let now = node.now();
-    let problems = node.collector.snapshot(now).1;
-    assert!(matches!(problems[..], [Problem::ClockIsBehind]), "{problems:?}");
+    node.hand.snapshot(node.now());
+    let problems = &node.hand.problems;
+    assert!(matches!(&problems[..], [problem] if problem.starts_with("the clock is behind")), "{problems:?}");
     // As soon as it is put right.
     node.off_by = 0;
     assert_eq!(node.clock(), Clock::Trusted);
     assert_eq!(node.gone(1), 4);
     // Somebody knows better.
     let mut node = Node::new(-2_000 * DAY, false, &[40, 30]);
-    node.collector = Collector::new(Store::open(node.directory.path()).unwrap(), SETTLE);
-    node.collector.trust_clock();
-    let now = node.now();
-    node.collector.look(now, &mut |_, _| {});
+    node.start_with(Settings { trusts_clock: true, ..by_hand() });
     assert_eq!(node.clock(), Clock::Trusted);
 }
 
@@ -245,26 +278,23 @@ fn what_claims_to_be_from_the_future_or_from_before_2018_is_undated_for_good_and
     let mut claimed = Vec::new();
     for seconds in [70 * 365 * DAY, -20 * 365 * DAY] {
         let file = node.write(seconds);
-        let now = node.now();
-        node.collector.look_at(&[(name(&file), true)], now);
-        problems.extend(node.collector.look_at_unsettled(now).1);
+        problems.extend(node.hand.look_at(&name(&file), Sighting::Closed, node.now()));
         claimed.push(file);
     }
     assert_eq!(problems.len(), 2, "{problems:?}");
-    assert!(problems.iter().all(|problem| problem.to_string().contains("claims to be of")), "{problems:?}");
+    assert!(problems.iter().all(|problem| problem.contains("claims to be of")), "{problems:?}");
     for round in 0..3 {
         let (gone, kept) = node.plan(&per_container(2));
         assert_eq!(gone, [""; 0], "{round}");
         let undated = kept.iter().filter(|(_, reason)| *reason == Reason::Undated).count();
         assert_eq!(undated, 2, "{round}: {kept:?}");
         // The time comes, and nothing changes: it was there before.
-        node.collector.write_catalog();
+        node.hand.flush();
         node.pass(40 * 365 * DAY);
         node.start();
     }
-    let now = node.now();
-    let (snapshot, _) = node.collector.snapshot(now);
-    let undated = snapshot.archives.iter().filter(|archive| archive.dated == Dated::Undated);
+    let view = node.hand.snapshot(node.now());
+    let undated = view.snapshot.archives.iter().filter(|archive| archive.dated == Dated::Undated);
     assert!(
         undated.map(|archive| archive.taken).all(|taken| taken < node.truth.wall - Duration::from_hours(24))
     );
@@ -275,9 +305,7 @@ fn a_copy_of_an_older_archive_goes_by_what_it_says_whenever_it_comes() {
     let mut node = Node::new(-2 * DAY, true, &[2, 1]);
     node.pass(10);
     let copy = node.write(-100 * DAY);
-    let now = node.now();
-    node.collector.look_at(&[(name(&copy), true)], now);
-    node.collector.look_at_unsettled(now);
+    node.hand.look_at(&name(&copy), Sighting::Closed, node.now());
     node.off_by = 0;
     assert_eq!(node.plan(&per_container(2)).0, [copy]);
 }
@@ -295,11 +323,9 @@ fn what_is_written_for_long_goes_by_when_that_began_whether_or_not_the_clock_is_
             let whole = std::fs::read(&path).unwrap();
             for part in [0, 512, 1_024] {
                 std::fs::write(&path, &whole[..part]).unwrap();
-                let now = node.now();
-                node.collector.look_at(&[(name(&newest), false)], now);
+                node.hand.look_at(&name(&newest), Sighting::Again, node.now());
                 node.pass(stalls);
-                let now = node.now();
-                node.collector.look_at_unsettled(now);
+                node.hand.tick(node.now());
             }
             node.off_by *= i64::from(!is_mended_meanwhile);
             // Minutes later, and a moment after the last part.
@@ -307,9 +333,7 @@ fn what_is_written_for_long_goes_by_when_that_began_whether_or_not_the_clock_is_
             std::fs::write(&path, &whole).unwrap();
             let ended = node.truth.wall.checked_add(SignedDuration::from_secs(node.off_by)).unwrap();
             set_modified(&path, ended);
-            let now = node.now();
-            node.collector.look_at(&[(name(&newest), true)], now);
-            node.collector.look_at_unsettled(now);
+            node.hand.look_at(&name(&newest), Sighting::Closed, node.now());
             node.off_by = 0;
             node.pass(60);
             assert_eq!(node.clock(), Clock::Trusted);
@@ -346,8 +370,7 @@ fn what_is_read_after_the_clock_was_put_right_goes_by_when_it_came() {
         let mut node = Node::new(off_by, true, &[3, 2, 1]);
         node.pass(10);
         let newest = node.write(off_by);
-        let now = node.now();
-        node.collector.look_at(&[(name(&newest), false)], now);
+        node.hand.look_at(&name(&newest), Sighting::Again, node.now());
         node.off_by = 0;
         node.pass(1);
         assert_eq!(node.clock(), Clock::Trusted);
@@ -368,7 +391,7 @@ fn what_a_clock_dated_that_was_wrongly_believed_is_never_newer_than_what_came_af
         node.off_by = 0;
         node.pass(HOUR);
         assert_eq!(node.clock(), Clock::Suspect);
-        node.collector.write_catalog();
+        node.hand.flush();
         if is_started_anew {
             node.start();
         }
@@ -376,7 +399,7 @@ fn what_a_clock_dated_that_was_wrongly_believed_is_never_newer_than_what_came_af
         for day in 0..6 {
             let (gone, kept) = node.plan(&per_container(1));
             assert!(!gone.contains(&honest[1]), "{is_started_anew}, day {day}: {gone:?}, {kept:?}");
-            node.collector.write_catalog();
+            node.hand.flush();
             if is_started_anew {
                 node.start();
             }
@@ -411,4 +434,61 @@ fn what_a_wrong_clock_dated_is_put_in_order_by_its_arrival_also_while_that_clock
         gone.sort_by_key(|file| name(file).checkpoint_time());
         assert_eq!(gone, came[..2], "{off_by}");
     }
+}
+
+#[test]
+fn what_a_wrong_clock_dated_goes_by_its_arrival_after_a_boot_if_the_clock_was_right_before_that() {
+    for is_restarted in [false, true] {
+        let mut node = Node::new(0, false, &[]);
+        node.off_by = -2 * DAY;
+        node.pass(60);
+        let arrived = node.truth.wall;
+        node.arrive(node.now().wall, Sighting::Closed);
+        assert_eq!(node.archive().dated, Dated::Untrusted);
+        node.off_by = 0;
+        node.pass(60);
+        if is_restarted {
+            assert!(node.hand.flush().is_empty());
+            node.start();
+        }
+        for is_booted in [false, true] {
+            let archive = node.archive();
+            assert_eq!(archive.dated, Dated::Trusted, "{is_restarted}, {is_booted}");
+            assert_eq!(archive.taken, arrived, "{is_restarted}, {is_booted}");
+            node.boot();
+        }
+    }
+}
+
+#[test]
+fn what_a_wrong_clock_dated_is_undated_after_a_boot_if_the_clock_was_not_right_before_that() {
+    let mut node = Node::new(0, false, &[]);
+    node.off_by = -2 * DAY;
+    node.pass(60);
+    node.arrive(node.now().wall, Sighting::Closed);
+    node.boot();
+    assert_eq!(node.archive().dated, Dated::Undated);
+    node.off_by = 0;
+    node.pass(60);
+    let archive = node.archive();
+    assert_eq!(archive.dated, Dated::Undated, "nobody knows any more when it came");
+}
+
+/// It was seen while the clock was wrong, and read when it was right.
+#[test]
+fn what_claims_to_be_later_than_its_first_sight_by_a_wrong_clock_stays_undated_after_a_boot() {
+    let mut node = Node::new(0, false, &[]);
+    node.off_by = -2 * DAY;
+    node.pass(60);
+    let first_seen = node.truth.wall;
+    node.arrive(first_seen + Duration::from_hours(1), Sighting::Again);
+    assert!(!node.archive().settled);
+    node.off_by = 0;
+    node.pass(60);
+    assert_eq!(node.archive().dated, Dated::Undated);
+    // Its time has come.
+    node.pass(2 * 60 * 60);
+    node.boot();
+    let archive = node.archive();
+    assert_eq!((archive.dated, archive.taken), (Dated::Undated, first_seen));
 }

@@ -10,7 +10,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use checkpoint_keeper_core::archive::State;
-use checkpoint_keeper_node::store::{OpenError, Presence, Removal, Store};
+use checkpoint_keeper_core::engine::file::Removal;
+use checkpoint_keeper_node::store::{OpenError, Presence, Store};
 use support::{archive, name, write_old};
 use tempfile::TempDir;
 

@@ -1,4 +1,4 @@
-//! The watching engine: bursts, events that get lost, directories that go and come.
+//! The driver at work: bursts, events that get lost, directories that go and come.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may, and so may what tests share")]
 
@@ -13,12 +13,13 @@ use std::sync::{Arc, Barrier, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use checkpoint_keeper_core::engine::Settings;
+use checkpoint_keeper_core::engine::config::EngineConfig;
 use checkpoint_keeper_core::policy::PolicySet;
-use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::config::EngineConfig;
+use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event};
+use checkpoint_keeper_node::mailbox;
 use checkpoint_keeper_node::store::Store;
-use checkpoint_keeper_node::watch::{Event, Watch};
-use support::{archive, files, per_container, wait_until, write_old};
+use support::{SETTLE, archive, files, per_container, wait_until, write_old};
 use tempfile::TempDir;
 
 /// A watch on a thread, ended when it goes out of scope.
@@ -35,12 +36,11 @@ impl Running {
         let store = Store::open(directory).unwrap();
         store.lock().unwrap();
         let thread = thread::spawn(move || {
-            let collector = Collector::new(store, settle);
-            let watch = Watch::new(collector, EngineConfig::policies(policies), interval);
-            watch
-                .run(stopped, |event| {
+            let (_sender, mailbox) = mailbox::channel().unwrap();
+            driver(store, settle, policies)
+                .run(&mailbox, interval, stopped, |event| {
                     let line = match event {
-                        Event::Planned { .. } => "planned".to_owned(),
+                        Event::Planned(_) => "planned".to_owned(),
                         Event::Finished(outcome) => {
                             format!("{:?} {}", outcome.removal, outcome.deletion.archive.file)
                         }
@@ -71,7 +71,13 @@ impl Running {
 }
 
 const HOUR: Duration = Duration::from_hours(1);
-const SETTLE: Duration = Duration::from_secs(5);
+
+fn driver(store: Store, settle: Duration, policies: PolicySet) -> Driver {
+    let settings = Settings { settle, ..Settings::default() };
+    let (mut driver, _) = Driver::new(store, settings, CatalogUse::None);
+    driver.configure(EngineConfig::policies(policies));
+    driver
+}
 
 /// compat: "ten checkpoints finishing together under limit 30 leave 0–2 of 30 archives".
 #[test]
@@ -169,13 +175,11 @@ fn an_overflow_of_rings_leads_to_a_look_at_everything() {
     let (deaf, hearing) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let gates = (Arc::clone(&deaf), Arc::clone(&hearing));
     let thread = thread::spawn(move || {
-        let collector = Collector::new(store, SETTLE);
-        let policies = per_container(3);
         let mut first = true;
-        let watch = Watch::new(collector, EngineConfig::policies(policies), HOUR);
-        watch
-            .run(stopped, |event| {
-                if matches!(event, Event::Planned { .. }) && std::mem::take(&mut first) {
+        let (_sender, mailbox) = mailbox::channel().unwrap();
+        driver(store, SETTLE, per_container(3))
+            .run(&mailbox, HOUR, stopped, |event| {
+                if matches!(event, Event::Planned(_)) && std::mem::take(&mut first) {
                     gates.0.wait();
                     gates.1.wait();
                 }
@@ -271,13 +275,23 @@ fn run_until(
     report: impl FnMut(Event<'_>) + Send + 'static,
     done: impl FnOnce(),
 ) {
+    run_in_slices(directory, policies, None, report, done);
+}
+
+fn run_in_slices(
+    directory: &Path,
+    policies: PolicySet,
+    slice: Option<Duration>,
+    report: impl FnMut(Event<'_>) + Send + 'static,
+    done: impl FnOnce(),
+) {
     let store = Store::open(directory).unwrap();
     let (mut stop, stopped) = UnixStream::pair().unwrap();
     let thread = thread::spawn(move || {
-        let mut collector = Collector::new(store, SETTLE);
-        // As few as can be.
-        collector.read_for(Duration::ZERO);
-        Watch::new(collector, EngineConfig::policies(policies), HOUR).run(stopped, report).unwrap();
+        let mut driver = driver(store, SETTLE, policies);
+        slice.into_iter().for_each(|slice| driver.set_slice(slice));
+        let (_sender, mailbox) = mailbox::channel().unwrap();
+        driver.run(&mailbox, HOUR, stopped, report).unwrap();
     });
     done();
     stop.write_all(b"x").unwrap();
@@ -306,8 +320,8 @@ fn deletions_that_wait_are_judged_again_by_the_next_plan() {
             newest.iter().for_each(|path| fs::remove_file(path).unwrap());
             is_settled = true;
         }
-        Event::Planned { snapshot, plan, .. } if is_settled => {
-            let _ = say.send((snapshot.archives.len(), plan.deletions().count()));
+        Event::Planned(view) if is_settled => {
+            let _ = say.send((view.snapshot.archives.len(), view.plan.deletions().count()));
         }
         _ => {}
     };
@@ -331,7 +345,7 @@ fn a_plan_that_was_made_while_deletions_were_in_flight_is_followed_by_one_when_t
             Event::Finished(_) if std::mem::take(&mut is_first) => {
                 archive("server", 100).write_to(&here).unwrap();
             }
-            Event::Planned { snapshot, .. } => _ = say.send(snapshot.archives.len()),
+            Event::Planned(view) => _ = say.send(view.snapshot.archives.len()),
             _ => {}
         };
         let mut is_followed = false;
@@ -355,7 +369,7 @@ fn a_plan_is_good_for_all_its_deletions_while_there_is_no_news() {
     let count = Arc::clone(&plans);
     let begin = std::time::Instant::now();
     let report = move |event: Event<'_>| {
-        if matches!(event, Event::Planned { .. }) {
+        if matches!(event, Event::Planned(_)) {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
     };
@@ -373,11 +387,12 @@ fn nothing_is_planned_before_all_that_has_settled_was_read() {
     (0..600).for_each(|second| _ = write_old(directory.path(), &archive("server", second)));
     let (say, said) = mpsc::channel();
     let report = move |event: Event<'_>| {
-        if let Event::Planned { snapshot, .. } = event {
-            let _ = say.send(snapshot.archives.iter().filter(|archive| archive.settled).count());
+        if let Event::Planned(view) = event {
+            let _ = say.send(view.snapshot.archives.iter().filter(|archive| archive.settled).count());
         }
     };
-    run_until(directory.path(), PolicySet::default(), report, || {
+    // As little at once as can be.
+    run_in_slices(directory.path(), PolicySet::default(), Some(Duration::ZERO), report, || {
         assert_eq!(said.recv_timeout(support::DEADLINE).unwrap(), 600);
     });
 }

@@ -7,10 +7,11 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::config::EngineConfig;
+use checkpoint_keeper_core::engine::Settings;
+use checkpoint_keeper_core::engine::config::EngineConfig;
+use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event};
+use checkpoint_keeper_node::mailbox;
 use checkpoint_keeper_node::store::Store;
-use checkpoint_keeper_node::watch::{Event, Watch};
 
 use super::directory::Bench;
 use super::policies;
@@ -96,18 +97,17 @@ pub(super) fn run(
 ) -> anyhow::Result<()> {
     let store = Store::open(directory)?;
     store.lock()?;
-    let mut collector = Collector::new(store, SETTLE);
-    if let Some(state) = state {
-        let problems = collector.remember_in(state.to_owned());
-        ensure!(problems.is_empty(), "{problems:?}");
-    }
-    let policies = policies::set(policies);
-    let watch = Watch::new(collector, EngineConfig::policies(policies), Duration::from_secs(interval));
+    let catalog = state.map_or(CatalogUse::None, |state| CatalogUse::File(state.to_owned()));
+    let (mut driver, problems) =
+        Driver::new(store, Settings { settle: SETTLE, ..Settings::default() }, catalog);
+    ensure!(problems.is_empty(), "{problems:?}");
+    driver.configure(EngineConfig::policies(policies::set(policies)));
+    let (_sender, mailbox) = mailbox::channel()?;
     let mut begun = false;
-    watch.run(std::io::stdin(), |event| match event {
-        Event::Planned { snapshot, .. } if !begun => {
+    driver.run(&mailbox, Duration::from_secs(interval), std::io::stdin(), |event| match event {
+        Event::Planned(view) if !begun => {
             begun = true;
-            eprintln!("{READY} {} archives here", snapshot.archives.len());
+            eprintln!("{READY} {} archives here", view.snapshot.archives.len());
         }
         Event::Problem(problem) => eprintln!("{problem}"),
         _ => {}

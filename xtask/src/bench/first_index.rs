@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::ensure;
-use checkpoint_keeper_node::clock::Now;
-use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_core::engine::Settings;
+use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event};
 use checkpoint_keeper_node::store::Store;
 
 use super::directory::Bench;
@@ -107,12 +107,17 @@ fn cold(
 }
 
 /// One first look.
-pub(super) fn look(directory: &Path, archives: usize) -> anyhow::Result<Collector> {
-    let now = Now::read();
-    let mut collector = Collector::new(Store::open(directory)?, Duration::from_secs(5));
-    let problems = collector.look(now, &mut |_, _| {});
+pub(super) fn look(directory: &Path, archives: usize) -> anyhow::Result<Driver> {
+    let settings = Settings { settle: Duration::from_secs(5), ..Settings::default() };
+    let (mut driver, _) = Driver::new(Store::open(directory)?, settings, CatalogUse::None);
+    let mut problems = Vec::new();
+    driver.plan(|event| {
+        if let Event::Problem(problem) = event {
+            problems.push(problem.to_string());
+        }
+    });
     ensure!(problems.is_empty(), "{problems:?}");
-    let read = collector.index().iter().filter(|(_, known)| known.read.is_some()).count();
+    let read = driver.engine().index().iter().filter(|(_, known)| known.read.is_some()).count();
     ensure!(read == archives, "{read} of {archives} archives were read");
-    Ok(collector)
+    Ok(driver)
 }

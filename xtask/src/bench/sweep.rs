@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use checkpoint_keeper_core::engine::View;
+use checkpoint_keeper_core::engine::config::EngineConfig;
 use checkpoint_keeper_core::plan::plan;
-use checkpoint_keeper_core::policy::PolicySet;
-use checkpoint_keeper_node::clock::Now;
-use checkpoint_keeper_node::collector::Collector;
+use checkpoint_keeper_node::driver::{Driver, Event};
 
 use super::directory::Bench;
 use super::row::{Budget, Row};
@@ -29,37 +30,31 @@ pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
 
 /// The sweep of a population.
 pub(super) fn row(id: &'static str, directory: &Path, archives: usize, rounds: usize) -> anyhow::Result<Row> {
-    let policies = policies::set(POLICIES);
-    let mut collector = first_index::look(directory, archives)?;
+    let mut driver = first_index::look(directory, archives)?;
+    driver.configure(EngineConfig::policies(policies::set(POLICIES)));
     let find = || silently(Command::new("find").arg(directory).args(["-printf", "%i %s %T@\\n"]));
-    sweep(&mut collector, &policies)?;
+    sweep(&mut driver)?;
     find()?;
-    let (sweeps, finds) = timing::in_turns(rounds, || sweep(&mut collector, &policies), find)?;
-    let what = format!("{archives} unchanged archives, {POLICIES} policies: look, snapshot, plan");
+    let (sweeps, finds) = timing::in_turns(rounds, || sweep(&mut driver).map(drop), find)?;
+    let view = sweep(&mut driver)?;
+    let now = jiff::Timestamp::now();
+    let plans = timing::rounds(7, || Ok(plan(&view.snapshot, &view.policies, now)))?.median();
+    let what = format!("{archives} unchanged archives, {POLICIES} policies: list, compare, plan");
     Ok(Row::new(id, what, milliseconds(sweeps.median()), "ms")
         .baseline("find -printf '%i %s %T@\\n'", milliseconds(finds.median()))
         .samples(sweeps.len())
-        .note(parts(&mut collector, &policies)?))
+        .note(format!("the plan alone {:.1} ms", milliseconds(plans))))
 }
 
-fn sweep(collector: &mut Collector, policies: &PolicySet) -> anyhow::Result<()> {
-    let now = Now::read();
-    let problems = collector.look(now, &mut |_, _| {});
-    let (snapshot, more) = collector.snapshot(now);
-    ensure!(problems.is_empty() && more.is_empty(), "{problems:?} {more:?}");
-    let plan = plan(&snapshot, policies, now.wall);
-    ensure!(plan.deletions().count() == 0, "the plan takes something");
-    Ok(())
-}
-
-/// What each part of it takes.
-fn parts(collector: &mut Collector, policies: &PolicySet) -> anyhow::Result<String> {
-    let now = Now::read();
-    let rounds = 7;
-    let looks = timing::rounds(rounds, || Ok(collector.look(now, &mut |_, _| {})))?.median();
-    let snapshots = timing::rounds(rounds, || Ok(collector.snapshot(now)))?.median();
-    let (snapshot, _) = collector.snapshot(now);
-    let plans = timing::rounds(rounds, || Ok(plan(&snapshot, policies, now.wall)))?.median();
-    let [look, snapshot, plan] = [looks, snapshots, plans].map(milliseconds);
-    Ok(format!("look {look:.1} ms, snapshot {snapshot:.1} ms, plan {plan:.1} ms"))
+fn sweep(driver: &mut Driver) -> anyhow::Result<Arc<View>> {
+    let (mut problems, mut last) = (Vec::new(), None);
+    driver.plan(|event| match event {
+        Event::Planned(view) => last = Some(Arc::clone(view)),
+        Event::Problem(problem) => problems.push(problem.to_string()),
+        _ => {}
+    });
+    ensure!(problems.is_empty(), "{problems:?}");
+    let view = last.context("no plan was made")?;
+    ensure!(view.plan.deletions().count() == 0, "the plan takes something");
+    Ok(view)
 }

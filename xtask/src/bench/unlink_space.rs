@@ -2,18 +2,19 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use checkpoint_keeper_core::plan::plan;
+use checkpoint_keeper_core::engine::config::EngineConfig;
+use checkpoint_keeper_core::engine::{Haste, Settings};
 use checkpoint_keeper_core::policy::{Kind, Policy, PolicyRef, PolicySet, Precedence, Retention, Selector};
-use checkpoint_keeper_node::clock::Now;
-use checkpoint_keeper_node::store::Removal;
-use checkpoint_keeper_node::sweeper::Sweeper;
+use checkpoint_keeper_node::driver::{CatalogUse, Driver};
+use checkpoint_keeper_node::mailbox;
+use checkpoint_keeper_node::store::Store;
 
 use super::directory::{self, Bench};
-use super::first_index;
 use super::row::Row;
 use super::timing::milliseconds;
 
@@ -28,30 +29,29 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     for container in 0..FILES {
         write(&directory, usize::try_from(container)?, each)?;
     }
-    let mut collector = first_index::look(&directory, usize::try_from(FILES)?)?;
-    let now = Now::read();
-    let (snapshot, _) = collector.snapshot(now);
-    let plan = plan(&snapshot, &nothing_stays(), now.wall);
-    let deletions = collector.mark_for_deletion(&snapshot, &plan);
-    ensure!(deletions.len() as u64 == FILES, "{} of {FILES} archives are to go", deletions.len());
-    let mut sweeper = Sweeper::start()?;
+    let store = Store::open(&directory)?;
+    store.lock()?;
+    let (driver, _) = Driver::new(store, Settings::default(), CatalogUse::None);
+    let (sender, receiver) = mailbox::channel()?;
+    let (stop, stopped) = UnixStream::pair()?;
+    let driving = std::thread::spawn(move || driver.run(&receiver, Duration::from_hours(1), stopped, |_| {}));
     let start = Instant::now();
-    for deletion in deletions {
-        sweeper.delete(collector.store(), deletion);
-    }
-    let (mut done, mut looks, mut longest) = (0, 0_usize, Duration::ZERO);
-    while done < FILES {
+    sender.send_config(EngineConfig::policies(nothing_stays()), Haste::AtOnce);
+    let (mut looks, mut longest) = (0, Duration::ZERO);
+    let other = Store::open(&directory)?;
+    loop {
         ensure!(start.elapsed() < DEADLINE, "the archives are still there");
-        for outcome in sweeper.outcomes() {
-            ensure!(matches!(outcome.removal, Removal::Removed), "{:?}", outcome.removal);
-            done += 1;
-        }
         let look = Instant::now();
-        collector.look(Now::read(), &mut |_, _| {});
+        let left = other.list()?.files.len();
         longest = longest.max(look.elapsed());
         looks += 1;
+        if left == 0 {
+            break;
+        }
     }
     let time = start.elapsed();
+    (&stop).write_all(b"x")?;
+    driving.join().map_err(|_| anyhow::anyhow!("the driver panicked"))??;
     let what = format!("unlink {FILES} written archives, {} MiB together", FILES * each / MIB);
     let longest = milliseconds(longest);
     Ok(vec![

@@ -10,10 +10,11 @@ use checkpoint_keeper_api::NodeCheckpointStore;
 use checkpoint_keeper_api::effective::{Acceptance, EffectivePolicies, Scope, effective_policies};
 use checkpoint_keeper_api::node_store::NodeCheckpointStoreStatus;
 use checkpoint_keeper_core::confidence::Certainty;
+use checkpoint_keeper_core::engine::Haste;
+use checkpoint_keeper_core::engine::config::EngineConfig;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::policy::{Confidence, Kind, Labels, PolicyRef, PolicySet};
-use checkpoint_keeper_node::cluster_updates::ClusterUpdateSender;
-use checkpoint_keeper_node::config::{ConfigSender, EngineConfig};
+use checkpoint_keeper_node::mailbox::Sender;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
@@ -107,13 +108,13 @@ impl Own {
 
 impl ApiSide {
     /// Does all of it, for as long as it is polled.
-    pub(super) async fn run(&self, config: ConfigSender, shown: ClusterUpdateSender) {
+    pub(super) async fn run(&self, engine: Sender) {
         tokio::join!(
-            self.cluster_watch.run(&self.client, &self.node, &shown),
+            self.cluster_watch.run(&self.client, &self.node, &engine),
             self.objects.watch(&self.client),
             self.watch_node(),
             self.watch_store(),
-            self.configure(config),
+            self.configure(&engine),
             self.publish(),
             self.send_events(),
         );
@@ -197,7 +198,7 @@ impl ApiSide {
 
     /// Tells the engine what is in force, whenever that changes. Before every kind was listed in full it
     /// is told nothing, and so deletes nothing.
-    async fn configure(&self, config: ConfigSender) {
+    async fn configure(&self, engine: &Sender) {
         let mut changes = self.objects.changes();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -243,13 +244,15 @@ impl ApiSide {
                 discard: own.is_listed.then(|| Arc::new(discard)),
             };
             self.own.note(|own| own.is_paused = next.confidence == Confidence::Paused);
-            let at_once = match &told {
+            let haste = match &told {
                 Some((before, _)) if *before == next => None,
-                Some((before, patient)) => Some(!only_patient(before, &next, patient, &known.patient)),
-                None => Some(true),
+                Some((before, patient)) if only_patient(before, &next, patient, &known.patient) => {
+                    Some(Haste::NextPlan)
+                }
+                Some(_) | None => Some(Haste::AtOnce),
             };
-            if let Some(at_once) = at_once {
-                config.send(next.clone(), at_once);
+            if let Some(haste) = haste {
+                engine.send_config(next.clone(), haste);
                 told = Some((next, known.patient.clone()));
             }
             self.own.note(|own| own.told = generation);
@@ -452,8 +455,8 @@ async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, 
 mod tests {
     use std::collections::BTreeMap;
 
-    use checkpoint_keeper_node::cluster_updates::ClusterUpdate;
-    use checkpoint_keeper_node::config;
+    use checkpoint_keeper_core::engine::cluster::ClusterUpdate;
+    use checkpoint_keeper_node::mailbox::{self, Receiver};
 
     use super::*;
     use crate::runtime::objects::OTHER_OPERATOR_NAMESPACES;
@@ -505,7 +508,7 @@ mod tests {
         let mut store = NodeCheckpointStore::new("node-1", serde_json::from_value(json!({})).unwrap());
         store.metadata.generation = Some(5);
         side.own.note(|own| own.store = Some(store));
-        let (sender, receiver) = config::channel().unwrap();
+        let (sender, receiver) = mailbox::channel().unwrap();
         let observed = || side.context(&side.own.now(), now()).generation;
         let seen = async {
             tokio::time::sleep(TICK * 3).await;
@@ -513,8 +516,8 @@ mod tests {
             may_list.send_replace(true);
             tokio::time::sleep(TICK * 3).await;
         };
-        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.configure(sender) => {}, () = seen => {} }
-        assert!(receiver.latest().is_some());
+        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.configure(&sender) => {}, () = seen => {} }
+        assert!(receiver.take().config.is_some());
         assert_eq!(observed(), Some(5));
     }
 
@@ -535,7 +538,7 @@ mod tests {
                 "pods were not listed yet"
             ]
         );
-        let (shown, receiver) = checkpoint_keeper_node::cluster_updates::channel().unwrap();
+        let (shown, receiver) = mailbox::channel().unwrap();
         tokio::select! {
             () = side.watch_node() => {},
             () = side.watch_store() => {},
@@ -543,7 +546,7 @@ mod tests {
             () = tokio::time::sleep(TICK) => {},
         }
         assert_eq!(not_ready_reasons(), [""; 0]);
-        let seen: Vec<_> = receiver.drain().map(|shown| shown.what).collect();
+        let seen: Vec<_> = receiver.take().updates.into_iter().map(|shown| shown.what).collect();
         assert_eq!(seen.last(), Some(&ClusterUpdate::Pods(Some(Vec::new()))), "{seen:?}");
         side.state.gone(Some("the directory is gone".to_owned()));
         assert_eq!(not_ready_reasons(), ["the directory is gone"]);
@@ -608,9 +611,9 @@ mod tests {
     }
 
     /// What the engine is told once it is told this.
-    async fn told(receiver: &config::ConfigReceiver, is_it: impl Fn(&EngineConfig) -> bool) -> EngineConfig {
+    async fn told(receiver: &Receiver, is_it: impl Fn(&EngineConfig) -> bool) -> EngineConfig {
         for _ in 0..20_000 {
-            if let Some((config, _)) = receiver.latest().filter(|(config, _)| is_it(config)) {
+            if let Some((config, _)) = receiver.take().config.filter(|(config, _)| is_it(config)) {
                 return config;
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
@@ -622,7 +625,7 @@ mod tests {
     async fn while_one_kind_cannot_be_watched_anothers_news_counts_beside_what_was_confirmed() {
         let api = Watched::default();
         let side = ApiSide { client: api.client(), ..side(&tokio::sync::watch::Sender::new(true)) };
-        let (sender, receiver) = config::channel().unwrap();
+        let (sender, receiver) = mailbox::channel().unwrap();
         let is_stale = |config: &EngineConfig| matches!(config.confidence, Confidence::Stale { .. });
         let seen = async {
             let first = told(&receiver, |config| config.confidence == Confidence::Current).await;
@@ -649,19 +652,19 @@ mod tests {
             let back = told(&receiver, |config| config.confidence == Confidence::Current).await;
             assert_eq!(back.policies.retention.len(), 1);
         };
-        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.configure(sender) => {}, () = seen => {} }
+        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.configure(&sender) => {}, () = seen => {} }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_change_is_certain_once_other_kinds_had_time_to_tell_theirs() {
         let api = Watched::default();
         let side = ApiSide { client: api.client(), ..side(&tokio::sync::watch::Sender::new(true)) };
-        let (sender, receiver) = config::channel().unwrap();
+        let (sender, receiver) = mailbox::channel().unwrap();
         let seen = async {
             let first = told(&receiver, |config| config.confidence == Confidence::Current).await;
             // Hours in which nothing happens change nothing: watches are opened again and again.
             tokio::time::sleep(Duration::from_hours(3)).await;
-            assert!(receiver.latest().is_none());
+            assert!(receiver.take().config.is_none());
             api.apply_policy(2);
             let news = told(&receiver, |config| !config.policies.retention.is_empty()).await;
             assert_eq!(news.confidence, Confidence::Stale { confirmed: first.policies });
@@ -669,6 +672,6 @@ mod tests {
             told(&receiver, |config| config.confidence == Confidence::Current).await;
             assert!(now() - begin <= Duration::from_secs(3));
         };
-        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.configure(sender) => {}, () = seen => {} }
+        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.configure(&sender) => {}, () = seen => {} }
     }
 }

@@ -8,9 +8,10 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use checkpoint_keeper_core::engine::cluster::{ClusterUpdate, TimedUpdate};
 use checkpoint_keeper_core::pods::{LivePod, LookupResult};
-use checkpoint_keeper_node::clock::Now;
-use checkpoint_keeper_node::cluster_updates::{ClusterUpdate, ClusterUpdateSender, TimedUpdate};
+use checkpoint_keeper_node::clock;
+use checkpoint_keeper_node::mailbox::Sender;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::core::ObjectMeta;
 use kube::runtime::WatchStreamExt;
@@ -64,7 +65,7 @@ impl Default for ClusterWatch {
 
 impl ClusterWatch {
     /// Watches, and sends updates, for as long as it is polled.
-    pub(super) async fn run(&self, client: &Client, node: &str, updates: &ClusterUpdateSender) {
+    pub(super) async fn run(&self, client: &Client, node: &str, updates: &Sender) {
         tokio::join!(
             self.watch_pods(client, node),
             self.watch_namespaces(client, updates),
@@ -105,7 +106,7 @@ impl ClusterWatch {
         seen.pods.is_up(now).then(|| seen.pods.objects.values().cloned().collect())
     }
 
-    async fn send_pods(&self, updates: &ClusterUpdateSender) {
+    async fn send_pods(&self, updates: &Sender) {
         let mut changes = self.changed.subscribe();
         let mut tick = interval(TICK);
         let mut last: Option<(Option<Vec<LivePod>>, Instant)> = None;
@@ -118,7 +119,8 @@ impl ClusterWatch {
             let pods = self.pods(now);
             let is_news = last.as_ref().is_none_or(|(before, at)| *before != pods || now - *at >= AGAIN);
             if is_news {
-                updates.send(TimedUpdate { at: Now::read(), what: ClusterUpdate::Pods(pods.clone()) });
+                updates
+                    .send_update(TimedUpdate { at: clock::now(), what: ClusterUpdate::Pods(pods.clone()) });
                 last = Some((pods, now));
             }
         }
@@ -138,7 +140,7 @@ impl ClusterWatch {
         }
     }
 
-    async fn watch_namespaces(&self, client: &Client, updates: &ClusterUpdateSender) {
+    async fn watch_namespaces(&self, client: &Client, updates: &Sender) {
         let mut wanted = self.wants_namespaces.subscribe();
         let mut unwanted = self.wants_namespaces.subscribe();
         while wanted.wait_for(|wanted| *wanted).await.is_ok() {
@@ -155,7 +157,7 @@ impl ClusterWatch {
                     health.note(&change, Instant::now());
                 }
                 if let Some(what) = update_of(change) {
-                    updates.send(TimedUpdate { at: Now::read(), what });
+                    updates.send_update(TimedUpdate { at: clock::now(), what });
                 }
             });
             tokio::select! {
@@ -164,7 +166,7 @@ impl ClusterWatch {
                 _ = unwanted.wait_for(|wanted| !wanted) => {}
             }
             // However it ended, nobody hears of changes from here on, until they are listed anew.
-            updates.send(TimedUpdate { at: Now::read(), what: ClusterUpdate::NamespacesUnknown });
+            updates.send_update(TimedUpdate { at: clock::now(), what: ClusterUpdate::NamespacesUnknown });
             self.seen().namespaces = None;
         }
     }
@@ -236,10 +238,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn pods_are_shown_again_and_again_and_namespaces_only_while_they_are_wanted() {
         let watch = ClusterWatch::default();
-        let (update_sender, receiver) = checkpoint_keeper_node::cluster_updates::channel().unwrap();
+        let (update_sender, receiver) = checkpoint_keeper_node::mailbox::channel().unwrap();
         let (client, not_ready_reasons) =
             (client(), || watch.not_ready_reasons(Instant::now()).collect::<Vec<_>>());
-        let told = || receiver.drain().map(|shown: TimedUpdate| shown.what).collect::<Vec<_>>();
+        let told = || receiver.take().updates.into_iter().map(|shown| shown.what).collect::<Vec<_>>();
         let watched = async {
             sleep(TICK * 2).await;
             let shown = told();

@@ -20,15 +20,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use checkpoint_keeper_api::effective::Scope;
 use checkpoint_keeper_core::deletion_limiter::DeletionLimiter;
-use checkpoint_keeper_node::clock::Now;
-use checkpoint_keeper_node::cluster_updates::{self, ClusterUpdateSender};
-use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::config::{self, ConfigSender};
-use checkpoint_keeper_node::problem::Problem;
-use checkpoint_keeper_node::resolver::Resolver;
-use checkpoint_keeper_node::store::{Removal, Store};
-use checkpoint_keeper_node::sweeper::Outcome;
-use checkpoint_keeper_node::watch::{Event, SPARING, Watch};
+use checkpoint_keeper_core::engine::file::{Outcome, Removal};
+use checkpoint_keeper_core::engine::problem::Problem;
+use checkpoint_keeper_core::engine::{ClusterSettings, NodePods, Settings, View};
+use checkpoint_keeper_node::catalog::CatalogProblem;
+use checkpoint_keeper_node::clock;
+use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event, SPARING};
+use checkpoint_keeper_node::mailbox::{self, Sender};
+use checkpoint_keeper_node::store::Store;
 use jiff::Timestamp;
 use tokio::runtime::Builder;
 
@@ -57,26 +56,26 @@ fn stuck(interval: Duration) -> Duration {
 pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
     let store = Store::open(&arguments.directory).map_err(anyhow::Error::new)?;
     store.lock().map_err(anyhow::Error::new)?;
-    let now = Now::read();
-    let mut collector = Collector::new(store, arguments.settle);
+    let settings = Settings {
+        settle: arguments.settle,
+        needs_server_clock: true,
+        limiter: Some(DeletionLimiter::empty(clock::now().uptime)),
+        cluster: Some(ClusterSettings { budget: SPARING, node_pods: NodePods::Watched, eager: true }),
+        ..Settings::default()
+    };
     let state = AgentState::new();
-    for problem in collector.remember_in(arguments.state.clone()) {
-        say("error", &problem);
-        note_problem(&state, &problem, Instant::now());
+    let (mut driver, problems) = Driver::new(store, settings, CatalogUse::File(arguments.state.clone()));
+    for problem in &problems {
+        say("error", problem);
+        note_catalog_problem(&state, problem, Instant::now());
     }
     let node = Some(arguments.node_name.clone());
     let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node).map_err(anyhow::Error::new)?;
-    collector.set_cluster(true);
-    collector.set_eager_lookups();
-    collector.set_pods_watched();
-    let resolver = Resolver::start(move |questions| asked.ask(questions))
-        .context("cannot start the thread that asks the cluster")?;
-    let (sender, receiver) = config::channel().context("cannot make a mailbox for configuration")?;
-    let (update_sender, updates) =
-        cluster_updates::channel().context("cannot make a mailbox for cluster updates")?;
+    driver.ask_by(Box::new(move |lookups| asked.ask(lookups)));
+    let (sender, mailbox) = mailbox::channel().context("cannot make a mailbox for the engine")?;
     let (stop, trigger) = signals::until_told()?;
-    start_api_side(arguments, state.clone(), sender, update_sender)?;
-    let mut engine = Engine {
+    start_api_side(arguments, state.clone(), sender)?;
+    let mut reporter = Reporter {
         state,
         node: arguments.node_name.clone(),
         dry_runs: DryRuns::new(arguments.status_interval),
@@ -87,32 +86,17 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
             let _ = (&trigger).write_all(b"x");
         }),
     };
-    let buckets = Some(DeletionLimiter::empty(now.uptime));
-    Watch {
-        collector,
-        config: None,
-        config_changes: Some(receiver),
-        buckets,
-        interval: arguments.interval,
-        resolver: Some(resolver),
-        budget: SPARING,
-        cluster_updates: Some(updates),
-    }
-    .run(stop, |event| engine.note(&event))
-    .map_err(anyhow::Error::new)?;
-    if engine.is_dead.load(Ordering::Relaxed) {
+    driver
+        .run(&mailbox, arguments.interval, stop, |event| reporter.note(&event))
+        .map_err(anyhow::Error::new)?;
+    if reporter.is_dead.load(Ordering::Relaxed) {
         return Err(Failure::Named);
     }
     Ok(())
 }
 
 /// Starts the thread that speaks with the API and serves probes and metrics.
-fn start_api_side(
-    arguments: &AgentArguments,
-    state: AgentState,
-    config: ConfigSender,
-    shown: ClusterUpdateSender,
-) -> Result<(), Failure> {
+fn start_api_side(arguments: &AgentArguments, state: AgentState, engine: Sender) -> Result<(), Failure> {
     let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
     let client = cluster::client(&runtime, arguments.kubeconfig.as_deref()).map_err(anyhow::Error::new)?;
     let objects = PolicyObjects::new(&arguments.other_operator_namespaces);
@@ -154,7 +138,7 @@ fn start_api_side(
                         say("error", format!("cannot serve probes and metrics on {address}: {error}"));
                     }
                 },
-                side.run(config, shown),
+                side.run(engine),
             )
         });
     };
@@ -162,8 +146,8 @@ fn start_api_side(
     Ok(())
 }
 
-/// What the engine's events lead to.
-struct Engine {
+/// Reports what the engine does.
+struct Reporter {
     state: AgentState,
     node: String,
     dry_runs: DryRuns,
@@ -173,10 +157,11 @@ struct Engine {
     end: Box<dyn Fn()>,
 }
 
-impl Engine {
+impl Reporter {
     fn note(&mut self, event: &Event<'_>) {
         let now = Instant::now();
-        if let Event::Planned { snapshot, policies, plan } = event {
+        if let Event::Planned(view) = event {
+            let View { snapshot, policies, plan } = &***view;
             for place in plan.deletions() {
                 let (Some(archive), Some(verdict)) = (snapshot.archives.get(place), plan.verdicts.get(place))
                 else {
@@ -197,7 +182,8 @@ impl Engine {
         let state = &self.state;
         let wrong = |kind, about, what| state.problem(kind, about, what, now);
         match event {
-            Event::Planned { plan, .. } => {
+            Event::Planned(view) => {
+                let plan = &view.plan;
                 if let Some(round) = plan.watermark.filter(|round| !round.is_satisfied() && !round.waiting) {
                     use checkpoint_keeper_core::quantity::human;
                     let (wanted, freed) = (human(round.wanted_bytes), human(round.freed_bytes));
@@ -224,6 +210,8 @@ impl Engine {
             }
             Event::Discards(discarded) => self.state.discarded(discarded),
             Event::Problem(problem) => note_problem(state, problem, now),
+            Event::Catalog(problem) => note_catalog_problem(state, problem, now),
+            Event::Reading(_) => {}
             Event::DirectoryGone => self.state.gone(Some("the directory is gone".to_owned())),
             Event::DirectoryReplaced => {
                 say("note", "another directory took the place of the old one");
@@ -282,10 +270,16 @@ fn note_problem(state: &AgentState, problem: &Problem, now: Instant) {
         Problem::WatermarkIneffective(_) => ("watermark ineffective", String::new()),
         Problem::NoLeases(_) => ("leases", String::new()),
         Problem::FileSystem(_) => ("file system", String::new()),
-        Problem::CatalogSetAside(_) => ("catalog set aside", String::new()),
-        Problem::Catalog(_) => ("catalog", String::new()),
     };
     state.problem(kind, about, problem.to_string(), now);
+}
+
+fn note_catalog_problem(state: &AgentState, problem: &CatalogProblem, now: Instant) {
+    let kind = match problem {
+        CatalogProblem::SetAside(_) => "catalog set aside",
+        CatalogProblem::Unusable(_) => "catalog",
+    };
+    state.problem(kind, String::new(), problem.to_string(), now);
 }
 
 #[cfg(test)]

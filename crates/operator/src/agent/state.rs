@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use checkpoint_keeper_api::node_store::MOST_DELETIONS;
+use checkpoint_keeper_core::engine::DiscardResults;
+use checkpoint_keeper_core::engine::file::{Outcome, Removal};
 use checkpoint_keeper_core::plan::{Archive, Reason, Verdict};
 use checkpoint_keeper_core::policy::PolicyRef;
-use checkpoint_keeper_node::store::Removal;
-use checkpoint_keeper_node::sweeper::Outcome;
-use checkpoint_keeper_node::watch::Discarded;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -30,7 +29,7 @@ pub(super) struct Observations {
     /// The latest deletions, newest first.
     pub(super) deletions: VecDeque<Deleted>,
     /// What came of each file that was wanted gone by its name.
-    pub(super) discarded: Discarded,
+    pub(super) discarded: DiscardResults,
     /// How many archives were deleted for each reason, and their bytes, since the start.
     pub(super) deleted: BTreeMap<Reason, (u64, u64)>,
     /// How many deletions failed since the start.
@@ -111,7 +110,7 @@ impl AgentState {
         self.changed.send_replace(());
     }
 
-    pub(super) fn discarded(&self, discarded: &Discarded) {
+    pub(super) fn discarded(&self, discarded: &DiscardResults) {
         self.observed().discarded.clone_from(discarded);
         self.changed.send_replace(());
     }

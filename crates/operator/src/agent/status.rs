@@ -9,10 +9,10 @@ use checkpoint_keeper_api::node_store::{
     UnreachableLimit,
 };
 use checkpoint_keeper_api::parts;
+use checkpoint_keeper_core::engine::discard::DiscardResult;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::policy::Mode;
 use checkpoint_keeper_core::quantity;
-use checkpoint_keeper_node::discard::DiscardResult;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 

@@ -11,9 +11,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use checkpoint_keeper_core::engine::cluster::Resolved;
 use checkpoint_keeper_core::pods::{Lookup, LookupResult};
-use checkpoint_keeper_node::clock::Now;
-use checkpoint_keeper_node::resolver::Resolved;
+use checkpoint_keeper_node::clock;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use kube::client::{Body, ClientBuilder};
@@ -133,7 +133,7 @@ impl Cluster {
             return Resolved {
                 question,
                 finding: LookupResult::NotAsked,
-                at: Now::read(),
+                at: clock::now(),
                 server_time: None,
             };
         }
@@ -142,7 +142,7 @@ impl Cluster {
         if self.silence >= PATIENCE {
             self.quiet_until.get_or_insert_with(|| Instant::now() + PAUSE);
         }
-        Resolved { question, finding, at: Now::read(), server_time }
+        Resolved { question, finding, at: clock::now(), server_time }
     }
 
     fn find(

@@ -1,20 +1,25 @@
 //! `checkpoint-keeper gc`: one pass over a directory. Going on and on is `watch`'s part.
 
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::IsTerminal;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use checkpoint_keeper_core::engine::config::EngineConfig;
+use checkpoint_keeper_core::engine::file::{Outcome, Removal};
+use checkpoint_keeper_core::engine::problem::Problem;
+use checkpoint_keeper_core::engine::{ClusterSettings, Deletes, NodePods, Progress, Settings, View};
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{self, Plan, Snapshot};
 use checkpoint_keeper_core::pods::{LookupResult, RequestBudget};
 use checkpoint_keeper_core::policy::{Labels, Mode, PolicySet};
 use checkpoint_keeper_core::policy_lint;
 use checkpoint_keeper_node::catalog::Catalog;
-use checkpoint_keeper_node::clock::Now;
-use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::problem::Problem;
-use checkpoint_keeper_node::store::{Removal, Store};
-use checkpoint_keeper_node::sweeper;
+use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event, UNHURRIED};
+use checkpoint_keeper_node::store::Store;
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 
 use super::policy_files::{self, PolicyFiles};
 use crate::cli::{GcArguments, Output};
@@ -28,7 +33,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let loaded = files.load()?;
     policy_files::say_all(&loaded);
     let policies = &loaded.policies;
-    let mut cluster = connect(arguments)?;
+    let cluster = connect(arguments)?;
     say_what_orphans_need(arguments, policies);
     if let Some(state) = arguments.state.as_deref().filter(|state| names_an_archive(state)) {
         return Err(Failure::Usage(vec![format!("--state {}: names an archive", state.display())]));
@@ -40,111 +45,75 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     if !arguments.dry_run {
         store.lock().map_err(anyhow::Error::new)?;
     }
-    let now = Now::read();
-    let mut collector = Collector::new(store, arguments.settle);
-    let mut failures = 0;
-    match &arguments.state {
-        // Its watch lock and its repairs would be writing.
-        Some(state) if arguments.dry_run => collector.recall_from(state),
-        Some(state) => {
-            for problem in collector.remember_in(state.clone()) {
-                say("error", problem);
-                failures += 1;
-            }
+    let catalog = match &arguments.state {
+        None => CatalogUse::None,
+        // Its lock and its repairs would be writing.
+        Some(state) if arguments.dry_run => CatalogUse::ReadOnly(state.clone()),
+        Some(state) => CatalogUse::File(state.clone()),
+    };
+    let (mut driver, problems) =
+        Driver::new(store, settings(arguments, policies, cluster.is_some()), catalog);
+    problems.iter().for_each(|problem| say("error", problem));
+    let config = {
+        let (node_labels, asks) = (node_labels(arguments), cluster.is_some());
+        move |policies: PolicySet| {
+            // Whose a namespace is that a new policy is for, the API has to say before that governs.
+            let governors = Arc::new(if asks { governors(&policies) } else { BTreeMap::new() });
+            EngineConfig { node_labels: node_labels.clone(), governors, ..EngineConfig::policies(policies) }
         }
-        None => {}
+    };
+    let not_asked = Arc::new(AtomicUsize::new(0));
+    if let Some(mut cluster) = cluster {
+        let not_asked = Arc::clone(&not_asked);
+        driver.ask_by(Box::new(move |lookups| {
+            let answers = cluster.ask(lookups);
+            let count = answers.iter().filter(|answer| answer.finding == LookupResult::NotAsked).count();
+            not_asked.fetch_add(count, Ordering::Relaxed);
+            answers
+        }));
     }
-    collector.set_node_labels(node_labels(arguments));
-    if arguments.trust_clock {
-        collector.trust_clock();
-    }
-    if cluster.is_some() {
-        collector.set_cluster(arguments.node_name.is_some());
-        if policies.goes_by_time() {
-            collector.need_server_clock();
-        }
-        // Whose a namespace is that policies are written for, the API has to say before they govern.
-        let namespaces = policies.retention.iter().filter_map(|policy| policy.namespace.as_deref());
-        namespaces.for_each(|namespace| collector.invalidate_namespace(namespace));
-    }
+    driver.configure(config(policies.clone()));
     if arguments.watch {
-        return super::watch::run(collector, policies, files, cluster, arguments);
+        return super::watch::run(driver, files, config, arguments);
     }
-    for problem in look(&mut collector, now) {
-        say(if problem.is_failure() { "error" } else { "warning" }, &problem);
-        failures += u64::from(problem.is_failure());
+    let mut failures = problems.len() as u64;
+    let Some(view) = make_plan(&mut driver, &mut failures) else {
+        return Err(anyhow::anyhow!("no plan was made").into());
+    };
+    let not_asked = not_asked.load(Ordering::Relaxed);
+    if not_asked > 0 {
+        say("warning", format!("the API does not answer: {not_asked} more questions were not asked"));
     }
-    let mut now = now;
-    if let Some(cluster) = &mut cluster {
-        // What time it is comes first: it dates the archives, and so says which pods they may be of.
-        ask(&mut collector, cluster, RequestBudget::EVERYTHING);
-        collector.begin_lookups(policies);
-        ask(&mut collector, cluster, RequestBudget::EVERYTHING);
-        // That took its time.
-        now = Now::read();
-    }
-    let mut wall = arguments.now.unwrap_or(now.wall);
-    let (mut snapshot, mut problems) = collector.snapshot(now);
-    let mut plan = plan::plan(&snapshot, policies, wall);
-    let is_late = plan.unconfirmed_orphans(wall).next().is_some();
-    if let Some(cluster) = cluster.as_mut().filter(|_| is_late) {
-        // So many were asked that the first answers are too old by now to delete anything for.
-        collector.begin_lookups(policies);
-        collector.confirm(&snapshot, &plan, policies, wall);
-        ask(&mut collector, cluster, RequestBudget { idle: 0, ..RequestBudget::EVERYTHING });
-        now = Now::read();
-        wall = arguments.now.unwrap_or(now.wall);
-        (snapshot, problems) = collector.snapshot(now);
-        plan = plan::plan(&snapshot, policies, wall);
-    }
-    problems.iter().for_each(|problem| say("warning", problem));
+    let View { snapshot, plan, .. } = &*view;
+    let wall = arguments.now.unwrap_or_else(Timestamp::now);
     for policy in &plan.unjudged_storage {
         say("warning", format!("{policy} has a nodeSelector; without --node-labels it does nothing here"));
     }
-    for found in policy_lint::without_effect_here(policies, &snapshot) {
+    for found in policy_lint::without_effect_here(policies, snapshot) {
         say("warning", found);
     }
-    let mut report = Report::new(&collector, &snapshot, &plan, wall);
-    report.add_differences(&snapshot, &differences(&snapshot, policies, wall, &plan));
+    let mut report = Report::new(&driver, snapshot, plan, wall);
+    report.add_differences(snapshot, &differences(snapshot, policies, wall, plan));
     if !arguments.dry_run {
-        let deletions = collector.mark_for_deletion(&snapshot, &plan);
-        let store = std::sync::Arc::clone(collector.store());
         let bar = progress_bar("deleting");
-        bar.set_length(deletions.len() as u64);
-        sweeper::sweep(&store, deletions, |outcome| {
-            bar.inc(1);
-            let file = &outcome.deletion.archive.file;
-            match &outcome.removal {
-                Removal::Failed(error) => {
-                    bar.suspend(|| say("error", format!("cannot delete {file}: {error}")));
-                }
-                Removal::Pinned => {
-                    bar.suspend(|| say("note", format!("{file} was pinned meanwhile and stays")));
-                }
-                Removal::InUse => {
-                    bar.suspend(|| say("note", format!("{file} is open for writing and stays")));
-                }
-                Removal::Changed => {
-                    bar.suspend(|| say("note", format!("{file} changed meanwhile and stays")));
-                }
-                Removal::DirectoryMoved => {
-                    bar.suspend(|| {
-                        say("warning", format!("{file} stays: the directory was moved meanwhile"));
-                    });
-                }
-                Removal::Removed | Removal::AlreadyGone | Removal::Withdrawn => {}
+        bar.set_length(report.totals.delete_archives);
+        driver.carry_out_plan(|event| {
+            if let Event::Finished(outcome) = event {
+                bar.inc(1);
+                bar.suspend(|| say_outcome(outcome));
+                report.note(outcome);
             }
-            report.note(&outcome);
-            collector.finish(&outcome, now);
         });
         bar.finish_and_clear();
-        if let Some(error) = store.no_leases() {
+        if let Some(error) = driver.store().no_leases() {
             say("note", Problem::NoLeases(error.to_string()));
         }
-        for problem in collector.flush_catalog() {
-            say("error", problem);
-            failures += 1;
-        }
+        driver.flush(|event| {
+            if let Event::Catalog(problem) = event {
+                say("error", problem);
+                failures += 1;
+            }
+        });
     }
     report.totals.failures += failures;
     match arguments.output {
@@ -154,8 +123,72 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     if report.totals.failures > 0 { Err(Failure::Named) } else { Ok(()) }
 }
 
+fn settings(arguments: &GcArguments, policies: &PolicySet, has_cluster: bool) -> Settings {
+    let cluster = ClusterSettings {
+        budget: if arguments.watch { UNHURRIED } else { RequestBudget::EVERYTHING },
+        node_pods: if arguments.node_name.is_some() { NodePods::Asked } else { NodePods::Unknown },
+        eager: false,
+    };
+    Settings {
+        settle: arguments.settle,
+        deletes: if arguments.watch { Deletes::AtOnce } else { Deletes::WhenTold },
+        trusts_clock: arguments.trust_clock,
+        needs_server_clock: has_cluster && policies.goes_by_time(),
+        plan_at: arguments.now,
+        cluster: has_cluster.then_some(cluster),
+        ..Settings::default()
+    }
+}
+
+/// Looks at everything, asks what there is to ask, and says what is wrong, once each. Returns the last plan.
+fn make_plan(driver: &mut Driver, failures: &mut u64) -> Option<Arc<View>> {
+    let bar = progress_bar("reading archives");
+    let (mut last, mut said) = (None, HashSet::new());
+    driver.plan(|event| match event {
+        Event::Reading(Progress { done, total }) => {
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        }
+        Event::Problem(problem) => {
+            let text = problem.to_string();
+            if said.insert(text.clone()) {
+                *failures += u64::from(problem.is_failure());
+                bar.suspend(|| say(if problem.is_failure() { "error" } else { "warning" }, text));
+            }
+        }
+        Event::Planned(view) => last = Some(Arc::clone(view)),
+        _ => {}
+    });
+    bar.finish_and_clear();
+    last
+}
+
+/// Says why an archive stays that was to go.
+fn say_outcome(outcome: &Outcome) {
+    let file = &outcome.deletion.archive.file;
+    match &outcome.removal {
+        Removal::Failed(error) => say("error", format!("cannot delete {file}: {error}")),
+        Removal::Pinned => say("note", format!("{file} was pinned meanwhile and stays")),
+        Removal::InUse => say("note", format!("{file} is open for writing and stays")),
+        Removal::Changed => say("note", format!("{file} changed meanwhile and stays")),
+        Removal::DirectoryMoved => say("warning", format!("{file} stays: the directory was moved meanwhile")),
+        Removal::Removed | Removal::AlreadyGone | Removal::Withdrawn => {}
+    }
+}
+
+/// The policies of each namespace, by their names: in a file they have no UIDs.
+fn governors(policies: &PolicySet) -> BTreeMap<String, BTreeSet<String>> {
+    let mut governors: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for policy in &policies.retention {
+        if let Some(namespace) = &policy.namespace {
+            governors.entry(namespace.clone()).or_default().insert(policy.id.to_string());
+        }
+    }
+    governors
+}
+
 /// This node's labels, where they were given.
-pub(super) fn node_labels(arguments: &GcArguments) -> Option<Labels> {
+fn node_labels(arguments: &GcArguments) -> Option<Labels> {
     arguments.node_labels.as_ref().map(|labels| labels.iter().cloned().collect())
 }
 
@@ -188,41 +221,10 @@ fn say_what_orphans_need(arguments: &GcArguments, policies: &PolicySet) {
     }
 }
 
-/// Asks the cluster what there is to ask in this round.
-fn ask(collector: &mut Collector, cluster: &mut Cluster, budget: RequestBudget) {
-    let mut not_asked = 0;
-    loop {
-        let questions = collector.lookups(budget);
-        if questions.is_empty() {
-            break;
-        }
-        let answers = cluster.ask(questions);
-        not_asked += answers.iter().filter(|answer| answer.finding == LookupResult::NotAsked).count();
-        collector.learn(answers).iter().for_each(|problem| say("warning", problem));
-    }
-    if not_asked > 0 {
-        say("warning", format!("the API does not answer: {not_asked} more questions were not asked"));
-    }
-}
-
 /// Whether a path ends as archives and their markers do: a catalog there would be taken for one.
 fn names_an_archive(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| FileName::new(name.as_encoded_bytes()));
     name.is_some_and(|name| name.kind() != NameKind::Other)
-}
-
-/// Looks at everything, and shows how far it is where that takes long.
-fn look(collector: &mut Collector, now: Now) -> Vec<Problem> {
-    let bar = progress_bar("reading archives");
-    let problems = collector.look(now, &mut |done, total| {
-        // Every so often: drawing must not cost more than reading.
-        if done % 64 == 0 {
-            bar.set_length(total as u64);
-            bar.set_position(done as u64);
-        }
-    });
-    bar.finish_and_clear();
-    problems
 }
 
 /// A bar on a terminal, nothing elsewhere.

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use anyhow::Context;
 use checkpoint_keeper_core::archive::Inspection;
+use checkpoint_keeper_core::engine::file::Stat;
 use checkpoint_keeper_core::name::{FileName, NameKind};
-use checkpoint_keeper_node::store::{Stat, Store, inspect_file};
+use checkpoint_keeper_node::store::{Store, inspect_file};
 
 use crate::cli::{InspectArguments, Output};
 use crate::failure::{Failure, say};

@@ -1,54 +1,40 @@
 //! `checkpoint-keeper gc --watch`: collecting until told to stop, with a line for each deletion.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::io::{self, Write};
-use std::sync::Arc;
 
 use anyhow::Context;
+use checkpoint_keeper_core::engine::config::EngineConfig;
+use checkpoint_keeper_core::engine::file::{Outcome, Removal};
+use checkpoint_keeper_core::engine::{Haste, View};
 use checkpoint_keeper_core::name::printable;
 use checkpoint_keeper_core::policy::PolicySet;
 use checkpoint_keeper_core::policy_lint;
 use checkpoint_keeper_core::quantity;
-use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::config::{self, EngineConfig};
-use checkpoint_keeper_node::resolver::Resolver;
-use checkpoint_keeper_node::store::Removal;
-use checkpoint_keeper_node::sweeper::Outcome;
-use checkpoint_keeper_node::watch::{Event, Watch};
+use checkpoint_keeper_node::driver::{Driver, Event};
+use checkpoint_keeper_node::mailbox;
 use jiff::Timestamp;
 
 use super::policy_files::PolicyFiles;
 use crate::cli::{GcArguments, Output};
-use crate::cluster::Cluster;
 use crate::failure::{Failure, say};
 use crate::output::{json, text};
 use crate::runtime::signals;
 
 /// Collects until SIGTERM or SIGINT.
 pub(super) fn run(
-    collector: Collector,
-    policies: &PolicySet,
+    driver: Driver,
     files: PolicyFiles,
-    cluster: Option<Cluster>,
+    config: impl Fn(PolicySet) -> EngineConfig + Send + 'static,
     arguments: &GcArguments,
 ) -> Result<(), Failure> {
     let (stop, signalled) = signals::until_told()?;
-    let asks = cluster.is_some();
-    let resolver = cluster.map(|mut cluster| Resolver::start(move |questions| cluster.ask(questions)));
-    let resolver = resolver.transpose().context("cannot start the thread that asks the cluster")?;
     let mut log = Log { output: arguments.output, said: HashSet::new(), begun: false };
     let closed = signalled.try_clone().context("cannot make a pipe for signals")?;
-    let node_labels = super::gc::node_labels(arguments);
-    let config = move |policies: PolicySet| {
-        // Whose a namespace is that a new policy is for, the API has to say before that governs.
-        let governors = Arc::new(if asks { governors(&policies) } else { BTreeMap::new() });
-        EngineConfig { node_labels: node_labels.clone(), governors, ..EngineConfig::policies(policies) }
-    };
-    let begin = config(policies.clone());
-    let (sender, receiver) = config::channel().context("cannot make a mailbox for policies")?;
-    files.follow(arguments.interval, move |policies| sender.send(config(policies), true))?;
-    Watch { resolver, config_changes: Some(receiver), ..Watch::new(collector, begin, arguments.interval) }
-        .run(stop, |event| {
+    let (sender, mailbox) = mailbox::channel().context("cannot make a mailbox for policies")?;
+    files.follow(arguments.interval, move |policies| sender.send_config(config(policies), Haste::AtOnce))?;
+    driver
+        .run(&mailbox, arguments.interval, stop, |event| {
             match log.event(&event) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -61,17 +47,6 @@ pub(super) fn run(
         })
         .map_err(anyhow::Error::new)?;
     Ok(())
-}
-
-/// The policies of each namespace, by their names: in a file they have no UIDs.
-fn governors(policies: &PolicySet) -> BTreeMap<String, BTreeSet<String>> {
-    let mut governors: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for policy in &policies.retention {
-        if let Some(namespace) = &policy.namespace {
-            governors.entry(namespace.clone()).or_default().insert(policy.id.to_string());
-        }
-    }
-    governors
 }
 
 /// What is said while watching.
@@ -88,7 +63,8 @@ const MOST_SAID: usize = 1_000;
 impl Log {
     fn event(&mut self, event: &Event<'_>) -> io::Result<()> {
         match event {
-            Event::Planned { snapshot, plan, policies } => {
+            Event::Planned(view) => {
+                let View { snapshot, plan, policies } = &***view;
                 if !self.begun {
                     self.begun = true;
                     let archives = text::count(snapshot.archives.len() as u64);
@@ -109,9 +85,10 @@ impl Log {
                 }
             }
             Event::Finished(outcome) => self.finished(outcome)?,
-            // Nobody can ask for that here.
-            Event::Discards(_) => {}
+            // Discarding cannot be asked for here.
+            Event::Discards(_) | Event::Reading(_) => {}
             Event::Problem(problem) => self.complain("warning", problem.to_string()),
+            Event::Catalog(problem) => self.complain("warning", problem.to_string()),
             Event::DirectoryDead => {
                 say("error", "the directory was removed under its mount; start again to mount the new one");
             }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use checkpoint_keeper_core::archive::{Engine, Format, Inspection, State, Statistics};
 use checkpoint_keeper_core::checkpoint_time::Claims;
+use checkpoint_keeper_core::engine::file::Stat;
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_node::store::Stat;
 use jiff::Timestamp;
 use serde::Serialize;
 

@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 
+use checkpoint_keeper_core::engine::file::Outcome;
 use checkpoint_keeper_core::name::is_unsafe;
 use checkpoint_keeper_core::plan::Reason;
-use checkpoint_keeper_node::sweeper::Outcome;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Serializer;

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use checkpoint_keeper_core::archive::State;
+use checkpoint_keeper_core::engine::file::Outcome;
+use checkpoint_keeper_core::engine::file::Removal;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::{Action, Difference, Plan, Reason, Snapshot, WatermarkReport};
-use checkpoint_keeper_node::collector::Collector;
-use checkpoint_keeper_node::store::Removal;
-use checkpoint_keeper_node::sweeper::Outcome;
+use checkpoint_keeper_node::driver::Driver;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -128,9 +128,9 @@ pub struct Watermark {
 
 impl Report {
     /// Everything that a plan says, before anything is done.
-    pub fn new(collector: &Collector, snapshot: &Snapshot, plan: &Plan, now: Timestamp) -> Self {
+    pub fn new(driver: &Driver, snapshot: &Snapshot, plan: &Plan, now: Timestamp) -> Self {
         let mut report = Self {
-            directory: collector.store().path().display().to_string(),
+            directory: driver.store().path().display().to_string(),
             filesystem: snapshot.filesystem.map(|filesystem| FileSystem {
                 total_bytes: filesystem.total_bytes,
                 free_bytes: filesystem.available_bytes,
@@ -164,7 +164,7 @@ impl Report {
         for place in order {
             let (archive, verdict) = (&snapshot.archives[place], &plan.verdicts[place]);
             let identity = archive.identity.as_deref();
-            let read = collector.index().get(&archive.file).and_then(|known| known.read.as_ref());
+            let read = driver.engine().index().get(&archive.file).and_then(|known| known.read.as_ref());
             let problem = read.and_then(|read| read.problem.as_deref());
             let figures = verdict.detail.to_string();
             let detail: Vec<&str> =

@@ -1,50 +1,26 @@
-//! What a collector asks a cluster about its archives, and what it learns from the answers.
+//! What the engine asks the cluster about the archives, and what it learns from the answers.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use checkpoint_keeper_core::name::NameKind;
-use checkpoint_keeper_core::plan::{Clock, Plan, Snapshot};
-use checkpoint_keeper_core::pods::{Lookup, LookupResult, PodIndex, RequestBudget};
-use checkpoint_keeper_core::policy::{OrphanWhen, PolicyRef, PolicySet};
+use crate::name::NameKind;
+use crate::plan::{Clock, Plan, Snapshot};
+use crate::pods::{Lookup, LookupResult, RequestBudget};
+use crate::policy::{OrphanWhen, PolicyRef, PolicySet};
 use jiff::Timestamp;
 
-use super::Collector;
+use super::cluster::{ClusterUpdate, Resolved, TimedUpdate};
 use super::dating::taken_when;
-use crate::cluster_updates::{ClusterUpdate, TimedUpdate};
-use crate::problem::Problem;
-use crate::resolver::Resolved;
+use super::problem::Problem;
+use super::{Effect, Engine};
 
-impl Collector {
-    /// There is a cluster to ask; what the catalog remembers of pods counts from here on.
-    /// `knows_node`: whether it can be asked which pods run on this node.
-    pub fn set_cluster(&mut self, knows_node: bool) {
-        let mut pod_index = PodIndex::new(knows_node, std::mem::take(&mut self.remembered_pods));
-        pod_index.remember_cluster(self.remembered_cluster.take());
-        self.pod_index = Some(pod_index);
-    }
-
-    /// Each pod whose archive comes is asked about once, whatever the policies need now; and the clock is
-    /// not believed before it was compared with the API server's.
-    pub fn set_eager_lookups(&mut self) {
-        self.clock.need_server();
-        if let Some(pod_index) = &mut self.pod_index {
-            pod_index.set_eager_lookups();
-        }
-    }
-
-    /// Which pods run on this node is shown ([`Self::apply`]), and not asked.
-    pub fn set_pods_watched(&mut self) {
-        if let Some(pod_index) = &mut self.pod_index {
-            pod_index.set_pods_watched();
-        }
-    }
-
-    /// Learns from what is shown; says whether that is about anything here.
-    pub fn apply(&mut self, shown: TimedUpdate) -> bool {
+impl Engine {
+    /// Learns what a watch shows; asks, and plans anew, where that is about anything here.
+    pub(super) fn learn_update(&mut self, shown: TimedUpdate) {
         let clock = self.clock.judge(shown.at);
-        let Some(pod_index) = &mut self.pod_index else { return false };
+        let Some(pod_index) = &mut self.pod_index else { return };
         let at = shown.at.wall;
-        match shown.what {
+        let concerns = match shown.what {
             ClusterUpdate::Pods(pods) => {
                 pod_index.apply_pods(pods, at, clock);
                 true
@@ -55,11 +31,15 @@ impl Collector {
                 pod_index.invalidate_labels();
                 true
             }
+        };
+        if concerns {
+            self.has_news = true;
+            self.ask();
         }
     }
 
     /// Has it asked whether the orphans still are orphans that a plan would delete if they were.
-    pub fn confirm(&mut self, snapshot: &Snapshot, plan: &Plan, policies: &PolicySet, now: Timestamp) {
+    pub(super) fn confirm(&mut self, snapshot: &Snapshot, plan: &Plan, policies: &PolicySet, now: Timestamp) {
         let Some(pod_index) = &mut self.pod_index else { return };
         let rules: BTreeMap<&PolicyRef, OrphanWhen> =
             policies.retention.iter().filter_map(|policy| Some((&policy.id, policy.orphans?.when))).collect();
@@ -72,21 +52,21 @@ impl Collector {
         pod_index.confirm(unconfirmed.filter(|_| snapshot.clock == Clock::Trusted));
     }
 
-    /// Policies came up in this namespace: it has to be asked about before they govern.
-    pub fn invalidate_namespace(&mut self, namespace: &str) {
-        if let Some(pod_index) = &mut self.pod_index {
-            pod_index.invalidate_namespace(namespace);
+    /// Notes what there is to ask about the pods of what is here; as a new round if it is time for one, unless the
+    /// last one is still going on.
+    pub(super) fn see_pods(&mut self, policies: &PolicySet) {
+        let is_new_round = std::mem::take(&mut self.is_new_round) && !self.is_asking;
+        self.index_pods(policies, is_new_round);
+    }
+
+    /// Asks what comes next, unless there are look-ups yet to be answered.
+    pub(super) fn ask(&mut self) {
+        let Some(cluster) = self.settings.cluster.filter(|_| !self.is_asking) else { return };
+        let lookups = self.lookups(cluster.budget);
+        if !lookups.is_empty() {
+            self.is_asking = true;
+            self.effects.push(Effect::LookUp(lookups));
         }
-    }
-
-    /// Begins a round of questions about the pods of what is here.
-    pub fn begin_lookups(&mut self, policies: &PolicySet) {
-        self.index_pods(policies, true);
-    }
-
-    /// Goes on with the round for what came since it was begun.
-    pub fn go_on_with_lookups(&mut self, policies: &PolicySet) {
-        self.index_pods(policies, false);
     }
 
     fn index_pods(&mut self, policies: &PolicySet, is_new_round: bool) {
@@ -107,23 +87,21 @@ impl Collector {
 
     /// What to ask next, within that budget; empty when the round is over, or no policy needs
     /// to know anything and the clock is known to be right or wrong.
-    pub fn lookups(&mut self, budget: RequestBudget) -> Vec<Lookup> {
+    fn lookups(&mut self, budget: RequestBudget) -> Vec<Lookup> {
         let Some(pod_index) = &mut self.pod_index else { return Vec::new() };
-        let questions = pod_index.lookups(budget);
-        if questions.is_empty()
-            && self.clock.is_unheard()
-            && !std::mem::replace(&mut self.has_asked_time, true)
-        {
-            // Whatever the answer is, it says what time it is; and this one is to be asked at the start anyway.
+        // What time it is comes first: it dates the archives, and so says which pods they may be of. Whatever the
+        // answer is, it says that; and this one is to be asked at the start anyway.
+        if self.clock.is_unheard() && !std::mem::replace(&mut self.has_asked_time, true) {
             return vec![Lookup::Cluster];
         }
-        questions
+        pod_index.lookups(budget)
     }
 
-    /// Learns from answers, and says which were none, and what is wrong with archives by the time it
-    /// turned out to be.
-    pub fn learn(&mut self, answers: Vec<Resolved>) -> Vec<Problem> {
-        let Some(pod_index) = &mut self.pod_index else { return Vec::new() };
+    /// Learns from answers, and asks what comes next.
+    pub(super) fn learn_answers(&mut self, answers: Vec<Resolved>) {
+        self.is_asking = false;
+        let was_unheard = self.clock.is_unheard();
+        let Some(pod_index) = &mut self.pod_index else { return };
         let mut problems = Vec::new();
         let mut is_nameless = false;
         let last = answers.last().map(|answer| answer.at);
@@ -144,6 +122,16 @@ impl Collector {
         if let Some(now) = last {
             self.date_undecided(now);
         }
-        problems
+        self.effects.extend(problems.into_iter().map(Effect::Report));
+        // Which pods the archives may be of may be known only now.
+        if was_unheard
+            && !self.clock.is_unheard()
+            && let Some(config) = &self.config
+        {
+            let policies = Arc::clone(&config.policies);
+            self.index_pods(&policies, false);
+        }
+        self.has_news = true;
+        self.ask();
     }
 }

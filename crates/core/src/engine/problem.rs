@@ -1,14 +1,11 @@
-//! What a collector meets that the administrator should know.
+//! What the administrator should know of a directory, its clock and its cluster.
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
 
-use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::pods::Lookup;
+use crate::name::FileName;
+use crate::pods::Lookup;
 use jiff::Timestamp;
-
-use crate::catalog::CatalogError;
 
 /// Something that the administrator should know. Nothing is deleted because of it.
 #[derive(Debug)]
@@ -37,10 +34,6 @@ pub enum Problem {
     NoLeases(String),
     /// The file system did not tell its size.
     FileSystem(io::Error),
-    /// The catalog was damaged, or none; it was moved there, and a new one made.
-    CatalogSetAside(PathBuf),
-    /// The catalog cannot be used.
-    Catalog(CatalogError),
 }
 
 impl Problem {
@@ -53,7 +46,6 @@ impl Problem {
                 | Self::WatermarkIneffective(_)
                 | Self::PinsNothing(_)
                 | Self::NoLeases(_)
-                | Self::CatalogSetAside(_)
                 | Self::Clock
                 | Self::ServerClock
                 | Self::Unanswered(..)
@@ -96,14 +88,6 @@ impl fmt::Display for Problem {
                 "the file system does not tell whether somebody writes to an archive ({error}): only its times do"
             ),
             Self::FileSystem(error) => write!(formatter, "cannot ask the file system for its size: {error}"),
-            Self::CatalogSetAside(path) => {
-                write!(
-                    formatter,
-                    "the catalog was damaged or is none; moved it to {} and began a new one",
-                    path.display()
-                )
-            }
-            Self::Catalog(error) => error.fmt(formatter),
         }
     }
 }

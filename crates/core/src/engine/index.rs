@@ -4,16 +4,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use checkpoint_keeper_core::archive::{Contents, State};
-use checkpoint_keeper_core::checkpoint_time::CheckpointTime;
-use checkpoint_keeper_core::identity::Identity;
-use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::plan::Clock;
+use crate::archive::{Contents, State};
+use crate::checkpoint_time::CheckpointTime;
+use crate::identity::Identity;
+use crate::name::FileName;
+use crate::plan::Clock;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Now;
-use crate::store::Stat;
+use super::clock::Now;
+use super::file::Stat;
 
 /// One archive.
 #[derive(Debug, Clone)]
@@ -100,6 +100,11 @@ impl Arrival {
 }
 
 impl Known {
+    /// Whose checkpoint it is; none where that is not known.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.read.as_ref()?.identity.as_ref()
+    }
+
     /// Whether it has been left alone for the settle time.
     pub fn is_settled(&self, settle: Duration, now: Now) -> bool {
         self.settles_in(settle, now).is_zero()

@@ -2,23 +2,22 @@
 
 use std::time::Duration;
 
-use checkpoint_keeper_core::checkpoint_time::{
-    CheckpointTime, Claims, Reading, Sighting, TOLERANCE, checkpoint_time,
-};
-use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::plan::{Clock, Dated};
-use checkpoint_keeper_core::pods::TakenWhen;
+use crate::checkpoint_time::{CheckpointTime, Claims, Reading, Sighting, TOLERANCE, checkpoint_time};
+use crate::name::FileName;
+use crate::plan::{Clock, Dated};
+use crate::pods::TakenWhen;
 
 use jiff::Timestamp;
 
-use super::Collector;
+use super::Engine;
+use super::archives::unread;
+use super::clock::{ClockWatch, Now};
+use super::index::{Arrival, FirstSeen, Known, Read};
+use super::memory::Record;
+use super::problem::Problem;
 use super::remembering::record_of;
-use crate::catalog::Record;
-use crate::clock::{ClockWatch, Now};
-use crate::index::{Arrival, FirstSeen, Known, Read};
-use crate::problem::Problem;
 
-impl Collector {
+impl Engine {
     /// Dates an archive that was just read, and has it remembered; says if it cannot be dated.
     pub(super) fn date(&mut self, name: &FileName, now: Now) -> Option<Problem> {
         let reading = self.clock.reading(now);
@@ -33,8 +32,8 @@ impl Collector {
         let known = self.index.get(name)?;
         self.has_undecided_times |= !is_decided(known, found, now);
         // Before the API server was heard, the next moment knows better; but not when this came.
-        if self.catalog.is_some() && (!self.clock.is_unheard() || known.arrival != Arrival::Unremarkable) {
-            self.unwritten.extend(record_of(name, known, &self.boot));
+        if self.settings.remembers && (!self.clock.is_unheard() || known.arrival != Arrival::Unremarkable) {
+            self.unwritten.extend(record_of(name, known, &self.settings.boot));
         }
         (found.dated == Dated::Undated).then(|| Problem::Undated(name.clone(), found.claimed))
     }
@@ -51,9 +50,9 @@ impl Collector {
     }
 
     fn recall_archive(&mut self, name: &FileName, record: &Record, now: Now) {
-        self.index.note(name, &record.contents, super::unread(name, &record.stat));
+        self.index.note(name, &record.contents, unread(name, &record.stat));
         let reading = self.clock.reading(now);
-        let is_of_this_boot = record.boot == self.boot;
+        let is_of_this_boot = record.boot == self.settings.boot;
         let mut is_seen_anew = false;
         if let Some(known) = self.index.get_mut(name) {
             match record.first_seen {
@@ -75,11 +74,11 @@ impl Collector {
             }
         }
         // Now it is known for good when it was first seen, and the next start is to know it too.
-        if self.catalog.is_some()
+        if self.settings.remembers
             && is_seen_anew
             && let Some(known) = self.index.get(name)
         {
-            self.unwritten.extend(record_of(name, known, &self.boot));
+            self.unwritten.extend(record_of(name, known, &self.settings.boot));
         }
     }
 
@@ -110,9 +109,9 @@ impl Collector {
                 changed.push(name.clone());
             }
         }
-        if self.catalog.is_some() {
+        if self.settings.remembers {
             let known = changed.iter().filter_map(|name| Some((name, self.index.get(name)?)));
-            let records = known.filter_map(|(name, known)| record_of(name, known, &self.boot));
+            let records = known.filter_map(|(name, known)| record_of(name, known, &self.settings.boot));
             self.unwritten.extend(records);
         }
     }
@@ -183,144 +182,4 @@ fn judge_arrival(name: &FileName, known: &Known, shown: Timestamp, now: Now) -> 
     let is_by_that_clock = shown.checked_sub(TOLERANCE).is_ok_and(|begin| claimed >= begin)
         && shown.checked_add(written_for + TOLERANCE).is_ok_and(|end| claimed <= end);
     if is_by_that_clock { Arrival::DatesIt } else { Arrival::Unremarkable }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may")]
-mod tests {
-    use checkpoint_keeper_core::plan::Archive;
-    use checkpoint_keeper_testkit::ArchiveBuilder;
-    use jiff::SignedDuration;
-    use tempfile::TempDir;
-
-    use super::*;
-    use crate::store::Store;
-
-    const DAY: i64 = 24 * 60 * 60;
-
-    /// A node that boots again and again, and whose clock is off by so many seconds.
-    struct Node {
-        directory: TempDir,
-        state: TempDir,
-        collector: Collector,
-        truth: Now,
-        off_by: i64,
-    }
-
-    impl Node {
-        fn new() -> Self {
-            let (directory, state) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-            let collector = Collector::new(Store::open(directory.path()).unwrap(), Duration::from_secs(5));
-            let mut node = Self { directory, state, collector, truth: Now::read(), off_by: 0 };
-            node.start("first");
-            node
-        }
-
-        /// The collector starts, or starts again, in that boot of the machine.
-        fn start(&mut self, boot: &str) {
-            let store = Store::open(self.directory.path()).unwrap();
-            self.collector = Collector::new(store, Duration::from_secs(5));
-            boot.clone_into(&mut self.collector.boot);
-            assert!(self.collector.remember_in(self.state.path().join("catalog")).is_empty());
-            let now = self.now();
-            self.collector.look(now, &mut |_, _| {});
-        }
-
-        /// The machine boots again.
-        fn boot(&mut self) {
-            assert!(self.collector.flush_catalog().is_empty());
-            self.truth.uptime = Duration::from_secs(1);
-            self.pass(60);
-            self.start("second");
-        }
-
-        fn pass(&mut self, seconds: u64) {
-            let length = Duration::from_secs(seconds);
-            self.truth = Now { wall: self.truth.wall + length, uptime: self.truth.uptime + length };
-        }
-
-        fn now(&self) -> Now {
-            let wall = self.truth.wall.checked_add(SignedDuration::from_secs(self.off_by)).unwrap();
-            Now { wall, ..self.truth }
-        }
-
-        /// An archive comes that says it is of then, by its name, its content and its times.
-        fn arrive(&mut self, claimed: Timestamp, is_closed: bool) {
-            let archive = ArchiveBuilder::new("team", "web-0", "server").at(&format!("{claimed:.0}"));
-            let path = archive.write_to(self.directory.path()).unwrap();
-            let since = Duration::try_from(claimed.duration_since(Timestamp::UNIX_EPOCH)).unwrap();
-            let file = std::fs::File::options().append(true).open(&path).unwrap();
-            file.set_modified(std::time::SystemTime::UNIX_EPOCH + since).unwrap();
-            let name = FileName::new(path.file_name().unwrap().as_encoded_bytes()).unwrap();
-            let now = self.now();
-            self.collector.look_at(&[(name, is_closed)], now);
-            self.collector.look_at_unsettled(now);
-        }
-
-        /// The only archive, as a plan gets it now.
-        fn archive(&mut self) -> Archive {
-            let now = self.now();
-            self.collector.look_at_unsettled(now);
-            let mut archives = self.collector.snapshot(now).0.archives;
-            assert_eq!(archives.len(), 1);
-            archives.remove(0)
-        }
-    }
-
-    #[test]
-    fn what_a_wrong_clock_dated_goes_by_its_arrival_after_a_boot_if_the_clock_was_right_before_that() {
-        for is_restarted in [false, true] {
-            let mut node = Node::new();
-            node.off_by = -2 * DAY;
-            node.pass(60);
-            let arrived = node.truth.wall;
-            node.arrive(node.now().wall, true);
-            assert_eq!(node.archive().dated, Dated::Untrusted);
-            node.off_by = 0;
-            node.pass(60);
-            if is_restarted {
-                assert!(node.collector.flush_catalog().is_empty());
-                node.start("first");
-            }
-            for is_booted in [false, true] {
-                let archive = node.archive();
-                assert_eq!(archive.dated, Dated::Trusted, "{is_restarted}, {is_booted}");
-                assert_eq!(archive.taken, arrived, "{is_restarted}, {is_booted}");
-                node.boot();
-            }
-        }
-    }
-
-    #[test]
-    fn what_a_wrong_clock_dated_is_undated_after_a_boot_if_the_clock_was_not_right_before_that() {
-        let mut node = Node::new();
-        node.off_by = -2 * DAY;
-        node.pass(60);
-        node.arrive(node.now().wall, true);
-        node.boot();
-        assert_eq!(node.archive().dated, Dated::Undated);
-        node.off_by = 0;
-        node.pass(60);
-        let archive = node.archive();
-        assert_eq!(archive.dated, Dated::Undated, "nobody knows any more when it came");
-    }
-
-    /// It was seen while the clock was wrong, and read when it was right.
-    #[test]
-    fn what_claims_to_be_later_than_its_first_sight_by_a_wrong_clock_stays_undated_after_a_boot() {
-        let mut node = Node::new();
-        node.off_by = -2 * DAY;
-        node.pass(60);
-        let first_seen = node.truth.wall;
-        node.arrive(first_seen + Duration::from_hours(1), false);
-        assert!(!node.archive().settled);
-        node.off_by = 0;
-        node.pass(60);
-        assert_eq!(node.archive().dated, Dated::Undated);
-        // Its time has come.
-        node.pass(2 * 60 * 60);
-        node.boot();
-        let archive = node.archive();
-        assert_eq!((archive.dated, archive.taken), (Dated::Undated, first_seen));
-    }
 }

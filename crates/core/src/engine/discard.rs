@@ -4,12 +4,11 @@
 //! once, and a later file of that name is not taken.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 
-use checkpoint_keeper_core::name::FileName;
+use crate::name::FileName;
 use serde::{Deserialize, Serialize};
 
-use crate::store::Stat;
+use super::file::Stat;
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,40 +41,35 @@ pub struct Discards {
 }
 
 impl Discards {
-    /// Requests that were seen before, each with its file.
-    pub fn recall(&mut self, known: BTreeMap<FileName, Discard>) {
-        self.known = known;
+    /// Begins with requests that were seen before, each with its file.
+    pub fn new(known: BTreeMap<FileName, Discard>) -> Self {
+        Self { known, ..Self::default() }
     }
 
-    /// These are all requests that there are. Each new one is bound to the file that `stat` finds;
-    /// where that fails, it is tried again with the next call.
-    pub fn request(
-        &mut self,
-        requested: &BTreeSet<FileName>,
-        stat: impl Fn(&FileName) -> io::Result<Option<Stat>>,
-    ) -> Vec<(FileName, io::Error)> {
-        for name in self.known.extract_if(.., |name, _| !requested.contains(name)) {
-            self.unwritten.insert(name.0, None);
-        }
-        let mut failures = Vec::new();
-        for name in
-            requested.iter().filter(|name| !self.known.contains_key(*name)).cloned().collect::<Vec<_>>()
-        {
-            match stat(&name) {
-                Ok(file) => {
-                    let result = file.is_none().then_some(DiscardResult::NotFound);
-                    self.put(name, Discard { file, result });
-                }
-                Err(error) => failures.push((name, error)),
+    /// Which files to look at before the next plan: those of requests that wait, and of `requested` ones that are
+    /// new. Requests that are not among them any more are forgotten; none: it is not known which there are.
+    pub fn to_look_at(&mut self, requested: Option<&BTreeSet<FileName>>) -> Vec<FileName> {
+        let mut names: Vec<FileName> = Vec::new();
+        if let Some(requested) = requested {
+            for (name, _) in self.known.extract_if(.., |name, _| !requested.contains(name)) {
+                self.unwritten.insert(name, None);
             }
+            names.extend(requested.iter().filter(|name| !self.known.contains_key(*name)).cloned());
         }
-        failures
+        let waiting = self.known.iter().filter(|(_, discard)| discard.result.is_none());
+        names.extend(waiting.map(|(name, _)| name.clone()));
+        names
     }
 
-    /// The requests that wait, each with its file.
-    pub fn waiting(&self) -> impl Iterator<Item = (&FileName, &Stat)> {
-        let waiting = self.known.iter().filter(|(_, discard)| discard.result.is_none());
-        waiting.filter_map(|(name, discard)| Some((name, discard.file.as_ref()?)))
+    /// Binds a new request to the file that has the name now. For one that waits already it returns the file that
+    /// it is bound to.
+    pub fn bind(&mut self, name: &FileName, file: Option<Stat>) -> Option<Stat> {
+        if let Some(discard) = self.known.get(name) {
+            return discard.file.filter(|_| discard.result.is_none());
+        }
+        let result = file.is_none().then_some(DiscardResult::NotFound);
+        self.put(name.clone(), Discard { file, result });
+        file
     }
 
     /// Whether this very file is to be discarded.

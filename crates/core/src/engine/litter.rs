@@ -7,10 +7,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use checkpoint_keeper_core::name::FileName;
+use crate::name::FileName;
 use serde::{Deserialize, Serialize};
 
-use crate::store::Stat;
+use super::file::Stat;
 
 /// How long an archive must have been away, while this program watched, for its marker to be litter.
 const AWAY: Duration = Duration::from_hours(24);
@@ -29,7 +29,7 @@ pub struct Stray {
 
 /// All markers without an archive.
 #[derive(Debug, Default)]
-pub struct Strays {
+pub(super) struct Strays {
     known: HashMap<FileName, Watched>,
     /// What the catalog remembers of those that were not seen yet.
     remembered: HashMap<FileName, Stray>,
@@ -47,13 +47,13 @@ struct Watched {
 }
 
 impl Strays {
-    /// Strays that were watched by somebody before.
-    pub fn recall(&mut self, remembered: HashMap<FileName, Stray>) {
-        self.remembered = remembered;
+    /// Begins with strays that were watched before.
+    pub(super) fn new(remembered: HashMap<FileName, Stray>) -> Self {
+        Self { remembered, ..Self::default() }
     }
 
     /// These are all strays that there are at this uptime.
-    pub fn see(&mut self, strays: impl IntoIterator<Item = (FileName, Stat)>, uptime: Duration) {
+    pub(super) fn see(&mut self, strays: impl IntoIterator<Item = (FileName, Stat)>, uptime: Duration) {
         let before = std::mem::take(&mut self.known);
         let mut remembered = std::mem::take(&mut self.remembered);
         for (name, marker) in strays {
@@ -86,32 +86,32 @@ impl Strays {
     }
 
     /// The archive is back, or was for a moment.
-    pub fn is_back(&mut self, archive: &FileName) {
+    pub(super) fn is_back(&mut self, archive: &FileName) {
         if !self.known.is_empty() {
             self.forget(&archive.marker());
         }
     }
 
     /// The marker is gone.
-    pub fn forget(&mut self, marker: &FileName) {
+    pub(super) fn forget(&mut self, marker: &FileName) {
         if self.known.remove(marker).is_some() {
             self.unwritten.insert(marker.clone(), None);
         }
     }
 
     /// The markers whose archives have been away for so long that nobody will bring them back.
-    pub fn litter(&self) -> Vec<FileName> {
+    pub(super) fn litter(&self) -> Vec<FileName> {
         let litter = self.known.iter().filter(|(_, known)| known.stray.watched >= AWAY);
         litter.map(|(name, _)| name.clone()).collect()
     }
 
     /// What changed since the last call; where there is nothing for a marker, it is no stray any more.
-    pub fn take_changes(&mut self) -> HashMap<FileName, Option<Stray>> {
+    pub(super) fn take_changes(&mut self) -> HashMap<FileName, Option<Stray>> {
         std::mem::take(&mut self.unwritten)
     }
 
     /// Has everything written anew, as into a memory that was lost.
-    pub fn remember_all(&mut self) {
+    pub(super) fn remember_all(&mut self) {
         for known in self.known.values_mut() {
             known.written = known.stray.watched;
         }

@@ -1,0 +1,312 @@
+//! What lies in the directory: learned from listings, looks and readings, and handed to the plan.
+
+use std::collections::HashSet;
+use std::io;
+use std::time::Duration;
+
+use super::clock::Now;
+use super::deciding::MOST_CONFIRMATIONS;
+use super::discard::DiscardResult;
+use super::file::{Listing, Looked, ReadArchive, Stat};
+use super::index::{Known, Read, Sighting};
+use super::problem::Problem;
+use super::{Effect, Engine, NextToSettle};
+use crate::archive::{Contents, State};
+use crate::checkpoint_time::{CheckpointTime, Source};
+use crate::name::{FileName, NameKind};
+use crate::plan::{Archive, Clock, Dated, Snapshot};
+
+/// How long the watermark looks elsewhere after the system refused to delete an archive.
+const REFUSED: Duration = Duration::from_mins(10);
+
+/// How many archives are read before it is asked whether there is something else to do.
+const BATCH: usize = 128;
+
+impl Engine {
+    /// Learns everything that there is: the sweep that heals whatever a notice missed.
+    pub(super) fn learn_listing(&mut self, listing: Listing, now: Now) {
+        let sighting = if self.has_looked { Sighting::Again } else { Sighting::First };
+        let last_change = listing.files.iter().map(|(_, stat)| stat.changed_at()).max();
+        if let Some(last_change) = last_change.filter(|_| !self.settings.trusts_clock) {
+            self.clock.see_last_change(last_change);
+        }
+        let at = self.judge_clock(now);
+        for (name, stat) in &listing.files {
+            self.index.sight(name, *stat, listing.pinned.contains(name), sighting, at);
+        }
+        let mut there: HashSet<&FileName> = listing.files.iter().map(|(name, _)| name).collect();
+        // What could not be looked at may well be there.
+        there.extend(listing.failures.iter().map(|(name, _)| name));
+        self.forgotten.extend(self.index.forget_others(|name| there.contains(name)));
+        self.forgotten.extend(self.remembered.keys().filter(|name| !there.contains(name)).cloned());
+        self.strays.see(listing.strays, now.uptime);
+        let litter = self.strays.litter();
+        if !litter.is_empty() {
+            self.effects.push(Effect::RemoveMarkers(litter));
+        }
+        let misnamed = listing.misnamed_markers.into_iter().map(Problem::PinsNothing);
+        let failures = listing.failures.into_iter().map(|(name, error)| Problem::Look(name, error));
+        self.effects.extend(misnamed.chain(failures).map(Effect::Report));
+        self.index.retry_failures();
+        self.recall_all(now);
+        self.to_read.clear();
+        let settle = self.settings.settle;
+        let due =
+            self.index.iter().filter(|(_, known)| known.read.is_none() && known.is_settled(settle, now));
+        self.to_read.extend(due.map(|(name, _)| name.clone()));
+        self.next_to_settle = NextToSettle::Unknown;
+        (self.is_here, self.has_looked) = (true, true);
+        (self.has_news, self.is_new_round) = (true, true);
+        self.confirmations_left = MOST_CONFIRMATIONS;
+        self.read_next(now);
+    }
+
+    /// Learns how some files look now, and has those read that have settled.
+    pub(super) fn learn_looks(&mut self, files: Vec<Looked>, now: Now) {
+        let at = self.judge_clock(now);
+        let mut is_news = false;
+        for looked in files {
+            match looked {
+                Looked::Marker { archive, is_pinned } => {
+                    if let Some(known) = self.index.get_mut(&archive) {
+                        is_news |= known.pinned != is_pinned;
+                        known.pinned = is_pinned;
+                    }
+                }
+                Looked::Archive { name, sighting, stat, is_pinned } => {
+                    // Gone again or not, somebody moves it about.
+                    self.strays.is_back(&name);
+                    match stat {
+                        Ok(Some(stat)) => {
+                            is_news |= self.index.sight(&name, stat, is_pinned, sighting, at);
+                            self.to_read.extend(self.is_to_be_read(&name, now).then_some(name));
+                        }
+                        Ok(None) => {
+                            is_news |= self.index.forget(&name);
+                            self.forgotten.push(name);
+                        }
+                        Err(error) => self.report(Problem::Look(name, error)),
+                    }
+                }
+            }
+        }
+        let is_looking = matches!(self.next_to_settle, NextToSettle::Looking);
+        if is_news || is_looking || !self.to_read.is_empty() {
+            self.next_to_settle = NextToSettle::Unknown;
+        }
+        self.has_news |= is_news;
+        self.read_next(now);
+    }
+
+    /// Has a look at archives that may have settled by now; says whether there are any.
+    pub(super) fn look_at_settled(&mut self, now: Now) -> bool {
+        let is_busy = self.is_reading || !self.to_read.is_empty();
+        if is_busy || self.settles_in(now).is_none_or(|wait| !wait.is_zero()) {
+            return false;
+        }
+        let settle = self.settings.settle;
+        let due =
+            self.index.iter().filter(|(_, known)| known.read.is_none() && known.is_settled(settle, now));
+        let due: Vec<FileName> = due.map(|(name, _)| name.clone()).collect();
+        // What comes of the look says anew when the next one settles.
+        self.next_to_settle = NextToSettle::Looking;
+        self.effects.push(Effect::Look(due));
+        true
+    }
+
+    /// How long until an archive that is being written may have settled.
+    pub(super) fn settles_in(&mut self, now: Now) -> Option<Duration> {
+        if matches!(self.next_to_settle, NextToSettle::Unknown) {
+            let unread = self.index.iter().filter(|(_, known)| known.read.is_none());
+            let next = unread.map(|(_, known)| known.settles_in(self.settings.settle, now)).min();
+            self.next_to_settle = next.map_or(NextToSettle::None, |wait| NextToSettle::At(now.uptime + wait));
+        }
+        match self.next_to_settle {
+            NextToSettle::At(uptime) => Some(uptime.saturating_sub(now.uptime)),
+            NextToSettle::Unknown | NextToSettle::None | NextToSettle::Looking => None,
+        }
+    }
+
+    fn judge_clock(&mut self, now: Now) -> (Now, Clock) {
+        let clock = self.clock.judge(now);
+        self.has_undecided_times |= clock == Clock::Suspect;
+        (now, clock)
+    }
+
+    fn is_to_be_read(&self, name: &FileName, now: Now) -> bool {
+        let known = self.index.get(name);
+        known.is_some_and(|known| known.read.is_none() && known.is_settled(self.settings.settle, now))
+    }
+
+    /// Has the next archives read, unless some are being read.
+    fn read_next(&mut self, now: Now) {
+        if self.is_reading {
+            return;
+        }
+        let mut batch = Vec::new();
+        while batch.len() < BATCH
+            && let Some(name) = self.to_read.pop_front()
+        {
+            if self.is_to_be_read(&name, now)
+                && let Some(known) = self.index.get(&name)
+            {
+                batch.push((name, known.stat));
+            }
+        }
+        if batch.is_empty() {
+            self.progress = super::Progress::default();
+            return;
+        }
+        self.progress.total = self.progress.done + batch.len() + self.to_read.len();
+        self.is_reading = true;
+        self.effects.push(Effect::Read(batch));
+    }
+
+    /// Learns what archives hold.
+    pub(super) fn learn_contents(&mut self, archives: Vec<ReadArchive>, now: Now) {
+        self.is_reading = false;
+        self.has_news = true;
+        self.progress.done += archives.len();
+        self.next_to_settle = NextToSettle::Unknown;
+        for ReadArchive { name, stat, contents } in archives {
+            // Another file may have taken the name since.
+            let is_that = |known: &Known| known.read.is_none() && known.stat.is_same(&stat);
+            if self.index.get(&name).is_some_and(is_that)
+                && let Some(problem) = self.learn_content(name, stat, contents, now)
+            {
+                self.report(problem);
+            }
+        }
+        self.read_next(now);
+    }
+
+    /// Learns what an archive holds, and says what is wrong with it.
+    fn learn_content(
+        &mut self,
+        name: FileName,
+        stat: Stat,
+        contents: io::Result<Option<Contents>>,
+        now: Now,
+    ) -> Option<Problem> {
+        let contents = match contents {
+            Ok(Some(contents)) => contents,
+            // It changes without an event: the next look, when it may have settled anew, sees that.
+            Ok(None) => {
+                self.index.get_mut(&name)?.distrust_close(now);
+                return None;
+            }
+            Err(error) => {
+                self.index.note_failure(&name, unread(&name, &stat), &format!("cannot be read: {error}"));
+                return Some(Problem::Read(name, error));
+            }
+        };
+        // A close is anybody's. What is whole then is done; what is not may have another writer.
+        if !contents.state.is_whole()
+            && let Some(known) = self.index.get_mut(&name)
+            && known.is_settled_by_close()
+        {
+            known.distrust_close(now);
+            return None;
+        }
+        self.index.note(&name, &contents, unread(&name, &stat));
+        if let Some(known) = self.index.get_mut(&name)
+            && std::mem::take(&mut known.is_arrival)
+            && self.limiter.is_some()
+        {
+            let namespace = contents.identity.map(|identity| identity.namespace).unwrap_or_default();
+            *self.arrivals.entry(namespace).or_default() += 1;
+        }
+        self.date(&name, now)
+    }
+
+    /// Learns which files have the names that somebody wants gone.
+    pub(super) fn learn_stats(&mut self, files: Vec<(FileName, io::Result<Option<Stat>>)>) {
+        for (name, file) in files {
+            let file = match file {
+                Ok(file) => file,
+                Err(error) => {
+                    self.report(Problem::Look(name, error));
+                    continue;
+                }
+            };
+            let Some(bound) = self.discards.bind(&name, file) else { continue };
+            let known = self.index.get(&name).filter(|known| known.stat.is_same(&bound));
+            let result = match file {
+                None => DiscardResult::NotFound,
+                Some(file) if !file.is_same(&bound) => DiscardResult::Changed,
+                Some(_) if known.is_some_and(|known| known.identity().is_some()) => {
+                    DiscardResult::IdentityKnown
+                }
+                Some(_) => continue,
+            };
+            self.discards.note(&name, result);
+        }
+    }
+
+    /// Adds all archives to a snapshot; says whether others are being deleted.
+    pub(super) fn fill_archives(&self, snapshot: &mut Snapshot, now: Now) -> bool {
+        let mut is_deleting = false;
+        for (name, known) in self.index.iter() {
+            if known.deleting {
+                is_deleting = true;
+            } else if !is_foreign(name, known) {
+                let archive = archive(name, known, now);
+                // Whose it is decides who may discard it; here is what nobody else can name. What could
+                // not be read may be anybody's.
+                let is_unknown =
+                    known.read.as_ref().is_some_and(|read| read.identity.is_none() && !read.is_failure);
+                let discarded = is_unknown && self.discards.is_wanted(name, &known.stat);
+                snapshot.archives.push(Archive { discarded, ..archive });
+            }
+        }
+        is_deleting
+    }
+}
+
+/// Files that only look like archives by their names are somebody else's. What the kubelet names
+/// counts as an archive even if it cannot be read, and so does what is one inside.
+fn is_foreign(name: &FileName, known: &Known) -> bool {
+    let whole = known.read.as_ref().is_some_and(|read| read.state.is_whole());
+    name.kind() != NameKind::Kubelet && !whole
+}
+
+/// When the checkpoint was taken of an archive of which nothing was read: nobody goes by it.
+pub(super) fn unread(name: &FileName, stat: &Stat) -> CheckpointTime {
+    let at = name.checkpoint_time().unwrap_or_else(|| stat.modified_at());
+    CheckpointTime { at, claimed: at, dated: Dated::Untrusted, source: Source::Modified }
+}
+
+fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
+    let not_read = || Read {
+        state: State::Unread,
+        identity: None,
+        inside: None,
+        taken: unread(name, &known.stat),
+        runtime: None,
+        problem: None,
+        is_failure: false,
+    };
+    let read = known.read.clone().unwrap_or_else(not_read);
+    Archive {
+        file: name.clone(),
+        identity: read.identity,
+        state: read.state,
+        taken: read.taken.at,
+        claimed: read.taken.claimed,
+        dated: read.taken.dated,
+        changed: known.changed_at(now),
+        size: known.stat.size,
+        allocated: known.stat.allocated,
+        pinned: known.pinned,
+        settled: known.read.is_some(),
+        discarded: false,
+        undeletable: known.failed_at.is_some_and(|failed| now.uptime < failed + REFUSED),
+        pod_labels: None,
+        namespace_labels: None,
+        workload: None,
+        absences: None,
+        idle_since: None,
+        seen_in: None,
+        governed_by: None,
+    }
+}

@@ -1,0 +1,186 @@
+//! When a plan is made, from what, and what follows from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+
+use super::clock::{Distrust, Now};
+use super::config::EngineConfig;
+use super::problem::Problem;
+use super::{Deletes, DiscardResults, Effect, Engine, Haste, View};
+use crate::plan::{EffectiveStorage, FileSystem, Plan, Snapshot, plan_with};
+
+/// How often orphans are confirmed where only one plan is carried out: so many may have been asked about that
+/// the first answers are too old by the time the last one is there. Who asks still later keeps them.
+pub(super) const MOST_CONFIRMATIONS: u32 = 3;
+
+impl Engine {
+    /// Goes by this from now on.
+    pub(super) fn follow(&mut self, config: EngineConfig, haste: Haste) {
+        self.has_news |= haste == Haste::AtOnce || self.config.is_none();
+        if self.config.as_ref() == Some(&config) {
+            return;
+        }
+        // What an earlier configuration wanted is judged by the present one.
+        self.effects.push(Effect::Withdraw);
+        self.has_news |= self.take_back();
+        let nobody = BTreeSet::new();
+        let before: Arc<BTreeMap<_, _>> =
+            self.config.as_ref().map(|config| Arc::clone(&config.governors)).unwrap_or_default();
+        if let Some(pod_index) = &mut self.pod_index {
+            for (namespace, governors) in &*config.governors {
+                if !governors.is_subset(before.get(namespace).unwrap_or(&nobody)) {
+                    pod_index.invalidate_namespace(namespace);
+                }
+            }
+        }
+        self.config = Some(config);
+    }
+
+    /// Decides what there is to do now that all that has arrived is known.
+    pub(super) fn decide(&mut self, now: Now) {
+        // What has settled by now is read before anything is decided.
+        let is_looking = self.is_here && self.look_at_settled(now);
+        let is_carrying_out = self.settings.deletes == Deletes::WhenTold && self.deletions.is_in_flight();
+        let mut has_news = self.has_news;
+        if self.settings.deletes == Deletes::AtOnce {
+            has_news |= self.deletions.is_stale(now) || self.deletions.is_done_with_provisional();
+        }
+        // What was moved away is left to whoever moved it.
+        has_news &= self.is_here && !is_carrying_out;
+        if (has_news || !self.is_here) && self.settings.deletes == Deletes::AtOnce {
+            // Judged again, by what is known now.
+            self.take_back();
+        }
+        self.has_news = false;
+        if has_news && (is_looking || self.is_reading) {
+            // Of a part of the archives nothing is decided.
+            self.has_news = true;
+            self.begin_deletions();
+        } else if has_news && !self.is_planning {
+            self.is_planning = true;
+            let discards =
+                self.discards.to_look_at(self.config.as_ref().and_then(|config| config.discard.as_deref()));
+            if !discards.is_empty() {
+                self.effects.push(Effect::Stat(discards));
+            }
+            self.effects.push(Effect::MeasureFileSystem);
+        } else {
+            self.begin_deletions();
+        }
+        self.publish_discards();
+        self.persist();
+    }
+
+    fn publish_discards(&mut self) {
+        let results = self.discards.results();
+        if results.ne(self.published_discards.iter().map(|(name, result)| (name, *result))) {
+            let results = self.discards.results().map(|(name, result)| (name.clone(), result));
+            let results: DiscardResults = results.collect();
+            self.published_discards.clone_from(&results);
+            self.effects.push(Effect::PublishDiscards(results));
+        }
+    }
+
+    /// Makes a plan, and has what is to go wait for its turn.
+    pub(super) fn plan(&mut self, filesystem: io::Result<FileSystem>, now: Now) {
+        self.is_planning = false;
+        if self.is_reading {
+            // Something came meanwhile: of a part of the archives nothing is decided.
+            self.has_news = true;
+            return;
+        }
+        let Some(config) = self.config.clone() else {
+            // What time it is can be asked all the same.
+            self.ask();
+            return;
+        };
+        // Before anything is judged: what is not known of the new ones is then known to be unknown.
+        self.see_pods(&config.policies);
+        self.deletions.is_provisional &= self.deletions.is_in_flight();
+        let mut snapshot = self.snapshot(filesystem, config.node_labels.as_ref(), now);
+        if let Some(limiter) = &mut self.limiter {
+            let arrived = std::mem::take(&mut self.arrivals);
+            let storage = &config.policies.storage;
+            let storage = EffectiveStorage::new(storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
+            let archives = snapshot.archives.len() as u64;
+            snapshot.allowance =
+                Some(limiter.allowance(storage.deletion_limit, archives, arrived, now.uptime));
+        }
+        let wall = self.settings.plan_at.unwrap_or(now.wall);
+        let plan = plan_with(&snapshot, &config.policies, &config.confidence, wall);
+        if self.settings.deletes == Deletes::AtOnce {
+            self.note_governing(&snapshot, &plan, now);
+            let deletions = self.mark_for_deletion(&snapshot, &plan);
+            self.deletions.set(deletions, now);
+            self.confirm(&snapshot, &plan, &config.policies, wall);
+        } else if self.confirmations_left > 0
+            && !self.is_asking
+            && plan.unconfirmed_orphans(wall).next().is_some()
+        {
+            // What was asked in this round is asked once more.
+            self.confirmations_left -= 1;
+            self.is_new_round = true;
+            self.see_pods(&config.policies);
+            self.confirm(&snapshot, &plan, &config.policies, wall);
+        }
+        let view = Arc::new(View { snapshot, policies: Arc::clone(&config.policies), plan });
+        if self.settings.deletes == Deletes::WhenTold {
+            self.last_view = Some(Arc::clone(&view));
+        }
+        self.effects.push(Effect::Publish(view));
+        if self.settings.deletes == Deletes::AtOnce {
+            self.begin_deletions();
+        }
+        // Whose the new ones are is asked while it still can be.
+        self.ask();
+    }
+
+    /// What lies here at this moment.
+    fn snapshot(
+        &mut self,
+        filesystem: io::Result<FileSystem>,
+        node_labels: Option<&crate::policy::Labels>,
+        now: Now,
+    ) -> Snapshot {
+        let clock = self.clock.judge(now);
+        match self.clock.distrust(now) {
+            // Why it was not heard yet is said of what was asked.
+            None | Some(Distrust::ServerUnheard) => {}
+            Some(Distrust::ServerDiffers) => self.report(Problem::ServerClock),
+            Some(Distrust::IsBehind) => self.report(Problem::ClockIsBehind),
+            Some(Distrust::WasSet) => self.report(Problem::Clock),
+        }
+        self.date_undecided(now);
+        let mut snapshot = Snapshot { clock, node_labels: node_labels.cloned(), ..Snapshot::default() };
+        let is_deleting = self.fill_archives(&mut snapshot, now);
+        if let Some(pod_index) = &self.pod_index {
+            pod_index.fill(&mut snapshot, now.wall);
+        }
+        if self.settings.deletes == Deletes::AtOnce {
+            self.history.fill(&mut snapshot, now.uptime);
+        }
+        match filesystem {
+            Ok(mut filesystem) => {
+                filesystem.release =
+                    self.reclaim.observe(filesystem.available_bytes, is_deleting, now.uptime);
+                snapshot.filesystem = Some(filesystem);
+                if self.reclaim.failures() > 0 {
+                    self.report(Problem::WatermarkIneffective(self.reclaim.failures()));
+                }
+            }
+            Err(error) => self.report(Problem::FileSystem(error)),
+        }
+        snapshot
+    }
+
+    /// Notes which policies govern by a plan.
+    fn note_governing(&mut self, snapshot: &Snapshot, plan: &Plan, now: Now) {
+        let changes = self.history.note(snapshot, plan, now.uptime);
+        if self.settings.remembers {
+            self.governor_changes.extend(changes.forget.into_iter().map(|identity| (identity, None)));
+            let remember = changes.remember.into_iter().map(|(identity, policy)| (identity, Some(policy)));
+            self.governor_changes.extend(remember);
+        }
+    }
+}

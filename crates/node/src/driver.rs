@@ -1,0 +1,507 @@
+//! Driving the engine: it is told what happens, and what it wants done becomes system calls.
+//!
+//! Once ([`Driver::plan`], then [`Driver::carry_out_plan`]), or for as long as wanted ([`Driver::run`]).
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use checkpoint_keeper_core::engine::clock::Now;
+use checkpoint_keeper_core::engine::config::EngineConfig;
+use checkpoint_keeper_core::engine::file::{Deletion, Outcome, ReadArchive, Stat};
+use checkpoint_keeper_core::engine::index::Sighting;
+use checkpoint_keeper_core::engine::memory::Memory;
+use checkpoint_keeper_core::engine::problem::Problem;
+use checkpoint_keeper_core::engine::{
+    DiscardResults, Effect, Engine, Haste, Input, Progress, Settings, View,
+};
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::pods::RequestBudget;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::catalog::{Catalog, CatalogProblem};
+use crate::catalog_writer::CatalogWriter;
+use crate::clock;
+use crate::dir_watcher::DirWatcher;
+use crate::mailbox::{Mail, Receiver};
+use crate::reading;
+use crate::resolver::{Ask, Resolver};
+use crate::store::{OpenError, Presence, Store};
+use crate::sweeper::Sweeper;
+
+/// The most look-ups in one round. A node has at most some hundred pods, and all of them are asked about
+/// within a few intervals; an orphan has hours of grace.
+pub const UNHURRIED: RequestBudget = RequestBudget { new: 100, again: 100, idle: 100 };
+
+/// The same where thousands of nodes ask the same API. What of a mass deletion waits for its confirmation can
+/// wait, and what may have gone unnoticed has its turn.
+pub const SPARING: RequestBudget = RequestBudget { new: 100, again: 20, idle: 1 };
+
+/// For how long effects are carried out before it is looked whether something else has happened: reading what
+/// lies on a slow disk takes long.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// How often the mailbox is emptied before something is done about what was in it.
+const MOST_MAIL: usize = 16;
+
+/// What happens, for whoever reports it.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A plan was made.
+    Planned(&'a Arc<View>),
+    /// A deletion was carried out, or was not.
+    Finished(&'a Outcome),
+    /// What came of the requests to discard a file has changed: this is all of it.
+    Discards(&'a DiscardResults),
+    /// Archives are being read.
+    Reading(Progress),
+    /// Something is wrong.
+    Problem(&'a Problem),
+    /// Something is wrong with the catalog.
+    Catalog(&'a CatalogProblem),
+    /// The directory is not there.
+    DirectoryGone,
+    /// The directory was removed, and a mount holds what is left of it: only whoever mounts anew sees
+    /// the one that took its place.
+    DirectoryDead,
+    /// Another directory took its place, and collecting goes on there.
+    DirectoryReplaced,
+    /// The new directory cannot be used.
+    DirectoryUnusable(&'a OpenError),
+    /// The system gives no notice of changes: only the timer looks.
+    NoDirWatcher(Errno),
+}
+
+/// Why driving ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The thread that deletes could not be started.
+    #[error("cannot start the sweeper thread")]
+    Sweeper(#[source] std::io::Error),
+    /// The thread that asks the cluster could not be started.
+    #[error("cannot start the resolver thread")]
+    Resolver(#[source] std::io::Error),
+    /// Waiting failed.
+    #[error("cannot wait for events")]
+    Wait(#[source] std::io::Error),
+}
+
+/// Where a driver remembers what was learned.
+#[derive(Debug)]
+pub enum CatalogUse {
+    /// Nowhere.
+    None,
+    /// It knows what the file remembers, and writes nothing.
+    ReadOnly(PathBuf),
+    /// In that file.
+    File(PathBuf),
+    /// In a catalog that is open already, and new.
+    New(Catalog),
+}
+
+/// Who deletes.
+#[derive(Debug)]
+enum Deletes {
+    /// The driver itself, which waits for it.
+    Inline,
+    Thread(Sweeper),
+}
+
+/// Who asks the cluster.
+enum Asks {
+    Nobody,
+    /// The driver itself, which waits for the answers.
+    Inline(Ask),
+    Thread(Resolver),
+}
+
+/// An engine with the directory that it is about.
+pub struct Driver {
+    engine: Engine,
+    store: Arc<Store>,
+    catalog: Option<CatalogWriter>,
+    deletes: Deletes,
+    asks: Asks,
+    /// What is to be done.
+    effects: VecDeque<Effect>,
+    now: Box<dyn Fn() -> Now + Send>,
+    /// For how long it carries out effects before it looks whether something else has happened.
+    slice: Duration,
+}
+
+impl Driver {
+    /// Drives an engine with these settings in `store`, and says what is wrong with the catalog.
+    pub fn new(store: Store, settings: Settings, catalog: CatalogUse) -> (Self, Vec<CatalogProblem>) {
+        Self::with_clock(store, settings, catalog, Box::new(clock::now))
+    }
+
+    /// The same by another clock.
+    pub fn with_clock(
+        store: Store,
+        mut settings: Settings,
+        catalog: CatalogUse,
+        now: Box<dyn Fn() -> Now + Send>,
+    ) -> (Self, Vec<CatalogProblem>) {
+        let (memory, catalog, problems) = open_catalog(catalog);
+        settings.remembers = catalog.is_some();
+        if settings.boot.is_empty() {
+            settings.boot = clock::boot();
+        }
+        let driver = Self {
+            engine: Engine::new(settings, memory),
+            store: Arc::new(store),
+            catalog,
+            deletes: Deletes::Inline,
+            asks: Asks::Nobody,
+            effects: VecDeque::new(),
+            now,
+            slice: SLICE,
+        };
+        (driver, problems)
+    }
+
+    /// Has the cluster asked by this.
+    pub fn ask_by(&mut self, ask: Ask) {
+        self.asks = Asks::Inline(ask);
+    }
+
+    /// Carries out effects for so long before it looks whether something else has happened, but one at least.
+    pub fn set_slice(&mut self, slice: Duration) {
+        self.slice = slice;
+    }
+
+    /// Goes by this from now on.
+    pub fn configure(&mut self, config: EngineConfig) {
+        self.handle(Input::Config(config, Haste::AtOnce));
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The directory.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Looks at everything, asks what there is to ask, and plans until there is nothing left to learn. The last
+    /// plan that is reported is the one that counts.
+    pub fn plan(&mut self, mut report: impl FnMut(Event<'_>)) {
+        self.sweep(&mut report);
+        self.work(&mut report);
+    }
+
+    /// Carries out the last plan, for an engine that deletes when it is told to.
+    pub fn carry_out_plan(&mut self, mut report: impl FnMut(Event<'_>)) {
+        self.handle(Input::CarryOut);
+        self.work(&mut report);
+    }
+
+    /// Hands something in, and does all that follows from it.
+    pub fn input(&mut self, input: Input, mut report: impl FnMut(Event<'_>)) {
+        self.handle(input);
+        self.work(&mut report);
+    }
+
+    /// Brings the catalog up to date, unless that takes long.
+    pub fn flush(&mut self, mut report: impl FnMut(Event<'_>)) {
+        let last = self.engine.handle(Input::Stop, (self.now)());
+        // Nothing else is begun any more.
+        let effects = std::mem::take(&mut self.effects).into_iter().chain(last);
+        self.effects =
+            effects.filter(|effect| matches!(effect, Effect::Persist(_) | Effect::PersistAnew(_))).collect();
+        self.carry_out(None, &mut report);
+        let problems = self.catalog.as_ref().map(CatalogWriter::flush).unwrap_or_default();
+        problems.iter().for_each(|problem| report(Event::Catalog(problem)));
+    }
+
+    /// Collects until `stop` becomes readable. The store must be locked by the caller.
+    pub fn run(
+        mut self,
+        mailbox: &Receiver,
+        interval: Duration,
+        stop: impl AsFd,
+        mut report: impl FnMut(Event<'_>),
+    ) -> Result<(), RunError> {
+        let sweeper = Sweeper::start(mailbox.sender()).map_err(RunError::Sweeper)?;
+        self.deletes = Deletes::Thread(sweeper);
+        self.asks = match self.asks {
+            Asks::Inline(ask) => {
+                Asks::Thread(Resolver::start(ask, mailbox.sender()).map_err(RunError::Resolver)?)
+            }
+            asks => asks,
+        };
+        let mut dir_watcher = watch(&self.store, &mut report);
+        let mut next_sweep = Duration::ZERO;
+        let mut presence = Presence::Here;
+        loop {
+            let now = (self.now)();
+            let events = dir_watcher.as_ref().map(DirWatcher::events).unwrap_or_default();
+            if events.overflow || events.directory_moved || now.uptime >= next_sweep {
+                next_sweep = now.uptime + around(interval);
+                presence = self.follow_directory(presence, &mut dir_watcher, &mut report);
+                if presence == Presence::Here {
+                    self.sweep(&mut report);
+                }
+            } else if presence == Presence::Here && !events.names.is_empty() {
+                let looked = events.names.iter().filter_map(|(name, how)| self.store.look(name, *how));
+                let looked = looked.collect();
+                self.handle(Input::Looked(looked));
+            }
+            self.carry_out(Some(self.slice), &mut report);
+            self.handle(Input::Tick);
+            self.carry_out(Some(self.slice), &mut report);
+            let problems = self.catalog.as_ref().map(CatalogWriter::problems).unwrap_or_default();
+            problems.iter().for_each(|problem| report(Event::Catalog(problem)));
+            let mut wake = next_sweep.saturating_sub(now.uptime);
+            if !self.effects.is_empty() {
+                wake = Duration::ZERO;
+            } else if let Some(wanted) = self.engine.wakes_in(now) {
+                wake = wake.min(wanted);
+            }
+            let wakers = [Some(mailbox.as_fd()), dir_watcher.as_ref().map(AsFd::as_fd)];
+            if wait(&stop, wakers, wake).map_err(RunError::Wait)? {
+                if let Deletes::Thread(sweeper) = std::mem::replace(&mut self.deletes, Deletes::Inline) {
+                    sweeper.stop();
+                }
+                self.receive(Mail { outcomes: mailbox.take().outcomes, ..Mail::default() }, &mut report);
+                self.flush(report);
+                return Ok(());
+            }
+            // What comes of reporting something may be in the mailbox already.
+            for _ in 0..MOST_MAIL {
+                let mail = mailbox.take();
+                if mail.is_empty() {
+                    break;
+                }
+                self.receive(mail, &mut report);
+            }
+        }
+    }
+
+    /// Hands in what has arrived.
+    fn receive(&mut self, mail: Mail, report: &mut impl FnMut(Event<'_>)) {
+        for outcome in mail.outcomes {
+            report(Event::Finished(&outcome));
+            self.handle(Input::Deleted(outcome));
+        }
+        if let Some((config, haste)) = mail.config {
+            self.handle(Input::Config(config, haste));
+        }
+        mail.answers.into_iter().for_each(|answers| self.handle(Input::Resolved(answers)));
+        mail.updates.into_iter().for_each(|update| self.handle(Input::Cluster(update)));
+    }
+
+    /// Looks at everything.
+    fn sweep(&mut self, report: &mut impl FnMut(Event<'_>)) {
+        if self.catalog.as_ref().is_some_and(|catalog| !catalog.is_open()) {
+            self.handle(Input::MemoryLost);
+        }
+        if let Some(error) = self.store.no_leases() {
+            report(Event::Problem(&Problem::NoLeases(error.to_string())));
+        }
+        self.handle(Input::Sweep);
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.effects.extend(self.engine.handle(input, (self.now)()));
+    }
+
+    /// Works until there is nothing to do.
+    fn work(&mut self, report: &mut impl FnMut(Event<'_>)) {
+        loop {
+            self.carry_out(None, report);
+            self.handle(Input::Tick);
+            if self.effects.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Carries out what is to be done, or as much of it as is done in that time.
+    fn carry_out(&mut self, within: Option<Duration>, report: &mut impl FnMut(Event<'_>)) {
+        let begin = Instant::now();
+        while let Some(effect) = self.effects.pop_front() {
+            if let Some(input) = self.do_one(effect, report) {
+                self.handle(input);
+            }
+            if within.is_some_and(|within| begin.elapsed() >= within) {
+                return;
+            }
+        }
+    }
+
+    /// Carries out one effect, and returns what came of it where that is known at once.
+    fn do_one(&mut self, effect: Effect, report: &mut impl FnMut(Event<'_>)) -> Option<Input> {
+        match effect {
+            Effect::List => return Some(Input::Listed(self.store.list())),
+            Effect::Look(names) => {
+                let looked = names.iter().filter_map(|name| self.store.look(name, Sighting::Again));
+                return Some(Input::Looked(looked.collect()));
+            }
+            Effect::Stat(names) => {
+                let stat = |name: FileName| (name.clone(), self.store.stat(&name));
+                return Some(Input::Stats(names.into_iter().map(stat).collect()));
+            }
+            Effect::Read(archives) => {
+                report(Event::Reading(self.engine.progress()));
+                return Some(Input::Read(self.read(archives)));
+            }
+            Effect::MeasureFileSystem => return Some(Input::FileSystem(self.store.filesystem())),
+            Effect::RemoveMarkers(mut markers) => {
+                markers.retain(|marker| self.store.remove_litter(marker));
+                return Some(Input::MarkersRemoved(markers));
+            }
+            Effect::Unlink(deletion) => return self.delete(deletion, report),
+            Effect::Withdraw => {
+                if let Deletes::Thread(sweeper) = &self.deletes {
+                    sweeper.withdraw();
+                }
+            }
+            Effect::LookUp(lookups) => match &mut self.asks {
+                Asks::Nobody => {}
+                Asks::Inline(ask) => return Some(Input::Resolved(ask(lookups))),
+                Asks::Thread(resolver) => resolver.ask(lookups),
+            },
+            Effect::Persist(changes) => {
+                if let Some(catalog) = &self.catalog {
+                    catalog.write(changes);
+                }
+            }
+            Effect::PersistAnew(everything) => {
+                if let Some(catalog) = &self.catalog {
+                    catalog.reopen(everything);
+                }
+            }
+            Effect::Publish(view) => report(Event::Planned(&view)),
+            Effect::PublishDiscards(results) => report(Event::Discards(&results)),
+            Effect::Report(problem) => report(Event::Problem(&problem)),
+        }
+        None
+    }
+
+    fn read(&self, archives: Vec<(FileName, Stat)>) -> Vec<ReadArchive> {
+        let files: Vec<_> = archives.iter().map(|(name, stat)| (name, stat)).collect();
+        let contents = reading::read_all(&self.store, &files);
+        let read = archives.into_iter().zip(contents);
+        read.map(|((name, stat), contents)| ReadArchive { name, stat, contents }).collect()
+    }
+
+    fn delete(&self, deletion: Deletion, report: &mut impl FnMut(Event<'_>)) -> Option<Input> {
+        match &self.deletes {
+            Deletes::Thread(sweeper) => {
+                sweeper.delete(&self.store, deletion);
+                None
+            }
+            Deletes::Inline => {
+                let removal = self.store.remove(&deletion.archive.file, &deletion.stat);
+                let outcome = Outcome { deletion, removal };
+                report(Event::Finished(&outcome));
+                Some(Input::Deleted(outcome))
+            }
+        }
+    }
+
+    /// Goes on in whatever directory the path leads to by now; returns what there is of one.
+    fn follow_directory(
+        &mut self,
+        before: Presence,
+        dir_watcher: &mut Option<DirWatcher>,
+        report: &mut impl FnMut(Event<'_>),
+    ) -> Presence {
+        let presence = self.store.presence();
+        match presence {
+            Presence::Here => return presence,
+            Presence::Dead | Presence::Gone if before != Presence::Here => return presence,
+            Presence::Dead => report(Event::DirectoryDead),
+            Presence::Gone => report(Event::DirectoryGone),
+            Presence::Replaced => match reopen(self.store.path()) {
+                Ok(store) => {
+                    report(Event::DirectoryReplaced);
+                    self.store = Arc::new(store);
+                    *dir_watcher = watch(&self.store, report);
+                    self.handle(Input::DirectoryReplaced);
+                    return Presence::Here;
+                }
+                Err(error) => report(Event::DirectoryUnusable(&error)),
+            },
+        }
+        self.handle(Input::DirectoryAway);
+        presence
+    }
+}
+
+fn open_catalog(catalog: CatalogUse) -> (Memory, Option<CatalogWriter>, Vec<CatalogProblem>) {
+    let mut problems = Vec::new();
+    let (memory, catalog, path) = match catalog {
+        CatalogUse::None => return (Memory::default(), None, problems),
+        CatalogUse::ReadOnly(path) => return (Catalog::peek(&path), None, problems),
+        CatalogUse::New(catalog) => {
+            let path = catalog.path().to_owned();
+            (Memory::default(), Some(catalog), path)
+        }
+        CatalogUse::File(path) => match Catalog::open(&path) {
+            Ok(opened) => {
+                problems.extend(opened.set_aside.map(CatalogProblem::SetAside));
+                (opened.memory, Some(opened.catalog), path)
+            }
+            Err(error) => {
+                problems.push(error.into());
+                (Memory::default(), None, path)
+            }
+        },
+    };
+    let writer = CatalogWriter::start(catalog, path).map_err(|error| problems.push(error.into())).ok();
+    (memory, writer, problems)
+}
+
+fn reopen(path: &Path) -> Result<Store, OpenError> {
+    let store = Store::open(path)?;
+    store.lock()?;
+    Ok(store)
+}
+
+fn watch(store: &Store, report: &mut impl FnMut(Event<'_>)) -> Option<DirWatcher> {
+    DirWatcher::new(store).map_err(|error| report(Event::NoDirWatcher(error))).ok()
+}
+
+/// A tenth more or less: of thousands of nodes that were started at once, not all look, and ask, at once.
+fn around(interval: Duration) -> Duration {
+    // Each state has keys of its own.
+    let chance = RandomState::new().hash_one(()) % 1_001;
+    interval.mul_f64(0.9 + 0.2 * (chance as f64 / 1_000.0))
+}
+
+/// Waits for others or the end, but not longer than `timeout`; says whether it is the end.
+fn wait(stop: &impl AsFd, others: [Option<BorrowedFd<'_>>; 2], timeout: Duration) -> std::io::Result<bool> {
+    let mut descriptors = vec![PollFd::new(stop, PollFlags::IN)];
+    let others = others.iter().flatten();
+    descriptors.extend(others.map(|other| PollFd::from_borrowed_fd(*other, PollFlags::IN)));
+    // A moment at least: a deadline that has just passed is not to be waited for in circles.
+    let timeout = Timespec::try_from(timeout.max(Duration::from_millis(1))).ok();
+    match poll(&mut descriptors, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(descriptors.first().is_some_and(|stop| !stop.revents().is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn looks_are_spread_by_a_tenth() {
+        let looks: BTreeSet<Duration> = (0..100).map(|_| around(Duration::from_mins(1))).collect();
+        assert!(looks.len() > 50, "{looks:?}");
+        assert!(looks.first() >= Some(&Duration::from_secs(54)), "{looks:?}");
+        assert!(looks.last() <= Some(&Duration::from_secs(66)), "{looks:?}");
+    }
+}
