@@ -9,8 +9,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
-use crate::cluster;
-use crate::runtime::objects::OTHER_OPERATOR_NAMESPACES;
+use checkpoint_keeper_runtime::cluster;
+use checkpoint_keeper_runtime::objects::OTHER_OPERATOR_NAMESPACES;
 
 /// Where the kubelet writes checkpoint archives.
 const KUBELET_DIRECTORY: &str = "/var/lib/kubelet/checkpoints";

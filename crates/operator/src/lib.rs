@@ -1,16 +1,11 @@
 //! The commands of `checkpoint-keeper`.
 //!
-//! [`cli`] is what can be asked for, [`commands`] has a file for each command, [`cluster`] asks the
-//! Kubernetes API, [`output`] shows results to people and programs.
+//! [`cli`] is what can be asked for, [`commands`] has a file for each command, [`output`] shows results to people and programs.
 
-pub mod agent;
 pub mod cli;
-pub mod cluster;
 pub mod commands;
-pub mod controller;
 pub mod failure;
 pub mod output;
-pub mod runtime;
 #[cfg(test)]
 mod signals;
 
@@ -34,7 +29,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let result = match arguments.command {
         Command::Gc(arguments) => commands::gc::run(&arguments),
         Command::Inspect(arguments) => commands::inspect::run(&arguments),
-        Command::Agent(arguments) => agent::run(&arguments),
+        Command::Agent(arguments) => commands::agent::run(arguments),
         Command::Controller(arguments) => commands::controller::run(arguments),
         Command::Crds => commands::crds::run(),
     };

@@ -6,7 +6,10 @@ use std::path::Path;
 use checkpoint_keeper_api::effective::Acceptance;
 use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 
-use crate::{agent, controller, output};
+use checkpoint_keeper_agent as agent;
+use checkpoint_keeper_controller as controller;
+
+use crate::output;
 
 /// Set by `cargo xtask generate`, which has the page written and not compared.
 const GENERATE: &str = "CHECKPOINT_KEEPER_GENERATE";

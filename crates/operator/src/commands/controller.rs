@@ -9,10 +9,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::ControllerArguments;
-use crate::cluster;
-use crate::controller::{Controller, Settings};
 use crate::failure::Failure;
-use crate::runtime::admin::{self, AdminServer};
+use checkpoint_keeper_controller::{Controller, Settings};
+use checkpoint_keeper_runtime::admin::{self, AdminServer};
+use checkpoint_keeper_runtime::cluster;
 
 /// Runs until SIGTERM or SIGINT, or until the lease is lost.
 pub fn run(arguments: ControllerArguments) -> Result<(), Failure> {

@@ -23,9 +23,9 @@ use jiff::Timestamp;
 
 use super::policy_files::{self, PolicyFiles};
 use crate::cli::{GcArguments, Output};
-use crate::cluster::{Cluster, ConnectError};
 use crate::failure::{Failure, say};
 use crate::output::{self, report::Report};
+use checkpoint_keeper_runtime::cluster::{Cluster, ConnectError};
 
 /// Collects once, or for as long as wanted.
 pub fn run(arguments: &GcArguments) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub mod agent;
 pub mod controller;
 pub mod crds;
 pub mod gc;

@@ -12,8 +12,8 @@ use checkpoint_keeper_api::manifest::{self, LARGEST_FILE, Loaded};
 use checkpoint_keeper_core::policy::PolicySet;
 use checkpoint_keeper_core::policy_lint;
 
-use crate::cluster::credentials::read_bounded;
 use crate::failure::{Failure, say};
+use checkpoint_keeper_runtime::cluster::credentials::read_bounded;
 
 /// How long a changed file must have been left alone before it is read: half a file may be a whole policy.
 const LEFT_ALONE: Duration = Duration::from_secs(1);

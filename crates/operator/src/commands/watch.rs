@@ -19,7 +19,8 @@ use super::policy_files::PolicyFiles;
 use crate::cli::{GcArguments, Output};
 use crate::failure::{Failure, say};
 use crate::output::{json, text};
-use crate::runtime::signals;
+use checkpoint_keeper_runtime::cluster::Cluster;
+use checkpoint_keeper_runtime::signals;
 
 /// Collects until SIGTERM or SIGINT.
 pub(super) fn run(
@@ -28,7 +29,7 @@ pub(super) fn run(
     config: impl Fn(PolicySet) -> EngineConfig + Send + 'static,
     arguments: &GcArguments,
 ) -> Result<(), Failure> {
-    let (stop, signalled) = signals::until_told()?;
+    let (stop, signalled) = signals::until_told().context("cannot listen for signals")?;
     let mut log = Log { output: arguments.output, said: HashSet::new(), begun: false };
     let closed = signalled.try_clone().context("cannot make a pipe for signals")?;
     let (sender, mailbox) = mailbox::channel().context("cannot make a mailbox for policies")?;

@@ -13,9 +13,10 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::time::timeout;
 
+use super::FIELD_MANAGER;
 use super::statuses::{News, StatusWrite};
-use super::{FIELD_MANAGER, plain};
-use crate::runtime::events::{Note, Publisher};
+use checkpoint_keeper_runtime::events::{Note, Publisher};
+use checkpoint_keeper_runtime::plain;
 
 /// How long one writing may take.
 pub const WRITE: Duration = Duration::from_secs(4);

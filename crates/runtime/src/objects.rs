@@ -102,7 +102,7 @@ pub async fn follow<T: Send>(
 /// Whether a watch is up, as far as its changes tell. One that is taken up again after an error says so by
 /// nothing but that no other error follows.
 #[derive(Debug, Default)]
-pub(crate) struct WatchHealth {
+pub struct WatchHealth {
     /// Whether all was seen once.
     is_listed: bool,
     failing: Option<Failing>,
@@ -123,7 +123,8 @@ struct Failing {
 }
 
 impl WatchHealth {
-    pub(crate) fn note<T>(&mut self, change: &Change<T>, now: Instant) {
+    /// Notes a change that the watch showed at that time.
+    pub fn note<T>(&mut self, change: &Change<T>, now: Instant) {
         match change {
             Change::Failed(why) => {
                 let since = self.failing(now).map_or(now, |failing| failing.since);
@@ -169,7 +170,7 @@ impl WatchHealth {
     }
 
     /// Why what it showed need not be how things are, if so; and since when.
-    pub(crate) fn doubt(&mut self, kind: &'static str, now: Instant) -> Option<Doubt> {
+    pub fn doubt(&mut self, kind: &'static str, now: Instant) -> Option<Doubt> {
         let why = match self.failing(now) {
             Some(failing) => Some(failing.why.clone()),
             None if !self.is_listed => Some("not listed yet".to_owned()),
@@ -183,7 +184,7 @@ impl WatchHealth {
     }
 
     /// Whether all was seen once.
-    pub(crate) fn is_listed(&self) -> bool {
+    pub fn is_listed(&self) -> bool {
         self.is_listed
     }
 
@@ -193,7 +194,7 @@ impl WatchHealth {
     }
 
     /// What is wrong with the watch, if that is so for so long that it counts.
-    pub(crate) fn error(&self, kind: &str, now: Instant) -> Option<String> {
+    pub fn error(&self, kind: &str, now: Instant) -> Option<String> {
         match self.failing(now) {
             Some(Failing { since, why, .. }) if !self.is_listed || now.duration_since(*since) >= STALE => {
                 Some(format!("{kind} cannot be watched: {why}"))
@@ -218,9 +219,9 @@ pub struct Doubt {
 
 /// One kind, as far as it was seen.
 #[derive(Debug)]
-pub(crate) struct Cache<T> {
+pub struct Cache<T> {
     /// By namespace and name.
-    pub(crate) objects: BTreeMap<(String, String), T>,
+    pub objects: BTreeMap<(String, String), T>,
     health: WatchHealth,
 }
 
@@ -232,12 +233,7 @@ impl<T> Default for Cache<T> {
 
 impl<T> Cache<T> {
     /// Notes a change; says whether it is one.
-    pub(crate) fn note<O: ResourceExt>(
-        &mut self,
-        change: Change<O>,
-        now: Instant,
-        keep: impl Fn(O) -> T,
-    ) -> bool {
+    pub fn note<O: ResourceExt>(&mut self, change: Change<O>, now: Instant, keep: impl Fn(O) -> T) -> bool {
         let key = |object: &O| (object.namespace().unwrap_or_default(), object.name_any());
         self.health.note(&change, now);
         match change {
@@ -252,17 +248,17 @@ impl<T> Cache<T> {
     }
 
     /// Whether these are all that there are, now.
-    pub(crate) fn is_up(&self, now: Instant) -> bool {
+    pub fn is_up(&self, now: Instant) -> bool {
         self.health.is_up(now)
     }
 
     /// Whether all of them were seen once.
-    pub(crate) fn is_listed(&self) -> bool {
+    pub fn is_listed(&self) -> bool {
         self.health.is_listed
     }
 
     /// What is wrong with the watch, if that is so for so long that it counts.
-    pub(crate) fn error(&self, kind: &str, now: Instant) -> Option<String> {
+    pub fn error(&self, kind: &str, now: Instant) -> Option<String> {
         self.health.error(kind, now)
     }
 }

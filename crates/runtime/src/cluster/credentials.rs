@@ -75,7 +75,7 @@ pub enum CredentialError {
 }
 
 /// Reads at most `most` bytes of text: of a device without an end, a little more than that is read.
-pub(crate) fn read_bounded(reader: impl Read, most: u64) -> std::io::Result<String> {
+pub fn read_bounded(reader: impl Read, most: u64) -> std::io::Result<String> {
     let mut text = Vec::new();
     reader.take(most + 1).read_to_end(&mut text)?;
     if text.len() as u64 > most {

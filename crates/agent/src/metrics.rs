@@ -126,8 +126,7 @@ fn signed(value: u64) -> i64 {
 }
 
 /// A page of all that there can be, with one of each label.
-#[cfg(test)]
-pub(crate) fn example() -> String {
+pub fn example() -> String {
     use checkpoint_keeper_core::plan::Reason;
 
     use super::summary::Summary;
@@ -141,7 +140,7 @@ pub(crate) fn example() -> String {
     state.planned(summary, std::time::Instant::now());
     state.count_deletion(Reason::MaxAge);
     let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry(state)).unwrap();
+    let _ = prometheus_client::encoding::text::encode(&mut text, &registry(state));
     text
 }
 
@@ -152,7 +151,7 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
-    use crate::agent::summary::Summary;
+    use crate::summary::Summary;
 
     #[test]
     fn no_metric_grows_with_archives_pods_or_namespaces() {

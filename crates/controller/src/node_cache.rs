@@ -18,10 +18,10 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::departed::{Answer, StoreId};
-use super::plain;
 use super::totals::NodeReport;
-use crate::runtime::guarded::{self, Guarded};
-use crate::runtime::objects::{Cache, Change, Metadata, follow, metadata_of};
+use checkpoint_keeper_runtime::guarded::{self, Guarded};
+use checkpoint_keeper_runtime::objects::{Cache, Change, Metadata, follow, metadata_of};
+use checkpoint_keeper_runtime::plain;
 
 /// How long a question or a deletion may take.
 pub const REQUEST: Duration = Duration::from_secs(4);

@@ -3,7 +3,7 @@
 //! `credentials` says who asks, `request` says what is requested, `reply` what a reply means; here are the connection, its
 //! timeouts and its patience. What follows from the answers is the core's part.
 
-pub(crate) mod credentials;
+pub mod credentials;
 mod reply;
 mod request;
 
@@ -236,7 +236,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::runtime::objects::{Change, follow};
+    use crate::objects::{Change, follow};
 
     const LISTS: u8 = 1;
     const WATCHES: u8 = 2;

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 
 use super::state::{AgentState, Cause};
 use super::summary::{HeldLimit, whole};
-use crate::runtime::events::Note;
+use checkpoint_keeper_runtime::events::Note;
 
 /// What events say was done.
 const ACTION: &str = "DeleteArchives";

@@ -4,19 +4,16 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::Context;
-
 /// A stream that becomes readable with SIGTERM or SIGINT, and its other end, by which to end oneself. A
 /// second signal ends the program at once: a long read must not hold up whoever is in a hurry.
-pub fn until_told() -> anyhow::Result<(UnixStream, UnixStream)> {
-    let (stop, trigger) = UnixStream::pair().context("cannot make a pipe for signals")?;
+pub fn until_told() -> std::io::Result<(UnixStream, UnixStream)> {
+    let (stop, trigger) = UnixStream::pair()?;
     let asked = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&asked))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked)))
-            .context("cannot listen for signals")?;
-        let end = trigger.try_clone().context("cannot make a pipe for signals")?;
-        signal_hook::low_level::pipe::register(signal, end).context("cannot listen for signals")?;
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked)))?;
+        let end = trigger.try_clone()?;
+        signal_hook::low_level::pipe::register(signal, end)?;
     }
     Ok((stop, trigger))
 }

@@ -115,7 +115,6 @@ impl AgentState {
         self.changed.send_replace(());
     }
 
-    #[cfg(test)]
     pub(super) fn count_deletion(&self, reason: Reason) {
         self.observed().deleted.insert(reason, (1, 1));
     }

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::election::{LeaseTimings, Lost, Record, Refused, Seen, Step, next};
-use super::{FIELD_MANAGER, plain};
-use crate::failure::say;
+use super::plain;
+use crate::say::say;
 
 /// The lease's name.
 pub const NAME: &str = "checkpoint-keeper";
@@ -29,6 +29,8 @@ pub type HeldUntil = Option<Instant>;
 pub struct LeaderElector {
     api: Api<Lease>,
     me: String,
+    /// By whom its fields are written.
+    field_manager: &'static str,
     timings: LeaseTimings,
     seen: Seen,
     /// The lease as it was last seen, with what others keep in it.
@@ -38,12 +40,18 @@ pub struct LeaderElector {
 
 impl LeaderElector {
     /// A replica of this name that does not hold it.
-    pub fn new(client: &Client, namespace: &str, me: String, timings: LeaseTimings) -> Self {
+    pub fn new(
+        client: &Client,
+        namespace: &str,
+        me: String,
+        field_manager: &'static str,
+        timings: LeaseTimings,
+    ) -> Self {
         let seen = Seen::nothing(me.clone(), timings, Instant::now());
         let api = Api::namespaced(client.clone(), namespace);
         let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
         let lease = Lease { metadata, ..Lease::default() };
-        Self { api, me, timings, seen, lease, held: watch::Sender::new(None) }
+        Self { api, me, field_manager, timings, seen, lease, held: watch::Sender::new(None) }
     }
 
     /// Tells from here on until when this replica leads.
@@ -142,7 +150,7 @@ impl LeaderElector {
 
     /// An update where there is one, so that whoever saw an older version loses.
     async fn send(&self, lease: &Lease) -> Result<Lease, kube::Error> {
-        let how = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), dry_run: false };
+        let how = PostParams { field_manager: Some(self.field_manager.to_owned()), dry_run: false };
         if lease.metadata.resource_version.is_some() {
             self.api.replace(NAME, &how, lease).await
         } else {

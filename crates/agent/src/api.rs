@@ -28,9 +28,9 @@ use super::events::{Events, deleted, unreachable};
 use super::state::{AgentState, Observations};
 use super::status::{Staleness, StatusContext, status};
 use super::throttle::{News, StatusThrottle};
-use crate::runtime::events::Publisher;
-use crate::runtime::liveness::{self, now};
-use crate::runtime::objects::{Change, Metadata, PolicyObjects, WatchHealth, follow, metadata_of};
+use checkpoint_keeper_runtime::events::Publisher;
+use checkpoint_keeper_runtime::liveness::{self, now};
+use checkpoint_keeper_runtime::objects::{Change, Metadata, PolicyObjects, WatchHealth, follow, metadata_of};
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -459,7 +459,7 @@ mod tests {
     use checkpoint_keeper_node::mailbox::{self, Receiver};
 
     use super::*;
-    use crate::runtime::objects::OTHER_OPERATOR_NAMESPACES;
+    use checkpoint_keeper_runtime::objects::OTHER_OPERATOR_NAMESPACES;
 
     /// An agent's side whose lists are answered, with nothing in them, once that is so.
     fn side(may_list: &tokio::sync::watch::Sender<bool>) -> ApiSide {

@@ -3,13 +3,11 @@
 //! It says in every policy object whether that is in force and what it governs, and takes away the reports
 //! of nodes that do not exist any more. Several replicas may run; the one with the lease works.
 //!
-//! Deciding is pure: [`election`] (who leads), [`statuses`] and [`totals`] (what policy objects should say),
-//! [`throttle`] (when they say it), [`departed`] (whose reports go). Doing is [`lease`], [`writer`] and
+//! Deciding is pure: [`statuses`] and [`totals`] (what policy objects should say),
+//! [`throttle`] (when they say it), [`departed`] (whose reports go). Doing is [`writer`] and
 //! [`node_cache`]; [`work`] puts them together.
 
 pub mod departed;
-pub mod election;
-pub mod lease;
 pub mod metrics;
 pub mod node_cache;
 pub mod statuses;
@@ -25,10 +23,10 @@ use kube::Client;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::runtime::objects::PolicyObjects;
+use checkpoint_keeper_runtime::election::{LeaseTimings, Lost};
+use checkpoint_keeper_runtime::lease::LeaderElector;
+use checkpoint_keeper_runtime::objects::PolicyObjects;
 use departed::Departed;
-use election::{LeaseTimings, Lost};
-use lease::LeaderElector;
 use metrics::Metrics;
 use node_cache::NodeCache;
 use throttle::StatusThrottle;
@@ -108,7 +106,8 @@ impl Controller {
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), Lost> {
         let Self { client, settings, objects, nodes, metrics, pulse } = self;
         let Settings { namespace, identity, cluster_policy_namespaces, directory, .. } = settings;
-        let mut elector = LeaderElector::new(&client, &namespace, identity.clone(), LeaseTimings::of(LEASE));
+        let mut elector =
+            LeaderElector::new(&client, &namespace, identity.clone(), FIELD_MANAGER, LeaseTimings::of(LEASE));
         let mut operator_namespaces: BTreeSet<String> = cluster_policy_namespaces.into_iter().collect();
         operator_namespaces.insert(namespace);
         let work = Work {
@@ -143,16 +142,4 @@ impl Controller {
         elector.release().await;
         Ok(())
     }
-}
-
-/// What is wrong, in as few words as tell it.
-fn plain(error: &kube::Error) -> String {
-    if let kube::Error::Api(status) = error {
-        return format!("{} {}: {}", status.code, status.reason, status.message);
-    }
-    let mut deepest: &dyn std::error::Error = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }

@@ -5,29 +5,31 @@ mod api;
 mod cluster_watch;
 mod deciding;
 mod dry_runs;
-pub(crate) mod events;
-pub(crate) mod metrics;
+mod events;
+pub mod metrics;
 mod state;
 mod status;
 mod summary;
 mod throttle;
 
-use std::io::Write;
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use checkpoint_keeper_api::effective::Scope;
 use checkpoint_keeper_core::deletion_limiter::DeletionLimiter;
 use checkpoint_keeper_core::engine::file::{Outcome, Removal};
 use checkpoint_keeper_core::engine::problem::Problem;
-use checkpoint_keeper_core::engine::{ClusterSettings, NodePods, Settings, View};
+use checkpoint_keeper_core::engine::{self, ClusterSettings, NodePods, View};
 use checkpoint_keeper_node::catalog::CatalogProblem;
 use checkpoint_keeper_node::clock;
-use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event, SPARING};
+use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event, RunError, SPARING};
 use checkpoint_keeper_node::mailbox::{self, Sender};
-use checkpoint_keeper_node::store::Store;
+use checkpoint_keeper_node::store::{OpenError, Store};
 use jiff::Timestamp;
 use tokio::runtime::Builder;
 
@@ -37,14 +39,12 @@ use self::deciding::Deciding;
 use self::dry_runs::{DryRuns, reckon};
 use self::state::AgentState;
 use self::summary::Summary;
-use crate::cli::AgentArguments;
-use crate::cluster::{self, Cluster};
-use crate::failure::{Failure, say};
-use crate::output::json;
-use crate::runtime::admin::{self, AdminServer};
-use crate::runtime::liveness;
-use crate::runtime::objects::PolicyObjects;
-use crate::runtime::signals;
+use checkpoint_keeper_runtime::admin::{self, AdminServer};
+use checkpoint_keeper_runtime::cluster::{self, Cluster, ConnectError};
+use checkpoint_keeper_runtime::liveness;
+use checkpoint_keeper_runtime::objects::PolicyObjects;
+use checkpoint_keeper_runtime::say::say;
+use checkpoint_keeper_runtime::signals;
 
 /// So long without a look at everything, and the engine is stuck for good: reading the largest archive
 /// takes minutes.
@@ -52,16 +52,72 @@ fn stuck(interval: Duration) -> Duration {
     Duration::from_mins(30).max(interval.saturating_mul(3))
 }
 
+/// What the agent of a node is told.
+pub struct Settings {
+    /// The node's name.
+    pub node_name: String,
+    /// The namespaces whose objects of the older operator govern the cluster.
+    pub operator_namespaces: BTreeSet<String>,
+    /// The namespaces that the older operator may be installed in.
+    pub other_operator_namespaces: Vec<String>,
+    /// For how long policies may go unconfirmed until they pause.
+    pub policy_staleness: Duration,
+    /// The directory that archives lie in.
+    pub directory: PathBuf,
+    /// The catalog's file.
+    pub state: PathBuf,
+    /// How often everything is looked at.
+    pub interval: Duration,
+    /// How long an archive must have been left alone to count as written.
+    pub settle: Duration,
+    /// How long the status rests after it was written, unless a problem appears.
+    pub status_interval: Duration,
+    /// Where probes and metrics are served.
+    pub listen: SocketAddr,
+    /// The kubeconfig of the cluster; none: the one around this pod.
+    pub kubeconfig: Option<PathBuf>,
+    /// Writes the audit line of a deletion, with the generation of the policy that decided.
+    pub audit: Audit,
+}
+
+/// Writes the audit line of a deletion, with the generation of the policy that decided.
+pub type Audit = Box<dyn Fn(&Outcome, Option<i64>) -> io::Result<()>>;
+
+/// Why an agent cannot begin, or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] OpenError),
+    /// The cluster cannot be asked.
+    #[error(transparent)]
+    Cluster(#[from] ConnectError),
+    /// The system refused what the agent needs to begin.
+    #[error("{what}")]
+    Start {
+        /// What it cannot do.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The engine cannot go on.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// The directory was removed under its mount, which was said when it was seen.
+    #[error("the directory was removed under its mount")]
+    DirectoryDead,
+}
+
 /// Collects until SIGTERM or SIGINT.
-pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
-    let store = Store::open(&arguments.directory).map_err(anyhow::Error::new)?;
-    store.lock().map_err(anyhow::Error::new)?;
-    let settings = Settings {
+pub fn run(arguments: Settings) -> Result<(), Error> {
+    let store = Store::open(&arguments.directory)?;
+    store.lock()?;
+    let settings = engine::Settings {
         settle: arguments.settle,
         needs_server_clock: true,
         limiter: Some(DeletionLimiter::empty(clock::now().uptime)),
         cluster: Some(ClusterSettings { budget: SPARING, node_pods: NodePods::Watched, eager: true }),
-        ..Settings::default()
+        ..engine::Settings::default()
     };
     let state = AgentState::new();
     let (mut driver, problems) = Driver::new(store, settings, CatalogUse::File(arguments.state.clone()));
@@ -70,14 +126,15 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
         note_catalog_problem(&state, problem, Instant::now());
     }
     let node = Some(arguments.node_name.clone());
-    let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node).map_err(anyhow::Error::new)?;
+    let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node)?;
     driver.ask_by(Box::new(move |lookups| asked.ask(lookups)));
-    let (sender, mailbox) = mailbox::channel().context("cannot make a mailbox for the engine")?;
-    let (stop, trigger) = signals::until_told()?;
-    start_api_side(arguments, state.clone(), sender)?;
+    let (sender, mailbox) =
+        mailbox::channel().map_err(start("cannot make a mailbox for the engine"))?;
+    let (stop, trigger) = signals::until_told().map_err(start("cannot listen for signals"))?;
+    start_api_side(&arguments, state.clone(), sender)?;
     let mut reporter = Reporter {
         state,
-        node: arguments.node_name.clone(),
+        audit: arguments.audit,
         dry_runs: DryRuns::new(arguments.status_interval),
         interval: arguments.interval,
         deciding: Deciding::default(),
@@ -86,27 +143,28 @@ pub fn run(arguments: &AgentArguments) -> Result<(), Failure> {
             let _ = (&trigger).write_all(b"x");
         }),
     };
-    driver
-        .run(&mailbox, arguments.interval, stop, |event| reporter.note(&event))
-        .map_err(anyhow::Error::new)?;
+    driver.run(&mailbox, arguments.interval, stop, |event| reporter.note(&event))?;
     if reporter.is_dead.load(Ordering::Relaxed) {
-        return Err(Failure::Named);
+        return Err(Error::DirectoryDead);
     }
     Ok(())
 }
 
+fn start(what: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |source| Error::Start { what, source }
+}
+
 /// Starts the thread that speaks with the API and serves probes and metrics.
-fn start_api_side(arguments: &AgentArguments, state: AgentState, engine: Sender) -> Result<(), Failure> {
-    let runtime = Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
-    let client = cluster::client(&runtime, arguments.kubeconfig.as_deref()).map_err(anyhow::Error::new)?;
+fn start_api_side(arguments: &Settings, state: AgentState, engine: Sender) -> Result<(), Error> {
+    let runtime =
+        Builder::new_current_thread().enable_all().build().map_err(start("cannot start a runtime"))?;
+    let client = cluster::client(&runtime, arguments.kubeconfig.as_deref())?;
     let objects = PolicyObjects::new(&arguments.other_operator_namespaces);
-    let mut operator_namespaces = arguments.cluster_policy_namespaces.clone();
-    operator_namespaces.push(arguments.namespace.clone());
     let side = ApiSide {
         client,
         node: arguments.node_name.clone(),
         scope: Scope {
-            operator_namespaces: operator_namespaces.into_iter().collect(),
+            operator_namespaces: arguments.operator_namespaces.clone(),
             other_operator: false,
             directory: arguments.directory.to_string_lossy().into_owned(),
         },
@@ -142,14 +200,14 @@ fn start_api_side(arguments: &AgentArguments, state: AgentState, engine: Sender)
             )
         });
     };
-    std::thread::Builder::new().name("api".to_owned()).spawn(work).context("cannot start a thread")?;
+    std::thread::Builder::new().name("api".to_owned()).spawn(work).map_err(start("cannot start a thread"))?;
     Ok(())
 }
 
 /// Reports what the engine does.
 struct Reporter {
     state: AgentState,
-    node: String,
+    audit: Audit,
     dry_runs: DryRuns,
     interval: Duration,
     deciding: Deciding,
@@ -241,12 +299,8 @@ impl Reporter {
         if !matches!(outcome.removal, Removal::Removed) {
             return;
         }
-        let in_cluster = json::InCluster { node: self.node.clone(), policy_generation };
-        let deletion = json::deletion(outcome, Timestamp::now()).in_cluster(in_cluster);
-        let mut out = std::io::stdout().lock();
         // A full disk may stop the log, and must not stop what frees it.
-        let written = json::line(&mut out, &deletion).and_then(|()| out.flush());
-        if let Err(error) = written {
+        if let Err(error) = (self.audit)(outcome, policy_generation) {
             let what = format!("cannot write the audit line of a deletion: {error}");
             self.state.problem("audit", String::new(), what, Instant::now());
         }

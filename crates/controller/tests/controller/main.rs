@@ -7,8 +7,8 @@ mod fake;
 use std::time::Duration;
 
 use axum::http::Method;
-use checkpoint_keeper::controller::election::Lost;
-use checkpoint_keeper::controller::{Controller, Settings};
+use checkpoint_keeper_controller::{Controller, Settings};
+use checkpoint_keeper_runtime::election::Lost;
 use fake::{Asked, Fake, Fault, words};
 use serde_json::{Value, json};
 use tokio::sync::watch;

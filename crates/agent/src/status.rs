@@ -248,7 +248,7 @@ mod tests {
     use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 
     use super::*;
-    use crate::agent::state::AgentState;
+    use crate::state::AgentState;
 
     fn now() -> Timestamp {
         "2026-11-24T12:00:00Z".parse().unwrap()

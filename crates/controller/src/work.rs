@@ -10,14 +10,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::departed::{Answer, Departed, StoreId};
-use super::lease::HeldUntil;
 use super::metrics::Metrics;
 use super::node_cache::{self, NodeCache};
 use super::statuses::{StatusWrite, desired};
 use super::throttle::StatusThrottle;
 use super::writer::{WRITE, Writer, Written};
-use crate::failure::say;
-use crate::runtime::objects::PolicyObjects;
+use checkpoint_keeper_runtime::lease::HeldUntil;
+use checkpoint_keeper_runtime::objects::PolicyObjects;
+use checkpoint_keeper_runtime::say::say;
 
 /// No two rounds begin closer to each other: what comes in a burst is worked off at once.
 const APART: Duration = Duration::from_secs(1);

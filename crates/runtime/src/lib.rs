@@ -1,0 +1,27 @@
+//! What agent and controller share: the client of the API and live requests to it ([`cluster`]), guarded watches
+//! ([`objects`]), the lease by which one replica leads ([`lease`], [`election`]), events, and the server for probes
+//! and metrics.
+
+pub mod admin;
+pub mod cluster;
+pub mod election;
+pub mod events;
+pub mod guarded;
+pub mod lease;
+pub mod liveness;
+pub mod objects;
+mod renewal;
+pub mod say;
+pub mod signals;
+
+/// What is wrong, in as few words as tell it.
+pub fn plain(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return format!("{} {}: {}", status.code, status.reason, status.message);
+    }
+    let mut deepest: &dyn std::error::Error = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
