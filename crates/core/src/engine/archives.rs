@@ -55,8 +55,7 @@ impl Engine {
             self.index.iter().filter(|(_, known)| known.read.is_none() && known.is_settled(settle, now));
         self.to_read.extend(due.map(|(name, _)| name.clone()));
         self.next_to_settle = NextToSettle::Unknown;
-        (self.is_here, self.has_looked) = (true, true);
-        (self.has_news, self.is_new_round) = (true, true);
+        (self.has_looked, self.has_news, self.is_new_round) = (true, true, true);
         self.confirmations_left = MOST_CONFIRMATIONS;
         self.read_next(now);
     }

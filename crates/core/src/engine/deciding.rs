@@ -85,6 +85,10 @@ impl Engine {
     /// Makes a plan, and has what is to go wait for its turn.
     pub(super) fn plan(&mut self, filesystem: io::Result<FileSystem>, now: Now) {
         self.is_planning = false;
+        if !self.is_here {
+            // It was moved away meanwhile: the sweep of whatever comes in its place plans anew.
+            return;
+        }
         if self.is_reading {
             // Something came meanwhile: of a part of the archives nothing is decided.
             self.has_news = true;

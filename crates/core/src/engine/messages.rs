@@ -20,7 +20,8 @@ use crate::policy::PolicySet;
 /// Something that happened. The engine learns of the world by these alone.
 #[derive(Debug)]
 pub enum Input {
-    /// It is time to look at the whole directory: at the start, by a timer, or because a notice was lost.
+    /// It is time to look at the whole directory, which is where it should be: at the start, by a timer, or because
+    /// a notice was lost.
     Sweep,
     /// The answer to [`Effect::List`].
     Listed(io::Result<Listing>),

@@ -187,7 +187,10 @@ impl Engine {
     /// Learns what happened, and says what is to be done.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
         match input {
-            Input::Sweep => self.effects.push(Effect::List),
+            Input::Sweep => {
+                self.is_here = true;
+                self.effects.push(Effect::List);
+            }
             Input::Listed(Ok(listing)) => self.learn_listing(listing, now),
             Input::Listed(Err(error)) => {
                 self.report(Problem::List(error));
