@@ -44,11 +44,14 @@ enum ClusterTests {
 
 /// The crates that must also compile alone, so that none leans on another's features. `api` does so
 /// with its tests: which version of the Kubernetes API is meant is for binaries and tests to say.
-const CRATES: [(&str, &str); 5] = [
+const CRATES: [(&str, &str); 8] = [
     ("checkpoint-keeper-core", "--lib"),
     ("checkpoint-keeper-testkit", "--lib"),
     ("checkpoint-keeper-api", "--tests"),
     ("checkpoint-keeper-node", "--lib"),
+    ("checkpoint-keeper-runtime", "--tests"),
+    ("checkpoint-keeper-agent", "--tests"),
+    ("checkpoint-keeper-controller", "--tests"),
     ("checkpoint-keeper", "--bins"),
 ];
 

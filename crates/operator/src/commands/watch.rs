@@ -19,7 +19,6 @@ use super::policy_files::PolicyFiles;
 use crate::cli::{GcArguments, Output};
 use crate::failure::{Failure, say};
 use crate::output::{json, text};
-use checkpoint_keeper_runtime::cluster::Cluster;
 use checkpoint_keeper_runtime::signals;
 
 /// Collects until SIGTERM or SIGINT.

@@ -1,0 +1,153 @@
+//! What the engine's work leads to: the agent's state, audit lines, and the end when the directory is dead.
+
+use std::time::{Duration, Instant};
+
+use checkpoint_keeper_core::engine::View;
+use checkpoint_keeper_core::engine::file::{Outcome, Removal};
+use checkpoint_keeper_core::engine::problem::Problem;
+use checkpoint_keeper_node::catalog::CatalogProblem;
+use checkpoint_keeper_node::driver::Event;
+use checkpoint_keeper_runtime::say::say;
+use jiff::Timestamp;
+
+use super::Audit;
+use super::deciding::Deciding;
+use super::dry_runs::{DryRuns, reckon};
+use super::state::AgentState;
+use super::summary::Summary;
+
+/// Reports what the engine does.
+pub(super) struct Reporter {
+    pub(super) state: AgentState,
+    pub(super) audit: Audit,
+    pub(super) dry_runs: DryRuns,
+    /// How often everything is looked at.
+    pub(super) interval: Duration,
+    pub(super) deciding: Deciding,
+    /// Whether the directory was removed under its mount.
+    pub(super) is_dead: bool,
+    /// Has the driver end.
+    pub(super) end: Box<dyn Fn()>,
+}
+
+impl Reporter {
+    /// Notes what happened.
+    pub(super) fn note(&mut self, event: &Event<'_>) {
+        let now = Instant::now();
+        if let Event::Planned(view) = event {
+            let View { snapshot, policies, plan } = &***view;
+            for place in plan.deletions() {
+                let (Some(archive), Some(verdict)) = (snapshot.archives.get(place), plan.verdicts.get(place))
+                else {
+                    continue;
+                };
+                self.deciding.begin(&archive.file, verdict.policy.as_deref(), policies);
+            }
+            let mut summary = Summary::of(snapshot, policies, plan);
+            for limit in summary.unreachable.iter().take(MOST_UNREACHABLE) {
+                let about = format!("{} {}", limit.policy, limit.limit);
+                self.state.problem("pins", about, limit.to_string(), now);
+            }
+            let wall = Timestamp::now();
+            self.dry_runs
+                .add_to(&mut summary, policies, now, |id| reckon(snapshot, policies, plan, wall, id));
+            self.state.planned(summary, now);
+        }
+        let state = &self.state;
+        let wrong = |kind, about, what| state.problem(kind, about, what, now);
+        match event {
+            Event::Planned(view) => {
+                let plan = &view.plan;
+                if let Some(round) = plan.watermark.filter(|round| !round.is_satisfied() && !round.waiting) {
+                    use checkpoint_keeper_core::quantity::human;
+                    let (wanted, freed) = (human(round.wanted_bytes), human(round.freed_bytes));
+                    let what = format!("the disk is too full: wanted {wanted}, freed {freed}");
+                    wrong("watermark", String::new(), what);
+                }
+                for policy in &plan.unjudged_storage {
+                    let what = format!("{policy} selects nodes, and this node's labels are not known");
+                    wrong("labels", policy.to_string(), what);
+                }
+                // What is still wrong was said again at the last look, or will be at the next.
+                let age = (self.interval * 2 + Duration::from_secs(1)).max(super::api::TICK * 3);
+                self.state.forget_problems(age, now);
+            }
+            Event::Finished(outcome) => {
+                let generation = self.deciding.end(&outcome.deletion.archive.file);
+                self.audit(outcome, generation);
+                if let Removal::Failed(error) = &outcome.removal {
+                    let file = outcome.deletion.archive.file.to_string();
+                    let what = format!("cannot delete {file}: {error}");
+                    wrong("delete", file, what);
+                }
+                self.state.finished(outcome, Timestamp::now());
+            }
+            Event::Discards(discarded) => self.state.discarded(discarded),
+            Event::Problem(problem) => note_problem(state, problem, now),
+            Event::Catalog(problem) => note_catalog_problem(state, problem, now),
+            Event::Reading(_) => {}
+            Event::DirectoryGone => self.state.gone(Some("the directory is gone".to_owned())),
+            Event::DirectoryReplaced => {
+                say("note", "another directory took the place of the old one");
+                self.state.gone(None);
+            }
+            Event::DirectoryUnusable(error) => self.state.gone(Some(error.to_string())),
+            Event::NoDirWatcher(error) => {
+                wrong(
+                    "directory watcher",
+                    String::new(),
+                    format!("the system gives no notice of changes: {error}"),
+                );
+            }
+            Event::DirectoryDead => {
+                say(
+                    "error",
+                    "the directory was removed under its mount: ending, so that the restart mounts the new one",
+                );
+                self.is_dead = true;
+                (self.end)();
+            }
+        }
+    }
+
+    /// One line for each deletion, for good.
+    fn audit(&self, outcome: &Outcome, policy_generation: Option<i64>) {
+        if !matches!(outcome.removal, Removal::Removed) {
+            return;
+        }
+        // A full disk may stop the log, and must not stop what frees it.
+        if let Err(error) = (self.audit)(outcome, policy_generation) {
+            let what = format!("cannot write the audit line of a deletion: {error}");
+            self.state.problem("audit", String::new(), what, Instant::now());
+        }
+    }
+}
+
+/// So many limits that pins make unreachable are told of at a time.
+const MOST_UNREACHABLE: usize = 100;
+
+fn note_problem(state: &AgentState, problem: &Problem, now: Instant) {
+    let (kind, about) = match problem {
+        Problem::List(_) => ("list", String::new()),
+        Problem::Look(file, _) => ("look", file.to_string()),
+        Problem::Read(file, _) => ("read", file.to_string()),
+        Problem::Clock => ("clock", String::new()),
+        Problem::ServerClock => ("server clock", String::new()),
+        Problem::Unanswered(question, _) => ("unanswered", question.to_string()),
+        Problem::PinsNothing(file) => ("marker", file.to_string()),
+        Problem::Undated(file, _) => ("undated", file.to_string()),
+        Problem::ClockIsBehind => ("clock is behind", String::new()),
+        Problem::WatermarkIneffective(_) => ("watermark ineffective", String::new()),
+        Problem::NoLeases(_) => ("leases", String::new()),
+        Problem::FileSystem(_) => ("file system", String::new()),
+    };
+    state.problem(kind, about, problem.to_string(), now);
+}
+
+pub(super) fn note_catalog_problem(state: &AgentState, problem: &CatalogProblem, now: Instant) {
+    let kind = match problem {
+        CatalogProblem::SetAside(_) => "catalog set aside",
+        CatalogProblem::Unusable(_) => "catalog",
+    };
+    state.problem(kind, String::new(), problem.to_string(), now);
+}
