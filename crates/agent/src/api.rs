@@ -83,6 +83,17 @@ struct OwnObjects {
 }
 
 impl OwnObjects {
+    /// The node's UID; none before it was seen.
+    fn node_uid(&self) -> Option<&str> {
+        self.node.as_ref().map(|(_, uid)| uid.as_str()).filter(|uid| !uid.is_empty())
+    }
+
+    /// Whether there is a store, and it goes with the node of that UID.
+    fn belongs_to(&self, uid: &str) -> bool {
+        let owners = self.store.as_ref().and_then(|store| store.metadata.owner_references.as_ref());
+        owners.is_some_and(|owners| owners.iter().any(|owner| owner.kind == "Node" && owner.uid == uid))
+    }
+
     /// Whether the engine goes by the same: a node's heartbeat, and what was written here, change nothing.
     fn orders_as(&self, other: &Self) -> bool {
         let spec = |own: &Self| {
@@ -271,7 +282,8 @@ impl ApiSide {
                 _ = tick.tick() => {}
             }
             let own = self.own.now();
-            if !own.is_listed {
+            // Before the node's UID is known, nobody could tell when a new store is to go.
+            if !own.is_listed || (own.store.is_none() && own.node_uid().is_none()) {
                 continue;
             }
             let before = own.store.as_ref().and_then(|store| store.status.as_ref());
@@ -321,15 +333,12 @@ impl ApiSide {
         let api = Api::<NodeCheckpointStore>::all(self.client.clone());
         let params = PatchParams::apply(WRITER).force();
         let kind = json!({"apiVersion": "criu.org/v1alpha1", "kind": "NodeCheckpointStore"});
-        if own.store.is_none() {
+        if let Some(uid) = own.node_uid().filter(|uid| !own.belongs_to(uid)) {
             let mut object = kind.clone();
-            object["metadata"] = json!({"name": self.node});
+            // With the node goes what is known of its disk: Kubernetes collects it.
+            let owner = json!({"apiVersion": "v1", "kind": "Node", "name": self.node, "uid": uid});
+            object["metadata"] = json!({"name": self.node, "ownerReferences": [owner]});
             object["spec"] = json!({});
-            // With the node goes what is known of its disk.
-            if let Some((_, uid)) = own.node.as_ref().filter(|(_, uid)| !uid.is_empty()) {
-                object["metadata"]["ownerReferences"] =
-                    json!([{"apiVersion": "v1", "kind": "Node", "name": self.node, "uid": uid}]);
-            }
             within(api.patch(&self.node, &params, &Patch::Apply(&object))).await?;
         }
         let mut object = kind;

@@ -1,16 +1,14 @@
 //! `checkpoint-keeper controller`: what one of a cluster needs only one of, and no disk.
 //!
-//! It says in every policy object whether that is in force and what it governs, and takes away the reports
-//! of nodes that do not exist any more. Several replicas may run; the one with the lease works.
+//! It says in every policy object whether that is in force and what it governs. Several replicas may run; the one
+//! with the lease works.
 //!
-//! Deciding is pure: [`statuses`] and [`totals`] (what policy objects should say),
-//! [`throttle`] (when they say it), [`departed`] (whose reports go). Doing is [`writer`] and
-//! [`node_cache`]; [`work`] puts them together.
+//! Deciding is pure: [`statuses`] and [`totals`] (what policy objects should say), [`throttle`] (when they say it).
+//! Doing is [`writer`] and [`store_cache`]; [`work`] puts them together.
 
-pub mod departed;
 pub mod metrics;
-pub mod node_cache;
 pub mod statuses;
+pub mod store_cache;
 pub mod throttle;
 pub mod totals;
 pub mod work;
@@ -26,9 +24,8 @@ use tokio::time::Instant;
 use checkpoint_keeper_runtime::election::{LeaseTimings, Lost};
 use checkpoint_keeper_runtime::lease::LeaderElector;
 use checkpoint_keeper_runtime::objects::PolicyObjects;
-use departed::Departed;
 use metrics::Metrics;
-use node_cache::NodeCache;
+use store_cache::StoreCache;
 use throttle::StatusThrottle;
 use work::Work;
 use writer::Writer;
@@ -62,7 +59,7 @@ pub struct Controller {
     client: Client,
     settings: Settings,
     objects: PolicyObjects,
-    nodes: NodeCache,
+    stores: StoreCache,
     metrics: Metrics,
     pulse: watch::Sender<Instant>,
 }
@@ -75,7 +72,7 @@ impl Controller {
             client,
             settings,
             objects,
-            nodes: NodeCache::default(),
+            stores: StoreCache::default(),
             metrics: Metrics::default(),
             pulse: watch::Sender::new(Instant::now()),
         }
@@ -88,10 +85,10 @@ impl Controller {
 
     /// What keeps it from working, or from taking over.
     pub fn not_ready_reasons(&self) -> impl Fn() -> Vec<String> + Send + Sync + use<> {
-        let (objects, nodes) = (self.objects.clone(), self.nodes.clone());
+        let (objects, stores) = (self.objects.clone(), self.stores.clone());
         move || {
             let now = std::time::Instant::now();
-            [objects.not_ready_reasons(now), nodes.not_ready_reasons(now)].concat()
+            [objects.not_ready_reasons(now), stores.not_ready_reasons(now)].concat()
         }
     }
 
@@ -104,17 +101,16 @@ impl Controller {
     /// Leads whenever possible, until it is told to stop. Who lost the lease stops for good: what it
     /// began while it led may be under way still.
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), Lost> {
-        let Self { client, settings, objects, nodes, metrics, pulse } = self;
+        let Self { client, settings, objects, stores, metrics, pulse } = self;
         let Settings { namespace, identity, cluster_policy_namespaces, directory, .. } = settings;
         let mut elector =
             LeaderElector::new(&client, &namespace, identity.clone(), FIELD_MANAGER, LeaseTimings::of(LEASE));
         let mut operator_namespaces: BTreeSet<String> = cluster_policy_namespaces.into_iter().collect();
         operator_namespaces.insert(namespace);
         let work = Work {
-            client: client.clone(),
             writer: Writer::new(client.clone(), identity),
             objects: objects.clone(),
-            nodes: nodes.clone(),
+            stores: stores.clone(),
             operator_namespaces,
             directory,
             metrics: metrics.clone(),
@@ -122,10 +118,9 @@ impl Controller {
             stop,
             pulse,
             throttle: StatusThrottle::default(),
-            departed: Departed::default(),
         };
         let watches = async {
-            tokio::join!(objects.watch(&client), nodes.watch(&client));
+            tokio::join!(objects.watch(&client), stores.watch(&client));
             // Watches do not end.
             std::future::pending::<()>().await;
         };

@@ -28,7 +28,6 @@ pub struct Metrics {
     leader: Gauge,
     writes: Family<Outcome, Counter>,
     policies: Family<Became, Gauge>,
-    removed: Counter,
 }
 
 impl Metrics {
@@ -41,11 +40,6 @@ impl Metrics {
             "policies",
             "Policy objects by the reason of their Ready condition; the leader counts them",
             self.policies.clone(),
-        );
-        registry.register(
-            "stores_removed",
-            "NodeCheckpointStores of nodes that do not exist any more, deleted",
-            self.removed.clone(),
         );
     }
 
@@ -60,11 +54,6 @@ impl Metrics {
     /// Counts a writing.
     pub fn wrote(&self, result: &'static str) {
         self.writes.get_or_create(&Outcome { result }).inc();
-    }
-
-    /// Counts a store that was deleted.
-    pub fn removed(&self) {
-        self.removed.inc();
     }
 
     /// Counts the policies; at most the kinds times the reasons.

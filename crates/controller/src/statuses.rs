@@ -238,7 +238,6 @@ mod tests {
         };
         Arc::new(NodeReport {
             node: "n1".to_owned(),
-            uid: "u".to_owned(),
             policies: vec![usage],
             more_policies: 0,
             unreachable: Vec::new(),

@@ -12,8 +12,6 @@ use checkpoint_keeper_core::policy::PolicyRef;
 pub struct NodeReport {
     /// The node, by whose name its store goes.
     pub node: String,
-    /// Which store of that name.
-    pub uid: String,
     /// What each policy governs there.
     pub policies: Vec<PolicyUsage>,
     /// How many more policies govern archives there.
@@ -134,13 +132,7 @@ mod tests {
     }
 
     fn report(node: &str, policies: Vec<PolicyUsage>) -> Arc<NodeReport> {
-        Arc::new(NodeReport {
-            node: node.to_owned(),
-            uid: node.to_owned(),
-            policies,
-            more_policies: 0,
-            unreachable: Vec::new(),
-        })
+        Arc::new(NodeReport { node: node.to_owned(), policies, more_policies: 0, unreachable: Vec::new() })
     }
 
     fn sum(reports: &[Arc<NodeReport>], name: &str) -> (i64, i64, i64, i64, i64, i64) {

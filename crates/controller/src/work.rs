@@ -1,25 +1,23 @@
-//! The leader's work, round after round: when something changed, and every minute.
+//! The leader's work: it reconciles when something changed, and every minute.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use checkpoint_keeper_api::effective::{Scope, effective_policies};
 use jiff::Timestamp;
-use kube::Client;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::departed::{Answer, Departed, StoreId};
 use super::metrics::Metrics;
-use super::node_cache::{self, NodeCache};
 use super::statuses::{StatusWrite, desired};
+use super::store_cache::StoreCache;
 use super::throttle::StatusThrottle;
 use super::writer::{WRITE, Writer, Written};
 use checkpoint_keeper_runtime::lease::HeldUntil;
 use checkpoint_keeper_runtime::objects::PolicyObjects;
 use checkpoint_keeper_runtime::say::say;
 
-/// No two rounds begin closer to each other: what comes in a burst is worked off at once.
+/// No two reconciliations begin closer to each other: what comes in a burst is worked off at once.
 const APART: Duration = Duration::from_secs(1);
 
 /// How often everything is looked at again, however quiet it is.
@@ -33,10 +31,9 @@ const MARGIN: Duration = WRITE.saturating_add(Duration::from_secs(1));
 
 /// All that the work needs.
 pub struct Work {
-    pub(super) client: Client,
     pub(super) writer: Writer,
     pub(super) objects: PolicyObjects,
-    pub(super) nodes: NodeCache,
+    pub(super) stores: StoreCache,
     pub(super) operator_namespaces: BTreeSet<String>,
     pub(super) directory: String,
     pub(super) metrics: Metrics,
@@ -47,21 +44,20 @@ pub struct Work {
     /// When it last got on.
     pub(super) pulse: watch::Sender<Instant>,
     pub(super) throttle: StatusThrottle,
-    pub(super) departed: Departed,
 }
 
 impl Work {
     /// Works until it is told to stop; the request under way is finished.
     pub async fn run(mut self) {
-        let (mut objects, mut nodes) = (self.objects.changes(), self.nodes.changes());
+        let (mut objects, mut stores) = (self.objects.changes(), self.stores.changes());
         let (mut held, mut stop) = (self.held.clone(), self.stop.clone());
         while !*stop.borrow_and_update() {
             let begun = Instant::now();
             self.pulse.send_replace(begun);
             objects.mark_unchanged();
-            nodes.mark_unchanged();
+            stores.mark_unchanged();
             let led = held.borrow_and_update().is_some();
-            let next = if self.may_write() { self.round().await } else { None };
+            let next = if self.may_write() { self.reconcile().await } else { None };
             self.metrics.leads(self.held.borrow().is_some());
             let next = next.map_or(begun + AGAIN, |next| next.min(begun + AGAIN));
             loop {
@@ -70,7 +66,7 @@ impl Work {
                     // A renewal changes nothing for us; winning and losing do.
                     _ = held.changed() => if held.borrow_and_update().is_some() == led { continue },
                     _ = objects.changed() => {}
-                    _ = nodes.changed() => {}
+                    _ = stores.changed() => {}
                     () = sleep_until(next) => {}
                 }
                 break;
@@ -93,9 +89,9 @@ impl Work {
     }
 
     /// Looks at everything once, and does what follows from it; says when to look again at the latest.
-    async fn round(&mut self) -> Option<Instant> {
+    async fn reconcile(&mut self) -> Option<Instant> {
         let objects = self.objects.all()?;
-        let (reports, nodes) = self.nodes.all()?;
+        let reports = self.stores.all()?;
         let scope = Scope {
             operator_namespaces: self.operator_namespaces.clone(),
             other_operator: self.objects.other_operator_runs(),
@@ -108,10 +104,7 @@ impl Work {
         if !self.write(due).await {
             return Some(Instant::now() + PAUSE);
         }
-        let stores =
-            reports.iter().map(|report| StoreId { node: report.node.clone(), uid: report.uid.clone() });
-        let again = self.clear(&stores.collect(), &nodes).await;
-        [later, again].into_iter().flatten().min()
+        later
     }
 
     /// Writes these, for as long as the API answers.
@@ -146,31 +139,5 @@ impl Work {
             }
         }
         true
-    }
-
-    /// Deletes the stores of nodes that are gone for certain.
-    async fn clear(&mut self, stores: &BTreeSet<StoreId>, nodes: &BTreeSet<String>) -> Option<Instant> {
-        let (questions, again) = self.departed.questions(stores, nodes, Instant::now());
-        for store in questions {
-            if !self.may_go_on() {
-                break;
-            }
-            let asked = Instant::now();
-            let answer = node_cache::ask(&self.client, &store.node).await;
-            if let Answer::Failed(why) = &answer {
-                say("warning", format!("cannot find out whether node {} exists: {why}", store.node));
-            }
-            if !self.departed.is_gone(&store, &answer, asked) || !self.may_go_on() {
-                continue;
-            }
-            match node_cache::remove(&self.client, &store).await {
-                Ok(()) => {
-                    say("note", format!("node {} does not exist any more: its store is deleted", store.node));
-                    self.metrics.removed();
-                }
-                Err(why) => say("warning", format!("cannot delete the store of node {}: {why}", store.node)),
-            }
-        }
-        again
     }
 }

@@ -322,58 +322,6 @@ async fn whoever_is_told_to_stop_finishes_its_writing_and_hands_over_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_store_of_a_node_that_is_gone_goes_after_a_minute_and_no_other() {
-    let fake = Fake::default();
-    add_node(&fake, "here");
-    add_store(&fake, "here", json!([]));
-    add_store(&fake, "gone", json!([]));
-    let _replica = Replica::start(&fake, "a");
-    let begin = Instant::now();
-    until("it is deleted", 130, || fake.get(STORES, "", "gone").is_none()).await;
-    assert!(begin.elapsed() >= Duration::from_mins(1), "{:?}", begin.elapsed());
-    sleep(Duration::from_mins(10)).await;
-    assert!(fake.get(STORES, "", "here").is_some());
-    let questions =
-        fake.asked().into_iter().filter(|asked| asked.key.0 == "nodes" && !asked.key.2.is_empty());
-    let names: Vec<String> = questions.map(|asked| asked.key.2).collect();
-    assert_eq!(names, ["gone", "gone"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn no_store_goes_on_an_error_on_an_empty_list_or_while_its_node_is_there() {
-    type Replies = Box<dyn Fn(&Asked) -> Option<Fault> + Send>;
-    let not_found = |plural: &str, name: &str| Some(Fault::Reply(404, words(404, "NotFound", plural, name)));
-    let replies: Vec<(&str, Replies)> = vec![
-        ("errors", Box::new(|_| Some(Fault::Reply(500, words(500, "InternalError", "nodes", "gone"))))),
-        ("nobody says so", Box::new(|_| Some(Fault::Reply(404, json!("404 page not found"))))),
-        ("another node", Box::new(move |_| not_found("nodes", "other"))),
-        ("another kind", Box::new(move |_| not_found("pods", "gone"))),
-        ("silence", Box::new(|_| Some(Fault::Hang))),
-        ("it is there", Box::new(|_| Some(Fault::Reply(200, json!({"metadata": {"name": "gone"}}))))),
-    ];
-    for (what, reply) in replies {
-        let fake = Fake::default();
-        add_node(&fake, "here");
-        add_store(&fake, "gone", json!([]));
-        fake.set_faults(move |asked| {
-            (asked.key.0 == "nodes" && !asked.key.2.is_empty()).then(|| reply(asked))?
-        });
-        let replica = Replica::start(&fake, "a");
-        sleep(Duration::from_mins(10)).await;
-        assert!(fake.get(STORES, "", "gone").is_some(), "{what}");
-        assert!(fake.asked().iter().any(|asked| asked.key.2 == "gone"), "{what}: it was not even asked");
-        replica.stop().await.unwrap();
-    }
-    // No nodes at all: the list is not to be believed.
-    let fake = Fake::default();
-    add_store(&fake, "gone", json!([]));
-    let replica = Replica::start(&fake, "a");
-    sleep(Duration::from_mins(10)).await;
-    assert!(fake.get(STORES, "", "gone").is_some());
-    replica.stop().await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_status_that_the_api_refuses_keeps_no_other_from_being_written() {
     let fake = Fake::default();
     add_node(&fake, "n1");

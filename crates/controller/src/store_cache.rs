@@ -1,0 +1,100 @@
+//! What the agents report of their nodes.
+//!
+//! The store of a node that is gone goes with it: it has an owner reference to the node, and Kubernetes collects it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use checkpoint_keeper_api::{NodeCheckpointStore, NodeCheckpointStoreStatus};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::watch;
+
+use super::totals::NodeReport;
+use checkpoint_keeper_runtime::guarded::{self, Guarded};
+use checkpoint_keeper_runtime::objects::{Cache, Change, follow};
+
+type Store = Guarded<NodeCheckpointStore>;
+
+/// What was seen of the nodes; shared by whoever watches and whoever asks.
+#[derive(Debug, Clone)]
+pub struct StoreCache {
+    stores: Arc<Mutex<Cache<Arc<NodeReport>>>>,
+    changed: watch::Sender<()>,
+}
+
+impl Default for StoreCache {
+    fn default() -> Self {
+        Self { stores: Arc::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl StoreCache {
+    /// Watches them, for as long as it is polled.
+    pub async fn watch(&self, client: &Client) {
+        // A report is large and there are thousands: what is not needed is dropped before they are gathered.
+        let events = watcher(Api::<Store>::all(client.clone()), watcher::Config::default());
+        follow(events.modify(strip), |change| {
+            let is_news = match &change {
+                Change::Applied(store) => {
+                    let stores = self.stores();
+                    let known = stores.objects.get(&(String::new(), store.name_any()));
+                    known.is_none_or(|known| **known != report(store))
+                }
+                _ => true,
+            };
+            if self.stores().note(change, Instant::now(), |store| Arc::new(report(&store))) && is_news {
+                self.changed.send_replace(());
+            }
+        })
+        .await;
+    }
+
+    fn stores(&self) -> MutexGuard<'_, Cache<Arc<NodeReport>>> {
+        self.stores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of every change from here on.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// What every node reports; nothing before all have been listed.
+    pub fn all(&self) -> Option<Vec<Arc<NodeReport>>> {
+        let stores = self.stores();
+        stores.is_listed().then(|| stores.objects.values().cloned().collect())
+    }
+
+    /// What is wrong with the watch.
+    pub fn not_ready_reasons(&self, now: Instant) -> Vec<String> {
+        self.stores().error("nodecheckpointstores", now).into_iter().collect()
+    }
+}
+
+/// Leaves of a store what a report needs.
+fn strip(store: &mut Store) {
+    guarded::strip(store.meta_mut());
+    match &mut store.0 {
+        Ok(store) => {
+            let status = store.status.take().unwrap_or_default();
+            let NodeCheckpointStoreStatus { policies, more_policies, unreachable_limits, .. } = status;
+            store.status = Some(NodeCheckpointStoreStatus {
+                policies,
+                more_policies,
+                unreachable_limits,
+                ..NodeCheckpointStoreStatus::default()
+            });
+        }
+        Err(broken) => broken.status = None,
+    }
+}
+
+/// A store that is not what its kind says reports nothing.
+fn report(store: &Store) -> NodeReport {
+    let status = store.0.as_ref().ok().and_then(|store| store.status.as_ref());
+    let policies = status.map(|status| status.policies.clone()).unwrap_or_default();
+    let more_policies = status.map_or(0, |status| status.more_policies);
+    let unreachable = status.map(|status| status.unreachable_limits.clone()).unwrap_or_default();
+    NodeReport { node: store.name_any(), policies, more_policies, unreachable }
+}
