@@ -1,477 +1,98 @@
-//! The agent's side of the API: it learns the policies in force and tells the engine, and it publishes
-//! what is observed. Everything here may fail for as long as it likes; the engine goes on by what it
-//! was told last.
+//! The agent's side of the API: what is watched, what the engine is sent of it, and what is published. Everything
+//! here may fail for as long as it likes; the engine goes on by what it was sent last.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use checkpoint_keeper_api::NodeCheckpointStore;
-use checkpoint_keeper_api::effective::{Acceptance, EffectivePolicies, Scope, effective_policies};
-use checkpoint_keeper_api::node_store::NodeCheckpointStoreStatus;
-use checkpoint_keeper_core::confidence::Certainty;
-use checkpoint_keeper_core::engine::Haste;
-use checkpoint_keeper_core::engine::config::EngineConfig;
-use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::policy::{Confidence, Kind, Labels, PolicyRef, PolicySet};
 use checkpoint_keeper_node::mailbox::Sender;
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
-use kube::api::{Patch, PatchParams};
-use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Client, ResourceExt};
-use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use checkpoint_keeper_runtime::liveness::now;
+use checkpoint_keeper_runtime::objects::PolicyObjects;
+use kube::Client;
 
 use super::cluster_watch::ClusterWatch;
-use super::events::{Events, deleted, unreachable};
-use super::state::{AgentState, Observations};
-use super::status::{Staleness, StatusContext, status};
-use super::throttle::{News, StatusThrottle};
-use checkpoint_keeper_runtime::events::Publisher;
-use checkpoint_keeper_runtime::liveness::{self, now};
-use checkpoint_keeper_runtime::objects::{Change, Metadata, PolicyObjects, WatchHealth, follow, metadata_of};
-
-/// How long one request may take.
-const REQUEST: Duration = Duration::from_secs(10);
+use super::config_source::ConfigSource;
+use super::own_objects::OwnObjects;
+use super::state::AgentState;
+use super::status_publisher::StatusPublisher;
 
 /// How often what only time brings about is looked at.
 pub(super) const TICK: Duration = Duration::from_secs(5);
 
-/// Who writes, in the objects' managed fields.
-const WRITER: &str = "checkpoint-keeper-agent";
+/// What every part of the agent needs that speaks with the API.
+#[derive(Clone)]
+pub(super) struct ApiContext {
+    pub(super) client: Client,
+    /// The node's name.
+    pub(super) node: String,
+    pub(super) objects: PolicyObjects,
+    pub(super) own: OwnObjects,
+    pub(super) cluster_watch: ClusterWatch,
+    pub(super) state: AgentState,
+}
 
 /// The agent's side of the API.
-#[derive(Clone)]
-pub(super) struct ApiSide {
-    pub(super) client: Client,
-    pub(super) node: String,
-    pub(super) scope: Scope,
-    pub(super) objects: PolicyObjects,
-    pub(super) state: AgentState,
-    pub(super) own: Own,
-    pub(super) cluster_watch: ClusterWatch,
-    /// How long the status rests after it was written, unless a problem appears.
-    pub(super) rest: Duration,
-    /// For how long policies may go unconfirmed until they pause.
-    pub(super) staleness: Duration,
+pub(super) struct Api {
+    pub(super) context: ApiContext,
+    pub(super) source: ConfigSource,
+    pub(super) publisher: StatusPublisher,
 }
 
-/// What the API shows of this node, shared by those who watch it.
-#[derive(Clone, Default)]
-pub(super) struct Own(Arc<Mutex<OwnObjects>>, Arc<Mutex<Watches>>);
-
-/// The watches of the two.
-#[derive(Debug, Default)]
-struct Watches {
-    node: WatchHealth,
-    store: WatchHealth,
-}
-
-#[derive(Debug, Default, Clone)]
-struct OwnObjects {
-    /// The node's labels and UID, once they were seen.
-    node: Option<(Labels, String)>,
-    /// The node's `NodeCheckpointStore`, if there is one.
-    store: Option<NodeCheckpointStore>,
-    /// Whether it is known whether there is one.
-    is_listed: bool,
-    /// The generation of its spec that the engine was told.
-    told: Option<i64>,
-    /// Whether policies are paused, as they could not be confirmed for long.
-    is_paused: bool,
-}
-
-impl OwnObjects {
-    /// The node's UID; none before it was seen.
-    fn node_uid(&self) -> Option<&str> {
-        self.node.as_ref().map(|(_, uid)| uid.as_str()).filter(|uid| !uid.is_empty())
-    }
-
-    /// Whether there is a store, and it goes with the node of that UID.
-    fn belongs_to(&self, uid: &str) -> bool {
-        let owners = self.store.as_ref().and_then(|store| store.metadata.owner_references.as_ref());
-        owners.is_some_and(|owners| owners.iter().any(|owner| owner.kind == "Node" && owner.uid == uid))
-    }
-
-    /// Whether the engine goes by the same: a node's heartbeat, and what was written here, change nothing.
-    fn orders_as(&self, other: &Self) -> bool {
-        let spec = |own: &Self| {
-            own.store.as_ref().map(|store| (store.metadata.generation, store.spec.discard.clone()))
-        };
-        self.node == other.node && spec(self) == spec(other)
-    }
-}
-
-impl Own {
-    fn note(&self, change: impl FnOnce(&mut OwnObjects)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    fn watches(&self) -> MutexGuard<'_, Watches> {
-        self.1.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now(&self) -> OwnObjects {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl ApiSide {
+impl Api {
     /// Does all of it, for as long as it is polled.
     pub(super) async fn run(&self, engine: Sender) {
+        let context = &self.context;
         tokio::join!(
-            self.cluster_watch.run(&self.client, &self.node, &engine),
-            self.objects.watch(&self.client),
-            self.watch_node(),
-            self.watch_store(),
-            self.configure(&engine),
-            self.publish(),
-            self.send_events(),
+            context.cluster_watch.run(&context.client, &context.node, &engine),
+            context.objects.watch(&context.client),
+            context.own.watch_node(context),
+            context.own.watch_store(context),
+            self.source.run(&engine),
+            self.publisher.run(),
         );
     }
+}
 
+impl ApiContext {
     /// What keeps it from doing its work.
     pub(super) fn not_ready_reasons(&self, now: Instant) -> Vec<String> {
         let gone = self.state.read(|observed| observed.gone.clone());
         gone.into_iter().chain(self.api_not_ready_reasons(now)).collect()
     }
 
-    fn api_not_ready_reasons(&self, now: Instant) -> Vec<String> {
-        let watches = self.own.watches();
-        let own = [watches.node.error("nodes", now), watches.store.error("nodecheckpointstores", now)];
-        let own = own.into_iter().flatten();
+    /// What of the API keeps it from that.
+    pub(super) fn api_not_ready_reasons(&self, now: Instant) -> Vec<String> {
         self.objects
             .not_ready_reasons(now)
             .into_iter()
-            .chain(own)
+            .chain(self.own.not_ready_reasons(now))
             .chain(self.cluster_watch.not_ready_reasons(now))
             .collect()
     }
 
-    async fn watch_node(&self) {
-        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
-        let api = metadata_of::<Node>(&self.client);
-        follow(watcher(api, config), |change| {
-            let before = self.own.now();
-            self.own.watches().node.note(&change, now());
-            let seen = |node: Metadata| {
-                let uid = node.uid().unwrap_or_default();
-                (node.metadata.labels.unwrap_or_default().into_iter().collect::<Labels>(), uid)
-            };
-            match change {
-                Change::Listed(nodes) => {
-                    let node = nodes.into_iter().next().map(seen);
-                    self.own.note(|own| own.node = node);
-                }
-                Change::Applied(node) => self.own.note(|own| own.node = Some(seen(node))),
-                // Its labels are as they were when it was last seen; a plan needs some.
-                Change::Deleted(_) => {}
-                Change::Failed(error) => {
-                    self.say("watch node", format!("the node cannot be watched: {error}"));
-                }
-            }
-            if !self.own.now().orders_as(&before) {
-                self.objects.notify();
-            }
-        })
-        .await;
-    }
-
-    async fn watch_store(&self) {
-        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
-        let api = Api::<NodeCheckpointStore>::all(self.client.clone());
-        follow(watcher(api, config), |change| {
-            let before = self.own.now();
-            self.own.watches().store.note(&change, now());
-            match change {
-                Change::Listed(stores) => {
-                    let store = stores.into_iter().next();
-                    self.own.note(|own| (own.store, own.is_listed) = (store, true));
-                }
-                Change::Applied(store) => self.own.note(|own| own.store = Some(store)),
-                Change::Deleted(_) => self.own.note(|own| own.store = None),
-                Change::Failed(error) => {
-                    let what = format!("the node's NodeCheckpointStore cannot be watched: {error}");
-                    self.say("watch store", what);
-                }
-            }
-            if !self.own.now().orders_as(&before) {
-                self.objects.notify();
-            }
-        })
-        .await;
-    }
-
-    fn say(&self, kind: &'static str, what: String) {
+    /// Notes that something is wrong.
+    pub(super) fn problem(&self, kind: &'static str, what: String) {
         self.state.problem(kind, String::new(), what, now());
-    }
-
-    /// Tells the engine what is in force, whenever that changes. Before every kind was listed in full it
-    /// is told nothing, and so deletes nothing.
-    async fn configure(&self, engine: &Sender) {
-        let mut changes = self.objects.changes();
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told: Option<(EngineConfig, BTreeSet<PolicyRef>)> = None;
-        let mut looked = None;
-        let mut certainty = Certainty::new(self.staleness);
-        let begin = now();
-        let mut known: Option<Known> = None;
-        loop {
-            let settles = certainty.settles_at().map(|elapsed| begin + elapsed);
-            let has_changed = tokio::select! {
-                ended = changes.changed() => if ended.is_err() { return } else { true },
-                () = sleep_until(settles.unwrap_or_else(now).into()), if settles.is_some() => false,
-                _ = tick.tick() => false,
-            };
-            // Before the objects are read: what they say is then at least as new.
-            let is_confirmed = self.objects.doubts(now()).is_empty();
-            let other_operator = self.objects.other_operator_runs();
-            if has_changed || looked != Some(other_operator) {
-                let Some(objects) = self.objects.all() else { continue };
-                looked = Some(other_operator);
-                let found = effective_policies(&objects, &Scope { other_operator, ..self.scope.clone() });
-                self.cluster_watch.want_namespaces(selects_namespaces(&found.policies));
-                known = Some(Known::of(found));
-            }
-            let Some(known) = &known else { continue };
-            for (policy, why) in &known.invalid {
-                self.state.problem("policy", policy.clone(), format!("{policy}: {why}"), now());
-            }
-            let own = self.own.now();
-            let generation = own.store.as_ref().and_then(|store| store.metadata.generation);
-            let discard = own.store.map(|store| store.spec.discard).unwrap_or_default();
-            let discard = discard.iter().filter_map(|file| FileName::new(file.as_bytes())).collect();
-            let next = EngineConfig {
-                policies: Arc::clone(&known.policies),
-                confidence: certainty.judge(
-                    &known.policies,
-                    is_confirmed,
-                    now().saturating_duration_since(begin),
-                ),
-                governors: Arc::new(self.objects.governors()),
-                node_labels: own.node.map(|(labels, _)| labels),
-                discard: own.is_listed.then(|| Arc::new(discard)),
-            };
-            self.own.note(|own| own.is_paused = next.confidence == Confidence::Paused);
-            let haste = match &told {
-                Some((before, _)) if *before == next => None,
-                Some((before, patient)) if only_patient(before, &next, patient, &known.patient) => {
-                    Some(Haste::NextPlan)
-                }
-                Some(_) | None => Some(Haste::AtOnce),
-            };
-            if let Some(haste) = haste {
-                engine.send_config(next.clone(), haste);
-                told = Some((next, known.patient.clone()));
-            }
-            self.own.note(|own| own.told = generation);
-        }
-    }
-
-    /// Keeps the status of the node's `NodeCheckpointStore` as was observed.
-    async fn publish(&self) {
-        let mut changes = self.state.changes();
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut throttle = StatusThrottle::new(self.rest);
-        loop {
-            tokio::select! {
-                ended = changes.changed() => if ended.is_err() { return },
-                _ = tick.tick() => {}
-            }
-            let own = self.own.now();
-            // Before the node's UID is known, nobody could tell when a new store is to go.
-            if !own.is_listed || (own.store.is_none() && own.node_uid().is_none()) {
-                continue;
-            }
-            let before = own.store.as_ref().and_then(|store| store.status.as_ref());
-            let now = now();
-            let context = self.context(&own, now);
-            let next = self.state.read(|observed| status(observed, &context, before, Timestamp::now()));
-            let news = News {
-                reason: next.conditions.first().map(|ready| ready.reason.clone()).unwrap_or_default(),
-                problems: self.state.read(Observations::kinds_of_problems),
-            };
-            if before == Some(&next) || !throttle.is_due(&news, now) {
-                continue;
-            }
-            let written = self.write(&own, &next).await;
-            throttle.note(news, written.is_err(), liveness::now());
-            match written {
-                // What was written is seen by the watch a moment later; until then it would be written again.
-                Ok(store) => self.own.note(|own| own.store = Some(store)),
-                Err(error) => {
-                    let what = format!("the node's NodeCheckpointStore cannot be written: {error}");
-                    self.say("write store", what);
-                }
-            }
-        }
-    }
-
-    fn context(&self, own: &OwnObjects, now: Instant) -> StatusContext {
-        let before = own.store.as_ref().and_then(|store| store.status.as_ref());
-        StatusContext {
-            directory: self.scope.directory.clone(),
-            // Until the engine is told anything, what it was told before a restart.
-            generation: own.told.or(before.and_then(|before| before.observed_generation)),
-            not_ready_reasons: self.api_not_ready_reasons(now),
-            stale: match self.objects.stale(now) {
-                stale if own.is_paused => Staleness::Paused(stale),
-                stale if stale.is_empty() => Staleness::Current,
-                stale => Staleness::Stale(stale),
-            },
-        }
-    }
-
-    async fn write(
-        &self,
-        own: &OwnObjects,
-        status: &NodeCheckpointStoreStatus,
-    ) -> Result<NodeCheckpointStore, String> {
-        let api = Api::<NodeCheckpointStore>::all(self.client.clone());
-        let params = PatchParams::apply(WRITER).force();
-        let kind = json!({"apiVersion": "criu.org/v1alpha1", "kind": "NodeCheckpointStore"});
-        if let Some(uid) = own.node_uid().filter(|uid| !own.belongs_to(uid)) {
-            let mut object = kind.clone();
-            // With the node goes what is known of its disk: Kubernetes collects it.
-            let owner = json!({"apiVersion": "v1", "kind": "Node", "name": self.node, "uid": uid});
-            object["metadata"] = json!({"name": self.node, "ownerReferences": [owner]});
-            object["spec"] = json!({});
-            within(api.patch(&self.node, &params, &Patch::Apply(&object))).await?;
-        }
-        let mut object = kind;
-        object["metadata"] = json!({"name": self.node});
-        object["status"] = serde_json::to_value(status).map_err(|error| error.to_string())?;
-        within(api.patch_status(&self.node, &params, &Patch::Apply(&object))).await
-    }
-
-    async fn send_events(&self) {
-        let publisher = Publisher::new(self.client.clone(), WRITER, self.node.clone());
-        let mut events = Events::default();
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            let due = events.due(&self.state, now());
-            let limits = |observed: &Observations| {
-                let limits = observed.summary.as_ref().map(|summary| &summary.unreachable[..]);
-                events.unreachable_due(limits.unwrap_or_default(), now())
-            };
-            let unreachable_due = self.state.read(limits);
-            if due.is_empty() && unreachable_due.is_empty() {
-                continue;
-            }
-            let uids = self.objects.uids();
-            for limit in unreachable_due {
-                let note = unreachable(&limit, &self.node, &uids);
-                // The status says it as well, and goes on saying it.
-                let _ = timeout(REQUEST, publisher.publish(note)).await;
-            }
-            let store = self.own.now().store.and_then(|store| store.metadata.uid);
-            let mut answers = true;
-            for (cause, figures) in due {
-                if answers {
-                    let note = deleted(&cause, figures, (&self.node, store.as_deref()), &uids);
-                    match timeout(REQUEST, publisher.publish(note)).await {
-                        // What is refused will be refused again: the audit lines were written.
-                        Ok(Ok(()) | Err(kube::Error::Api(_))) => continue,
-                        Ok(Err(_)) | Err(_) => answers = false,
-                    }
-                }
-                self.state.return_pending_events(cause, figures);
-            }
-        }
-    }
-}
-
-/// The most policies that are said not to be understood.
-const MOST_INVALID: usize = 100;
-
-/// What is in force, as it was last read.
-struct Known {
-    policies: Arc<PolicySet>,
-    patient: BTreeSet<PolicyRef>,
-    /// The policies of the whole cluster that are not understood, and what follows.
-    invalid: Vec<(String, String)>,
-}
-
-impl Known {
-    fn of(found: EffectivePolicies) -> Self {
-        // A tenant's is told in its own status: it hinders nobody else.
-        let is_ours = |id: &PolicyRef| {
-            id.kind == Kind::CheckpointStoragePolicy
-                || found
-                    .policies
-                    .invalid
-                    .iter()
-                    .any(|invalid| invalid.id == *id && invalid.namespace.is_none())
-        };
-        let invalid = found
-            .acceptances
-            .iter()
-            .filter(|(_, (_, acceptance))| matches!(acceptance, Acceptance::Invalid(_)));
-        let invalid = invalid.filter(|(id, _)| is_ours(id));
-        let invalid = invalid.map(|(id, (_, acceptance))| (id.to_string(), acceptance.message(id)));
-        Self {
-            invalid: invalid.take(MOST_INVALID).collect(),
-            policies: Arc::new(found.policies),
-            patient: found.patient,
-        }
-    }
-}
-
-/// Whether a policy goes by the labels of namespaces.
-fn selects_namespaces(policies: &PolicySet) -> bool {
-    policies.retention.iter().any(|policy| policy.selector.needs_namespace_labels())
-}
-
-/// Whether nothing changed but what may wait: policies of objects whose author left it so.
-fn only_patient(
-    before: &EngineConfig,
-    next: &EngineConfig,
-    patient_before: &BTreeSet<PolicyRef>,
-    patient: &BTreeSet<PolicyRef>,
-) -> bool {
-    let may_wait = |id: &PolicyRef| {
-        let whole = PolicyRef { part: None, ..id.clone() };
-        patient_before.contains(&whole) || patient.contains(&whole)
-    };
-    let urgent = |policies: &PolicySet| {
-        let retention = policies.retention.iter().filter(|policy| !may_wait(&policy.id)).cloned();
-        (retention.collect::<Vec<_>>(), policies.storage.clone(), policies.invalid.clone())
-    };
-    let certain = |config: &EngineConfig| match &config.confidence {
-        Confidence::Current => Some(urgent(&config.policies)),
-        Confidence::Stale { confirmed } => Some(urgent(confirmed)),
-        Confidence::Paused => None,
-    };
-    urgent(&before.policies) == urgent(&next.policies)
-        && certain(before) == certain(next)
-        && before.node_labels == next.node_labels
-        && before.discard == next.discard
-}
-
-async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
-    match timeout(REQUEST, request).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no reply within {} s", REQUEST.as_secs())),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::{Arc, Mutex};
 
+    use checkpoint_keeper_api::NodeCheckpointStore;
+    use checkpoint_keeper_api::effective::Scope;
     use checkpoint_keeper_core::engine::cluster::ClusterUpdate;
+    use checkpoint_keeper_core::engine::config::EngineConfig;
+    use checkpoint_keeper_core::policy::Confidence;
     use checkpoint_keeper_node::mailbox::{self, Receiver};
+    use serde_json::json;
 
     use super::*;
+    use crate::status::Staleness;
     use checkpoint_keeper_runtime::objects::OTHER_OPERATOR_NAMESPACES;
 
     /// An agent's side whose lists are answered, with nothing in them, once that is so.
-    fn side(may_list: &tokio::sync::watch::Sender<bool>) -> ApiSide {
+    fn side(may_list: &tokio::sync::watch::Sender<bool>) -> Api {
         let may_list = may_list.subscribe();
         let answer = move |request: axum::extract::Request| {
             let mut may_list = may_list.clone();
@@ -484,30 +105,31 @@ mod tests {
                 axum::response::Response::new(axum::body::Body::from(list.to_string()))
             }
         };
-        ApiSide {
+        let context = ApiContext {
             client: Client::new(axum::Router::new().fallback(answer), "default"),
             node: "node-1".to_owned(),
-            scope: Scope::default(),
             objects: PolicyObjects::new(&OTHER_OPERATOR_NAMESPACES.map(str::to_owned)),
             state: AgentState::new(),
-            own: Own::default(),
+            own: OwnObjects::default(),
             cluster_watch: ClusterWatch::default(),
-            rest: Duration::from_mins(1),
-            staleness: Duration::from_hours(1),
-        }
+        };
+        of(context)
     }
 
-    #[test]
-    fn what_was_written_here_is_no_order() {
-        let mut store = NodeCheckpointStore::new("node-1", serde_json::from_value(json!({})).unwrap());
-        let before = OwnObjects { store: Some(store.clone()), ..OwnObjects::default() };
-        store.status = Some(NodeCheckpointStoreStatus::default());
-        let written = OwnObjects { store: Some(store.clone()), told: Some(1), ..before.clone() };
-        assert!(written.orders_as(&before));
-        store.spec.discard = vec!["file".to_owned()];
-        assert!(!OwnObjects { store: Some(store), ..written }.orders_as(&before));
-        let node = Some((Labels::default(), "uid".to_owned()));
-        assert!(!OwnObjects { node, ..before.clone() }.orders_as(&before));
+    fn of(context: ApiContext) -> Api {
+        Api {
+            source: ConfigSource {
+                context: context.clone(),
+                scope: Scope::default(),
+                staleness: Duration::from_hours(1),
+            },
+            publisher: StatusPublisher {
+                context: context.clone(),
+                directory: String::new(),
+                rest: Duration::from_mins(1),
+            },
+            context,
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -516,16 +138,16 @@ mod tests {
         let side = side(&may_list);
         let mut store = NodeCheckpointStore::new("node-1", serde_json::from_value(json!({})).unwrap());
         store.metadata.generation = Some(5);
-        side.own.note(|own| own.store = Some(store));
+        side.context.own.note(|own| own.store = Some(store));
         let (sender, receiver) = mailbox::channel().unwrap();
-        let observed = || side.context(&side.own.now(), now()).generation;
+        let observed = || side.publisher.status_context(&side.context.own.now(), now()).generation;
         let seen = async {
             tokio::time::sleep(TICK * 3).await;
             assert_eq!(observed(), None);
             may_list.send_replace(true);
             tokio::time::sleep(TICK * 3).await;
         };
-        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.configure(&sender) => {}, () = seen => {} }
+        tokio::select! { () = Box::pin(side.context.objects.watch(&side.context.client)) => {}, () = side.source.run(&sender) => {}, () = seen => {} }
         assert!(receiver.take().config.is_some());
         assert_eq!(observed(), Some(5));
     }
@@ -535,10 +157,10 @@ mod tests {
         let may_list = tokio::sync::watch::Sender::new(true);
         let side = side(&may_list);
         tokio::select! {
-            () = Box::pin(side.objects.watch(&side.client)) => {},
+            () = Box::pin(side.context.objects.watch(&side.context.client)) => {},
             () = tokio::time::sleep(TICK) => {},
         }
-        let not_ready_reasons = || side.not_ready_reasons(now());
+        let not_ready_reasons = || side.context.not_ready_reasons(now());
         assert_eq!(
             not_ready_reasons(),
             [
@@ -549,15 +171,15 @@ mod tests {
         );
         let (shown, receiver) = mailbox::channel().unwrap();
         tokio::select! {
-            () = side.watch_node() => {},
-            () = side.watch_store() => {},
-            () = side.cluster_watch.run(&side.client, "node-1", &shown) => {},
+            () = side.context.own.watch_node(&side.context) => {},
+            () = side.context.own.watch_store(&side.context) => {},
+            () = side.context.cluster_watch.run(&side.context.client, "node-1", &shown) => {},
             () = tokio::time::sleep(TICK) => {},
         }
         assert_eq!(not_ready_reasons(), [""; 0]);
         let seen: Vec<_> = receiver.take().updates.into_iter().map(|shown| shown.what).collect();
         assert_eq!(seen.last(), Some(&ClusterUpdate::Pods(Some(Vec::new()))), "{seen:?}");
-        side.state.gone(Some("the directory is gone".to_owned()));
+        side.context.state.gone(Some("the directory is gone".to_owned()));
         assert_eq!(not_ready_reasons(), ["the directory is gone"]);
     }
 
@@ -633,7 +255,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn while_one_kind_cannot_be_watched_anothers_news_counts_beside_what_was_confirmed() {
         let api = Watched::default();
-        let side = ApiSide { client: api.client(), ..side(&tokio::sync::watch::Sender::new(true)) };
+        let side = side(&tokio::sync::watch::Sender::new(true));
+        let side = of(ApiContext { client: api.client(), ..side.context });
         let (sender, receiver) = mailbox::channel().unwrap();
         let is_stale = |config: &EngineConfig| matches!(config.confidence, Confidence::Stale { .. });
         let seen = async {
@@ -648,12 +271,13 @@ mod tests {
             told(&receiver, |config| config.confidence == Confidence::Paused).await;
             let minutes = (now() - begin).as_secs() / 60;
             assert!((58..=60).contains(&minutes), "{minutes}");
-            let context = side.context(&side.own.now(), now());
+            let context = side.publisher.status_context(&side.context.own.now(), now());
             assert!(
                 matches!(context.stale, Staleness::Paused(why) if why[0].starts_with("checkpointpolicies"))
             );
             assert!(
-                side.not_ready_reasons(now())
+                side.context
+                    .not_ready_reasons(now())
                     .iter()
                     .any(|trouble| trouble.starts_with("checkpointpolicies cannot be"))
             );
@@ -661,13 +285,14 @@ mod tests {
             let back = told(&receiver, |config| config.confidence == Confidence::Current).await;
             assert_eq!(back.policies.retention.len(), 1);
         };
-        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.configure(&sender) => {}, () = seen => {} }
+        tokio::select! { () = Box::pin(side.context.objects.watch(&side.context.client)) => {}, () = side.source.run(&sender) => {}, () = seen => {} }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_change_is_certain_once_other_kinds_had_time_to_tell_theirs() {
         let api = Watched::default();
-        let side = ApiSide { client: api.client(), ..side(&tokio::sync::watch::Sender::new(true)) };
+        let side = side(&tokio::sync::watch::Sender::new(true));
+        let side = of(ApiContext { client: api.client(), ..side.context });
         let (sender, receiver) = mailbox::channel().unwrap();
         let seen = async {
             let first = told(&receiver, |config| config.confidence == Confidence::Current).await;
@@ -681,6 +306,6 @@ mod tests {
             told(&receiver, |config| config.confidence == Confidence::Current).await;
             assert!(now() - begin <= Duration::from_secs(3));
         };
-        tokio::select! { () = Box::pin(side.objects.watch(&side.client)) => {}, () = side.configure(&sender) => {}, () = seen => {} }
+        tokio::select! { () = Box::pin(side.context.objects.watch(&side.context.client)) => {}, () = side.source.run(&sender) => {}, () = seen => {} }
     }
 }

@@ -3,13 +3,16 @@
 
 mod api;
 mod cluster_watch;
+mod config_source;
 mod deciding;
 mod dry_runs;
 mod events;
 pub mod metrics;
+mod own_objects;
 mod reporter;
 mod state;
 mod status;
+mod status_publisher;
 mod summary;
 mod throttle;
 
@@ -30,12 +33,15 @@ use checkpoint_keeper_node::mailbox::{self, Sender};
 use checkpoint_keeper_node::store::{OpenError, Store};
 use tokio::runtime::Builder;
 
-use self::api::ApiSide;
+use self::api::{Api, ApiContext};
 use self::cluster_watch::ClusterWatch;
+use self::config_source::ConfigSource;
 use self::deciding::Deciding;
 use self::dry_runs::DryRuns;
+use self::own_objects::OwnObjects;
 use self::reporter::{Reporter, note_catalog_problem};
 use self::state::AgentState;
+use self::status_publisher::StatusPublisher;
 use checkpoint_keeper_runtime::admin::{self, AdminServer};
 use checkpoint_keeper_runtime::cluster::{self, Cluster, ConnectError};
 use checkpoint_keeper_runtime::liveness;
@@ -156,28 +162,30 @@ fn start_api_side(arguments: &Settings, state: AgentState, engine: Sender) -> Re
         Builder::new_current_thread().enable_all().build().map_err(start("cannot start a runtime"))?;
     let client = cluster::client(&runtime, arguments.kubeconfig.as_deref())?;
     let objects = PolicyObjects::new(&arguments.other_operator_namespaces);
-    let side = ApiSide {
+    let directory = arguments.directory.to_string_lossy().into_owned();
+    let context = ApiContext {
         client,
         node: arguments.node_name.clone(),
-        scope: Scope {
-            operator_namespaces: arguments.operator_namespaces.clone(),
-            other_operator: false,
-            directory: arguments.directory.to_string_lossy().into_owned(),
-        },
         objects,
-        state: state.clone(),
-        own: api::Own::default(),
+        own: OwnObjects::default(),
         cluster_watch: ClusterWatch::default(),
-        rest: arguments.status_interval,
-        staleness: arguments.policy_staleness,
+        state: state.clone(),
     };
+    let scope = Scope {
+        operator_namespaces: arguments.operator_namespaces.clone(),
+        other_operator: false,
+        directory: directory.clone(),
+    };
+    let staleness = arguments.policy_staleness;
+    let source = ConfigSource { context: context.clone(), scope, staleness };
+    let publisher = StatusPublisher { context: context.clone(), directory, rest: arguments.status_interval };
+    let api = Api { context: context.clone(), source, publisher };
     let seen = state.clone();
     let started = Instant::now();
     let limit = stuck(arguments.interval);
-    let asked = side.clone();
     let page = AdminServer {
         metrics: metrics::registry(state),
-        not_ready_reasons: Box::new(move || asked.not_ready_reasons(liveness::now())),
+        not_ready_reasons: Box::new(move || context.not_ready_reasons(liveness::now())),
         is_alive: Box::new(move || {
             let looked = seen.read(|observed| observed.looked).unwrap_or(started);
             looked.elapsed() < limit || seen.read(|observed| observed.summary.is_none())
@@ -192,7 +200,7 @@ fn start_api_side(arguments: &Settings, state: AgentState, engine: Sender) -> Re
                         say("error", format!("cannot serve probes and metrics on {address}: {error}"));
                     }
                 },
-                side.run(engine),
+                api.run(engine),
             )
         });
     };

@@ -1,0 +1,157 @@
+//! Where the engine's configuration comes from: the policies in force, how certain they are, and this node.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use checkpoint_keeper_api::effective::{Acceptance, EffectivePolicies, Scope, effective_policies};
+use checkpoint_keeper_core::confidence::Certainty;
+use checkpoint_keeper_core::engine::Haste;
+use checkpoint_keeper_core::engine::config::EngineConfig;
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::policy::{Confidence, Kind, PolicyRef, PolicySet};
+use checkpoint_keeper_node::mailbox::Sender;
+use checkpoint_keeper_runtime::liveness::now;
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+
+use super::api::{ApiContext, TICK};
+
+/// What sends the engine its configuration.
+pub(super) struct ConfigSource {
+    pub(super) context: ApiContext,
+    pub(super) scope: Scope,
+    /// For how long policies may go unconfirmed until they pause.
+    pub(super) staleness: Duration,
+}
+
+impl ConfigSource {
+    /// Sends the engine what is in force, whenever that changes, for as long as it is polled. Before every kind was
+    /// listed in full it is sent nothing, and so deletes nothing.
+    pub(super) async fn run(&self, engine: &Sender) {
+        let mut changes = self.context.objects.changes();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sent: Option<(EngineConfig, BTreeSet<PolicyRef>)> = None;
+        let mut looked = None;
+        let mut certainty = Certainty::new(self.staleness);
+        let begin = now();
+        let mut known: Option<Known> = None;
+        loop {
+            let settles = certainty.settles_at().map(|elapsed| begin + elapsed);
+            let has_changed = tokio::select! {
+                ended = changes.changed() => if ended.is_err() { return } else { true },
+                () = sleep_until(settles.unwrap_or_else(now).into()), if settles.is_some() => false,
+                _ = tick.tick() => false,
+            };
+            // Before the objects are read: what they say is then at least as new.
+            let is_confirmed = self.context.objects.doubts(now()).is_empty();
+            let other_operator = self.context.objects.other_operator_runs();
+            if has_changed || looked != Some(other_operator) {
+                let Some(objects) = self.context.objects.all() else { continue };
+                looked = Some(other_operator);
+                let found = effective_policies(&objects, &Scope { other_operator, ..self.scope.clone() });
+                self.context.cluster_watch.want_namespaces(selects_namespaces(&found.policies));
+                known = Some(Known::of(found));
+            }
+            let Some(known) = &known else { continue };
+            for (policy, why) in &known.invalid {
+                self.context.state.problem("policy", policy.clone(), format!("{policy}: {why}"), now());
+            }
+            let own = self.context.own.now();
+            let generation = own.store.as_ref().and_then(|store| store.metadata.generation);
+            let discard = own.store.map(|store| store.spec.discard).unwrap_or_default();
+            let discard = discard.iter().filter_map(|file| FileName::new(file.as_bytes())).collect();
+            let next = EngineConfig {
+                policies: Arc::clone(&known.policies),
+                confidence: certainty.judge(
+                    &known.policies,
+                    is_confirmed,
+                    now().saturating_duration_since(begin),
+                ),
+                governors: Arc::new(self.context.objects.governors()),
+                node_labels: own.node.map(|(labels, _)| labels),
+                discard: own.is_listed.then(|| Arc::new(discard)),
+            };
+            self.context.own.note(|own| own.is_paused = next.confidence == Confidence::Paused);
+            let haste = match &sent {
+                Some((before, _)) if *before == next => None,
+                Some((before, patient)) if only_patient(before, &next, patient, &known.patient) => {
+                    Some(Haste::NextPlan)
+                }
+                Some(_) | None => Some(Haste::AtOnce),
+            };
+            if let Some(haste) = haste {
+                engine.send_config(next.clone(), haste);
+                sent = Some((next, known.patient.clone()));
+            }
+            self.context.own.note(|own| own.sent = generation);
+        }
+    }
+}
+
+/// The most policies that are said not to be understood.
+const MOST_INVALID: usize = 100;
+
+/// What is in force, as it was last read.
+struct Known {
+    policies: Arc<PolicySet>,
+    patient: BTreeSet<PolicyRef>,
+    /// The policies of the whole cluster that are not understood, and what follows.
+    invalid: Vec<(String, String)>,
+}
+
+impl Known {
+    fn of(found: EffectivePolicies) -> Self {
+        // A tenant's is told in its own status: it hinders nobody else.
+        let is_ours = |id: &PolicyRef| {
+            id.kind == Kind::CheckpointStoragePolicy
+                || found
+                    .policies
+                    .invalid
+                    .iter()
+                    .any(|invalid| invalid.id == *id && invalid.namespace.is_none())
+        };
+        let invalid = found
+            .acceptances
+            .iter()
+            .filter(|(_, (_, acceptance))| matches!(acceptance, Acceptance::Invalid(_)));
+        let invalid = invalid.filter(|(id, _)| is_ours(id));
+        let invalid = invalid.map(|(id, (_, acceptance))| (id.to_string(), acceptance.message(id)));
+        Self {
+            invalid: invalid.take(MOST_INVALID).collect(),
+            policies: Arc::new(found.policies),
+            patient: found.patient,
+        }
+    }
+}
+
+/// Whether a policy goes by the labels of namespaces.
+fn selects_namespaces(policies: &PolicySet) -> bool {
+    policies.retention.iter().any(|policy| policy.selector.needs_namespace_labels())
+}
+
+/// Whether nothing changed but what may wait: policies of objects whose author left it so.
+fn only_patient(
+    before: &EngineConfig,
+    next: &EngineConfig,
+    patient_before: &BTreeSet<PolicyRef>,
+    patient: &BTreeSet<PolicyRef>,
+) -> bool {
+    let may_wait = |id: &PolicyRef| {
+        let whole = PolicyRef { part: None, ..id.clone() };
+        patient_before.contains(&whole) || patient.contains(&whole)
+    };
+    let urgent = |policies: &PolicySet| {
+        let retention = policies.retention.iter().filter(|policy| !may_wait(&policy.id)).cloned();
+        (retention.collect::<Vec<_>>(), policies.storage.clone(), policies.invalid.clone())
+    };
+    let certain = |config: &EngineConfig| match &config.confidence {
+        Confidence::Current => Some(urgent(&config.policies)),
+        Confidence::Stale { confirmed } => Some(urgent(confirmed)),
+        Confidence::Paused => None,
+    };
+    urgent(&before.policies) == urgent(&next.policies)
+        && certain(before) == certain(next)
+        && before.node_labels == next.node_labels
+        && before.discard == next.discard
+}

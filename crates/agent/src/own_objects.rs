@@ -1,0 +1,179 @@
+//! What the API shows of this node: the `Node`, and the `NodeCheckpointStore` in which the agent reports.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use checkpoint_keeper_api::NodeCheckpointStore;
+use checkpoint_keeper_core::policy::Labels;
+use checkpoint_keeper_runtime::liveness::now;
+use checkpoint_keeper_runtime::objects::{Change, Metadata, WatchHealth, follow, metadata_of};
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, ResourceExt};
+
+use super::api::ApiContext;
+
+/// What the API shows of this node; shared by whoever watches and whoever asks.
+#[derive(Clone, Default)]
+pub(super) struct OwnObjects(Arc<Mutex<Seen>>, Arc<Mutex<Watches>>);
+
+/// The watches of the two.
+#[derive(Debug, Default)]
+struct Watches {
+    node: WatchHealth,
+    store: WatchHealth,
+}
+
+/// What was seen of the node and its store.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Seen {
+    /// The node's labels and UID, once they were seen.
+    pub(super) node: Option<(Labels, String)>,
+    /// The node's `NodeCheckpointStore`, if there is one.
+    pub(super) store: Option<NodeCheckpointStore>,
+    /// Whether it is known whether there is one.
+    pub(super) is_listed: bool,
+    /// The generation of its spec that was sent to the engine.
+    pub(super) sent: Option<i64>,
+    /// Whether policies are paused, as they could not be confirmed for long.
+    pub(super) is_paused: bool,
+}
+
+impl Seen {
+    /// The node's UID; none before it was seen.
+    pub(super) fn node_uid(&self) -> Option<&str> {
+        self.node.as_ref().map(|(_, uid)| uid.as_str()).filter(|uid| !uid.is_empty())
+    }
+
+    /// Whether there is a store, and it goes with the node of that UID.
+    pub(super) fn belongs_to(&self, uid: &str) -> bool {
+        let owners = self.store.as_ref().and_then(|store| store.metadata.owner_references.as_ref());
+        owners.is_some_and(|owners| owners.iter().any(|owner| owner.kind == "Node" && owner.uid == uid))
+    }
+
+    /// Whether the engine goes by the same: a node's heartbeat, and what was written here, change nothing.
+    fn means_the_same_as(&self, other: &Self) -> bool {
+        let spec = |own: &Self| {
+            own.store.as_ref().map(|store| (store.metadata.generation, store.spec.discard.clone()))
+        };
+        self.node == other.node && spec(self) == spec(other)
+    }
+}
+
+impl OwnObjects {
+    /// Notes something.
+    pub(super) fn note(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn watches(&self) -> MutexGuard<'_, Watches> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was seen by now.
+    pub(super) fn now(&self) -> Seen {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is wrong with the watches.
+    pub(super) fn not_ready_reasons(&self, now: Instant) -> impl Iterator<Item = String> {
+        let watches = self.watches();
+        let errors = [watches.node.error("nodes", now), watches.store.error("nodecheckpointstores", now)];
+        errors.into_iter().flatten()
+    }
+
+    /// Watches the node, for as long as it is polled.
+    pub(super) async fn watch_node(&self, context: &ApiContext) {
+        let config = watcher::Config::default().fields(&format!("metadata.name={}", context.node));
+        let api = metadata_of::<Node>(&context.client);
+        follow(watcher(api, config), |change| {
+            let before = self.now();
+            self.watches().node.note(&change, now());
+            let seen = |node: Metadata| {
+                let uid = node.uid().unwrap_or_default();
+                (node.metadata.labels.unwrap_or_default().into_iter().collect::<Labels>(), uid)
+            };
+            match change {
+                Change::Listed(nodes) => {
+                    let node = nodes.into_iter().next().map(seen);
+                    self.note(|own| own.node = node);
+                }
+                Change::Applied(node) => self.note(|own| own.node = Some(seen(node))),
+                // Its labels are as they were when it was last seen; a plan needs some.
+                Change::Deleted(_) => {}
+                Change::Failed(error) => {
+                    context.problem("watch node", format!("the node cannot be watched: {error}"));
+                }
+            }
+            if !self.now().means_the_same_as(&before) {
+                context.objects.notify();
+            }
+        })
+        .await;
+    }
+
+    /// Watches its store, for as long as it is polled.
+    pub(super) async fn watch_store(&self, context: &ApiContext) {
+        let config = watcher::Config::default().fields(&format!("metadata.name={}", context.node));
+        let api = Api::<NodeCheckpointStore>::all(context.client.clone());
+        follow(watcher(api, config), |change| {
+            let before = self.now();
+            self.watches().store.note(&change, now());
+            match change {
+                Change::Listed(stores) => {
+                    let store = stores.into_iter().next();
+                    self.note(|own| (own.store, own.is_listed) = (store, true));
+                }
+                Change::Applied(store) => self.note(|own| own.store = Some(store)),
+                Change::Deleted(_) => self.note(|own| own.store = None),
+                Change::Failed(error) => {
+                    let what = format!("the node's NodeCheckpointStore cannot be watched: {error}");
+                    context.problem("watch store", what);
+                }
+            }
+            if !self.now().means_the_same_as(&before) {
+                context.objects.notify();
+            }
+        })
+        .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint_keeper_api::node_store::NodeCheckpointStoreStatus;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_written_here_changes_nothing_for_the_engine() {
+        let mut store = NodeCheckpointStore::new("node-1", serde_json::from_value(json!({})).unwrap());
+        let before = Seen { store: Some(store.clone()), ..Seen::default() };
+        store.status = Some(NodeCheckpointStoreStatus::default());
+        let written = Seen { store: Some(store.clone()), sent: Some(1), ..before.clone() };
+        assert!(written.means_the_same_as(&before));
+        store.spec.discard = vec!["file".to_owned()];
+        assert!(!Seen { store: Some(store), ..written }.means_the_same_as(&before));
+        let node = Some((Labels::default(), "uid".to_owned()));
+        assert!(!Seen { node, ..before.clone() }.means_the_same_as(&before));
+    }
+
+    #[test]
+    fn a_store_belongs_to_the_node_of_that_uid_and_not_to_one_made_anew_by_its_name() {
+        let mut store = NodeCheckpointStore::new("node-1", serde_json::from_value(json!({})).unwrap());
+        let seen = |store: &NodeCheckpointStore| Seen { store: Some(store.clone()), ..Seen::default() };
+        assert!(!Seen::default().belongs_to("u1"));
+        assert!(!seen(&store).belongs_to("u1"));
+        let owner = |kind: &str| OwnerReference {
+            kind: kind.to_owned(),
+            uid: "u1".to_owned(),
+            ..OwnerReference::default()
+        };
+        store.metadata.owner_references = Some(vec![owner("ConfigMap")]);
+        assert!(!seen(&store).belongs_to("u1"));
+        store.metadata.owner_references = Some(vec![owner("Node")]);
+        assert!(seen(&store).belongs_to("u1") && !seen(&store).belongs_to("u2"));
+    }
+}

@@ -1,0 +1,165 @@
+//! Publishing what the engine does: the status of the node's `NodeCheckpointStore`, and events.
+
+use std::time::{Duration, Instant};
+
+use checkpoint_keeper_api::NodeCheckpointStore;
+use checkpoint_keeper_api::node_store::NodeCheckpointStoreStatus;
+use checkpoint_keeper_runtime::events::Publisher;
+use checkpoint_keeper_runtime::liveness::{self, now};
+use jiff::Timestamp;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::api::{ApiContext, TICK};
+use super::events::{Events, deleted, unreachable};
+use super::own_objects::Seen;
+use super::state::Observations;
+use super::status::{Staleness, StatusContext, status};
+use super::throttle::{News, StatusThrottle};
+
+/// How long one request may take.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// Who writes, in the objects' managed fields.
+const WRITER: &str = "checkpoint-keeper-agent";
+
+/// What publishes the agent's state.
+pub(super) struct StatusPublisher {
+    pub(super) context: ApiContext,
+    /// The directory that is reported of.
+    pub(super) directory: String,
+    /// How long the status rests after it was written, unless a problem appears.
+    pub(super) rest: Duration,
+}
+
+impl StatusPublisher {
+    /// Publishes for as long as it is polled.
+    pub(super) async fn run(&self) {
+        tokio::join!(self.publish_status(), self.send_events());
+    }
+
+    /// Keeps the status of the node's `NodeCheckpointStore` as was observed.
+    async fn publish_status(&self) {
+        let mut changes = self.context.state.changes();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut throttle = StatusThrottle::new(self.rest);
+        loop {
+            tokio::select! {
+                ended = changes.changed() => if ended.is_err() { return },
+                _ = tick.tick() => {}
+            }
+            let own = self.context.own.now();
+            // Before the node's UID is known, nobody could tell when a new store is to go.
+            if !own.is_listed || (own.store.is_none() && own.node_uid().is_none()) {
+                continue;
+            }
+            let before = own.store.as_ref().and_then(|store| store.status.as_ref());
+            let now = now();
+            let context = self.status_context(&own, now);
+            let next =
+                self.context.state.read(|observed| status(observed, &context, before, Timestamp::now()));
+            let news = News {
+                reason: next.conditions.first().map(|ready| ready.reason.clone()).unwrap_or_default(),
+                problems: self.context.state.read(Observations::kinds_of_problems),
+            };
+            if before == Some(&next) || !throttle.is_due(&news, now) {
+                continue;
+            }
+            let written = self.write(&own, &next).await;
+            throttle.note(news, written.is_err(), liveness::now());
+            match written {
+                // What was written is seen by the watch a moment later; until then it would be written again.
+                Ok(store) => self.context.own.note(|own| own.store = Some(store)),
+                Err(error) => {
+                    let what = format!("the node's NodeCheckpointStore cannot be written: {error}");
+                    self.context.problem("write store", what);
+                }
+            }
+        }
+    }
+
+    pub(super) fn status_context(&self, own: &Seen, now: Instant) -> StatusContext {
+        let before = own.store.as_ref().and_then(|store| store.status.as_ref());
+        StatusContext {
+            directory: self.directory.clone(),
+            // Until the engine is told anything, what it was told before a restart.
+            generation: own.sent.or(before.and_then(|before| before.observed_generation)),
+            not_ready_reasons: self.context.api_not_ready_reasons(now),
+            stale: match self.context.objects.stale(now) {
+                stale if own.is_paused => Staleness::Paused(stale),
+                stale if stale.is_empty() => Staleness::Current,
+                stale => Staleness::Stale(stale),
+            },
+        }
+    }
+
+    async fn write(
+        &self,
+        own: &Seen,
+        status: &NodeCheckpointStoreStatus,
+    ) -> Result<NodeCheckpointStore, String> {
+        let api = Api::<NodeCheckpointStore>::all(self.context.client.clone());
+        let params = PatchParams::apply(WRITER).force();
+        let kind = json!({"apiVersion": "criu.org/v1alpha1", "kind": "NodeCheckpointStore"});
+        if let Some(uid) = own.node_uid().filter(|uid| !own.belongs_to(uid)) {
+            let mut object = kind.clone();
+            // With the node goes what is known of its disk: Kubernetes collects it.
+            let owner = json!({"apiVersion": "v1", "kind": "Node", "name": self.context.node, "uid": uid});
+            object["metadata"] = json!({"name": self.context.node, "ownerReferences": [owner]});
+            object["spec"] = json!({});
+            within(api.patch(&self.context.node, &params, &Patch::Apply(&object))).await?;
+        }
+        let mut object = kind;
+        object["metadata"] = json!({"name": self.context.node});
+        object["status"] = serde_json::to_value(status).map_err(|error| error.to_string())?;
+        within(api.patch_status(&self.context.node, &params, &Patch::Apply(&object))).await
+    }
+
+    async fn send_events(&self) {
+        let publisher = Publisher::new(self.context.client.clone(), WRITER, self.context.node.clone());
+        let mut events = Events::default();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let due = events.due(&self.context.state, now());
+            let limits = |observed: &Observations| {
+                let limits = observed.summary.as_ref().map(|summary| &summary.unreachable[..]);
+                events.unreachable_due(limits.unwrap_or_default(), now())
+            };
+            let unreachable_due = self.context.state.read(limits);
+            if due.is_empty() && unreachable_due.is_empty() {
+                continue;
+            }
+            let uids = self.context.objects.uids();
+            for limit in unreachable_due {
+                let note = unreachable(&limit, &self.context.node, &uids);
+                // The status says it as well, and goes on saying it.
+                let _ = timeout(REQUEST, publisher.publish(note)).await;
+            }
+            let store = self.context.own.now().store.and_then(|store| store.metadata.uid);
+            let mut answers = true;
+            for (cause, figures) in due {
+                if answers {
+                    let note = deleted(&cause, figures, (&self.context.node, store.as_deref()), &uids);
+                    match timeout(REQUEST, publisher.publish(note)).await {
+                        // What is refused will be refused again: the audit lines were written.
+                        Ok(Ok(()) | Err(kube::Error::Api(_))) => continue,
+                        Ok(Err(_)) | Err(_) => answers = false,
+                    }
+                }
+                self.context.state.return_pending_events(cause, figures);
+            }
+        }
+    }
+}
+
+async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+    match timeout(REQUEST, request).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("no reply within {} s", REQUEST.as_secs())),
+    }
+}
