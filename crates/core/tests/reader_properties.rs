@@ -120,6 +120,9 @@ fn data_of(tar: &[u8], name: &str) -> std::ops::Range<usize> {
     header + 512..header + 512 + usize::try_from(size).unwrap()
 }
 
+/// The headers of the first two members of a built archive lie within so many bytes.
+const FIRST_TWO_HEADERS: usize = 4_096;
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
@@ -192,16 +195,20 @@ proptest! {
         } else {
             Vec::new()
         };
+        let mut early = 0;
         for (place, bit) in flips {
             let place = place.index(bytes.len());
             if !text.iter().any(|range| range.contains(&place)) {
                 bytes[place] ^= 1 << bit;
+                early += usize::from(place < FIRST_TWO_HEADERS);
             }
         }
         let bent = look(&bytes).contents;
         prop_assert!(bent.identity.is_none() || bent.identity == sound.identity, "{:?}", bent);
         prop_assert!(bent.state != State::Complete || bent == sound, "{:?}", bent);
-        if packing == Packing::None {
+        // A bent first header is vouched for by its magic, its size and the header behind it: once more than one of
+        // these is bent, nothing says any more that this is an archive, and what is none stays.
+        if packing == Packing::None && early <= 1 {
             prop_assert!(bent.state.is_archive(), "{:?}", bent);
         }
     }
