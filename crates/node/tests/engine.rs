@@ -244,6 +244,22 @@ fn another_archive_of_the_same_name_is_not_forgotten_with_the_old_one() {
     assert_eq!(alone.plan(PolicySet::default(), now).snapshot.archives.len(), 2);
 }
 
+/// What waited was decided about in the directory before.
+#[test]
+fn nothing_that_waited_is_deleted_in_the_directory_that_took_the_place() {
+    let directory = TempDir::new().unwrap();
+    let now = clock::now();
+    (0..9).for_each(|second| _ = write_old(directory.path(), &archive("server", second)));
+    let (mut alone, mut deletions) = Alone::new(&directory, per_container(1), now);
+    let deletion = deletions.pop().unwrap();
+    let removal = alone.store.remove(&deletion.archive.file, &deletion.stat);
+    alone.engine.handle(Input::Deleted(Outcome { deletion, removal }), now);
+    alone.engine.handle(Input::DirectoryReplaced, now);
+    // It was not listed yet.
+    let effects = alone.engine.handle(Input::Tick, now);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Unlink(_))), "{effects:?}");
+}
+
 /// Watches for so long, with a look an hour, and says how many files that removed.
 fn watch_for(hand: &mut Hand, hours: u32, now: &mut Now) -> usize {
     let path = hand.driver.store().path().to_owned();

@@ -49,11 +49,7 @@ impl Engine {
         self.effects.extend(misnamed.chain(failures).map(Effect::Report));
         self.index.retry_failures();
         self.recall_all(now);
-        self.to_read.clear();
-        let settle = self.settings.settle;
-        let due =
-            self.index.iter().filter(|(_, known)| known.read.is_none() && known.is_settled(settle, now));
-        self.to_read.extend(due.map(|(name, _)| name.clone()));
+        self.to_read = self.settled_and_unread(now).collect();
         self.next_to_settle = NextToSettle::Unknown;
         (self.has_looked, self.has_news, self.is_new_round) = (true, true, true);
         self.confirmations_left = MOST_CONFIRMATIONS;
@@ -103,10 +99,7 @@ impl Engine {
         if is_busy || self.settles_in(now).is_none_or(|wait| !wait.is_zero()) {
             return false;
         }
-        let settle = self.settings.settle;
-        let due =
-            self.index.iter().filter(|(_, known)| known.read.is_none() && known.is_settled(settle, now));
-        let due: Vec<FileName> = due.map(|(name, _)| name.clone()).collect();
+        let due = self.settled_and_unread(now).collect();
         // What comes of the look says anew when the next one settles.
         self.next_to_settle = NextToSettle::Looking;
         self.effects.push(Effect::Look(due));
@@ -130,6 +123,13 @@ impl Engine {
         let clock = self.clock.judge(now);
         self.has_undecided_times |= clock == Clock::Suspect;
         (now, clock)
+    }
+
+    fn settled_and_unread(&self, now: Now) -> impl Iterator<Item = FileName> {
+        let settle = self.settings.settle;
+        let due =
+            self.index.iter().filter(move |(_, known)| known.read.is_none() && known.is_settled(settle, now));
+        due.map(|(name, _)| name.clone())
     }
 
     fn is_to_be_read(&self, name: &FileName, now: Now) -> bool {

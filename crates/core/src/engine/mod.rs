@@ -240,6 +240,8 @@ impl Engine {
     /// Goes on in another directory: the one that took the old one's place.
     fn move_on(&mut self) {
         self.is_here = true;
+        // What waited was decided about in the other one.
+        self.take_back();
         self.index = Index::default();
         self.to_read.clear();
         self.next_to_settle = NextToSettle::Unknown;
