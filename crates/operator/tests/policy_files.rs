@@ -272,3 +272,24 @@ fn a_watch_follows_its_policies_without_being_told() {
     wait_until("the new policy holds", || names(&place), |left| *left == 1);
     assert_eq!(watching.end().len(), 3);
 }
+
+#[test]
+fn a_watch_keeps_to_the_last_storage_policies_while_a_file_is_wrong() {
+    let place = Place::new();
+    let storage = "---\napiVersion: criu.org/v1alpha1\nkind: CheckpointStoragePolicy\nmetadata: {name: disk}\n\
+                   spec: {perNamespace: {maxCount: 3}}\n";
+    let retention = |spec: &str| format!("{}{storage}", cluster_policy("default", spec));
+    (1..=2).for_each(|second| _ = place.add(&server(second)));
+    place.policy(&retention("retention: {perContainer: {maxCount: 2}}"));
+    let mut watching = Watching::start(&place, "1h");
+    place.policy(&retention("retention: {perContainer: {maxCuont: 2}}"));
+    watching.signal("HUP");
+    watching.says("maxCuont");
+    watching.says("only storage policies delete");
+    // Three is more than the retention policy would keep, and four more than the storage policy does.
+    (3..=4).for_each(|second| _ = server(second).write_to(&place.directory()).unwrap());
+    wait_until("the storage policy acts", || names(&place), |left| *left == 3);
+    let deleted = watching.end();
+    assert_eq!(deleted.len(), 1, "{deleted:?}");
+    assert!(deleted[0].contains("NamespaceCeiling") && deleted[0].contains("disk"), "{deleted:?}");
+}

@@ -74,7 +74,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     }
     driver.configure(config(policies.clone()));
     if arguments.watch {
-        return super::watch::run(driver, files, config, arguments);
+        return super::watch::run(driver, files, loaded.policies, config, arguments);
     }
     let mut failures = problems.len() as u64;
     let Some(view) = make_plan(&mut driver, &mut failures) else {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use checkpoint_keeper_api::is_same_path;
 use checkpoint_keeper_api::manifest::{self, LARGEST_FILE, Loaded};
-use checkpoint_keeper_core::policy::PolicySet;
+use checkpoint_keeper_core::policy::{InvalidPolicy, Kind, PolicyRef, PolicySet, Precedence};
 use checkpoint_keeper_core::policy_lint;
 
 use crate::failure::{Failure, say};
@@ -71,10 +71,12 @@ impl PolicyFiles {
     }
 
     /// Follows the files on a thread of its own: looks whether they changed at every interval, reads them again
-    /// when they did, and on SIGHUP in any case. `tell` is given the policies that hold from then on: none while
-    /// a file is wrong.
+    /// when they did, and on SIGHUP in any case. `tell` is given the policies that hold from then on. While a file
+    /// is wrong, retention policies delete nothing, and the storage policies among `last_good`, or of whatever was
+    /// read without an error later, go on.
     pub(super) fn follow(
         mut self,
+        mut last_good: PolicySet,
         interval: Duration,
         tell: impl Fn(PolicySet) + Send + 'static,
     ) -> anyhow::Result<()> {
@@ -104,15 +106,16 @@ impl PolicyFiles {
                         say("note", "the policies were read again and hold from now on");
                         say_all(&loaded);
                         wrong.clear();
-                        tell(loaded.policies);
+                        last_good = loaded.policies;
+                        tell(last_good.clone());
                     }
                     Err(complaints) => {
                         if complaints != wrong {
                             complaints.iter().for_each(|complaint| say("error", complaint));
-                            say("error", "until that is mended, nothing is deleted");
+                            say("error", what_goes_on(&last_good));
                             wrong = complaints;
+                            tell(without_retention(&last_good));
                         }
-                        tell(PolicySet::default());
                     }
                 }
             }
@@ -123,6 +126,28 @@ impl PolicyFiles {
             .context("cannot start a thread")?;
         Ok(())
     }
+}
+
+/// What deletes while a file is wrong.
+fn what_goes_on(last_good: &PolicySet) -> &'static str {
+    if last_good.storage.is_empty() {
+        "until that is mended, nothing is deleted"
+    } else {
+        "until that is mended, only storage policies delete, as they were read last"
+    }
+}
+
+/// The same policies while a file is wrong. Nobody knows what the file was to govern, so it stands for a policy
+/// that goes before all others and cannot be understood.
+fn without_retention(last_good: &PolicySet) -> PolicySet {
+    let id = PolicyRef {
+        kind: Kind::ClusterCheckpointPolicy,
+        namespace: None,
+        name: "policy-files".to_owned(),
+        part: None,
+    };
+    let invalid = vec![InvalidPolicy { id, namespace: None, precedence: Precedence::Override }];
+    PolicySet { invalid, ..last_good.clone() }
 }
 
 /// Waits for a signal, or that long; says whether there was one.

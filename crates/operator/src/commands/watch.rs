@@ -25,6 +25,7 @@ use checkpoint_keeper_runtime::signals;
 pub(super) fn run(
     driver: Driver,
     files: PolicyFiles,
+    policies: PolicySet,
     config: impl Fn(PolicySet) -> EngineConfig + Send + 'static,
     arguments: &GcArguments,
 ) -> Result<(), Failure> {
@@ -32,7 +33,8 @@ pub(super) fn run(
     let mut log = Log { output: arguments.output, said: HashSet::new(), begun: false };
     let closed = signalled.try_clone().context("cannot make a pipe for signals")?;
     let (sender, mailbox) = mailbox::channel().context("cannot make a mailbox for policies")?;
-    files.follow(arguments.interval, move |policies| sender.send_config(config(policies), Haste::AtOnce))?;
+    let send = move |policies| sender.send_config(config(policies), Haste::AtOnce);
+    files.follow(policies, arguments.interval, send)?;
     driver
         .run(&mailbox, arguments.interval, stop, |event| {
             match log.event(&event) {
