@@ -49,10 +49,15 @@ Examples:
     checkpoint-keeper gc --dry-run --policy policy.yaml
   See what will be kept in a month:
     checkpoint-keeper gc --dry-run --policy policy.yaml --now 2027-01-01T00:00:00Z
+  Delete what the policy does not keep, without being asked, and record each deletion:
+    checkpoint-keeper gc --policy policy.yaml --yes --audit /var/log/checkpoint-keeper.json
   Keep a directory tidy for as long as this runs:
     checkpoint-keeper gc --watch --policy policy.yaml --state /var/lib/checkpoint-keeper/catalog
   See which archives are orphans by what a cluster says, and since when:
     checkpoint-keeper gc --dry-run --policy policy.yaml --kubeconfig reader.kubeconfig
+
+On a terminal it shows what would go and asks, unless --yes is given. Elsewhere it refuses to delete more than half of
+the archives in one run, unless --yes is given; --watch neither asks nor refuses.
 
 An archive with a file <archive>.keep beside it is never deleted.
 
@@ -64,10 +69,21 @@ Exit codes: 0 done; 1 a path could not be read (each one is named); 2 wrong usag
 const CONTROLLER_HELP: &str = "\
 Exit codes: 0 told to stop; 1 the lease was lost, or something failed; 2 wrong usage.";
 
-/// How results are shown.
+/// How `gc` shows results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// A table for people
+    /// A table that fits the terminal
+    Text,
+    /// A table with all columns, nothing shortened, and the archives' file names
+    Wide,
+    /// JSON for programs
+    Json,
+}
+
+/// How `inspect` shows results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum InspectOutput {
+    /// A block of lines for each archive
     Text,
     /// JSON for programs
     Json,
@@ -81,7 +97,7 @@ pub struct GcArguments {
     pub directory: PathBuf,
     /// A YAML file of policies, of any retention kind; may be given several times; with --watch, it is read again
     /// when it changes, and on SIGHUP
-    #[arg(long = "policy", value_name = "FILE", required = true)]
+    #[arg(short = 'f', long = "policy", value_name = "FILE", required = true)]
     pub policies: Vec<PathBuf>,
     /// Only show what would be deleted; writes nothing at all
     #[arg(long, conflicts_with = "watch")]
@@ -89,9 +105,16 @@ pub struct GcArguments {
     /// Go on until stopped: collect whenever something changes
     #[arg(long)]
     pub watch: bool,
-    /// Show results as a table or as JSON; with --watch, as lines of either
-    #[arg(long, value_enum, default_value_t = Output::Text)]
+    /// Delete without asking, and also where nobody is at the terminal and more than half of the archives go;
+    /// --watch never asks
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Show results as a table or as JSON; with --watch, each deletion is a line of text or of JSON
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
     pub output: Output,
+    /// Append a line of JSON to FILE for each deletion; that it cannot be written keeps nothing from being deleted
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
     /// Decide as if it were that time
     #[arg(long, value_name = "RFC3339", requires = "dry_run")]
     pub now: Option<Timestamp>,
@@ -175,8 +198,8 @@ pub struct InspectArguments {
     #[arg(required = true, value_name = "PATH")]
     pub paths: Vec<PathBuf>,
     /// Show results as text or as JSON
-    #[arg(long, value_enum, default_value_t = Output::Text)]
-    pub output: Output,
+    #[arg(long, short, value_enum, default_value_t = InspectOutput::Text)]
+    pub output: InspectOutput,
 }
 
 /// What `controller` is told.

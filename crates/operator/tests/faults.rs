@@ -60,7 +60,7 @@ fn a_kill_at_any_instant_of_a_sweep_loses_nothing_that_is_to_stay() {
             fs::hard_link(source.directory().join(file), place.directory().join(file)).unwrap();
         }
         let mut collecting = program()
-            .arg("gc")
+            .args(["gc", "--yes"])
             .arg(place.directory())
             .arg("--policy")
             .arg(place.root().join("policy.yaml"))
@@ -139,7 +139,7 @@ fn a_full_disk_never_blocks_deletion() {
         cp -a "$2"/source/. "$1"/
         dd if=/dev/zero of="$1"/filler bs=4k 2>/dev/null && exit 9
         code=0
-        "$3" gc "$1" --policy "$2"/policy.yaml --state "$1"/catalog || code=$?
+        "$3" gc --yes "$1" --policy "$2"/policy.yaml --state "$1"/catalog || code=$?
         echo "code $code"
         ls "$1""#,
     );
@@ -165,7 +165,7 @@ fn what_a_full_disk_cut_off_is_incomplete_and_goes_after_its_grace_period() {
         cp "$2"/source/*06:00:01Z.tar "$1"/
         cp "$2"/source/*06:00:02Z.tar "$1"/ 2>/dev/null && exit 9
         touch --date '2 hours ago' "$1"/*.tar
-        "$3" gc "$1" --policy "$2"/policy.yaml --output json"#,
+        "$3" gc --yes "$1" --policy "$2"/policy.yaml --output json"#,
     );
     assert_eq!(run.code, Some(0), "{run:#?}");
     let report: Value = serde_json::from_str(&run.stdout).unwrap();
@@ -189,7 +189,7 @@ fn a_read_only_disk_is_reported_for_each_archive() {
         cp -a "$2"/source/. "$1"/
         mount -o remount,ro "$1"
         code=0
-        "$3" gc "$1" --policy "$2"/policy.yaml --output json || code=$?
+        "$3" gc --yes "$1" --policy "$2"/policy.yaml --output json || code=$?
         test $code = 1
         test "$(ls "$1" | wc -l)" = 3"#,
     );
@@ -224,13 +224,13 @@ fn on_a_disk_that_died_every_archive_is_kept_and_every_failure_named() {
         cp -a "$2"/source/. "$1"/
         sync --file-system "$1"
         printf 'apiVersion: criu.org/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {name: lax}\nspec: {}\n' >"$2"/lax.yaml
-        "$3" gc "$1" --policy "$2"/lax.yaml --state "$2"/catalog >/dev/null
+        "$3" gc --yes "$1" --policy "$2"/lax.yaml --state "$2"/catalog >/dev/null
         perl -e 'open(D, "<", $ARGV[0]) or die; $how = pack("L", 2); ioctl(D, 0x8004587d, $how) or die $!' "$1"
         code=0
-        "$3" gc "$1" --policy "$2"/policy.yaml --output json >"$2"/unknown.json 2>"$2"/unknown.err || code=$?
+        "$3" gc --yes "$1" --policy "$2"/policy.yaml --output json >"$2"/unknown.json 2>"$2"/unknown.err || code=$?
         test $code = 1
         code=0
-        "$3" gc "$1" --policy "$2"/policy.yaml --state "$2"/catalog --output json || code=$?
+        "$3" gc --yes "$1" --policy "$2"/policy.yaml --state "$2"/catalog --output json || code=$?
         test $code = 1
         umount "$1"
         mount -o loop "$2"/disk "$1"
@@ -279,7 +279,12 @@ fn an_archive_that_may_not_be_read_is_kept_and_one_that_may_not_be_deleted_is_na
     // By a process of its own: while this one writes a program, another test's fork holds it open,
     // and a file held open for writing cannot be run.
     assert!(Command::new("cp").arg(PROGRAM).arg(&copy).status().unwrap().success());
-    command.arg(copy).arg("gc").arg(place.directory()).arg("--policy").arg(place.root().join("policy.yaml"));
+    command
+        .arg(copy)
+        .args(["gc", "--yes"])
+        .arg(place.directory())
+        .arg("--policy")
+        .arg(place.root().join("policy.yaml"));
     let run = Run::of(command.args(["--output", "json", "--state"]).arg(place.state()));
     open(&place.directory(), 0o755);
     assert_eq!(run.code, Some(1), "{run:#?}");
@@ -338,9 +343,9 @@ fn the_watermark_does_not_count_on_what_another_name_holds_on_to() {
         r#"mount -t tmpfs -o size=19m tmpfs "$1"
         mkdir "$1"/checkpoints "$1"/backup
         cp -a "$2"/source/. "$1"/checkpoints/
-        "$3" gc "$1"/checkpoints --dry-run --policy "$2"/policy.yaml
+        "$3" gc --yes "$1"/checkpoints --dry-run --policy "$2"/policy.yaml
         cp -al "$1"/checkpoints/. "$1"/backup/
-        "$3" gc "$1"/checkpoints --policy "$2"/policy.yaml
+        "$3" gc --yes "$1"/checkpoints --policy "$2"/policy.yaml
         ls "$1"/checkpoints | wc -l"#,
     );
     assert_eq!(run.code, Some(0), "{run:#?}");

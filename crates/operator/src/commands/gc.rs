@@ -1,7 +1,7 @@
 //! `checkpoint-keeper gc`: one pass over a directory. Going on and on is `watch`'s part.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,10 +21,12 @@ use checkpoint_keeper_node::store::Store;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 
+use super::consent;
+use super::deletion_log::DeletionLog;
 use super::policy_files::{self, PolicyFiles};
 use crate::cli::{GcArguments, Output};
 use crate::failure::{Failure, say};
-use crate::output::{self, report::Report};
+use crate::output::{self, report::Report, text::Fit};
 use checkpoint_keeper_runtime::cluster::{Cluster, ConnectError};
 
 /// Collects once, or for as long as wanted.
@@ -41,6 +43,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     if let Some(state) = &arguments.state {
         Catalog::check(state).map_err(|error| Failure::Usage(vec![format!("--state: {error}")]))?;
     }
+    let mut deletions = DeletionLog::new(arguments)?;
     let store = Store::open(&arguments.directory).map_err(anyhow::Error::new)?;
     if !arguments.dry_run {
         store.lock().map_err(anyhow::Error::new)?;
@@ -74,7 +77,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     }
     driver.configure(config(policies.clone()));
     if arguments.watch {
-        return super::watch::run(driver, files, loaded.policies, config, arguments);
+        return super::watch::run(driver, files, loaded.policies, config, deletions, arguments);
     }
     let mut failures = problems.len() as u64;
     let Some(view) = make_plan(&mut driver, &mut failures) else {
@@ -95,16 +98,8 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let mut report = Report::new(&driver, snapshot, plan, wall);
     report.add_differences(snapshot, &differences(snapshot, policies, wall, plan));
     if !arguments.dry_run {
-        let bar = progress_bar("deleting");
-        bar.set_length(report.totals.delete_archives);
-        driver.carry_out_plan(|event| {
-            if let Event::Finished(outcome) = event {
-                bar.inc(1);
-                bar.suspend(|| say_outcome(outcome));
-                report.note(outcome);
-            }
-        });
-        bar.finish_and_clear();
+        consent::obtain(&report, arguments.yes)?;
+        failures += delete(&mut driver, &mut deletions, &mut report);
         if let Some(error) = driver.store().no_leases() {
             say("note", Problem::NoLeases(error.to_string()));
         }
@@ -118,7 +113,8 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     report.totals.failures += failures;
     match arguments.output {
         Output::Json => output::json::report(&report)?,
-        Output::Text => output::text::report(&report, arguments.dry_run)?,
+        Output::Text => output::text::report(&report, arguments.dry_run, Fit::Terminal)?,
+        Output::Wide => output::text::report(&report, arguments.dry_run, Fit::Everything)?,
     }
     if report.totals.failures > 0 { Err(Failure::Named) } else { Ok(()) }
 }
@@ -161,6 +157,39 @@ fn make_plan(driver: &mut Driver, failures: &mut u64) -> Option<Arc<View>> {
     });
     bar.finish_and_clear();
     last
+}
+
+/// Carries the plan out, and reports each deletion when it happens. Returns how many lines about them could not be
+/// written.
+fn delete(driver: &mut Driver, deletions: &mut DeletionLog, report: &mut Report) -> u64 {
+    let bar = progress_bar("deleting");
+    bar.set_length(report.totals.delete_archives);
+    let mut unwritten = 0;
+    let mut is_first_error = true;
+    driver.carry_out_plan(|event| {
+        let Event::Finished(outcome) = event else { return };
+        bar.inc(1);
+        report.note(outcome);
+        bar.suspend(|| {
+            if !matches!(outcome.removal, Removal::Removed) {
+                say_outcome(outcome);
+                return;
+            }
+            // Whoever reads it may have had enough; that a line cannot be written keeps nothing from being deleted.
+            match deletions.deleted(outcome) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                Err(error) => {
+                    if std::mem::take(&mut is_first_error) {
+                        say("error", format!("cannot write the output: {error}"));
+                    }
+                    unwritten += 1;
+                }
+            }
+        });
+    });
+    bar.finish_and_clear();
+    unwritten + deletions.audit_failures
 }
 
 /// Says why an archive stays that was to go.
@@ -222,7 +251,7 @@ fn say_what_orphans_need(arguments: &GcArguments, policies: &PolicySet) {
 }
 
 /// Whether a path ends as archives and their markers do: a catalog there would be taken for one.
-fn names_an_archive(path: &Path) -> bool {
+pub(super) fn names_an_archive(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| FileName::new(name.as_encoded_bytes()));
     name.is_some_and(|name| name.kind() != NameKind::Other)
 }

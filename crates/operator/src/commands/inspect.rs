@@ -8,7 +8,7 @@ use checkpoint_keeper_core::engine::file::Stat;
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_node::store::{Store, inspect_file};
 
-use crate::cli::{InspectArguments, Output};
+use crate::cli::{InspectArguments, InspectOutput};
 use crate::failure::{Failure, say};
 use crate::output::text::safe;
 use crate::output::{self, inspection::Inspected};
@@ -32,8 +32,8 @@ pub fn run(arguments: &InspectArguments) -> Result<(), Failure> {
         }
     }
     match arguments.output {
-        Output::Json => output::json::inspected(&inspected)?,
-        Output::Text => output::text::inspected(&inspected)?,
+        InspectOutput::Json => output::json::inspected(&inspected)?,
+        InspectOutput::Text => output::text::inspected(&inspected)?,
     }
     if failures > 0 { Err(Failure::Named) } else { Ok(()) }
 }

@@ -1,8 +1,10 @@
 //! One file for each command.
 
 pub mod agent;
+mod consent;
 pub mod controller;
 pub mod crds;
+mod deletion_log;
 pub mod gc;
 pub mod inspect;
 mod policy_files;

@@ -7,18 +7,17 @@ use anyhow::Context;
 use checkpoint_keeper_core::engine::config::EngineConfig;
 use checkpoint_keeper_core::engine::file::{Outcome, Removal};
 use checkpoint_keeper_core::engine::{Haste, View};
-use checkpoint_keeper_core::name::printable;
 use checkpoint_keeper_core::policy::PolicySet;
 use checkpoint_keeper_core::policy_lint;
 use checkpoint_keeper_core::quantity;
 use checkpoint_keeper_node::driver::{Driver, Event};
 use checkpoint_keeper_node::mailbox;
-use jiff::Timestamp;
 
+use super::deletion_log::DeletionLog;
 use super::policy_files::PolicyFiles;
-use crate::cli::{GcArguments, Output};
+use crate::cli::GcArguments;
 use crate::failure::{Failure, say};
-use crate::output::{json, text};
+use crate::output::text;
 use checkpoint_keeper_runtime::signals;
 
 /// Collects until SIGTERM or SIGINT.
@@ -27,10 +26,11 @@ pub(super) fn run(
     files: PolicyFiles,
     policies: PolicySet,
     config: impl Fn(PolicySet) -> EngineConfig + Send + 'static,
+    deletions: DeletionLog,
     arguments: &GcArguments,
 ) -> Result<(), Failure> {
     let (stop, signalled) = signals::until_told().context("cannot listen for signals")?;
-    let mut log = Log { output: arguments.output, said: HashSet::new(), begun: false };
+    let mut log = Log { deletions, said: HashSet::new(), begun: false };
     let closed = signalled.try_clone().context("cannot make a pipe for signals")?;
     let (sender, mailbox) = mailbox::channel().context("cannot make a mailbox for policies")?;
     let send = move |policies| sender.send_config(config(policies), Haste::AtOnce);
@@ -53,7 +53,7 @@ pub(super) fn run(
 
 /// What is said while watching.
 struct Log {
-    output: Output,
+    deletions: DeletionLog,
     /// Problems that were said already: each sweep meets them again.
     said: HashSet<String>,
     begun: bool,
@@ -113,7 +113,7 @@ impl Log {
     fn finished(&mut self, outcome: &Outcome) -> io::Result<()> {
         let file = &outcome.deletion.archive.file;
         match &outcome.removal {
-            Removal::Removed => self.deleted(outcome),
+            Removal::Removed => self.deletions.deleted(outcome),
             Removal::Failed(error) => {
                 self.complain("error", format!("cannot delete {file}: {error}"));
                 Ok(())
@@ -128,27 +128,6 @@ impl Log {
             }
             Removal::Changed | Removal::AlreadyGone | Removal::DirectoryMoved | Removal::Withdrawn => Ok(()),
         }
-    }
-
-    fn deleted(&self, outcome: &Outcome) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        let now = Timestamp::now();
-        if self.output == Output::Json {
-            json::line(&mut out, &json::deletion(outcome, now))?;
-        } else {
-            let (archive, verdict) = (&outcome.deletion.archive, &outcome.deletion.verdict);
-            let whose = archive.identity.as_ref().map_or_else(
-                || "of unknown identity".to_owned(),
-                |identity| format!("{}/{}/{}", identity.namespace, identity.pod, identity.container),
-            );
-            let policy = verdict.policy.as_ref().map(|policy| format!(" by {policy}")).unwrap_or_default();
-            let detail = verdict.detail.to_string();
-            let detail = if detail.is_empty() { detail } else { format!(" ({detail})") };
-            let (size, reason) = (quantity::human(archive.size), verdict.reason);
-            let what = format!("deleted {} {whose} {size} {reason}{detail}{policy}", archive.file);
-            writeln!(out, "{now:.3} {}", printable(&what))?;
-        }
-        out.flush()
     }
 
     /// Says it once: the next sweep would say it again.

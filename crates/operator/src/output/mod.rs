@@ -1,8 +1,10 @@
 //! Results, for people and for programs. What is shown is made here first, as plain data, so that
 //! the table and the JSON cannot disagree.
 
+pub mod audit;
 pub mod inspection;
 pub mod json;
 pub mod report;
+pub mod summary;
 mod table;
 pub mod text;

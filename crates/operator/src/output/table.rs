@@ -1,19 +1,69 @@
-//! Columns of text, as wide as what stands in them.
+//! Columns of text: as wide as what stands in them, or as narrow as the terminal wants them.
 
 use anstyle::Style;
 use checkpoint_keeper_core::name::printable;
 
+/// What stands between two columns.
+const GAP: usize = 2;
+
+/// What a column holds, which says how it may be shortened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A figure, set to the right and never shortened.
+    Figure,
+    /// A word that is never shortened.
+    Word,
+    /// A name that may lose its middle, down to this width: its beginning and its end say most.
+    Name(usize),
+    /// A sentence that may lose its end, down to this width.
+    Prose(usize),
+}
+
+/// A column.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Column {
+    pub(super) title: &'static str,
+    pub(super) kind: Kind,
+    /// Whether it may be left out where the table does not fit otherwise. The first such column goes first.
+    pub(super) is_optional: bool,
+}
+
+impl Column {
+    pub(super) const fn new(title: &'static str, kind: Kind) -> Self {
+        Self { title, kind, is_optional: false }
+    }
+
+    pub(super) const fn optional(title: &'static str, kind: Kind) -> Self {
+        Self { title, kind, is_optional: true }
+    }
+
+    /// How narrow it may become.
+    fn least(&self, natural: usize) -> usize {
+        match self.kind {
+            Kind::Figure | Kind::Word => natural,
+            Kind::Name(least) | Kind::Prose(least) => natural.min(least.max(self.title.len())),
+        }
+    }
+}
+
 /// A table.
 pub(super) struct Table {
-    header: Vec<&'static str>,
-    /// The columns that hold figures, and are set to the right.
-    right: &'static [usize],
+    columns: Vec<Column>,
     rows: Vec<(Style, Vec<String>)>,
 }
 
+/// A table as it is shown.
+#[derive(Debug)]
+pub(super) struct Fitted {
+    /// The lines, each in its row's style. The last column is not padded.
+    pub(super) lines: Vec<String>,
+    /// The titles of the columns that were left out.
+    pub(super) left_out: Vec<&'static str>,
+}
+
 impl Table {
-    pub(super) fn new(header: &[&'static str], right: &'static [usize]) -> Self {
-        Self { header: header.to_vec(), right, rows: Vec::new() }
+    pub(super) fn new(columns: &[Column]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row; what comes from outside does nothing to the terminal.
@@ -22,45 +72,145 @@ impl Table {
         self.rows.push((style, cells));
     }
 
-    /// The lines, each in its row's style. The last column is not padded.
-    pub(super) fn lines(&self) -> Vec<String> {
-        let mut widths: Vec<usize> = self.header.iter().map(|title| title.chars().count()).collect();
+    /// The table, not wider than `most` characters if it can be made so; none: as wide as it is.
+    pub(super) fn fit(mut self, most: Option<usize>) -> Fitted {
+        let mut widths = self.widths();
+        let mut left_out = Vec::new();
+        if let Some(most) = most {
+            while self.least_width(&widths) > most {
+                let Some(place) = self.columns.iter().position(|column| column.is_optional) else { break };
+                left_out.push(self.columns.remove(place).title);
+                widths.remove(place);
+                self.rows.iter_mut().for_each(|(_, cells)| _ = cells.remove(place));
+            }
+            self.narrow(&mut widths, most);
+        }
+        let header: Vec<String> = self.columns.iter().map(|column| column.title.to_owned()).collect();
+        let bold = Style::new().bold();
+        let lines = std::iter::once((&bold, &header))
+            .chain(self.rows.iter().map(|(style, cells)| (style, cells)))
+            .map(|(style, cells)| format!("{style}{}{style:#}", self.line(cells, &widths)))
+            .collect();
+        Fitted { lines, left_out }
+    }
+
+    /// The width of each column as it is.
+    fn widths(&self) -> Vec<usize> {
+        let mut widths: Vec<usize> = self.columns.iter().map(|column| column.title.chars().count()).collect();
         for (_, cells) in &self.rows {
             for (width, cell) in widths.iter_mut().zip(cells) {
                 *width = (*width).max(cell.chars().count());
             }
         }
-        let header: Vec<String> = self.header.iter().map(|title| (*title).to_owned()).collect();
-        let bold = Style::new().bold();
-        std::iter::once((&bold, &header))
-            .chain(self.rows.iter().map(|(style, cells)| (style, cells)))
-            .map(|(style, cells)| format!("{style}{}{style:#}", self.line(cells, &widths)))
-            .collect()
+        widths
+    }
+
+    fn least_width(&self, widths: &[usize]) -> usize {
+        let columns = self.columns.iter().zip(widths).map(|(column, width)| column.least(*width));
+        columns.sum::<usize>() + GAP * self.columns.len().saturating_sub(1)
+    }
+
+    /// Takes from the widest column that can give, again and again.
+    fn narrow(&self, widths: &mut [usize], most: usize) {
+        let natural = widths.to_vec();
+        loop {
+            let total = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
+            let can_give = |place: &usize| widths[*place] > self.columns[*place].least(natural[*place]);
+            let widest = (0..widths.len()).filter(can_give).max_by_key(|place| widths[*place]);
+            match widest {
+                Some(place) if total > most => widths[place] -= 1,
+                _ => return,
+            }
+        }
     }
 
     fn line(&self, cells: &[String], widths: &[usize]) -> String {
-        let padded = cells.iter().zip(widths).enumerate().map(|(column, (cell, &width))| {
-            if self.right.contains(&column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        let padded = cells.iter().zip(widths).zip(&self.columns).map(|((cell, &width), column)| {
+            let cell = shorten(cell, width, column.kind);
+            if column.kind == Kind::Figure { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
         });
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        padded.collect::<Vec<_>>().join(&" ".repeat(GAP)).trim_end().to_owned()
     }
+}
+
+/// Text that is not wider than that, with … where something is missing.
+fn shorten(text: &str, width: usize, kind: Kind) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
+    let room = width.saturating_sub(1);
+    let end = match kind {
+        Kind::Name(_) => room / 2,
+        Kind::Prose(_) | Kind::Word | Kind::Figure => 0,
+    };
+    let begin = text.chars().take(room - end);
+    begin.chain(['…']).chain(text.chars().skip(length - end)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const COLUMNS: [Column; 4] = [
+        Column::new("POD", Kind::Name(8)),
+        Column::new("SIZE", Kind::Figure),
+        Column::optional("POLICY", Kind::Name(8)),
+        Column::optional("WHY", Kind::Prose(8)),
+    ];
+
+    fn fitted(most: Option<usize>) -> (Vec<String>, Vec<&'static str>) {
+        let mut table = Table::new(&COLUMNS);
+        table.row(
+            Style::new(),
+            vec!["web-0".into(), "1Ki".into(), "ccp/default".into(), "older than 30d".into()],
+        );
+        table.row(Style::new(), vec!["é".into(), "1023".into(), "-".into(), String::new()]);
+        table
+            .row(Style::new(), vec!["\u{1b}]0;x-and-more".into(), "1".into(), "-".into(), "\u{202e}".into()]);
+        let Fitted { lines, left_out } = table.fit(most);
+        (lines.iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect(), left_out)
+    }
+
     #[test]
     fn columns_are_as_wide_as_what_stands_in_them() {
-        let mut table = Table::new(&["POD", "SIZE", "WHY"], &[1]);
-        table.row(Style::new(), vec!["web-0".into(), "1Ki".into(), "old".into()]);
-        table.row(Style::new(), vec!["é".into(), "1023".into(), String::new()]);
-        table.row(Style::new(), vec!["\u{1b}]0;x".into(), "1".into(), "\u{202e}".into()]);
-        let plain: Vec<String> =
-            table.lines().iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect();
-        assert_eq!(
-            plain,
-            ["POD       SIZE  WHY", "web-0      1Ki  old", "é         1023", r"\x1b]0;x     1  \u{202e}"]
-        );
+        let expected = [
+            "POD                SIZE  POLICY       WHY",
+            "web-0               1Ki  ccp/default  older than 30d",
+            "é                  1023  -",
+            r"\x1b]0;x-and-more     1  -            \u{202e}",
+        ];
+        for most in [None, Some(52), Some(500)] {
+            assert_eq!(fitted(most), (expected.map(str::to_owned).to_vec(), vec![]), "{most:?}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_is_too_wide_is_shortened_where_that_says_least() {
+        let expected = [
+            "POD         SIZE  POLICY      WHY",
+            "web-0        1Ki  ccp/d…ault  older tha…",
+            "é           1023  -",
+            r"\x1b]…more     1  -           \u{202e}",
+        ];
+        assert_eq!(fitted(Some(40)), (expected.map(str::to_owned).to_vec(), vec![]));
+    }
+
+    #[test]
+    fn a_table_that_is_much_too_wide_loses_columns_and_says_which() {
+        let (lines, left_out) = fitted(Some(24));
+        assert_eq!(left_out, ["POLICY"]);
+        assert_eq!(lines[1], "web-0      1Ki  older t…");
+        let (lines, left_out) = fitted(Some(10));
+        assert_eq!(left_out, ["POLICY", "WHY"]);
+        assert_eq!(lines[3], r"\x1b…ore     1", "what cannot be made to fit is as narrow as it can be");
+    }
+
+    #[test]
+    fn no_line_is_wider_than_wanted_while_that_can_be() {
+        for most in 14..60 {
+            let (lines, _) = fitted(Some(most));
+            assert!(lines.iter().all(|line| line.chars().count() <= most), "{most}: {lines:#?}");
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! Results for people.
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use checkpoint_keeper_core::archive::State;
+use checkpoint_keeper_core::engine::file::Outcome;
 use checkpoint_keeper_core::name::{FileName, printable};
 use checkpoint_keeper_core::plan::{Action, Reason};
 use checkpoint_keeper_core::{duration, quantity};
@@ -13,16 +16,71 @@ use jiff::Timestamp;
 
 use super::inspection::Inspected;
 use super::report::{Report, Row};
-use super::table::Table;
+use super::summary::{Mark, NamespaceSum, Sum, Summary};
+use super::table::{Column, Fitted, Kind, Table};
 
-/// The widest that a file name may make the column of pods; the JSON has it whole.
+/// The widest that a file name may make the column of pods; the column FILE and the JSON have it whole.
 const WIDEST_NAME: usize = 44;
 
-/// Prints a table of all archives, and a line of totals below.
-pub fn report(report: &Report, dry_run: bool) -> io::Result<()> {
+/// The most namespaces that a question names.
+const MOST_ASKED: usize = 10;
+
+/// How much of a table is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fit {
+    /// What fits the terminal, if there is one.
+    Terminal,
+    /// Everything, and the files' names.
+    Everything,
+}
+
+impl Fit {
+    /// The widest that a line may be; none: as wide as it is.
+    fn width(self) -> Option<usize> {
+        let stdout = io::stdout();
+        let (width, _) = terminal_size::terminal_size_of(&stdout).filter(|_| self == Self::Terminal)?;
+        Some(usize::from(width.0))
+    }
+}
+
+/// Prints a table of the archives, and totals below. What was deleted is left out, as it was reported when it
+/// happened.
+pub fn report(report: &Report, dry_run: bool, fit: Fit) -> io::Result<()> {
     let mut text = String::new();
-    render_report(&mut text, report, dry_run).map_err(io::Error::other)?;
+    render_report(&mut text, report, dry_run, fit).map_err(io::Error::other)?;
     print(&text)
+}
+
+/// Shows on standard error what would be deleted, so that somebody can say whether it may be.
+pub fn deletions_to_confirm(report: &Report) -> io::Result<()> {
+    let (directory, totals) = (printable(&report.directory), &report.totals);
+    let text = format!(
+        "To be deleted from {directory}: {} of {}, which frees {} of {}.\n\n{}",
+        totals.delete_archives,
+        count(totals.archives),
+        quantity::human(totals.delete_bytes),
+        quantity::human(totals.bytes),
+        render_question(report),
+    );
+    let mut err = anstream::stderr().lock();
+    err.write_all(text.as_bytes())?;
+    err.flush()
+}
+
+/// Writes one line about a deletion.
+pub fn deletion(out: &mut impl io::Write, outcome: &Outcome, time: Timestamp) -> io::Result<()> {
+    let (archive, verdict) = (&outcome.deletion.archive, &outcome.deletion.verdict);
+    let whose = archive.identity.as_ref().map_or_else(
+        || "of unknown identity".to_owned(),
+        |identity| format!("{}/{}/{}", identity.namespace, identity.pod, identity.container),
+    );
+    let policy = verdict.policy.as_ref().map(|policy| format!(" by {policy}")).unwrap_or_default();
+    let detail = verdict.detail.to_string();
+    let detail = if detail.is_empty() { detail } else { format!(" ({detail})") };
+    let (size, reason) = (quantity::human(archive.size), verdict.reason);
+    let what = format!("deleted {} {whose} {size} {reason}{detail}{policy}", archive.file);
+    writeln!(out, "{time:.3} {}", printable(&what))?;
+    out.flush()
 }
 
 /// Prints what was inspected, a block for each archive.
@@ -39,19 +97,22 @@ fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-fn render_report(out: &mut String, report: &Report, dry_run: bool) -> fmt::Result {
+fn render_report(out: &mut String, report: &Report, dry_run: bool, fit: Fit) -> fmt::Result {
     if report.archives.is_empty() {
         return writeln!(out, "No archives in {}.", printable(&report.directory));
     }
-    let header = ["VERDICT", "NAMESPACE", "POD", "CONTAINER", "AGE", "SIZE", "REASON", "POLICY", "DETAIL"];
-    let mut table = Table::new(&header, &[4, 5]);
-    for row in &report.archives {
-        table.row(style(row), cells(row, report.now));
+    let rows: Vec<&Row> = report.archives.iter().filter(|row| !row.deleted).collect();
+    if rows.len() < report.archives.len() {
+        // Lines about what was deleted stand above.
+        writeln!(out)?;
     }
-    for line in table.lines() {
-        writeln!(out, "{line}")?;
+    if !rows.is_empty() {
+        render_archives(out, &rows, report.now, fit)?;
     }
-    writeln!(out)?;
+    for lines in totals_by(&Summary::of(&report.archives), dry_run) {
+        lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        writeln!(out)?;
+    }
     writeln!(out, "{}", totals(report, dry_run))?;
     for policy in &report.dry_run_policies {
         let (delete, keep) = (policy.would_delete.len(), policy.would_keep.len());
@@ -79,6 +140,121 @@ fn render_report(out: &mut String, report: &Report, dry_run: bool) -> fmt::Resul
     Ok(())
 }
 
+fn render_archives(out: &mut String, rows: &[&Row], now: Timestamp, fit: Fit) -> fmt::Result {
+    let names_files = fit == Fit::Everything || !are_told_apart(rows, now);
+    let mut columns = vec![
+        Column::new("VERDICT", Kind::Word),
+        Column::new("NAMESPACE", Kind::Name(9)),
+        Column::new("POD", Kind::Name(12)),
+        Column::new("CONTAINER", Kind::Name(9)),
+        Column::new("AGE", Kind::Figure),
+        Column::new("SIZE", Kind::Figure),
+        Column::new("REASON", Kind::Word),
+        Column::optional("POLICY", Kind::Name(12)),
+        Column::optional("DETAIL", Kind::Prose(12)),
+    ];
+    if names_files {
+        columns.push(Column::optional("FILE", Kind::Name(32)));
+    }
+    let mut table = Table::new(&columns);
+    for row in rows {
+        let mut cells = cells(row, now);
+        if names_files {
+            cells[2] = row.pod.clone().unwrap_or_else(|| "-".to_owned());
+            cells.push(row.shown.clone());
+        }
+        table.row(style(row), cells);
+    }
+    let Fitted { lines, left_out } = table.fit(fit.width());
+    lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    if !left_out.is_empty() {
+        let dim = Style::new().dimmed();
+        writeln!(out, "{dim}Not shown: {}; see them with -o wide.{dim:#}", left_out.join(", "))?;
+    }
+    writeln!(out)
+}
+
+/// Whether no two rows say the same of whose checkpoint it is, how old and how large.
+fn are_told_apart(rows: &[&Row], now: Timestamp) -> bool {
+    let mut seen = HashSet::new();
+    rows.iter().all(|row| seen.insert(cells(row, now)[1..6].to_vec()))
+}
+
+/// Totals by reason, and by namespace.
+fn totals_by(summary: &Summary, dry_run: bool) -> [Vec<String>; 2] {
+    let mut reasons = Table::new(&[
+        Column::new("VERDICT", Kind::Word),
+        Column::new("REASON", Kind::Word),
+        Column::new("ARCHIVES", Kind::Figure),
+        Column::new("SIZE", Kind::Figure),
+    ]);
+    for ((mark, reason), sum) in &summary.by_reason {
+        let style = if *mark == Mark::Keep { Style::new() } else { AnsiColor::Red.on_default() };
+        let cells = [mark.name().to_owned(), reason.to_string(), sum.archives.to_string()];
+        reasons.row(style, [&cells[..], &[quantity::human(sum.bytes)]].concat());
+    }
+    let delete = if dry_run { ["DELETE", "FREES"] } else { ["DELETED", "FREED"] };
+    let mut namespaces = Table::new(&[
+        Column::new("NAMESPACE", Kind::Word),
+        Column::new("ARCHIVES", Kind::Figure),
+        Column::new("SIZE", Kind::Figure),
+        Column::new(delete[0], Kind::Figure),
+        Column::new(delete[1], Kind::Figure),
+    ]);
+    // What is of unknown identity comes last, as in the table above.
+    let unknown_last = |entry: &(&Option<String>, &NamespaceSum)| entry.0.is_none();
+    let mut by_namespace: Vec<_> = summary.by_namespace.iter().collect();
+    by_namespace.sort_by_key(unknown_last);
+    for (namespace, sum) in by_namespace {
+        let delete = if dry_run { sum.delete } else { sum.deleted };
+        namespaces.row(
+            Style::new(),
+            vec![
+                namespace_name(namespace.as_deref()),
+                sum.all.archives.to_string(),
+                quantity::human(sum.all.bytes),
+                delete.archives.to_string(),
+                quantity::human(delete.bytes),
+            ],
+        );
+    }
+    [reasons.fit(None).lines, namespaces.fit(None).lines]
+}
+
+fn namespace_name(namespace: Option<&str>) -> String {
+    namespace.unwrap_or("-").to_owned()
+}
+
+/// What is to go, by reason and by namespace: the largest ones.
+fn render_question(report: &Report) -> String {
+    let summary = Summary::of(report.archives.iter().filter(|row| row.verdict == Action::Delete));
+    let mut namespaces: Vec<_> = summary.by_namespace.iter().collect();
+    namespaces.sort_by_key(|(_, sum)| Reverse((sum.delete.bytes, sum.delete.archives)));
+    let left_out = namespaces.len().saturating_sub(MOST_ASKED);
+    let table = |title: &'static str, rows: Vec<(String, Sum)>| {
+        let titles = [(title, Kind::Word), ("DELETE", Kind::Figure), ("FREES", Kind::Figure)];
+        let mut table = Table::new(&titles.map(|(title, kind)| Column::new(title, kind)));
+        for (name, sum) in rows {
+            table.row(Style::new(), vec![name, sum.archives.to_string(), quantity::human(sum.bytes)]);
+        }
+        table.fit(None).lines.join("\n")
+    };
+    let by_reason = summary.by_reason.iter().map(|((_, reason), sum)| (reason.to_string(), *sum));
+    let by_namespace = namespaces
+        .iter()
+        .take(MOST_ASKED)
+        .map(|(namespace, sum)| (namespace_name(namespace.as_deref()), sum.delete));
+    let more = match left_out {
+        0 => String::new(),
+        left_out => format!("… and {left_out} more namespaces\n"),
+    };
+    format!(
+        "{}\n\n{}\n{more}\n",
+        table("REASON", by_reason.collect()),
+        table("NAMESPACE", by_namespace.collect())
+    )
+}
+
 fn render_inspected(out: &mut String, inspected: &[Inspected]) -> fmt::Result {
     let (name, dim) = (Style::new().bold(), Style::new().dimmed());
     for (place, archive) in inspected.iter().enumerate() {
@@ -102,17 +278,12 @@ fn style(row: &Row) -> Style {
 }
 
 fn cells(row: &Row, now: Timestamp) -> Vec<String> {
-    let mark = match (row.verdict, row.deleted) {
-        (Action::Keep, _) => "keep",
-        (Action::Delete, false) => "delete",
-        (Action::Delete, true) => "deleted",
-    };
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     // Without an identity the file's name is all there is to go by.
     let pod = row.pod.clone().unwrap_or_else(|| shorten(&row.shown));
     let age = Duration::try_from(now.duration_since(row.checkpointed_at)).unwrap_or_default();
     vec![
-        mark.to_owned(),
+        Mark::of(row).name().to_owned(),
         or_dash(&row.namespace),
         pod,
         or_dash(&row.container),

@@ -70,11 +70,16 @@ impl Place {
         files(&self.directory())
     }
 
-    /// `gc DIRECTORY --policy policy.yaml` and these.
+    /// `gc --yes DIRECTORY --policy policy.yaml` and these.
     pub(crate) fn gc(&self, arguments: &[&str]) -> Run {
+        Run::of(self.unconfirmed_gc().arg("--yes").args(arguments))
+    }
+
+    /// `gc DIRECTORY --policy policy.yaml`, to which nobody said yes.
+    pub(crate) fn unconfirmed_gc(&self) -> Command {
         let mut command = program();
         command.arg("gc").arg(self.directory()).arg("--policy").arg(self.parent.path().join("policy.yaml"));
-        Run::of(command.args(arguments))
+        command
     }
 
     /// `gc --watch` on it, to be spawned.

@@ -42,7 +42,7 @@ fn a_full_disk_leaves_an_incomplete_archive_that_goes_by_its_own_rule_only() -> 
 
         let gc = |policy: &str, more: &[&str]| {
             let arguments =
-                ["gc", "--output", "json", "--settle", "0s", "--policy", policy, node.directory()];
+                ["gc", "--yes", "--output", "json", "--settle", "0s", "--policy", policy, node.directory()];
             run_keeper(node, &[&arguments[..], more].concat())
         };
         // By default it stays, however old it gets.
@@ -56,7 +56,7 @@ fn a_full_disk_leaves_an_incomplete_archive_that_goes_by_its_own_rule_only() -> 
         ensure!(files_of(node, namespace.name())?.contains(cut), "it was deleted within its grace period");
         // and goes after it, and nothing else does.
         let mut later = node.command_by_clock(keeper(), "+2h")?;
-        later.args(["gc", "--output", "json", "--policy", &remove, node.directory()]);
+        later.args(["gc", "--yes", "--output", "json", "--policy", &remove, node.directory()]);
         let report = checkpoint_keeper_testcluster::process::output(&mut later)?;
         let gone = verdict(&report, cut)?.context("the archive is not in the report")?;
         ensure!(gone["reason"] == "Incomplete" && gone["deleted"] == true, "{gone}");
@@ -89,7 +89,7 @@ spec: {{retention: {{perContainer: {{maxCount: 1}}}}}}
 "
             ),
         )?;
-        let gc = ["gc", "--output", "json", "--settle", "0s", "--policy", &policy, node.directory()];
+        let gc = ["gc", "--yes", "--output", "json", "--settle", "0s", "--policy", &policy, node.directory()];
         let read_only = cluster().inject(Fault::ReadOnly { node: node.name().to_owned() })?;
         let refused = node.checkpoint(name, "web", "server")?;
         ensure!(refused.status == 500, "{refused:?}");
