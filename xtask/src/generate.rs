@@ -16,11 +16,24 @@ pub(crate) fn run() -> anyhow::Result<()> {
         std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
         println!("config/crd/{name}");
     }
-    // The test that holds the page of signals against the code writes it when it is told to.
+    // The tests that hold these against the code write them when they are told to.
     let mut cargo = cargo();
-    cargo.args(["test", "--quiet", "--locked", "--package", "checkpoint-keeper", "--lib", "signals::"]);
+    cargo.args([
+        "test",
+        "--quiet",
+        "--locked",
+        "--package",
+        "checkpoint-keeper",
+        "--lib",
+        "--",
+        "signals::",
+        "schema::",
+    ]);
     let status = cargo.env("CHECKPOINT_KEEPER_GENERATE", "1").stdout(Stdio::null()).status();
-    ensure!(status.context("cannot run cargo")?.success(), "docs/signals.md cannot be made");
-    println!("docs/signals.md");
+    ensure!(
+        status.context("cannot run cargo")?.success(),
+        "docs/signals.md and docs/gc.schema.json cannot be made"
+    );
+    println!("docs/signals.md\ndocs/gc.schema.json");
     Ok(())
 }

@@ -41,6 +41,13 @@ pub enum Command {
     Controller(ControllerArguments),
     /// Print the custom resource definitions
     Crds,
+    /// Print a script that completes commands and options in a shell
+    #[command(after_help = COMPLETION_HELP)]
+    Completion(CompletionArguments),
+    /// Write manual pages, one for each command
+    Man(ManArguments),
+    /// Print the version
+    Version,
 }
 
 const GC_HELP: &str = "\
@@ -65,6 +72,12 @@ Exit codes: 0 done; 1 something failed (each failure is named); 2 wrong usage or
 
 const INSPECT_HELP: &str = "\
 Exit codes: 0 done; 1 a path could not be read (each one is named); 2 wrong usage.";
+
+const COMPLETION_HELP: &str = "\
+Examples:
+  bash: checkpoint-keeper completion bash >/etc/bash_completion.d/checkpoint-keeper
+  zsh:  checkpoint-keeper completion zsh >\"${fpath[1]}/_checkpoint-keeper\"
+  fish: checkpoint-keeper completion fish >~/.config/fish/completions/checkpoint-keeper.fish";
 
 const CONTROLLER_HELP: &str = "\
 Exit codes: 0 told to stop; 1 the lease was lost, or something failed; 2 wrong usage.";
@@ -99,20 +112,19 @@ pub struct GcArguments {
     /// when it changes, and on SIGHUP
     #[arg(short = 'f', long = "policy", value_name = "FILE", required = true)]
     pub policies: Vec<PathBuf>,
-    /// Only show what would be deleted; writes nothing at all
+    /// Only show what would be deleted; write nothing at all
     #[arg(long, conflicts_with = "watch")]
     pub dry_run: bool,
     /// Go on until stopped: collect whenever something changes
     #[arg(long)]
     pub watch: bool,
-    /// Delete without asking, and also where nobody is at the terminal and more than half of the archives go;
-    /// --watch never asks
+    /// Delete without asking; without a terminal: delete also more than half of the archives
     #[arg(long, short)]
     pub yes: bool,
     /// Show results as a table or as JSON; with --watch, each deletion is a line of text or of JSON
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     pub output: Output,
-    /// Append a line of JSON to FILE for each deletion; that it cannot be written keeps nothing from being deleted
+    /// Append a line of JSON to FILE for each deletion; if that fails later, it is said, and deleting goes on
     #[arg(long, value_name = "FILE")]
     pub audit: Option<PathBuf>,
     /// Decide as if it were that time
@@ -200,6 +212,22 @@ pub struct InspectArguments {
     /// Show results as text or as JSON
     #[arg(long, short, value_enum, default_value_t = InspectOutput::Text)]
     pub output: InspectOutput,
+}
+
+/// What `completion` is told.
+#[derive(Debug, Args)]
+pub struct CompletionArguments {
+    /// The shell that the script is for
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+/// What `man` is told.
+#[derive(Debug, Args)]
+pub struct ManArguments {
+    /// The directory to write the pages to, which is made if it is not there
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: PathBuf,
 }
 
 /// What `controller` is told.

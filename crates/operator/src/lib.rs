@@ -32,6 +32,9 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Agent(arguments) => commands::agent::run(arguments),
         Command::Controller(arguments) => commands::controller::run(arguments),
         Command::Crds => commands::crds::run(),
+        Command::Completion(arguments) => commands::documents::completion(&arguments),
+        Command::Man(arguments) => commands::documents::man(&arguments),
+        Command::Version => commands::documents::version(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use checkpoint_keeper_controller as controller;
 use crate::output;
 
 /// Set by `cargo xtask generate`, which has the page written and not compared.
-const GENERATE: &str = "CHECKPOINT_KEEPER_GENERATE";
+pub(crate) const GENERATE: &str = "CHECKPOINT_KEEPER_GENERATE";
 
 #[test]
 fn the_page_of_signals_is_what_the_code_tells() {

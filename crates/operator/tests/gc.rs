@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
@@ -96,7 +97,7 @@ fn the_table_is_one_that_a_person_enjoys_reading() {
 }
 
 /// Lines of the table, without the age and the order, which are those of the machine.
-fn table(text: &str) -> std::collections::BTreeSet<String> {
+fn table(text: &str) -> BTreeSet<String> {
     let cells = |line: &str| {
         let cells: Vec<_> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
         cells
@@ -391,4 +392,36 @@ fn now_is_only_for_what_if() {
     assert_eq!(deletions("2026-01-31T06:00:00Z"), 0);
     assert_eq!(deletions("2026-02-01T06:00:00Z"), 1, "the newest stays");
     assert_eq!(deletions("1999-01-01T00:00:00Z"), 0);
+}
+
+/// Whether an object has the properties that the schema wants, and no others.
+fn matches_schema(schema: &Value, object: &Value) {
+    let keys = |value: &Value| -> BTreeSet<String> { value.as_object().unwrap().keys().cloned().collect() };
+    let (there, allowed) = (keys(object), keys(&schema["properties"]));
+    assert!(there.is_subset(&allowed), "{there:?} are not all among {allowed:?}");
+    for required in schema["required"].as_array().unwrap() {
+        assert!(there.contains(required.as_str().unwrap()), "{required} is missing in {there:?}");
+    }
+}
+
+#[test]
+fn what_is_printed_as_json_is_what_the_schema_says() {
+    let schema = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/gc.schema.json")).unwrap();
+    let schema: Value = serde_json::from_slice(&schema).unwrap();
+    let place = with_real_archives();
+    place.cluster_policy("retention: {perContainer: {maxCount: 1}}");
+    let report = place.gc_json(&["--dry-run"]);
+    matches_schema(&schema, &report);
+    matches_schema(&schema["$defs"]["Totals"], &report["totals"]);
+    matches_schema(&schema["$defs"]["FileSystem"], &report["filesystem"]);
+    let row = &schema["$defs"]["Row"];
+    for archive in report["archives"].as_array().unwrap() {
+        matches_schema(row, archive);
+        for name in ["state", "verdict", "reason"] {
+            assert!(
+                row["properties"][name]["enum"].as_array().unwrap().contains(&archive[name]),
+                "{archive}"
+            );
+        }
+    }
 }

@@ -98,17 +98,21 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let mut report = Report::new(&driver, snapshot, plan, wall);
     report.add_differences(snapshot, &differences(snapshot, policies, wall, plan));
     if !arguments.dry_run {
-        consent::obtain(&report, arguments.yes)?;
-        failures += delete(&mut driver, &mut deletions, &mut report);
-        if let Some(error) = driver.store().no_leases() {
-            say("note", Problem::NoLeases(error.to_string()));
+        let consent = consent::obtain(&report, arguments.yes);
+        if consent.is_ok() {
+            failures += delete(&mut driver, &mut deletions, &mut report);
+            if let Some(error) = driver.store().no_leases() {
+                say("note", Problem::NoLeases(error.to_string()));
+            }
         }
+        // What was read is remembered also where nothing may be deleted.
         driver.flush(|event| {
             if let Event::Catalog(problem) = event {
                 say("error", problem);
                 failures += 1;
             }
         });
+        consent?;
     }
     report.totals.failures += failures;
     match arguments.output {

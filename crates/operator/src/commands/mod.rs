@@ -5,6 +5,7 @@ mod consent;
 pub mod controller;
 pub mod crds;
 mod deletion_log;
+pub mod documents;
 pub mod gc;
 pub mod inspect;
 mod policy_files;

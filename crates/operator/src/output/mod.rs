@@ -5,6 +5,8 @@ pub mod audit;
 pub mod inspection;
 pub mod json;
 pub mod report;
+#[cfg(test)]
+pub(crate) mod schema;
 pub mod summary;
 mod table;
 pub mod text;

@@ -11,23 +11,22 @@ use checkpoint_keeper_node::driver::Driver;
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// Everything about one pass.
+/// One pass over a directory: what became of each archive, and why.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The directory.
+    /// The directory's path, as it was given.
     pub directory: String,
-    /// The file system below it.
+    /// The file system that the directory lies on; null where its size is not known.
     pub filesystem: Option<FileSystem>,
-    /// A row for each archive.
+    /// Every archive: by namespace, pod and container, the newest first; those of unknown identity come last.
     pub archives: Vec<Row>,
-    /// Sums.
+    /// Sums over all archives.
     pub totals: Totals,
-    /// What policies in dry-run mode would change.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    /// What each policy whose mode is `DryRun` would change.
     pub dry_run_policies: Vec<DryRunPolicy>,
-    /// What the storage watermark wanted and found.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// What the storage watermark wanted to free and found; null where it wanted nothing.
     pub watermark: Option<Watermark>,
     /// The time that ages refer to.
     #[serde(skip)]
@@ -36,8 +35,9 @@ pub struct Report {
     places: HashMap<FileName, usize>,
 }
 
-/// A file system's size.
+/// The size of a file system.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FileSystem {
     /// Its size in bytes.
@@ -48,65 +48,72 @@ pub struct FileSystem {
 
 /// One archive and what becomes of it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
-    /// The file's name in the directory.
+    /// The file's name in the directory. Bytes that are not UTF-8 are written as `\xff`.
     pub file: String,
     /// The same, safe for a terminal.
     #[serde(skip)]
     pub shown: String,
-    /// The pod's namespace.
+    /// The pod's namespace; null where it is not known whose checkpoint it is.
     pub namespace: Option<String>,
-    /// The pod's name.
+    /// The pod's name; null where that is not known.
     pub pod: Option<String>,
-    /// The pod's UID.
+    /// The pod's UID; null where that is not known.
     pub pod_uid: Option<String>,
-    /// The container's name.
+    /// The container's name; null where that is not known.
     pub container: Option<String>,
-    /// The OCI runtime.
+    /// The OCI runtime; null where the archive does not say.
     pub runtime: Option<String>,
-    /// When the checkpoint was taken.
+    /// When the checkpoint was taken, by the first of these that is plausible: what the archive says, the file's
+    /// name, its modification time.
     pub checkpointed_at: Timestamp,
-    /// The file's size.
+    /// The file's size in bytes.
     pub size_bytes: u64,
-    /// Whether it is whole.
+    /// Whether a container could be restored from it (Complete), or what is wrong with it.
+    #[cfg_attr(test, schemars(schema_with = "super::schema::names::<State>"))]
     pub state: State,
-    /// What becomes of it.
+    /// Whether it stays or is to be deleted.
+    #[cfg_attr(test, schemars(schema_with = "super::schema::names::<Action>"))]
     pub verdict: Action,
-    /// Why.
+    /// Why it stays or is to be deleted.
+    #[cfg_attr(test, schemars(schema_with = "super::schema::names::<Reason>"))]
     pub reason: Reason,
-    /// The policy that gave the reason.
+    /// The policy that gave the reason, as Kind/name or Kind/namespace/name; null where none did.
     pub policy: Option<String>,
     /// The same with its kind's short name, for tables.
     #[serde(skip)]
     pub short_policy: Option<String>,
     /// The figures behind the reason, and what is wrong with the archive.
     pub detail: String,
-    /// Whether it has been deleted.
+    /// Whether this run deleted it; false in a dry run.
     pub deleted: bool,
 }
 
 /// Sums over all archives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
-    /// Archives.
+    /// Number of archives.
     pub archives: u64,
-    /// Their bytes.
+    /// Their size in bytes.
     pub bytes: u64,
-    /// Archives to delete.
+    /// Number of archives that are to be deleted, or were.
     pub delete_archives: u64,
-    /// Their bytes.
+    /// The size of those in bytes.
     pub delete_bytes: u64,
-    /// What went wrong.
+    /// Number of things that went wrong, each of which was named on standard error.
     pub failures: u64,
 }
 
 /// What a policy in dry-run mode would change.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct DryRunPolicy {
-    /// The policy.
+    /// The policy, as Kind/name or Kind/namespace/name.
     pub policy: String,
     /// Files that it would delete and that stay now.
     pub would_delete: Vec<String>,
@@ -116,13 +123,14 @@ pub struct DryRunPolicy {
 
 /// What the storage watermark wanted and found.
 #[derive(Debug, Clone, Copy, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Watermark {
-    /// Bytes to be freed.
+    /// Bytes that were to be freed.
     pub wanted_bytes: u64,
-    /// Bytes that can be.
+    /// Bytes that could be found to be freed.
     pub freed_bytes: u64,
-    /// Whether somebody else than checkpoints fills the disk.
+    /// Whether checkpoints use no more than is reserved for them, so that something else fills the disk.
     pub below_reserve: bool,
 }
 
