@@ -96,3 +96,22 @@ fn each_path_that_cannot_be_read_is_named() {
     assert!(run.stderr.contains("/dev/null: is not a file"), "{}", run.stderr);
     assert!(run.stdout.contains("team/web-0/server"), "the others are shown: {}", run.stdout);
 }
+
+#[test]
+fn a_pinned_archive_is_said_to_be_so() {
+    let place = Place::new();
+    let (pinned, other) = (place.add(&server(1)), place.add(&server(2)));
+    let mut marker = pinned.clone().into_os_string();
+    marker.push(".keep");
+    fs::create_dir(marker).unwrap();
+    let link = place.root().join("link");
+    std::os::unix::fs::symlink(&pinned, &link).unwrap();
+    let directory = place.directory();
+    let paths = [&directory, &link, &other].map(|path| path.to_str().unwrap());
+    let run = inspect(&[&["-o", "json"], &paths[..]].concat());
+    let found: Value = serde_json::from_str(&run.stdout).unwrap();
+    let told: Vec<_> = found.as_array().unwrap().iter().map(|archive| archive["pinned"].clone()).collect();
+    assert_eq!(told, [true, false, true, false], "{run:?}");
+    let text = inspect(&paths[1..2]).stdout;
+    assert!(text.contains("pinned        by the file beside it"), "{text}");
+}

@@ -1,17 +1,22 @@
 //! `checkpoint-keeper inspect`: what an archive is.
 
+use std::ffi::OsStr;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::Context;
 use checkpoint_keeper_core::archive::Inspection;
-use checkpoint_keeper_core::engine::file::Stat;
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_node::store::{Store, inspect_file};
 
 use crate::cli::{InspectArguments, InspectOutput};
 use crate::failure::{Failure, say};
 use crate::output::text::safe;
-use crate::output::{self, inspection::Inspected};
+use crate::output::{
+    self,
+    inspection::{Inspected, InspectedFile},
+};
 
 /// Inspects every path, naming each that cannot be read.
 pub fn run(arguments: &InspectArguments) -> Result<(), Failure> {
@@ -33,7 +38,7 @@ pub fn run(arguments: &InspectArguments) -> Result<(), Failure> {
     }
     match arguments.output {
         InspectOutput::Json => output::json::inspected(&inspected)?,
-        InspectOutput::Text => output::text::inspected(&inspected)?,
+        InspectOutput::Text => output::blocks::inspected(&inspected)?,
     }
     if failures > 0 { Err(Failure::Named) } else { Ok(()) }
 }
@@ -42,7 +47,8 @@ fn inspect_one(path: &Path, inspected: &mut Vec<Inspected>) -> anyhow::Result<us
     let (stat, inspection) = inspect_file(path).with_context(|| shown(path))?;
     let name = path.file_name().and_then(|name| FileName::new(name.as_encoded_bytes()));
     let name = name.with_context(|| format!("{} names no file", shown(path)))?;
-    inspected.push(Inspected::new(&name, path, &stat, inspection));
+    let file = InspectedFile { name: &name, path, stat: &stat, is_pinned: is_pinned(path) };
+    inspected.push(Inspected::new(&file, inspection));
     Ok(0)
 }
 
@@ -59,7 +65,9 @@ fn inspect_directory(path: &Path, inspected: &mut Vec<Inspected>) -> anyhow::Res
         match store.inspect(name) {
             Ok((stat, inspection)) if is_archive(name, &inspection) => {
                 let path = path.join(std::ffi::OsStr::new(&*String::from_utf8_lossy(name.as_bytes())));
-                inspected.push(of(name, &path, &stat, inspection));
+                let is_pinned = store.is_pinned(name);
+                let file = InspectedFile { name, path: &path, stat: &stat, is_pinned };
+                inspected.push(Inspected::new(&file, inspection));
             }
             Ok(_) => {}
             Err(error) => {
@@ -71,8 +79,14 @@ fn inspect_directory(path: &Path, inspected: &mut Vec<Inspected>) -> anyhow::Res
     Ok(failures)
 }
 
-fn of(name: &FileName, path: &Path, stat: &Stat, inspection: Inspection) -> Inspected {
-    Inspected::new(name, path, stat, inspection)
+/// Whether a marker lies beside a file, wherever links lead to. As where archives are deleted, one that cannot be
+/// looked at counts as one.
+fn is_pinned(path: &Path) -> bool {
+    let Ok(path) = path.canonicalize() else { return true };
+    let name = path.file_name().and_then(|name| FileName::new(name.as_encoded_bytes()));
+    let Some(marker) = name.map(|name| name.marker()) else { return false };
+    let found = path.with_file_name(OsStr::from_bytes(marker.as_bytes())).symlink_metadata();
+    !matches!(found, Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidFilename))
 }
 
 /// A tar by another name than the kubelet's counts as an archive if it is one inside.

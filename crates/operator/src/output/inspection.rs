@@ -7,7 +7,20 @@ use checkpoint_keeper_core::checkpoint_time::Claims;
 use checkpoint_keeper_core::engine::file::Stat;
 use checkpoint_keeper_core::name::FileName;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+
+/// The file that an archive is.
+#[derive(Debug, Clone, Copy)]
+pub struct InspectedFile<'a> {
+    /// Its name.
+    pub name: &'a FileName,
+    /// Where it lies.
+    pub path: &'a Path,
+    /// How it looks to the system.
+    pub stat: &'a Stat,
+    /// Whether there is a marker beside it.
+    pub is_pinned: bool,
+}
 
 /// One archive.
 #[derive(Debug, Clone, Serialize)]
@@ -38,6 +51,8 @@ pub struct Inspected {
     pub size_bytes: u64,
     /// Whether it is whole.
     pub state: State,
+    /// Whether a `.keep` marker beside it keeps it from ever being deleted.
+    pub pinned: bool,
     /// What is wrong with it.
     pub problem: Option<String>,
     /// How its bytes are packed.
@@ -57,13 +72,14 @@ pub struct Inspected {
     /// When the container had been restored from an earlier checkpoint.
     pub restored_at: Option<Timestamp>,
     /// CRIU's figures of the dump.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "with_units")]
     pub statistics: Option<Statistics>,
 }
 
 impl Inspected {
-    /// What was found in the file `name` at `path`.
-    pub fn new(name: &FileName, path: &Path, stat: &Stat, found: Inspection) -> Self {
+    /// What was found in this file.
+    pub fn new(file: &InspectedFile<'_>, found: Inspection) -> Self {
+        let InspectedFile { name, path, stat, is_pinned } = file;
         let identity = found.contents.identity;
         let claims = Claims {
             inside: found.contents.checkpointed_at,
@@ -84,6 +100,7 @@ impl Inspected {
             checkpointed_at: claims.first().0,
             size_bytes: stat.size,
             state: found.contents.state,
+            pinned: *is_pinned,
             problem: found.contents.problem,
             format: found.format,
             members: found.members,
@@ -95,5 +112,38 @@ impl Inspected {
             restored_at: found.restored_at,
             statistics: found.statistics,
         }
+    }
+}
+
+/// The same figures with the units of times in their names.
+#[derive(Serialize)]
+#[serde(remote = "Statistics", rename_all = "camelCase")]
+struct StatisticsWithUnits {
+    #[serde(rename = "freezingMicroseconds")]
+    freezing_time: u32,
+    #[serde(rename = "frozenMicroseconds")]
+    frozen_time: u32,
+    #[serde(rename = "memdumpMicroseconds")]
+    memdump_time: u32,
+    #[serde(rename = "memwriteMicroseconds")]
+    memwrite_time: u32,
+    #[serde(rename = "irmapResolveMicroseconds")]
+    irmap_resolve_time: Option<u32>,
+    pages_scanned: u64,
+    pages_skipped_parent: u64,
+    pages_written: u64,
+    pages_lazy: u64,
+    page_pipes: Option<u64>,
+    page_pipe_buffers: Option<u64>,
+    shared_pages_scanned: Option<u64>,
+    shared_pages_skipped_parent: Option<u64>,
+    shared_pages_written: Option<u64>,
+}
+
+#[allow(clippy::ref_option, reason = "serde hands it in like that")]
+fn with_units<S: Serializer>(statistics: &Option<Statistics>, serializer: S) -> Result<S::Ok, S::Error> {
+    match statistics {
+        Some(statistics) => StatisticsWithUnits::serialize(statistics, serializer),
+        None => serializer.serialize_none(),
     }
 }

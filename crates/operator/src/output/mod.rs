@@ -2,6 +2,7 @@
 //! the table and the JSON cannot disagree.
 
 pub mod audit;
+pub mod blocks;
 pub mod inspection;
 pub mod json;
 pub mod report;

@@ -1,4 +1,4 @@
-//! Results for people.
+//! What `gc` shows people.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -14,7 +14,6 @@ use checkpoint_keeper_core::plan::{Action, Reason};
 use checkpoint_keeper_core::{duration, quantity};
 use jiff::Timestamp;
 
-use super::inspection::Inspected;
 use super::report::{Report, Row};
 use super::summary::{Mark, NamespaceSum, Sum, Summary};
 use super::table::{Column, Fitted, Kind, Table};
@@ -83,15 +82,8 @@ pub fn deletion(out: &mut impl io::Write, outcome: &Outcome, time: Timestamp) ->
     out.flush()
 }
 
-/// Prints what was inspected, a block for each archive.
-pub fn inspected(inspected: &[Inspected]) -> io::Result<()> {
-    let mut text = String::new();
-    render_inspected(&mut text, inspected).map_err(io::Error::other)?;
-    print(&text)
-}
-
 /// In colour on a terminal that has it, plain elsewhere.
-fn print(text: &str) -> io::Result<()> {
+pub(super) fn print(text: &str) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     out.write_all(text.as_bytes())?;
     out.flush()
@@ -255,20 +247,6 @@ fn render_question(report: &Report) -> String {
     )
 }
 
-fn render_inspected(out: &mut String, inspected: &[Inspected]) -> fmt::Result {
-    let (name, dim) = (Style::new().bold(), Style::new().dimmed());
-    for (place, archive) in inspected.iter().enumerate() {
-        if place > 0 {
-            writeln!(out)?;
-        }
-        writeln!(out, "{name}{}{name:#}", archive.shown)?;
-        for (key, value) in facts(archive) {
-            writeln!(out, "  {dim}{key:<13}{dim:#} {}", safe(&value))?;
-        }
-    }
-    Ok(())
-}
-
 fn style(row: &Row) -> Style {
     match (row.verdict, row.state) {
         (Action::Delete, _) => AnsiColor::Red.on_default(),
@@ -328,45 +306,6 @@ fn totals(report: &Report, dry_run: bool) -> String {
         format!("; the disk of {} is {percent}% used", quantity::human(filesystem.total_bytes))
     });
     format!("{archives}, {all}; {what}{failed}{}.", disk.unwrap_or_default())
-}
-
-fn facts(archive: &Inspected) -> Vec<(&'static str, String)> {
-    let container = match (&archive.namespace, &archive.pod, &archive.container) {
-        (Some(namespace), Some(pod), Some(container)) => format!("{namespace}/{pod}/{container}"),
-        _ => "unknown".to_owned(),
-    };
-    let mut facts = vec![("container", container)];
-    let mut add = |key, value: Option<String>| facts.extend(value.map(|value| (key, value)));
-    add("pod UID", archive.pod_uid.clone());
-    let state = format!("{:?}", archive.state);
-    add(
-        "state",
-        Some(archive.problem.as_ref().map_or(state.clone(), |problem| format!("{state}: {problem}"))),
-    );
-    add("checkpointed", Some(format!("{:.3}", archive.checkpointed_at)));
-    add("size", Some(format!("{} ({} bytes)", quantity::human(archive.size_bytes), archive.size_bytes)));
-    add("members", Some(format!("{} ({:?})", archive.members, archive.format)));
-    add("image", archive.image.clone());
-    add("image ref", archive.image_ref.clone());
-    add("engine", archive.engine.map(|engine| engine.to_string()));
-    add("runtime", archive.runtime.clone());
-    add("container ID", archive.container_id.clone());
-    add("created", archive.created_at.map(|created| format!("{created:.3}")));
-    add("restarts", archive.restart_count.map(|count| count.to_string()));
-    add("restored", archive.restored_at.map(|restored| format!("{restored:.3}")));
-    add("CRIU", archive.statistics.as_ref().map(criu));
-    facts
-}
-
-/// CRIU's figures in one line: for how long the container stood still, and how much was written.
-fn criu(statistics: &checkpoint_keeper_core::archive::Statistics) -> String {
-    let milliseconds = |microseconds: u32| format!("{:.1}ms", f64::from(microseconds) / 1_000.0);
-    format!(
-        "frozen for {}, memory dumped in {}, {} pages written",
-        milliseconds(statistics.frozen_time),
-        milliseconds(statistics.memdump_time),
-        statistics.pages_written
-    )
 }
 
 /// Text from outside, made safe for a terminal: what it would act on or hide is spelled out.

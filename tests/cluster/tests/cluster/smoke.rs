@@ -46,10 +46,10 @@ fn inspect_agrees_with_checkpointctl_for_every_kind_of_container() -> anyhow::Re
             };
             same(&seconds(&ours["createdAt"])?, &created, "creation")?;
             for (field, their_field) in [
-                ("freezingTime", "freezing_time"),
-                ("frozenTime", "frozen_time"),
-                ("memdumpTime", "memdump_time"),
-                ("memwriteTime", "memwrite_time"),
+                ("freezingMicroseconds", "freezing_time"),
+                ("frozenMicroseconds", "frozen_time"),
+                ("memdumpMicroseconds", "memdump_time"),
+                ("memwriteMicroseconds", "memwrite_time"),
                 ("pagesScanned", "pages_scanned"),
                 ("pagesWritten", "pages_written"),
             ] {
