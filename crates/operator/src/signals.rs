@@ -57,6 +57,10 @@ fn page() -> String {
         let _ = writeln!(page, "* `{field}`");
     }
     page.push_str(
+        "\n`gc --audit FILE` appends the same lines to a file, and `gc --watch --output json` writes them to standard \
+         output, both without `node` and `policyGeneration`.\n",
+    );
+    page.push_str(
         "\n## Probes\n\n`/livez`, `/readyz` (what is missing, if anything) and `/metrics`, on the address of `--listen`.\n",
     );
     page

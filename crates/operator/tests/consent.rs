@@ -247,3 +247,26 @@ fn files_are_named_where_rows_could_not_be_told_apart() {
     let text = place.gc(&["--dry-run"]).stdout;
     assert!(text.contains("FILE") && text.contains(twin.file_name().unwrap().to_str().unwrap()), "{text}");
 }
+
+#[test]
+fn output_that_cannot_be_written_keeps_nothing_from_being_deleted() {
+    for output in ["text", "json"] {
+        // Whoever reads may have had enough, which is no error.
+        let place = place_with(4);
+        let mut command = place.unconfirmed_gc();
+        command.args(["--yes", "-o", output]).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        assert_eq!((child.wait().unwrap().code(), place.files().len()), (Some(0), 1), "{output}");
+        // A disk may be full, which is one.
+        let place = place_with(4);
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut command = place.unconfirmed_gc();
+        let child =
+            command.args(["--yes", "-o", output]).stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!((ended.status.code(), place.files().len()), (Some(1), 1), "{output}: {said}");
+        assert!(said.contains("error: cannot write the output: No space left on device"), "{said}");
+    }
+}
