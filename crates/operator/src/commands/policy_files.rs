@@ -103,18 +103,19 @@ impl PolicyFiles {
                 seen = None;
                 match loaded {
                     Ok(loaded) => {
+                        tell(loaded.policies.clone());
                         say("note", "the policies were read again and hold from now on");
                         say_all(&loaded);
                         wrong.clear();
                         last_good = loaded.policies;
-                        tell(last_good.clone());
                     }
                     Err(complaints) => {
                         if complaints != wrong {
+                            // First, so that it is true once it is said.
+                            tell(without_retention(&last_good));
                             complaints.iter().for_each(|complaint| say("error", complaint));
                             say("error", what_goes_on(&last_good));
                             wrong = complaints;
-                            tell(without_retention(&last_good));
                         }
                     }
                 }
