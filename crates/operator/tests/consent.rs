@@ -94,6 +94,29 @@ fn a_person_at_a_terminal_is_shown_the_totals_and_asked() {
 }
 
 #[test]
+fn what_was_not_shown_is_not_deleted_however_long_the_answer_took() {
+    let place = place_with(2);
+    let mut command = place.unconfirmed_gc();
+    command.args(["--settle", "0s"]);
+    let mut terminal = Terminal::start(command, 100);
+    terminal.shows("Delete 1 archive? [y/N]");
+    // Two more come, and one of them pushes out the other.
+    (3..=4).for_each(|second| _ = place.add(&server(second)));
+    terminal.types("y\n");
+    let shown = terminal.shows("Delete 3 archives? [y/N]");
+    assert!(shown.contains("more is to be deleted by now than was shown"), "{shown}");
+    assert_eq!(place.files().len(), 4);
+    // Fewer need no other answer; and what is pinned by now stays.
+    let oldest = place.files().into_iter().next().unwrap();
+    fs::write(place.directory().join(format!("{oldest}.keep")), "").unwrap();
+    terminal.types("y\n");
+    let (shown, code) = terminal.end();
+    let files = place.files();
+    assert_eq!((code, files.len()), (Some(0), 3), "the newest, a pinned one and its pin: {files:?} {shown}");
+    assert!(files.contains(&oldest), "{files:?}");
+}
+
+#[test]
 fn nobody_is_asked_after_yes() {
     let place = place_with(3);
     let mut command = place.unconfirmed_gc();

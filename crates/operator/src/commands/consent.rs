@@ -51,11 +51,20 @@ fn next_step(totals: &Totals, audience: Audience) -> Step {
     }
 }
 
+/// That a plan may be carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Consent {
+    /// Nobody had to be asked.
+    NotNeeded,
+    /// Somebody was asked, took their time, and said yes.
+    Answered,
+}
+
 /// Returns when the plan may be carried out. Fails when it is refused, or when the answer is not yes.
-pub(super) fn obtain(report: &Report, yes: bool) -> Result<(), Failure> {
+pub(super) fn obtain(report: &Report, yes: bool) -> Result<Consent, Failure> {
     let totals = &report.totals;
     match next_step(totals, Audience::of_this_process(yes)) {
-        Step::Proceed => Ok(()),
+        Step::Proceed => Ok(Consent::NotNeeded),
         Step::Refuse => Err(Failure::Usage(vec![format!(
             "refusing to delete {} of {}, which is more than half\n  \
              hint: run with --dry-run to see them, or give --yes",
@@ -71,7 +80,7 @@ pub(super) fn obtain(report: &Report, yes: bool) -> Result<(), Failure> {
             let mut answer = String::new();
             io::stdin().lock().read_line(&mut answer)?;
             if is_yes(&answer) {
-                return Ok(());
+                return Ok(Consent::Answered);
             }
             if !answer.ends_with('\n') {
                 eprintln!();

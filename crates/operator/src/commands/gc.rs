@@ -21,7 +21,7 @@ use checkpoint_keeper_node::store::Store;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 
-use super::consent;
+use super::consent::{self, Consent};
 use super::deletion_log::DeletionLog;
 use super::policy_files::{self, PolicyFiles};
 use crate::cli::{GcArguments, Output};
@@ -79,28 +79,37 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     if arguments.watch {
         return super::watch::run(driver, files, loaded.policies, config, deletions, arguments);
     }
-    let mut failures = problems.len() as u64;
-    let Some(view) = make_plan(&mut driver, &mut failures) else {
-        return Err(anyhow::anyhow!("no plan was made").into());
-    };
+    let mut said = Said { texts: HashSet::new(), failures: problems.len() as u64 };
+    let mut view = make_plan(&mut driver, &mut said)?;
     let not_asked = not_asked.load(Ordering::Relaxed);
     if not_asked > 0 {
         say("warning", format!("the API does not answer: {not_asked} more questions were not asked"));
     }
-    let View { snapshot, plan, .. } = &*view;
-    let wall = arguments.now.unwrap_or_else(Timestamp::now);
-    for policy in &plan.unjudged_storage {
+    for policy in &view.plan.unjudged_storage {
         say("warning", format!("{policy} has a nodeSelector; without --node-labels it does nothing here"));
     }
-    for found in policy_lint::without_effect_here(policies, snapshot) {
+    for found in policy_lint::without_effect_here(policies, &view.snapshot) {
         say("warning", found);
     }
-    let mut report = Report::new(&driver, snapshot, plan, wall);
-    report.add_differences(snapshot, &differences(snapshot, policies, wall, plan));
+    let mut report = report_of(&driver, &view, policies, arguments);
     if !arguments.dry_run {
-        let consent = consent::obtain(&report, arguments.yes);
+        let consent = loop {
+            match consent::obtain(&report, arguments.yes) {
+                // By the time of the answer, what was true when the question was asked may be long past.
+                Ok(Consent::Answered) => {
+                    let shown = std::mem::replace(&mut view, make_plan(&mut driver, &mut said)?);
+                    report = report_of(&driver, &view, policies, arguments);
+                    if deletions_of(&view).is_subset(&deletions_of(&shown)) {
+                        break Ok(());
+                    }
+                    say("note", "more is to be deleted by now than was shown");
+                }
+                Ok(Consent::NotNeeded) => break Ok(()),
+                Err(refused) => break Err(refused),
+            }
+        };
         if consent.is_ok() {
-            failures += delete(&mut driver, &mut deletions, &mut report);
+            said.failures += delete(&mut driver, &mut deletions, &mut report);
             if let Some(error) = driver.store().no_leases() {
                 say("note", Problem::NoLeases(error.to_string()));
             }
@@ -109,12 +118,12 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         driver.flush(|event| {
             if let Event::Catalog(problem) = event {
                 say("error", problem);
-                failures += 1;
+                said.failures += 1;
             }
         });
         consent?;
     }
-    report.totals.failures += failures;
+    report.totals.failures += said.failures;
     match arguments.output {
         Output::Json => output::json::report(&report)?,
         Output::Text => output::text::report(&report, arguments.dry_run, Fit::Terminal)?,
@@ -140,10 +149,17 @@ fn settings(arguments: &GcArguments, policies: &PolicySet, has_cluster: bool) ->
     }
 }
 
-/// Looks at everything, asks what there is to ask, and says what is wrong, once each. Returns the last plan.
-fn make_plan(driver: &mut Driver, failures: &mut u64) -> Option<Arc<View>> {
+/// What was said to be wrong, each once.
+struct Said {
+    texts: HashSet<String>,
+    /// How much of it is a failure.
+    failures: u64,
+}
+
+/// Looks at everything, asks what there is to ask, and says what is wrong. Returns the last plan.
+fn make_plan(driver: &mut Driver, said: &mut Said) -> Result<Arc<View>, Failure> {
     let bar = progress_bar("reading archives");
-    let (mut last, mut said) = (None, HashSet::new());
+    let mut last = None;
     driver.plan(|event| match event {
         Event::Reading(Progress { done, total }) => {
             bar.set_length(total as u64);
@@ -151,8 +167,8 @@ fn make_plan(driver: &mut Driver, failures: &mut u64) -> Option<Arc<View>> {
         }
         Event::Problem(problem) => {
             let text = problem.to_string();
-            if said.insert(text.clone()) {
-                *failures += u64::from(problem.is_failure());
+            if said.texts.insert(text.clone()) {
+                said.failures += u64::from(problem.is_failure());
                 bar.suspend(|| say(if problem.is_failure() { "error" } else { "warning" }, text));
             }
         }
@@ -160,7 +176,22 @@ fn make_plan(driver: &mut Driver, failures: &mut u64) -> Option<Arc<View>> {
         _ => {}
     });
     bar.finish_and_clear();
-    last
+    last.ok_or_else(|| anyhow::anyhow!("no plan was made").into())
+}
+
+/// What a plan is, for a person or a program.
+fn report_of(driver: &Driver, view: &View, policies: &PolicySet, arguments: &GcArguments) -> Report {
+    let View { snapshot, plan, .. } = view;
+    let wall = arguments.now.unwrap_or_else(Timestamp::now);
+    let mut report = Report::new(driver, snapshot, plan, wall);
+    report.add_differences(snapshot, &differences(snapshot, policies, wall, plan));
+    report
+}
+
+/// The archives that a plan deletes, each with what tells it from another file of its name.
+fn deletions_of(view: &View) -> BTreeSet<(&FileName, u64, Timestamp)> {
+    let archives = view.plan.deletions().map(|place| &view.snapshot.archives[place]);
+    archives.map(|archive| (&archive.file, archive.size, archive.changed)).collect()
 }
 
 /// Carries the plan out, and reports each deletion when it happens. Returns how many lines about them could not be
