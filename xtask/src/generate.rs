@@ -9,12 +9,11 @@ use crate::cargo::cargo;
 use crate::test::repository;
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    let directory = repository().join("config/crd");
-    std::fs::create_dir_all(&directory)?;
     for (name, content) in checkpoint_keeper_api::crds::crd_files() {
-        let path = directory.join(&name);
+        let path = repository().join("config").join(&name);
+        std::fs::create_dir_all(path.parent().context("a file is in a folder")?)?;
         std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
-        println!("config/crd/{name}");
+        println!("config/{name}");
     }
     // The tests that hold these against the code write them when they are told to.
     let mut cargo = cargo();

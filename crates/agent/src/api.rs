@@ -231,7 +231,7 @@ mod tests {
 
         fn apply_policy(&self, version: u32) {
             let object = json!({
-                "apiVersion": "criu.org/v1alpha1", "kind": "ClusterCheckpointPolicy", "spec": {},
+                "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "ClusterCheckpointPolicy", "spec": {},
                 "metadata": {"name": "a", "uid": "u", "generation": version, "resourceVersion": version.to_string()},
             });
             let line = format!("{}\n", json!({"type": "ADDED", "object": object}));

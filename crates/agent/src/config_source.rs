@@ -60,7 +60,7 @@ impl ConfigSource {
             let own = self.context.own.now();
             let generation = own.store.as_ref().and_then(|store| store.metadata.generation);
             let discard = own.store.map(|store| store.spec.discard).unwrap_or_default();
-            let discard = discard.iter().filter_map(|file| FileName::new(file.as_bytes())).collect();
+            let discard = discard.iter().filter_map(|file| FileName::new(file.0.as_bytes())).collect();
             let next = EngineConfig {
                 policies: Arc::clone(&known.policies),
                 confidence: certainty.judge(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use checkpoint_keeper_core::plan::Reason;
-use checkpoint_keeper_core::policy::{Kind, PolicyRef};
+use checkpoint_keeper_core::policy::PolicyRef;
 use checkpoint_keeper_core::quantity;
 use k8s_openapi::api::core::v1::ObjectReference;
 
@@ -86,7 +86,7 @@ pub(super) fn deleted(
     let about = match policy {
         Some(policy) => reference(policy, uids.get(&whole(policy)).cloned()),
         None => ObjectReference {
-            api_version: Some("criu.org/v1alpha1".to_owned()),
+            api_version: Some("checkpoint-keeper.io/v1alpha1".to_owned()),
             kind: Some("NodeCheckpointStore".to_owned()),
             name: Some(name.to_owned()),
             uid: uid.map(str::to_owned),
@@ -98,10 +98,9 @@ pub(super) fn deleted(
 
 /// How the API refers to a policy's object.
 fn reference(policy: &PolicyRef, uid: Option<String>) -> ObjectReference {
-    let version = if policy.kind == Kind::CheckpointRestoreOperator { "v1" } else { "v1alpha1" };
     ObjectReference {
-        api_version: Some(format!("criu.org/{version}")),
-        kind: Some(format!("{:?}", policy.kind)),
+        api_version: Some(policy.kind.api_version().to_owned()),
+        kind: Some(policy.kind.name().to_owned()),
         namespace: policy.namespace.clone(),
         name: Some(policy.name.clone()),
         uid,
@@ -113,6 +112,8 @@ fn reference(policy: &PolicyRef, uid: Option<String>) -> ObjectReference {
 mod tests {
     use checkpoint_keeper_core::name::FileName;
     use checkpoint_keeper_core::plan::Detail;
+
+    use checkpoint_keeper_core::policy::Kind;
 
     use super::*;
 

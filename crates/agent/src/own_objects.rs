@@ -154,7 +154,7 @@ mod tests {
         store.status = Some(NodeCheckpointStoreStatus::default());
         let written = Seen { store: Some(store.clone()), sent: Some(1), ..before.clone() };
         assert!(written.means_the_same_as(&before));
-        store.spec.discard = vec!["file".to_owned()];
+        store.spec.discard = vec!["file".into()];
         assert!(!Seen { store: Some(store), ..written }.means_the_same_as(&before));
         let node = Some((Labels::default(), "uid".to_owned()));
         assert!(!Seen { node, ..before.clone() }.means_the_same_as(&before));

@@ -103,7 +103,7 @@ pub(super) fn status(
 
 fn unreachable(limit: &HeldLimit) -> UnreachableLimit {
     UnreachableLimit {
-        kind: format!("{:?}", limit.policy.kind),
+        kind: limit.policy.kind.name().to_owned(),
         namespace: limit.policy.namespace.clone(),
         name: limit.policy.name.clone(),
         limit: limit.limit.to_string(),
@@ -185,7 +185,7 @@ fn policies(summary: &Summary) -> Vec<PolicyUsage> {
     // By name again, so that a count that changes does not move the others.
     all.sort_by_key(|(id, _)| *id);
     let usage = |(id, share): (&checkpoint_keeper_core::policy::PolicyRef, &Share)| PolicyUsage {
-        kind: format!("{:?}", id.kind),
+        kind: id.kind.name().to_owned(),
         namespace: id.namespace.clone(),
         name: id.name.clone(),
         mode: match share.mode {

@@ -103,7 +103,7 @@ impl StatusPublisher {
     ) -> Result<NodeCheckpointStore, String> {
         let api = Api::<NodeCheckpointStore>::all(self.context.client.clone());
         let params = PatchParams::apply(WRITER).force();
-        let kind = json!({"apiVersion": "criu.org/v1alpha1", "kind": "NodeCheckpointStore"});
+        let kind = json!({"apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "NodeCheckpointStore"});
         if let Some(uid) = own.node_uid().filter(|uid| !own.belongs_to(uid)) {
             let mut object = kind.clone();
             // With the node goes what is known of its disk: Kubernetes collects it.

@@ -15,12 +15,12 @@ use crate::scalars::ExactName;
 /// What an administrator wants kept of the checkpoint archives of the cluster.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
-    group = "criu.org",
+    group = "checkpoint-keeper.io",
     version = "v1alpha1",
     kind = "ClusterCheckpointPolicy",
     plural = "clustercheckpointpolicies",
-    shortname = "ccp",
-    category = "checkpoints",
+    shortname = "cckpol",
+    category = "checkpoint-keeper",
     status = "PolicyStatus",
     derive = "PartialEq",
     doc = "Which checkpoint archives stay on the nodes of the cluster, as its administrator wants it.",
@@ -85,11 +85,11 @@ pub struct ClusterSelectorSpec {
     pub pod_selector: Option<LabelSelectorSpec>,
     /// pods are exact names of pods. Absent or empty: any pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub pods: Vec<ExactName>,
     /// containers are exact names of containers. Absent or empty: any container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub containers: Vec<ExactName>,
 }
 

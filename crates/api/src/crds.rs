@@ -1,4 +1,7 @@
-//! The CustomResourceDefinitions, as they are committed below `config/crd` and printed by `crds`.
+//! The CustomResourceDefinitions, as they are committed below `config` and printed by `crds`.
+//!
+//! The native kinds are in `config/crd`. The older operator's kind is apart, in `config/crd-legacy`: it belongs to
+//! that project, and is only for clusters where its own definition was never installed.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -9,40 +12,66 @@ use crate::{
     NodeCheckpointStore,
 };
 
-/// Every definition, as the API server takes it.
+/// The annotation of a definition that says which release it is of.
+pub const BUNDLE_VERSION: &str = "checkpoint-keeper.io/bundle-version";
+
+/// The definitions of the native kinds, as the API server takes them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     [
         ClusterCheckpointPolicy::crd(),
         CheckpointPolicy::crd(),
         CheckpointStoragePolicy::crd(),
-        CheckpointRestoreOperator::crd(),
         NodeCheckpointStore::crd(),
     ]
     .into_iter()
-    .map(without_nulls)
+    .map(finished)
     .collect()
 }
 
-/// Every definition in one YAML stream.
+/// The definition of the older operator's kind, with its fields and no others. What its status may hold is open,
+/// as that operator never writes one.
+pub fn legacy_crds() -> Vec<CustomResourceDefinition> {
+    let mut crd = finished(CheckpointRestoreOperator::crd());
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let status = schema.and_then(|schema| schema.properties.as_mut()?.get_mut("status"));
+        if let Some(status) = status {
+            status.properties = None;
+            status.x_kubernetes_preserve_unknown_fields = Some(true);
+        }
+    }
+    vec![crd]
+}
+
+/// The definitions of the native kinds in one YAML stream.
 pub fn crds_yaml() -> String {
     let documents: Vec<_> = crds().iter().map(|crd| format!("---\n{}", yaml(crd))).collect();
     format!("{HEADER}{}", documents.concat())
 }
 
-/// The files below `config/crd`: name and content.
+/// The generated files: each path below `config`, and its content.
 pub fn crd_files() -> Vec<(String, String)> {
-    crds()
-        .iter()
-        .map(|crd| {
-            (
-                format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural),
-                format!("{HEADER}---\n{}", yaml(crd)),
-            )
+    let native = crds().into_iter().map(|crd| ("crd", crd));
+    let legacy = legacy_crds().into_iter().map(|crd| ("crd-legacy", crd));
+    native
+        .chain(legacy)
+        .map(|(folder, crd)| {
+            let name = format!("{folder}/{}_{}.yaml", crd.spec.group, crd.spec.names.plural);
+            (name, format!("{HEADER}---\n{}", yaml(&crd)))
         })
         .collect()
 }
 
 const HEADER: &str = "# Generated from crates/api by `cargo xtask generate`; do not edit.\n";
+
+/// A definition with what the types do not say: the name of its lists, and which release it is of.
+fn finished(crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let mut crd = without_nulls(crd);
+    crd.spec.names.list_kind = Some(format!("{}List", crd.spec.names.kind));
+    let version = format!("v{}", env!("CARGO_PKG_VERSION"));
+    crd.metadata.annotations.get_or_insert_default().insert(BUNDLE_VERSION.to_owned(), version);
+    crd
+}
 
 /// The definition with no field that takes null: the API server then drops a null before anything
 /// looks at it, and a rule never sees one.

@@ -90,6 +90,8 @@ pub struct EffectivePolicies {
 pub enum Acceptance {
     /// It is in force.
     Accepted,
+    /// It is in force for its own namespace alone, as it is not in one whose objects govern the cluster.
+    OwnNamespace,
     /// It is understood, governs nothing, and reports what it would change.
     DryRun,
     /// An older object is in force in its place.
@@ -107,13 +109,14 @@ pub enum Acceptance {
 impl Acceptance {
     /// Whether all of it is as its author wants it.
     pub fn is_ready(&self) -> bool {
-        matches!(self, Self::Accepted | Self::DryRun)
+        matches!(self, Self::Accepted | Self::OwnNamespace | Self::DryRun)
     }
 
     /// The reason of the condition `Ready`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Accepted => "Accepted",
+            Self::OwnNamespace => "OwnNamespace",
             Self::DryRun => "DryRun",
             Self::Superseded(_) => "Superseded",
             Self::ForeignNamespace(_) => "ForeignNamespace",
@@ -127,6 +130,13 @@ impl Acceptance {
     pub fn message(&self, id: &PolicyRef) -> String {
         match self {
             Self::Accepted => "The policy is in force.".to_owned(),
+            Self::OwnNamespace => {
+                let namespace = id.namespace.as_deref().unwrap_or_default();
+                format!(
+                    "The policy is in force and governs namespace {namespace} only. To let it govern the whole \
+                     cluster, start the agents and the controller with --cluster-policy-namespaces={namespace}."
+                )
+            }
             Self::DryRun => "The policy deletes nothing; nodes report what it would change.".to_owned(),
             Self::Superseded(other) => format!("{other} is older and in force; delete one of the two."),
             Self::ForeignNamespace(entries) => {
@@ -338,6 +348,8 @@ impl EffectivePolicies {
                     Acceptance::ForeignNamespace(policies.foreign)
                 } else if dry_run {
                     Acceptance::DryRun
+                } else if namespace.is_some() {
+                    Acceptance::OwnNamespace
                 } else {
                     Acceptance::Accepted
                 }

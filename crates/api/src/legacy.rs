@@ -1,7 +1,8 @@
 //! `criu.org/v1 CheckpointRestoreOperator`: the older operator's retention kind.
 //!
-//! Field names, defaults and meanings are those of checkpoint-restore-operator v0.1.0; what is new is
-//! optional. One object becomes several policies: its global one, and one an entry.
+//! Field names, defaults and meanings are those of checkpoint-restore-operator v0.1.0, with not one field
+//! more: what this project adds are annotations. One object becomes several policies: its global one, and one
+//! an entry.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,222 +15,276 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{FieldError, Problems};
-use crate::parts::{PolicyStatus, count, grace, keep_latest};
+use crate::parts::{PolicyStatus, count, grace};
 use crate::scalars::{ExactName, LengthOfTime, LengthOfTimeOrForever, ListedSizeText, SizeText};
 
-/// Retention as the older checkpoint-restore-operator has it.
+/// The prefix of the annotations that this project adds to the older operator's objects.
+pub const ANNOTATION_PREFIX: &str = "checkpoint-keeper.io/";
+/// The annotation that says whether an object deletes: `Enforce`, the default, or `DryRun`.
+pub const MODE: &str = "checkpoint-keeper.io/mode";
+/// The annotation for how many of the newest complete archives of each workload's container survive; default 1.
+pub const KEEP_LATEST: &str = "checkpoint-keeper.io/keep-latest";
+/// The annotation for how long these do after the workload's last pod left the node; default `7d`.
+pub const KEEP_LATEST_FOR: &str = "checkpoint-keeper.io/keep-latest-for";
+/// The annotation for how long orphans stay where `retainOrphan` is false; default `1h`.
+pub const ORPHAN_GRACE_PERIOD: &str = "checkpoint-keeper.io/orphan-grace-period";
+
+/// Retention as the older checkpoint-restore-operator defines it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
     group = "criu.org",
     version = "v1",
     kind = "CheckpointRestoreOperator",
     plural = "checkpointrestoreoperators",
-    shortname = "cro",
     namespaced,
-    category = "checkpoints",
     status = "PolicyStatus",
     derive = "PartialEq",
-    doc = "Which checkpoint archives stay, in the terms of the older checkpoint-restore-operator. The most specific entry for an archive governs it: container, then pod, then namespace, then globalPolicy.",
+    doc = "Which checkpoint archives stay, in the terms of the older checkpoint-restore-operator. The most specific entry for an archive governs it: container, then pod, then namespace, then globalPolicy. Every limit is per node.",
     printcolumn(
-        name = "Ready",
+        name = "Accepted",
         type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#
     ),
     printcolumn(
         name = "Reason",
         type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+        json_path = r#".status.conditions[?(@.type=="Accepted")].reason"#
     ),
-    printcolumn(name = "Dry run", type_ = "boolean", json_path = ".spec.dryRun"),
     printcolumn(name = "Directory", type_ = "string", json_path = ".spec.checkpointDirectory", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CheckpointRestoreOperatorSpec {
-    /// The directory of the archives on the node. Default /var/lib/kubelet/checkpoints.
+    /// checkpointDirectory is the directory of the archives on the nodes. Default
+    /// /var/lib/kubelet/checkpoints. An object that names another directory than the agents' is not in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub checkpoint_directory: Option<String>,
-    /// Whether a change of this object takes effect at once, rather than with the next new archive or
-    /// periodic sweep. Default false.
+    /// applyPoliciesImmediately true makes a change of this object take effect at once; false, with the next
+    /// new archive on the node or its next periodic sweep. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apply_policies_immediately: Option<bool>,
-    /// Whether the object only reports what it would delete. Default false.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dry_run: Option<bool>,
-    /// For archives that no entry below is for.
+    /// globalPolicy is for archives that no entry of the lists is for. Absent: its defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub global_policy: Option<GlobalPolicySpec>,
-    /// For single containers.
+    /// containerPolicies are for single containers, which they name exactly.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1000))]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "atomic"))]
     pub container_policies: Vec<ContainerPolicySpec>,
-    /// For single pods.
+    /// podPolicies are for single pods, which they name exactly.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1000))]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "atomic"))]
     pub pod_policies: Vec<PodPolicySpec>,
-    /// For single namespaces.
+    /// namespacePolicies are for single namespaces, which they name exactly.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1000))]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "atomic"))]
     pub namespace_policies: Vec<NamespacePolicySpec>,
 }
 
-/// Declares a struct of policy fields: what it says first, then what every level has.
-macro_rules! level {
-    ($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-        #[serde(rename_all = "camelCase")]
-        pub struct $name {
-            $($(#[$attribute])* pub $field: $type,)*
-            /// Whether archives stay when their pod is gone; in namespacePolicies, when their namespace is.
-            /// Default true.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
-            pub retain_orphan: Option<bool>,
-            /// How long they stay after that, where retainOrphan is false: a length of time. Default 1h.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
-            pub orphan_grace_period: Option<LengthOfTime>,
-            /// Older archives go: a length of time such as 24h or 30d. Default: no limit.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
-            pub max_age: Option<LengthOfTime>,
-            /// How many of the newest complete archives of each workload's container survive age and disk
-            /// pressure. Default 1; 0 protects none.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
-            #[schemars(range(min = 0, max = 10_000))]
-            pub keep_latest: Option<i32>,
-            /// How long keepLatest still holds after the last pod of that workload left the node: a length
-            /// of time, or Forever. Default 7d.
-            #[serde(default, skip_serializing_if = "Option::is_none")]
-            pub keep_latest_for: Option<LengthOfTimeOrForever>,
-        }
-
-        impl $name {
-            /// What all levels have in common; `when`: what must be gone for an archive to be an orphan.
-            fn read_shared(
-                &self,
-                when: policy::OrphanWhen,
-                path: &str,
-                problems: &mut Problems,
-            ) -> (policy::Retention, Option<policy::OrphanRule>) {
-                let path_grace = format!("{path}.orphanGracePeriod");
-                let grace = grace(self.orphan_grace_period.as_ref(), &path_grace, DEFAULT_ORPHAN_GRACE, problems);
-                let retention = policy::Retention {
-                    keep_latest: keep_latest(self.keep_latest, &format!("{path}.keepLatest"), problems),
-                    keep_latest_for: self
-                        .keep_latest_for
-                        .as_ref()
-                        .and_then(|time| time.read(&format!("{path}.keepLatestFor"), problems))
-                        .unwrap_or_default(),
-                    max_age: self.max_age.as_ref().and_then(|age| age.read(&format!("{path}.maxAge"), problems)),
-                    ..policy::Retention::default()
-                };
-                let orphans = (self.retain_orphan == Some(false))
-                    .then_some(policy::OrphanRule { when, grace });
-                (retention, orphans)
-            }
-        }
-    };
+/// What stays of archives that no entry is for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GlobalPolicySpec {
+    /// retainOrphan false deletes archives whose pod is gone, after a grace period of 1h. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain_orphan: Option<bool>,
+    /// maxCheckpointsPerNamespace is how many archives of one namespace stay on a node. Default 30; 0: no
+    /// limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub max_checkpoints_per_namespace: Option<i64>,
+    /// maxCheckpointsPerPod is how many archives of one pod stay on a node. Default 20; 0: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub max_checkpoints_per_pod: Option<i64>,
+    /// maxCheckpointsPerContainer is how many archives of one container stay on a node. Default 10; 0: no
+    /// limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub max_checkpoints_per_container: Option<i64>,
+    /// maxCheckpointSize is the size above which an archive goes, such as 20Gi; a number without a suffix is
+    /// bytes. Default, and 0: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_checkpoint_size: Option<SizeText>,
+    /// maxTotalSizePerNamespace is how much the archives of one namespace may have together on a node, such
+    /// as 100Gi; a number without a suffix is bytes. Default, and 0: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_total_size_per_namespace: Option<SizeText>,
+    /// maxTotalSizePerPod is how much the archives of one pod may have together on a node, such as 50Gi; a
+    /// number without a suffix is bytes. Default, and 0: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_total_size_per_pod: Option<SizeText>,
+    /// maxTotalSizePerContainer is how much the archives of one container may have together on a node, such
+    /// as 20Gi; a number without a suffix is bytes. Default, and 0: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_total_size_per_container: Option<SizeText>,
 }
 
 /// Declares an entry: the names that it is for, and the limits of that one level.
 macro_rules! entry {
-    ($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident),* } limits $level:ident, orphans when $when:ident) => {
-        level! {
-            $(#[$doc])*
-            $name {
-                $($(#[$attribute])* $field: ExactName,)*
-                /// How many archives stay. Default, and 0: no limit.
-                #[serde(default, skip_serializing_if = "Option::is_none")]
-                #[schemars(range(min = 0))]
-                max_checkpoints: Option<i64>,
-                /// Larger archives go: a size such as 20Gi; a number without a suffix is bytes. Default: no limit.
-                #[serde(default, skip_serializing_if = "Option::is_none")]
-                max_checkpoint_size: Option<ListedSizeText>,
-                /// How much they may have together: a size such as 50Gi; a number without a suffix is bytes.
-                /// Default: no limit.
-                #[serde(default, skip_serializing_if = "Option::is_none")]
-                max_total_size: Option<ListedSizeText>,
-            }
+    ($(#[$doc:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident),* } $(#[$retain:meta])* limits $level:ident, orphans when $when:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+        #[serde(rename_all = "camelCase")]
+        pub struct $name {
+            $($(#[$attribute])* pub $field: ExactName,)*
+            $(#[$retain])*
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub retain_orphan: Option<bool>,
+            /// maxCheckpoints is how many archives stay on a node. Default, and 0: no limit.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            #[schemars(range(min = 0))]
+            pub max_checkpoints: Option<i64>,
+            /// maxCheckpointSize is the size above which an archive goes, such as 20Gi; a number without a
+            /// suffix is bytes. Default, and 0: no limit.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub max_checkpoint_size: Option<ListedSizeText>,
+            /// maxTotalSize is how much the archives may have together on a node, such as 50Gi; a number
+            /// without a suffix is bytes. Default, and 0: no limit.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub max_total_size: Option<ListedSizeText>,
         }
 
         impl $name {
-            fn read(&self, path: &str, problems: &mut Problems) -> (policy::Retention, Option<policy::OrphanRule>) {
-                let when = policy::OrphanWhen::$when;
-                let (mut retention, orphans) = self.read_shared(when, path, problems);
-                retention.max_archive_size = self
-                    .max_checkpoint_size
-                    .as_ref()
-                    .and_then(|size| size.read(&format!("{path}.maxCheckpointSize"), problems));
-                retention.$level = policy::Limit {
-                    max_count: count(self.max_checkpoints, &format!("{path}.maxCheckpoints"), problems),
-                    max_total_size: self
-                        .max_total_size
-                        .as_ref()
-                        .and_then(|size| size.read(&format!("{path}.maxTotalSize"), problems))
-                        .map(Size::Bytes),
+            fn read(&self, path: &str, additions: &Additions, problems: &mut Problems) -> Rules {
+                let mut bytes = |size: &Option<ListedSizeText>, field: &str| {
+                    size.as_ref().and_then(|size| size.read(&format!("{path}.{field}"), problems))
                 };
-                (retention, orphans)
+                let max_archive_size = bytes(&self.max_checkpoint_size, "maxCheckpointSize");
+                let max_total_size = bytes(&self.max_total_size, "maxTotalSize").map(Size::Bytes);
+                let max_count = count(self.max_checkpoints, &format!("{path}.maxCheckpoints"), problems);
+                let retention = policy::Retention {
+                    max_archive_size,
+                    $level: policy::Limit { max_count, max_total_size },
+                    ..additions.retention()
+                };
+                let orphans = additions.orphans(policy::OrphanWhen::$when, self.retain_orphan);
+                Rules { retention, orphans }
             }
         }
     };
-}
-
-level! {
-    /// What stays of archives that no entry is for. 0 turns one limit off.
-    GlobalPolicySpec {
-        /// How many archives of one namespace stay on a node. Default 30.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schemars(range(min = 0))]
-        max_checkpoints_per_namespace: Option<i64>,
-        /// How many archives of one pod stay on a node. Default 20.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schemars(range(min = 0))]
-        max_checkpoints_per_pod: Option<i64>,
-        /// How many archives of one container stay on a node. Default 10.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schemars(range(min = 0))]
-        max_checkpoints_per_container: Option<i64>,
-        /// Larger archives go: a size such as 20Gi; a number without a suffix is bytes. Default: no limit.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        max_checkpoint_size: Option<SizeText>,
-        /// How much the archives of one namespace may have on a node: a size. Default: no limit.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        max_total_size_per_namespace: Option<SizeText>,
-        /// How much the archives of one pod may have on a node: a size. Default: no limit.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        max_total_size_per_pod: Option<SizeText>,
-        /// How much the archives of one container may have on a node: a size. Default: no limit.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        max_total_size_per_container: Option<SizeText>,
-    }
 }
 
 entry! {
     /// What stays of one container's archives; all three names are exact.
     ContainerPolicySpec {
-        /// The container's namespace.
+        /// namespace is the exact name of the container's namespace.
         namespace,
-        /// The container's pod.
+        /// pod is the exact name of the container's pod.
         pod,
-        /// The container's name.
+        /// container is the exact name of the container.
         container
-    } limits per_container, orphans when PodDeleted
+    }
+    /// retainOrphan false deletes archives whose pod is gone, after a grace period of 1h. Default true.
+    limits per_container, orphans when PodDeleted
 }
 entry! {
     /// What stays of one pod's archives; both names are exact.
     PodPolicySpec {
-        /// The pod's namespace.
+        /// namespace is the exact name of the pod's namespace.
         namespace,
-        /// The pod's name.
+        /// pod is the exact name of the pod.
         pod
-    } limits per_pod, orphans when PodDeleted
+    }
+    /// retainOrphan false deletes archives whose pod is gone, after a grace period of 1h. Default true.
+    limits per_pod, orphans when PodDeleted
 }
 entry! {
     /// What stays of one namespace's archives; the name is exact.
     NamespacePolicySpec {
-        /// The namespace's name.
+        /// namespace is the exact name of the namespace.
         namespace
-    } limits per_namespace, orphans when NamespaceDeleted
+    }
+    /// retainOrphan false deletes archives whose namespace is gone, after a grace period of 1h. Default true.
+    limits per_namespace, orphans when NamespaceDeleted
+}
+
+/// What one level of an object means to the engine.
+struct Rules {
+    retention: policy::Retention,
+    orphans: Option<policy::OrphanRule>,
+}
+
+/// What an object's annotations add to all of its levels. The older operator's definition has no place for it,
+/// and whoever applies that definition again takes no annotation away.
+#[derive(Debug)]
+struct Additions {
+    mode: policy::Mode,
+    keep_latest: u32,
+    keep_latest_for: policy::KeepFor,
+    orphan_grace: Duration,
+}
+
+impl Additions {
+    /// Reads the annotations. One with the prefix that is not known is refused: a mistyped `mode` would delete.
+    fn read(annotations: &BTreeMap<String, String>, problems: &mut Problems) -> Self {
+        let mut additions = Self {
+            mode: policy::Mode::Enforce,
+            keep_latest: policy::DEFAULT_KEEP_LATEST,
+            keep_latest_for: policy::KeepFor::default(),
+            orphan_grace: DEFAULT_ORPHAN_GRACE,
+        };
+        for (key, value) in annotations.iter().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX)) {
+            let path = format!("metadata.annotations.{key}");
+            match key.as_str() {
+                MODE => match value.as_str() {
+                    "Enforce" => additions.mode = policy::Mode::Enforce,
+                    "DryRun" => additions.mode = policy::Mode::DryRun,
+                    other => problems.add(&path, format!("{other:?} is none of Enforce, DryRun"), None),
+                },
+                KEEP_LATEST => match value.parse() {
+                    Ok(latest) => additions.keep_latest = latest,
+                    Err(_) => problems.add(&path, format!("{value:?} is not a whole number"), None),
+                },
+                KEEP_LATEST_FOR => {
+                    if let Some(time) = LengthOfTimeOrForever(value.clone()).read(&path, problems) {
+                        additions.keep_latest_for = time;
+                    }
+                }
+                ORPHAN_GRACE_PERIOD => {
+                    let time = LengthOfTime(value.clone());
+                    additions.orphan_grace = grace(Some(&time), &path, DEFAULT_ORPHAN_GRACE, problems);
+                }
+                _ => {
+                    let known = [MODE, KEEP_LATEST, KEEP_LATEST_FOR, ORPHAN_GRACE_PERIOD].join(", ");
+                    problems.add(&path, "is an unknown annotation", Some(format!("known are {known}")));
+                }
+            }
+        }
+        additions
+    }
+
+    fn retention(&self) -> policy::Retention {
+        policy::Retention {
+            keep_latest: self.keep_latest,
+            keep_latest_for: self.keep_latest_for,
+            ..policy::Retention::default()
+        }
+    }
+
+    fn orphans(&self, when: policy::OrphanWhen, retain: Option<bool>) -> Option<policy::OrphanRule> {
+        (retain == Some(false)).then_some(policy::OrphanRule { when, grace: self.orphan_grace })
+    }
+}
+
+/// The most annotations of an object that are kept.
+const MOST_ANNOTATIONS: usize = 8;
+/// The longest value of such an annotation that is kept, in bytes; a longer one is refused all the same.
+const LONGEST_ANNOTATION: usize = 64;
+
+/// The annotations that decisions are made by. Whoever may write an object may add as many others as fit, so
+/// nothing else is kept of them.
+pub fn deciding_annotations(annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let ours = annotations.into_iter().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX));
+    let known = [MODE, KEEP_LATEST, KEEP_LATEST_FOR, ORPHAN_GRACE_PERIOD];
+    let (mut kept, unknown): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        ours.partition(|(key, _)| known.contains(&key.as_str()));
+    let room = MOST_ANNOTATIONS - kept.len();
+    kept.extend(unknown.into_iter().take(room));
+    for value in kept.values_mut() {
+        value.truncate(value.floor_char_boundary(LONGEST_ANNOTATION));
+    }
+    kept
 }
 
 /// Effective defaults of the older operator, once an object exists.
@@ -311,15 +366,17 @@ impl CheckpointRestoreOperator {
     /// What it means to the engine; all that is wrong with it otherwise.
     pub fn to_policies(&self, governs: Governs<'_>) -> Result<LegacyPolicies, Vec<FieldError>> {
         let (spec, mut problems) = (&self.spec, Problems::default());
+        let none = BTreeMap::new();
+        let additions = Additions::read(self.metadata.annotations.as_ref().unwrap_or(&none), &mut problems);
         let mut found = Collected {
             governs,
-            base: self.empty_policy(governs),
+            base: self.empty_policy(governs, additions.mode),
             first: BTreeMap::new(),
             into: LegacyPolicies { policies: Vec::new(), foreign: Vec::new(), repeated: Vec::new() },
         };
         for (index, entry) in spec.container_policies.iter().enumerate() {
             let part = format!("containerPolicies[{index}]");
-            let read = entry.read(&format!("spec.{part}"), &mut problems);
+            let read = entry.read(&format!("spec.{part}"), &additions, &mut problems);
             found.add(
                 part,
                 [Some(&entry.namespace), Some(&entry.pod), Some(&entry.container)],
@@ -329,23 +386,23 @@ impl CheckpointRestoreOperator {
         }
         for (index, entry) in spec.pod_policies.iter().enumerate() {
             let part = format!("podPolicies[{index}]");
-            let read = entry.read(&format!("spec.{part}"), &mut problems);
+            let read = entry.read(&format!("spec.{part}"), &additions, &mut problems);
             found.add(part, [Some(&entry.namespace), Some(&entry.pod), None], read, &mut problems);
         }
         for (index, entry) in spec.namespace_policies.iter().enumerate() {
             let part = format!("namespacePolicies[{index}]");
-            let read = entry.read(&format!("spec.{part}"), &mut problems);
+            let read = entry.read(&format!("spec.{part}"), &additions, &mut problems);
             found.add(part, [Some(&entry.namespace), None, None], read, &mut problems);
         }
         let global = spec.global_policy.clone().unwrap_or_default();
-        let (retention, orphans) = global.read("spec.globalPolicy", &mut problems);
+        let Rules { retention, orphans } = global.read("spec.globalPolicy", &additions, &mut problems);
         let Collected { base, into: mut policies, .. } = found;
         policies.policies.push(policy::Policy { retention, orphans, ..base });
         problems.unless(policies)
     }
 
     /// A policy of this object for everything that it governs, with no rule.
-    fn empty_policy(&self, governs: Governs<'_>) -> policy::Policy {
+    fn empty_policy(&self, governs: Governs<'_>, mode: policy::Mode) -> policy::Policy {
         policy::Policy {
             id: self.policy_ref(),
             created: self.metadata.creation_timestamp.as_ref().map(|time| time.0),
@@ -353,7 +410,7 @@ impl CheckpointRestoreOperator {
                 Governs::Cluster => None,
                 Governs::Namespace(namespace) => Some(namespace.to_owned()),
             },
-            mode: if self.spec.dry_run == Some(true) { policy::Mode::DryRun } else { policy::Mode::Enforce },
+            mode,
             selector: policy::Selector::default(),
             retention: policy::Retention::default(),
             orphans: None,
@@ -378,7 +435,7 @@ impl Collected<'_> {
         &mut self,
         part: String,
         names: [Option<&ExactName>; 3],
-        (retention, orphans): (policy::Retention, Option<policy::OrphanRule>),
+        Rules { retention, orphans }: Rules,
         problems: &mut Problems,
     ) {
         let [namespace, pod, container] = names;
@@ -411,9 +468,9 @@ impl Collected<'_> {
 }
 
 impl GlobalPolicySpec {
-    fn read(&self, path: &str, problems: &mut Problems) -> (policy::Retention, Option<policy::OrphanRule>) {
-        let when = policy::OrphanWhen::PodDeleted;
-        let (mut retention, orphans) = self.read_shared(when, path, problems);
+    fn read(&self, path: &str, additions: &Additions, problems: &mut Problems) -> Rules {
+        let mut retention = additions.retention();
+        let orphans = additions.orphans(policy::OrphanWhen::PodDeleted, self.retain_orphan);
         let mut bytes = |size: &Option<SizeText>, field: &str| {
             size.as_ref().and_then(|size| size.read(&format!("{path}.{field}"), problems))
         };
@@ -439,6 +496,6 @@ impl GlobalPolicySpec {
             "maxCheckpointsPerContainer",
             per_container,
         );
-        (retention, orphans)
+        Rules { retention, orphans }
     }
 }

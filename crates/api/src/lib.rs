@@ -13,7 +13,7 @@ mod cluster_policy;
 pub mod crds;
 pub mod effective;
 mod error;
-mod legacy;
+pub mod legacy;
 pub mod manifest;
 pub mod node_store;
 pub mod parts;
@@ -37,5 +37,16 @@ pub use storage::{
     NamespaceCeilingSpec,
 };
 
-/// The API group of every kind.
-pub const GROUP: &str = "criu.org";
+pub use checkpoint_keeper_core::policy::{GROUP, LEGACY_GROUP, LEGACY_VERSION, VERSION};
+
+/// The category of every native kind: `kubectl get checkpoint-keeper` lists them all.
+pub const CATEGORY: &str = "checkpoint-keeper";
+
+/// The namespace that the manifests below `config/deploy` install the operator in.
+pub const NAMESPACE: &str = "checkpoint-keeper";
+
+/// The agents' service account in those manifests.
+pub const AGENT_ACCOUNT: &str = "checkpoint-keeper-agent";
+
+/// The controller's service account in those manifests.
+pub const CONTROLLER_ACCOUNT: &str = "checkpoint-keeper-controller";

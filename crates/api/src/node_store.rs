@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::parts::Mode;
+use crate::scalars::FileNameText;
 
 /// The most namespaces that the status names; the largest are.
 pub const MOST_NAMESPACES: usize = 40;
@@ -31,12 +32,12 @@ pub const LONGEST_MESSAGE: usize = 256;
 /// What people ask of a node's checkpoint directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
-    group = "criu.org",
+    group = "checkpoint-keeper.io",
     version = "v1alpha1",
     kind = "NodeCheckpointStore",
     plural = "nodecheckpointstores",
-    shortname = "ncs",
-    category = "checkpoints",
+    shortname = "nckstore",
+    category = "checkpoint-keeper",
     status = "NodeCheckpointStoreStatus",
     derive = "PartialEq",
     doc = "The checkpoint directory of the node of the same name: what it holds, what was deleted there and why. Its status is written by that node's agent only.",
@@ -60,12 +61,13 @@ pub const LONGEST_MESSAGE: usize = 256;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct NodeCheckpointStoreSpec {
-    /// File names of archives to delete that have no namespace, as whose they are is not known. A pin
-    /// holds them all the same.
+    /// discard names files in the checkpoint directory of this node to delete, of archives that have no
+    /// namespace, as it is not known whose they are. Each name is for the file that has it when the agent first
+    /// sees the name here; status.discards says what came of it. A pin holds a file all the same. Empty: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100), inner(length(min = 1, max = 255)))]
+    #[schemars(length(max = 100))]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
-    pub discard: Vec<String>,
+    pub discard: Vec<FileNameText>,
 }
 
 /// What a node's checkpoint directory holds.

@@ -72,14 +72,15 @@ impl From<Mode> for policy::Mode {
 /// A Kubernetes label selector: all of its parts must match; empty matches everything.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-map-type" = "atomic"))]
 pub struct LabelSelectorSpec {
     /// matchLabels are labels that must be there with exactly these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(extend("maxProperties" = 64, "x-kubernetes-validations" = validations(&[&rules::LABEL_KEYS])))]
     pub match_labels: BTreeMap<String, LabelValue>,
     /// matchExpressions are requirements on labels, all of which must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub match_expressions: Vec<RequirementSpec>,
 }
 
@@ -94,7 +95,7 @@ pub struct RequirementSpec {
     pub operator: SelectorOperator,
     /// values are those of In and NotIn; none for Exists and DoesNotExist.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub values: Vec<LabelValue>,
 }
 
@@ -173,11 +174,12 @@ pub struct RetentionSpec {
     /// policy's limits by age and its tiers, per node, and of each limited group its limits by count and
     /// size. Default 1; 0 protects none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 10_000))]
+    #[schemars(range(min = 0, max = 10_000), extend("default" = 1))]
     pub keep_latest: Option<i32>,
     /// keepLatestFor is how long keepLatest still holds after the last pod of that workload left the node:
     /// a length of time such as 24h or 7d, or Forever. Default 7d.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "7d"))]
     pub keep_latest_for: Option<LengthOfTimeOrForever>,
     /// minAge protects younger archives from limits by count and size and from tiers; they count all the
     /// same. A length of time such as 1h. Default, and 0: none is protected by its age.
@@ -216,7 +218,7 @@ pub struct RetentionSpec {
 pub struct LimitSpec {
     /// maxCount is how many archives stay on a node. Default, and 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
     pub max_count: Option<i64>,
     /// maxTotalSize is how much the archives may have together on a node: a size such as 50Gi (a number
     /// without a suffix is bytes), or a share of the file system such as 10%. Default, and 0: no limit.
@@ -366,10 +368,9 @@ impl From<Precedence> for policy::Precedence {
 }
 
 /// What becomes of archives that a rule is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Action {
     /// They stay, as far as this rule goes.
-    #[default]
     Retain,
     /// They go when the grace period has passed.
     Delete,
@@ -388,20 +389,19 @@ pub enum OrphanWhen {
 }
 
 /// What becomes of archives whose workload, pod or namespace is gone.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrphansSpec {
     /// action says whether orphans go. Default Retain.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Action")]
-    pub action: Option<Action>,
+    pub action: Action,
     /// when says what must be gone for an archive to be an orphan. Default WorkloadDeleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "OrphanWhen")]
+    #[schemars(with = "OrphanWhen", extend("default" = "WorkloadDeleted"))]
     pub when: Option<OrphanWhen>,
     /// gracePeriod is how long an orphan stays after its absence was first confirmed: a length of time.
     /// Default 24h; 0: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "24h"))]
     pub grace_period: Option<LengthOfTime>,
 }
 
@@ -417,7 +417,7 @@ impl OrphansSpec {
             OrphanWhen::PodDeleted => policy::OrphanWhen::PodDeleted,
             OrphanWhen::NamespaceDeleted => policy::OrphanWhen::NamespaceDeleted,
         };
-        match self.action.unwrap_or_default() {
+        match self.action {
             Action::Retain => None,
             Action::Delete => Some(policy::OrphanRule { when, grace }),
         }
@@ -425,16 +425,15 @@ impl OrphansSpec {
 }
 
 /// What becomes of archives that are incomplete: cut off by a full disk or a failed checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IncompleteSpec {
     /// action says whether incomplete archives go. Default Retain.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Action")]
-    pub action: Option<Action>,
+    pub action: Action,
     /// gracePeriod is how long an incomplete archive stays after its last change: a length of time.
     /// Default 1h; 0: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "1h"))]
     pub grace_period: Option<LengthOfTime>,
 }
 
@@ -445,7 +444,7 @@ impl IncompleteSpec {
     pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Duration> {
         let path = format!("{path}.gracePeriod");
         let grace = grace(self.grace_period.as_ref(), &path, DEFAULT_INCOMPLETE_GRACE, problems);
-        match self.action.unwrap_or_default() {
+        match self.action {
             Action::Retain => None,
             Action::Delete => Some(grace),
         }
@@ -453,16 +452,15 @@ impl IncompleteSpec {
 }
 
 /// What becomes of archives that are damaged: they begin as archives and contradict themselves.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DamagedSpec {
     /// action says whether damaged archives go. Default Retain.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Action")]
-    pub action: Option<Action>,
+    pub action: Action,
     /// gracePeriod is how long a damaged archive stays after its last change: a length of time.
     /// Default 24h; 0: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "24h"))]
     pub grace_period: Option<LengthOfTime>,
 }
 
@@ -473,7 +471,7 @@ impl DamagedSpec {
     pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Duration> {
         let path = format!("{path}.gracePeriod");
         let grace = grace(self.grace_period.as_ref(), &path, DEFAULT_DAMAGED_GRACE, problems);
-        match self.action.unwrap_or_default() {
+        match self.action {
             Action::Retain => None,
             Action::Delete => Some(grace),
         }

@@ -15,13 +15,13 @@ use crate::scalars::ExactName;
 /// What a team wants kept of the checkpoint archives of its namespace.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
-    group = "criu.org",
+    group = "checkpoint-keeper.io",
     version = "v1alpha1",
     kind = "CheckpointPolicy",
     plural = "checkpointpolicies",
     namespaced,
-    shortname = "cp",
-    category = "checkpoints",
+    shortname = "ckpol",
+    category = "checkpoint-keeper",
     status = "PolicyStatus",
     derive = "PartialEq",
     doc = "Which checkpoint archives of a namespace stay on the nodes, as its owner wants it.",
@@ -79,11 +79,11 @@ pub struct SelectorSpec {
     pub pod_selector: Option<LabelSelectorSpec>,
     /// pods are exact names of pods. Absent or empty: any pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub pods: Vec<ExactName>,
     /// containers are exact names of containers. Absent or empty: any container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
     pub containers: Vec<ExactName>,
 }
 

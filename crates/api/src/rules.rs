@@ -31,6 +31,13 @@ pub const DURATION: Rule = Rule {
     message: "must be a length of time such as 30m, 24h, 7d or 2w",
 };
 
+/// A length of time that no sum of it with a date makes overflow. Each unit has its most digits, as in
+/// [`checkpoint_keeper_core::duration`].
+pub const DURATION_NOT_TOO_LONG: Rule = Rule {
+    cel: r"!self.matches('(^|[+a-zµμ])0*([1-9][0-9]{4,}([.][0-9]*)?w|[1-9][0-9]{5,}([.][0-9]*)?d|[1-9][0-9]{6,}([.][0-9]*)?h|[1-9][0-9]{8,}([.][0-9]*)?m([^s]|$)|[1-9][0-9]{9,}([.][0-9]*)?s|[1-9][0-9]{12,}([.][0-9]*)?(ns|us|µs|μs|ms))')",
+    message: "is too long; the most are 9999w, 99999d or 999999h",
+};
+
 /// A length of time, or no end.
 pub const DURATION_OR_FOREVER: Rule = Rule {
     cel: r"self == 'Forever' || self.matches('^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h|d|w))+)$')",
@@ -65,14 +72,15 @@ pub const SIZE_MINIMUM: Rule = Rule {
     message: TOO_SMALL,
 };
 
-/// The same inside lists, where reading a whole quantity would cost too much, and so would `type()`:
-/// a number needs a suffix or at least 1024. For a number `endsWith` is an error, which is no
-/// objection while another part holds, and refuses with the same message where none does. What this
-/// lets through (`0.5Ki`) is refused when the object is read.
+/// The same inside lists, where reading a whole quantity would cost too much: what it does costs the same
+/// at any length. A number in a text needs a suffix or four digits, and no fraction of a Ki is enough. The
+/// schema's pattern refuses what is no size; what both let through (`00.5Ki`) is refused when it is read.
 pub const SIZE_MINIMUM_IN_LIST: Rule = Rule {
-    cel: "double(self) == 0.0 || double(self) >= 1024.0 || self.endsWith('i') || self.endsWith('k') \
-        || self.endsWith('M') || self.endsWith('G') || self.endsWith('T') || self.endsWith('P') \
-        || self.endsWith('E')",
+    cel: "type(self) in [int] ? self == 0 || self >= 1024 : self == '0' \
+        || (self.endsWith('Ki') || self.endsWith('k') ? !self.startsWith('0.') && !self.startsWith('.') \
+        : self.endsWith('i') || self.endsWith('M') || self.endsWith('G') || self.endsWith('T') \
+        || self.endsWith('P') || self.endsWith('E') || size(self) > 4 || (size(self) == 4 && self >= '1024') \
+        || ['e4', 'e5', 'e6', 'e7', 'e8', 'e9', 'E4', 'E5', 'E6', 'E7', 'E8', 'E9'].exists(end, self.endsWith(end)))",
     message: TOO_SMALL,
 };
 
@@ -121,19 +129,22 @@ pub const TIERS_KEEP: Rule = Rule {
         or leave tiers out",
 };
 
-/// The watermark's end below its beginning; one of 0% is off.
+/// An end needs a beginning.
+pub const LOW_NEEDS_HIGH: Rule = Rule {
+    cel: "!has(self.lowWatermark) || has(self.highWatermark)",
+    message: "lowWatermark says where the deletions end that highWatermark begins: set highWatermark as well, \
+        or leave lowWatermark out",
+};
+
+/// The watermark's end below its beginning; one of 0% is off. What is no share, other rules refuse.
 pub const LOW_BELOW_HIGH: Rule = Rule {
-    cel: "!has(self.lowWatermark) || !has(self.highWatermark) \
-        || double(self.highWatermark.replace('%', '')) == 0.0 \
-        || double(self.lowWatermark.replace('%', '')) < double(self.highWatermark.replace('%', ''))",
+    cel: r"!has(self.lowWatermark) || !has(self.highWatermark) || !self.lowWatermark.matches('^[0-9]{1,3}([.][0-9]{1,2})?%$') || !self.highWatermark.matches('^[0-9]{1,3}([.][0-9]{1,2})?%$') || double(self.highWatermark.replace('%', '')) == 0.0 || double(self.lowWatermark.replace('%', '')) < double(self.highWatermark.replace('%', ''))",
     message: "lowWatermark must be below highWatermark",
 };
 
 /// The point of no more waiting not before the watermark itself.
 pub const CRITICAL_NOT_BELOW_HIGH: Rule = Rule {
-    cel: "!has(self.criticalWatermark) || !has(self.highWatermark) \
-        || double(self.criticalWatermark.replace('%', '')) == 0.0 \
-        || double(self.criticalWatermark.replace('%', '')) >= double(self.highWatermark.replace('%', ''))",
+    cel: r"!has(self.criticalWatermark) || !has(self.highWatermark) || !self.criticalWatermark.matches('^[0-9]{1,3}([.][0-9]{1,2})?%$') || !self.highWatermark.matches('^[0-9]{1,3}([.][0-9]{1,2})?%$') || double(self.criticalWatermark.replace('%', '')) == 0.0 || double(self.criticalWatermark.replace('%', '')) >= double(self.highWatermark.replace('%', ''))",
     message: "criticalWatermark must not be below highWatermark: from there on nothing slows the watermark down",
 };
 
@@ -170,6 +181,18 @@ pub const SELECTOR_VALUES: Rule = Rule {
 pub const LABEL_KEY: Rule = Rule {
     cel: r"self.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$')",
     message: "must be a label's key such as app or app.kubernetes.io/name",
+};
+
+/// The keys of `matchLabels`, which are a map's: a schema cannot bound them.
+pub const LABEL_KEYS: Rule = Rule {
+    cel: r"self.all(key, size(key) <= 317 && key.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$'))",
+    message: "each key must be a label's key such as app or app.kubernetes.io/name",
+};
+
+/// The name of a file, without a directory.
+pub const FILE_NAME: Rule = Rule {
+    cel: "self != '' && self != '.' && self != '..' && !self.contains('/')",
+    message: "must be the name of a file in the checkpoint directory, without a path",
 };
 
 /// [`LABEL_KEY`] for files.

@@ -48,15 +48,15 @@ macro_rules! text {
 
 text!(
     /// A length of time: Go's durations, `d` (24 h) and `w` (7 d).
-    LengthOfTime, 64, [DURATION]
+    LengthOfTime, 64, [DURATION, DURATION_NOT_TOO_LONG]
 );
 text!(
     /// A length of time that is more than none.
-    Period, 64, [DURATION, PERIOD_NOT_ZERO]
+    Period, 64, [DURATION, DURATION_NOT_TOO_LONG, PERIOD_NOT_ZERO]
 );
 text!(
     /// A length of time, or `Forever`.
-    LengthOfTimeOrForever, 64, [DURATION_OR_FOREVER]
+    LengthOfTimeOrForever, 64, [DURATION_OR_FOREVER, DURATION_NOT_TOO_LONG]
 );
 text!(
     /// A share of a file system: `85%`.
@@ -69,6 +69,10 @@ text!(
 text!(
     /// The exact name of a namespace, pod or container.
     ExactName, rules::LONGEST_NAME, [NAME]
+);
+text!(
+    /// The name of a file in the checkpoint directory.
+    FileNameText, 255, [FILE_NAME]
 );
 text!(
     /// The key of a label.

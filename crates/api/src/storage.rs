@@ -15,12 +15,12 @@ use crate::scalars::{LengthOfTime, Period, ShareText, SizeOrShareText, SizeText,
 /// What checkpoints may use on a node.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, CustomResource)]
 #[kube(
-    group = "criu.org",
+    group = "checkpoint-keeper.io",
     version = "v1alpha1",
     kind = "CheckpointStoragePolicy",
     plural = "checkpointstoragepolicies",
-    shortname = "csp",
-    category = "checkpoints",
+    shortname = "ckstorage",
+    category = "checkpoint-keeper",
     status = "PolicyStatus",
     derive = "PartialEq",
     doc = "What checkpoint archives may use on a node, and ceilings per namespace that bind whatever other policies say. Of several for one node the strictest value wins, field by field.",
@@ -41,7 +41,7 @@ use crate::scalars::{LengthOfTime, Period, ShareText, SizeOrShareText, SizeText,
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = validations(&[&rules::LOW_BELOW_HIGH, &rules::CRITICAL_NOT_BELOW_HIGH])))]
+#[schemars(extend("x-kubernetes-validations" = validations(&[&rules::LOW_NEEDS_HIGH, &rules::LOW_BELOW_HIGH, &rules::CRITICAL_NOT_BELOW_HIGH])))]
 pub struct CheckpointStoragePolicySpec {
     /// mode Enforce deletes; DryRun only reports what the policy would delete. Default Enforce.
     #[serde(default)]
@@ -97,7 +97,7 @@ pub struct MinFreeSpec {
     pub bytes: Option<SizeText>,
     /// inodes is how many must be free. Default, and 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub inodes: Option<i64>,
 }
 
@@ -107,7 +107,7 @@ pub struct MinFreeSpec {
 pub struct NamespaceCeilingSpec {
     /// maxCount is how many archives a namespace may have on a node. Default, and 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
     pub max_count: Option<i64>,
     /// maxTotalSize is how much they may have together on a node: a size such as 50Gi, or a share of the
     /// file system such as 10%. Default, and 0: no limit.
@@ -127,15 +127,18 @@ pub struct NamespaceCeilingSpec {
 pub struct DeletionLimitSpec {
     /// burst is how many deletions may begin at once, at least. Default 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    #[schemars(extend("default" = 10))]
     pub burst: Option<i64>,
     /// percent is the same as a percentage of the archives on the node; the larger of the two counts, and at
     /// least one archive. Default 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
+    #[schemars(extend("default" = 5))]
     pub percent: Option<i32>,
     /// period is how long it takes until so many may go again: a length of time. Default 1m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "1m"))]
     pub period: Option<Period>,
 }
 
@@ -165,6 +168,9 @@ impl CheckpointStoragePolicy {
         };
         let low_watermark = share(&spec.low_watermark, "spec.lowWatermark");
         let reserved = share(&spec.reserved, "spec.reserved");
+        if spec.low_watermark.is_some() && spec.high_watermark.is_none() {
+            at.add(&"spec.lowWatermark", rules::LOW_NEEDS_HIGH.message, None);
+        }
         if let Some(high) = high_watermark.filter(|high| !high.is_zero()) {
             if low_watermark.is_some_and(|low| low >= high) {
                 at.add(&"spec.lowWatermark", rules::LOW_BELOW_HIGH.message, None);

@@ -24,9 +24,9 @@ fn scope() -> Scope {
 fn object<K: DeserializeOwned>(metadata: Value, spec: Value) -> Seen<K> {
     let mut object = json!({"metadata": metadata, "spec": spec});
     for (kind, version) in [
-        ("ClusterCheckpointPolicy", "criu.org/v1alpha1"),
-        ("CheckpointPolicy", "criu.org/v1alpha1"),
-        ("CheckpointStoragePolicy", "criu.org/v1alpha1"),
+        ("ClusterCheckpointPolicy", "checkpoint-keeper.io/v1alpha1"),
+        ("CheckpointPolicy", "checkpoint-keeper.io/v1alpha1"),
+        ("CheckpointStoragePolicy", "checkpoint-keeper.io/v1alpha1"),
         ("CheckpointRestoreOperator", "criu.org/v1"),
     ] {
         if std::any::type_name::<K>().ends_with(&format!("::{kind}")) {
@@ -44,6 +44,19 @@ fn legacy(
     spec: Value,
 ) -> Seen<checkpoint_keeper_api::CheckpointRestoreOperator> {
     object(json!({"namespace": namespace, "name": name, "creationTimestamp": created, "generation": 3}), spec)
+}
+
+/// One in the operator's own namespace, with annotations.
+fn annotated(
+    name: &str,
+    annotations: Value,
+    spec: Value,
+) -> Seen<checkpoint_keeper_api::CheckpointRestoreOperator> {
+    let metadata = json!({
+        "namespace": "keeper", "name": name, "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 3,
+        "annotations": annotations,
+    });
+    object(metadata, spec)
 }
 
 fn acceptance<'a>(
@@ -199,13 +212,13 @@ fn an_object_in_a_tenants_namespace_governs_only_that_namespace() {
 fn while_the_older_operator_runs_its_objects_govern_and_take_nothing_and_ours_are_enforced() {
     let theirs = json!({
         "globalPolicy": {
-            "maxCheckpointsPerContainer": 3, "maxCheckpointSize": "1Gi", "retainOrphan": false, "keepLatest": 2,
+            "maxCheckpointsPerContainer": 3, "maxCheckpointSize": "1Gi", "retainOrphan": false,
         },
     });
     let objects = Objects {
         cluster: vec![object(json!({"name": "ours"}), json!({"retention": {"maxAge": "30d"}}))],
         legacy: vec![
-            legacy("keeper", "theirs", "2026-01-01T00:00:00Z", theirs),
+            annotated("theirs", json!({"checkpoint-keeper.io/keep-latest": "2"}), theirs),
             legacy("keeper", "younger", "2026-02-01T00:00:00Z", json!({})),
             Seen::Unparsable(Box::new(Unparsable {
                 namespace: Some("team".to_owned()),
@@ -326,7 +339,7 @@ fn a_dry_run_is_understood_and_said_to_delete_nothing() {
             json!({"name": "try", "generation": 5}),
             json!({"mode": "DryRun", "retention": {"maxAge": "1d"}}),
         )],
-        legacy: vec![legacy("keeper", "try", "2026-01-01T00:00:00Z", json!({"dryRun": true}))],
+        legacy: vec![annotated("try", json!({"checkpoint-keeper.io/mode": "DryRun"}), json!({}))],
         ..Objects::default()
     };
     let found = effective_policies(&objects, &scope());

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use checkpoint_keeper_api::legacy::deciding_annotations;
 use checkpoint_keeper_api::manifest::{self, Loaded};
 use checkpoint_keeper_api::{CheckpointRestoreOperator, Governs, is_same_path};
 use checkpoint_keeper_core::plan::EffectiveStorage;
@@ -31,14 +32,14 @@ fn example(name: &str) -> Loaded {
 
 fn cluster(spec: &str) -> Policy {
     let text = format!(
-        "{{apiVersion: criu.org/v1alpha1, kind: ClusterCheckpointPolicy, metadata: {{name: a}}, spec: {spec}}}"
+        "{{apiVersion: checkpoint-keeper.io/v1alpha1, kind: ClusterCheckpointPolicy, metadata: {{name: a}}, spec: {spec}}}"
     );
     load(&text).policies.retention.remove(0)
 }
 
 fn storage(spec: &str) -> StoragePolicy {
     let text = format!(
-        "{{apiVersion: criu.org/v1alpha1, kind: CheckpointStoragePolicy, metadata: {{name: a}}, spec: {spec}}}"
+        "{{apiVersion: checkpoint-keeper.io/v1alpha1, kind: CheckpointStoragePolicy, metadata: {{name: a}}, spec: {spec}}}"
     );
     load(&text).policies.storage.remove(0)
 }
@@ -84,7 +85,7 @@ fn every_example_loads_without_a_warning_that_is_not_meant() {
 #[test]
 fn an_empty_policy_keeps_everything_and_warns() {
     let loaded = load(
-        "# comment\n---\napiVersion: criu.org/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata:\n  name: a\n  \
+        "# comment\n---\napiVersion: checkpoint-keeper.io/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata:\n  name: a\n  \
          creationTimestamp: 2026-01-02T03:04:05Z\n  labels: {x: z}\nspec: {}\nstatus: {whatever: [1]}\n",
     );
     let policy = &loaded.policies.retention[0];
@@ -154,7 +155,7 @@ fn defaults_are_the_documented_ones() {
         (1, KeepFor::For(Duration::from_secs(7 * DAY)))
     );
     let policy =
-        cluster("{orphans: {gracePeriod: 1h}, incomplete: {gracePeriod: 1h}, damaged: {gracePeriod: 1h}}");
+        cluster("{orphans: {action: Retain}, incomplete: {action: Retain}, damaged: {action: Retain}}");
     assert_eq!((policy.orphans, policy.incomplete_grace, policy.damaged_grace), (None, None, None));
     let policy = cluster(
         "{orphans: {action: Delete, when: PodDeleted, gracePeriod: '0'}, incomplete: {action: Delete, gracePeriod: 0s}}",
@@ -232,7 +233,7 @@ fn of_a_storage_policy_arrives_what_is_written_and_no_default() {
 #[test]
 fn a_low_watermark_that_may_lack_a_digit_is_said() {
     let warnings = |spec: &str| {
-        load(&format!("apiVersion: criu.org/v1alpha1\nkind: CheckpointStoragePolicy\nmetadata: {{name: a}}\nspec: {spec}\n"))
+        load(&format!("apiVersion: checkpoint-keeper.io/v1alpha1\nkind: CheckpointStoragePolicy\nmetadata: {{name: a}}\nspec: {spec}\n"))
             .warnings
             .iter()
             .map(|warning| warning.message.clone())
@@ -278,7 +279,7 @@ fn whole_numbers_may_be_written_as_helm_and_json_write_them() {
 #[test]
 fn other_kinds_of_ours_are_skipped_with_a_note() {
     let schedule = "---\napiVersion: criu.org/v1\nkind: CheckpointSchedule\nmetadata: {name: s, namespace: n}\nspec: {whatever: 1}\n";
-    let policy = "---\napiVersion: criu.org/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {name: a}\nspec: {retention: {maxAge: 1d}}\n";
+    let policy = "---\napiVersion: checkpoint-keeper.io/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {name: a}\nspec: {retention: {maxAge: 1d}}\n";
     let loaded = load(&format!("{schedule}{policy}"));
     assert_eq!((loaded.policies.retention.len(), loaded.warnings.len()), (1, 0));
     let notes: Vec<_> = loaded.notes.iter().map(ToString::to_string).collect();
@@ -340,8 +341,8 @@ fn every_field_of_the_older_kind_arrives() {
     assert_eq!(
         container.retention,
         Retention {
+            keep_latest: 2,
             keep_latest_for: KeepFor::For(Duration::from_secs(3 * DAY)),
-            max_age: Some(seconds(30 * DAY)),
             max_archive_size: Some(2 * GI),
             per_container: limit(5, 8 * GI),
             ..Retention::default()
@@ -352,7 +353,7 @@ fn every_field_of_the_older_kind_arrives() {
 
     assert_eq!((&pod.selector.pods[..], pod.selector.containers.len()), (&["web-0".to_owned()][..], 0));
     assert_eq!(pod.retention.per_pod, limit(10, 16 * GI));
-    assert_eq!((pod.retention.keep_latest_for, pod.orphans), (KeepFor::Forever, None));
+    assert_eq!(pod.orphans, None);
 
     assert_eq!((namespace.selector.namespaces.len(), namespace.selector.pods.len()), (1, 0));
     assert_eq!((namespace.retention.per_namespace, namespace.retention.keep_latest), (limit(40, 64 * GI), 2));
@@ -361,7 +362,8 @@ fn every_field_of_the_older_kind_arrives() {
     assert_eq!(
         global.retention,
         Retention {
-            max_age: Some(seconds(90 * DAY)),
+            keep_latest: 2,
+            keep_latest_for: KeepFor::For(Duration::from_secs(3 * DAY)),
             max_archive_size: Some(4 * GI),
             per_container: limit(10, 20 * GI),
             per_pod: limit(30, 50 * GI),
@@ -389,11 +391,57 @@ fn the_older_kind_has_its_effective_defaults_once_it_exists() {
     let loaded = legacy("{containerPolicies: [{namespace: shop, pod: p, container: c}]}");
     assert_eq!(loaded.policies.retention[0].retention, Retention::default());
     let loaded = legacy(
-        "{dryRun: true, applyPoliciesImmediately: true, checkpointDirectory: /c, podPolicies: [{namespace: shop, pod: p}]}",
+        "{applyPoliciesImmediately: true, checkpointDirectory: /c, podPolicies: [{namespace: shop, pod: p}]}",
     );
-    assert!(loaded.policies.retention.iter().all(|policy| policy.mode == Mode::DryRun));
     assert!(loaded.legacy[0].apply_policies_immediately);
     assert_eq!(loaded.legacy[0].checkpoint_directory, "/c");
+}
+
+/// Its definition has no place for what is added here, so annotations say it, for all parts of an object.
+#[test]
+fn annotations_add_what_the_older_kind_lacks_and_a_mistyped_one_deletes_nothing() {
+    let annotated = |annotations: &str| {
+        let text = format!(
+            "apiVersion: criu.org/v1\nkind: CheckpointRestoreOperator\nmetadata:\n  name: a\n  namespace: o\n  \
+             annotations:\n    another.io/mode: whatever\n    {annotations}\n\
+             spec: {{globalPolicy: {{retainOrphan: false}}, podPolicies: [{{namespace: shop, pod: p}}]}}\n"
+        );
+        manifest::load(&[("p.yaml", text)])
+    };
+    let policies = |annotations: &str| annotated(annotations).unwrap().policies.retention;
+    assert!(policies("a/b: c").iter().all(|policy| policy.mode == Mode::Enforce));
+    let dry = policies("checkpoint-keeper.io/mode: DryRun");
+    assert!(dry.iter().all(|policy| policy.mode == Mode::DryRun) && dry.len() == 2);
+    let kept = policies("checkpoint-keeper.io/keep-latest: '3'");
+    assert!(kept.iter().all(|policy| policy.retention.keep_latest == 3));
+    let kept = policies("checkpoint-keeper.io/keep-latest-for: Forever");
+    assert!(kept.iter().all(|policy| policy.retention.keep_latest_for == KeepFor::Forever));
+    let grace = policies("checkpoint-keeper.io/orphan-grace-period: 2h")[1].orphans.unwrap().grace;
+    assert_eq!(grace, seconds(2 * HOUR));
+    for (wrong, told) in [
+        (
+            "mode: dryrun",
+            "metadata.annotations.checkpoint-keeper.io/mode: \"dryrun\" is none of Enforce, DryRun",
+        ),
+        ("Mode: DryRun", "metadata.annotations.checkpoint-keeper.io/Mode: is an unknown annotation"),
+        ("keep-latest: many", "keep-latest: \"many\" is not a whole number"),
+        ("keep-latest: '-1'", "keep-latest: \"-1\" is not a whole number"),
+        ("keep-latest-for: ever", "keep-latest-for: \"ever\""),
+        ("orphan-grace-period: 1", "orphan-grace-period: "),
+    ] {
+        let errors = annotated(&format!("checkpoint-keeper.io/{wrong}")).unwrap_err();
+        assert!(errors[0].to_string().contains(told), "{wrong}: {}", errors[0]);
+    }
+}
+
+#[test]
+fn of_however_many_annotations_those_that_decide_are_kept_and_no_more_than_a_few() {
+    let many = (0..1_000).map(|number| (format!("checkpoint-keeper.io/a{number}"), "x".repeat(1_000)));
+    let others = (0..1_000).map(|number| (format!("another.io/{number}"), String::new()));
+    let known = [("checkpoint-keeper.io/mode".to_owned(), "DryRun".to_owned())];
+    let kept = deciding_annotations(many.chain(others).chain(known).collect());
+    assert_eq!((kept.len(), kept["checkpoint-keeper.io/mode"].as_str()), (8, "DryRun"));
+    assert!(kept.iter().all(|(key, value)| key.starts_with("checkpoint-keeper.io/") && value.len() <= 64));
 }
 
 /// There, a namespace's archives go when the namespace is gone, and not with each pod.
@@ -459,11 +507,11 @@ fn an_older_object_elsewhere_governs_only_its_namespace() {
 #[test]
 fn json_lists_and_yaml_features_are_read() {
     let text = r#"{"apiVersion": "v1", "kind": "List", "metadata": {}, "items": [
-        {"apiVersion": "criu.org/v1alpha1", "kind": "ClusterCheckpointPolicy", "metadata": {"name": "a"}, "spec": {"retention": {"maxAge": "1d"}}},
-        {"apiVersion": "criu.org/v1alpha1", "kind": "CheckpointStoragePolicy", "metadata": {"name": "a"}, "spec": {}}]}"#;
+        {"apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "ClusterCheckpointPolicy", "metadata": {"name": "a"}, "spec": {"retention": {"maxAge": "1d"}}},
+        {"apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointStoragePolicy", "metadata": {"name": "a"}, "spec": {}}]}"#;
     let loaded = load(text);
     assert_eq!((loaded.policies.retention.len(), loaded.policies.storage.len()), (1, 1));
-    let text = "\u{feff}%YAML 1.2\n---\r\napiVersion: criu.org/v1alpha1\r\nkind: ClusterCheckpointPolicy\r\n\
+    let text = "\u{feff}%YAML 1.2\n---\r\napiVersion: checkpoint-keeper.io/v1alpha1\r\nkind: ClusterCheckpointPolicy\r\n\
         metadata: {name: a}\r\nspec:\r\n  retention:\r\n    perPod: &few {maxCount: 3}\r\n    perNamespace: {<<: *few, maxTotalSize: 1Gi}\r\n...\r\n";
     let policy = load(text).policies.retention.remove(0);
     assert_eq!(policy.retention.per_namespace, limit(3, GI));

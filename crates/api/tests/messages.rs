@@ -15,7 +15,7 @@ fn told(text: &str) -> String {
 /// A cluster policy with this text below `spec:`, which begins in line 5.
 fn cluster(spec: &str) -> String {
     format!(
-        "apiVersion: criu.org/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {{name: default}}\nspec:\n{spec}"
+        "apiVersion: checkpoint-keeper.io/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {{name: default}}\nspec:\n{spec}"
     )
 }
 
@@ -39,7 +39,7 @@ fn check_spec(spec: &str, expected: &str) {
 #[test]
 fn everything_wrong_is_told_at_once_in_the_order_of_the_file() {
     let text = r#"
-apiVersion: criu.org/v1alpha1
+apiVersion: checkpoint-keeper.io/v1alpha1
 kind: ClusterCheckpointPolicy
 metadata: {name: default}
 spec:
@@ -71,7 +71,7 @@ p.yaml:11: ClusterCheckpointPolicy/default: spec.orphans.gracePeriod: "7 days" h
   hint: did you mean "7d"?
 p.yaml:13: not valid YAML: unclosed bracket '['
 p.yaml:15: ClusterCheckpointPolicy/default: apiVersion: "criu.org/v1" has no ClusterCheckpointPolicy
-  hint: did you mean "criu.org/v1alpha1"?
+  hint: did you mean "checkpoint-keeper.io/v1alpha1"?
 p.yaml:15: ClusterCheckpointPolicy/default: spec: is required
 "#,
     );
@@ -92,14 +92,14 @@ fn unknown_fields_say_what_was_meant() {
     );
     check_spec(
         "  incomplete: {xyz: 3}",
-        "5 spec.incomplete.xyz: unknown field\n hint: known here: action, gracePeriod",
+        "5 spec.incomplete.action: is required\n5 spec.incomplete.xyz: unknown field\n hint: known here: action, gracePeriod",
     );
     check(
-        "apiVersion: criu.org/v1alpha1\nkind: ClusterCheckpointPolicy\nmetdata: {name: a}\nspec: {}\n",
+        "apiVersion: checkpoint-keeper.io/v1alpha1\nkind: ClusterCheckpointPolicy\nmetdata: {name: a}\nspec: {}\n",
         "p.yaml:3: ClusterCheckpointPolicy: metdata: unknown field\n  hint: did you mean \"metadata\"?",
     );
     check(
-        "apiVersion: criu.org/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {name: a, lables: {}}\nspec: {}\n",
+        "apiVersion: checkpoint-keeper.io/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {name: a, lables: {}}\nspec: {}\n",
         "p.yaml:3: ClusterCheckpointPolicy/a: metadata.lables: unknown field\n  hint: did you mean \"labels\"?",
     );
 }
@@ -179,7 +179,9 @@ fn values_out_of_bounds_are_refused() {
     check_spec(
         "  selector:\n    podSelector:\n      matchExpressions:\n      - {key: app, operator: in, values: [a]}\n      - {key: app, operator: In}",
         "8 spec.selector.podSelector.matchExpressions[0].operator: \"in\" is none of In, NotIn, Exists, DoesNotExist\n \
-         hint: did you mean \"In\"?",
+         hint: did you mean \"In\"?\n\
+         9 spec.selector.podSelector.matchExpressions[1]: In and NotIn need at least one value; Exists and \
+         DoesNotExist take none",
     );
     check_spec(
         "  selector:\n    podSelector:\n      matchExpressions:\n      - {key: app, operator: In}",
@@ -192,13 +194,19 @@ fn values_out_of_bounds_are_refused() {
 fn storage_policies_are_checked_as_a_whole() {
     let storage = |spec: &str| {
         format!(
-            "apiVersion: criu.org/v1alpha1\nkind: CheckpointStoragePolicy\nmetadata: {{name: a}}\nspec: {spec}\n"
+            "apiVersion: checkpoint-keeper.io/v1alpha1\nkind: CheckpointStoragePolicy\nmetadata: {{name: a}}\nspec: {spec}\n"
         )
     };
     check(
         &storage("{highWatermark: 88, lowWatermark: 90%}"),
         "p.yaml:4: CheckpointStoragePolicy/a: spec.highWatermark: is the number 88; a share is wanted\n  \
-         hint: did you mean \"88%\"?",
+         hint: did you mean \"88%\"?\n\
+         p.yaml:4: CheckpointStoragePolicy/a: spec.lowWatermark: lowWatermark must be below highWatermark",
+    );
+    check(
+        &storage("{lowWatermark: 90%}"),
+        "p.yaml:4: CheckpointStoragePolicy/a: spec.lowWatermark: lowWatermark says where the deletions end that \
+         highWatermark begins: set highWatermark as well, or leave lowWatermark out",
     );
     check(
         &storage(
@@ -242,7 +250,7 @@ fn the_older_kind_is_checked_in_its_own_terms() {
 #[test]
 fn other_kinds_are_not_taken() {
     let only = "only retention kinds are taken here: ClusterCheckpointPolicy, CheckpointPolicy, \
-        CheckpointStoragePolicy (criu.org/v1alpha1) and CheckpointRestoreOperator (criu.org/v1)";
+        CheckpointStoragePolicy (checkpoint-keeper.io/v1alpha1) and CheckpointRestoreOperator (criu.org/v1)";
     for kind in ["ConfigMap", "CheckpointSchedule", "ContainerCheckpoint", "CheckpointQuota"] {
         check(
             &format!("kind: {kind}\napiVersion: v1\n"),
@@ -266,14 +274,14 @@ fn other_kinds_are_not_taken() {
 #[test]
 fn names_and_namespaces_are_checked() {
     check(
-        "apiVersion: criu.org/v1alpha1\nkind: CheckpointPolicy\nmetadata: {generateName: a}\nspec: {}\n",
+        "apiVersion: checkpoint-keeper.io/v1alpha1\nkind: CheckpointPolicy\nmetadata: {generateName: a}\nspec: {}\n",
         "p.yaml:3: CheckpointPolicy: metadata.name: is required\n  hint: generateName is for a cluster; a file's \
          objects need names\n\
          p.yaml:3: CheckpointPolicy: metadata.namespace: is required\n  hint: a file has no current namespace; write \
          the one that the policy is for",
     );
     check(
-        "apiVersion: criu.org/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata:\n  name: Default_1\n  namespace: shop\nspec: {}\n",
+        "apiVersion: checkpoint-keeper.io/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata:\n  name: Default_1\n  namespace: shop\nspec: {}\n",
         "p.yaml:4: ClusterCheckpointPolicy/shop/Default_1: metadata.name: \"Default_1\" must be an exact name \
          (lower-case letters, digits, '-' and '.'); it can neither be empty nor a pattern\n\
          p.yaml:5: ClusterCheckpointPolicy/shop/Default_1: metadata.namespace: ClusterCheckpointPolicy is for the \
@@ -300,7 +308,7 @@ fn a_file_without_a_policy_says_so() {
     for text in ["", "# nothing\n", "---\n---\n", "~\n", "---\nnull\n"] {
         check(
             text,
-            "p.yaml: no policy in this file\n  hint: a policy begins with apiVersion: criu.org/v1alpha1 and kind: \
+            "p.yaml: no policy in this file\n  hint: a policy begins with apiVersion: checkpoint-keeper.io/v1alpha1 and kind: \
              ClusterCheckpointPolicy",
         );
     }

@@ -77,7 +77,7 @@ proptest! {
             "retention": {"keepLatest": keep, "keepLatestFor": "Forever", "maxAge": age, "perPod": per_pod, "perNamespace": per_namespace},
         });
         let text = json!({
-            "apiVersion": "criu.org/v1alpha1", "kind": "ClusterCheckpointPolicy", "metadata": {"name": "a"}, "spec": spec,
+            "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "ClusterCheckpointPolicy", "metadata": {"name": "a"}, "spec": spec,
         }).to_string();
         let loaded = manifest::load(&[("p.json", &text)]).unwrap();
         let policy = &loaded.policies.retention[0];

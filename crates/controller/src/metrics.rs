@@ -18,7 +18,7 @@ struct Outcome {
 /// What became of policies.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct Became {
-    kind: String,
+    kind: &'static str,
     reason: &'static str,
 }
 
@@ -60,7 +60,7 @@ impl Metrics {
     pub fn policies(&self, effective: &EffectivePolicies) {
         let mut counts: BTreeMap<Became, i64> = BTreeMap::new();
         for (id, (_, acceptance)) in &effective.acceptances {
-            let became = Became { kind: format!("{:?}", id.kind), reason: acceptance.reason() };
+            let became = Became { kind: id.kind.name(), reason: acceptance.reason() };
             *counts.entry(became).or_default() += 1;
         }
         self.policies.clear();
@@ -74,7 +74,7 @@ impl Metrics {
 pub fn example() -> String {
     let metrics = Metrics::default();
     metrics.wrote("written");
-    let became = Became { kind: "CheckpointPolicy".to_owned(), reason: "Accepted" };
+    let became = Became { kind: "CheckpointPolicy", reason: "Accepted" };
     metrics.policies.get_or_create(&became).set(1);
     let mut registry = Registry::default();
     metrics.register(&mut registry);

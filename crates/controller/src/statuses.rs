@@ -209,7 +209,7 @@ mod tests {
 
     fn policy(name: &str, spec: &Value, status: Option<&PolicyStatus>) -> Value {
         json!({
-            "apiVersion": "criu.org/v1alpha1", "kind": "ClusterCheckpointPolicy",
+            "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "ClusterCheckpointPolicy",
             "metadata": {"name": name, "uid": format!("uid-{name}"), "resourceVersion": "7", "generation": 3},
             "spec": spec, "status": status,
         })

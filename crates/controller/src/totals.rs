@@ -82,8 +82,7 @@ impl<'a> Totals<'a> {
 
     /// What this policy governs.
     pub fn usage(&self, id: &PolicyRef) -> Usage {
-        let kind = format!("{:?}", id.kind);
-        let key = (kind.as_str(), id.namespace.as_deref().unwrap_or_default(), id.name.as_str());
+        let key = (id.kind.name(), id.namespace.as_deref().unwrap_or_default(), id.name.as_str());
         let (mut usage, named) = self.sums.get(&key).cloned().unwrap_or_default();
         usage.totals.partial = named < self.partial;
         usage

@@ -20,26 +20,28 @@ pub enum DurationError {
     /// No number where one must stand.
     #[error("is not a length of time; write for example 30m, 24h or 7d")]
     NotANumber,
-    /// Longer than can be counted.
-    #[error("is too long")]
+    /// Longer than is understood.
+    #[error("is too long; the most are 9999w, 99999d or 999999h")]
     TooLong,
 }
 
-const UNITS: [(&str, u128); 10] = [
-    ("ns", 1),
-    ("us", 1_000),
-    ("µs", 1_000),
-    ("μs", 1_000),
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60_000_000_000),
-    ("h", 3_600_000_000_000),
-    ("d", 86_400_000_000_000),
-    ("w", 604_800_000_000_000),
+/// Each unit with its nanoseconds, and with how many digits a number of it may have before the point. The API
+/// server's rule has the same bounds: with them no 64 characters come to more than [`LONGEST`].
+const UNITS: [(&str, u128, usize); 10] = [
+    ("ns", 1, 12),
+    ("us", 1_000, 12),
+    ("µs", 1_000, 12),
+    ("μs", 1_000, 12),
+    ("ms", 1_000_000, 12),
+    ("s", 1_000_000_000, 9),
+    ("m", 60_000_000_000, 8),
+    ("h", 3_600_000_000_000, 6),
+    ("d", 86_400_000_000_000, 5),
+    ("w", 604_800_000_000_000, 4),
 ];
 
-/// The longest length of time that is understood: 1000 years, so that no sum with a date overflows.
-const LONGEST: u128 = 1_000 * 366 * 86_400_000_000_000;
+/// The longest length of time that is understood: 3000 years, so that no sum with a date overflows.
+const LONGEST: u128 = 3_000 * 366 * 86_400_000_000_000;
 
 /// Reads `1h30m`, `1.5h`, `300ms` as Go does, and `7d` (7 × 24 h), `2w`.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
@@ -65,12 +67,15 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
         if unit.is_empty() {
             return Err(DurationError::MissingUnit(number.to_owned()));
         }
-        let scale = UNITS
+        let (_, scale, most_digits) = UNITS
             .iter()
-            .find(|(name, _)| *name == unit)
-            .map(|(_, scale)| *scale)
+            .find(|(name, ..)| *name == unit)
             .ok_or_else(|| DurationError::UnknownUnit(unit.to_owned()))?;
-        nanoseconds = nanoseconds.saturating_add(scaled(number, scale)?);
+        let whole = number.split('.').next().unwrap_or_default().trim_start_matches('0');
+        if whole.len() > *most_digits {
+            return Err(DurationError::TooLong);
+        }
+        nanoseconds = nanoseconds.saturating_add(scaled(number, *scale)?);
         rest = next;
     }
     if nanoseconds > LONGEST {

@@ -18,11 +18,11 @@ pub type Labels = BTreeMap<String, String>;
 /// The kinds that say what may be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
-    /// `criu.org/v1alpha1`, cluster-wide retention.
+    /// `checkpoint-keeper.io/v1alpha1`, cluster-wide retention.
     ClusterCheckpointPolicy,
-    /// `criu.org/v1alpha1`, one namespace's retention.
+    /// `checkpoint-keeper.io/v1alpha1`, one namespace's retention.
     CheckpointPolicy,
-    /// `criu.org/v1alpha1`, what checkpoints may use on a node.
+    /// `checkpoint-keeper.io/v1alpha1`, what checkpoints may use on a node.
     CheckpointStoragePolicy,
     /// `criu.org/v1`, the older operator's retention.
     CheckpointRestoreOperator,
@@ -41,15 +41,58 @@ pub struct PolicyRef {
     pub part: Option<String>,
 }
 
+/// The API group of the native kinds.
+pub const GROUP: &str = "checkpoint-keeper.io";
+/// The version of the native kinds.
+pub const VERSION: &str = "v1alpha1";
+/// The API group of the older operator's kinds. It belongs to that project: they are read, and never extended.
+pub const LEGACY_GROUP: &str = "criu.org";
+/// The version of the older operator's kinds.
+pub const LEGACY_VERSION: &str = "v1";
+
 impl Kind {
-    /// The name that `kubectl get` takes for it, too.
+    /// Every kind.
+    pub const ALL: [Self; 4] = [
+        Self::ClusterCheckpointPolicy,
+        Self::CheckpointPolicy,
+        Self::CheckpointStoragePolicy,
+        Self::CheckpointRestoreOperator,
+    ];
+
+    /// The kind's name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ClusterCheckpointPolicy => "ClusterCheckpointPolicy",
+            Self::CheckpointPolicy => "CheckpointPolicy",
+            Self::CheckpointStoragePolicy => "CheckpointStoragePolicy",
+            Self::CheckpointRestoreOperator => "CheckpointRestoreOperator",
+        }
+    }
+
+    /// The kind's API group and version, as `apiVersion` has them.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::ClusterCheckpointPolicy | Self::CheckpointPolicy | Self::CheckpointStoragePolicy => {
+                "checkpoint-keeper.io/v1alpha1"
+            }
+            Self::CheckpointRestoreOperator => "criu.org/v1",
+        }
+    }
+
+    /// The kind's short name in tables; of the native kinds, the one that `kubectl get` takes as well.
     pub const fn short_name(self) -> &'static str {
         match self {
-            Self::ClusterCheckpointPolicy => "ccp",
-            Self::CheckpointPolicy => "cp",
-            Self::CheckpointStoragePolicy => "csp",
+            Self::ClusterCheckpointPolicy => "cckpol",
+            Self::CheckpointPolicy => "ckpol",
+            Self::CheckpointStoragePolicy => "ckstorage",
             Self::CheckpointRestoreOperator => "cro",
         }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
     }
 }
 
@@ -59,7 +102,7 @@ impl PolicyRef {
         (self.kind, &self.namespace, &self.name) == (other.kind, &other.namespace, &other.name)
     }
 
-    /// `cp/shop/default`, for tables.
+    /// `ckpol/shop/default`, for tables.
     pub fn short(&self) -> String {
         let namespace = self.namespace.as_deref().map(|namespace| format!("{namespace}/"));
         let part = self.part.as_deref().map(|part| format!(" {part}")).unwrap_or_default();
@@ -71,7 +114,7 @@ impl fmt::Display for PolicyRef {
     /// `CheckpointPolicy/shop/default`, `ClusterCheckpointPolicy/default`,
     /// `CheckpointRestoreOperator/shop/default containerPolicies[1]`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:?}/", self.kind)?;
+        write!(formatter, "{}/", self.kind)?;
         if let Some(namespace) = &self.namespace {
             write!(formatter, "{namespace}/")?;
         }

@@ -74,7 +74,8 @@ fn policy() -> PolicyRef {
 /// One of each. A new one does not compile before it stands here.
 fn acceptances() -> Vec<Acceptance> {
     let next = |acceptance: &Acceptance| match acceptance {
-        Acceptance::Accepted => Some(Acceptance::DryRun),
+        Acceptance::Accepted => Some(Acceptance::OwnNamespace),
+        Acceptance::OwnNamespace => Some(Acceptance::DryRun),
         Acceptance::DryRun => Some(Acceptance::Superseded(policy())),
         Acceptance::Superseded(_) => Some(Acceptance::ForeignNamespace(vec!["ENTRIES".to_owned()])),
         Acceptance::ForeignNamespace(_) => Some(Acceptance::OtherOperator),

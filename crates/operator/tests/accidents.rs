@@ -136,7 +136,7 @@ fn a_size_of_ten_means_ten_bytes_and_deletes_all() {
 fn deletes_with_no_object_installed() {
     let place = Place::new();
     (0..50).for_each(|second| _ = place.add(&server(second)));
-    place.policy("apiVersion: criu.org/v1alpha1\nkind: CheckpointPolicy\nmetadata: {name: x, namespace: other}\nspec: {retention: {perContainer: {maxCount: 1}}}\n");
+    place.policy("apiVersion: checkpoint-keeper.io/v1alpha1\nkind: CheckpointPolicy\nmetadata: {name: x, namespace: other}\nspec: {retention: {perContainer: {maxCount: 1}}}\n");
     let report = place.gc_json(&[]);
     assert_eq!(place.files().len(), 50);
     assert!(verdicts(&report).iter().all(|(_, verdict)| verdict == "Keep NoPolicy"));

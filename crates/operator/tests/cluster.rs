@@ -56,8 +56,9 @@ fn orphans(when: &str, grace: &str) -> String {
 /// A `v1` object that does not retain orphans.
 fn v1(grace: &str) -> String {
     format!(
-        "apiVersion: criu.org/v1\nkind: CheckpointRestoreOperator\nmetadata: {{name: c, namespace: ops}}\n\
-         spec: {{globalPolicy: {{retainOrphan: false, orphanGracePeriod: {grace}}}}}\n"
+        "apiVersion: criu.org/v1\nkind: CheckpointRestoreOperator\nmetadata: {{name: c, namespace: ops, \
+         annotations: {{checkpoint-keeper.io/orphan-grace-period: {grace}}}}}\n\
+         spec: {{globalPolicy: {{retainOrphan: false}}}}\n"
     )
 }
 
@@ -313,7 +314,7 @@ fn a_namespace_of_the_same_name_made_later_may_be_the_same_restored() {
 fn a_policy_of_a_namespace_does_not_govern_what_is_older_than_the_namespace() {
     let node = Node::new("retention: {perContainer: {maxCount: 5}}");
     node.place.add(&server(2).uid("u1"));
-    let policy = "apiVersion: criu.org/v1alpha1\nkind: CheckpointPolicy\n\
+    let policy = "apiVersion: checkpoint-keeper.io/v1alpha1\nkind: CheckpointPolicy\n\
                   metadata: {name: theirs, namespace: team}\nspec: {retention: {perContainer: {maxCount: 1}}}\n";
     node.place.policy(policy);
     node.api.namespace("team", "2026-02-01T00:00:00Z");

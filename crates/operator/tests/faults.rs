@@ -223,7 +223,7 @@ fn on_a_disk_that_died_every_archive_is_kept_and_every_failure_named() {
         mount -o loop "$2"/disk "$1"
         cp -a "$2"/source/. "$1"/
         sync --file-system "$1"
-        printf 'apiVersion: criu.org/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {name: lax}\nspec: {}\n' >"$2"/lax.yaml
+        printf 'apiVersion: checkpoint-keeper.io/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {name: lax}\nspec: {}\n' >"$2"/lax.yaml
         "$3" gc --yes "$1" --policy "$2"/lax.yaml --state "$2"/catalog >/dev/null
         perl -e 'open(D, "<", $ARGV[0]) or die; $how = pack("L", 2); ioctl(D, 0x8004587d, $how) or die $!' "$1"
         code=0
@@ -335,7 +335,7 @@ fn the_watermark_does_not_count_on_what_another_name_holds_on_to() {
     (0..8).for_each(|second| _ = source.add(&server(second).pages(vec![1; 2_000_000])));
     fs::rename(source.directory(), place.root().join("source")).unwrap();
     place.policy(
-        "apiVersion: criu.org/v1alpha1\nkind: CheckpointStoragePolicy\nmetadata: {name: disk}\n\
+        "apiVersion: checkpoint-keeper.io/v1alpha1\nkind: CheckpointStoragePolicy\nmetadata: {name: disk}\n\
          spec: {highWatermark: 80%, lowWatermark: 60%, reserved: 1%}\n",
     );
     let run = in_own_mounts(

@@ -6,9 +6,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use checkpoint_keeper_api::{AGENT_ACCOUNT, CONTROLLER_ACCOUNT, NAMESPACE};
 use serde_json::{Value, json};
-
-const NAMESPACE: &str = "checkpoint-keeper";
 
 /// Every object that `kubectl apply -f config/deploy` makes, with its file, in the order of the files.
 fn objects() -> Vec<(String, Value)> {
@@ -123,8 +122,12 @@ fn every_binding_gives_a_role_of_ours_to_the_account_of_its_name() {
 
 #[test]
 fn admission_policies_refuse_where_they_cannot_tell_and_speak_of_the_agents_account() {
-    let agent = only("DaemonSet")["spec"]["template"]["spec"]["serviceAccountName"].clone();
-    let user = format!("'system:serviceaccount:{NAMESPACE}:{}'", agent.as_str().unwrap());
+    let account = |kind: &str| only(kind)["spec"]["template"]["spec"]["serviceAccountName"].clone();
+    assert_eq!(
+        (account("DaemonSet"), account("Deployment")),
+        (AGENT_ACCOUNT.into(), CONTROLLER_ACCOUNT.into())
+    );
+    let user = format!("'system:serviceaccount:{NAMESPACE}:{AGENT_ACCOUNT}'");
     let policies = of_kind("ValidatingAdmissionPolicy");
     assert_eq!(policies.len(), 2);
     for policy in policies {

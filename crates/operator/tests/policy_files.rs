@@ -43,7 +43,7 @@ fn a_file_without_an_end_is_not_read_to_its_end() {
     let policy = cluster_policy("piped", "retention: {perPod: {maxCount: 3}}");
     child.stdin.take().unwrap().write_all(policy.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(String::from_utf8(output.stdout).unwrap().contains("ccp/piped"));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("cckpol/piped"));
 }
 
 #[test]
@@ -51,27 +51,27 @@ fn a_policy_that_can_never_act_is_named() {
     let place = Place::new();
     place.add(&server(1));
     place.policy(
-        "apiVersion: criu.org/v1alpha1
+        "apiVersion: checkpoint-keeper.io/v1alpha1
 kind: ClusterCheckpointPolicy
 metadata: {name: a}
 spec: {retention: {maxAge: 9999w}}
 ---
-apiVersion: criu.org/v1alpha1
+apiVersion: checkpoint-keeper.io/v1alpha1
 kind: ClusterCheckpointPolicy
 metadata: {name: b}
 spec: {retention: {perContainer: {maxCount: 1}}}
 ---
-apiVersion: criu.org/v1alpha1
+apiVersion: checkpoint-keeper.io/v1alpha1
 kind: CheckpointPolicy
 metadata: {name: c, namespace: taem}
 spec: {retention: {keepLatest: 3, minAge: 2d, maxAge: 1d, perContainer: {maxCount: 2}, perPod: {maxCount: 1}}}
 ---
-apiVersion: criu.org/v1alpha1
+apiVersion: checkpoint-keeper.io/v1alpha1
 kind: CheckpointStoragePolicy
 metadata: {name: d}
-spec: {lowWatermark: 70%, minFree: {bytes: 4Ei, inodes: 9000000000000000}, reserved: 100%}
+spec: {highWatermark: 0%, lowWatermark: 70%, minFree: {bytes: 4Ei, inodes: 9000000000000000}, reserved: 100%}
 ---
-apiVersion: criu.org/v1alpha1
+apiVersion: checkpoint-keeper.io/v1alpha1
 kind: CheckpointStoragePolicy
 metadata: {name: e}
 spec: {}
@@ -148,7 +148,7 @@ fn nothing_that_is_said_acts_on_a_terminal() {
     place.add(&server(1));
     place.add_bytes(&format!("checkpoint-{evil}.tar"), b"no archive");
     place.policy(&format!(
-        "apiVersion: criu.org/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {{name: {evil:?}}}\n\
+        "apiVersion: checkpoint-keeper.io/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {{name: {evil:?}}}\n\
          spec: {{{evil:?}: 1, retention: {{maxAge: {evil:?}}}}}\n---\nkind: {evil:?}\napiVersion: {evil:?}\n"
     ));
     let safe = |what: &str, text: &str| {
@@ -276,7 +276,7 @@ fn a_watch_follows_its_policies_without_being_told() {
 #[test]
 fn a_watch_keeps_to_the_last_storage_policies_while_a_file_is_wrong() {
     let place = Place::new();
-    let storage = "---\napiVersion: criu.org/v1alpha1\nkind: CheckpointStoragePolicy\nmetadata: {name: disk}\n\
+    let storage = "---\napiVersion: checkpoint-keeper.io/v1alpha1\nkind: CheckpointStoragePolicy\nmetadata: {name: disk}\n\
                    spec: {perNamespace: {maxCount: 3}}\n";
     let retention = |spec: &str| format!("{}{storage}", cluster_policy("default", spec));
     (1..=2).for_each(|second| _ = place.add(&server(second)));

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 
+use checkpoint_keeper_api::legacy::deciding_annotations;
 use checkpoint_keeper_api::unknown::unknown_field;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -34,8 +35,8 @@ pub struct Broken {
     pub error: String,
 }
 
-/// Leaves of an object's metadata what says which object it is. Whoever may write it may add as much as
-/// fits.
+/// Leaves of an object's metadata what says which object it is, and the annotations that decide. Whoever may
+/// write it may add as much as fits.
 pub fn strip(metadata: &mut ObjectMeta) {
     let all = std::mem::take(metadata);
     *metadata = ObjectMeta {
@@ -45,6 +46,7 @@ pub fn strip(metadata: &mut ObjectMeta) {
         resource_version: all.resource_version,
         generation: all.generation,
         creation_timestamp: all.creation_timestamp,
+        annotations: all.annotations.map(deciding_annotations).filter(|kept| !kept.is_empty()),
         ..ObjectMeta::default()
     };
 }
@@ -109,7 +111,7 @@ mod tests {
 
     fn object(kind: &str, spec: &Value) -> Value {
         let metadata = json!({"name": "newer", "generation": 2, "annotations": {"any": "thing"}});
-        json!({"apiVersion": "criu.org/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
+        json!({"apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
     }
 
     #[test]

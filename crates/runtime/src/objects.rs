@@ -25,11 +25,12 @@ use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
-use tokio::time::{interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 use super::guarded::{self, Guarded};
 use super::liveness::{Heard, RESUMED, SILENCE, WATCH_SECONDS, listened, now};
 use super::renewal::Renewal;
+use super::say::say;
 
 /// The older operator's lease (its `main.go`, `LeaderElectionID`).
 const OTHER_OPERATOR: &str = "f1499914.criu.org";
@@ -55,6 +56,9 @@ const REPEATED: Duration = Duration::from_mins(3);
 
 /// How often it is looked whether a lease has gone quiet.
 const TICK: Duration = Duration::from_secs(5);
+
+/// How often it is asked for a kind that the API does not serve.
+const ABSENT: Duration = Duration::from_mins(1);
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -305,18 +309,53 @@ impl PolicyObjects {
             .iter()
             .map(|namespace| self.watch_leases(namespace, Api::namespaced(client.clone(), namespace), TICK));
         tokio::join!(
-            self.watch_kind(client, |caches| &mut caches.cluster),
-            self.watch_kind(client, |caches| &mut caches.namespaced),
-            self.watch_kind(client, |caches| &mut caches.storage),
-            self.watch_kind(client, |caches| &mut caches.legacy),
+            self.watch_kind(client, |caches| &mut caches.cluster, |_| None),
+            self.watch_kind(client, |caches| &mut caches.namespaced, |_| None),
+            self.watch_kind(client, |caches| &mut caches.storage, |_| None),
+            self.watch_legacy(client),
             join_all(leases),
         );
     }
 
+    /// Watches the older operator's kind. Its definition is another project's: where the API says that there is
+    /// none, there are no objects either.
+    async fn watch_legacy(&self, client: &Client) {
+        let absent_since = Mutex::new(None::<Instant>);
+        self.watch_kind(
+            client,
+            |caches| &mut caches.legacy,
+            |event| {
+                let mut since = absent_since.lock().unwrap_or_else(PoisonError::into_inner);
+                // Each attempt begins with one of these.
+                if matches!(event, Ok(watcher::Event::Init)) {
+                    return None;
+                }
+                if !is_not_served(event) {
+                    if since.take().is_some() && event.is_ok() {
+                        say("note", "checkpointrestoreoperators.criu.org is defined now, and is watched");
+                    }
+                    return None;
+                }
+                let is_new = since.is_none();
+                let since = *since.get_or_insert_with(now);
+                if is_new {
+                    say(
+                        "note",
+                        "checkpointrestoreoperators.criu.org is not defined here: no such object is in force",
+                    );
+                }
+                Some(Absent { is_new, since })
+            },
+        )
+        .await;
+    }
+
+    /// Watches a kind. `absence` tells of an event whether it says that the kind is not served at all.
     async fn watch_kind<K>(
         &self,
         client: &Client,
         of: impl Fn(&mut Caches) -> &mut Cache<Seen<K>> + Copy + Send + Sync + 'static,
+        absence: impl Fn(&watcher::Result<watcher::Event<Guarded<K>>>) -> Option<Absent> + Send + Sync,
     ) where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     {
@@ -329,8 +368,28 @@ impl PolicyObjects {
         let api = Api::<Guarded<K>>::all(client);
         let events = watcher(api, watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS));
         let events = events.modify(|object: &mut Guarded<K>| guarded::strip(object.meta_mut()));
+        let absent = Mutex::new(None);
+        let events = events.then(|event| {
+            let found = absence(&event);
+            *absent.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            async move {
+                if found.is_some_and(|absent| !absent.is_new) {
+                    sleep(ABSENT).await;
+                }
+                event
+            }
+        });
         follow(events, |change| {
-            if of(&mut self.caches()).note(change, now(), seen) {
+            let absent = *absent.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut caches = self.caches();
+            // Objects that were there are not gone because of one such reply.
+            let are_none = absent.is_some_and(|absent| {
+                of(&mut caches).objects.is_empty() || now().saturating_duration_since(absent.since) >= STALE
+            });
+            let change = if are_none { Change::Listed(Vec::new()) } else { change };
+            let is_change = of(&mut caches).note(change, now(), seen);
+            drop(caches);
+            if is_change {
                 self.changed.send_replace(());
             }
         })
@@ -495,6 +554,21 @@ impl PolicyObjects {
     }
 }
 
+/// That the API does not serve a kind.
+#[derive(Debug, Clone, Copy)]
+struct Absent {
+    /// Whether it said so for the first time.
+    is_new: bool,
+    since: Instant,
+}
+
+/// Whether the API itself said that it does not serve a kind.
+fn is_not_served<T>(event: &watcher::Result<T>) -> bool {
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
+    matches!(event, Err(InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)))
+        if status.code == 404 && status.reason == "NotFound")
+}
+
 /// Whether the API itself said that there is nothing to list.
 fn is_not_found<T>(event: &watcher::Result<T>) -> bool {
     matches!(event, Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
@@ -530,6 +604,8 @@ fn seen<K>(object: Guarded<K>) -> Seen<K> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
     use serde_json::json;
 
@@ -634,7 +710,7 @@ mod tests {
                 let spec = |number: u32| json!({"mode": if number == 0 { "Dry" } else { "DryRun" }});
                 let item = |number: u32| {
                     json!({
-                        "apiVersion": "criu.org/v1alpha1", "kind": "CheckpointPolicy", "spec": spec(number),
+                        "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointPolicy", "spec": spec(number),
                         "metadata": {
                             "namespace": "team", "name": number.to_string(), "uid": "u", "generation": 1,
                             "annotations": {"a": "x".repeat(1_000)}, "labels": {"l": "x"}, "finalizers": ["f"],
@@ -776,8 +852,8 @@ mod tests {
         assert_eq!(doubt(&mut health, 3_201), None);
     }
 
-    /// What is told once all was listed by an API that replies so to a list of leases in the second namespace.
-    async fn told_by(status: u16, reason: &'static str) -> Option<bool> {
+    /// What is told once all was listed by an API that replies so to lists below this path.
+    async fn told_by(path: &'static str, status: u16, reason: &'static str) -> Option<bool> {
         let answer = move |request: axum::extract::Request| async move {
             let reply = |status: u16, body: serde_json::Value| {
                 let body = axum::body::Body::from(body.to_string());
@@ -786,7 +862,7 @@ mod tests {
             if request.uri().query().unwrap_or_default().contains("watch=") {
                 return std::future::pending().await;
             }
-            if request.uri().path().contains(OTHER_OPERATOR_NAMESPACES[1]) {
+            if request.uri().path().contains(path) {
                 let failure = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                     "message": "no", "reason": reason, "code": status});
                 return reply(status, failure);
@@ -804,8 +880,91 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_place_that_the_api_does_not_know_holds_no_lease_and_keeps_nothing_waiting() {
-        assert_eq!(Box::pin(told_by(404, "NotFound")).await, Some(false));
-        assert_eq!(Box::pin(told_by(403, "Forbidden")).await, None);
-        assert_eq!(Box::pin(told_by(500, "InternalError")).await, None);
+        let there = OTHER_OPERATOR_NAMESPACES[1];
+        assert_eq!(Box::pin(told_by(there, 404, "NotFound")).await, Some(false));
+        assert_eq!(Box::pin(told_by(there, 403, "Forbidden")).await, None);
+        assert_eq!(Box::pin(told_by(there, 500, "InternalError")).await, None);
+    }
+
+    /// A definition of ours must be there; the older operator's need not.
+    #[tokio::test(start_paused = true)]
+    async fn without_the_older_operators_definition_there_are_none_of_its_objects_and_nothing_waits() {
+        let (legacy, native) =
+            ("/apis/criu.org/v1/", "/apis/checkpoint-keeper.io/v1alpha1/checkpointpolicies");
+        assert_eq!(Box::pin(told_by(legacy, 404, "NotFound")).await, Some(false));
+        assert_eq!(Box::pin(told_by(legacy, 404, "")).await, None, "a proxy's words are not the API's");
+        assert_eq!(Box::pin(told_by(legacy, 403, "Forbidden")).await, None);
+        assert_eq!(Box::pin(told_by(native, 404, "NotFound")).await, None);
+    }
+
+    /// An API that knows the older operator's kind only while `is_served`, and has one object of it; how often it
+    /// was asked for a list.
+    fn legacy_api(is_served: Arc<AtomicBool>, lists: Arc<AtomicU32>) -> Client {
+        let answer = move |request: axum::extract::Request| {
+            let (is_served, lists) = (Arc::clone(&is_served), Arc::clone(&lists));
+            async move {
+                let reply = |status: u16, body: serde_json::Value| {
+                    let body = axum::body::Body::from(body.to_string());
+                    axum::response::Response::builder().status(status).body(body).unwrap()
+                };
+                if !is_served.load(Ordering::Relaxed) {
+                    lists.fetch_add(1, Ordering::Relaxed);
+                    let failure = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                        "message": "no", "reason": "NotFound", "code": 404});
+                    return reply(404, failure);
+                }
+                if request.uri().query().unwrap_or_default().contains("watch=") {
+                    // A watch ends after a while, as the API's do.
+                    tokio::time::sleep(Duration::from_mins(1)).await;
+                    return reply(
+                        200,
+                        json!({"type": "ERROR", "object": {"kind": "Status", "code": 410,
+                        "reason": "Expired", "status": "Failure", "message": "", "metadata": {}}}),
+                    );
+                }
+                let object = json!({"metadata": {"name": "a", "namespace": "n", "uid": "u",
+                    "annotations": {"checkpoint-keeper.io/mode": "DryRun", "other": "x"}}, "spec": {}});
+                reply(
+                    200,
+                    json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": [object]}),
+                )
+            }
+        };
+        Client::new(axum::Router::new().fallback(answer), "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_definition_of_the_older_operator_that_comes_and_goes_is_followed() {
+        let (is_served, lists) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let client = legacy_api(Arc::clone(&is_served), Arc::clone(&lists));
+        let objects = PolicyObjects::new(&namespaces());
+        let watched = |seconds| {
+            let (objects, client) = (objects.clone(), client.clone());
+            async move {
+                let watching = objects.watch_legacy(&client);
+                tokio::select! { () = watching => {}, () = tokio::time::sleep(Duration::from_secs(seconds)) => {} }
+            }
+        };
+        let known = || {
+            let caches = objects.caches();
+            (caches.legacy.is_listed(), caches.legacy.objects.len())
+        };
+        watched(3_600).await;
+        assert_eq!(known(), (true, 0));
+        let asked = lists.load(Ordering::Relaxed);
+        assert!((30..=62).contains(&asked), "about once a minute: {asked}");
+        is_served.store(true, Ordering::Relaxed);
+        watched(120).await;
+        assert_eq!(known(), (true, 1));
+        let annotations =
+            objects.caches().legacy.objects.values().next().cloned().and_then(|seen| match seen {
+                Seen::Parsed(object) => object.metadata.annotations,
+                Seen::Unparsable(_) => None,
+            });
+        assert_eq!(annotations, Some([("checkpoint-keeper.io/mode".to_owned(), "DryRun".to_owned())].into()));
+        // One that is not served for a moment has its objects still.
+        is_served.store(false, Ordering::Relaxed);
+        watched(120).await;
+        assert_eq!(known(), (true, 1));
     }
 }

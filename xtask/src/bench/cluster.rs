@@ -102,7 +102,7 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
 
 fn until_read(cluster: &Cluster, node: Node<'_>, archives: usize) -> anyhow::Result<()> {
     wait::until("the agent to have read all archives", DEADLINE, || {
-        let path = format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{}", node.name());
+        let path = format!("/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores/{}", node.name());
         Ok(cluster.get(&path)?["status"]["archives"].as_u64() == Some(archives as u64))
     })
 }
@@ -120,7 +120,7 @@ fn install(cluster: &Cluster) -> anyhow::Result<()> {
     let spec = json!({"retention": {"perContainer": {"maxCount": PER_CONTAINER}}});
     let cluster_wide = |name: &str, spec: Value| {
         json!({
-            "apiVersion": "criu.org/v1alpha1", "kind": "ClusterCheckpointPolicy",
+            "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "ClusterCheckpointPolicy",
             "metadata": {"name": name}, "spec": spec,
         })
     };
@@ -131,7 +131,7 @@ fn install(cluster: &Cluster) -> anyhow::Result<()> {
         0 => cluster_wide("limit", json!({"retention": spec["retention"], "orphans": orphans})),
         1 => cluster_wide("selects", json!({"retention": spec["retention"], "selector": selector})),
         _ => json!({
-            "apiVersion": "criu.org/v1alpha1", "kind": "CheckpointPolicy",
+            "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointPolicy",
             "metadata": {"name": "limit", "namespace": name(number)}, "spec": spec,
         }),
     };

@@ -128,7 +128,7 @@ fn storage() -> StoragePolicy {
 pub(super) fn write(directory: &Path, policies: usize) -> anyhow::Result<PathBuf> {
     let mut documents: Vec<Value> = (0..policies).map(manifest).collect();
     documents.push(json!({
-        "apiVersion": "criu.org/v1alpha1",
+        "apiVersion": "checkpoint-keeper.io/v1alpha1",
         "kind": "CheckpointStoragePolicy",
         "metadata": {"name": "storage"},
         "spec": {"perNamespace": {"maxCount": MANY}},
@@ -164,5 +164,5 @@ fn manifest(number: usize) -> Value {
         Some(namespace) => ("CheckpointPolicy", json!({"name": name(number), "namespace": namespace})),
         None => ("ClusterCheckpointPolicy", json!({"name": name(number)})),
     };
-    json!({"apiVersion": "criu.org/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
+    json!({"apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
 }

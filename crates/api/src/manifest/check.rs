@@ -144,6 +144,13 @@ impl Check<'_> {
             if !present.contains(required) && !unknown.iter().any(mistyped) {
                 self.add(at, &join(path, required), "is required", None);
             }
+            // With any of its values in place of one that is missing or wrong, the rest can be judged.
+            let stand_in = || fields?.get(required)?["enum"].get(0).cloned();
+            if !object.contains_key(required)
+                && let Some(value) = stand_in()
+            {
+                object.insert(required.to_owned(), value);
+            }
         }
         Some(Value::Object(object))
     }
@@ -209,7 +216,9 @@ impl Check<'_> {
             }
             Tree::Int(number) if is_rule(schema, &rules::SHARE) => {
                 let hint = format!("did you mean \"{number}%\"?");
-                return self.wrong(node, at, path, "a share is wanted", Some(hint));
+                self.wrong(node, at, path, "a share is wanted", Some(hint));
+                // The rest is judged with what was meant, where that is a share.
+                return (0..=100).contains(number).then(|| format!("{number}%").into());
             }
             Tree::Int(number) => {
                 return self.wrong(

@@ -126,8 +126,9 @@ impl Loader {
     }
 
     fn no_policy(&mut self, file: &str) {
-        let hint =
-            Some("a policy begins with apiVersion: criu.org/v1alpha1 and kind: ClusterCheckpointPolicy");
+        let hint = Some(
+            "a policy begins with apiVersion: checkpoint-keeper.io/v1alpha1 and kind: ClusterCheckpointPolicy",
+        );
         self.errors.push(ManifestError::of_file(file, "no policy in this file", hint));
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use checkpoint_keeper_core::policy::{Policy, PolicyRef, StoragePolicy};
+use checkpoint_keeper_core::policy::{Kind, Policy, PolicyRef, StoragePolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -56,8 +56,7 @@ impl Object {
 
 /// A kind that is understood.
 struct Known {
-    kind: &'static str,
-    api_version: &'static str,
+    kind: Kind,
     namespaced: bool,
     schema: LazyLock<Value>,
     build: fn(ObjectMeta, Value) -> Result<Object, serde_path_to_error::Error<serde_json::Error>>,
@@ -69,8 +68,7 @@ fn spec<S: DeserializeOwned>(value: Value) -> Result<S, serde_path_to_error::Err
 
 static KNOWN: [Known; 4] = [
     Known {
-        kind: "ClusterCheckpointPolicy",
-        api_version: "criu.org/v1alpha1",
+        kind: Kind::ClusterCheckpointPolicy,
         namespaced: false,
         schema: LazyLock::new(|| with_metadata(schema::<ClusterCheckpointPolicy>())),
         build: |metadata, value| {
@@ -78,8 +76,7 @@ static KNOWN: [Known; 4] = [
         },
     },
     Known {
-        kind: "CheckpointPolicy",
-        api_version: "criu.org/v1alpha1",
+        kind: Kind::CheckpointPolicy,
         namespaced: true,
         schema: LazyLock::new(|| with_metadata(schema::<CheckpointPolicy>())),
         build: |metadata, value| {
@@ -87,8 +84,7 @@ static KNOWN: [Known; 4] = [
         },
     },
     Known {
-        kind: "CheckpointStoragePolicy",
-        api_version: "criu.org/v1alpha1",
+        kind: Kind::CheckpointStoragePolicy,
         namespaced: false,
         schema: LazyLock::new(|| with_metadata(schema::<CheckpointStoragePolicy>())),
         build: |metadata, value| {
@@ -96,8 +92,7 @@ static KNOWN: [Known; 4] = [
         },
     },
     Known {
-        kind: "CheckpointRestoreOperator",
-        api_version: "criu.org/v1",
+        kind: Kind::CheckpointRestoreOperator,
         namespaced: true,
         schema: LazyLock::new(|| with_metadata(schema::<CheckpointRestoreOperator>())),
         build: |metadata, value| {
@@ -106,7 +101,7 @@ static KNOWN: [Known; 4] = [
     },
 ];
 
-/// Kinds of the same group that decide nothing about deletion.
+/// Kinds of either group that decide nothing about deletion.
 const OTHER_KINDS: [&str; 6] = [
     "CheckpointQuota",
     "ContainerCheckpoint",
@@ -150,7 +145,9 @@ pub(super) fn describe(node: &Node) -> Option<String> {
 /// The kind of an object of ours that decides nothing about deletion; none of any other.
 pub(super) fn other_kind(node: &Node) -> Option<&'static str> {
     let kind = node.text("kind")?;
-    let is_ours = |version: &str| version.split_once('/').is_some_and(|(group, _)| group == crate::GROUP);
+    let is_ours = |version: &str| {
+        version.split_once('/').is_some_and(|(group, _)| [crate::GROUP, crate::LEGACY_GROUP].contains(&group))
+    };
     node.text("apiVersion").filter(|version| is_ours(version))?;
     OTHER_KINDS.into_iter().find(|known| *known == kind)
 }
@@ -194,15 +191,15 @@ pub(super) fn read(node: &Node) -> (Option<Object>, Vec<Finding>) {
 
 fn kind(node: &Node, check: &mut Check<'_>) -> Option<&'static Known> {
     const ACCEPTED: &str = "ClusterCheckpointPolicy, CheckpointPolicy, CheckpointStoragePolicy \
-        (criu.org/v1alpha1) and CheckpointRestoreOperator (criu.org/v1)";
+        (checkpoint-keeper.io/v1alpha1) and CheckpointRestoreOperator (criu.org/v1)";
     let place = |key| node.get(key).map_or(node.at, |member| member.at);
     let Some(kind) = node.text("kind") else {
         check.add(place("kind"), "kind", "is required", Some(format!("one of {ACCEPTED}")));
         return None;
     };
-    let Some(known) = KNOWN.iter().find(|known| known.kind == kind) else {
-        let near =
-            nearest(kind, KNOWN.iter().map(|known| known.kind)).map(|near| format!("did you mean {near:?}?"));
+    let Some(known) = KNOWN.iter().find(|known| known.kind.name() == kind) else {
+        let near = nearest(kind, KNOWN.iter().map(|known| known.kind.name()))
+            .map(|near| format!("did you mean {near:?}?"));
         let other = OTHER_KINDS.contains(&kind);
         let message = format!("{:?} is not a kind that says what is kept", shortened(kind));
         let hint = near
@@ -212,14 +209,14 @@ fn kind(node: &Node, check: &mut Check<'_>) -> Option<&'static Known> {
         return None;
     };
     match node.text("apiVersion") {
-        Some(version) if version == known.api_version => {}
+        Some(version) if version == known.kind.api_version() => {}
         Some(version) => {
             let message = format!("{:?} has no {kind}", shortened(version));
             check.add(
                 place("apiVersion"),
                 "apiVersion",
                 message,
-                Some(format!("did you mean {:?}?", known.api_version)),
+                Some(format!("did you mean {:?}?", known.kind.api_version())),
             );
         }
         None => {
@@ -227,7 +224,7 @@ fn kind(node: &Node, check: &mut Check<'_>) -> Option<&'static Known> {
                 place("apiVersion"),
                 "apiVersion",
                 "is required",
-                Some(format!("write {:?}", known.api_version)),
+                Some(format!("write {:?}", known.kind.api_version())),
             );
         }
     }
@@ -254,14 +251,14 @@ fn metadata(known: &Known, node: &Node, value: &Value, check: &mut Check<'_>) ->
     match &namespace {
         Some(namespace) if known.namespaced => must_be_name(namespace, "metadata.namespace", node, check),
         Some(_) => {
-            let hint = (known.kind == "ClusterCheckpointPolicy").then(|| {
+            let hint = (known.kind == Kind::ClusterCheckpointPolicy).then(|| {
                 "for one namespace, use the kind CheckpointPolicy or spec.selector.namespaceSelector"
                     .to_owned()
             });
             let message = format!("{} is for the whole cluster and has no namespace", known.kind);
             check.add(node.place_of("metadata.namespace"), "metadata.namespace", message, hint);
         }
-        None if known.kind == "CheckpointPolicy" && metadata.is_object() => {
+        None if known.kind == Kind::CheckpointPolicy && metadata.is_object() => {
             let hint = "a file has no current namespace; write the one that the policy is for".to_owned();
             check.add(node.place_of("metadata"), "metadata.namespace", "is required", Some(hint));
         }
@@ -280,7 +277,12 @@ fn metadata(known: &Known, node: &Node, value: &Value, check: &mut Check<'_>) ->
         }
         parsed.ok().map(Time)
     });
-    ObjectMeta { name, namespace, creation_timestamp: created, ..ObjectMeta::default() }
+    let annotations = metadata["annotations"].as_object().map(|annotations| {
+        let texts =
+            annotations.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+        texts.collect()
+    });
+    ObjectMeta { name, namespace, annotations, creation_timestamp: created, ..ObjectMeta::default() }
 }
 
 fn must_be_name(name: &str, path: &str, node: &Node, check: &mut Check<'_>) {

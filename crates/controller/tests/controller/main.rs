@@ -54,7 +54,7 @@ async fn until(what: &str, limit: u64, condition: impl Fn() -> bool) {
 }
 
 fn add_policy(fake: &Fake, name: &str, spec: Value) {
-    let object = json!({"apiVersion": "criu.org/v1alpha1", "kind": "ClusterCheckpointPolicy", "spec": spec});
+    let object = json!({"apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "ClusterCheckpointPolicy", "spec": spec});
     fake.put(POLICIES, "", name, object);
 }
 
@@ -64,7 +64,7 @@ fn add_node(fake: &Fake, name: &str) {
 
 fn add_store(fake: &Fake, node: &str, policies: Value) {
     let status = json!({"policies": policies});
-    let object = json!({"apiVersion": "criu.org/v1alpha1", "kind": "NodeCheckpointStore", "spec": {}, "status": status});
+    let object = json!({"apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "NodeCheckpointStore", "spec": {}, "status": status});
     fake.put(STORES, "", node, object);
 }
 

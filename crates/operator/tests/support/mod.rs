@@ -123,7 +123,7 @@ impl Run {
 pub(crate) fn cluster_policy(name: &str, spec: &str) -> String {
     let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
     format!(
-        "apiVersion: criu.org/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata:\n  name: {name}\nspec:\n{spec}"
+        "apiVersion: checkpoint-keeper.io/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata:\n  name: {name}\nspec:\n{spec}"
     )
 }
 

@@ -15,7 +15,7 @@ use crate::support::{DEADLINE, checkpoint_alone, cluster, files_of, keeper};
 pub(crate) fn policy(namespace: &Namespace<'_>, name: &str, spec: &Value) -> anyhow::Result<()> {
     let metadata = json!({"name": name, "namespace": namespace.name()});
     let object = json!({
-        "apiVersion": "criu.org/v1alpha1", "kind": "CheckpointPolicy", "metadata": metadata, "spec": spec,
+        "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointPolicy", "metadata": metadata, "spec": spec,
     });
     cluster().apply(&object.to_string())
 }
@@ -61,7 +61,7 @@ pub(crate) fn stays(
 }
 
 pub(crate) fn store(node: Node<'_>) -> anyhow::Result<Value> {
-    cluster().get(&format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{}", node.name()))
+    cluster().get(&format!("/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores/{}", node.name()))
 }
 
 /// As many copies of an archive, each under the name of a later year, moved into place whole. Their contents

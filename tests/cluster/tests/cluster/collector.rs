@@ -7,13 +7,13 @@ use crate::support::{
     NODES, checkpoint_alone, cluster, counting_pod, files_of, inspect, keeper, policy, run_keeper, verdict,
 };
 
-const KEEP: &str = "apiVersion: criu.org/v1alpha1
+const KEEP: &str = "apiVersion: checkpoint-keeper.io/v1alpha1
 kind: ClusterCheckpointPolicy
 metadata: {name: keeps-incomplete}
 spec: {retention: {maxAge: 3650d}}
 ";
 
-const REMOVE: &str = "apiVersion: criu.org/v1alpha1
+const REMOVE: &str = "apiVersion: checkpoint-keeper.io/v1alpha1
 kind: ClusterCheckpointPolicy
 metadata: {name: removes-incomplete}
 spec: {incomplete: {action: Delete, gracePeriod: 1h}}
@@ -82,7 +82,7 @@ fn a_read_only_disk_is_reported_and_healed_by_the_next_pass() -> anyhow::Result<
         let policy = policy(
             "readonly",
             &format!(
-                "apiVersion: criu.org/v1alpha1
+                "apiVersion: checkpoint-keeper.io/v1alpha1
 kind: CheckpointPolicy
 metadata: {{name: one, namespace: {name}}}
 spec: {{retention: {{perContainer: {{maxCount: 1}}}}}}

@@ -81,15 +81,18 @@ fn leads(namespace: &str, replica: &Replica) -> anyhow::Result<bool> {
 
 /// Applies an object of ours.
 fn apply(kind: &str, namespace: &str, name: &str, spec: &Value) -> anyhow::Result<String> {
-    let version = if kind == "CheckpointRestoreOperator" { "v1" } else { "v1alpha1" };
-    let object = json!({"apiVersion": format!("criu.org/{version}"), "kind": kind, "spec": spec,
+    let version = match kind {
+        "CheckpointRestoreOperator" => "criu.org/v1",
+        _ => "checkpoint-keeper.io/v1alpha1",
+    };
+    let object = json!({"apiVersion": version, "kind": kind, "spec": spec,
                         "metadata": {"namespace": namespace, "name": name}});
     cluster().apply(&object.to_string())?;
     let plural = match kind {
         "CheckpointPolicy" => "checkpointpolicies",
         _ => "checkpointrestoreoperators",
     };
-    Ok(format!("/apis/criu.org/{version}/namespaces/{namespace}/{plural}/{name}"))
+    Ok(format!("/apis/{version}/namespaces/{namespace}/{plural}/{name}"))
 }
 
 /// Waits until an object says that about itself, and gives its status.
@@ -113,13 +116,13 @@ fn condition(status: &Value, kind: &str) -> Value {
 }
 
 fn add_store(name: &str, policies: &Value) -> anyhow::Result<String> {
-    let store = json!({"apiVersion": "criu.org/v1alpha1", "kind": "NodeCheckpointStore", "spec": {},
+    let store = json!({"apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "NodeCheckpointStore", "spec": {},
                        "metadata": {"name": name}});
     cluster().apply(&store.to_string())?;
     // Only an agent may write it, and only of its own node.
-    let key = format!("/registry/criu.org/nodecheckpointstores/{name}");
+    let key = format!("/registry/checkpoint-keeper.io/nodecheckpointstores/{name}");
     smuggle(&key, |store| store["status"] = json!({"policies": policies}))?;
-    Ok(format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{name}"))
+    Ok(format!("/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores/{name}"))
 }
 
 #[test]
@@ -156,13 +159,13 @@ fn every_policy_is_told_what_became_of_it() -> anyhow::Result<()> {
         "a-foreign",
     ]))?;
     // What no rule of the API can afford to refuse.
-    let invalid = apply(legacy, team, "invalid", &entry(team, "0.5Ki"))?;
+    let invalid = apply(legacy, team, "invalid", &entry(team, "00.5Ki"))?;
     let status = told(&invalid, "False", "Invalid")?;
     ensure!(condition(&status, "Ready")["message"].to_string().contains("below 1Ki"), "{status}");
     // What was stored by another version.
     let broken = apply("CheckpointPolicy", team, "broken", &json!({}))?;
     told(&broken, "True", "Accepted")?;
-    smuggle(&format!("/registry/criu.org/checkpointpolicies/{team}/broken"), |object| {
+    smuggle(&format!("/registry/checkpoint-keeper.io/checkpointpolicies/{team}/broken"), |object| {
         object["spec"]["mode"] = "Gently".into();
     })?;
     let status = told(&broken, "False", "Invalid")?;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::wait;
 use serde_json::{Value, json};
@@ -11,20 +11,24 @@ use serde_json::{Value, json};
 use crate::agents::{keep, policy};
 use crate::support::{DEADLINE, NODES, REPOSITORY, cluster, install_crds};
 
-const CLUSTER: (&str, &str) = ("v1alpha1/clustercheckpointpolicies", "ClusterCheckpointPolicy");
-const NAMESPACED: (&str, &str) = ("v1alpha1/namespaces/default/checkpointpolicies", "CheckpointPolicy");
-const STORAGE: (&str, &str) = ("v1alpha1/checkpointstoragepolicies", "CheckpointStoragePolicy");
+const CLUSTER: (&str, &str) =
+    ("checkpoint-keeper.io/v1alpha1/clustercheckpointpolicies", "ClusterCheckpointPolicy");
+const NAMESPACED: (&str, &str) =
+    ("checkpoint-keeper.io/v1alpha1/namespaces/default/checkpointpolicies", "CheckpointPolicy");
+const STORAGE: (&str, &str) =
+    ("checkpoint-keeper.io/v1alpha1/checkpointstoragepolicies", "CheckpointStoragePolicy");
 const LEGACY: (&str, &str) =
-    ("v1/namespaces/default/checkpointrestoreoperators", "CheckpointRestoreOperator");
+    ("criu.org/v1/namespaces/default/checkpointrestoreoperators", "CheckpointRestoreOperator");
+const STORE: (&str, &str) = ("checkpoint-keeper.io/v1alpha1/nodecheckpointstores", "NodeCheckpointStore");
 
 /// What the API server says to an object, without keeping it.
 fn try_create((path, kind): (&str, &str), spec: &Value) -> anyhow::Result<(u16, String)> {
-    let version = path.split('/').next().context("a path has parts")?;
+    let version: Vec<&str> = path.split('/').take(2).collect();
     let object = json!({
-        "apiVersion": format!("criu.org/{version}"), "kind": kind, "metadata": {"name": "try"}, "spec": spec,
+        "apiVersion": version.join("/"), "kind": kind, "metadata": {"name": "try"}, "spec": spec,
     });
     let (status, answer) =
-        cluster().create(&format!("/apis/criu.org/{path}?dryRun=All&fieldValidation=Strict"), &object)?;
+        cluster().create(&format!("/apis/{path}?dryRun=All&fieldValidation=Strict"), &object)?;
     Ok((status, answer["message"].as_str().unwrap_or_default().to_owned()))
 }
 
@@ -70,7 +74,11 @@ fn the_api_server_takes_what_is_right() -> anyhow::Result<()> {
         (LEGACY, entry(json!("2048"))),
         (LEGACY, entry(json!("2Gi"))),
         (LEGACY, entry(json!("1.5M"))),
+        (LEGACY, entry(json!("1e6"))),
         (LEGACY, json!({"globalPolicy": {"maxCheckpointSize": "4Gi", "maxCheckpointsPerPod": 0}})),
+        (CLUSTER, json!({"selector": {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "db"}}}})),
+        (CLUSTER, json!({"orphans": {"action": "Delete"}})),
+        (STORE, json!({"discard": ["checkpoint-a.tar"]})),
     ];
     for (kind, spec) in right {
         let (status, message) = try_create(kind, &spec)?;
@@ -118,6 +126,20 @@ fn the_api_server_refuses_what_is_wrong_in_words_that_help() -> anyhow::Result<(
             json!({"highWatermark": "85%", "lowWatermark": "88%"}),
             "lowWatermark must be below highWatermark",
         ),
+        (STORAGE, json!({"lowWatermark": "85%"}), "set highWatermark as well"),
+        (
+            STORAGE,
+            json!({"highWatermark": "85x", "lowWatermark": "80%"}),
+            "must be a share between 0% and 100%",
+        ),
+        (CLUSTER, json!({"orphans": {"when": "PodDeleted"}}), "spec.orphans.action: Required value"),
+        (CLUSTER, json!({"retention": {"maxAge": "10000w"}}), "is too long; the most are 9999w"),
+        (
+            CLUSTER,
+            json!({"selector": {"podSelector": {"matchLabels": {"a b": "c"}}}}),
+            "each key must be a label's key",
+        ),
+        (STORE, json!({"discard": ["../passwd"]}), "must be the name of a file in the checkpoint directory"),
         (STORAGE, json!({"highWatermark": "88"}), "must be a share between 0% and 100%"),
         (STORAGE, json!({"highWatermark": "8%"}), "must be at least 50%"),
         (
@@ -129,6 +151,8 @@ fn the_api_server_refuses_what_is_wrong_in_words_that_help() -> anyhow::Result<(
         (LEGACY, entry(json!(10)), small),
         (LEGACY, entry(json!(-1)), small),
         (LEGACY, entry(json!("10")), small),
+        (LEGACY, entry(json!("0.5Ki")), small),
+        (LEGACY, json!({"dryRun": true}), "unknown field \"spec.dryRun\""),
         (LEGACY, entry(json!("10 Gi")), "should match"),
         (
             LEGACY,
@@ -142,6 +166,7 @@ fn the_api_server_refuses_what_is_wrong_in_words_that_help() -> anyhow::Result<(
         // Unknown fields are a bad request, the rest is unprocessable.
         ensure!(status == 422 || status == 400, "{} {spec} is accepted: {status} {message}", kind.1);
         ensure!(message.contains(words), "{} {spec}: {message:?} does not say {words:?}", kind.1);
+        ensure!(!message.contains("no such overload"), "{} {spec}: {message:?}", kind.1);
     }
     Ok(())
 }
@@ -152,20 +177,24 @@ fn kubectl_explains_and_lists_our_kinds() -> anyhow::Result<()> {
     install_crds()?;
     let explain = |path: &str| output(&mut cluster().kubectl(&["explain", path]));
     // What is explained is served a moment after a definition is established.
-    wait::until("the definitions to be explained", DEADLINE, || Ok(explain("ccp.spec.retention").is_ok()))?;
-    let retention = explain("ccp.spec.retention")?;
+    wait::until(
+        "the definitions to be explained",
+        DEADLINE,
+        || Ok(explain("cckpol.spec.retention").is_ok()),
+    )?;
+    let retention = explain("cckpol.spec.retention")?;
     ensure!(
         retention.contains("keepLatest\t<integer>")
             && retention.contains("keepLatest is how many of the newest"),
         "{retention}"
     );
-    for path in ["cp.spec", "csp.spec", "checkpointrestoreoperators.spec"] {
+    for path in ["ckpol.spec", "ckstorage.spec", "nckstore.spec", "checkpointrestoreoperators.spec"] {
         let fields = explain(path)?;
         ensure!(!fields.contains("<no description>"), "{path} has a field without a description: {fields}");
     }
     let namespace = cluster().namespace("listed")?;
     policy(&namespace, "mine", &keep(1))?;
-    let listed = output(&mut cluster().kubectl(&["get", "checkpoints", "--all-namespaces"]))?;
+    let listed = output(&mut cluster().kubectl(&["get", "checkpoint-keeper", "--all-namespaces"]))?;
     let is_listed = |line: &str| line.starts_with(namespace.name()) && line.contains("mine");
     ensure!(listed.lines().any(is_listed), "{listed}");
     Ok(())

@@ -41,14 +41,14 @@ fn the_agents_that_are_installed_are_ready_and_report_of_their_nodes() -> anyhow
     install::rights()?;
     install::image()?;
     for node in cluster().nodes() {
-        let path = format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{}", node.name());
+        let path = format!("/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores/{}", node.name());
         cluster().request("DELETE", &path)?;
     }
     let _agents = Deployed::apply("5-agent.yaml")?;
     let rollout = ["--namespace", NAMESPACE, "rollout", "status", "daemonset", "--timeout=60s"];
     output(&mut cluster().kubectl(&rollout)).with_context(|| logs("agent"))?;
     for node in cluster().nodes() {
-        let path = format!("/apis/criu.org/v1alpha1/nodecheckpointstores/{}", node.name());
+        let path = format!("/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores/{}", node.name());
         wait::until("the agent's report", DEADLINE, || {
             let store = cluster().get(&path)?;
             let conditions = store["status"]["conditions"].as_array().cloned().unwrap_or_default();
@@ -73,7 +73,10 @@ fn the_controller_that_is_installed_says_what_became_of_a_policy() -> anyhow::Re
     let rollout = ["--namespace", NAMESPACE, "rollout", "status", "deployment", "--timeout=60s"];
     output(&mut cluster().kubectl(&rollout)).with_context(|| logs("controller"))?;
     policy(&namespace, "mine", &keep(2))?;
-    let path = format!("/apis/criu.org/v1alpha1/namespaces/{}/checkpointpolicies/mine", namespace.name());
+    let path = format!(
+        "/apis/checkpoint-keeper.io/v1alpha1/namespaces/{}/checkpointpolicies/mine",
+        namespace.name()
+    );
     wait::until("the policy's condition", DEADLINE, || {
         let status = &cluster().get(&path)?["status"];
         let conditions = status["conditions"].as_array().cloned().unwrap_or_default();

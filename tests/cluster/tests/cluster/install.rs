@@ -53,7 +53,7 @@ pub(crate) fn rights() -> anyhow::Result<()> {
         for account in [AGENT, CONTROLLER] {
             // A role is in force a moment after it was applied.
             let client = cluster().with_token(&token(account, &Value::Null)?)?;
-            let path = "/apis/criu.org/v1alpha1/clustercheckpointpolicies";
+            let path = "/apis/checkpoint-keeper.io/v1alpha1/clustercheckpointpolicies";
             wait::until("the accounts' rights", DEADLINE, || client.get(path).map(|_| true))?;
         }
         Ok(())

@@ -30,7 +30,7 @@ fn two_checkpoints_within_one_second_share_a_file_and_count_as_one() -> anyhow::
         let policy = policy(
             "second",
             &format!(
-                "apiVersion: criu.org/v1alpha1
+                "apiVersion: checkpoint-keeper.io/v1alpha1
 kind: CheckpointPolicy
 metadata: {{name: one, namespace: {name}}}
 spec: {{retention: {{perContainer: {{maxCount: 100}}}}}}

@@ -16,6 +16,7 @@ mod host;
 mod image;
 mod install;
 mod kubelet;
+mod legacy;
 mod mishaps;
 mod pods;
 mod retention;

@@ -87,9 +87,12 @@ fn a_policy_that_does_not_parse_keeps_all_that_it_could_govern_until_it_is_mende
     let agent = Agent::start(node)?;
     policy(&namespace, "limit", &keep(10))?;
     policy(&namespace, "second", &keep(1))?;
-    smuggle(&format!("/registry/criu.org/checkpointpolicies/{}/limit", namespace.name()), |object| {
-        object["spec"]["mode"] = "Gently".into();
-    })?;
+    smuggle(
+        &format!("/registry/checkpoint-keeper.io/checkpointpolicies/{}/limit", namespace.name()),
+        |object| {
+            object["spec"]["mode"] = "Gently".into();
+        },
+    )?;
     policy(&other, "one", &keep(1))?;
     let made = checkpoints(node, namespace.name(), "web", 3)?;
     let theirs = checkpoints(node, other.name(), "web", 2)?;
@@ -184,10 +187,10 @@ fn a_full_disk_does_not_stop_the_agent_and_what_it_cut_off_goes_by_its_rule() ->
     ensure!(page.contains("checkpoint_keeper_archives_incomplete 1"), "{page}");
     // Whose it is went with its end, so only a policy of the cluster for everything governs it.
     let cut_off = json!({
-        "apiVersion": "criu.org/v1alpha1", "kind": "ClusterCheckpointPolicy", "metadata": {"name": "cut-off"},
+        "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "ClusterCheckpointPolicy", "metadata": {"name": "cut-off"},
         "spec": {"incomplete": {"action": "Delete", "gracePeriod": "1s"}},
     });
-    let _cut_off = Applied::new("/apis/criu.org/v1alpha1/clustercheckpointpolicies", &cut_off)?;
+    let _cut_off = Applied::new("/apis/checkpoint-keeper.io/v1alpha1/clustercheckpointpolicies", &cut_off)?;
     left(node, namespace.name(), &made[1..])?;
     drop(full);
     let more = checkpoints(node, namespace.name(), "web", 1)?;
@@ -264,7 +267,8 @@ fn a_policy_deleted_in_the_middle_of_its_work_takes_nothing_more() -> anyhow::Re
     let agent = Agent::start(node)?;
     policy(&namespace, "one", &keep(1))?;
     wait::until("the first to go", DEADLINE, || Ok(files_of(node, namespace.name())?.len() < MANY))?;
-    let path = format!("/apis/criu.org/v1alpha1/namespaces/{}/checkpointpolicies/one", namespace.name());
+    let path =
+        format!("/apis/checkpoint-keeper.io/v1alpha1/namespaces/{}/checkpointpolicies/one", namespace.name());
     ensure!(cluster().request("DELETE", &path)?.0 == 200, "it could not be deleted");
     wait::until("the agent to know", Duration::from_secs(10), || Ok(reported(node, &namespace).is_err()))?;
     let here = files_of(node, namespace.name())?;

@@ -186,9 +186,9 @@ fn each_orphan_setting_waits_for_what_it_names() -> anyhow::Result<()> {
     let mut spec = when("NamespaceDeleted");
     spec["selector"] = json!({"pods": [last]});
     let _policy = Applied::new(
-        "/apis/criu.org/v1alpha1/clustercheckpointpolicies",
+        "/apis/checkpoint-keeper.io/v1alpha1/clustercheckpointpolicies",
         &json!({
-            "apiVersion": "criu.org/v1alpha1", "kind": "ClusterCheckpointPolicy",
+            "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "ClusterCheckpointPolicy",
             "metadata": {"name": last}, "spec": spec,
         }),
     )?;
@@ -229,9 +229,9 @@ fn the_watermark_frees_what_it_must_from_whoever_uses_most_and_stops() -> anyhow
     let storage =
         json!({"highWatermark": format!("{high}%"), "lowWatermark": format!("{low}%"), "reserved": "1%"});
     let _policy = Applied::new(
-        "/apis/criu.org/v1alpha1/checkpointstoragepolicies",
+        "/apis/checkpoint-keeper.io/v1alpha1/checkpointstoragepolicies",
         &json!({
-            "apiVersion": "criu.org/v1alpha1", "kind": "CheckpointStoragePolicy",
+            "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointStoragePolicy",
             "metadata": {"name": "watermark"}, "spec": storage,
         }),
     )?;

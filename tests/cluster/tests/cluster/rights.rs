@@ -11,19 +11,19 @@ use serde_json::{Value, json};
 use crate::install::{self, AGENT, CONTROLLER, NAMESPACE, token};
 use crate::support::{DEADLINE, NODES, busybox, cluster};
 
-const STORES: &str = "/apis/criu.org/v1alpha1/nodecheckpointstores";
+const STORES: &str = "/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores";
 const OLDER_OPERATORS_LEASE: &str = "f1499914.criu.org";
 
 /// A resource as `kubectl auth can-i` takes it, the one object it is about (or all), and verbs.
 type Right = (&'static str, &'static str, &'static [&'static str]);
 
 const AGENT_RIGHTS: [Right; 18] = [
-    ("clustercheckpointpolicies.criu.org", "", &["list", "watch"]),
-    ("checkpointpolicies.criu.org", "", &["list", "watch"]),
-    ("checkpointstoragepolicies.criu.org", "", &["list", "watch"]),
+    ("clustercheckpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
+    ("checkpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
+    ("checkpointstoragepolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointrestoreoperators.criu.org", "", &["list", "watch"]),
-    ("nodecheckpointstores.criu.org", "", &["list", "watch", "create", "patch"]),
-    ("nodecheckpointstores.criu.org/status", "", &["patch"]),
+    ("nodecheckpointstores.checkpoint-keeper.io", "", &["list", "watch", "create", "patch"]),
+    ("nodecheckpointstores.checkpoint-keeper.io/status", "", &["patch"]),
     ("nodes", "", &["list", "watch"]),
     ("pods", "", &["get", "list", "watch"]),
     ("namespaces", "", &["get", "list", "watch"]),
@@ -39,15 +39,15 @@ const AGENT_RIGHTS: [Right; 18] = [
 ];
 
 const CONTROLLER_RIGHTS: [Right; 11] = [
-    ("clustercheckpointpolicies.criu.org", "", &["list", "watch"]),
-    ("checkpointpolicies.criu.org", "", &["list", "watch"]),
-    ("checkpointstoragepolicies.criu.org", "", &["list", "watch"]),
+    ("clustercheckpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
+    ("checkpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
+    ("checkpointstoragepolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointrestoreoperators.criu.org", "", &["list", "watch"]),
-    ("clustercheckpointpolicies.criu.org/status", "", &["patch"]),
-    ("checkpointpolicies.criu.org/status", "", &["patch"]),
-    ("checkpointstoragepolicies.criu.org/status", "", &["patch"]),
+    ("clustercheckpointpolicies.checkpoint-keeper.io/status", "", &["patch"]),
+    ("checkpointpolicies.checkpoint-keeper.io/status", "", &["patch"]),
+    ("checkpointstoragepolicies.checkpoint-keeper.io/status", "", &["patch"]),
     ("checkpointrestoreoperators.criu.org/status", "", &["patch"]),
-    ("nodecheckpointstores.criu.org", "", &["list", "watch"]),
+    ("nodecheckpointstores.checkpoint-keeper.io", "", &["list", "watch"]),
     ("leases.coordination.k8s.io", OLDER_OPERATORS_LEASE, &["list", "watch"]),
     ("events.events.k8s.io", "", &["create"]),
 ];
@@ -84,7 +84,7 @@ const NOBODYS: [Right; 22] = [
         "",
         &["create", "update", "patch", "delete"],
     ),
-    ("clustercheckpointpolicies.criu.org", "", &["create", "update", "patch", "delete"]),
+    ("clustercheckpointpolicies.checkpoint-keeper.io", "", &["create", "update", "patch", "delete"]),
     ("leases.coordination.k8s.io", "", &["get", "list", "watch", "update", "patch", "delete"]),
 ];
 
@@ -217,17 +217,17 @@ fn the_api_server_grants_what_is_needed_and_denies_what_would_be_dangerous() -> 
     }
     // What one account may, and the other may not.
     for (account, verb, resource) in [
-        (AGENT, "delete", "nodecheckpointstores.criu.org"),
-        (AGENT, "update", "nodecheckpointstores.criu.org"),
-        (AGENT, "update", "nodecheckpointstores.criu.org/status"),
+        (AGENT, "delete", "nodecheckpointstores.checkpoint-keeper.io"),
+        (AGENT, "update", "nodecheckpointstores.checkpoint-keeper.io"),
+        (AGENT, "update", "nodecheckpointstores.checkpoint-keeper.io/status"),
         (AGENT, "get", "nodes"),
         (AGENT, "create", "leases.coordination.k8s.io"),
-        (AGENT, "patch", "clustercheckpointpolicies.criu.org/status"),
-        (AGENT, "patch", "checkpointpolicies.criu.org/status"),
-        (CONTROLLER, "create", "nodecheckpointstores.criu.org"),
-        (CONTROLLER, "patch", "nodecheckpointstores.criu.org"),
-        (CONTROLLER, "patch", "nodecheckpointstores.criu.org/status"),
-        (CONTROLLER, "update", "nodecheckpointstores.criu.org/status"),
+        (AGENT, "patch", "clustercheckpointpolicies.checkpoint-keeper.io/status"),
+        (AGENT, "patch", "checkpointpolicies.checkpoint-keeper.io/status"),
+        (CONTROLLER, "create", "nodecheckpointstores.checkpoint-keeper.io"),
+        (CONTROLLER, "patch", "nodecheckpointstores.checkpoint-keeper.io"),
+        (CONTROLLER, "patch", "nodecheckpointstores.checkpoint-keeper.io/status"),
+        (CONTROLLER, "update", "nodecheckpointstores.checkpoint-keeper.io/status"),
         (CONTROLLER, "get", "pods"),
         (CONTROLLER, "list", "pods"),
         (CONTROLLER, "get", "namespaces"),
@@ -317,13 +317,13 @@ impl Drop for AgentPod {
 
 fn store(name: &str) -> Value {
     json!({
-        "apiVersion": "criu.org/v1alpha1", "kind": "NodeCheckpointStore", "metadata": {"name": name}, "spec": {},
+        "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "NodeCheckpointStore", "metadata": {"name": name}, "spec": {},
     })
 }
 
 fn status_of(name: &str) -> Value {
     json!({
-        "apiVersion": "criu.org/v1alpha1", "kind": "NodeCheckpointStore", "metadata": {"name": name},
+        "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "NodeCheckpointStore", "metadata": {"name": name},
         "status": {"archives": 1},
     })
 }

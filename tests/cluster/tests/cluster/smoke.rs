@@ -106,7 +106,7 @@ fn twenty_checkpoints(node: Node<'_>) -> anyhow::Result<()> {
     let policy = policy(
         &format!("{}-twenty", node.name()),
         &format!(
-            "apiVersion: criu.org/v1alpha1
+            "apiVersion: checkpoint-keeper.io/v1alpha1
 kind: CheckpointPolicy
 metadata: {{name: newest-three, namespace: {name}}}
 spec: {{retention: {{perContainer: {{maxCount: 3}}}}}}

@@ -49,10 +49,13 @@ pub(crate) const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../.."
 pub(crate) fn install_crds() -> anyhow::Result<()> {
     static INSTALLED: OnceLock<Result<(), String>> = OnceLock::new();
     let install = || {
-        let folder = format!("{REPOSITORY}/config/crd");
-        output(&mut cluster().kubectl(&["apply", "--filename", &folder]))?;
-        let wait = ["wait", "--for=condition=Established", "--timeout=30s", "--filename", &folder];
-        output(&mut cluster().kubectl(&wait)).map(drop)
+        for folder in ["crd", "crd-legacy"] {
+            let folder = format!("{REPOSITORY}/config/{folder}");
+            output(&mut cluster().kubectl(&["apply", "--filename", &folder]))?;
+            let wait = ["wait", "--for=condition=Established", "--timeout=30s", "--filename", &folder];
+            output(&mut cluster().kubectl(&wait))?;
+        }
+        Ok(())
     };
     let installed = INSTALLED.get_or_init(|| install().map_err(|error: anyhow::Error| format!("{error:#}")));
     installed.clone().map_err(anyhow::Error::msg)
