@@ -80,7 +80,9 @@ pub const SIZE_MINIMUM_IN_LIST: Rule = Rule {
         || (self.endsWith('Ki') || self.endsWith('k') ? !self.startsWith('0.') && !self.startsWith('.') \
         : self.endsWith('i') || self.endsWith('M') || self.endsWith('G') || self.endsWith('T') \
         || self.endsWith('P') || self.endsWith('E') || size(self) > 4 || (size(self) == 4 && self >= '1024') \
-        || ['e4', 'e5', 'e6', 'e7', 'e8', 'e9', 'E4', 'E5', 'E6', 'E7', 'E8', 'E9'].exists(end, self.endsWith(end)))",
+        || self.endsWith('e4') || self.endsWith('e5') || self.endsWith('e6') || self.endsWith('e7') \
+        || self.endsWith('e8') || self.endsWith('e9') || self.endsWith('E4') || self.endsWith('E5') \
+        || self.endsWith('E6') || self.endsWith('E7') || self.endsWith('E8') || self.endsWith('E9'))",
     message: TOO_SMALL,
 };
 

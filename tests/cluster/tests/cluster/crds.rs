@@ -189,7 +189,7 @@ fn kubectl_explains_and_lists_our_kinds() -> anyhow::Result<()> {
         "{retention}"
     );
     for path in ["ckpol.spec", "ckstorage.spec", "nckstore.spec", "checkpointrestoreoperators.spec"] {
-        let fields = explain(path)?;
+        let fields = wait::for_value(path, DEADLINE, || explain(path).map(Some))?;
         ensure!(!fields.contains("<no description>"), "{path} has a field without a description: {fields}");
     }
     let namespace = cluster().namespace("listed")?;
