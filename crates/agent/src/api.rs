@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use checkpoint_keeper_node::mailbox::Sender;
 use checkpoint_keeper_runtime::liveness::now;
-use checkpoint_keeper_runtime::objects::PolicyObjects;
+use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
 use kube::Client;
 
 use super::cluster_watch::ClusterWatch;
@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
     use crate::status::Staleness;
-    use checkpoint_keeper_runtime::objects::OTHER_OPERATOR_NAMESPACES;
+    use checkpoint_keeper_runtime::other_operator::OTHER_OPERATOR_NAMESPACES;
 
     /// An agent's side whose lists are answered, with nothing in them, once that is so.
     fn side(may_list: &tokio::sync::watch::Sender<bool>) -> Api {

@@ -20,8 +20,9 @@ use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
+use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::cluster;
-use checkpoint_keeper_runtime::objects::{Cache, Change, Metadata, WatchHealth, follow, metadata_of};
+use checkpoint_keeper_runtime::watch::{Change, Metadata, WatchHealth, follow, metadata_of};
 
 /// So many are listed at a time. Whoever may write an object may add to its metadata as much as fits.
 const PAGE: u32 = 100;

@@ -45,7 +45,7 @@ use self::status_publisher::StatusPublisher;
 use checkpoint_keeper_runtime::admin::{self, AdminServer};
 use checkpoint_keeper_runtime::cluster::{self, Cluster, ConnectError};
 use checkpoint_keeper_runtime::liveness;
-use checkpoint_keeper_runtime::objects::PolicyObjects;
+use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
 use checkpoint_keeper_runtime::say::say;
 use checkpoint_keeper_runtime::signals;
 

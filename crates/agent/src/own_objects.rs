@@ -6,7 +6,7 @@ use std::time::Instant;
 use checkpoint_keeper_api::NodeCheckpointStore;
 use checkpoint_keeper_core::policy::Labels;
 use checkpoint_keeper_runtime::liveness::now;
-use checkpoint_keeper_runtime::objects::{Change, Metadata, WatchHealth, follow, metadata_of};
+use checkpoint_keeper_runtime::watch::{Change, Metadata, WatchHealth, follow, metadata_of};
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, ResourceExt};

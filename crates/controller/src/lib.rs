@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use checkpoint_keeper_runtime::election::{LeaseTimings, Lost};
 use checkpoint_keeper_runtime::lease::LeaderElector;
-use checkpoint_keeper_runtime::objects::PolicyObjects;
+use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
 use metrics::Metrics;
 use store_cache::StoreCache;
 use throttle::StatusThrottle;

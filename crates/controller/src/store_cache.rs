@@ -12,8 +12,9 @@ use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::watch;
 
 use super::totals::NodeReport;
+use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::guarded::{self, Guarded};
-use checkpoint_keeper_runtime::objects::{Cache, Change, follow};
+use checkpoint_keeper_runtime::watch::{Change, follow};
 
 type Store = Guarded<NodeCheckpointStore>;
 

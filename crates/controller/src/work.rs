@@ -14,7 +14,7 @@ use super::store_cache::StoreCache;
 use super::throttle::StatusThrottle;
 use super::writer::{WRITE, Writer, Written};
 use checkpoint_keeper_runtime::lease::HeldUntil;
-use checkpoint_keeper_runtime::objects::PolicyObjects;
+use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
 use checkpoint_keeper_runtime::say::say;
 
 /// No two reconciliations begin closer to each other: what comes in a burst is worked off at once.

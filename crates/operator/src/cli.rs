@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use checkpoint_keeper_runtime::cluster;
-use checkpoint_keeper_runtime::objects::OTHER_OPERATOR_NAMESPACES;
+use checkpoint_keeper_runtime::other_operator::OTHER_OPERATOR_NAMESPACES;
 
 /// Where the kubelet writes checkpoint archives.
 const KUBELET_DIRECTORY: &str = "/var/lib/kubelet/checkpoints";

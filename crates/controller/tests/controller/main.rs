@@ -190,6 +190,8 @@ async fn only_the_lease_in_its_own_namespace_says_that_the_older_operator_runs()
     let fake = Fake::default();
     let operators = "checkpointrestoreoperators";
     let object = json!({"apiVersion": "criu.org/v1", "kind": "CheckpointRestoreOperator", "spec": {}});
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"});
+    fake.put("customresourcedefinitions", "", "checkpointrestoreoperators.criu.org", definition);
     fake.put(operators, "keeper", "retention", object);
     let lease = || {
         json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",

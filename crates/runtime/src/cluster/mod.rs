@@ -236,7 +236,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::objects::{Change, follow};
+    use crate::watch::{Change, follow};
 
     const LISTS: u8 = 1;
     const WATCHES: u8 = 2;

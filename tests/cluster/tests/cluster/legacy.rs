@@ -1,7 +1,7 @@
 //! The older operator's kind, whose definition is that project's: it may be missing, come later, or be replaced by
 //! that project's own while an agent runs.
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Namespace, wait};
 use serde_json::{Value, json};
@@ -101,13 +101,8 @@ fn an_agent_works_without_the_older_operators_definition_and_sees_when_it_comes(
     let _broken = NODES.write();
     install::agents()?;
     let folder = format!("{REPOSITORY}/config/crd-legacy");
-    output(&mut cluster().kubectl(&[
-        "delete",
-        "--ignore-not-found",
-        "--filename",
-        &folder,
-        "--timeout=60s",
-    ]))?;
+    let delete = ["delete", "--ignore-not-found", "--timeout=60s", "--filename", &folder];
+    output(&mut cluster().kubectl(&delete))?;
     let node = cluster().nodes()[0];
     let namespace = cluster().namespace("later")?;
     namespace.apply(&counting_pod("web", node, &["server"]))?;
@@ -117,8 +112,6 @@ fn an_agent_works_without_the_older_operators_definition_and_sees_when_it_comes(
     stays(&agent, node, namespace.name(), &made)?;
     install_ours()?;
     wait::until("the object to be taken", DEADLINE, || keep_one(&namespace, &json!({})).map(|()| true))?;
-    // A kind that is not served is asked for once a minute, which is as long as is waited for.
-    left(node, namespace.name(), &made[1..]).or_else(|_| left(node, namespace.name(), &made[1..]))?;
-    ensure!(agent.ready().is_ok(), "the agent is not ready");
-    Ok(())
+    left(node, namespace.name(), &made[1..])?;
+    agent.ready()
 }

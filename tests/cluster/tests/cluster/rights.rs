@@ -13,15 +13,17 @@ use crate::support::{DEADLINE, NODES, busybox, cluster};
 
 const STORES: &str = "/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores";
 const OLDER_OPERATORS_LEASE: &str = "f1499914.criu.org";
+const OLDER_OPERATORS_DEFINITION: &str = "checkpointrestoreoperators.criu.org";
 
 /// A resource as `kubectl auth can-i` takes it, the one object it is about (or all), and verbs.
 type Right = (&'static str, &'static str, &'static [&'static str]);
 
-const AGENT_RIGHTS: [Right; 18] = [
+const AGENT_RIGHTS: [Right; 19] = [
     ("clustercheckpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointstoragepolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointrestoreoperators.criu.org", "", &["list", "watch"]),
+    ("customresourcedefinitions.apiextensions.k8s.io", OLDER_OPERATORS_DEFINITION, &["list", "watch"]),
     ("nodecheckpointstores.checkpoint-keeper.io", "", &["list", "watch", "create", "patch"]),
     ("nodecheckpointstores.checkpoint-keeper.io/status", "", &["patch"]),
     ("nodes", "", &["list", "watch"]),
@@ -38,11 +40,12 @@ const AGENT_RIGHTS: [Right; 18] = [
     ("events.events.k8s.io", "", &["create"]),
 ];
 
-const CONTROLLER_RIGHTS: [Right; 11] = [
+const CONTROLLER_RIGHTS: [Right; 12] = [
     ("clustercheckpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointstoragepolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointrestoreoperators.criu.org", "", &["list", "watch"]),
+    ("customresourcedefinitions.apiextensions.k8s.io", OLDER_OPERATORS_DEFINITION, &["list", "watch"]),
     ("clustercheckpointpolicies.checkpoint-keeper.io/status", "", &["patch"]),
     ("checkpointpolicies.checkpoint-keeper.io/status", "", &["patch"]),
     ("checkpointstoragepolicies.checkpoint-keeper.io/status", "", &["patch"]),

@@ -1,0 +1,244 @@
+//! One watch: what it shows, and whether it is alive.
+//!
+//! kube's watcher does the listing, resuming and backing off. Its reflector is not used: that store keeps objects
+//! whole (here next to nothing of each is kept, as tenants decide how large they are), says neither since when a
+//! watch has been failing nor when it was last confirmed, and holds only objects that are what their kind says,
+//! while one that is not must stay known with what is wrong with it.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use futures_util::{Stream, StreamExt};
+use kube::api::{ApiResource, DynamicObject};
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource};
+
+use super::liveness::{Heard, RESUMED, SILENCE};
+
+/// How long a watch may fail until what it showed is old news.
+const STALE: Duration = Duration::from_mins(5);
+
+/// How soon one error follows the other where a watch fails: a reply that does not come is waited for, and
+/// then comes a pause.
+const REPEATED: Duration = Duration::from_mins(3);
+
+/// What a watch shows.
+#[derive(Debug)]
+pub enum Change<T> {
+    /// These are all there are.
+    Listed(Vec<T>),
+    /// This one is new, or changed.
+    Applied(T),
+    /// This one is gone.
+    Deleted(T),
+    /// Nothing, at the moment.
+    Failed(String),
+}
+
+/// An object's metadata, of whichever kind: one type for all, as each makes a watch of its own in the program.
+pub type Metadata = PartialObjectMeta<DynamicObject>;
+
+/// All objects of a kind, as far as their metadata go.
+pub fn metadata_of<K: Resource<DynamicType = ()>>(client: &Client) -> Api<Metadata> {
+    Api::all_with(client.clone(), &ApiResource::erase::<K>(&()))
+}
+
+/// Follows a watch for as long as it is polled. It backs off by itself.
+pub async fn follow<T: Send>(
+    events: impl Stream<Item = watcher::Result<watcher::Event<T>>> + Send,
+    mut tell: impl FnMut(Change<T>),
+) {
+    let mut events = pin!(events.default_backoff());
+    let mut listing = Vec::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => listing.clear(),
+            Ok(watcher::Event::InitApply(object)) => listing.push(object),
+            Ok(watcher::Event::InitDone) => tell(Change::Listed(std::mem::take(&mut listing))),
+            Ok(watcher::Event::Apply(object)) => tell(Change::Applied(object)),
+            Ok(watcher::Event::Delete(object)) => tell(Change::Deleted(object)),
+            Err(error) => tell(Change::Failed(error.to_string())),
+        }
+    }
+}
+
+/// Whether a watch is up, as far as its changes tell. One that is taken up again after an error says so by
+/// nothing but that no other error follows.
+#[derive(Debug, Default)]
+pub struct WatchHealth {
+    /// Whether all was seen once.
+    is_listed: bool,
+    failing: Option<Failing>,
+    /// Whether somebody listens to the connection itself.
+    is_listened: bool,
+    /// When the API last opened the watch, and when anything last came of it.
+    opened: Option<Instant>,
+    heard: Option<Instant>,
+    /// When what it showed was last known to be how things are.
+    confirmed: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Failing {
+    since: Instant,
+    last: Instant,
+    why: String,
+}
+
+impl WatchHealth {
+    /// Notes a change that the watch showed at that time.
+    pub fn note<T>(&mut self, change: &Change<T>, now: Instant) {
+        match change {
+            Change::Failed(why) => {
+                let since = self.failing(now).map_or(now, |failing| failing.since);
+                self.failing = Some(Failing { since, last: now, why: why.clone() });
+            }
+            Change::Listed(_) => {
+                (self.is_listed, self.failing) = (true, None);
+                self.heard = Some(now);
+            }
+            Change::Applied(_) | Change::Deleted(_) => self.failing = None,
+        }
+    }
+
+    /// From here on what is heard on the connection is noted.
+    pub(super) fn listen(&mut self) {
+        self.is_listened = true;
+    }
+
+    /// Notes what was heard on the connection.
+    pub(super) fn note_heard(&mut self, heard: Heard, now: Instant) {
+        self.heard = Some(now);
+        if heard == Heard::Opened {
+            self.opened = Some(now);
+        }
+    }
+
+    /// The errors of now, if there are any. One that nothing is known of but that no other followed is over after
+    /// a while; where the connection is listened to, when the watch was opened again.
+    fn failing(&self, now: Instant) -> Option<&Failing> {
+        self.failing.as_ref().filter(|failing| {
+            if self.is_listened {
+                let opened = self.opened.filter(|opened| *opened > failing.last);
+                opened.is_none_or(|opened| now.saturating_duration_since(opened) < RESUMED)
+            } else {
+                now.saturating_duration_since(failing.last) < REPEATED
+            }
+        })
+    }
+
+    /// Whether nothing is heard on a watch that must say something by now.
+    fn hangs(&self, now: Instant) -> bool {
+        self.is_listened && self.heard.is_some_and(|heard| now.saturating_duration_since(heard) >= SILENCE)
+    }
+
+    /// Why what it showed need not be how things are, if so; and since when.
+    pub fn doubt(&mut self, kind: &'static str, now: Instant) -> Option<Doubt> {
+        let why = match self.failing(now) {
+            Some(failing) => Some(failing.why.clone()),
+            None if !self.is_listed => Some("not listed yet".to_owned()),
+            None => self.hangs(now).then(|| "nothing is heard of the watch".to_owned()),
+        };
+        let Some(why) = why else {
+            self.confirmed = Some(now);
+            return None;
+        };
+        Some(Doubt { kind, why, since: self.confirmed.unwrap_or(now) })
+    }
+
+    /// Whether all was seen once.
+    pub fn is_listed(&self) -> bool {
+        self.is_listed
+    }
+
+    /// Whether what it showed is how things are.
+    pub(super) fn is_up(&self, now: Instant) -> bool {
+        self.is_listed && self.failing(now).is_none()
+    }
+
+    /// What is wrong with the watch, if that is so for so long that it counts.
+    pub fn error(&self, kind: &str, now: Instant) -> Option<String> {
+        match self.failing(now) {
+            Some(Failing { since, why, .. }) if !self.is_listed || now.duration_since(*since) >= STALE => {
+                Some(format!("{kind} cannot be watched: {why}"))
+            }
+            None if !self.is_listed => Some(format!("{kind} were not listed yet")),
+            None if self.hangs(now) => Some(format!("nothing is heard of the watch of {kind}")),
+            _ => None,
+        }
+    }
+}
+
+/// That what was seen of a kind need not be how things are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubt {
+    /// The kind's plural name.
+    pub kind: &'static str,
+    /// What is wrong.
+    pub why: String,
+    /// Since when.
+    pub since: Instant,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_is_in_trouble_while_its_errors_repeat() {
+        let begin = Instant::now();
+        let at = |second| begin + Duration::from_secs(second);
+        let failed = Change::<()>::Failed("refused".to_owned());
+        let trouble = |health: &WatchHealth, second| health.error("nodes", at(second));
+        let mut health = WatchHealth::default();
+        assert_eq!(trouble(&health, 0).as_deref(), Some("nodes were not listed yet"));
+        health.note(&failed, at(0));
+        assert_eq!(trouble(&health, 0).as_deref(), Some("nodes cannot be watched: refused"));
+        health.note(&Change::<()>::Listed(vec![]), at(0));
+        assert_eq!(trouble(&health, 0), None);
+        // A connection was reset, and the watch goes on where nothing happens.
+        health.note(&failed, at(10));
+        for second in 10..3_600 {
+            assert_eq!(trouble(&health, second), None, "{second}");
+        }
+        // The API is away. A reply that never comes is an error every minute and a half at the latest.
+        for round in 0..4 {
+            assert_eq!(trouble(&health, 4_000 + 90 * round), None);
+            health.note(&failed, at(4_000 + 90 * round));
+        }
+        assert_eq!(trouble(&health, 4_300).as_deref(), Some("nodes cannot be watched: refused"));
+        health.note(&Change::Applied(()), at(4_301));
+        assert_eq!(trouble(&health, 4_301), None);
+    }
+
+    #[test]
+    fn a_watch_that_is_listened_to_is_well_again_when_it_was_opened_again() {
+        let begin = Instant::now();
+        let at = |second| begin + Duration::from_secs(second);
+        let failed = || Change::<()>::Failed("refused".to_owned());
+        let mut health = WatchHealth::default();
+        health.listen();
+        health.note(&Change::<()>::Listed(vec![]), at(0));
+        health.note_heard(Heard::Opened, at(0));
+        assert_eq!(health.doubt("policies", at(100)), None);
+        health.note(&failed(), at(120));
+        let doubt = |health: &mut WatchHealth, second| health.doubt("policies", at(second));
+        let refused = Some(Doubt { kind: "policies", why: "refused".to_owned(), since: at(100) });
+        assert_eq!(doubt(&mut health, 120), refused);
+        assert_eq!(doubt(&mut health, 3_000), refused, "silence is no sign of life");
+        // Opened, and told at once that its version is too old.
+        health.note_heard(Heard::Opened, at(3_010));
+        assert_eq!(doubt(&mut health, 3_011), refused);
+        health.note(&failed(), at(3_011));
+        assert_eq!(doubt(&mut health, 3_015), refused);
+        health.note_heard(Heard::Opened, at(3_020));
+        assert_eq!(doubt(&mut health, 3_022), None);
+        // It says nothing more, not even that it was opened again.
+        assert_eq!(doubt(&mut health, 3_169), None);
+        assert_eq!(doubt(&mut health, 3_170).map(|doubt| doubt.since), Some(at(3_169)));
+        health.note_heard(Heard::Something, at(3_200));
+        assert_eq!(doubt(&mut health, 3_201), None);
+    }
+}
