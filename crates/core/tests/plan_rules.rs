@@ -1719,6 +1719,20 @@ fn a_disk_that_is_critically_full_waits_for_no_bucket() {
 }
 
 #[test]
+fn a_disk_is_never_critically_full_where_policies_say_so_and_none_says_otherwise() {
+    let never = with(watermark(50, 50), |policy| policy.critical_watermark = Some(percent(0)));
+    let late = with(storage("late"), |policy| policy.critical_watermark = Some(percent(99)));
+    for (policies, reason) in
+        [(vec![never.clone()], Reason::DeletionPending), (vec![never, late], Reason::StorageWatermark)]
+    {
+        let case = case(series("a", "shop/web-0/server", 9));
+        let mut case = policies.into_iter().fold(case, Case::storage);
+        case.snapshot.allowance = Some(Allowance::default());
+        assert_eq!(case.disk(disk(100 * MI, 0)).run().reason("a1"), reason);
+    }
+}
+
+#[test]
 fn what_has_no_blocks_on_the_disk_goes_only_where_inodes_are_wanted() {
     let archives = || {
         [

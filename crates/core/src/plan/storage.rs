@@ -35,6 +35,8 @@ pub struct EffectiveStorage {
     pub low_watermark: Asked<Share>,
     /// Use of the file system from which on that does not wait for its bucket.
     pub critical_watermark: Asked<Share>,
+    /// Whether policies want it to always wait, and none says otherwise.
+    pub is_never_critical: bool,
     /// How many of the newest of each lineage these rules spare.
     pub protect_latest: Asked<u32>,
     /// Free bytes below which archives go.
@@ -92,6 +94,7 @@ impl EffectiveStorage {
             let low = low.or_else(|| high.map(|high| high.minus_percent(DEFAULT_HYSTERESIS)));
             least(&mut storage.low_watermark, low, id);
             least(&mut storage.critical_watermark, policy.critical_watermark.filter(on), id);
+            storage.is_never_critical |= policy.critical_watermark.is_some_and(Share::is_zero);
             least(&mut storage.protect_latest, policy.protect_latest, id);
             most(&mut storage.min_free_bytes, policy.min_free_bytes, id);
             most(&mut storage.min_free_inodes, policy.min_free_inodes, id);
@@ -105,7 +108,19 @@ impl EffectiveStorage {
         if let Some(limit) = deletion_limits.into_iter().reduce(slowest) {
             storage.deletion_limit = limit;
         }
+        storage.is_never_critical &= storage.critical_watermark.is_none();
         storage
+    }
+
+    /// The use of the file system from which on freeing space does not wait for the bucket; none: it always waits.
+    pub fn critical_watermark(&self) -> Option<Share> {
+        let asked = self.critical_watermark.as_ref().map(|(share, _)| *share);
+        asked.or(DEFAULT_CRITICAL.filter(|_| !self.is_never_critical))
+    }
+
+    /// The use by checkpoints below which the watermark takes nothing.
+    pub fn reserved(&self) -> Share {
+        self.reserved.as_ref().map(|(share, _)| *share).or(DEFAULT_RESERVED).unwrap_or_default()
     }
 
     /// The use at which the watermark stops.
@@ -116,13 +131,13 @@ impl EffectiveStorage {
     }
 
     /// How many of the newest complete archives of each lineage storage rules spare.
-    pub(super) fn protect_latest(&self) -> u32 {
+    pub fn protect_latest(&self) -> u32 {
         self.protect_latest.as_ref().map_or(DEFAULT_KEEP_LATEST, |(latest, _)| *latest)
     }
 
     /// Whether the file system is so full that freeing space does not wait for the bucket.
     fn is_critical(&self, filesystem: &FileSystem) -> bool {
-        let critical = self.critical_watermark.as_ref().map(|(share, _)| *share).or(DEFAULT_CRITICAL);
+        let critical = self.critical_watermark();
         let used = filesystem.total_bytes.saturating_sub(filesystem.available_bytes);
         critical.is_some_and(|critical| used >= critical.of(filesystem.total_bytes))
             || self.min_free_bytes.as_ref().is_some_and(|(least, _)| filesystem.available_bytes < least / 2)
@@ -431,8 +446,7 @@ impl Planner<'_> {
             wanted_by = wanted_by.or(Some(id));
         }
         let id = wanted_by?.clone();
-        let reserved = self.storage.reserved.as_ref().map(|(share, _)| *share).or(DEFAULT_RESERVED);
-        let above_reserve = kept_bytes.saturating_sub(reserved.map_or(0, |share| share.of(total)));
+        let above_reserve = kept_bytes.saturating_sub(self.storage.reserved().of(total));
         report.below_reserve = above_reserve == 0;
         let is_critical = self.storage.is_critical(&filesystem);
         let allowance = self.snapshot.allowance.as_ref().filter(|_| !is_critical);
