@@ -40,12 +40,15 @@ impl DryRuns {
         // Where a namespace has nothing, its policies change nothing.
         let concerned = policies.retention.iter().filter(|policy| {
             policy.mode == Mode::DryRun
-                && summary.archives > 0
                 && policy.namespace.as_ref().is_none_or(|name| summary.namespaces.contains_key(name))
         });
         let dry: BTreeSet<PolicyRef> = concerned.map(|policy| whole(&policy.id)).collect();
         self.shares.retain(|id, _| dry.contains(id));
-        if self.at.is_none_or(|at| now.duration_since(at) >= self.rest) {
+        if summary.archives == 0 {
+            // Where nothing lies, nothing is to be reckoned.
+            let nothing = Share { mode: Mode::DryRun, ..Share::default() };
+            self.shares = dry.iter().map(|id| (id.clone(), nothing)).collect();
+        } else if self.at.is_none_or(|at| now.duration_since(at) >= self.rest) {
             self.at = Some(now);
             let last = self.last.take();
             let (earlier, later): (Vec<_>, Vec<_>) = dry.iter().partition(|id| Some(*id) <= last.as_ref());
@@ -56,9 +59,10 @@ impl DryRuns {
         }
         for id in dry {
             match self.shares.get(&id) {
-                // One that would change nothing here is not told of.
-                Some(share) if share.pending == 0 && share.spared == 0 => {}
-                Some(share) => _ = summary.policies.insert(id, *share),
+                Some(share) => {
+                    let generation = policies.generations.get(&id).copied();
+                    summary.policies.insert(id, Share { generation, ..*share });
+                }
                 None => summary.unreckoned += 1,
             }
         }
@@ -78,7 +82,8 @@ pub(super) fn reckon(
     let bytes = difference.would_delete.iter().map(|(place, _)| snapshot.archives[*place].size);
     Share {
         mode: Mode::DryRun,
-        archives: pending,
+        generation: None,
+        archives: 0,
         bytes: bytes.sum(),
         pending,
         spared: difference.would_keep.len() as u64,

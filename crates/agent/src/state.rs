@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use checkpoint_keeper_api::node_store::MOST_DELETIONS;
 use checkpoint_keeper_core::engine::DiscardResults;
 use checkpoint_keeper_core::engine::file::{Outcome, Removal};
+use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::plan::{Archive, Reason, Verdict};
 use checkpoint_keeper_core::policy::PolicyRef;
 use jiff::Timestamp;
@@ -52,20 +53,16 @@ pub(super) struct Observations {
 pub(super) struct Deleted {
     pub(super) at: Timestamp,
     pub(super) file: String,
-    /// namespace/pod/container, where that was known.
-    pub(super) container: Option<String>,
+    /// Whose checkpoint it was, where that was known.
+    pub(super) identity: Option<Arc<Identity>>,
     pub(super) bytes: u64,
     pub(super) verdict: Verdict,
 }
 
 impl Deleted {
     fn new(archive: &Archive, verdict: &Verdict, at: Timestamp) -> Self {
-        let container = archive
-            .identity
-            .as_ref()
-            .map(|identity| format!("{}/{}/{}", identity.namespace, identity.pod, identity.container));
-        let file = archive.file.to_json_text().into_owned();
-        Self { at, file, container, bytes: archive.size, verdict: verdict.clone() }
+        let (file, identity) = (archive.file.to_json_text().into_owned(), archive.identity.clone());
+        Self { at, file, identity, bytes: archive.size, verdict: verdict.clone() }
     }
 }
 
@@ -208,10 +205,11 @@ impl Observations {
         *pending_events = (pending_events.0.saturating_add(count), pending_events.1.saturating_add(bytes));
     }
 
-    /// What is wrong, in words.
-    pub(super) fn problems(&self) -> impl Iterator<Item = &str> {
-        let problems = self.problems.values().map(|(what, _)| what.as_str());
-        self.gone.as_deref().into_iter().chain(problems)
+    /// What is wrong: of which kind it is, what it is about, and what it is in words.
+    pub(super) fn problems(&self) -> impl Iterator<Item = (&'static str, &str, &str)> {
+        let problems =
+            self.problems.iter().map(|((kind, about), (what, _))| (*kind, about.as_str(), what.as_str()));
+        self.gone.as_deref().map(|why| ("DirectoryGone", "", why)).into_iter().chain(problems)
     }
 
     /// The first problem of a kind, in words.
@@ -241,7 +239,8 @@ mod tests {
         changes.mark_unchanged();
         full("wanted 6 GiB, freed 512 MiB");
         assert!(!changes.has_changed().unwrap());
-        let told = state.read(|observed| observed.problems().map(str::to_owned).collect::<Vec<_>>());
+        let told = state
+            .read(|observed| observed.problems().map(|(_, _, what)| what.to_owned()).collect::<Vec<_>>());
         assert_eq!(told, ["wanted 6 GiB, freed 512 MiB"]);
         assert_eq!(state.read(Observations::kinds_of_problems), ["watermark"].into());
     }

@@ -4,19 +4,22 @@
 use std::cmp::Reverse;
 
 use checkpoint_keeper_api::node_store::{
-    DeletionRecord, DiscardRecord, FileSystemStatus, LONGEST_MESSAGE, MOST_DISCARDED, MOST_NAMESPACES,
-    MOST_POLICIES, MOST_PROBLEMS, MOST_UNREACHABLE, NamespaceUsage, NodeCheckpointStoreStatus, PolicyUsage,
-    UnreachableLimit,
+    DeletionRecord, DiscardOutcome, DiscardRecord, FileSystemStatus, LARGEST_STATUS, LONGEST_MESSAGE,
+    MOST_DISCARDS, MOST_NAMESPACES, MOST_POLICIES, MOST_PROBLEMS, MOST_UNREACHABLE, NamespaceUsage,
+    NodeCheckpointStoreStatus, PolicyUsage, ProblemStatus, ReadyReason, UnreachableLimit,
 };
 use checkpoint_keeper_api::parts;
+use checkpoint_keeper_api::scalars::QuantityText;
+use checkpoint_keeper_api::status::DryRunUsage;
 use checkpoint_keeper_core::engine::discard::DiscardResult;
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::policy::Mode;
-use checkpoint_keeper_core::quantity;
+use checkpoint_keeper_core::plan::Detail;
+use checkpoint_keeper_core::policy::{Mode, PolicyRef};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde::Serialize;
 
-use super::state::Observations;
+use super::state::{Deleted, Observations};
 use super::summary::{HeldLimit, Share, Summary};
 
 /// What goes into a status beside the observations.
@@ -46,19 +49,19 @@ pub(super) enum Staleness {
 
 /// The problems because of which not all is done that policies want: each with the condition's reason. The first
 /// that is there counts.
-const HINDRANCES: [(&str, &str); 9] = [
-    ("list", "DirectoryUnreadable"),
-    ("clock", "ClockSuspect"),
-    ("server clock", "ClockSuspect"),
-    ("policy", "PolicyInvalid"),
-    ("labels", "StoragePolicyUnjudged"),
-    ("file system", "FileSystemUnknown"),
-    ("watermark", "WatermarkIneffective"),
-    ("delete", "DeletionsFailing"),
-    ("catalog", "CatalogFailing"),
+const HINDRANCES: [(&str, ReadyReason); 9] = [
+    ("list", ReadyReason::DirectoryUnreadable),
+    ("clock", ReadyReason::ClockSuspect),
+    ("server clock", ReadyReason::ClockSuspect),
+    ("policy", ReadyReason::PolicyInvalid),
+    ("labels", ReadyReason::StoragePolicyUnjudged),
+    ("file system", ReadyReason::FileSystemUnknown),
+    ("watermark", ReadyReason::WatermarkIneffective),
+    ("delete", ReadyReason::DeletionsFailing),
+    ("catalog", ReadyReason::CatalogFailing),
 ];
 
-/// The status as it should be.
+/// The status as it should be, after the one that there is.
 pub(super) fn status(
     observed: &Observations,
     context: &StatusContext,
@@ -67,25 +70,20 @@ pub(super) fn status(
 ) -> NodeCheckpointStoreStatus {
     let nothing = Summary::default();
     let summary = observed.summary.as_ref().unwrap_or(&nothing);
-    let mut problems: Vec<String> =
-        context.not_ready_reasons.iter().map(String::as_str).chain(observed.problems()).map(short).collect();
-    let more = problems.len().saturating_sub(MOST_PROBLEMS);
-    if more > 0 {
-        problems.truncate(MOST_PROBLEMS - 1);
-        problems.push(format!("and {} more", more + 1));
-    }
-    let conditions = vec![ready(observed, context, before, now)];
-    NodeCheckpointStoreStatus {
+    let discards = before.map(|before| &before.discards[..]).unwrap_or_default();
+    let (problems, more_problems) = problems(observed, context, before, now);
+    let mut status = NodeCheckpointStoreStatus {
         observed_generation: context.generation,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         directory: context.directory.clone(),
         archives: whole(summary.archives),
-        bytes: whole(summary.bytes),
-        size: quantity::human(summary.bytes),
+        size: QuantityText::bytes(summary.bytes),
         pinned: whole(summary.pinned),
         incomplete: whole(summary.incomplete),
         unknown: whole(summary.unknown),
         deletion_pending: whole(summary.pending()),
         filesystem: summary.filesystem.map(filesystem),
+        storage_limits: summary.storage_limits.clone(),
         more_namespaces: whole(summary.namespaces.len().saturating_sub(MOST_NAMESPACES) as u64),
         namespaces: namespaces(summary),
         more_policies: whole(
@@ -95,34 +93,122 @@ pub(super) fn status(
         unreachable_limits: summary.unreachable.iter().take(MOST_UNREACHABLE).map(unreachable).collect(),
         more_unreachable_limits: whole(summary.unreachable.len().saturating_sub(MOST_UNREACHABLE) as u64),
         deletions: observed.deletions.iter().map(deletion).collect(),
-        discarded: observed.discarded.iter().take(MOST_DISCARDED).map(discarded).collect(),
+        discards: observed
+            .discarded
+            .iter()
+            .take(MOST_DISCARDS)
+            .map(|(file, result)| discard(file, *result, discards, now))
+            .collect(),
         problems,
-        conditions,
+        more_problems,
+        conditions: vec![ready(observed, context, before, now)],
+    };
+    fit(&mut status);
+    status
+}
+
+/// How many bytes the counters of what was left out may grow by.
+const COUNTERS: usize = 100;
+
+/// Leaves out what does not fit: the list with the most bytes loses its last entry, until all fits.
+fn fit(status: &mut NodeCheckpointStoreStatus) {
+    let mut total = bytes(status);
+    let mut lists = [
+        sizes(&status.deletions),
+        sizes(&status.policies),
+        sizes(&status.namespaces),
+        sizes(&status.discards),
+        sizes(&status.unreachable_limits),
+    ];
+    while total > LARGEST_STATUS - COUNTERS
+        && let Some(longest) = lists.iter_mut().max_by_key(|list| list.iter().sum::<usize>())
+        && let Some(last) = longest.pop()
+    {
+        // With the comma before it.
+        total = total.saturating_sub(last + 1);
     }
+    let [deletions, policies, namespaces, discards, unreachable] = lists.map(|list| list.len());
+    status.deletions.truncate(deletions);
+    status.more_policies += whole((status.policies.len() - policies) as u64);
+    status.policies.truncate(policies);
+    status.more_namespaces += whole((status.namespaces.len() - namespaces) as u64);
+    status.namespaces.truncate(namespaces);
+    status.discards.truncate(discards);
+    status.more_unreachable_limits += whole((status.unreachable_limits.len() - unreachable) as u64);
+    status.unreachable_limits.truncate(unreachable);
+}
+
+fn sizes<T: Serialize>(list: &[T]) -> Vec<usize> {
+    list.iter().map(bytes).collect()
+}
+
+/// How many bytes something has as JSON.
+fn bytes<T: Serialize>(value: &T) -> usize {
+    serde_json::to_vec(value).map_or(0, |text| text.len())
+}
+
+/// What is wrong, each since when it was first reported, and how much more is.
+fn problems(
+    observed: &Observations,
+    context: &StatusContext,
+    before: Option<&NodeCheckpointStoreStatus>,
+    now: Timestamp,
+) -> (Vec<ProblemStatus>, i64) {
+    let before = before.map(|before| &before.problems[..]).unwrap_or_default();
+    let watches = context.not_ready_reasons.iter().map(|why| ("NotWatching", "", why.as_str()));
+    let all: Vec<_> = watches.chain(observed.problems()).collect();
+    let more = whole(all.len().saturating_sub(MOST_PROBLEMS) as u64);
+    let problem = |(type_, subject, message): (&str, &str, &str)| {
+        let (subject, message) = (short(subject), short(message));
+        // Watches are told apart by what is said of them.
+        let is_same = |known: &&ProblemStatus| {
+            known.type_ == type_
+                && known.subject == subject
+                && (!subject.is_empty() || known.message == message)
+        };
+        let since = before.iter().find(is_same).map_or_else(|| seconds(now), |known| known.since.clone());
+        ProblemStatus { type_: type_.to_owned(), subject, message, since }
+    };
+    (all.into_iter().take(MOST_PROBLEMS).map(problem).collect(), more)
 }
 
 fn unreachable(limit: &HeldLimit) -> UnreachableLimit {
+    let (have, max) = match limit.detail {
+        Detail::Count { have, limit } => (QuantityText::number(have), QuantityText::number(limit)),
+        Detail::TotalSize { have, limit } | Detail::Size { have, limit } => {
+            (QuantityText::bytes(have), QuantityText::bytes(limit))
+        }
+        // No other rule has a limit that pins could make unreachable.
+        _ => (QuantityText::default(), QuantityText::default()),
+    };
     UnreachableLimit {
-        kind: limit.policy.kind.name().to_owned(),
-        namespace: limit.policy.namespace.clone(),
-        name: limit.policy.name.clone(),
+        policy_ref: (&limit.policy).into(),
         limit: limit.limit.to_string(),
         groups: whole(limit.groups as u64),
-        detail: limit.detail.to_string(),
+        have,
+        max,
         pinned: whole(limit.pinned as u64),
         files: limit.files.iter().map(|file| file.to_json_text().into_owned()).collect(),
     }
 }
 
-fn discarded((file, result): (&FileName, &Option<DiscardResult>)) -> DiscardRecord {
+fn discard(
+    file: &FileName,
+    result: Option<DiscardResult>,
+    before: &[DiscardRecord],
+    now: Timestamp,
+) -> DiscardRecord {
+    let file = file.to_json_text().into_owned();
     let result = match result {
-        None => "Waiting",
-        Some(DiscardResult::Deleted) => "Deleted",
-        Some(DiscardResult::NotFound) => "NotFound",
-        Some(DiscardResult::Changed) => "Changed",
-        Some(DiscardResult::IdentityKnown) => "IdentityKnown",
+        None => DiscardOutcome::Waiting,
+        Some(DiscardResult::Deleted) => DiscardOutcome::Deleted,
+        Some(DiscardResult::NotFound) => DiscardOutcome::NotFound,
+        Some(DiscardResult::Changed) => DiscardOutcome::Changed,
+        Some(DiscardResult::IdentityKnown) => DiscardOutcome::IdentityKnown,
     };
-    DiscardRecord { file: file.to_json_text().into_owned(), result: result.to_owned() }
+    let same = before.iter().find(|known| known.file == file && known.result == result);
+    let time = same.map_or_else(|| seconds(now), |same| same.time.clone());
+    DiscardRecord { file, result, time }
 }
 
 /// Whether archives are collected here.
@@ -132,34 +218,39 @@ fn ready(
     before: Option<&NodeCheckpointStoreStatus>,
     now: Timestamp,
 ) -> Condition {
-    let stale =
-        |before: &str, why: &[String]| ("False", "PolicyStale", format!("{before}: {}", why.join("; ")));
+    let stale = |before: &str, why: &[String]| {
+        ("False", ReadyReason::PolicyStale, format!("{before}: {}", why.join("; ")))
+    };
     let hindrance =
         || HINDRANCES.iter().find_map(|(kind, reason)| Some((*reason, observed.problem_of(kind)?)));
     let (status, reason, message) = if let Some(why) = &observed.gone {
-        ("False", "DirectoryGone", why.clone())
+        ("False", ReadyReason::DirectoryGone, why.clone())
     } else if observed.summary.is_none() && !context.not_ready_reasons.is_empty() {
-        ("False", "PoliciesUnknown", context.not_ready_reasons.join("; "))
+        ("False", ReadyReason::PoliciesUnknown, context.not_ready_reasons.join("; "))
     } else if observed.summary.is_none() {
-        ("False", "Starting", "The directory has not been looked at yet.".to_owned())
+        ("False", ReadyReason::Starting, "The directory has not been looked at yet.".to_owned())
     } else if let Staleness::Paused(why) = &context.stale {
         stale("Policies could not be confirmed for long and delete nothing; storage policies act", why)
     } else if let Staleness::Stale(why) = &context.stale {
         stale("An archive goes only if the policies last confirmed want it gone as well", why)
     } else if !context.not_ready_reasons.is_empty() {
         let not_ready_reasons = context.not_ready_reasons.join("; ");
-        ("False", "NotWatching", format!("What was last seen of the cluster is gone by: {not_ready_reasons}"))
+        (
+            "False",
+            ReadyReason::NotWatching,
+            format!("What was last seen of the cluster is gone by: {not_ready_reasons}"),
+        )
     } else if let Some((reason, what)) = hindrance() {
         ("False", reason, what.to_owned())
     } else {
-        ("True", "Collecting", "The policies in force are enforced.".to_owned())
+        ("True", ReadyReason::Collecting, "The policies in force are enforced.".to_owned())
     };
     let conditions = before.map(|before| &before.conditions[..]).unwrap_or_default();
     let same = conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == status);
     Condition {
         type_: "Ready".to_owned(),
         status: status.to_owned(),
-        reason: reason.to_owned(),
+        reason: reason.name().to_owned(),
         message: short(&message),
         observed_generation: context.generation,
         last_transition_time: same.map_or_else(|| seconds(now), |same| same.last_transition_time.clone()),
@@ -173,7 +264,7 @@ fn namespaces(summary: &Summary) -> Vec<NamespaceUsage> {
     let usage = |(name, (archives, bytes)): (&String, &(u64, u64))| NamespaceUsage {
         name: name.clone(),
         archives: whole(*archives),
-        bytes: whole(*bytes),
+        size: QuantityText::bytes(*bytes),
     };
     all.into_iter().map(usage).collect()
 }
@@ -184,20 +275,29 @@ fn policies(summary: &Summary) -> Vec<PolicyUsage> {
     all.truncate(MOST_POLICIES);
     // By name again, so that a count that changes does not move the others.
     all.sort_by_key(|(id, _)| *id);
-    let usage = |(id, share): (&checkpoint_keeper_core::policy::PolicyRef, &Share)| PolicyUsage {
-        kind: id.kind.name().to_owned(),
-        namespace: id.namespace.clone(),
-        name: id.name.clone(),
-        mode: match share.mode {
-            Mode::Enforce => parts::Mode::Enforce,
-            Mode::DryRun => parts::Mode::DryRun,
+    all.into_iter().map(policy_usage).collect()
+}
+
+fn policy_usage((id, share): (&PolicyRef, &Share)) -> PolicyUsage {
+    let usage = PolicyUsage { policy_ref: id.into(), generation: share.generation, ..PolicyUsage::default() };
+    match share.mode {
+        Mode::Enforce => PolicyUsage {
+            mode: parts::Mode::Enforce,
+            archives: whole(share.archives),
+            size: QuantityText::bytes(share.bytes),
+            deletion_pending: whole(share.pending),
+            ..usage
         },
-        archives: whole(share.archives),
-        bytes: whole(share.bytes),
-        pending: whole(share.pending),
-        spared: whole(share.spared),
-    };
-    all.into_iter().map(usage).collect()
+        Mode::DryRun => PolicyUsage {
+            mode: parts::Mode::DryRun,
+            dry_run: Some(DryRunUsage {
+                would_delete: whole(share.pending),
+                would_delete_size: QuantityText::bytes(share.bytes),
+                would_keep: whole(share.spared),
+            }),
+            ..usage
+        },
+    }
 }
 
 /// To the percent, so that a status is not written for every byte that somebody else writes.
@@ -205,21 +305,24 @@ fn filesystem((total, available): (u64, u64)) -> FileSystemStatus {
     let percent = (total / 100).max(1);
     let free = available.div_ceil(percent).min(100);
     FileSystemStatus {
-        capacity_bytes: whole(total),
-        available_bytes: whole((free * percent).min(total)),
-        used: format!("{}%", 100 - free),
+        capacity: QuantityText::bytes(total),
+        available: QuantityText::bytes((free * percent).min(total)),
+        used_percent: i32::try_from(100 - free).unwrap_or(0),
     }
 }
 
-fn deletion(deleted: &super::state::Deleted) -> DeletionRecord {
+fn deletion(deleted: &Deleted) -> DeletionRecord {
+    let identity = deleted.identity.as_ref();
     DeletionRecord {
         time: seconds(deleted.at),
         file: deleted.file.chars().take(255).collect(),
-        container: deleted.container.clone(),
-        bytes: whole(deleted.bytes),
+        namespace: identity.map(|identity| identity.namespace.clone()),
+        pod: identity.map(|identity| identity.pod.clone()),
+        container: identity.map(|identity| identity.container.clone()),
+        size: QuantityText::bytes(deleted.bytes),
         reason: deleted.verdict.reason.to_string(),
-        detail: deleted.verdict.detail.to_string().chars().take(128).collect(),
-        policy: deleted.verdict.policy.as_ref().map(ToString::to_string),
+        message: deleted.verdict.detail.to_string().chars().take(128).collect(),
+        policy_ref: deleted.verdict.policy.as_deref().map(Into::into),
     }
 }
 
@@ -291,6 +394,8 @@ mod tests {
                 Instant::now(),
             );
         }
+        let name = |number: usize| FileName::new(format!("{number:x>255}").as_bytes()).unwrap();
+        state.discarded(&(0..200).map(|number| (name(number), Some(DiscardResult::IdentityKnown))).collect());
         let context = StatusContext {
             directory: "/".repeat(4_096),
             generation: Some(i64::MAX),
@@ -300,10 +405,9 @@ mod tests {
         let made = state.read(|observed| status(observed, &context, None, now()));
         let size = serde_json::to_vec(&made).unwrap().len();
         assert!(size < 32 << 10, "{size} bytes");
-        assert_eq!((made.namespaces.len(), made.more_namespaces), (MOST_NAMESPACES, 4_960));
-        assert_eq!(made.namespaces[0].bytes, 4_999);
-        assert_eq!(made.problems.len(), MOST_PROBLEMS);
-        assert_eq!(made.problems[MOST_PROBLEMS - 1], "and 996 more");
+        assert_eq!(made.policies.len() as u64 + made.more_policies.unsigned_abs(), 5_000);
+        assert!(made.policies.len() > 10 && made.discards.len() > 20, "{made:?}");
+        assert_eq!((made.problems.len(), made.more_problems), (MOST_PROBLEMS, 995));
     }
 
     #[test]
@@ -311,7 +415,7 @@ mod tests {
         let state = AgentState::new();
         state.planned(Summary { unreckoned: 7, ..much() }, Instant::now());
         let made = state.read(|observed| status(observed, &StatusContext::default(), None, now()));
-        assert_eq!(made.more_policies, whole(5_007 - MOST_POLICIES as u64));
+        assert_eq!(made.policies.len() as u64 + made.more_policies.unsigned_abs(), 5_007);
     }
 
     #[test]
@@ -321,18 +425,23 @@ mod tests {
         let results = [None, Some(DiscardResult::Deleted), Some(DiscardResult::Changed)];
         state.discarded(&(0..200).map(|number| (name(number), results[number % 3])).collect());
         let made = state.read(|observed| status(observed, &StatusContext::default(), None, now()));
-        let told: Vec<_> =
-            made.discarded.iter().take(3).map(|one| (one.file.as_str(), one.result.as_str())).collect();
+        let told: Vec<_> = made.discards.iter().take(3).map(|one| (one.file.as_str(), one.result)).collect();
         let expected = [
-            ("checkpoint-000.tar", "Waiting"),
-            ("checkpoint-001.tar", "Deleted"),
-            ("checkpoint-002.tar", "Changed"),
+            ("checkpoint-000.tar", DiscardOutcome::Waiting),
+            ("checkpoint-001.tar", DiscardOutcome::Deleted),
+            ("checkpoint-002.tar", DiscardOutcome::Changed),
         ];
-        assert_eq!((told.as_slice(), made.discarded.len()), (&expected[..], MOST_DISCARDED));
+        assert_eq!((told.as_slice(), made.discards.len()), (&expected[..], MOST_DISCARDS));
+        // Since when that is so does not change until something else is.
+        let later: Timestamp = "2026-11-24T13:00:00Z".parse().unwrap();
+        let next = [(name(0), Some(DiscardResult::Deleted)), (name(1), Some(DiscardResult::Deleted))];
+        state.discarded(&next.into());
+        let next = state.read(|observed| status(observed, &StatusContext::default(), Some(&made), later));
+        assert_eq!([next.discards[0].time.0, next.discards[1].time.0], [later, now()]);
     }
 
     #[test]
-    fn equal_boards_make_equal_statuses_so_that_none_is_written_twice() {
+    fn equal_observations_make_equal_statuses_so_that_none_is_written_twice() {
         let state = AgentState::new();
         state.planned(much(), Instant::now());
         let context = StatusContext::default();
@@ -380,6 +489,31 @@ mod tests {
     }
 
     #[test]
+    fn a_problem_has_a_type_a_subject_and_the_time_since_when_it_is_reported() {
+        let state = AgentState::new();
+        let context =
+            StatusContext { not_ready_reasons: vec!["cannot watch".to_owned()], ..Default::default() };
+        let problem = |what: &str| state.problem("read", "a.tar".to_owned(), what.to_owned(), Instant::now());
+        problem("refused");
+        let first = state.read(|observed| status(observed, &context, None, now()));
+        let later: Timestamp = "2026-11-24T13:00:00Z".parse().unwrap();
+        problem("refused again");
+        state.problem("list", String::new(), "cannot list".to_owned(), Instant::now());
+        let second = state.read(|observed| status(observed, &context, Some(&first), later));
+        let told: Vec<_> = second
+            .problems
+            .iter()
+            .map(|one| (one.type_.as_str(), one.subject.as_str(), one.message.as_str(), one.since.0))
+            .collect();
+        let expected = [
+            ("NotWatching", "", "cannot watch", now()),
+            ("list", "", "cannot list", later),
+            ("read", "a.tar", "refused again", now()),
+        ];
+        assert_eq!(told, expected);
+    }
+
+    #[test]
     fn what_keeps_a_node_from_collecting_is_its_condition() {
         let state = AgentState::new();
         let told = |state: &AgentState, not_ready_reasons: &[&str]| {
@@ -396,7 +530,11 @@ mod tests {
         assert_eq!(told(&state, &["stale"]), pair("False", "NotWatching"));
         state.gone(Some("the directory is gone".to_owned()));
         assert_eq!(told(&state, &["stale"]), pair("False", "DirectoryGone"));
-        assert!(state.read(|observed| observed.problems().eq(["the directory is gone"])));
+        assert!(state.read(|observed| observed.problems().eq([(
+            "DirectoryGone",
+            "",
+            "the directory is gone"
+        )])));
         state.planned(Summary::default(), Instant::now());
         assert_eq!(told(&state, &[]), pair("True", "Collecting"));
     }
@@ -404,9 +542,9 @@ mod tests {
     #[test]
     fn the_disk_is_told_to_the_percent() {
         let full = filesystem((1_000_000, 119_999));
-        assert_eq!((full.used.as_str(), full.available_bytes), ("88%", 120_000));
-        assert_eq!(filesystem((1_000_000, 0)).used, "100%");
-        assert_eq!(filesystem((0, 0)).used, "100%");
-        assert_eq!(filesystem((1_000_000, 1_000_000)).used, "0%");
+        assert_eq!((full.used_percent, full.available.0.as_str()), (88, "118Ki"));
+        assert_eq!(filesystem((1_000_000, 0)).used_percent, 100);
+        assert_eq!(filesystem((0, 0)).used_percent, 100);
+        assert_eq!(filesystem((1_000_000, 1_000_000)).used_percent, 0);
     }
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use checkpoint_keeper_api::node_store::MOST_PINNED;
+use checkpoint_keeper_api::storage_limits::StorageLimits;
 use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::{
-    Action, Archive, Detail, Plan, Reason, Snapshot, Unreachable, WatermarkReport,
+    Action, Archive, Detail, EffectiveStorage, Plan, Reason, Snapshot, Unreachable, WatermarkReport,
 };
-use checkpoint_keeper_core::policy::{Mode, PolicyRef, PolicySet};
+use checkpoint_keeper_core::policy::{Mode, PolicyRef, PolicySet, StoragePolicy};
 
 /// The figures of one plan.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,12 +31,14 @@ pub(super) struct Summary {
     pub(super) verdicts: BTreeMap<Reason, u64>,
     /// What each namespace has: archives and bytes.
     pub(super) namespaces: BTreeMap<String, (u64, u64)>,
-    /// What each policy governs, of those that govern something here.
+    /// What each policy governs: of those of the cluster, and of namespaces that have archives here.
     pub(super) policies: BTreeMap<PolicyRef, Share>,
     /// How many dry runs are left out, as what they would change was not reckoned yet.
     pub(super) unreckoned: u64,
     /// The file system's size and what is available, in bytes.
     pub(super) filesystem: Option<(u64, u64)>,
+    /// The storage limits in effect here.
+    pub(super) storage_limits: Option<StorageLimits>,
     /// What the watermark wanted and found.
     pub(super) watermark: Option<WatermarkReport>,
     /// The limits that pins make unreachable.
@@ -135,6 +138,8 @@ impl Counted {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Share {
     pub(super) mode: Mode,
+    /// The generation of the policy that was planned by.
+    pub(super) generation: Option<i64>,
     pub(super) archives: u64,
     pub(super) bytes: u64,
     /// To go, and waiting; for a dry run, what more would go.
@@ -151,6 +156,9 @@ impl Summary {
             unreachable: HeldLimit::all(plan, snapshot),
             ..Self::default()
         };
+        let storage =
+            EffectiveStorage::new(&policies.storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
+        summary.storage_limits = Some((&storage).into());
         let modes: BTreeMap<&PolicyRef, Mode> =
             policies.retention.iter().map(|policy| (&policy.id, policy.mode)).collect();
         for (place, (archive, verdict)) in snapshot.archives.iter().zip(&plan.verdicts).enumerate() {
@@ -161,7 +169,36 @@ impl Summary {
                 summary.deleting.insert(archive.file.clone(), counted);
             }
         }
+        summary.add_policies(policies, snapshot);
         summary
+    }
+
+    /// Adds the policies that govern nothing here and could: those of the cluster, those of namespaces that have
+    /// archives here, and the storage policies for this node; and by which generation of each was planned.
+    fn add_policies(&mut self, policies: &PolicySet, snapshot: &Snapshot) {
+        let retention = policies.retention.iter().map(|policy| (&policy.id, &policy.namespace, policy.mode));
+        let invalid = policies.invalid.iter().map(|policy| (&policy.id, &policy.namespace, Mode::Enforce));
+        // What a dry run would change is added once it was reckoned.
+        let retention = retention.chain(invalid).filter(|(_, namespace, mode)| {
+            let is_here = |name: &String| self.namespaces.contains_key(name);
+            *mode == Mode::Enforce && namespace.as_ref().is_none_or(is_here)
+        });
+        let here: Vec<PolicyRef> = retention.map(|(id, ..)| whole(id)).collect();
+        let is_for_this_node = |policy: &&StoragePolicy| {
+            policy.node_selector.0.is_empty()
+                || snapshot.node_labels.as_ref().is_some_and(|labels| policy.node_selector.matches(labels))
+        };
+        let storage = policies.storage.iter().filter(is_for_this_node);
+        for (id, mode) in here
+            .into_iter()
+            .map(|id| (id, Mode::Enforce))
+            .chain(storage.map(|policy| (whole(&policy.id), policy.mode)))
+        {
+            self.policies.entry(id).or_insert(Share { mode, ..Share::default() });
+        }
+        for (id, share) in &mut self.policies {
+            share.generation = policies.generations.get(id).copied();
+        }
     }
 
     /// Counts one more archive.
@@ -174,7 +211,6 @@ impl Summary {
         self.change(archive, |figure, by| *figure = figure.saturating_sub(by));
         self.verdicts.retain(|_, count| *count > 0);
         self.namespaces.retain(|_, (archives, _)| *archives > 0);
-        self.policies.retain(|_, share| *share != Share { mode: share.mode, ..Share::default() });
     }
 
     fn change(&mut self, archive: &Counted, change: impl Fn(&mut u64, u64)) {
@@ -342,6 +378,11 @@ mod tests {
     fn who_has_nothing_left_is_told_no_more() {
         let mut summary = planned(0, &["a"]);
         summary.finish(&file("a"), true);
+        let left = std::mem::take(&mut summary.policies);
+        assert!(
+            left.values().all(|share| (share.archives, share.bytes, share.pending) == (0, 0, 0)),
+            "{left:?}"
+        );
         assert_eq!(summary, Summary::default());
     }
 

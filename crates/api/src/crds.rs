@@ -3,7 +3,7 @@
 //! The native kinds are in `config/crd`. The older operator's kind is apart, in `config/crd-legacy`: it belongs to
 //! that project, and is only for clusters where its own definition was never installed.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;
 use serde_json::Value;
 
@@ -15,17 +15,14 @@ use crate::{
 /// The annotation of a definition that says which release it is of.
 pub const BUNDLE_VERSION: &str = "checkpoint-keeper.io/bundle-version";
 
+/// The reason of a policy's condition `Ready` before the controller has looked at it.
+pub const PENDING: &str = "Pending";
+
 /// The definitions of the native kinds, as the API server takes them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    [
-        ClusterCheckpointPolicy::crd(),
-        CheckpointPolicy::crd(),
-        CheckpointStoragePolicy::crd(),
-        NodeCheckpointStore::crd(),
-    ]
-    .into_iter()
-    .map(finished)
-    .collect()
+    let policies = [ClusterCheckpointPolicy::crd(), CheckpointPolicy::crd(), CheckpointStoragePolicy::crd()];
+    let policies = policies.into_iter().map(waiting_for_the_controller);
+    policies.chain([NodeCheckpointStore::crd()]).map(finished).collect()
 }
 
 /// The definition of the older operator's kind, with its fields and no others. What its status may hold is open,
@@ -70,6 +67,24 @@ fn finished(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     crd.spec.names.list_kind = Some(format!("{}List", crd.spec.names.kind));
     let version = format!("v{}", env!("CARGO_PKG_VERSION"));
     crd.metadata.annotations.get_or_insert_default().insert(BUNDLE_VERSION.to_owned(), version);
+    crd
+}
+
+/// A policy's definition with what its status says until the controller has looked at it.
+fn waiting_for_the_controller(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let condition = serde_json::json!({
+        "type": "Ready",
+        "status": "Unknown",
+        "reason": PENDING,
+        "message": "Waiting for the controller.",
+        "lastTransitionTime": "1970-01-01T00:00:00Z",
+    });
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        if let Some(status) = schema.and_then(|schema| schema.properties.as_mut()?.get_mut("status")) {
+            status.default = Some(JSON(serde_json::json!({"conditions": [condition]})));
+        }
+    }
     crd
 }
 

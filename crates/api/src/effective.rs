@@ -13,9 +13,7 @@ use serde_json::Value;
 
 use crate::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
-    FieldError, Governs, LegacyPolicies, is_same_path,
-    parts::{self, PolicyStatus},
-    storage,
+    FieldError, Governs, LegacyPolicies, is_same_path, parts, status::PolicyStatus, storage,
 };
 
 /// An object as the API gave it.
@@ -112,7 +110,17 @@ impl Acceptance {
         matches!(self, Self::Accepted | Self::OwnNamespace | Self::DryRun)
     }
 
-    /// The reason of the condition `Ready`.
+    /// Whether nodes act by it, or by a part of it.
+    pub fn is_in_force(&self) -> bool {
+        match self {
+            Self::Accepted | Self::OwnNamespace | Self::DryRun | Self::ForeignNamespace(_) => true,
+            Self::Superseded(_) | Self::OtherOperator | Self::DirectoryNotMounted(_) | Self::Invalid(_) => {
+                false
+            }
+        }
+    }
+
+    /// The reason of the condition `Accepted`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Accepted => "Accepted",

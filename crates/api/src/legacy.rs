@@ -15,8 +15,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{FieldError, Problems};
-use crate::parts::{PolicyStatus, count, grace};
+use crate::parts::{count, grace};
 use crate::scalars::{ExactName, LengthOfTime, LengthOfTimeOrForever, ListedSizeText, SizeText};
+use crate::status::PolicyStatus;
 
 /// The prefix of the annotations that this project adds to the older operator's objects.
 pub const ANNOTATION_PREFIX: &str = "checkpoint-keeper.io/";

@@ -21,7 +21,9 @@ mod policy;
 pub mod record;
 pub mod rules;
 pub mod scalars;
+pub mod status;
 mod storage;
+pub mod storage_limits;
 pub mod unknown;
 
 pub use cluster_policy::{ClusterCheckpointPolicy, ClusterCheckpointPolicySpec, ClusterSelectorSpec};

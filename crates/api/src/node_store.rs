@@ -1,7 +1,7 @@
 //! `NodeCheckpointStore`: what one node's checkpoint directory holds, as its agent sees it.
 //!
-//! Everything in the status is bounded, so that an object stays below 32 KiB whatever lies on the node;
-//! the bounds are constants here, and whoever fills the status keeps to them.
+//! Every list in the status is bounded; whoever fills the status keeps to the bounds, and keeps all of it below
+//! [`LARGEST_STATUS`].
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
@@ -9,17 +9,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::parts::Mode;
-use crate::scalars::FileNameText;
+use crate::scalars::{FileNameText, QuantityText};
+use crate::status::{DryRunUsage, PolicyReference};
+use crate::storage_limits::StorageLimits;
 
 /// The most namespaces that the status names; the largest are.
 pub const MOST_NAMESPACES: usize = 40;
-/// The most policies whose archives the status counts.
-pub const MOST_POLICIES: usize = 32;
+/// The most policies that the status names.
+pub const MOST_POLICIES: usize = 100;
 /// The most deletions that the status remembers; the latest are.
 pub const MOST_DELETIONS: usize = 16;
-
 /// The most discarded files in a status: as many as a spec may name.
-pub const MOST_DISCARDED: usize = 100;
+pub const MOST_DISCARDS: usize = 100;
 /// The most limits that the status names which pins make unreachable.
 pub const MOST_UNREACHABLE: usize = 4;
 /// The most pinned archives that are named with such a limit.
@@ -28,6 +29,8 @@ pub const MOST_PINNED: usize = 3;
 pub const MOST_PROBLEMS: usize = 10;
 /// The longest message of a problem, in bytes.
 pub const LONGEST_MESSAGE: usize = 256;
+/// The largest status, in bytes of its JSON.
+pub const LARGEST_STATUS: usize = 32 << 10;
 
 /// What people ask of a node's checkpoint directory.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -43,7 +46,7 @@ pub const LONGEST_MESSAGE: usize = 256;
     doc = "The checkpoint directory of the node of the same name: what it holds, what was deleted there and why. Its status is written by that node's agent only.",
     printcolumn(name = "Archives", type_ = "integer", json_path = ".status.archives"),
     printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
-    printcolumn(name = "Disk used", type_ = "string", json_path = ".status.filesystem.used"),
+    printcolumn(name = "Disk used %", type_ = "integer", json_path = ".status.filesystem.usedPercent"),
     printcolumn(name = "Pending", type_ = "integer", json_path = ".status.deletionPending"),
     printcolumn(
         name = "Ready",
@@ -57,6 +60,7 @@ pub const LONGEST_MESSAGE: usize = 256;
     ),
     printcolumn(name = "Pinned", type_ = "integer", json_path = ".status.pinned", priority = 1),
     printcolumn(name = "Incomplete", type_ = "integer", json_path = ".status.incomplete", priority = 1),
+    printcolumn(name = "Agent", type_ = "string", json_path = ".status.agentVersion", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -74,209 +78,363 @@ pub struct NodeCheckpointStoreSpec {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeCheckpointStoreStatus {
-    /// The metadata.generation that was carried out.
+    /// observedGeneration is the metadata.generation that the agent last carried out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The directory on the node.
+    /// agentVersion is the version of the agent on the node.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub agent_version: String,
+    /// directory is the checkpoint directory on the node.
     #[serde(default)]
     #[schemars(length(max = 4096))]
     pub directory: String,
-    /// How many archives there are.
+    /// archives is the number of archives in the directory.
     #[serde(default)]
     pub archives: i64,
-    /// How many bytes they have together.
+    /// size is the size of all archives together, rounded up to three digits.
     #[serde(default)]
-    pub bytes: i64,
-    /// The same for people.
-    #[serde(default)]
-    #[schemars(length(max = 32))]
-    pub size: String,
-    /// How many of them are pinned.
+    pub size: QuantityText,
+    /// pinned is the number of archives that a pin holds.
     #[serde(default)]
     pub pinned: i64,
-    /// How many of them were cut off.
+    /// incomplete is the number of archives from which nothing can be restored, as they were cut off, are damaged
+    /// or hold no process images.
     #[serde(default)]
     pub incomplete: i64,
-    /// How many of them are of a container that is not known.
+    /// unknown is the number of archives of which it is not known whose container they are of.
     #[serde(default)]
     pub unknown: i64,
-    /// How many are to go and wait, as policies may only delete so many a minute.
+    /// deletionPending is the number of archives that are to be deleted and wait, as policies may only delete so
+    /// many a minute on a node.
     #[serde(default)]
     pub deletion_pending: i64,
-    /// The file system that they lie on.
+    /// filesystem is the file system that the directory is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<FileSystemStatus>,
-    /// Who has them: the namespaces with the most bytes.
+    /// storageLimits are the limits in effect on this node: of all CheckpointStoragePolicies for it the strictest
+    /// value of each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_limits: Option<StorageLimits>,
+    /// namespaces are those with the most bytes on this node, by size.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 40))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub namespaces: Vec<NamespaceUsage>,
-    /// How many more namespaces have archives here.
+    /// moreNamespaces is the number of further namespaces with archives on this node.
     #[serde(default)]
     pub more_namespaces: i64,
-    /// What each policy governs here, and a dry run would change.
+    /// policies are the policies by which the agent acts on this node: those of the cluster, and those of
+    /// namespaces that have archives here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
+    #[schemars(length(max = 100))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub policies: Vec<PolicyUsage>,
-    /// How many more policies govern archives here.
+    /// morePolicies is the number of further such policies.
     #[serde(default)]
     pub more_policies: i64,
-    /// Limits that are exceeded and stay so, as too much of what they count is pinned.
+    /// unreachableLimits are limits that stay exceeded on this node, as too many of the archives that they count
+    /// are pinned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub unreachable_limits: Vec<UnreachableLimit>,
-    /// How many more limits pins make unreachable.
+    /// moreUnreachableLimits is the number of further limits that pins make unreachable.
     #[serde(default)]
     pub more_unreachable_limits: i64,
-    /// The latest deletions, newest first.
+    /// deletions are the latest deletions on this node, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub deletions: Vec<DeletionRecord>,
-    /// What came of each file that spec.discard names. A name is for the file that had it when the agent first
-    /// saw it there; to ask for another one, take the name out, and put it in again.
+    /// discards say what came of each file that spec.discard names. A name is for the file that had it when the
+    /// agent first saw it there; to ask for another one, take the name out, and put it in again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["file"]))]
-    pub discarded: Vec<DiscardRecord>,
-    /// What is wrong on the node.
+    pub discards: Vec<DiscardRecord>,
+    /// problems are what is wrong on this node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 10), inner(length(max = 256)))]
+    #[schemars(length(max = 10))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
-    pub problems: Vec<String>,
-    /// Whether archives are collected on the node, and if not, why.
+    pub problems: Vec<ProblemStatus>,
+    /// moreProblems is the number of further problems.
+    #[serde(default)]
+    pub more_problems: i64,
+    /// conditions: Ready says whether archives are collected on this node as policies want it, and if not, why;
+    /// it is Unknown while no agent runs there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
 }
 
+/// Why archives are collected on a node as policies want it, or not: the reason of the condition `Ready`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadyReason {
+    /// The policies in force are enforced.
+    Collecting,
+    /// The directory has not been looked at yet.
+    Starting,
+    /// There is no directory.
+    DirectoryGone,
+    /// The policies are not known yet.
+    PoliciesUnknown,
+    /// The policies cannot be confirmed.
+    PolicyStale,
+    /// Something else of the cluster cannot be watched.
+    NotWatching,
+    /// No agent is at work: the controller says so.
+    AgentNotReady,
+    /// The directory cannot be listed.
+    DirectoryUnreadable,
+    /// The clock is not trusted.
+    ClockSuspect,
+    /// A policy of the cluster is not understood.
+    PolicyInvalid,
+    /// A storage policy selects nodes, and the node's labels are not known.
+    StoragePolicyUnjudged,
+    /// The file system does not tell its size.
+    FileSystemUnknown,
+    /// Deleting archives frees nothing.
+    WatermarkIneffective,
+    /// Archives cannot be deleted.
+    DeletionsFailing,
+    /// The catalog cannot be written.
+    CatalogFailing,
+}
+
+impl ReadyReason {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::Collecting,
+        Self::Starting,
+        Self::DirectoryGone,
+        Self::PoliciesUnknown,
+        Self::PolicyStale,
+        Self::NotWatching,
+        Self::AgentNotReady,
+        Self::DirectoryUnreadable,
+        Self::ClockSuspect,
+        Self::PolicyInvalid,
+        Self::StoragePolicyUnjudged,
+        Self::FileSystemUnknown,
+        Self::WatermarkIneffective,
+        Self::DeletionsFailing,
+        Self::CatalogFailing,
+    ];
+
+    /// Its name in a condition.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Collecting => "Collecting",
+            Self::Starting => "Starting",
+            Self::DirectoryGone => "DirectoryGone",
+            Self::PoliciesUnknown => "PoliciesUnknown",
+            Self::PolicyStale => "PolicyStale",
+            Self::NotWatching => "NotWatching",
+            Self::AgentNotReady => "AgentNotReady",
+            Self::DirectoryUnreadable => "DirectoryUnreadable",
+            Self::ClockSuspect => "ClockSuspect",
+            Self::PolicyInvalid => "PolicyInvalid",
+            Self::StoragePolicyUnjudged => "StoragePolicyUnjudged",
+            Self::FileSystemUnknown => "FileSystemUnknown",
+            Self::WatermarkIneffective => "WatermarkIneffective",
+            Self::DeletionsFailing => "DeletionsFailing",
+            Self::CatalogFailing => "CatalogFailing",
+        }
+    }
+
+    /// Whether the agent then goes by the policies that the status names, as they are now for all that is known.
+    pub const fn acts_by_policies(self) -> bool {
+        match self {
+            Self::Starting
+            | Self::DirectoryGone
+            | Self::PoliciesUnknown
+            | Self::PolicyStale
+            | Self::NotWatching
+            | Self::AgentNotReady => false,
+            Self::Collecting
+            | Self::DirectoryUnreadable
+            | Self::ClockSuspect
+            | Self::PolicyInvalid
+            | Self::StoragePolicyUnjudged
+            | Self::FileSystemUnknown
+            | Self::WatermarkIneffective
+            | Self::DeletionsFailing
+            | Self::CatalogFailing => true,
+        }
+    }
+}
+
+impl NodeCheckpointStoreStatus {
+    /// The condition `Ready`.
+    pub fn ready(&self) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.type_ == "Ready")
+    }
+
+    /// Whether the agent goes by the policies that the status names, as they are now for all that is known.
+    pub fn acts_by_policies(&self) -> bool {
+        let reason = self.ready().map(|ready| ready.reason.as_str());
+        let known = ReadyReason::ALL.into_iter().find(|known| Some(known.name()) == reason);
+        known.is_some_and(ReadyReason::acts_by_policies)
+    }
+}
+
 /// A file system.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FileSystemStatus {
-    /// Its size in bytes.
-    pub capacity_bytes: i64,
-    /// Bytes that ordinary processes may still use, to the nearest percent of the size.
-    pub available_bytes: i64,
-    /// How much of it is used, for people: 88%.
-    #[schemars(length(max = 8))]
-    pub used: String,
+    /// capacity is the size of the file system, rounded up to three digits.
+    pub capacity: QuantityText,
+    /// available is what ordinary processes may still use of it, to the percent of its size.
+    pub available: QuantityText,
+    /// usedPercent is how much of it is used, in percent of its size.
+    pub used_percent: i32,
 }
 
-/// What one namespace has on the node.
+/// What one namespace has on a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NamespaceUsage {
-    /// The namespace.
+    /// name is the namespace.
     #[schemars(length(max = 63))]
     pub name: String,
-    /// How many archives.
+    /// archives is the number of its archives on this node.
     pub archives: i64,
-    /// How many bytes together.
-    pub bytes: i64,
+    /// size is the size of its archives on this node together, rounded up to three digits.
+    pub size: QuantityText,
 }
 
-/// What one policy governs on the node.
+/// What one policy does on a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyUsage {
-    /// The policy's kind.
-    #[schemars(length(max = 63))]
-    pub kind: String,
-    /// The policy's namespace, if it has one.
+    /// policyRef is the policy.
+    pub policy_ref: PolicyReference,
+    /// generation is the metadata.generation of the policy by which the agent acts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
-    pub namespace: Option<String>,
-    /// The policy's name.
-    #[schemars(length(max = 253))]
-    pub name: String,
-    /// Whether it acts.
+    pub generation: Option<i64>,
+    /// mode is whether the policy deletes or only reports.
     pub mode: Mode,
-    /// How many archives it governs; for a dry run, would govern.
+    /// archives is the number of archives on this node that the policy governs.
+    #[serde(default)]
     pub archives: i64,
-    /// How many bytes these have together.
-    pub bytes: i64,
-    /// How many of them are to go and wait; for a dry run, how many more archives would go.
+    /// size is the size of these archives together, rounded up to three digits.
     #[serde(default)]
-    pub pending: i64,
-    /// For a dry run: how many archives would stay that now go.
+    pub size: QuantityText,
+    /// deletionPending is the number of archives on this node that are to be deleted by the policy and wait.
     #[serde(default)]
-    pub spared: i64,
+    pub deletion_pending: i64,
+    /// dryRun is what a policy of mode DryRun would change on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dry_run: Option<DryRunUsage>,
 }
 
-/// A limit that cannot be kept on the node, as too much of what it counts is pinned.
+/// A limit that cannot be kept on a node, as too much of what it counts is pinned.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UnreachableLimit {
-    /// The kind of the policy that has the limit.
-    #[schemars(length(max = 63))]
-    pub kind: String,
-    /// The policy's namespace, if it has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
-    pub namespace: Option<String>,
-    /// The policy's name.
-    #[schemars(length(max = 253))]
-    pub name: String,
-    /// The limit, by the reason for which it deletes.
+    /// policyRef is the policy that has the limit.
+    pub policy_ref: PolicyReference,
+    /// limit is the limit, by the reason for which it deletes.
     #[schemars(length(max = 63))]
     pub limit: String,
-    /// How many containers, pods, workloads or namespaces exceed it; what follows is about one of them.
+    /// groups is the number of containers, pods, workloads or namespaces that exceed it; have, pinned and files
+    /// are about one of them.
     #[serde(default)]
     pub groups: i64,
-    /// What there is, and what may be.
-    #[schemars(length(max = 128))]
-    pub detail: String,
-    /// How many archives that it counts are pinned.
+    /// have is what there is: a number of archives, or their size.
+    pub have: QuantityText,
+    /// max is what there may be: a number of archives, or their size.
+    pub max: QuantityText,
+    /// pinned is the number of pinned archives among those that are counted.
     pub pinned: i64,
-    /// The files of some of these.
+    /// files are the names of some of the pinned archives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3), inner(length(max = 255)))]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub files: Vec<String>,
 }
 
-/// What came of a file that was wanted gone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What came of a file that was to be discarded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DiscardRecord {
-    /// The file.
+    /// file is the file's name.
     #[schemars(length(max = 255))]
     pub file: String,
-    /// Waiting: it is still here, as it is pinned, being written or waits for its turn. Deleted: it was deleted
-    /// for this. NotFound: it is not there. Changed: it is another file by now, which stays. IdentityKnown: it is
-    /// known whose it is, and so it stays.
-    #[schemars(length(max = 63))]
-    pub result: String,
+    /// result is what came of it.
+    pub result: DiscardOutcome,
+    /// time is since when that is so.
+    pub time: Time,
+}
+
+/// What comes of a file that is to be discarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DiscardOutcome {
+    /// The file is still here, as it is pinned, being written or waits for its turn.
+    Waiting,
+    /// The file was deleted.
+    Deleted,
+    /// There is no such file.
+    NotFound,
+    /// Another file has the name by now, and stays.
+    Changed,
+    /// It is known whose checkpoint it is, and so it stays.
+    IdentityKnown,
 }
 
 /// One deletion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DeletionRecord {
-    /// When.
+    /// time is when the archive was deleted.
     pub time: Time,
-    /// The archive's file.
+    /// file is the name of the archive's file.
     #[schemars(length(max = 255))]
     pub file: String,
-    /// Whose checkpoint it was: namespace/pod/container.
+    /// namespace is the namespace of the pod that it was a checkpoint of, where that was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 63))]
+    pub namespace: Option<String>,
+    /// pod is the name of that pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub pod: Option<String>,
+    /// container is the name of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub container: Option<String>,
-    /// Its bytes.
-    pub bytes: i64,
-    /// Why.
+    /// size is the size of the archive, rounded up to three digits.
+    pub size: QuantityText,
+    /// reason is why it was deleted.
     #[schemars(length(max = 63))]
     pub reason: String,
-    /// The figures behind the reason.
+    /// message says the figures behind the reason, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 128))]
-    pub detail: String,
-    /// The policy that gave the reason.
+    pub message: String,
+    /// policyRef is the policy that wanted it deleted. Absent: spec.discard of this object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 400))]
-    pub policy: Option<String>,
+    pub policy_ref: Option<PolicyReference>,
+}
+
+/// Something that is wrong on a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProblemStatus {
+    /// type is what kind of problem it is.
+    #[serde(rename = "type")]
+    #[schemars(length(max = 63))]
+    pub type_: String,
+    /// subject is what the problem is about: a file, a policy, a kind of object. Empty: the node.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 256))]
+    pub subject: String,
+    /// message says what is wrong, for people.
+    #[schemars(length(max = 256))]
+    pub message: String,
+    /// since is when the problem was first reported.
+    pub since: Time,
 }

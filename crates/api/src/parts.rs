@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use checkpoint_keeper_core::policy;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,42 +12,6 @@ use crate::rules::{self, validations};
 use crate::scalars::{
     ExactName, LabelKey, LabelValue, LengthOfTime, LengthOfTimeOrForever, SizeOrShareText, SizeText,
 };
-
-/// The status of every policy kind.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PolicyStatus {
-    /// Whether the policy is understood and in force, and if not, why.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
-    #[schemars(length(max = 16))]
-    pub conditions: Vec<Condition>,
-    /// The metadata.generation that the conditions speak of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// What the policy governs, over all nodes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub totals: Option<PolicyTotals>,
-}
-
-/// What a policy governs, over all nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PolicyTotals {
-    /// On how many nodes.
-    pub nodes: i64,
-    /// How many archives it governs; for a dry run, would govern.
-    pub archives: i64,
-    /// How many bytes these have together.
-    pub bytes: i64,
-    /// How many are to go and wait, as policies may only delete so many a minute; for a dry run, how
-    /// many more archives would go.
-    pub pending: i64,
-    /// Whether the figures are too small, as a node has more policies than its report names, or does not know yet
-    /// what a dry run would change.
-    #[serde(default)]
-    pub partial: bool,
-}
 
 /// Whether a policy deletes or only reports what it would delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{FieldError, Problems};
 use crate::parts::{
-    DamagedSpec, IncompleteSpec, LabelSelectorSpec, Mode, OrphansSpec, PolicyStatus, RetentionSpec, labels,
-    names,
+    DamagedSpec, IncompleteSpec, LabelSelectorSpec, Mode, OrphansSpec, RetentionSpec, labels, names,
 };
 use crate::scalars::ExactName;
+use crate::status::PolicyStatus;
 
 /// What a team wants kept of the checkpoint archives of its namespace.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -36,6 +36,20 @@ use crate::scalars::ExactName;
         name = "Per container",
         type_ = "integer",
         json_path = ".spec.retention.perContainer.maxCount"
+    ),
+    printcolumn(name = "Archives", type_ = "integer", json_path = ".status.totals.archives"),
+    printcolumn(name = "Size", type_ = "string", json_path = ".status.totals.size"),
+    printcolumn(
+        name = "Pending",
+        type_ = "integer",
+        json_path = ".status.totals.deletionPending",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Enforced",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Enforced")].message"#,
+        priority = 1
     ),
     printcolumn(
         name = "Reason",

@@ -5,7 +5,7 @@ use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::effective::{self, Objects, Seen};
-use crate::parts::PolicyStatus;
+use crate::status::PolicyStatus;
 
 /// One object, whatever its kind.
 #[derive(Debug, Clone, PartialEq)]

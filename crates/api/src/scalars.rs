@@ -83,6 +83,54 @@ text!(
     LabelValue, 63, [LABEL_VALUE]
 );
 
+/// A number or a size in a status, as a Kubernetes quantity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct QuantityText(pub String);
+
+impl QuantityText {
+    /// A size, rounded up to three digits.
+    pub fn bytes(bytes: u64) -> Self {
+        Self(quantity::rounded_up(bytes))
+    }
+
+    /// A number.
+    pub fn number(number: u64) -> Self {
+        Self(number.to_string())
+    }
+
+    /// What it says, as far as that is a quantity and fits.
+    pub fn value(&self) -> u64 {
+        match quantity::parse(&self.0) {
+            Ok(value) => value,
+            Err(QuantityError::TooLarge) => u64::MAX,
+            Err(_) => 0,
+        }
+    }
+}
+
+impl Default for QuantityText {
+    fn default() -> Self {
+        Self::number(0)
+    }
+}
+
+impl JsonSchema for QuantityText {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "QuantityText".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "maxLength": 32,
+            "pattern": "^[0-9]+([.][0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei)?$",
+        })
+    }
+}
+
 impl LengthOfTime {
     /// The time; 0 is what "absent" is: none.
     pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Duration> {

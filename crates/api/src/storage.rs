@@ -8,9 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{FieldError, Problems};
-use crate::parts::{LabelSelectorSpec, LimitSpec, Mode, PolicyStatus, count, labels, natural};
+use crate::parts::{LabelSelectorSpec, LimitSpec, Mode, count, labels, natural};
 use crate::rules::{self, validations};
 use crate::scalars::{LengthOfTime, Period, ShareText, SizeOrShareText, SizeText, WatermarkText};
+use crate::status::PolicyStatus;
 
 /// What checkpoints may use on a node.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -32,6 +33,13 @@ use crate::scalars::{LengthOfTime, Period, ShareText, SizeOrShareText, SizeText,
     printcolumn(name = "High", type_ = "string", json_path = ".spec.highWatermark"),
     printcolumn(name = "Low", type_ = "string", json_path = ".spec.lowWatermark"),
     printcolumn(name = "Max total", type_ = "string", json_path = ".spec.maxTotalSize"),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", priority = 1),
+    printcolumn(
+        name = "Enforced",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Enforced")].message"#,
+        priority = 1
+    ),
     printcolumn(
         name = "Reason",
         type_ = "string",

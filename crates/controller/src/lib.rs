@@ -6,6 +6,7 @@
 //! Deciding is pure: [`statuses`] and [`totals`] (what policy objects should say), [`throttle`] (when they say it).
 //! Doing is [`writer`] and [`store_cache`]; [`work`] puts them together.
 
+pub mod enforcement;
 pub mod metrics;
 pub mod statuses;
 pub mod store_cache;

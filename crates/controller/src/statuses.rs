@@ -1,18 +1,24 @@
 //! What the status of each policy object should say, and which of them say something else. Pure: carrying it
 //! out is `writer`'s part.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use checkpoint_keeper_api::effective::{Acceptance, EffectivePolicies, Objects};
 use checkpoint_keeper_api::node_store::UnreachableLimit;
-use checkpoint_keeper_api::parts::PolicyStatus;
+use checkpoint_keeper_api::status::PolicyStatus;
 use checkpoint_keeper_core::policy::PolicyRef;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::enforcement::{Enforced, EnforcedReason, Enforcement, Reach};
 use super::totals::{NodeReport, Totals, Usage};
 
-/// Whether a policy is in force as its author wants it.
+/// Whether a policy is understood and in force as its author wants it.
+pub const ACCEPTED: &str = "Accepted";
+/// Whether every node that it concerns acts by it as it is now.
+pub const ENFORCED: &str = "Enforced";
+/// Both in one.
 pub const READY: &str = "Ready";
 /// Whether archives are to go by it and wait.
 pub const DELETION_PENDING: &str = "DeletionPending";
@@ -58,20 +64,33 @@ pub fn desired(
     reports: &[Arc<NodeReport>],
     now: Timestamp,
 ) -> Vec<StatusWrite> {
-    let totals = Totals::of(reports);
+    let (totals, enforcement) = (Totals::of(reports), Enforcement::of(reports));
+    let selecting = effective.policies.storage.iter().filter(|policy| !policy.node_selector.0.is_empty());
+    let selecting: BTreeSet<&PolicyRef> = selecting.map(|policy| &policy.id).collect();
     let mut writes = Vec::new();
     for record in objects.records() {
         // One without these was not given by an API.
         let (Some(uid), Some(version)) = (record.uid, record.resource_version) else { continue };
         let Some((generation, acceptance)) = effective.acceptances.get(&record.id) else { continue };
         let before = record.status.cloned().unwrap_or_default();
-        let usage = totals.usage(&record.id);
-        let status = status(&before, &record.id, *generation, acceptance, &usage, now);
+        let reach = if record.id.namespace.is_some() || selecting.contains(&record.id) {
+            Reach::NodesThatNameIt
+        } else {
+            Reach::EveryNode
+        };
+        let observed = Observed {
+            acceptance,
+            generation: *generation,
+            usage: totals.usage(&record.id),
+            enforced: enforcement.enforced(&record.id, *generation, reach),
+            reach,
+        };
+        let status = status(&before, &record.id, &observed, now);
         if status == before {
             continue;
         }
         let told = |status: &PolicyStatus| {
-            condition(status, READY).map(|ready| (ready.reason.clone(), ready.message.clone()))
+            condition(status, ACCEPTED).map(|accepted| (accepted.reason.clone(), accepted.message.clone()))
         };
         // That a new policy is in force is no news to whoever made it; another error of the same kind is.
         let is_news = told(&before).map_or(!acceptance.is_ready(), |before| Some(before) != told(&status));
@@ -91,43 +110,105 @@ pub fn desired(
     writes
 }
 
-/// The status that an object should have, after the one that it has.
-fn status(
-    before: &PolicyStatus,
-    id: &PolicyRef,
+/// What is known of a policy.
+struct Observed<'a> {
+    acceptance: &'a Acceptance,
     generation: Option<i64>,
-    acceptance: &Acceptance,
-    usage: &Usage,
-    now: Timestamp,
-) -> PolicyStatus {
-    let (pending, message) = match (usage.waiting, usage.waiting_nodes) {
-        (0, _) => (("False", "NothingPending"), "No archive waits for its deletion.".to_owned()),
-        (archives, nodes) => (
-            ("True", "DeletionLimit"),
-            format!(
-                "{} on {} wait for deletion, as policies may delete only so many a minute on each node.",
-                counted(archives, "archive"),
-                counted(nodes, "node")
-            ),
-        ),
-    };
-    let (held, held_message) = match &usage.first_unreachable {
-        None => (("False", "NoneUnreachable"), "Pins keep no limit from being reached.".to_owned()),
-        Some((node, limit)) => (("True", "ArchivesPinned"), unreachable(node, limit, usage.unreachable)),
-    };
-    let ready = (if acceptance.is_ready() { "True" } else { "False" }, acceptance.reason());
+    usage: Usage,
+    enforced: Enforced,
+    reach: Reach,
+}
+
+/// What a condition says.
+struct Said {
+    status: &'static str,
+    reason: &'static str,
+    message: String,
+}
+
+impl Observed<'_> {
+    fn accepted(&self, id: &PolicyRef) -> Said {
+        let status = if self.acceptance.is_ready() { "True" } else { "False" };
+        Said { status, reason: self.acceptance.reason(), message: self.acceptance.message(id) }
+    }
+
+    fn enforced(&self) -> Said {
+        if !self.acceptance.is_in_force() {
+            let reason = EnforcedReason::NotAccepted;
+            let message = "It is not in force: see the condition Accepted.".to_owned();
+            return Said { status: reason.status(), reason: reason.name(), message };
+        }
+        let reason = self.enforced.reason(self.reach);
+        let message = self.enforced.message(self.reach, self.generation);
+        Said { status: reason.status(), reason: reason.name(), message }
+    }
+
+    /// A node that does not report is no reason to doubt a policy that all others act by: it says so itself.
+    fn ready(&self, id: &PolicyRef) -> Said {
+        let (accepted, enforced) = (self.accepted(id), self.enforced());
+        if accepted.status != "True" || enforced.status == "True" || self.is_enforced_where_known() {
+            accepted
+        } else {
+            // That it is on its way is no fault.
+            Said { status: "Unknown", ..enforced }
+        }
+    }
+
+    fn is_enforced_where_known(&self) -> bool {
+        self.enforced.acting > 0 && self.enforced.lagging == 0
+    }
+
+    fn deletion_pending(&self) -> Said {
+        match (self.usage.totals.deletion_pending, self.usage.waiting_nodes) {
+            (0, _) => Said {
+                status: "False",
+                reason: "NothingPending",
+                message: "No archive waits for its deletion.".to_owned(),
+            },
+            (archives, nodes) => Said {
+                status: "True",
+                reason: "DeletionLimit",
+                message: format!(
+                    "{} on {} wait for deletion, as policies may delete only so many a minute on each node.",
+                    counted(archives, "archive"),
+                    counted(nodes, "node")
+                ),
+            },
+        }
+    }
+
+    fn limits_unreachable(&self) -> Said {
+        match &self.usage.first_unreachable {
+            None => Said {
+                status: "False",
+                reason: "NoneUnreachable",
+                message: "Pins keep no limit from being reached.".to_owned(),
+            },
+            Some((node, limit)) => Said {
+                status: "True",
+                reason: "ArchivesPinned",
+                message: unreachable(node, limit, self.usage.unreachable),
+            },
+        }
+    }
+}
+
+/// The status that an object should have, after the one that it has.
+fn status(before: &PolicyStatus, id: &PolicyRef, observed: &Observed<'_>, now: Timestamp) -> PolicyStatus {
     let mut conditions = before.conditions.clone();
-    for (kind, (status, reason), message) in [
-        (READY, ready, acceptance.message(id)),
-        (DELETION_PENDING, pending, message),
-        (LIMITS_UNREACHABLE, held, held_message),
+    for (kind, Said { status, reason, message }) in [
+        (ACCEPTED, observed.accepted(id)),
+        (ENFORCED, observed.enforced()),
+        (READY, observed.ready(id)),
+        (DELETION_PENDING, observed.deletion_pending()),
+        (LIMITS_UNREACHABLE, observed.limits_unreachable()),
     ] {
         let mut condition = Condition {
             type_: kind.to_owned(),
             status: status.to_owned(),
             reason: reason.to_owned(),
             message: shortened(message),
-            observed_generation: generation,
+            observed_generation: observed.generation,
             // The API keeps seconds.
             last_transition_time: Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
         };
@@ -141,16 +222,18 @@ fn status(
             None => conditions.push(condition),
         }
     }
-    PolicyStatus { conditions, observed_generation: generation, totals: Some(usage.totals.clone()) }
+    let totals = Some(observed.usage.totals.clone());
+    PolicyStatus { conditions, observed_generation: observed.generation, totals }
 }
 
 /// What a status says but for figures.
 fn says(status: &PolicyStatus) -> Vec<(&str, &str, &str, Option<i64>)> {
-    let conditions = [READY, DELETION_PENDING, LIMITS_UNREACHABLE].map(|kind| condition(status, kind));
+    let kinds = [ACCEPTED, ENFORCED, READY, DELETION_PENDING, LIMITS_UNREACHABLE];
+    let conditions = kinds.map(|kind| condition(status, kind));
     let told = conditions.into_iter().flatten();
     told.map(|condition| {
         // The messages of the others are nothing but figures.
-        let message = if condition.type_ == READY { condition.message.as_str() } else { "" };
+        let message = if condition.type_ == ACCEPTED { condition.message.as_str() } else { "" };
         (condition.status.as_str(), condition.reason.as_str(), message, condition.observed_generation)
     })
     .collect()
@@ -170,9 +253,10 @@ fn unreachable(node: &str, limit: &UnreachableLimit, limits: usize) -> String {
     };
     let hidden = if whole(limit.files.len()) < limit.pinned { ", …" } else { "" };
     format!(
-        "On {node}, {} is not reached ({}), as {} {verb} pinned: {}{hidden}.{more}",
+        "On {node}, {} is not reached ({} of {}), as {} {verb} pinned: {}{hidden}.{more}",
         limit.limit,
-        limit.detail,
+        limit.have.0,
+        limit.max.0,
         limit.pinned,
         limit.files.join(", ")
     )
@@ -198,7 +282,8 @@ fn shortened(mut message: String) -> String {
 mod tests {
     use checkpoint_keeper_api::effective::{Scope, Seen, Unparsable, effective_policies};
     use checkpoint_keeper_api::node_store::PolicyUsage;
-    use checkpoint_keeper_api::parts::{Mode, PolicyTotals};
+    use checkpoint_keeper_api::scalars::QuantityText;
+    use checkpoint_keeper_api::status::{PolicyReference, PolicyTotals};
     use serde_json::{Value, json};
 
     use super::*;
@@ -225,22 +310,25 @@ mod tests {
         desired(objects, &effective_policies(objects, &Scope::default()), reports, at(second))
     }
 
+    fn reference() -> PolicyReference {
+        let (kind, name) = ("ClusterCheckpointPolicy".to_owned(), "a".to_owned());
+        PolicyReference { kind, name, ..PolicyReference::default() }
+    }
+
     fn report(archives: i64, pending: i64) -> Arc<NodeReport> {
         let usage = PolicyUsage {
-            kind: "ClusterCheckpointPolicy".to_owned(),
-            namespace: None,
-            name: "a".to_owned(),
-            mode: Mode::Enforce,
+            policy_ref: reference(),
+            generation: Some(3),
             archives,
-            bytes: archives * 10,
-            pending,
-            spared: 0,
+            size: QuantityText::number(archives.unsigned_abs() * 10),
+            deletion_pending: pending,
+            ..PolicyUsage::default()
         };
         Arc::new(NodeReport {
             node: "n1".to_owned(),
+            acts_by_policies: true,
             policies: vec![usage],
-            more_policies: 0,
-            unreachable: Vec::new(),
+            ..NodeReport::default()
         })
     }
 
@@ -259,7 +347,14 @@ mod tests {
         assert_eq!(status.observed_generation, Some(3));
         assert_eq!(
             status.totals,
-            Some(PolicyTotals { nodes: 1, archives: 4, bytes: 40, pending: 2, partial: false })
+            Some(PolicyTotals {
+                nodes: 1,
+                archives: 4,
+                size: QuantityText::number(40),
+                deletion_pending: 2,
+                dry_run: None,
+                partial: false,
+            })
         );
         let told: Vec<(&str, &str, &str, Option<i64>)> = status
             .conditions
@@ -269,24 +364,25 @@ mod tests {
         assert_eq!(
             told,
             [
+                ("Accepted", "True", "Accepted", Some(3)),
+                ("Enforced", "True", "AllNodes", Some(3)),
                 ("Ready", "True", "Accepted", Some(3)),
                 ("DeletionPending", "True", "DeletionLimit", Some(3)),
                 ("LimitsUnreachable", "False", "NoneUnreachable", Some(3)),
             ]
         );
-        assert!(status.conditions[1].message.starts_with("2 archives on 1 node wait"), "{status:?}");
+        assert!(status.conditions[3].message.starts_with("2 archives on 1 node wait"), "{status:?}");
     }
 
     #[test]
     fn a_limit_that_pins_make_unreachable_is_a_condition_of_its_policy() {
         let objects = cluster(&[policy("a", &json!({}), None)]);
         let limit = |limit: &str, pinned| UnreachableLimit {
-            kind: "ClusterCheckpointPolicy".to_owned(),
-            namespace: None,
-            name: "a".to_owned(),
+            policy_ref: reference(),
             limit: limit.to_owned(),
             groups: 1,
-            detail: "3 archives, limit 1".to_owned(),
+            have: QuantityText::number(3),
+            max: QuantityText::number(1),
             pinned,
             files: vec!["one.tar".to_owned()],
         };
@@ -302,13 +398,45 @@ mod tests {
         assert_eq!((held.status.as_str(), held.reason.as_str()), ("True", "ArchivesPinned"));
         assert_eq!(
             held.message,
-            "On n1, MaxCountPerContainer is not reached (3 archives, limit 1), as 2 are pinned: one.tar, …. \
+            "On n1, MaxCountPerContainer is not reached (3 of 1), as 2 are pinned: one.tar, …. \
              (2 more such limits over all nodes.)"
         );
         let objects = cluster(&[policy("a", &json!({}), Some(&written))]);
         let write = writes(&objects, &[on("n1", vec![])], 60).remove(0);
         let held = condition(&write.status, LIMITS_UNREACHABLE).unwrap();
         assert_eq!((held.status.as_str(), write.is_urgent), ("False", true));
+    }
+
+    #[test]
+    fn ready_is_unknown_until_nodes_act_by_the_newest_generation_and_then_whatever_becomes_of_some() {
+        let with = |node: &str, change: fn(&mut NodeReport)| {
+            let mut report = NodeReport { node: node.to_owned(), ..(*report(4, 0)).clone() };
+            change(&mut report);
+            Arc::new(report)
+        };
+        let acting = || with("n1", |_| {});
+        let lagging = with("n2", |report| report.policies[0].generation = Some(2));
+        let away = with("n3", |report| report.acts_by_policies = false);
+        for (reports, enforced, ready) in [
+            (vec![], ("Unknown", "NoNodes"), ("Unknown", "NoNodes")),
+            (vec![acting()], ("True", "AllNodes"), ("True", "Accepted")),
+            (vec![acting(), lagging], ("False", "NodesLag"), ("Unknown", "NodesLag")),
+            (vec![acting(), Arc::clone(&away)], ("Unknown", "NodesNotReporting"), ("True", "Accepted")),
+            (vec![away], ("Unknown", "NodesNotReporting"), ("Unknown", "NodesNotReporting")),
+        ] {
+            let objects = cluster(&[policy("a", &json!({}), None)]);
+            let write = writes(&objects, &reports, 0).remove(0);
+            let said = |kind| {
+                let condition = condition(&write.status, kind).unwrap();
+                (condition.status.as_str(), condition.reason.as_str())
+            };
+            assert_eq!((said(ENFORCED), said(READY)), (enforced, ready), "{reports:?}");
+            assert!(write.news.is_none(), "that it is accepted is no news, whatever nodes do: {write:?}");
+        }
+        let broken = json!({"retention": {"maxArchiveSize": 10}});
+        let write = writes(&cluster(&[policy("a", &broken, None)]), &[acting()], 0).remove(0);
+        let reasons: Vec<_> = write.status.conditions.iter().take(3).map(|one| one.reason.as_str()).collect();
+        assert_eq!(reasons, ["Invalid", "NotAccepted", "Invalid"]);
     }
 
     #[test]
@@ -338,14 +466,14 @@ mod tests {
     #[test]
     fn another_reason_is_news_and_another_status_moves_the_transition_time() {
         let objects = cluster(&[policy("a", &json!({}), None)]);
-        let before = writes(&objects, &[], 0).remove(0).status;
+        let before = writes(&objects, &[report(4, 2)], 0).remove(0).status;
         let broken = json!({"retention": {"maxArchiveSize": 10}});
         for (what, spec, time, reason, is_good) in [
             ("a dry run is ready all the same", json!({"mode": "DryRun"}), at(0), "DryRun", true),
             ("what is wrong is not", broken, at(50), "Invalid", false),
         ] {
             let objects = cluster(&[policy("a", &spec, Some(&before))]);
-            let write = writes(&objects, &[], 50).remove(0);
+            let write = writes(&objects, &[report(4, 2)], 50).remove(0);
             assert_eq!(ready(&write.status).last_transition_time.0, time, "{what}");
             let news = write.news.unwrap();
             assert_eq!((news.reason, news.is_good), (reason, is_good), "{what}");
@@ -399,7 +527,7 @@ mod tests {
         };
         let before = PolicyStatus { conditions: vec![theirs.clone()], ..PolicyStatus::default() };
         let write = writes(&cluster(&[policy("a", &json!({}), Some(&before))]), &[], 0).remove(0);
-        assert_eq!(write.status.conditions.len(), 4);
+        assert_eq!(write.status.conditions.len(), 6);
         assert_eq!(write.status.conditions[0], theirs);
     }
 

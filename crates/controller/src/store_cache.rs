@@ -79,11 +79,13 @@ fn strip(store: &mut Store) {
     match &mut store.0 {
         Ok(store) => {
             let status = store.status.take().unwrap_or_default();
-            let NodeCheckpointStoreStatus { policies, more_policies, unreachable_limits, .. } = status;
+            let NodeCheckpointStoreStatus { policies, more_policies, unreachable_limits, conditions, .. } =
+                status;
             store.status = Some(NodeCheckpointStoreStatus {
                 policies,
                 more_policies,
                 unreachable_limits,
+                conditions,
                 ..NodeCheckpointStoreStatus::default()
             });
         }
@@ -93,9 +95,15 @@ fn strip(store: &mut Store) {
 
 /// A store that is not what its kind says reports nothing.
 fn report(store: &Store) -> NodeReport {
-    let status = store.0.as_ref().ok().and_then(|store| store.status.as_ref());
-    let policies = status.map(|status| status.policies.clone()).unwrap_or_default();
-    let more_policies = status.map_or(0, |status| status.more_policies);
-    let unreachable = status.map(|status| status.unreachable_limits.clone()).unwrap_or_default();
-    NodeReport { node: store.name_any(), policies, more_policies, unreachable }
+    let node = store.name_any();
+    let Some(status) = store.0.as_ref().ok().and_then(|store| store.status.as_ref()) else {
+        return NodeReport { node, ..NodeReport::default() };
+    };
+    NodeReport {
+        node,
+        acts_by_policies: status.acts_by_policies(),
+        policies: status.policies.clone(),
+        more_policies: status.more_policies,
+        unreachable: status.unreachable_limits.clone(),
+    }
 }

@@ -76,7 +76,7 @@ fn same(one: &StatusWrite, other: &StatusWrite) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use checkpoint_keeper_api::parts::{PolicyStatus, PolicyTotals};
+    use checkpoint_keeper_api::status::{PolicyStatus, PolicyTotals};
     use checkpoint_keeper_core::policy::Kind;
 
     use super::*;

@@ -125,6 +125,19 @@ pub fn human(duration: Duration) -> String {
     text
 }
 
+/// A length of time to the second, in the notation that policies use: `90d`, `1d12h`, `1m30s`, `0s`.
+pub fn exact(duration: Duration) -> String {
+    let mut seconds = duration.as_secs();
+    let mut text = String::new();
+    for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
+        if seconds >= length {
+            text = format!("{text}{}{unit}", seconds / length);
+            seconds %= length;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +189,15 @@ mod tests {
             (86_400 * 30 + 3_600 * 4, "30d"),
         ] {
             assert_eq!(human(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn exact_lengths_of_time_are_read_as_what_they_are() {
+        for (seconds, text) in [(0, "0s"), (60, "1m"), (90, "1m30s"), (129_600, "1d12h"), (7_776_000, "90d")]
+        {
+            assert_eq!(exact(Duration::from_secs(seconds)), text);
+            assert_eq!(parse(text), Ok(Duration::from_secs(seconds)));
         }
     }
 }

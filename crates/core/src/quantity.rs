@@ -90,7 +90,7 @@ fn scale(suffix: &str) -> Result<(u128, i32), QuantityError> {
 }
 
 /// A part of a file system, in hundredths of a percent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Default, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Share(u32);
 
 impl Share {
@@ -159,6 +159,28 @@ pub fn human(bytes: u64) -> String {
     } else {
         format!("{value:.0}{suffix}")
     }
+}
+
+/// A number of bytes as a Kubernetes quantity of at most three digits and a suffix, rounded up: `512`, `286Ki`,
+/// `1.68Mi`, `28Gi`. At most one percent more than it is.
+pub fn rounded_up(bytes: u64) -> String {
+    const SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    let bytes = u128::from(bytes);
+    for (power, suffix) in SUFFIXES.iter().enumerate() {
+        let unit = 1_u128 << (10 * power);
+        // In hundredths, tenths or wholes of the unit, whichever leaves three digits.
+        for (parts, digits) in [(100, 2), (10, 1), (1, 0)] {
+            let value = (bytes * parts).div_ceil(unit);
+            if value < 1_000 || (parts == 1 && value < 1_024) {
+                let text = format!("{}.{:0digits$}", value / parts, value % parts);
+                let text = if parts == 1 { value.to_string() } else { text };
+                let text =
+                    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+                return format!("{text}{suffix}");
+            }
+        }
+    }
+    bytes.to_string()
 }
 
 #[cfg(test)]
@@ -232,6 +254,33 @@ mod tests {
             (u64::MAX, "16Ei"),
         ] {
             assert_eq!(human(bytes), text);
+        }
+    }
+
+    #[test]
+    fn rounded_quantities_have_three_digits_and_are_never_too_small() {
+        for (bytes, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1000"),
+            (1_023, "1023"),
+            (1_024, "1Ki"),
+            (1_025, "1.01Ki"),
+            (88_124, "86.1Ki"),
+            (3 << 30, "3Gi"),
+            ((3 << 30) + 1, "3.01Gi"),
+            (252 << 30, "252Gi"),
+            (1_023 << 30, "1023Gi"),
+            ((1_023 << 30) + 1, "1Ti"),
+            (u64::MAX, "16Ei"),
+        ] {
+            assert_eq!(rounded_up(bytes), text, "{bytes}");
+        }
+        for shift in 0..63 {
+            for bytes in [(1_u64 << shift) - 1, 1 << shift, (1 << shift) + 1, 3 << (shift / 2)] {
+                let read = parse(&rounded_up(bytes)).unwrap();
+                assert!(read >= bytes && read - bytes <= bytes / 100 + 1, "{bytes}: {}", rounded_up(bytes));
+            }
         }
     }
 }

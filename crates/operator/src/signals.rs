@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use checkpoint_keeper_api::effective::Acceptance;
+use checkpoint_keeper_api::node_store::ReadyReason;
+use checkpoint_keeper_controller::enforcement::EnforcedReason;
 use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 
 use checkpoint_keeper_agent as agent;
@@ -48,9 +50,21 @@ fn page() -> String {
         let _ = writeln!(page, "| `{}` | controller | the policy | {message} |", acceptance.reason());
     }
     page.push_str(
-        "\nThe same reasons are those of the policies' condition `Ready`. Beside it stand \
-         `DeletionPending` (archives wait, as only so many may go a minute) and `LimitsUnreachable` (pins keep limits from \
-         being reached).\n\n## Audit lines\n\nAn agent writes one line of \
+        "\nThe same reasons are those of the policies' condition `Accepted`. Beside it stand `Enforced` (whether every \
+         node that the policy concerns acts by it as it is now), `Ready` (both in one; `Pending` until the controller has \
+         looked at it), `DeletionPending` (archives wait, as only so many may go a minute) and `LimitsUnreachable` (pins \
+         keep limits from being reached). `Enforced` has the reasons ",
+    );
+    page.push_str(&names(EnforcedReason::ALL.map(|reason| (reason.name(), reason.status())).into_iter()));
+    page.push_str(".\n\nA `NodeCheckpointStore` has the condition `Ready`, with the reasons ");
+    let status = |reason: ReadyReason| match reason {
+        ReadyReason::Collecting => "True",
+        ReadyReason::AgentNotReady => "Unknown",
+        _ => "False",
+    };
+    page.push_str(&names(ReadyReason::ALL.map(|reason| (reason.name(), status(reason))).into_iter()));
+    page.push_str(
+        ".\n\n## Audit lines\n\nAn agent writes one line of \
          JSON to standard output for each archive that it deleted:\n\n",
     );
     for field in output::json::audit_fields() {
@@ -64,6 +78,12 @@ fn page() -> String {
         "\n## Probes\n\n`/livez`, `/readyz` (what is missing, if anything) and `/metrics`, on the address of `--listen`.\n",
     );
     page
+}
+
+/// Reasons with the status of their condition.
+fn names(reasons: impl Iterator<Item = (&'static str, &'static str)>) -> String {
+    let reasons: Vec<_> = reasons.map(|(reason, status)| format!("`{reason}` ({status})")).collect();
+    reasons.join(", ")
 }
 
 fn policy() -> PolicyRef {

@@ -63,14 +63,16 @@ fn add_node(fake: &Fake, name: &str) {
 }
 
 fn add_store(fake: &Fake, node: &str, policies: Value) {
-    let status = json!({"policies": policies});
+    let ready = json!({"type": "Ready", "status": "True", "reason": "Collecting", "message": "",
+                       "lastTransitionTime": "2026-11-24T12:00:00Z"});
+    let status = json!({"policies": policies, "conditions": [ready]});
     let object = json!({"apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "NodeCheckpointStore", "spec": {}, "status": status});
     fake.put(STORES, "", node, object);
 }
 
 fn usage(policy: &str, archives: i64, pending: i64) -> Value {
-    json!({"kind": "ClusterCheckpointPolicy", "name": policy, "mode": "Enforce", "archives": archives,
-           "bytes": archives * 1000, "pending": pending})
+    json!({"policyRef": {"kind": "ClusterCheckpointPolicy", "name": policy}, "generation": 1, "mode": "Enforce",
+           "archives": archives, "size": (archives * 100).to_string(), "deletionPending": pending})
 }
 
 /// A condition of a policy: status and reason.
@@ -82,8 +84,8 @@ fn condition(fake: &Fake, policy: &str, kind: &str) -> Option<(String, String)> 
     Some((text("status"), text("reason")))
 }
 
-fn is_ready(fake: &Fake, policy: &str, reason: &str) -> bool {
-    condition(fake, policy, "Ready").is_some_and(|(_, told)| told == reason)
+fn is_told(fake: &Fake, policy: &str, reason: &str) -> bool {
+    condition(fake, policy, "Accepted").is_some_and(|(_, told)| told == reason)
 }
 
 fn leader(fake: &Fake) -> Option<String> {
@@ -113,6 +115,7 @@ async fn a_policy_is_told_what_became_of_it_and_what_it_governs() {
     let told = |name: &str, kind: &str| condition(&fake, name, kind).unwrap();
     let pair = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
     assert_eq!(told("good", "Ready"), pair("True", "Accepted"));
+    assert_eq!(told("good", "Enforced"), pair("True", "AllNodes"));
     assert_eq!(told("good", "DeletionPending"), pair("True", "DeletionLimit"));
     assert_eq!(told("old", "Ready"), pair("False", "Invalid"));
     assert_eq!(told("broken", "Ready"), pair("False", "Invalid"));
@@ -120,12 +123,12 @@ async fn a_policy_is_told_what_became_of_it_and_what_it_governs() {
     let status = fake.get(POLICIES, "", "good").unwrap()["status"].clone();
     assert_eq!(
         status["totals"],
-        json!({"nodes": 2, "archives": 7, "bytes": 7000, "pending": 2, "partial": false})
+        json!({"nodes": 2, "archives": 7, "size": "700", "deletionPending": 2, "partial": false})
     );
     assert_eq!(status["observedGeneration"], 1);
     // Another spec, another generation.
     add_policy(&fake, "good", json!({"mode": "DryRun"}));
-    until("it is told of the dry run", 5, || is_ready(&fake, "good", "DryRun")).await;
+    until("it is told of the dry run", 5, || is_told(&fake, "good", "DryRun")).await;
     assert_eq!(fake.get(POLICIES, "", "good").unwrap()["status"]["observedGeneration"], 2);
     until("an event", 5, || fake.writes().iter().any(|asked| asked.body["reason"] == "DryRun")).await;
     let events: Vec<(String, String)> = fake
@@ -147,7 +150,7 @@ async fn nothing_is_written_while_nothing_changes() {
     add_policy(&fake, "broken", json!({"mode": 5}));
     add_store(&fake, "n1", json!([usage("a", 3, 2)]));
     let replicas = [Replica::start(&fake, "a"), Replica::start(&fake, "b")];
-    until("all are told", 10, || is_ready(&fake, "c", "Accepted") && is_ready(&fake, "broken", "Invalid"))
+    until("all are told", 10, || is_told(&fake, "c", "Accepted") && is_told(&fake, "broken", "Invalid"))
         .await;
     sleep(Duration::from_secs(5)).await;
     let before = fake.asked().len();
@@ -172,7 +175,7 @@ async fn figures_that_change_all_the_time_are_written_now_and_then() {
     add_policy(&fake, "a", json!({}));
     add_store(&fake, "n1", json!([usage("a", 1, 0)]));
     let _replica = Replica::start(&fake, "a");
-    until("it is told", 10, || is_ready(&fake, "a", "Accepted")).await;
+    until("it is told", 10, || is_told(&fake, "a", "Accepted")).await;
     for second in 0..120 {
         add_store(&fake, "n1", json!([usage("a", second, 0)]));
         sleep(Duration::from_secs(1)).await;
@@ -202,8 +205,9 @@ async fn only_the_lease_in_its_own_namespace_says_that_the_older_operator_runs()
     let replica = Replica::start(&fake, "one");
     let reason = || {
         let conditions = fake.get(operators, "keeper", "retention")?["status"]["conditions"].clone();
-        let ready = conditions.as_array()?.iter().find(|condition| condition["type"] == "Ready")?.clone();
-        ready["reason"].as_str().map(str::to_owned)
+        let accepted =
+            conditions.as_array()?.iter().find(|condition| condition["type"] == "Accepted")?.clone();
+        accepted["reason"].as_str().map(str::to_owned)
     };
     until("the object has a status", 60, || reason().is_some()).await;
     assert_eq!(reason().as_deref(), Some("Accepted"));
@@ -284,8 +288,7 @@ async fn one_replica_is_killed_and_the_other_takes_over_and_nothing_is_written_t
         }
         sleep(Duration::from_millis(400)).await;
     }
-    until("b goes on", 20, || (0..100).all(|number| is_ready(&fake, &format!("p{number}"), "Accepted")))
-        .await;
+    until("b goes on", 20, || (0..100).all(|number| is_told(&fake, &format!("p{number}"), "Accepted"))).await;
     assert_eq!(leader(&fake).as_deref(), Some("b"));
     let writes = fake.writes();
     for number in 0..100 {
@@ -312,10 +315,10 @@ async fn whoever_is_told_to_stop_finishes_its_writing_and_hands_over_at_once() {
     until("a writes", 5, || !patches(&fake.writes(), "p1").is_empty()).await;
     let told = Instant::now();
     first.stop().await.unwrap();
-    assert!(is_ready(&fake, "p1", "Accepted"), "what was under way is finished");
+    assert!(is_told(&fake, "p1", "Accepted"), "what was under way is finished");
     assert!(Instant::now() - told >= Duration::from_secs(2));
     assert_eq!(leader(&fake), None);
-    until("b goes on", 4, || is_ready(&fake, "p2", "Accepted")).await;
+    until("b goes on", 4, || is_told(&fake, "p2", "Accepted")).await;
     let writes = fake.writes();
     assert!(patches(&writes, "p1").iter().all(|asked| asked.who == "a"));
     let [only] = patches(&writes, "p2")[..] else { panic!("{writes:#?}") };
@@ -334,7 +337,7 @@ async fn a_status_that_the_api_refuses_keeps_no_other_from_being_written() {
     add_policy(&fake, "a", json!({}));
     add_policy(&fake, "b", json!({}));
     let _replica = Replica::start(&fake, "r");
-    until("b is told", 5, || is_ready(&fake, "b", "Accepted")).await;
+    until("b is told", 5, || is_told(&fake, "b", "Accepted")).await;
     for number in 0..60 {
         add_policy(&fake, &format!("p{number}"), json!({}));
         sleep(Duration::from_secs(1)).await;
@@ -357,7 +360,7 @@ async fn an_object_that_changed_meanwhile_is_not_written_over() {
     let _replica = Replica::start(&fake, "r");
     until("it is being written", 5, || !patches(&fake.writes(), "a").is_empty()).await;
     add_policy(&again, "a", json!({"mode": "DryRun"}));
-    until("what is new is told", 10, || is_ready(&fake, "a", "DryRun")).await;
+    until("what is new is told", 10, || is_told(&fake, "a", "DryRun")).await;
     let writes = fake.writes();
     let statuses: Vec<Option<u16>> = patches(&writes, "a").iter().map(|asked| asked.status).collect();
     assert_eq!(statuses, [Some(409), Some(200)]);
@@ -373,6 +376,6 @@ async fn an_object_that_is_gone_is_no_trouble() {
     until("it is being written", 5, || !patches(&fake.writes(), "a").is_empty()).await;
     fake.delete(POLICIES, "", "a");
     add_policy(&fake, "b", json!({}));
-    until("the other is told", 5, || is_ready(&fake, "b", "Accepted")).await;
+    until("the other is told", 5, || is_told(&fake, "b", "Accepted")).await;
     replica.stop().await.unwrap();
 }

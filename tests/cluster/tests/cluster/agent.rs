@@ -51,8 +51,14 @@ fn every_node_keeps_what_its_namespaces_policies_say_and_reports_it() -> anyhow:
             ensure!(ours.len() == 2, "deletions: {deletions:?}");
             ensure!(ours.iter().all(|one| one["reason"] == "MaxCountPerContainer"), "{ours:?}");
             let policies = status["policies"].as_array().cloned().unwrap_or_default();
-            let policy = policies.iter().find(|policy| policy["namespace"] == namespace.name());
-            ensure!(policy.is_some_and(|policy| policy["name"] == "two"), "{policies:?}");
+            let policy = policies.iter().find(|policy| policy["policyRef"]["namespace"] == namespace.name());
+            let policy = policy.with_context(|| format!("not named: {policies:?}"))?;
+            ensure!(policy["policyRef"]["name"] == "two" && policy["generation"] == 1, "{policies:?}");
+            let ours = ours[0];
+            ensure!(ours["pod"] == format!("web-{}", node.name()) && ours["container"] == "server", "{ours}");
+            ensure!(ours["policyRef"] == policy["policyRef"], "{ours}");
+            ensure!(status["agentVersion"] == env!("CARGO_PKG_VERSION"), "{status}");
+            ensure!(status["storageLimits"]["reserved"] == "5%", "{status}");
             Ok(true)
         })?;
     }
@@ -190,12 +196,13 @@ fn a_dry_run_beside_an_enforcing_policy_deletes_nothing_and_reports_the_differen
     wait::until("the difference", DEADLINE, || {
         let policies = store(node)?["status"]["policies"].as_array().cloned().unwrap_or_default();
         let find = |name: &str| {
-            let mut ours = policies.iter().filter(|policy| policy["namespace"] == namespace.name());
-            ours.find(|policy| policy["name"] == name).cloned().context("the policy is not in the report")
+            let mut ours = policies.iter().map(|policy| (&policy["policyRef"], policy));
+            let ours = ours.find(|(id, _)| id["namespace"] == namespace.name() && id["name"] == name);
+            ours.map(|(_, policy)| policy).cloned().context("the policy is not in the report")
         };
         let (dry, enforced) = (find("a-dry-run")?, find("enforced")?);
-        ensure!(dry["mode"] == "DryRun" && dry["pending"] == 2, "{dry}");
-        ensure!(enforced["archives"] == 3 && enforced["pending"] == 0, "{enforced}");
+        ensure!(dry["mode"] == "DryRun" && dry["dryRun"]["wouldDelete"] == 2, "{dry}");
+        ensure!(enforced["archives"] == 3 && enforced["deletionPending"] == 0, "{enforced}");
         Ok(true)
     })
 }

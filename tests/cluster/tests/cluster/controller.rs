@@ -101,10 +101,13 @@ fn told(path: &str, status: &str, reason: &str) -> anyhow::Result<Value> {
     wait::until(&format!("{path} to be {reason}"), DEADLINE, || {
         let object = cluster().get(path)?;
         last = object["status"].clone();
-        let ready = condition(&last, "Ready");
+        let accepted = condition(&last, "Accepted");
         let is_current = last["observedGeneration"] == object["metadata"]["generation"]
-            && ready["observedGeneration"] == object["metadata"]["generation"];
-        ensure!(ready["status"] == status && ready["reason"] == reason && is_current, "it says: {last}");
+            && accepted["observedGeneration"] == object["metadata"]["generation"];
+        ensure!(
+            accepted["status"] == status && accepted["reason"] == reason && is_current,
+            "it says: {last}"
+        );
         Ok(true)
     })?;
     Ok(last)
@@ -121,7 +124,9 @@ fn add_store(name: &str, policies: &Value) -> anyhow::Result<String> {
     cluster().apply(&store.to_string())?;
     // Only an agent may write it, and only of its own node.
     let key = format!("/registry/checkpoint-keeper.io/nodecheckpointstores/{name}");
-    smuggle(&key, |store| store["status"] = json!({"policies": policies}))?;
+    let ready = json!({"type": "Ready", "status": "True", "reason": "Collecting", "message": "",
+                       "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    smuggle(&key, |store| store["status"] = json!({"policies": policies, "conditions": [ready]}))?;
     Ok(format!("/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores/{name}"))
 }
 
@@ -141,13 +146,13 @@ fn every_policy_is_told_what_became_of_it() -> anyhow::Result<()> {
     apply("CheckpointPolicy", team, "good", &retention(4))?;
     let status = told(&good, "True", "Accepted")?;
     ensure!(condition(&status, "DeletionPending")["status"] == "False", "{status}");
-    let none = json!({"nodes": 0, "archives": 0, "bytes": 0, "pending": 0, "partial": false});
+    let none = json!({"nodes": 0, "archives": 0, "size": "0", "deletionPending": 0, "partial": false});
     ensure!(status["totals"] == none, "{status}");
     let dry = apply("CheckpointPolicy", team, "dry", &json!({"mode": "DryRun"}))?;
     told(&dry, "True", "DryRun")?;
     told(&apply(legacy, own, "a-first", &json!({}))?, "True", "Accepted")?;
     let second = told(&apply(legacy, own, "b-second", &json!({}))?, "False", "Superseded")?;
-    ensure!(condition(&second, "Ready")["message"].to_string().contains("a-first"), "{second}");
+    ensure!(condition(&second, "Accepted")["message"].to_string().contains("a-first"), "{second}");
     let entry = |namespace: &str, size: &str| json!({"namespacePolicies": [{"namespace": namespace, "maxTotalSize": size}]});
     let foreign = apply(legacy, team, "a-foreign", &entry("elsewhere", "5Gi"))?;
     told(&foreign, "False", "ForeignNamespace")?;
@@ -161,7 +166,7 @@ fn every_policy_is_told_what_became_of_it() -> anyhow::Result<()> {
     // What no rule of the API can afford to refuse.
     let invalid = apply(legacy, team, "invalid", &entry(team, "00.5Ki"))?;
     let status = told(&invalid, "False", "Invalid")?;
-    ensure!(condition(&status, "Ready")["message"].to_string().contains("below 1Ki"), "{status}");
+    ensure!(condition(&status, "Accepted")["message"].to_string().contains("below 1Ki"), "{status}");
     // What was stored by another version.
     let broken = apply("CheckpointPolicy", team, "broken", &json!({}))?;
     told(&broken, "True", "Accepted")?;
@@ -169,7 +174,7 @@ fn every_policy_is_told_what_became_of_it() -> anyhow::Result<()> {
         object["spec"]["mode"] = "Gently".into();
     })?;
     let status = told(&broken, "False", "Invalid")?;
-    ensure!(condition(&status, "Ready")["message"].to_string().contains("Gently"), "{status}");
+    ensure!(condition(&status, "Accepted")["message"].to_string().contains("Gently"), "{status}");
     wait::until("the events", DEADLINE, || {
         let listed = cluster().get(&format!("/apis/events.k8s.io/v1/namespaces/{team}/events"))?;
         let events = listed["items"].as_array().context("no list")?;
@@ -204,8 +209,9 @@ fn the_store_of_a_node_that_is_gone_goes_and_the_totals_follow() -> anyhow::Resu
     let (own, team) = (cluster().namespace("keeper")?, cluster().namespace("team")?);
     let (own, team) = (own.name(), team.name());
     let policy = apply("CheckpointPolicy", team, "good", &json!({}))?;
-    let usage = json!({"kind": "CheckpointPolicy", "namespace": team, "name": "good", "mode": "Enforce",
-                       "archives": 5, "bytes": 5000, "pending": 2});
+    let reference = json!({"kind": "CheckpointPolicy", "namespace": team, "name": "good"});
+    let usage = json!({"policyRef": reference, "generation": 1, "mode": "Enforce", "archives": 5, "size": "5Ki",
+                       "deletionPending": 2});
     let gone = format!("gone-{own}");
     let store = add_store(&gone, &json!([usage]))?;
     // As its agent does it.
@@ -219,7 +225,9 @@ fn the_store_of_a_node_that_is_gone_goes_and_the_totals_follow() -> anyhow::Resu
     let _replica = Replica::start(own, "a", 9473)?;
     let status = told(&policy, "True", "Accepted")?;
     ensure!(condition(&status, "DeletionPending")["status"] == "True", "{status}");
-    let totals = json!({"nodes": 1, "archives": 5, "bytes": 5000, "pending": 2, "partial": false});
+    ensure!(condition(&status, "Enforced")["reason"] == "AllNodes", "{status}");
+    ensure!(condition(&status, "Ready")["status"] == "True", "{status}");
+    let totals = json!({"nodes": 1, "archives": 5, "size": "5Ki", "deletionPending": 2, "partial": false});
     ensure!(status["totals"] == totals, "{status}");
     output(&mut cluster().kubectl(&["delete", "node", &gone]))?;
     wait::until("the store to be collected", DEADLINE, || Ok(cluster().request("GET", &store)?.0 == 404))?;

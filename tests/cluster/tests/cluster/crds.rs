@@ -197,5 +197,12 @@ fn kubectl_explains_and_lists_our_kinds() -> anyhow::Result<()> {
     let listed = output(&mut cluster().kubectl(&["get", "checkpoint-keeper", "--all-namespaces"]))?;
     let is_listed = |line: &str| line.starts_with(namespace.name()) && line.contains("mine");
     ensure!(listed.lines().any(is_listed), "{listed}");
+    // What nobody has looked at says so.
+    let path = format!(
+        "/apis/checkpoint-keeper.io/v1alpha1/namespaces/{}/checkpointpolicies/mine",
+        namespace.name()
+    );
+    let conditions = &cluster().get(&path)?["status"]["conditions"];
+    ensure!(conditions[0]["status"] == "Unknown" && conditions[0]["reason"] == "Pending", "{conditions}");
     Ok(())
 }

@@ -80,8 +80,8 @@ fn the_controller_that_is_installed_says_what_became_of_a_policy() -> anyhow::Re
     wait::until("the policy's condition", DEADLINE, || {
         let status = &cluster().get(&path)?["status"];
         let conditions = status["conditions"].as_array().cloned().unwrap_or_default();
-        let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
-        ensure!(ready.is_some_and(|ready| ready["reason"] == "Accepted"), "{status}");
+        let accepted = conditions.iter().find(|condition| condition["type"] == "Accepted");
+        ensure!(accepted.is_some_and(|accepted| accepted["status"] == "True"), "{status}");
         Ok(true)
     })
     .with_context(|| logs("controller"))?;

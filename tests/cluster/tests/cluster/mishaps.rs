@@ -25,7 +25,7 @@ fn web(prefix: &str, node: Node<'_>) -> anyhow::Result<Namespace<'static>> {
 /// What the agent's report says about a namespace's policy.
 fn reported(node: Node<'_>, namespace: &Namespace<'_>) -> anyhow::Result<Value> {
     let policies = store(node)?["status"]["policies"].as_array().cloned().unwrap_or_default();
-    let ours = policies.iter().find(|policy| policy["namespace"] == namespace.name());
+    let ours = policies.iter().find(|policy| policy["policyRef"]["namespace"] == namespace.name());
     ours.cloned().with_context(|| format!("the report does not name the policy: {policies:?}"))
 }
 
@@ -243,12 +243,14 @@ fn a_limit_mistyped_and_mended_costs_at_most_the_bucket() -> anyhow::Result<()> 
     // At least one goes, and the rest waits and says so.
     wait::until("the typo to be noticed", DEADLINE, || {
         let here = files_of(node, namespace.name())?.len();
-        let pending = reported(node, &namespace)?["pending"].as_u64().unwrap_or_default();
+        let pending = reported(node, &namespace)?["deletionPending"].as_u64().unwrap_or_default();
         ensure!(here < MANY && pending > 0, "{here} are here, {pending} wait");
         Ok(true)
     })?;
     policy(&namespace, "limit", &keep(100))?;
-    wait::until("nothing to wait any more", DEADLINE, || Ok(reported(node, &namespace)?["pending"] == 0))?;
+    wait::until("nothing to wait any more", DEADLINE, || {
+        Ok(reported(node, &namespace)?["deletionPending"] == 0)
+    })?;
     let here = files_of(node, namespace.name())?;
     ensure!(here.len() >= MANY - 10, "only {} of {MANY} are left", here.len());
     ensure!(here.contains(&all[MANY - 1]), "the newest is gone");
