@@ -61,12 +61,24 @@ pub fn crd_files() -> Vec<(String, String)> {
 
 const HEADER: &str = "# Generated from crates/api by `cargo xtask generate`; do not edit.\n";
 
-/// A definition with what the types do not say: the name of its lists, and which release it is of.
+/// A definition with what the types do not say: the name of its lists, which release it is of, and descriptions of
+/// spec and status that name them.
 fn finished(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut crd = without_nulls(crd);
     crd.spec.names.list_kind = Some(format!("{}List", crd.spec.names.kind));
     let version = format!("v{}", env!("CARGO_PKG_VERSION"));
     crd.metadata.annotations.get_or_insert_default().insert(BUNDLE_VERSION.to_owned(), version);
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let fields = schema.and_then(|schema| schema.properties.as_mut());
+        for (name, field) in fields.into_iter().flatten() {
+            if let ("spec" | "status", Some(description)) = (name.as_str(), &mut field.description) {
+                let first = description.chars().next().map_or(0, char::len_utf8);
+                let (first, rest) = description.split_at(first);
+                *description = format!("{name} is {}{rest}", first.to_lowercase());
+            }
+        }
+    }
     crd
 }
 

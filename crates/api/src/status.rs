@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::scalars::QuantityText;
 
-/// The status of every policy kind.
+/// What became of a policy, and what it does on the nodes.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyStatus {

@@ -21,6 +21,20 @@ fn schema(kind: &str) -> Value {
     serde_json::to_value(&crd.spec.versions[0].schema).unwrap()["openAPIV3Schema"].clone()
 }
 
+/// What the controller may not change in a report, the rules of admission say field by field.
+#[test]
+fn the_rules_of_admission_name_every_field_of_a_report() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/deploy/4-admission.yaml");
+    let rules = std::fs::read_to_string(path).unwrap();
+    let crd = crds().into_iter().find(|crd| crd.spec.names.kind == "NodeCheckpointStore").unwrap();
+    let schema = crd.spec.versions[0].schema.clone().unwrap().open_api_v3_schema.unwrap();
+    let status = schema.properties.unwrap().remove("status").unwrap().properties.unwrap();
+    for field in status.keys().filter(|field| *field != "conditions") {
+        let rule = format!("object.status.?{field} == oldObject.status.?{field}");
+        assert!(rules.contains(&rule), "{rule}");
+    }
+}
+
 #[test]
 fn committed_definitions_are_those_of_the_code() {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config");
@@ -191,6 +205,31 @@ fn schemas_are_structural_bounded_and_explained() {
     for crd in all() {
         let kind = &crd.spec.names.kind;
         check_structural(&schema(kind), kind);
+    }
+}
+
+/// `kubectl explain` sorts fields by their names: a description that begins with its field's stands alone.
+#[test]
+fn every_description_begins_with_the_name_of_its_field() {
+    fn check(schema: &Value, path: &str) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let description = field["description"].as_str().unwrap_or_default();
+            let is_of_every_kind =
+                path.is_empty() && ["apiVersion", "kind", "metadata"].contains(&name.as_str());
+            assert!(
+                is_of_every_kind || description.starts_with(name.as_str()),
+                "{path}.{name}: {description:?}"
+            );
+            check(field, &format!("{path}.{name}"));
+        }
+        for part in ["items", "additionalProperties"] {
+            if schema[part].is_object() {
+                check(&schema[part], path);
+            }
+        }
+    }
+    for crd in all() {
+        check(&schema(&crd.spec.names.kind), "");
     }
 }
 

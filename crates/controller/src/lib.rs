@@ -6,6 +6,7 @@
 //! Deciding is pure: [`statuses`] and [`totals`] (what policy objects should say), [`throttle`] (when they say it).
 //! Doing is [`writer`] and [`store_cache`]; [`work`] puts them together.
 
+mod agents;
 pub mod enforcement;
 pub mod metrics;
 pub mod statuses;
@@ -22,6 +23,7 @@ use kube::Client;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use agents::{Absences, Agents};
 use checkpoint_keeper_runtime::election::{LeaseTimings, Lost};
 use checkpoint_keeper_runtime::lease::LeaderElector;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
@@ -61,6 +63,7 @@ pub struct Controller {
     settings: Settings,
     objects: PolicyObjects,
     stores: StoreCache,
+    agents: Agents,
     metrics: Metrics,
     pulse: watch::Sender<Instant>,
 }
@@ -74,6 +77,7 @@ impl Controller {
             settings,
             objects,
             stores: StoreCache::default(),
+            agents: Agents::default(),
             metrics: Metrics::default(),
             pulse: watch::Sender::new(Instant::now()),
         }
@@ -102,16 +106,18 @@ impl Controller {
     /// Leads whenever possible, until it is told to stop. Who lost the lease stops for good: what it
     /// began while it led may be under way still.
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), Lost> {
-        let Self { client, settings, objects, stores, metrics, pulse } = self;
+        let Self { client, settings, objects, stores, agents, metrics, pulse } = self;
         let Settings { namespace, identity, cluster_policy_namespaces, directory, .. } = settings;
         let mut elector =
             LeaderElector::new(&client, &namespace, identity.clone(), FIELD_MANAGER, LeaseTimings::of(LEASE));
         let mut operator_namespaces: BTreeSet<String> = cluster_policy_namespaces.into_iter().collect();
-        operator_namespaces.insert(namespace);
+        operator_namespaces.insert(namespace.clone());
         let work = Work {
             writer: Writer::new(client.clone(), identity),
             objects: objects.clone(),
             stores: stores.clone(),
+            agents: agents.clone(),
+            absences: Absences::default(),
             operator_namespaces,
             directory,
             metrics: metrics.clone(),
@@ -121,7 +127,7 @@ impl Controller {
             throttle: StatusThrottle::default(),
         };
         let watches = async {
-            tokio::join!(objects.watch(&client), stores.watch(&client));
+            tokio::join!(objects.watch(&client), stores.watch(&client), agents.watch(&client, &namespace));
             // Watches do not end.
             std::future::pending::<()>().await;
         };

@@ -28,6 +28,7 @@ pub struct Metrics {
     leader: Gauge,
     writes: Family<Outcome, Counter>,
     policies: Family<Became, Gauge>,
+    nodes_without_agent: Gauge,
 }
 
 impl Metrics {
@@ -41,6 +42,16 @@ impl Metrics {
             "Policy objects by the reason of their Ready condition; the leader counts them",
             self.policies.clone(),
         );
+        registry.register(
+            "nodes_without_agent",
+            "Nodes with a NodeCheckpointStore and no agent that is ready; the leader counts them",
+            self.nodes_without_agent.clone(),
+        );
+    }
+
+    /// Notes on how many nodes no agent is at work.
+    pub fn nodes_without_agent(&self, nodes: usize) {
+        self.nodes_without_agent.set(i64::try_from(nodes).unwrap_or(i64::MAX));
     }
 
     /// Notes whether this replica leads. Who does not counts no policies: each would be counted twice.
@@ -48,6 +59,7 @@ impl Metrics {
         self.leader.set(i64::from(leads));
         if !leads {
             self.policies.clear();
+            self.nodes_without_agent.set(0);
         }
     }
 

@@ -96,11 +96,16 @@ fn strip(store: &mut Store) {
 /// A store that is not what its kind says reports nothing.
 fn report(store: &Store) -> NodeReport {
     let node = store.name_any();
+    let (uid, resource_version) =
+        (store.uid().unwrap_or_default(), store.resource_version().unwrap_or_default());
     let Some(status) = store.0.as_ref().ok().and_then(|store| store.status.as_ref()) else {
-        return NodeReport { node, ..NodeReport::default() };
+        return NodeReport { node, uid, resource_version, ..NodeReport::default() };
     };
     NodeReport {
         node,
+        uid,
+        resource_version,
+        ready: status.ready().map(|ready| ready.status.clone()).unwrap_or_default(),
         acts_by_policies: status.acts_by_policies(),
         policies: status.policies.clone(),
         more_policies: status.more_policies,

@@ -13,6 +13,12 @@ use checkpoint_keeper_core::policy::PolicyRef;
 pub struct NodeReport {
     /// The node, by whose name its store goes.
     pub node: String,
+    /// The UID of the store.
+    pub uid: String,
+    /// Which version of the store this is from.
+    pub resource_version: String,
+    /// The status of its condition `Ready`; empty where there is none.
+    pub ready: String,
     /// Whether the agent is there and goes by the policies that it names.
     pub acts_by_policies: bool,
     /// What each policy does there.

@@ -1,6 +1,7 @@
 //! The leader's work: it reconciles when something changed, and every minute.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoint_keeper_api::effective::{Scope, effective_policies};
@@ -8,10 +9,12 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::agents::{Absences, Agents};
 use super::metrics::Metrics;
 use super::statuses::{StatusWrite, desired};
 use super::store_cache::StoreCache;
 use super::throttle::StatusThrottle;
+use super::totals::NodeReport;
 use super::writer::{WRITE, Writer, Written};
 use checkpoint_keeper_runtime::lease::HeldUntil;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
@@ -26,6 +29,12 @@ const AGAIN: Duration = Duration::from_mins(1);
 /// How long the API is left in peace when it did not answer.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// In so many stores it is said at a time that the node has no agent.
+const AGENTS_AT_A_TIME: usize = 50;
+
+/// How soon others follow.
+const AGENTS_AGAIN: Duration = Duration::from_secs(30);
+
 /// So much of the lease must be left when a request that changes something is begun: more than it may take.
 const MARGIN: Duration = WRITE.saturating_add(Duration::from_secs(1));
 
@@ -34,6 +43,8 @@ pub struct Work {
     pub(super) writer: Writer,
     pub(super) objects: PolicyObjects,
     pub(super) stores: StoreCache,
+    pub(super) agents: Agents,
+    pub(super) absences: Absences,
     pub(super) operator_namespaces: BTreeSet<String>,
     pub(super) directory: String,
     pub(super) metrics: Metrics,
@@ -50,12 +61,14 @@ impl Work {
     /// Works until it is told to stop; the request under way is finished.
     pub async fn run(mut self) {
         let (mut objects, mut stores) = (self.objects.changes(), self.stores.changes());
+        let mut agents = self.agents.changes();
         let (mut held, mut stop) = (self.held.clone(), self.stop.clone());
         while !*stop.borrow_and_update() {
             let begun = Instant::now();
             self.pulse.send_replace(begun);
             objects.mark_unchanged();
             stores.mark_unchanged();
+            agents.mark_unchanged();
             let led = held.borrow_and_update().is_some();
             let next = if self.may_write() { self.reconcile().await } else { None };
             self.metrics.leads(self.held.borrow().is_some());
@@ -67,6 +80,7 @@ impl Work {
                     _ = held.changed() => if held.borrow_and_update().is_some() == led { continue },
                     _ = objects.changed() => {}
                     _ = stores.changed() => {}
+                    _ = agents.changed() => {}
                     () = sleep_until(next) => {}
                 }
                 break;
@@ -104,7 +118,29 @@ impl Work {
         if !self.write(due).await {
             return Some(Instant::now() + PAUSE);
         }
-        later
+        match (later, self.tell_of_agents(&reports).await) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+
+    /// Says in the stores of nodes without an agent that there is none; says when to look again.
+    async fn tell_of_agents(&mut self, reports: &[Arc<NodeReport>]) -> Option<Instant> {
+        let agents = self.agents.health()?;
+        let without = self.absences.look(reports, &agents, Instant::now());
+        self.metrics.nodes_without_agent(without.nodes);
+        for report in without.untold.iter().take(AGENTS_AT_A_TIME) {
+            if !self.may_go_on() {
+                return None;
+            }
+            let written = self.writer.agent_is_away(report, Timestamp::now()).await;
+            self.metrics.wrote(written.label());
+            if let Written::Refused(why) | Written::Unanswered(why) = written {
+                say("warning", format!("cannot say that node {} has no agent: {why}", report.node));
+                return Some(Instant::now() + AGENTS_AGAIN);
+            }
+        }
+        if without.untold.is_empty() { without.next } else { Some(Instant::now() + AGENTS_AGAIN) }
     }
 
     /// Writes these, for as long as the API answers.

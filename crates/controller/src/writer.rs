@@ -3,18 +3,23 @@
 
 use std::time::Duration;
 
+use checkpoint_keeper_api::node_store::ReadyReason;
 use checkpoint_keeper_api::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
+    NodeCheckpointStore,
 };
 use checkpoint_keeper_core::policy::{Kind, PolicyRef};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::FIELD_MANAGER;
 use super::statuses::{News, StatusWrite};
+use super::totals::NodeReport;
 use checkpoint_keeper_runtime::events::{Note, Publisher};
 use checkpoint_keeper_runtime::plain;
 
@@ -37,6 +42,22 @@ pub enum Written {
 }
 
 impl Written {
+    fn of<T>(reply: Result<kube::Result<T>, Elapsed>) -> Self {
+        match reply {
+            Ok(Ok(_)) => Self::Done,
+            Ok(Err(error)) => match &error {
+                kube::Error::Api(status) if status.code == 409 => Self::Conflict,
+                kube::Error::Api(status) if status.code == 404 => Self::Gone,
+                // Too many requests, or nobody there to answer: as good as no answer.
+                kube::Error::Api(status) if status.code < 500 && status.code != 429 => {
+                    Self::Refused(plain(&error))
+                }
+                _ => Self::Unanswered(plain(&error)),
+            },
+            Err(_) => Self::Unanswered("no answer in time".to_owned()),
+        }
+    }
+
     /// Its label in metrics.
     pub fn label(&self) -> &'static str {
         match self {
@@ -76,19 +97,23 @@ impl Writer {
         }));
         let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let exchange = api.patch_status(&write.id.name, &how, &patch);
-        match timeout(WRITE, exchange).await {
-            Ok(Ok(_)) => Written::Done,
-            Ok(Err(error)) => match &error {
-                kube::Error::Api(status) if status.code == 409 => Written::Conflict,
-                kube::Error::Api(status) if status.code == 404 => Written::Gone,
-                // Too many requests, or nobody there to answer: as good as no answer.
-                kube::Error::Api(status) if status.code < 500 && status.code != 429 => {
-                    Written::Refused(plain(&error))
-                }
-                _ => Written::Unanswered(plain(&error)),
-            },
-            Err(_) => Written::Unanswered("no answer in time".to_owned()),
-        }
+        Written::of(timeout(WRITE, exchange).await)
+    }
+
+    /// Says in a node's store that no agent is at work there, unless the store has changed since.
+    pub async fn agent_is_away(&self, report: &NodeReport, now: Timestamp) -> Written {
+        let reason = ReadyReason::AgentNotReady.name();
+        let time = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        let patch = Patch::Merge(json!({
+            "metadata": {"uid": report.uid, "resourceVersion": report.resource_version},
+            "status": {"conditions": [{
+                "type": "Ready", "status": "Unknown", "reason": reason, "lastTransitionTime": time,
+                "message": "No agent is at work on this node: the rest is as it last reported.",
+            }]},
+        }));
+        let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let api = Api::<NodeCheckpointStore>::all(self.client.clone());
+        Written::of(timeout(WRITE, api.patch_status(&report.node, &how, &patch)).await)
     }
 
     /// Tells of it, if possible.

@@ -66,6 +66,12 @@ impl Client {
         answer(request.send(&object.to_string()).with_context(|| format!("PATCH {path}"))?)
     }
 
+    /// Merges this into the object at this path; the status, and what came back.
+    pub fn merge(&self, path: &str, change: &Value) -> anyhow::Result<(u16, Value)> {
+        let request = self.agent.patch(self.url(path)).content_type("application/merge-patch+json");
+        answer(request.send(&change.to_string()).with_context(|| format!("PATCH {path}"))?)
+    }
+
     fn url(&self, path: &str) -> String {
         format!("https://127.0.0.1:{}{path}", self.port)
     }

@@ -70,6 +70,18 @@ fn add_store(fake: &Fake, node: &str, policies: Value) {
     fake.put(STORES, "", node, object);
 }
 
+/// The pod of an agent that is ready.
+fn add_agent(fake: &Fake, node: &str) {
+    let status = json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]});
+    let spec = json!({"nodeName": node, "containers": []});
+    fake.put(
+        "pods",
+        "keeper",
+        node,
+        json!({"apiVersion": "v1", "kind": "Pod", "spec": spec, "status": status}),
+    );
+}
+
 fn usage(policy: &str, archives: i64, pending: i64) -> Value {
     json!({"policyRef": {"kind": "ClusterCheckpointPolicy", "name": policy}, "generation": 1, "mode": "Enforce",
            "archives": archives, "size": (archives * 100).to_string(), "deletionPending": pending})
@@ -141,6 +153,47 @@ async fn a_policy_is_told_what_became_of_it_and_what_it_governs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_whose_agent_is_gone_is_said_to_have_none_until_it_reports_again() {
+    let fake = Fake::default();
+    add_policy(&fake, "a", json!({}));
+    for node in ["n1", "n2"] {
+        add_agent(&fake, node);
+        add_store(&fake, node, json!([usage("a", 3, 0)]));
+    }
+    let _replica = Replica::start(&fake, "a");
+    until("it is enforced", 10, || condition_is(&fake, "Enforced", "True", "AllNodes")).await;
+    sleep(Duration::from_mins(5)).await;
+    fake.delete("pods", "keeper", "n2");
+    // Its pod may only be replaced.
+    sleep(Duration::from_secs(100)).await;
+    let ready = |node: &str| fake.get(STORES, "", node).unwrap()["status"]["conditions"][0].clone();
+    assert_eq!(ready("n2")["status"], "True");
+    until("it is said", 60, || ready("n2")["reason"] == "AgentNotReady").await;
+    assert_eq!(
+        (ready("n2")["status"].as_str(), ready("n1")["status"].as_str()),
+        (Some("Unknown"), Some("True"))
+    );
+    let status = fake.get(STORES, "", "n2").unwrap()["status"].clone();
+    assert_eq!(status["policies"], json!([usage("a", 3, 0)]), "the rest is as it was");
+    until("it is not known there", 61, || condition_is(&fake, "Enforced", "Unknown", "NodesNotReporting"))
+        .await;
+    assert!(condition_is(&fake, "Ready", "True", "Accepted"));
+    let before = fake.writes().len();
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!(fake.writes()[before..].iter().filter(|asked| asked.key.0 == STORES).count(), 0, "said once");
+    add_agent(&fake, "n2");
+    add_store(&fake, "n2", json!([usage("a", 3, 0)]));
+    until("it is enforced again", 61, || condition_is(&fake, "Enforced", "True", "AllNodes")).await;
+    sleep(Duration::from_mins(5)).await;
+    assert_eq!(ready("n2")["status"], "True");
+}
+
+/// Whether a condition of the policy `a` says this.
+fn condition_is(fake: &Fake, kind: &str, status: &str, reason: &str) -> bool {
+    condition(fake, "a", kind) == Some((status.to_owned(), reason.to_owned()))
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_written_while_nothing_changes() {
     let fake = Fake::default();
     add_node(&fake, "n1");
@@ -149,6 +202,7 @@ async fn nothing_is_written_while_nothing_changes() {
     }
     add_policy(&fake, "broken", json!({"mode": 5}));
     add_store(&fake, "n1", json!([usage("a", 3, 2)]));
+    add_agent(&fake, "n1");
     let replicas = [Replica::start(&fake, "a"), Replica::start(&fake, "b")];
     until("all are told", 10, || is_told(&fake, "c", "Accepted") && is_told(&fake, "broken", "Invalid"))
         .await;

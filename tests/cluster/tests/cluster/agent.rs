@@ -144,7 +144,7 @@ fn while_the_api_hangs_known_policies_are_enforced_and_orphans_are_left_alone() 
     let gone = checkpoints(node, namespace.name(), "gone", 1)?;
     wait::until("the policy to be known", DEADLINE, || {
         let policies = store(node)?["status"]["policies"].as_array().cloned().unwrap_or_default();
-        Ok(policies.iter().any(|policy| policy["namespace"] == namespace.name()))
+        Ok(policies.iter().any(|policy| policy["policyRef"]["namespace"] == namespace.name()))
     })?;
     let hung =
         cluster().inject(Fault::Hung { machine: CONTROL_PLANE.to_owned(), daemon: Daemon::KubeApiserver })?;

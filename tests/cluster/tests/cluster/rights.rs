@@ -9,7 +9,7 @@ use checkpoint_keeper_testcluster::{Client, Node, wait};
 use serde_json::{Value, json};
 
 use crate::install::{self, AGENT, CONTROLLER, NAMESPACE, token};
-use crate::support::{DEADLINE, NODES, busybox, cluster};
+use crate::support::{DEADLINE, NODES, busybox, cluster, smuggle};
 
 const STORES: &str = "/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores";
 const OLDER_OPERATORS_LEASE: &str = "f1499914.criu.org";
@@ -40,7 +40,7 @@ const AGENT_RIGHTS: [Right; 19] = [
     ("events.events.k8s.io", "", &["create"]),
 ];
 
-const CONTROLLER_RIGHTS: [Right; 12] = [
+const CONTROLLER_RIGHTS: [Right; 13] = [
     ("clustercheckpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointstoragepolicies.checkpoint-keeper.io", "", &["list", "watch"]),
@@ -51,12 +51,14 @@ const CONTROLLER_RIGHTS: [Right; 12] = [
     ("checkpointstoragepolicies.checkpoint-keeper.io/status", "", &["patch"]),
     ("checkpointrestoreoperators.criu.org/status", "", &["patch"]),
     ("nodecheckpointstores.checkpoint-keeper.io", "", &["list", "watch"]),
+    ("nodecheckpointstores.checkpoint-keeper.io/status", "", &["patch"]),
     ("leases.coordination.k8s.io", OLDER_OPERATORS_LEASE, &["list", "watch"]),
     ("events.events.k8s.io", "", &["create"]),
 ];
 
 /// And this in its own namespace.
-const CONTROLLER_RIGHTS_AT_HOME: [Right; 2] = [
+const CONTROLLER_RIGHTS_AT_HOME: [Right; 3] = [
+    ("pods", "", &["list", "watch"]),
     ("leases.coordination.k8s.io", "checkpoint-keeper", &["get", "update"]),
     ("leases.coordination.k8s.io", "", &["create"]),
 ];
@@ -229,10 +231,8 @@ fn the_api_server_grants_what_is_needed_and_denies_what_would_be_dangerous() -> 
         (AGENT, "patch", "checkpointpolicies.checkpoint-keeper.io/status"),
         (CONTROLLER, "create", "nodecheckpointstores.checkpoint-keeper.io"),
         (CONTROLLER, "patch", "nodecheckpointstores.checkpoint-keeper.io"),
-        (CONTROLLER, "patch", "nodecheckpointstores.checkpoint-keeper.io/status"),
         (CONTROLLER, "update", "nodecheckpointstores.checkpoint-keeper.io/status"),
         (CONTROLLER, "get", "pods"),
-        (CONTROLLER, "list", "pods"),
         (CONTROLLER, "get", "namespaces"),
     ] {
         ensure!(!may(account, verb, resource, "", NAMESPACE)?, "{account} may {verb} {resource}");
@@ -274,6 +274,46 @@ fn the_api_server_finds_no_fault_with_the_admission_policies() -> anyhow::Result
         })?;
     }
     Ok(())
+}
+
+#[test]
+fn the_controller_may_say_that_a_node_has_no_agent_and_nothing_else() -> anyhow::Result<()> {
+    let _whole = NODES.read();
+    install::rights()?;
+    let name = format!("away-{}", std::process::id());
+    cluster().apply(&store(&name).to_string())?;
+    let key = format!("/registry/checkpoint-keeper.io/nodecheckpointstores/{name}");
+    let condition = |status: &str, reason: &str| {
+        json!([{"type": "Ready", "status": status, "reason": reason, "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"}])
+    };
+    smuggle(&key, |store| {
+        store["status"] =
+            json!({"archives": 3, "size": "3Ki", "conditions": condition("True", "Collecting")});
+    })?;
+    let client = cluster().with_token(&token(CONTROLLER, &Value::Null)?)?;
+    let patch = |status: Value, more: &str| {
+        client.merge(&format!("{STORES}/{name}/status?fieldManager=rights{more}"), &json!({"status": status}))
+    };
+    let away = || condition("Unknown", "AgentNotReady");
+    wait::until("the controller to be allowed to say so", DEADLINE, || {
+        let (status, answer) = patch(json!({"conditions": away()}), TRY)?;
+        ensure!(status == 200, "{answer}");
+        Ok(true)
+    })?;
+    for wrong in [
+        json!({"conditions": condition("True", "Collecting")}),
+        json!({"conditions": condition("Unknown", "Collecting")}),
+        json!({"conditions": away(), "archives": 0}),
+        json!({"conditions": away(), "size": "0"}),
+        json!({"conditions": away(), "policies": [{"policyRef": {"kind": "a", "name": "b"}, "mode": "Enforce"}]}),
+    ] {
+        refused("may not write the status of a NodeCheckpointStore", || patch(wrong.clone(), TRY))?;
+    }
+    let (status, answer) = patch(json!({"conditions": away()}), "")?;
+    ensure!(status == 200 && answer["status"]["archives"] == 3, "{answer}");
+    ensure!(answer["status"]["conditions"][0]["reason"] == "AgentNotReady", "{answer}");
+    output(&mut cluster().kubectl(&["delete", "nodecheckpointstore", &name])).map(drop)
 }
 
 /// A pod with the agent's account on one node: what an agent, or whoever takes its place, can do there.
@@ -430,7 +470,7 @@ fn nobody_but_agents_writes_what_they_report() -> anyhow::Result<()> {
     install::rights()?;
     cluster().apply(&store("node-1").to_string())?;
     let controller = cluster().with_token(&token(CONTROLLER, &Value::Null)?)?;
-    refused("cannot patch resource \"nodecheckpointstores/status\"", || {
+    refused("which is written by the agent of that node only", || {
         apply_store(&controller, &status_of("node-1"), "/status", TRY)
     })?;
     // Not even who has every right.

@@ -1,0 +1,246 @@
+//! Which nodes have an agent at work, by the agents' pods in the operator's own namespace.
+//!
+//! An agent reports itself what keeps it from working, for as long as it can. That it is gone, only others can say.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use checkpoint_keeper_runtime::cache::Cache;
+use checkpoint_keeper_runtime::guarded;
+use checkpoint_keeper_runtime::watch::{Change, follow};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Api, Client, Resource as _};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::totals::NodeReport;
+
+/// The labels of the agents' pods, as `config/deploy` sets them.
+const AGENTS: &str = "app.kubernetes.io/name=checkpoint-keeper,app.kubernetes.io/component=agent";
+
+/// How long an agent may be away until that is said: longer than it takes to replace its pod.
+const GRACE: Duration = Duration::from_mins(2);
+
+/// How an agent is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum AgentHealth {
+    /// It has no pod that runs.
+    Missing,
+    /// Its pod runs and is not ready.
+    NotReady,
+    /// Its pod is ready.
+    Ready,
+}
+
+/// What was seen of one pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct AgentPod {
+    node: String,
+    health: AgentHealth,
+}
+
+/// The agents' pods; shared by whoever watches and whoever asks.
+#[derive(Debug, Clone)]
+pub(super) struct Agents {
+    pods: Arc<Mutex<Cache<AgentPod>>>,
+    changed: watch::Sender<()>,
+}
+
+impl Default for Agents {
+    fn default() -> Self {
+        Self { pods: Arc::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl Agents {
+    /// Watches them, for as long as it is polled.
+    pub(super) async fn watch(&self, client: &Client, namespace: &str) {
+        let events = watcher(
+            Api::<Pod>::namespaced(client.clone(), namespace),
+            watcher::Config::default().labels(AGENTS),
+        );
+        follow(events.modify(strip), |change| {
+            let before = self.health();
+            let changed = !matches!(change, Change::Failed(_))
+                && self.pods().note(change, now(), |pod| agent_pod(&pod));
+            if changed && self.health() != before {
+                self.changed.send_replace(());
+            }
+        })
+        .await;
+    }
+
+    fn pods(&self) -> MutexGuard<'_, Cache<AgentPod>> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of every change from here on.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// The agent of each node that has one; nothing before all were listed.
+    pub(super) fn health(&self) -> Option<BTreeMap<String, AgentHealth>> {
+        let pods = self.pods();
+        let mut health: BTreeMap<String, AgentHealth> = BTreeMap::new();
+        for pod in pods.objects.values() {
+            // While one takes another's place, the better one counts.
+            let known = health.entry(pod.node.clone()).or_insert(AgentHealth::Missing);
+            *known = (*known).max(pod.health);
+        }
+        pods.is_listed().then_some(health)
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// Leaves of a pod what is looked at.
+fn strip(pod: &mut Pod) {
+    let deleted = pod.metadata.deletion_timestamp.take();
+    guarded::strip(pod.meta_mut());
+    pod.metadata.deletion_timestamp = deleted;
+    let node_name = pod.spec.take().and_then(|spec| spec.node_name);
+    pod.spec = Some(PodSpec { node_name, ..PodSpec::default() });
+    let status = pod.status.take().unwrap_or_default();
+    let (phase, conditions) = (status.phase, status.conditions);
+    pod.status = Some(PodStatus { phase, conditions, ..PodStatus::default() });
+}
+
+fn agent_pod(pod: &Pod) -> AgentPod {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+    let status = pod.status.as_ref();
+    let runs = status.and_then(|status| status.phase.as_deref()) == Some("Running")
+        && pod.metadata.deletion_timestamp.is_none();
+    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let is_ready =
+        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let health = match (runs, is_ready) {
+        (false, _) => AgentHealth::Missing,
+        (true, false) => AgentHealth::NotReady,
+        (true, true) => AgentHealth::Ready,
+    };
+    AgentPod { node, health }
+}
+
+/// Since when each node has no agent that is ready.
+#[derive(Debug, Default)]
+pub(super) struct Absences(BTreeMap<String, Instant>);
+
+/// What follows from the agents' health.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct WithoutAgent {
+    /// How many nodes have been without an agent that is ready for the grace period.
+    pub(super) nodes: usize,
+    /// The reports of those whose stores do not say so yet.
+    pub(super) untold: Vec<Arc<NodeReport>>,
+    /// When the next grace period ends.
+    pub(super) next: Option<Instant>,
+}
+
+impl Absences {
+    /// Looks at every node that has a report.
+    pub(super) fn look(
+        &mut self,
+        reports: &[Arc<NodeReport>],
+        agents: &BTreeMap<String, AgentHealth>,
+        now: Instant,
+    ) -> WithoutAgent {
+        let health = |node: &str| agents.get(node).copied().unwrap_or(AgentHealth::Missing);
+        let away = reports.iter().filter(|report| health(&report.node) != AgentHealth::Ready);
+        let since = away.map(|report| {
+            let since = self.0.get(&report.node).copied().unwrap_or(now);
+            (report.node.clone(), since)
+        });
+        self.0 = since.collect();
+        let mut without = WithoutAgent::default();
+        for report in reports {
+            let Some(since) = self.0.get(&report.node) else { continue };
+            let end = *since + GRACE;
+            if now < end {
+                without.next = Some(without.next.map_or(end, |next| next.min(end)));
+                continue;
+            }
+            without.nodes += 1;
+            // What an agent that runs says of itself is better than what others say of it.
+            let is_told = match health(&report.node) {
+                AgentHealth::Missing => report.ready == "Unknown",
+                AgentHealth::NotReady | AgentHealth::Ready => report.ready != "True",
+            };
+            if !is_told {
+                without.untold.push(Arc::clone(report));
+            }
+        }
+        without
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn report(node: &str, ready: &str) -> Arc<NodeReport> {
+        Arc::new(NodeReport { node: node.to_owned(), ready: ready.to_owned(), ..NodeReport::default() })
+    }
+
+    #[test]
+    fn a_pod_says_how_its_nodes_agent_is() {
+        let health = |status: serde_json::Value, deleted: Option<&str>| {
+            let mut pod: Pod = serde_json::from_value(json!({
+                "metadata": {"name": "a", "deletionTimestamp": deleted, "annotations": {"long": "x"}},
+                "spec": {"nodeName": "n1", "containers": []}, "status": status,
+            }))
+            .unwrap();
+            strip(&mut pod);
+            assert!(pod.metadata.annotations.is_none());
+            agent_pod(&pod)
+        };
+        let pod = |health| AgentPod { node: "n1".to_owned(), health };
+        let running =
+            |ready: &str| json!({"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]});
+        assert_eq!(health(running("True"), None), pod(AgentHealth::Ready));
+        assert_eq!(health(running("False"), None), pod(AgentHealth::NotReady));
+        assert_eq!(health(json!({"phase": "Running"}), None), pod(AgentHealth::NotReady));
+        assert_eq!(health(json!({"phase": "Pending"}), None), pod(AgentHealth::Missing));
+        assert_eq!(health(running("True"), Some("2026-11-24T12:00:00Z")), pod(AgentHealth::Missing));
+    }
+
+    #[test]
+    fn a_node_without_an_agent_is_told_of_after_a_grace_period_and_once() {
+        let begin = Instant::now();
+        let at = |second| begin + Duration::from_secs(second);
+        let agents: BTreeMap<_, _> = [
+            ("ready", AgentHealth::Ready),
+            ("unready", AgentHealth::NotReady),
+            ("dead", AgentHealth::Missing),
+        ]
+        .into_iter()
+        .map(|(node, health)| (node.to_owned(), health))
+        .collect();
+        let nodes = ["ready", "unready", "dead", "none"];
+        let stores = |ready: &str| nodes.map(|node| report(node, ready));
+        let mut absences = Absences::default();
+        let first = absences.look(&stores("True"), &agents, at(0));
+        assert_eq!(first, WithoutAgent { next: Some(at(120)), ..WithoutAgent::default() });
+        let untold = |absences: &mut Absences, ready: &str, second| {
+            let without = absences.look(&stores(ready), &agents, at(second));
+            let untold: Vec<_> = without.untold.iter().map(|report| report.node.as_str()).collect();
+            (without.nodes, untold.join(" "))
+        };
+        assert_eq!(untold(&mut absences, "True", 119), (0, String::new()));
+        assert_eq!(untold(&mut absences, "True", 120), (3, "unready dead none".to_owned()));
+        // One that runs has said itself what is wrong.
+        assert_eq!(untold(&mut absences, "False", 120), (3, "dead none".to_owned()));
+        assert_eq!(untold(&mut absences, "Unknown", 120), (3, String::new()));
+        // Its pod was only replaced.
+        let all: BTreeMap<_, _> = nodes.map(|node| (node.to_owned(), AgentHealth::Ready)).into();
+        assert_eq!(absences.look(&stores("True"), &all, at(130)), WithoutAgent::default());
+        assert_eq!(untold(&mut absences, "True", 240), (0, String::new()));
+    }
+}
