@@ -47,6 +47,7 @@ impl Api {
             context.own.watch_store(context),
             self.source.run(&engine),
             self.publisher.run(),
+            context.log_problems(),
         );
     }
 }

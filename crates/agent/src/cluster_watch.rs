@@ -22,6 +22,7 @@ use tokio::time::{interval, sleep};
 
 use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::cluster;
+use checkpoint_keeper_runtime::problem_log::Problem;
 use checkpoint_keeper_runtime::watch::{Change, Metadata, WatchHealth, follow, metadata_of};
 
 /// So many are listed at a time. Whoever may write an object may add to its metadata as much as fits.
@@ -84,6 +85,13 @@ impl ClusterWatch {
         let seen = self.seen();
         let namespaces = seen.namespaces.as_ref().and_then(|health| health.error("namespaces", now));
         [seen.pods.error("pods", now), namespaces].into_iter().flatten()
+    }
+
+    /// What is wrong with each watch at this moment, for the log.
+    pub(super) fn watch_problems(&self, now: Instant) -> impl Iterator<Item = Problem> {
+        let seen = self.seen();
+        let namespaces = seen.namespaces.as_ref().and_then(|health| health.problem("namespaces", now));
+        [seen.pods.problem("pods", now), namespaces].into_iter().flatten()
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {

@@ -9,6 +9,7 @@ mod dry_runs;
 mod events;
 pub mod metrics;
 mod own_objects;
+mod problems;
 mod reporter;
 mod state;
 mod status;
@@ -46,7 +47,6 @@ use checkpoint_keeper_runtime::admin::{self, AdminServer};
 use checkpoint_keeper_runtime::cluster::{self, Cluster, ConnectError};
 use checkpoint_keeper_runtime::liveness;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
-use checkpoint_keeper_runtime::say::say;
 use checkpoint_keeper_runtime::signals;
 
 /// So long without a look at everything, and the engine is stuck for good: reading the largest archive
@@ -125,7 +125,6 @@ pub fn run(arguments: Settings) -> Result<(), Error> {
     let state = AgentState::new();
     let (mut driver, problems) = Driver::new(store, settings, CatalogUse::File(arguments.state.clone()));
     for problem in &problems {
-        say("error", problem);
         note_catalog_problem(&state, problem, Instant::now());
     }
     let node = Some(arguments.node_name.clone());
@@ -149,6 +148,7 @@ pub fn run(arguments: Settings) -> Result<(), Error> {
     if reporter.is_dead {
         return Err(Error::DirectoryDead);
     }
+    tracing::info!("a signal asks to end: ending");
     Ok(())
 }
 
@@ -197,7 +197,7 @@ fn start_api_side(arguments: &Settings, state: AgentState, engine: Sender) -> Re
             tokio::join!(
                 async {
                     if let Err(error) = admin::serve(address, Arc::new(page)).await {
-                        say("error", format!("cannot serve probes and metrics on {address}: {error}"));
+                        tracing::error!("cannot serve probes and metrics on {address}: {error}");
                     }
                 },
                 api.run(engine),

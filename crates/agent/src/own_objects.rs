@@ -6,6 +6,7 @@ use std::time::Instant;
 use checkpoint_keeper_api::NodeCheckpointStore;
 use checkpoint_keeper_core::policy::Labels;
 use checkpoint_keeper_runtime::liveness::now;
+use checkpoint_keeper_runtime::problem_log::Problem;
 use checkpoint_keeper_runtime::watch::{Change, Metadata, WatchHealth, follow, metadata_of};
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::watcher::{self, watcher};
@@ -80,6 +81,14 @@ impl OwnObjects {
         let watches = self.watches();
         let errors = [watches.node.error("nodes", now), watches.store.error("nodecheckpointstores", now)];
         errors.into_iter().flatten()
+    }
+
+    /// What is wrong with each watch at this moment, for the log.
+    pub(super) fn watch_problems(&self, now: Instant) -> impl Iterator<Item = Problem> {
+        let watches = self.watches();
+        let problems =
+            [watches.node.problem("nodes", now), watches.store.problem("nodecheckpointstores", now)];
+        problems.into_iter().flatten()
     }
 
     /// Watches the node, for as long as it is polled.

@@ -7,7 +7,6 @@ use checkpoint_keeper_core::engine::file::{Outcome, Removal};
 use checkpoint_keeper_core::engine::problem::Problem;
 use checkpoint_keeper_node::catalog::CatalogProblem;
 use checkpoint_keeper_node::driver::Event;
-use checkpoint_keeper_runtime::say::say;
 use jiff::Timestamp;
 
 use super::Audit;
@@ -88,7 +87,7 @@ impl Reporter {
             Event::Reading(_) => {}
             Event::DirectoryGone => self.state.gone(Some("the directory is gone".to_owned())),
             Event::DirectoryReplaced => {
-                say("note", "another directory took the place of the old one");
+                tracing::warn!("another directory took the place of the old one");
                 self.state.gone(None);
             }
             Event::DirectoryUnusable(error) => self.state.gone(Some(error.to_string())),
@@ -100,8 +99,7 @@ impl Reporter {
                 );
             }
             Event::DirectoryDead => {
-                say(
-                    "error",
+                tracing::error!(
                     "the directory was removed under its mount: ending, so that the restart mounts the new one",
                 );
                 self.is_dead = true;

@@ -10,6 +10,7 @@ use checkpoint_keeper_core::engine::file::{Outcome, Removal};
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::plan::{Archive, Reason, Verdict};
 use checkpoint_keeper_core::policy::PolicyRef;
+use checkpoint_keeper_runtime::problem_log::Problem;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -210,6 +211,21 @@ impl Observations {
         let problems =
             self.problems.iter().map(|((kind, about), (what, _))| (*kind, about.as_str(), what.as_str()));
         self.gone.as_deref().map(|why| ("DirectoryGone", "", why)).into_iter().chain(problems)
+    }
+
+    /// What is wrong, for the log.
+    pub(super) fn problems_to_log(&self) -> impl Iterator<Item = Problem> {
+        let gone = self.gone.as_ref().map(|why| Problem {
+            kind: "directory",
+            subject: String::new(),
+            message: why.clone(),
+        });
+        let problems = self.problems.iter().map(|((kind, subject), (message, _))| Problem {
+            kind,
+            subject: subject.clone(),
+            message: message.clone(),
+        });
+        gone.into_iter().chain(problems)
     }
 
     /// The first problem of a kind, in words.

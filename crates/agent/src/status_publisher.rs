@@ -6,6 +6,8 @@ use checkpoint_keeper_api::NodeCheckpointStore;
 use checkpoint_keeper_api::node_store::NodeCheckpointStoreStatus;
 use checkpoint_keeper_runtime::events::Publisher;
 use checkpoint_keeper_runtime::liveness::{self, now};
+use checkpoint_keeper_runtime::plain;
+use checkpoint_keeper_runtime::problem_log::{Entry, Problem, ProblemLog};
 use jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -46,6 +48,7 @@ impl StatusPublisher {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut throttle = StatusThrottle::new(self.rest);
+        let mut log = ProblemLog::default();
         loop {
             tokio::select! {
                 ended = changes.changed() => if ended.is_err() { return },
@@ -72,9 +75,15 @@ impl StatusPublisher {
             throttle.note(news, written.is_err(), liveness::now());
             match written {
                 // What was written is seen by the watch a moment later; until then it would be written again.
-                Ok(store) => self.context.own.note(|own| own.store = Some(store)),
+                Ok(store) => {
+                    self.context.own.note(|own| own.store = Some(store));
+                    log.end("write store", "", liveness::now()).iter().for_each(Entry::log);
+                }
                 Err(error) => {
                     let what = format!("the node's NodeCheckpointStore cannot be written: {error}");
+                    log.begin(problem("write store", what.clone()), liveness::now())
+                        .iter()
+                        .for_each(Entry::log);
                     self.context.problem("write store", what);
                 }
             }
@@ -100,7 +109,7 @@ impl StatusPublisher {
         &self,
         own: &Seen,
         status: &NodeCheckpointStoreStatus,
-    ) -> Result<NodeCheckpointStore, String> {
+    ) -> Result<NodeCheckpointStore, WriteError> {
         let api = Api::<NodeCheckpointStore>::all(self.context.client.clone());
         let params = PatchParams::apply(WRITER).force();
         let kind = json!({"apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "NodeCheckpointStore"});
@@ -114,13 +123,23 @@ impl StatusPublisher {
         }
         let mut object = kind;
         object["metadata"] = json!({"name": self.context.node});
-        object["status"] = serde_json::to_value(status).map_err(|error| error.to_string())?;
+        object["status"] = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
         within(api.patch_status(&self.context.node, &params, &Patch::Apply(&object))).await
     }
 
     async fn send_events(&self) {
         let publisher = Publisher::new(self.context.client.clone(), WRITER, self.context.node.clone());
         let mut events = Events::default();
+        let mut log = ProblemLog::default();
+        let mut note_outcome = |outcome: Result<&(), &WriteError>| {
+            let entry = match outcome {
+                Ok(&()) => log.end("write event", "", now()),
+                Err(error) => {
+                    log.begin(problem("write event", format!("events cannot be written: {error}")), now())
+                }
+            };
+            entry.iter().for_each(Entry::log);
+        };
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -138,17 +157,20 @@ impl StatusPublisher {
             for limit in unreachable_due {
                 let note = unreachable(&limit, &self.context.node, &uids);
                 // The status says it as well, and goes on saying it.
-                let _ = timeout(REQUEST, publisher.publish(note)).await;
+                let outcome = within(publisher.publish(note)).await;
+                note_outcome(outcome.as_ref());
             }
             let store = self.context.own.now().store.and_then(|store| store.metadata.uid);
             let mut answers = true;
             for (cause, figures) in due {
                 if answers {
                     let note = deleted(&cause, figures, (&self.context.node, store.as_deref()), &uids);
-                    match timeout(REQUEST, publisher.publish(note)).await {
+                    let outcome = within(publisher.publish(note)).await;
+                    note_outcome(outcome.as_ref());
+                    match outcome {
                         // What is refused will be refused again: the audit lines were written.
-                        Ok(Ok(()) | Err(kube::Error::Api(_))) => continue,
-                        Ok(Err(_)) | Err(_) => answers = false,
+                        Ok(()) | Err(WriteError::Api(kube::Error::Api(_))) => continue,
+                        Err(_) => answers = false,
                     }
                 }
                 self.context.state.return_pending_events(cause, figures);
@@ -157,9 +179,21 @@ impl StatusPublisher {
     }
 }
 
-async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
-    match timeout(REQUEST, request).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no reply within {} s", REQUEST.as_secs())),
-    }
+fn problem(kind: &'static str, message: String) -> Problem {
+    Problem { kind, subject: String::new(), message }
+}
+
+/// Why a write came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    /// The API refused it, or did not reply.
+    #[error("{}", plain(.0))]
+    Api(#[from] kube::Error),
+    /// No reply came in time.
+    #[error("no reply within {} s", REQUEST.as_secs())]
+    Late,
+}
+
+async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
+    Ok(timeout(REQUEST, request).await.map_err(|_| WriteError::Late)??)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::guarded;
+use checkpoint_keeper_runtime::problem_log::Problem;
 use checkpoint_keeper_runtime::watch::{Change, follow};
 use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use kube::runtime::WatchStreamExt;
@@ -80,6 +81,16 @@ impl Agents {
     /// Tells of every change from here on.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// What is wrong with the watch.
+    pub(super) fn not_ready_reasons(&self, now: std::time::Instant) -> Vec<String> {
+        self.pods().error("pods", now).into_iter().collect()
+    }
+
+    /// What is wrong with the watch, for the log.
+    pub(super) fn watch_problem(&self, now: std::time::Instant) -> Option<Problem> {
+        self.pods().problem("pods", now)
     }
 
     /// The agent of each node that has one; nothing before all were listed.

@@ -21,12 +21,13 @@ use std::time::Duration;
 
 use kube::Client;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, interval};
 
 use agents::{Absences, Agents};
 use checkpoint_keeper_runtime::election::{LeaseTimings, Lost};
 use checkpoint_keeper_runtime::lease::LeaderElector;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
+use checkpoint_keeper_runtime::problem_log::{Entry, ProblemLog};
 use metrics::Metrics;
 use store_cache::StoreCache;
 use throttle::StatusThrottle;
@@ -41,6 +42,9 @@ pub const LEASE: Duration = Duration::from_secs(15);
 
 /// How long the work may stand still until it is stuck for good.
 const STUCK: Duration = Duration::from_mins(5);
+
+/// How often it is looked which watches fail.
+const TICK: Duration = Duration::from_secs(5);
 
 /// What a replica is told.
 #[derive(Debug, Clone)]
@@ -90,10 +94,11 @@ impl Controller {
 
     /// What keeps it from working, or from taking over.
     pub fn not_ready_reasons(&self) -> impl Fn() -> Vec<String> + Send + Sync + use<> {
-        let (objects, stores) = (self.objects.clone(), self.stores.clone());
+        let (objects, stores, agents) = (self.objects.clone(), self.stores.clone(), self.agents.clone());
         move || {
             let now = std::time::Instant::now();
-            [objects.not_ready_reasons(now), stores.not_ready_reasons(now)].concat()
+            [objects.not_ready_reasons(now), stores.not_ready_reasons(now), agents.not_ready_reasons(now)]
+                .concat()
         }
     }
 
@@ -125,9 +130,15 @@ impl Controller {
             stop,
             pulse,
             throttle: StatusThrottle::default(),
+            problems: ProblemLog::default(),
         };
         let watches = async {
-            tokio::join!(objects.watch(&client), stores.watch(&client), agents.watch(&client, &namespace));
+            tokio::join!(
+                objects.watch(&client),
+                stores.watch(&client),
+                agents.watch(&client, &namespace),
+                log_watches(&objects, &stores, &agents),
+            );
             // Watches do not end.
             std::future::pending::<()>().await;
         };
@@ -143,5 +154,19 @@ impl Controller {
         }
         elector.release().await;
         Ok(())
+    }
+}
+
+/// Logs which watches fail, for as long as it is polled.
+async fn log_watches(objects: &PolicyObjects, stores: &StoreCache, agents: &Agents) {
+    let mut log = ProblemLog::default();
+    let mut tick = interval(TICK);
+    loop {
+        tick.tick().await;
+        let now = std::time::Instant::now();
+        let mut problems = objects.watch_problems(now);
+        problems.extend(stores.watch_problem(now));
+        problems.extend(agents.watch_problem(now));
+        log.update(problems, now).iter().for_each(Entry::log);
     }
 }

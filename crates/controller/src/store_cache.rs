@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use super::totals::NodeReport;
 use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::guarded::{self, Guarded};
+use checkpoint_keeper_runtime::problem_log::Problem;
 use checkpoint_keeper_runtime::watch::{Change, follow};
 
 type Store = Guarded<NodeCheckpointStore>;
@@ -65,6 +66,11 @@ impl StoreCache {
     pub fn all(&self) -> Option<Vec<Arc<NodeReport>>> {
         let stores = self.stores();
         stores.is_listed().then(|| stores.objects.values().cloned().collect())
+    }
+
+    /// What is wrong with the watch at this moment, for the log.
+    pub fn watch_problem(&self, now: Instant) -> Option<Problem> {
+        self.stores().problem("nodecheckpointstores", now)
     }
 
     /// What is wrong with the watch.

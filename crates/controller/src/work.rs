@@ -18,7 +18,7 @@ use super::totals::NodeReport;
 use super::writer::{WRITE, Writer, Written};
 use checkpoint_keeper_runtime::lease::HeldUntil;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
-use checkpoint_keeper_runtime::say::say;
+use checkpoint_keeper_runtime::problem_log::{Entry, Problem, ProblemLog};
 
 /// No two reconciliations begin closer to each other: what comes in a burst is worked off at once.
 const APART: Duration = Duration::from_secs(1);
@@ -55,7 +55,14 @@ pub struct Work {
     /// When it last got on.
     pub(super) pulse: watch::Sender<Instant>,
     pub(super) throttle: StatusThrottle,
+    /// Which writes fail.
+    pub(super) problems: ProblemLog,
 }
+
+/// The types of problems with writes, in the log.
+const WRITE_STATUS: &str = "write status";
+const WRITE_STORE: &str = "write store";
+const WRITE_EVENT: &str = "write event";
 
 impl Work {
     /// Works until it is told to stop; the request under way is finished.
@@ -113,6 +120,10 @@ impl Work {
         };
         let effective = effective_policies(&objects, &scope);
         self.metrics.policies(&effective);
+        let ids: BTreeSet<String> = effective.acceptances.keys().map(ToString::to_string).collect();
+        // Nobody writes any more to a policy that is gone.
+        let is_there = |kind, subject: &str| kind != WRITE_STATUS || ids.contains(subject);
+        self.problems.retain(is_there, Instant::now().into_std()).iter().for_each(Entry::log);
         let writes = desired(&objects, &effective, &reports, Timestamp::now());
         let (due, later) = self.throttle.due(writes, Instant::now());
         if !self.write(due).await {
@@ -135,9 +146,17 @@ impl Work {
             }
             let written = self.writer.agent_is_away(report, Timestamp::now()).await;
             self.metrics.wrote(written.label());
-            if let Written::Refused(why) | Written::Unanswered(why) = written {
-                say("warning", format!("cannot say that node {} has no agent: {why}", report.node));
-                return Some(Instant::now() + AGENTS_AGAIN);
+            match written {
+                Written::Refused(why) | Written::Unanswered(why) => {
+                    let node = &report.node;
+                    let message =
+                        format!("cannot write in the store of {node} that no agent is at work: {why}");
+                    self.failed(WRITE_STORE, node.clone(), message);
+                    return Some(Instant::now() + AGENTS_AGAIN);
+                }
+                Written::Done | Written::Conflict | Written::Gone => {
+                    self.succeeded(WRITE_STORE, &report.node);
+                }
             }
         }
         if without.untold.is_empty() { without.next } else { Some(Instant::now() + AGENTS_AGAIN) }
@@ -154,26 +173,46 @@ impl Work {
             self.metrics.wrote(written.label());
             match &written {
                 Written::Done => {
-                    if let Some(news) = write.news.as_ref().filter(|_| tells && self.may_go_on())
-                        && let Err(error) = self.writer.tell(&write, news).await
-                    {
-                        say("warning", format!("cannot tell of {}: {error}", write.id));
-                        tells = false;
+                    if let Some(news) = write.news.as_ref().filter(|_| tells && self.may_go_on()) {
+                        match self.writer.tell(&write, news).await {
+                            Ok(()) => self.succeeded(WRITE_EVENT, ""),
+                            Err(error) => {
+                                let message = format!("cannot write an event on {}: {error}", write.id);
+                                self.failed(WRITE_EVENT, String::new(), message);
+                                tells = false;
+                            }
+                        }
                     }
+                    self.succeeded(WRITE_STATUS, &write.id.to_string());
                     self.throttle.note(write, false, Instant::now());
                 }
                 Written::Conflict | Written::Gone => {}
                 Written::Refused(why) => {
-                    say("warning", format!("cannot write the status of {}: {why}", write.id));
+                    self.status_failed(&write, why);
                     self.throttle.note(write, true, Instant::now());
                 }
                 Written::Unanswered(why) => {
-                    say("warning", format!("cannot write the status of {}: {why}", write.id));
+                    self.status_failed(&write, why);
                     self.throttle.note(write, true, Instant::now());
                     return false;
                 }
             }
         }
         true
+    }
+
+    fn status_failed(&mut self, write: &StatusWrite, why: &str) {
+        let id = write.id.to_string();
+        let message = format!("cannot write the status of {id}: {why}");
+        self.failed(WRITE_STATUS, id, message);
+    }
+
+    fn failed(&mut self, kind: &'static str, subject: String, message: String) {
+        let problem = Problem { kind, subject, message };
+        self.problems.begin(problem, Instant::now().into_std()).iter().for_each(Entry::log);
+    }
+
+    fn succeeded(&mut self, kind: &'static str, subject: &str) {
+        self.problems.end(kind, subject, Instant::now().into_std()).iter().for_each(Entry::log);
     }
 }

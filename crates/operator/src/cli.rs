@@ -9,6 +9,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+use crate::logging::LogArguments;
 use checkpoint_keeper_runtime::cluster;
 use checkpoint_keeper_runtime::other_operator::OTHER_OPERATOR_NAMESPACES;
 
@@ -201,6 +202,9 @@ pub struct AgentArguments {
     /// Reach the API by this kubeconfig, rather than as a pod of the cluster
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// What is logged, and how
+    #[command(flatten)]
+    pub log: LogArguments,
 }
 
 /// What `inspect` is told.
@@ -257,6 +261,9 @@ pub struct ControllerArguments {
     /// The cluster of this kubeconfig; without it, the one around this pod
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// What is logged, and how
+    #[command(flatten)]
+    pub log: LogArguments,
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

@@ -3,7 +3,9 @@
 use std::io;
 use std::process::ExitCode;
 
-pub use checkpoint_keeper_runtime::say::say;
+use checkpoint_keeper_runtime::chain;
+
+pub use crate::say::say;
 
 /// A command that did not do all it should.
 #[derive(Debug)]
@@ -19,15 +21,24 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Says what is wrong, and gives the exit code.
+    /// Says what is wrong to the person at the terminal, and gives the exit code.
     pub fn report(self) -> ExitCode {
+        self.tell(|complaint| say("error", complaint))
+    }
+
+    /// Logs what is wrong, and gives the exit code.
+    pub fn log(self) -> ExitCode {
+        self.tell(|complaint| tracing::error!("ending: {complaint}"))
+    }
+
+    fn tell(self, tell: impl Fn(&str)) -> ExitCode {
         match self {
             Self::Usage(complaints) => {
-                complaints.iter().for_each(|complaint| say("error", complaint));
+                complaints.iter().for_each(|complaint| tell(complaint));
                 ExitCode::from(2)
             }
             Self::Failed(error) => {
-                say("error", format!("{error:#}"));
+                tell(&chain(error.as_ref()));
                 ExitCode::FAILURE
             }
             Self::Named => ExitCode::FAILURE,

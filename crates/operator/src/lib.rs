@@ -5,7 +5,9 @@
 pub mod cli;
 pub mod commands;
 pub mod failure;
+mod logging;
 pub mod output;
+mod say;
 #[cfg(test)]
 mod signals;
 
@@ -26,6 +28,19 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    // Agent and controller log, how they end too; the others speak to a person at a terminal.
+    let is_logged = match &arguments.command {
+        Command::Agent(arguments) => Some(&arguments.log),
+        Command::Controller(arguments) => Some(&arguments.log),
+        Command::Gc(_)
+        | Command::Inspect(_)
+        | Command::Crds
+        | Command::Completion(_)
+        | Command::Man(_)
+        | Command::Version => None,
+    };
+    is_logged.into_iter().for_each(logging::start);
+    let is_logged = is_logged.is_some();
     let result = match arguments.command {
         Command::Gc(arguments) => commands::gc::run(&arguments),
         Command::Inspect(arguments) => commands::inspect::run(&arguments),
@@ -38,6 +53,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if is_logged => failure.log(),
         Err(failure) => failure.report(),
     }
 }

@@ -75,6 +75,12 @@ fn page() -> String {
          output, both without `node` and `policyGeneration`.\n",
     );
     page.push_str(
+        "\n## Log\n\nAgent and controller log to standard error, as text or JSON (`--log-format`): when they start, with \
+         version and options; each problem once as a warning when it appears, and once when it ends, with the fields \
+         `problem`, `subject` and then `lasted_seconds`; who leads; and why they end. `--log-level debug` logs more, and \
+         `info,kube=debug` what a library logs.\n",
+    );
+    page.push_str(
         "\n## Probes\n\n`/livez`, `/readyz` (what is missing, if anything) and `/metrics`, on the address of `--listen`.\n",
     );
     page

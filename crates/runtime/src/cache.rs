@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use kube::ResourceExt;
 
+use super::problem_log::Problem;
 use super::watch::{Change, WatchHealth};
 
 /// One kind, as far as it was seen.
@@ -45,6 +46,11 @@ impl<T> Cache<T> {
     /// Whether all of them were seen once.
     pub fn is_listed(&self) -> bool {
         self.health.is_listed()
+    }
+
+    /// What is wrong with the watch at this moment, for the log.
+    pub fn problem(&self, kind: &str, now: Instant) -> Option<Problem> {
+        self.health.problem(kind, now)
     }
 
     /// What is wrong with the watch, if that is so for so long that it counts.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::election::{LeaseTimings, Lost, Record, Refused, Seen, Step, next};
 use super::plain;
-use crate::say::say;
+use crate::problem_log::{Entry, Problem, ProblemLog};
 
 /// The lease's name.
 pub const NAME: &str = "checkpoint-keeper";
@@ -36,6 +36,9 @@ pub struct LeaderElector {
     /// The lease as it was last seen, with what others keep in it.
     lease: Lease,
     held: watch::Sender<HeldUntil>,
+    problems: ProblemLog,
+    /// Who held it when it was last seen, for the log.
+    holder: Option<String>,
 }
 
 impl LeaderElector {
@@ -51,7 +54,17 @@ impl LeaderElector {
         let api = Api::namespaced(client.clone(), namespace);
         let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
         let lease = Lease { metadata, ..Lease::default() };
-        Self { api, me, field_manager, timings, seen, lease, held: watch::Sender::new(None) }
+        Self {
+            api,
+            me,
+            field_manager,
+            timings,
+            seen,
+            lease,
+            held: watch::Sender::new(None),
+            problems: ProblemLog::default(),
+            holder: None,
+        }
     }
 
     /// Tells from here on until when this replica leads.
@@ -67,7 +80,7 @@ impl LeaderElector {
                 Step::Create | Step::Take => {
                     self.write(true).await;
                     if self.seen.held_until().is_some() {
-                        say("note", format!("{} leads from now on", self.me));
+                        self.note_holder(Some(self.me.clone()));
                     }
                 }
                 Step::Renew => self.write(false).await,
@@ -86,6 +99,12 @@ impl LeaderElector {
         let begun = Instant::now();
         match timeout_at(self.limit(begun), self.api.get_opt(NAME)).await {
             Ok(Ok(found)) => {
+                self.succeeded("look at lease");
+                let holder = found.as_ref().and_then(|lease| record(lease, self.timings).holder);
+                // That it holds it by its name, as a process before it did, does not mean that it leads.
+                if holder.as_ref() != Some(&self.me) {
+                    self.note_holder(holder);
+                }
                 self.seen.found(
                     found.as_ref().map(|lease| record(lease, self.timings)),
                     begun,
@@ -97,14 +116,38 @@ impl LeaderElector {
                 });
             }
             Ok(Err(error)) => {
-                say("warning", format!("cannot look at the lease: {}", plain(&error)));
+                self.failed("look at lease", format!("cannot look at the lease: {}", plain(&error)));
                 self.seen.not_found_out(begun);
             }
             Err(_) => {
-                say("warning", "cannot look at the lease: no answer in time");
+                self.failed("look at lease", "cannot look at the lease: no answer in time".to_owned());
                 self.seen.not_found_out(begun);
             }
         }
+    }
+
+    /// Logs who leads, where that is another one than before.
+    fn note_holder(&mut self, holder: Option<String>) {
+        if holder == self.holder {
+            return;
+        }
+        match &holder {
+            Some(holder) if *holder == self.me => {
+                tracing::info!(identity = self.me, "this replica leads from now on");
+            }
+            Some(holder) => tracing::info!(leader = holder, "another replica leads"),
+            None => tracing::info!("no replica leads"),
+        }
+        self.holder = holder;
+    }
+
+    fn failed(&mut self, kind: &'static str, message: String) {
+        let problem = Problem { kind, subject: NAME.to_owned(), message };
+        self.problems.begin(problem, Instant::now().into_std()).iter().for_each(Entry::log);
+    }
+
+    fn succeeded(&mut self, kind: &'static str) {
+        self.problems.end(kind, NAME, Instant::now().into_std()).iter().for_each(Entry::log);
     }
 
     /// How long a request may take; an answer that comes after the lease has ended is of no use.
@@ -130,6 +173,7 @@ impl LeaderElector {
         let written = timeout_at(self.limit(begun), self.send(&lease)).await.map_err(|_| None);
         match written.and_then(|answer| answer.map_err(Some)) {
             Ok(lease) => {
+                self.succeeded("write lease");
                 self.seen.written(record(&lease, self.timings), begun, Instant::now());
                 self.lease = lease;
             }
@@ -141,7 +185,7 @@ impl LeaderElector {
                 let why = error.as_ref().map_or_else(|| "no answer in time".to_owned(), plain);
                 // Of two that want it, one loses: that is no trouble.
                 if how != Refused::Conflict || !is_new {
-                    say("warning", format!("cannot write the lease: {why}"));
+                    self.failed("write lease", format!("cannot write the lease: {why}"));
                 }
                 self.seen.refused(how, begun);
             }
@@ -171,9 +215,16 @@ impl LeaderElector {
                 return;
             }
             match timeout(REQUEST, self.send(&given_back(&self.lease))).await {
-                Ok(Ok(_)) => return say("note", format!("{} does not lead any more", self.me)),
-                Ok(Err(error)) => say("warning", format!("cannot give the lease back: {}", plain(&error))),
-                Err(_) => say("warning", "cannot give the lease back: no answer in time"),
+                Ok(Ok(_)) => {
+                    tracing::info!(identity = self.me, "this replica gave the lease back and leads no more");
+                    return;
+                }
+                Ok(Err(error)) => {
+                    self.failed("return lease", format!("cannot give the lease back: {}", plain(&error)));
+                }
+                Err(_) => {
+                    self.failed("return lease", "cannot give the lease back: no answer in time".to_owned());
+                }
             }
         }
     }

@@ -6,24 +6,15 @@ pub mod admin;
 pub mod cache;
 pub mod cluster;
 pub mod election;
+mod error_text;
 pub mod events;
 pub mod guarded;
 pub mod lease;
 pub mod liveness;
 pub mod other_operator;
 pub mod policy_objects;
-pub mod say;
+pub mod problem_log;
 pub mod signals;
 pub mod watch;
 
-/// What is wrong, in as few words as tell it.
-pub fn plain(error: &kube::Error) -> String {
-    if let kube::Error::Api(status) = error {
-        return format!("{} {}: {}", status.code, status.reason, status.message);
-    }
-    let mut deepest: &dyn std::error::Error = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
-}
+pub use error_text::{chain, plain};

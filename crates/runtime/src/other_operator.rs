@@ -16,6 +16,7 @@ use tokio::time::{interval, timeout};
 
 use super::cache::Cache;
 use super::liveness::now;
+use super::problem_log::Problem;
 use super::watch::{Change, follow};
 
 /// The older operator's lease (its `main.go`, `LeaderElectionID`).
@@ -136,6 +137,15 @@ impl OtherOperator {
     /// Whether the older operator renews its lease. While that cannot be seen, it is as it was last seen.
     pub(super) fn runs(&self) -> bool {
         self.leases().values().any(Cache::is_held)
+    }
+
+    /// What is wrong with each watch at this moment, for the log.
+    pub(super) fn watch_problems(&self, now: Instant) -> Vec<Problem> {
+        let leases = self.leases();
+        let problems = leases
+            .iter()
+            .filter_map(|(namespace, leases)| leases.problem(&format!("leases in {namespace}"), now));
+        problems.collect()
     }
 
     /// What is wrong with the watches.

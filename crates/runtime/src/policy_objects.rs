@@ -27,7 +27,7 @@ use super::cache::Cache;
 use super::guarded::{self, Guarded};
 use super::liveness::{WATCH_SECONDS, listened, now};
 use super::other_operator::OtherOperator;
-use super::say::say;
+use super::problem_log::Problem;
 use super::watch::{Doubt, Metadata, WatchHealth, follow, metadata_of};
 
 /// So many objects are listed at a time. Each may be a megabyte, of which next to nothing is kept.
@@ -147,9 +147,9 @@ impl PolicyObjects {
                 self.caches().legacy = Cache::default();
                 self.changed.send_replace(());
             } else {
-                say("note", format!("{name} is not defined here: there are no policies of that kind"));
+                tracing::info!("{name} is not defined here: there are no policies of that kind");
                 self.until_legacy_is_defined(true).await;
-                say("note", format!("{name} is defined now, and is watched"));
+                tracing::info!("{name} is defined now, and is watched");
             }
         }
     }
@@ -250,6 +250,16 @@ impl PolicyObjects {
         reasons.extend(self.stale(now));
         reasons.extend(self.other_operator.errors(now));
         reasons
+    }
+
+    /// What is wrong with each watch at this moment, for the log.
+    pub fn watch_problems(&self, now: Instant) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = {
+            let mut caches = self.caches();
+            caches.health().into_iter().filter_map(|(kind, health)| health.problem(kind, now)).collect()
+        };
+        problems.extend(self.other_operator.watch_problems(now));
+        problems
     }
 
     /// What keeps policies from being confirmed, where that lasts.

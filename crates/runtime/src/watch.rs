@@ -15,7 +15,9 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 
+use super::chain;
 use super::liveness::{Heard, RESUMED, SILENCE};
+use super::problem_log::Problem;
 
 /// How long a watch may fail until what it showed is old news.
 const STALE: Duration = Duration::from_mins(5);
@@ -59,7 +61,7 @@ pub async fn follow<T: Send>(
             Ok(watcher::Event::InitDone) => tell(Change::Listed(std::mem::take(&mut listing))),
             Ok(watcher::Event::Apply(object)) => tell(Change::Applied(object)),
             Ok(watcher::Event::Delete(object)) => tell(Change::Deleted(object)),
-            Err(error) => tell(Change::Failed(error.to_string())),
+            Err(error) => tell(Change::Failed(chain(&error))),
         }
     }
 }
@@ -127,6 +129,17 @@ impl WatchHealth {
                 now.saturating_duration_since(failing.last) < REPEATED
             }
         })
+    }
+
+    /// What is wrong with the watch of a kind at this moment, for the log. One that has not listed yet and meets no
+    /// error is only slow.
+    pub fn problem(&self, kind: &str, now: Instant) -> Option<Problem> {
+        let why = match self.failing(now) {
+            Some(failing) => Some(failing.why.clone()),
+            None => self.hangs(now).then(|| "nothing is heard of the watch".to_owned()),
+        }?;
+        let message = format!("{kind} cannot be watched: {why}");
+        Some(Problem { kind: "watch", subject: kind.to_owned(), message })
     }
 
     /// Whether nothing is heard on a watch that must say something by now.

@@ -7,10 +7,12 @@ use jiff::Timestamp;
 
 use crate::cli::AgentArguments;
 use crate::failure::Failure;
+use crate::logging::LogArguments;
 use crate::output::json;
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(arguments: AgentArguments) -> Result<(), Failure> {
+    log_start(&arguments);
     let mut operator_namespaces = arguments.cluster_policy_namespaces;
     operator_namespaces.push(arguments.namespace);
     let node = arguments.node_name.clone();
@@ -37,4 +39,41 @@ pub fn run(arguments: AgentArguments) -> Result<(), Failure> {
         Error::DirectoryDead => Failure::Named,
         error => Failure::Failed(anyhow::Error::new(error)),
     })
+}
+
+/// What this process is, and with which options it was started.
+fn log_start(arguments: &AgentArguments) {
+    let AgentArguments {
+        node_name,
+        namespace,
+        cluster_policy_namespaces,
+        other_operator_namespaces,
+        policy_staleness,
+        directory,
+        state,
+        interval,
+        settle,
+        status_interval,
+        listen,
+        kubeconfig,
+        log: LogArguments { log_format: _, log_level },
+    } = arguments;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        role = "agent",
+        node = node_name,
+        namespace,
+        ?cluster_policy_namespaces,
+        ?other_operator_namespaces,
+        ?policy_staleness,
+        ?directory,
+        ?state,
+        ?interval,
+        ?settle,
+        ?status_interval,
+        %listen,
+        ?kubeconfig,
+        %log_level,
+        "checkpoint-keeper starts"
+    );
 }

@@ -10,12 +10,14 @@ use tokio::sync::watch;
 
 use crate::cli::ControllerArguments;
 use crate::failure::Failure;
+use crate::logging::LogArguments;
 use checkpoint_keeper_controller::{Controller, Settings};
 use checkpoint_keeper_runtime::admin::{self, AdminServer};
 use checkpoint_keeper_runtime::cluster;
 
 /// Runs until SIGTERM or SIGINT, or until the lease is lost.
 pub fn run(arguments: ControllerArguments) -> Result<(), Failure> {
+    log_start(&arguments);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start a runtime")?;
     let client = cluster::client(&runtime, arguments.kubeconfig.as_deref()).map_err(|error| {
@@ -31,10 +33,11 @@ async fn serve(client: Client, arguments: ControllerArguments) -> Result<(), Fai
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
     let signals = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let signal = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        tracing::info!(signal, "a signal asks to end: ending");
         stop.send_replace(true);
         // A replica that was told to stop ends by itself.
         std::future::pending::<()>().await;
@@ -66,4 +69,31 @@ async fn serve(client: Client, arguments: ControllerArguments) -> Result<(), Fai
         }
         () = signals => Ok(()),
     }
+}
+
+/// What this process is, and with which options it was started.
+fn log_start(arguments: &ControllerArguments) {
+    let ControllerArguments {
+        namespace,
+        identity,
+        cluster_policy_namespaces,
+        other_operator_namespaces,
+        directory,
+        listen,
+        kubeconfig,
+        log: LogArguments { log_format: _, log_level },
+    } = arguments;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        role = "controller",
+        identity,
+        namespace,
+        ?cluster_policy_namespaces,
+        ?other_operator_namespaces,
+        directory,
+        %listen,
+        ?kubeconfig,
+        %log_level,
+        "checkpoint-keeper starts"
+    );
 }

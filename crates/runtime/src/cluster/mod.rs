@@ -22,7 +22,9 @@ use kube::{Client, Config};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use tower::timeout::TimeoutLayer;
+use tower::util::MapErrLayer;
 
+use super::error_text::{NoReply, plain};
 use credentials::CredentialError;
 use reply::Refusal;
 pub use reply::{MIRROR, live_pod, namespace};
@@ -93,6 +95,7 @@ pub fn client(runtime: &Runtime, kubeconfig: Option<&Path>) -> Result<Client, Co
     credentials::check_authority(config.root_cert.as_ref())?;
     // Whoever asks knows what to do about a failure, and when.
     config.default_retry = false;
+    tracing::debug!(server = %config.cluster_url, "requests go to this API server");
     let _inside = runtime.enter();
     impatient(config, REPLY, SILENCE)
 }
@@ -104,10 +107,15 @@ fn impatient(mut config: Config, reply: Duration, silence: Duration) -> Result<C
     config.read_timeout = Some(silence);
     config.reset_reader_on_write = true;
     let token = credentials::take_token(&mut config.auth_info)?;
+    let server = config.cluster_url.to_string();
+    let server = server.trim_end_matches('/').to_owned();
+    let named = MapErrLayer::new(move |source| NoReply { server: server.clone(), source });
     let builder = ClientBuilder::try_from(config)?;
     Ok(match token {
-        Some(token) => builder.with_layer(&token).with_layer(&TimeoutLayer::new(reply)).build(),
-        None => builder.with_layer(&TimeoutLayer::new(reply)).build(),
+        Some(token) => {
+            builder.with_layer(&token).with_layer(&TimeoutLayer::new(reply)).with_layer(&named).build()
+        }
+        None => builder.with_layer(&TimeoutLayer::new(reply)).with_layer(&named).build(),
     })
 }
 
@@ -205,7 +213,7 @@ impl Cluster {
             }
             Ok(Err(error)) => {
                 self.silence += 1;
-                Err(Refusal::Failed(reply::plain(&deepest(&error))))
+                Err(Refusal::Failed(reply::plain(&plain(&error))))
             }
             Err(_) => {
                 self.silence += 1;
@@ -213,15 +221,6 @@ impl Cluster {
             }
         }
     }
-}
-
-/// What is at the bottom of an error: those above it only say that a request failed.
-fn deepest(error: &dyn std::error::Error) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }
 
 #[cfg(test)]
