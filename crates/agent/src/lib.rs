@@ -47,7 +47,9 @@ use checkpoint_keeper_runtime::admin::{self, AdminServer};
 use checkpoint_keeper_runtime::cluster::{self, Cluster, ConnectError};
 use checkpoint_keeper_runtime::liveness;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
+use checkpoint_keeper_runtime::requests::RequestCounts;
 use checkpoint_keeper_runtime::signals;
+use checkpoint_keeper_runtime::telemetry;
 
 /// So long without a look at everything, and the engine is stuck for good: reading the largest archive
 /// takes minutes.
@@ -129,10 +131,12 @@ pub fn run(arguments: Settings) -> Result<(), Error> {
     }
     let node = Some(arguments.node_name.clone());
     let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node)?;
+    let requests = RequestCounts::default();
+    asked.count_requests(&requests);
     driver.ask_by(Box::new(move |lookups| asked.ask(lookups)));
     let (sender, mailbox) = mailbox::channel().map_err(start("cannot make a mailbox for the engine"))?;
     let (stop, trigger) = signals::until_told().map_err(start("cannot listen for signals"))?;
-    start_api_side(&arguments, state.clone(), sender)?;
+    start_api_side(&arguments, state.clone(), sender, &requests)?;
     let mut reporter = Reporter {
         state,
         audit: arguments.audit,
@@ -157,10 +161,19 @@ fn start(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 }
 
 /// Starts the thread that speaks with the API and serves probes and metrics.
-fn start_api_side(arguments: &Settings, state: AgentState, engine: Sender) -> Result<(), Error> {
+fn start_api_side(
+    arguments: &Settings,
+    state: AgentState,
+    engine: Sender,
+    requests: &RequestCounts,
+) -> Result<(), Error> {
     let runtime =
         Builder::new_current_thread().enable_all().build().map_err(start("cannot start a runtime"))?;
     let client = cluster::client(&runtime, arguments.kubeconfig.as_deref())?;
+    let client = {
+        let _inside = runtime.enter();
+        requests.counted(&client)
+    };
     let objects = PolicyObjects::new(&arguments.other_operator_namespaces);
     let directory = arguments.directory.to_string_lossy().into_owned();
     let context = ApiContext {
@@ -183,8 +196,16 @@ fn start_api_side(arguments: &Settings, state: AgentState, engine: Sender) -> Re
     let seen = state.clone();
     let started = Instant::now();
     let limit = stuck(arguments.interval);
+    let (asked, objects) = (context.clone(), context.objects.clone());
     let page = AdminServer {
-        metrics: metrics::registry(state),
+        metrics: metrics::registry(
+            state,
+            telemetry::Sources {
+                requests: requests.clone(),
+                is_ready: Box::new(move || asked.not_ready_reasons(liveness::now()).is_empty()),
+                watch_ages: Box::new(move || objects.watch_ages(liveness::now())),
+            },
+        ),
         not_ready_reasons: Box::new(move || context.not_ready_reasons(liveness::now())),
         is_alive: Box::new(move || {
             let looked = seen.read(|observed| observed.looked).unwrap_or(started);

@@ -5,6 +5,7 @@
 
 use std::fmt::Error;
 
+use checkpoint_keeper_runtime::telemetry;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -13,17 +14,17 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::state::{AgentState, Observations};
 
-/// The agent's metrics.
-pub(super) fn registry(state: AgentState) -> Registry {
-    let mut registry = Registry::with_prefix("checkpoint_keeper");
-    registry.register_collector(Box::new(FromBoard(state)));
+/// The agent's metrics and the shared ones.
+pub(super) fn registry(state: AgentState, sources: telemetry::Sources) -> Registry {
+    let mut registry = telemetry::registry(sources);
+    registry.sub_registry_with_prefix(telemetry::PREFIX).register_collector(Box::new(Observed(state)));
     registry
 }
 
 #[derive(Debug)]
-struct FromBoard(AgentState);
+struct Observed(AgentState);
 
-impl Collector for FromBoard {
+impl Collector for Observed {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         self.0.read(|observed| encode(observed, &mut encoder))
     }
@@ -140,7 +141,7 @@ pub fn example() -> String {
     state.planned(summary, std::time::Instant::now());
     state.count_deletion(Reason::MaxAge);
     let mut text = String::new();
-    let _ = prometheus_client::encoding::text::encode(&mut text, &registry(state));
+    let _ = prometheus_client::encoding::text::encode(&mut text, &registry(state, telemetry::example()));
     text
 }
 
@@ -163,7 +164,7 @@ mod tests {
             }
             state.planned(summary, Instant::now());
             let mut text = String::new();
-            encode(&mut text, &registry(state)).unwrap();
+            encode(&mut text, &registry(state, telemetry::example())).unwrap();
             text
         };
         let (few, many) = (text(1), text(10_000));

@@ -28,7 +28,10 @@ use checkpoint_keeper_runtime::election::{LeaseTimings, Lost};
 use checkpoint_keeper_runtime::lease::LeaderElector;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
 use checkpoint_keeper_runtime::problem_log::{Entry, ProblemLog};
+use checkpoint_keeper_runtime::requests::RequestCounts;
+use checkpoint_keeper_runtime::telemetry;
 use metrics::Metrics;
+use prometheus_client::registry::Registry;
 use store_cache::StoreCache;
 use throttle::StatusThrottle;
 use work::Work;
@@ -69,27 +72,38 @@ pub struct Controller {
     stores: StoreCache,
     agents: Agents,
     metrics: Metrics,
+    requests: RequestCounts,
     pulse: watch::Sender<Instant>,
 }
 
 impl Controller {
     /// One that has not begun yet.
-    pub fn new(client: Client, settings: Settings) -> Self {
+    pub fn new(client: &Client, settings: Settings) -> Self {
         let objects = PolicyObjects::new(&settings.other_operator_namespaces);
+        let requests = RequestCounts::default();
         Self {
-            client,
+            client: requests.counted(client),
             settings,
             objects,
             stores: StoreCache::default(),
             agents: Agents::default(),
             metrics: Metrics::default(),
+            requests,
             pulse: watch::Sender::new(Instant::now()),
         }
     }
 
-    /// What it counts.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
+    /// A registry with its metrics.
+    pub fn registry(&self) -> Registry {
+        let (objects, not_ready_reasons) = (self.objects.clone(), self.not_ready_reasons());
+        metrics::registry(
+            &self.metrics,
+            telemetry::Sources {
+                requests: self.requests.clone(),
+                is_ready: Box::new(move || not_ready_reasons().is_empty()),
+                watch_ages: Box::new(move || objects.watch_ages(std::time::Instant::now())),
+            },
+        )
     }
 
     /// What keeps it from working, or from taking over.
@@ -111,7 +125,7 @@ impl Controller {
     /// Leads whenever possible, until it is told to stop. Who lost the lease stops for good: what it
     /// began while it led may be under way still.
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), Lost> {
-        let Self { client, settings, objects, stores, agents, metrics, pulse } = self;
+        let Self { client, settings, objects, stores, agents, metrics, pulse, requests: _ } = self;
         let Settings { namespace, identity, cluster_policy_namespaces, directory, .. } = settings;
         let mut elector =
             LeaderElector::new(&client, &namespace, identity.clone(), FIELD_MANAGER, LeaseTimings::of(LEASE));

@@ -9,6 +9,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::writer::Written;
+use checkpoint_keeper_runtime::telemetry;
+
 /// How a writing went.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
@@ -23,7 +26,7 @@ struct Became {
 }
 
 /// The counts.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Metrics {
     leader: Gauge,
     writes: Family<Outcome, Counter>,
@@ -31,20 +34,38 @@ pub struct Metrics {
     nodes_without_agent: Gauge,
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        let writes = Family::<Outcome, Counter>::default();
+        for result in Written::LABELS {
+            let _ = writes.get_or_create(&Outcome { result });
+        }
+        Self {
+            leader: Gauge::default(),
+            writes,
+            policies: Family::default(),
+            nodes_without_agent: Gauge::default(),
+        }
+    }
+}
+
 impl Metrics {
-    /// Shows them, with the program's prefix.
-    pub fn register(&self, registry: &mut Registry) {
-        let registry = registry.sub_registry_with_prefix("checkpoint_keeper");
-        registry.register("leader", "Whether this replica leads", self.leader.clone());
-        registry.register("status_writes", "Statuses written, by how it went", self.writes.clone());
+    fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix(telemetry::PREFIX);
+        registry.register("leader", "1 while this replica leads, 0 otherwise.", self.leader.clone());
+        registry.register(
+            "status_writes",
+            "Number of writes of a policy's status, by result.",
+            self.writes.clone(),
+        );
         registry.register(
             "policies",
-            "Policy objects by the reason of their Ready condition; the leader counts them",
+            "Number of policy objects by kind and by the reason of their Accepted condition; only the leader reports it.",
             self.policies.clone(),
         );
         registry.register(
             "nodes_without_agent",
-            "Nodes with a NodeCheckpointStore and no agent that is ready; the leader counts them",
+            "Number of nodes with a NodeCheckpointStore and no agent that is ready; only the leader reports it.",
             self.nodes_without_agent.clone(),
         );
     }
@@ -82,15 +103,19 @@ impl Metrics {
     }
 }
 
+/// A registry with these and the shared ones.
+pub(super) fn registry(metrics: &Metrics, sources: telemetry::Sources) -> Registry {
+    let mut registry = telemetry::registry(sources);
+    metrics.register(&mut registry);
+    registry
+}
+
 /// A page of all that there can be, with one of each label.
 pub fn example() -> String {
     let metrics = Metrics::default();
-    metrics.wrote("written");
     let became = Became { kind: "CheckpointPolicy", reason: "Accepted" };
     metrics.policies.get_or_create(&became).set(1);
-    let mut registry = Registry::default();
-    metrics.register(&mut registry);
     let mut text = String::new();
-    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+    let _ = prometheus_client::encoding::text::encode(&mut text, &registry(&metrics, telemetry::example()));
     text
 }

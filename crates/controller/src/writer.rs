@@ -42,6 +42,9 @@ pub enum Written {
 }
 
 impl Written {
+    /// All its labels in metrics.
+    pub const LABELS: [&'static str; 5] = ["written", "conflict", "gone", "refused", "unanswered"];
+
     fn of<T>(reply: Result<kube::Result<T>, Elapsed>) -> Self {
         match reply {
             Ok(Ok(_)) => Self::Done,

@@ -32,11 +32,15 @@ fn page() -> String {
     let mut page = "# What it tells\n\nMade from the code by `cargo xtask generate`. No metric names an archive, a pod or a \
                     namespace.\n\n## Metrics\n\n| metric | type | labels | of | what |\n| --- | --- | --- | --- | --- |\n"
         .to_owned();
-    for (of, text) in [("agent", agent::metrics::example()), ("controller", controller::metrics::example())] {
-        for metric in metrics(&text) {
-            let Metric { name, kind, labels, help } = metric;
-            let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {of} | {help} |");
-        }
+    let (of_agent, of_controller) =
+        (metrics(&agent::metrics::example()), metrics(&controller::metrics::example()));
+    let shared = |metric: &Metric| of_agent.contains(metric) && of_controller.contains(metric);
+    let of_one = |metric: &&Metric| !shared(metric);
+    let rows = of_agent.iter().filter(|metric| shared(metric)).map(|metric| ("agent, controller", metric));
+    let rows = rows.chain(of_agent.iter().filter(of_one).map(|metric| ("agent", metric)));
+    for (of, metric) in rows.chain(of_controller.iter().filter(of_one).map(|metric| ("controller", metric))) {
+        let Metric { name, kind, labels, help } = metric;
+        let _ = writeln!(page, "| `{name}` | {kind} | {labels} | {of} | {help} |");
     }
     page.push_str("\n## Events\n\n| reason | of | on | when |\n| --- | --- | --- | --- |\n");
     page.push_str(
@@ -112,6 +116,7 @@ fn acceptances() -> Vec<Acceptance> {
     std::iter::successors(Some(Acceptance::Accepted), next).collect()
 }
 
+#[derive(PartialEq, Eq)]
 struct Metric {
     name: String,
     kind: String,
@@ -146,8 +151,10 @@ fn metrics(page: &str) -> Vec<Metric> {
             }),
             ("TYPE", Some(metric)) => {
                 // Samples of counters have it, and so does whoever asks for one.
-                if rest == "counter" {
-                    metric.name.push_str("_total");
+                match rest {
+                    "counter" => metric.name.push_str("_total"),
+                    "info" => metric.name.push_str("_info"),
+                    _ => {}
                 }
                 rest.clone_into(&mut metric.kind);
             }

@@ -14,7 +14,9 @@ pub mod liveness;
 pub mod other_operator;
 pub mod policy_objects;
 pub mod problem_log;
+pub mod requests;
 pub mod signals;
+pub mod telemetry;
 pub mod watch;
 
 pub use error_text::{chain, plain};

@@ -28,6 +28,7 @@ use super::guarded::{self, Guarded};
 use super::liveness::{WATCH_SECONDS, listened, now};
 use super::other_operator::OtherOperator;
 use super::problem_log::Problem;
+use super::telemetry::WatchAge;
 use super::watch::{Doubt, Metadata, WatchHealth, follow, metadata_of};
 
 /// So many objects are listed at a time. Each may be a megabyte, of which next to nothing is kept.
@@ -260,6 +261,13 @@ impl PolicyObjects {
         };
         problems.extend(self.other_operator.watch_problems(now));
         problems
+    }
+
+    /// How long ago the API was last heard on the watch of each kind.
+    pub fn watch_ages(&self, now: Instant) -> Vec<WatchAge> {
+        let mut caches = self.caches();
+        let ages = caches.health().into_iter();
+        ages.filter_map(|(kind, health)| Some(WatchAge { kind, age: health.age(now)? })).collect()
     }
 
     /// What keeps policies from being confirmed, where that lasts.

@@ -142,6 +142,12 @@ impl WatchHealth {
         Some(Problem { kind: "watch", subject: kind.to_owned(), message })
     }
 
+    /// How long ago the API was last heard, where somebody listens to the connection.
+    pub(super) fn age(&self, now: Instant) -> Option<Duration> {
+        let heard = self.heard.filter(|_| self.is_listened)?;
+        Some(now.saturating_duration_since(heard))
+    }
+
     /// Whether nothing is heard on a watch that must say something by now.
     fn hangs(&self, now: Instant) -> bool {
         self.is_listened && self.heard.is_some_and(|heard| now.saturating_duration_since(heard) >= SILENCE)

@@ -33,7 +33,7 @@ impl Replica {
             directory: "/var/lib/kubelet/checkpoints".to_owned(),
         };
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(Controller::new(fake.client(name), settings).run(stopped));
+        let task = tokio::spawn(Controller::new(&fake.client(name), settings).run(stopped));
         Self { stop, task }
     }
 

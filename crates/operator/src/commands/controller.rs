@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use kube::Client;
-use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -43,7 +42,7 @@ async fn serve(client: Client, arguments: ControllerArguments) -> Result<(), Fai
         std::future::pending::<()>().await;
     };
     let controller = Controller::new(
-        client,
+        &client,
         Settings {
             namespace: arguments.namespace,
             identity: arguments.identity,
@@ -52,10 +51,8 @@ async fn serve(client: Client, arguments: ControllerArguments) -> Result<(), Fai
             directory: arguments.directory,
         },
     );
-    let mut metrics = Registry::default();
-    controller.metrics().register(&mut metrics);
     let page = AdminServer {
-        metrics,
+        metrics: controller.registry(),
         not_ready_reasons: Box::new(controller.not_ready_reasons()),
         is_alive: Box::new(controller.is_alive()),
     };

@@ -25,6 +25,7 @@ use tower::timeout::TimeoutLayer;
 use tower::util::MapErrLayer;
 
 use super::error_text::{NoReply, plain};
+use super::requests::RequestCounts;
 use credentials::CredentialError;
 use reply::Refusal;
 pub use reply::{MIRROR, live_pod, namespace};
@@ -125,6 +126,12 @@ impl Cluster {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let client = client(&runtime, kubeconfig)?;
         Ok(Self { runtime, client, node_name, kinds: HashMap::new(), silence: 0, quiet_until: None })
+    }
+
+    /// Counts its requests from here on.
+    pub fn count_requests(&mut self, counts: &RequestCounts) {
+        let _inside = self.runtime.enter();
+        self.client = counts.counted(&self.client);
     }
 
     /// Asks one question after the other. No requests run at once: a mass deletion is no reason to
