@@ -11,6 +11,7 @@ use kube::Client;
 use super::cluster_watch::ClusterWatch;
 use super::config_source::ConfigSource;
 use super::own_objects::OwnObjects;
+use super::problem_type::ProblemType;
 use super::state::AgentState;
 use super::status_publisher::StatusPublisher;
 
@@ -70,7 +71,7 @@ impl ApiContext {
     }
 
     /// Notes that something is wrong.
-    pub(super) fn problem(&self, kind: &'static str, what: String) {
+    pub(super) fn problem(&self, kind: ProblemType, what: String) {
         self.state.problem(kind, String::new(), what, now());
     }
 }

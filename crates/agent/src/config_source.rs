@@ -15,6 +15,7 @@ use checkpoint_keeper_runtime::liveness::now;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::api::{ApiContext, TICK};
+use super::problem_type::ProblemType;
 
 /// What sends the engine its configuration.
 pub(super) struct ConfigSource {
@@ -55,7 +56,12 @@ impl ConfigSource {
             }
             let Some(known) = &known else { continue };
             for (policy, why) in &known.invalid {
-                self.context.state.problem("policy", policy.clone(), format!("{policy}: {why}"), now());
+                self.context.state.problem(
+                    ProblemType::PolicyInvalid,
+                    policy.clone(),
+                    format!("{policy}: {why}"),
+                    now(),
+                );
             }
             let own = self.context.own.now();
             let generation = own.store.as_ref().and_then(|store| store.metadata.generation);

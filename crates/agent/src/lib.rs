@@ -9,6 +9,7 @@ mod dry_runs;
 mod events;
 pub mod metrics;
 mod own_objects;
+mod problem_type;
 mod problems;
 mod reporter;
 mod state;
@@ -39,6 +40,7 @@ use self::cluster_watch::ClusterWatch;
 use self::config_source::ConfigSource;
 use self::deciding::Deciding;
 use self::dry_runs::DryRuns;
+use self::metrics::Timings;
 use self::own_objects::OwnObjects;
 use self::reporter::{Reporter, note_catalog_problem};
 use self::state::AgentState;
@@ -136,11 +138,13 @@ pub fn run(arguments: Settings) -> Result<(), Error> {
     driver.ask_by(Box::new(move |lookups| asked.ask(lookups)));
     let (sender, mailbox) = mailbox::channel().map_err(start("cannot make a mailbox for the engine"))?;
     let (stop, trigger) = signals::until_told().map_err(start("cannot listen for signals"))?;
-    start_api_side(&arguments, state.clone(), sender, &requests)?;
+    let timings = Timings::default();
+    start_api_side(&arguments, state.clone(), sender, Measures { requests, timings: timings.clone() })?;
     let mut reporter = Reporter {
         state,
         audit: arguments.audit,
         dry_runs: DryRuns::new(arguments.status_interval),
+        timings,
         interval: arguments.interval,
         deciding: Deciding::default(),
         is_dead: false,
@@ -160,19 +164,25 @@ fn start(what: &'static str) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Start { what, source }
 }
 
+/// What is measured by the engine's side.
+struct Measures {
+    requests: RequestCounts,
+    timings: Timings,
+}
+
 /// Starts the thread that speaks with the API and serves probes and metrics.
 fn start_api_side(
     arguments: &Settings,
     state: AgentState,
     engine: Sender,
-    requests: &RequestCounts,
+    measures: Measures,
 ) -> Result<(), Error> {
     let runtime =
         Builder::new_current_thread().enable_all().build().map_err(start("cannot start a runtime"))?;
     let client = cluster::client(&runtime, arguments.kubeconfig.as_deref())?;
     let client = {
         let _inside = runtime.enter();
-        requests.counted(&client)
+        measures.requests.counted(&client)
     };
     let objects = PolicyObjects::new(&arguments.other_operator_namespaces);
     let directory = arguments.directory.to_string_lossy().into_owned();
@@ -200,8 +210,9 @@ fn start_api_side(
     let page = AdminServer {
         metrics: metrics::registry(
             state,
+            &measures.timings,
             telemetry::Sources {
-                requests: requests.clone(),
+                requests: measures.requests,
                 is_ready: Box::new(move || asked.not_ready_reasons(liveness::now()).is_empty()),
                 watch_ages: Box::new(move || objects.watch_ages(liveness::now())),
             },

@@ -4,20 +4,83 @@
 //! reasons.
 
 use std::fmt::Error;
+use std::time::Duration;
 
+use checkpoint_keeper_core::plan::Reason;
+use checkpoint_keeper_node::driver::Operation;
 use checkpoint_keeper_runtime::telemetry;
+use jiff::Timestamp;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::state::{AgentState, Observations};
+use super::summary::{Summary, Tokens};
+
+/// How long operations take.
+#[derive(Debug, Clone)]
+pub(super) struct Timings {
+    sweep: Histogram,
+    read: Histogram,
+    plan: Histogram,
+    unlink: Histogram,
+    close_to_unlink: Histogram,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        // 100 µs, 400 µs … 26 s.
+        let histogram = || Histogram::new(exponential_buckets(0.0001, 4.0, 10));
+        Self {
+            sweep: histogram(),
+            read: histogram(),
+            plan: histogram(),
+            unlink: histogram(),
+            close_to_unlink: histogram(),
+        }
+    }
+}
+
+impl Timings {
+    /// Notes that an operation took that long.
+    pub(super) fn observe(&self, operation: Operation, took: Duration) {
+        let histogram = match operation {
+            Operation::Sweep => &self.sweep,
+            Operation::Read => &self.read,
+            Operation::Plan => &self.plan,
+            Operation::Unlink => &self.unlink,
+            Operation::CloseToUnlink => &self.close_to_unlink,
+        };
+        histogram.observe(took.as_secs_f64());
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        for (name, help, histogram) in [
+            ("sweep", "Time to list the directory and look at each file.", &self.sweep),
+            ("read", "Time to read a batch of new archives.", &self.read),
+            ("plan", "Time to make a plan.", &self.plan),
+            ("unlink", "Time to delete one archive.", &self.unlink),
+            (
+                "close_to_unlink",
+                "Time from the close of an archive to the first deletion by the plan that knows of it.",
+                &self.close_to_unlink,
+            ),
+        ] {
+            registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        }
+    }
+}
 
 /// The agent's metrics and the shared ones.
-pub(super) fn registry(state: AgentState, sources: telemetry::Sources) -> Registry {
+pub(super) fn registry(state: AgentState, timings: &Timings, sources: telemetry::Sources) -> Registry {
     let mut registry = telemetry::registry(sources);
-    registry.sub_registry_with_prefix(telemetry::PREFIX).register_collector(Box::new(Observed(state)));
+    let ours = registry.sub_registry_with_prefix(telemetry::PREFIX);
+    timings.register(ours);
+    ours.register_collector(Box::new(Observed(state)));
     registry
 }
 
@@ -26,98 +89,182 @@ struct Observed(AgentState);
 
 impl Collector for Observed {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        self.0.read(|observed| encode(observed, &mut encoder))
+        self.0.read(|observed| encode(observed, Timestamp::now(), &mut encoder))
     }
 }
 
-fn encode(observed: &Observations, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+fn encode(observed: &Observations, now: Timestamp, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
     let known = observed.summary.is_some();
     gauge(
         encoder,
         "policies_known",
-        "Whether the policies are known: 0, and nothing is deleted.",
+        "1 once policies are loaded; while 0 nothing is deleted.",
         u64::from(known),
     )?;
-    counter(encoder, "plans", "How often was decided about everything.", observed.plans)?;
-    counter(encoder, "deletion_failures", "Deletions that the system refused.", observed.failed)?;
-    gauge(
-        encoder,
-        "problems",
-        "What is wrong on the node, as its NodeCheckpointStore names it.",
-        observed.problems().count() as u64,
-    )?;
-    by_reason(encoder, "deletions", "Deleted archives.", None, observed, |(count, _)| count)?;
-    by_reason(
-        encoder,
-        "deleted",
-        "What deleted archives had.",
-        Some(&Unit::Bytes),
-        observed,
-        |(_, bytes)| bytes,
-    )?;
-    let Some(summary) = &observed.summary else { return Ok(()) };
-    gauge(encoder, "archives", "Archives in the directory.", summary.archives)?;
-    sized(encoder, "archives_size", "What they have together.", summary.bytes)?;
-    gauge(encoder, "archives_pinned", "Archives that a marker holds.", summary.pinned)?;
-    gauge(encoder, "archives_incomplete", "Archives that were cut off.", summary.incomplete)?;
-    gauge(encoder, "archives_unreadable", "Archives that cannot be read.", summary.unreadable)?;
-    gauge(encoder, "archives_unknown", "Archives of a container that is not known.", summary.unknown)?;
-    gauge(
-        encoder,
-        "deletions_pending",
-        "Archives that are to go and wait, as policies may only delete so many a minute.",
-        summary.pending(),
-    )?;
-    let mut verdicts = encoder.encode_descriptor(
-        "verdicts",
-        "Archives by the reason of their verdict.",
-        None,
-        prometheus_client::metrics::MetricType::Gauge,
-    )?;
-    for (reason, count) in &summary.verdicts {
+    let swept = observed.swept.map_or(0, |swept| u64::try_from(swept.as_second()).unwrap_or_default());
+    let help = "Time of the last sweep, in seconds since 1970; 0 before the first one.";
+    with_unit(encoder, "last_sweep_timestamp", help, &Unit::Seconds, swept)?;
+    counter(encoder, "plans", "Number of plans made.", observed.plans)?;
+    counter(encoder, "deletion_failures", "Number of deletions that the system refused.", observed.failed)?;
+    let counts = observed.problem_counts();
+    let counts = counts.iter().map(|(kind, count)| (kind.name().to_owned(), *count));
+    family(encoder, "problems", ("type", "Number of problems that the node has now, by type."), counts)?;
+    let figures = |reason| observed.deleted.get(&reason).copied().unwrap_or_default();
+    let (help, kind) = ("Number of archives deleted, by reason.", MetricType::Counter);
+    let mut deletions = encoder.encode_descriptor("deletions", help, None, kind)?;
+    for reason in deletion_reasons() {
         let labels = [("reason", reason.to_string())];
-        ConstGauge::new(signed(*count)).encode(verdicts.encode_family(&labels)?)?;
+        ConstCounter::new(figures(reason).0).encode(deletions.encode_family(&labels)?)?;
+    }
+    let help = "Size of the archives deleted, by reason.";
+    let mut deleted = encoder.encode_descriptor("deleted", help, Some(&Unit::Bytes), kind)?;
+    for reason in deletion_reasons() {
+        let labels = [("reason", reason.to_string())];
+        ConstCounter::new(figures(reason).1).encode(deleted.encode_family(&labels)?)?;
+    }
+    observed.summary.as_ref().map_or(Ok(()), |summary| encode_summary(summary, now, encoder))
+}
+
+/// The figures of the last plan.
+fn encode_summary(
+    summary: &Summary,
+    now: Timestamp,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), Error> {
+    for (name, help, count) in [
+        ("archives", "Number of archives in the directory.", summary.archives),
+        ("archives_pinned", "Number of archives that a marker pins.", summary.pinned),
+        ("archives_incomplete", "Number of archives that are incomplete or damaged.", summary.incomplete),
+        ("archives_unreadable", "Number of archives that cannot be read.", summary.unreadable),
+        ("archives_unknown", "Number of archives whose container is not known.", summary.unknown),
+        (
+            "deletions_pending",
+            "Number of archives that are to be deleted and wait, as policies may only delete so many a minute.",
+            summary.pending(),
+        ),
+    ] {
+        gauge(encoder, name, help, count)?;
+    }
+    for (name, help, bytes) in [
+        ("archives_size", "Size of all archives.", summary.bytes),
+        ("archives_pinned_size", "Size of the archives that a marker pins.", summary.pinned_bytes),
+        (
+            "archives_incomplete_size",
+            "Size of the archives that are incomplete or damaged.",
+            summary.incomplete_bytes,
+        ),
+        (
+            "archives_unknown_size",
+            "Size of the archives whose container is not known.",
+            summary.unknown_bytes,
+        ),
+    ] {
+        with_unit(encoder, name, help, &Unit::Bytes, bytes)?;
+    }
+    let age = |taken: Option<Timestamp>| {
+        taken.map_or(0, |taken| u64::try_from(now.duration_since(taken).as_secs()).unwrap_or_default())
+    };
+    for (name, help, taken) in [
+        ("oldest_archive_age", "Age of the oldest archive; 0 while there is none.", summary.oldest),
+        (
+            "oldest_pinned_age",
+            "Age of the oldest archive that is pinned; 0 while there is none.",
+            summary.oldest_pinned,
+        ),
+    ] {
+        with_unit(encoder, name, help, &Unit::Seconds, age(taken))?;
+    }
+    let verdicts = summary.verdicts.iter().map(|(reason, count)| (reason.to_string(), *count));
+    family(encoder, "verdicts", ("reason", "Number of archives by the reason of their verdict."), verdicts)?;
+    if let Some(Tokens { policies, watermark }) = summary.tokens {
+        let tokens = [("policies".to_owned(), policies), ("watermark".to_owned(), watermark)];
+        let help = "Number of deletions that might begin when the last plan was made.";
+        family(encoder, "deletion_tokens", ("of", help), tokens.into_iter())?;
     }
     if let Some((total, available)) = summary.filesystem {
-        sized(encoder, "filesystem_size", "The size of the file system that they lie on.", total)?;
-        sized(encoder, "filesystem_available", "What ordinary processes may still use of it.", available)?;
+        let help = "Size of the file system that the directory is on.";
+        with_unit(encoder, "filesystem_size", help, &Unit::Bytes, total)?;
+        let help = "Space on that file system that ordinary processes may still use.";
+        with_unit(encoder, "filesystem_available", help, &Unit::Bytes, available)?;
     }
     let (wanted, freed) = summary.watermark.map_or((0, 0), |round| (round.wanted_bytes, round.freed_bytes));
-    sized(encoder, "watermark_wanted", "What the storage policies want freed.", wanted)?;
-    sized(encoder, "watermark_freed", "What of it can be freed.", freed)
+    let help = "Space that the storage policies want freed.";
+    with_unit(encoder, "watermark_wanted", help, &Unit::Bytes, wanted)?;
+    let help = "Space that the deletions of the last plan free for them.";
+    with_unit(encoder, "watermark_freed", help, &Unit::Bytes, freed)
+}
+
+/// The reasons to delete; a new one does not compile before it stands here.
+fn deletion_reasons() -> impl Iterator<Item = Reason> {
+    std::iter::successors(Some(Reason::Discarded), |reason| {
+        Some(match reason {
+            Reason::Discarded => Reason::Orphaned,
+            Reason::Orphaned => Reason::Incomplete,
+            Reason::Incomplete => Reason::Damaged,
+            Reason::Damaged => Reason::MaxArchiveSize,
+            Reason::MaxArchiveSize => Reason::Tiers,
+            Reason::Tiers => Reason::MaxAge,
+            Reason::MaxAge => Reason::MaxCountPerContainer,
+            Reason::MaxCountPerContainer => Reason::MaxCountPerWorkload,
+            Reason::MaxCountPerWorkload => Reason::MaxCountPerPod,
+            Reason::MaxCountPerPod => Reason::MaxCountPerNamespace,
+            Reason::MaxCountPerNamespace => Reason::MaxTotalSizePerContainer,
+            Reason::MaxTotalSizePerContainer => Reason::MaxTotalSizePerWorkload,
+            Reason::MaxTotalSizePerWorkload => Reason::MaxTotalSizePerPod,
+            Reason::MaxTotalSizePerPod => Reason::MaxTotalSizePerNamespace,
+            Reason::MaxTotalSizePerNamespace => Reason::NamespaceCeiling,
+            Reason::NamespaceCeiling => Reason::StorageWatermark,
+            Reason::StorageWatermark
+            | Reason::NoPolicy
+            | Reason::WithinLimits
+            | Reason::KeepLatest
+            | Reason::MinAge
+            | Reason::Pinned
+            | Reason::Settling
+            | Reason::UnknownIdentity
+            | Reason::Undated
+            | Reason::TierKept
+            | Reason::OrphanGracePeriod
+            | Reason::DeletionPending
+            | Reason::Handover
+            | Reason::ClockSuspect
+            | Reason::PolicyStale
+            | Reason::PolicyInvalid => return None,
+        })
+    })
 }
 
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), Error> {
     let gauge = ConstGauge::new(signed(value));
-    let encoder = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
-    gauge.encode(encoder)
+    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
 }
 
-fn sized(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, bytes: u64) -> Result<(), Error> {
-    let gauge = ConstGauge::new(signed(bytes));
-    let encoder = encoder.encode_descriptor(name, help, Some(&Unit::Bytes), gauge.metric_type())?;
-    gauge.encode(encoder)
+fn with_unit(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: &Unit,
+    value: u64,
+) -> Result<(), Error> {
+    let gauge = ConstGauge::new(signed(value));
+    gauge.encode(encoder.encode_descriptor(name, help, Some(unit), gauge.metric_type())?)
 }
 
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), Error> {
     let counter = ConstCounter::new(value);
-    let encoder = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
-    counter.encode(encoder)
+    counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)
 }
 
-fn by_reason(
+/// Gauges by one label.
+fn family(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
-    help: &str,
-    unit: Option<&Unit>,
-    observed: &Observations,
-    value: impl Fn((u64, u64)) -> u64,
+    (label, help): (&str, &str),
+    counts: impl Iterator<Item = (String, u64)>,
 ) -> Result<(), Error> {
-    let kind = prometheus_client::metrics::MetricType::Counter;
-    let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
-    for (reason, figures) in &observed.deleted {
-        let labels = [("reason", reason.to_string())];
-        ConstCounter::new(value(*figures)).encode(family.encode_family(&labels)?)?;
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (value, count) in counts {
+        ConstGauge::new(signed(count)).encode(family.encode_family(&[(label, value)])?)?;
     }
     Ok(())
 }
@@ -128,20 +275,17 @@ fn signed(value: u64) -> i64 {
 
 /// A page of all that there can be, with one of each label.
 pub fn example() -> String {
-    use checkpoint_keeper_core::plan::Reason;
-
-    use super::summary::Summary;
-
     let state = AgentState::new();
     let summary = Summary {
         filesystem: Some((2, 1)),
+        tokens: Some(Tokens { policies: 1, watermark: 1 }),
         verdicts: [(Reason::WithinLimits, 1)].into(),
         ..Summary::default()
     };
     state.planned(summary, std::time::Instant::now());
-    state.count_deletion(Reason::MaxAge);
     let mut text = String::new();
-    let _ = prometheus_client::encoding::text::encode(&mut text, &registry(state, telemetry::example()));
+    let registry = registry(state, &Timings::default(), telemetry::example());
+    let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
     text
 }
 
@@ -149,10 +293,11 @@ pub fn example() -> String {
 mod tests {
     use std::time::Instant;
 
+    use checkpoint_keeper_core::plan::Action;
     use prometheus_client::encoding::text::encode;
 
     use super::*;
-    use crate::summary::Summary;
+    use crate::problem_type::ProblemType;
 
     #[test]
     fn no_metric_grows_with_archives_pods_or_namespaces() {
@@ -164,12 +309,69 @@ mod tests {
             }
             state.planned(summary, Instant::now());
             let mut text = String::new();
-            encode(&mut text, &registry(state, telemetry::example())).unwrap();
+            encode(&mut text, &registry(state, &Timings::default(), telemetry::example())).unwrap();
             text
         };
         let (few, many) = (text(1), text(10_000));
         assert_eq!(few.lines().count(), many.lines().count(), "{many}");
         assert!(many.contains("checkpoint_keeper_archives 10000\n"), "{many}");
         assert!(!many.contains("team-"), "{many}");
+    }
+
+    #[test]
+    fn counters_exist_from_the_start_and_each_problem_is_counted_by_its_type() {
+        let state = AgentState::new();
+        let page = || {
+            let mut text = String::new();
+            encode(&mut text, &registry(state.clone(), &Timings::default(), telemetry::example())).unwrap();
+            text
+        };
+        let before = page();
+        for line in [
+            "deletions_total{reason=\"Discarded\"} 0",
+            "deletions_total{reason=\"StorageWatermark\"} 0",
+            "deleted_bytes_total{reason=\"MaxAge\"} 0",
+            "problems{type=\"WatermarkIneffective\"} 0",
+            "problems{type=\"FileUnreadable\"} 0",
+            "plans_total 0",
+            "plan_seconds_count 0",
+            "last_sweep_timestamp_seconds 0",
+        ] {
+            assert!(before.contains(&format!("checkpoint_keeper_{line}\n")), "lacks {line}: {before}");
+        }
+        assert!(deletion_reasons().all(|reason| reason.action() == Action::Delete));
+        for file in ["a", "b"] {
+            let what = "it cannot be read".to_owned();
+            state.problem(ProblemType::FileUnreadable, file.to_owned(), what, Instant::now());
+        }
+        state.gone(Some("the directory is gone".to_owned()));
+        state.swept(Timestamp::from_second(7).unwrap());
+        let after = page();
+        assert!(after.contains("problems{type=\"FileUnreadable\"} 2\n"), "{after}");
+        assert!(after.contains("problems{type=\"DirectoryGone\"} 1\n"), "{after}");
+        assert!(after.contains("last_sweep_timestamp_seconds 7\n"), "{after}");
+        assert_eq!(before.lines().count(), after.lines().count(), "{after}");
+    }
+
+    #[test]
+    fn ages_and_sizes_are_those_of_the_last_plan() {
+        let state = AgentState::new();
+        let taken = Timestamp::now() - jiff::SignedDuration::from_hours(1);
+        let summary =
+            Summary { oldest: Some(taken), pinned_bytes: 5, unknown_bytes: 6, ..Summary::default() };
+        state.planned(summary, Instant::now());
+        let timings = Timings::default();
+        timings.observe(Operation::Unlink, Duration::from_millis(1));
+        let mut text = String::new();
+        encode(&mut text, &registry(state, &timings, telemetry::example())).unwrap();
+        let value = |name: &str| {
+            let name = format!("checkpoint_keeper_{name} ");
+            text.lines().find_map(|line| line.strip_prefix(&name)).unwrap().parse::<f64>().unwrap()
+        };
+        assert!((3_600.0..3_700.0).contains(&value("oldest_archive_age_seconds")), "{text}");
+        assert!(value("oldest_pinned_age_seconds") < 0.5, "{text}");
+        assert!((value("archives_pinned_size_bytes") - 5.0).abs() < 0.5, "{text}");
+        assert!((value("archives_unknown_size_bytes") - 6.0).abs() < 0.5, "{text}");
+        assert!((value("unlink_seconds_count") - 1.0).abs() < 0.5, "{text}");
     }
 }

@@ -13,6 +13,7 @@ use kube::runtime::watcher::{self, watcher};
 use kube::{Api, ResourceExt};
 
 use super::api::ApiContext;
+use super::problem_type::ProblemType;
 
 /// What the API shows of this node; shared by whoever watches and whoever asks.
 #[derive(Clone, Default)]
@@ -111,7 +112,8 @@ impl OwnObjects {
                 // Its labels are as they were when it was last seen; a plan needs some.
                 Change::Deleted(_) => {}
                 Change::Failed(error) => {
-                    context.problem("watch node", format!("the node cannot be watched: {error}"));
+                    context
+                        .problem(ProblemType::NodeUnwatched, format!("the node cannot be watched: {error}"));
                 }
             }
             if !self.now().means_the_same_as(&before) {
@@ -137,7 +139,7 @@ impl OwnObjects {
                 Change::Deleted(_) => self.note(|own| own.store = None),
                 Change::Failed(error) => {
                     let what = format!("the node's NodeCheckpointStore cannot be watched: {error}");
-                    context.problem("watch store", what);
+                    context.problem(ProblemType::StoreUnwatched, what);
                 }
             }
             if !self.now().means_the_same_as(&before) {

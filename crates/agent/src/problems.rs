@@ -5,6 +5,7 @@ use checkpoint_keeper_runtime::problem_log::{Entry, Problem, ProblemLog};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::api::{ApiContext, TICK};
+use super::problem_type::ProblemType;
 
 impl ApiContext {
     /// Logs each problem when it appears and when it ends, for as long as it is polled.
@@ -25,13 +26,18 @@ impl ApiContext {
         problems.extend(self.cluster_watch.watch_problems(now));
         if self.own.now().is_paused {
             let message = "policies could not be confirmed for too long and delete nothing".to_owned();
-            problems.push(Problem { kind: "policies paused", subject: String::new(), message });
+            problems.push(Problem { kind: "PoliciesPaused", subject: String::new(), message });
         }
         // These are told of above, or where the status is written.
-        let is_told =
-            |problem: &Problem| matches!(problem.kind, "watch node" | "watch store" | "write store");
-        self.state
-            .read(|observed| problems.extend(observed.problems_to_log().filter(|problem| !is_told(problem))));
+        let told = [ProblemType::NodeUnwatched, ProblemType::StoreUnwatched, ProblemType::StoreUnwritten];
+        self.state.read(|observed| {
+            let rest = observed.problems().filter(|(kind, ..)| !told.contains(kind));
+            problems.extend(rest.map(|(kind, subject, message)| Problem {
+                kind: kind.name(),
+                subject: subject.to_owned(),
+                message: message.to_owned(),
+            }));
+        });
         problems
     }
 }

@@ -6,12 +6,14 @@ use checkpoint_keeper_core::engine::View;
 use checkpoint_keeper_core::engine::file::{Outcome, Removal};
 use checkpoint_keeper_core::engine::problem::Problem;
 use checkpoint_keeper_node::catalog::CatalogProblem;
-use checkpoint_keeper_node::driver::Event;
+use checkpoint_keeper_node::driver::{Event, Operation};
 use jiff::Timestamp;
 
 use super::Audit;
 use super::deciding::Deciding;
 use super::dry_runs::{DryRuns, reckon};
+use super::metrics::Timings;
+use super::problem_type::ProblemType;
 use super::state::AgentState;
 use super::summary::Summary;
 
@@ -20,6 +22,7 @@ pub(super) struct Reporter {
     pub(super) state: AgentState,
     pub(super) audit: Audit,
     pub(super) dry_runs: DryRuns,
+    pub(super) timings: Timings,
     /// How often everything is looked at.
     pub(super) interval: Duration,
     pub(super) deciding: Deciding,
@@ -45,7 +48,7 @@ impl Reporter {
             let mut summary = Summary::of(snapshot, policies, plan);
             for limit in summary.unreachable.iter().take(MOST_UNREACHABLE) {
                 let about = format!("{} {}", limit.policy, limit.limit);
-                self.state.problem("pins", about, limit.to_string(), now);
+                self.state.problem(ProblemType::LimitUnreachable, about, limit.to_string(), now);
             }
             let wall = Timestamp::now();
             self.dry_runs
@@ -61,11 +64,11 @@ impl Reporter {
                     use checkpoint_keeper_core::quantity::human;
                     let (wanted, freed) = (human(round.wanted_bytes), human(round.freed_bytes));
                     let what = format!("the disk is too full: wanted {wanted}, freed {freed}");
-                    wrong("watermark", String::new(), what);
+                    wrong(ProblemType::WatermarkUnreachable, String::new(), what);
                 }
                 for policy in &plan.unjudged_storage {
                     let what = format!("{policy} selects nodes, and this node's labels are not known");
-                    wrong("labels", policy.to_string(), what);
+                    wrong(ProblemType::NodeLabelsUnknown, policy.to_string(), what);
                 }
                 // What is still wrong was said again at the last look, or will be at the next.
                 let age = (self.interval * 2 + Duration::from_secs(1)).max(super::api::TICK * 3);
@@ -77,7 +80,7 @@ impl Reporter {
                 if let Removal::Failed(error) = &outcome.removal {
                     let file = outcome.deletion.archive.file.to_string();
                     let what = format!("cannot delete {file}: {error}");
-                    wrong("delete", file, what);
+                    wrong(ProblemType::DeletionFailed, file, what);
                 }
                 self.state.finished(outcome, Timestamp::now());
             }
@@ -85,6 +88,12 @@ impl Reporter {
             Event::Problem(problem) => note_problem(state, problem, now),
             Event::Catalog(problem) => note_catalog_problem(state, problem, now),
             Event::Reading(_) => {}
+            Event::Timed(operation, took) => {
+                self.timings.observe(*operation, *took);
+                if *operation == Operation::Sweep {
+                    self.state.swept(Timestamp::now());
+                }
+            }
             Event::DirectoryGone => self.state.gone(Some("the directory is gone".to_owned())),
             Event::DirectoryReplaced => {
                 tracing::warn!("another directory took the place of the old one");
@@ -93,7 +102,7 @@ impl Reporter {
             Event::DirectoryUnusable(error) => self.state.gone(Some(error.to_string())),
             Event::NoDirWatcher(error) => {
                 wrong(
-                    "directory watcher",
+                    ProblemType::NoDirWatcher,
                     String::new(),
                     format!("the system gives no notice of changes: {error}"),
                 );
@@ -116,7 +125,7 @@ impl Reporter {
         // A full disk may stop the log, and must not stop what frees it.
         if let Err(error) = (self.audit)(outcome, policy_generation) {
             let what = format!("cannot write the audit line of a deletion: {error}");
-            self.state.problem("audit", String::new(), what, Instant::now());
+            self.state.problem(ProblemType::AuditFailed, String::new(), what, Instant::now());
         }
     }
 }
@@ -125,27 +134,10 @@ impl Reporter {
 const MOST_UNREACHABLE: usize = 100;
 
 fn note_problem(state: &AgentState, problem: &Problem, now: Instant) {
-    let (kind, about) = match problem {
-        Problem::List(_) => ("list", String::new()),
-        Problem::Look(file, _) => ("look", file.to_string()),
-        Problem::Read(file, _) => ("read", file.to_string()),
-        Problem::Clock => ("clock", String::new()),
-        Problem::ServerClock => ("server clock", String::new()),
-        Problem::Unanswered(question, _) => ("unanswered", question.to_string()),
-        Problem::PinsNothing(file) => ("marker", file.to_string()),
-        Problem::Undated(file, _) => ("undated", file.to_string()),
-        Problem::ClockIsBehind => ("clock is behind", String::new()),
-        Problem::WatermarkIneffective(_) => ("watermark ineffective", String::new()),
-        Problem::NoLeases(_) => ("leases", String::new()),
-        Problem::FileSystem(_) => ("file system", String::new()),
-    };
+    let (kind, about) = ProblemType::of(problem);
     state.problem(kind, about, problem.to_string(), now);
 }
 
 pub(super) fn note_catalog_problem(state: &AgentState, problem: &CatalogProblem, now: Instant) {
-    let kind = match problem {
-        CatalogProblem::SetAside(_) => "catalog set aside",
-        CatalogProblem::Unusable(_) => "catalog",
-    };
-    state.problem(kind, String::new(), problem.to_string(), now);
+    state.problem(ProblemType::of_catalog(problem), String::new(), problem.to_string(), now);
 }

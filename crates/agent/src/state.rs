@@ -10,10 +10,10 @@ use checkpoint_keeper_core::engine::file::{Outcome, Removal};
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::plan::{Archive, Reason, Verdict};
 use checkpoint_keeper_core::policy::PolicyRef;
-use checkpoint_keeper_runtime::problem_log::Problem;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::problem_type::ProblemType;
 use super::summary::Summary;
 
 /// What the agent has observed, shared. The engine writes, and never waits for those who read.
@@ -40,11 +40,13 @@ pub(super) struct Observations {
     pub(super) plans: u64,
     /// When the engine last looked at everything.
     pub(super) looked: Option<Instant>,
+    /// When the directory was last listed.
+    pub(super) swept: Option<Timestamp>,
     /// Why there is no directory to collect in; none: there is one.
     pub(super) gone: Option<String>,
     /// What is wrong, by its kind and what it is about: in words, and when it was last said. The words may
     /// hold figures that are others each time.
-    problems: BTreeMap<(&'static str, String), (String, Instant)>,
+    problems: BTreeMap<(ProblemType, String), (String, Instant)>,
     /// What was deleted by each policy and reason, and no event tells of yet.
     pending_events: BTreeMap<Cause, (u64, u64)>,
 }
@@ -108,13 +110,14 @@ impl AgentState {
         self.changed.send_replace(());
     }
 
+    /// Notes that the directory was listed.
+    pub(super) fn swept(&self, now: Timestamp) {
+        self.observed().swept = Some(now);
+    }
+
     pub(super) fn discarded(&self, discarded: &DiscardResults) {
         self.observed().discarded.clone_from(discarded);
         self.changed.send_replace(());
-    }
-
-    pub(super) fn count_deletion(&self, reason: Reason) {
-        self.observed().deleted.insert(reason, (1, 1));
     }
 
     /// Notes what became of a deletion.
@@ -152,7 +155,7 @@ impl AgentState {
     }
 
     /// Notes something that is wrong; it counts for as long as it is said again.
-    pub(super) fn problem(&self, kind: &'static str, about: String, what: String, now: Instant) {
+    pub(super) fn problem(&self, kind: ProblemType, about: String, what: String, now: Instant) {
         let mut observed = self.observed();
         let problem = (kind, about);
         // One of each kind has its place: conditions go by the kinds.
@@ -207,36 +210,29 @@ impl Observations {
     }
 
     /// What is wrong: of which kind it is, what it is about, and what it is in words.
-    pub(super) fn problems(&self) -> impl Iterator<Item = (&'static str, &str, &str)> {
+    pub(super) fn problems(&self) -> impl Iterator<Item = (ProblemType, &str, &str)> {
         let problems =
             self.problems.iter().map(|((kind, about), (what, _))| (*kind, about.as_str(), what.as_str()));
-        self.gone.as_deref().map(|why| ("DirectoryGone", "", why)).into_iter().chain(problems)
-    }
-
-    /// What is wrong, for the log.
-    pub(super) fn problems_to_log(&self) -> impl Iterator<Item = Problem> {
-        let gone = self.gone.as_ref().map(|why| Problem {
-            kind: "directory",
-            subject: String::new(),
-            message: why.clone(),
-        });
-        let problems = self.problems.iter().map(|((kind, subject), (message, _))| Problem {
-            kind,
-            subject: subject.clone(),
-            message: message.clone(),
-        });
+        let gone = self.gone.as_deref().map(|why| (ProblemType::DirectoryGone, "", why));
         gone.into_iter().chain(problems)
     }
 
     /// The first problem of a kind, in words.
-    pub(super) fn problem_of(&self, kind: &'static str) -> Option<&str> {
+    pub(super) fn problem_of(&self, kind: ProblemType) -> Option<&str> {
         let mut of_kind =
             self.problems.range((kind, String::new())..).take_while(|((other, _), _)| *other == kind);
         of_kind.next().map(|(_, (what, _))| what.as_str())
     }
 
+    /// How many problems there are of each type.
+    pub(super) fn problem_counts(&self) -> BTreeMap<ProblemType, u64> {
+        let mut counts: BTreeMap<_, _> = ProblemType::all().map(|kind| (kind, 0)).collect();
+        self.problems().for_each(|(kind, ..)| *counts.entry(kind).or_default() += 1);
+        counts
+    }
+
     /// What kinds of things are wrong.
-    pub(super) fn kinds_of_problems(&self) -> BTreeSet<&'static str> {
+    pub(super) fn kinds_of_problems(&self) -> BTreeSet<ProblemType> {
         self.problems.keys().map(|(kind, _)| *kind).collect()
     }
 }
@@ -249,7 +245,9 @@ mod tests {
     fn the_same_problem_with_other_figures_is_the_same_problem() {
         let (state, now) = (AgentState::new(), Instant::now());
         let mut changes = state.changes();
-        let full = |what: &str| state.problem("watermark", String::new(), what.to_owned(), now);
+        let full = |what: &str| {
+            state.problem(ProblemType::WatermarkUnreachable, String::new(), what.to_owned(), now);
+        };
         full("wanted 5 GiB, freed 1 GiB");
         assert!(changes.has_changed().unwrap());
         changes.mark_unchanged();
@@ -258,23 +256,30 @@ mod tests {
         let told = state
             .read(|observed| observed.problems().map(|(_, _, what)| what.to_owned()).collect::<Vec<_>>());
         assert_eq!(told, ["wanted 6 GiB, freed 512 MiB"]);
-        assert_eq!(state.read(Observations::kinds_of_problems), ["watermark"].into());
+        assert_eq!(state.read(Observations::kinds_of_problems), [ProblemType::WatermarkUnreachable].into());
     }
 
     #[test]
     fn however_much_is_wrong_little_of_it_is_remembered_and_each_kind_is() {
         let (state, now) = (AgentState::new(), Instant::now());
         for number in 0..10 * MOST_PROBLEMS {
-            state.problem("read", number.to_string(), "it cannot be read".to_owned(), now);
+            state.problem(
+                ProblemType::FileUnreadable,
+                number.to_string(),
+                "it cannot be read".to_owned(),
+                now,
+            );
         }
-        state.problem("server clock", String::new(), "it differs".to_owned(), now);
+        state.problem(ProblemType::ServerClockDiffers, String::new(), "it differs".to_owned(), now);
         assert_eq!(state.read(|observed| observed.problems().count()), MOST_PROBLEMS + 1);
         assert_eq!(
-            state.read(|observed| observed.problem_of("server clock").map(str::to_owned)).as_deref(),
+            state
+                .read(|observed| observed.problem_of(ProblemType::ServerClockDiffers).map(str::to_owned))
+                .as_deref(),
             Some("it differs")
         );
         state.forget_problems(Duration::from_secs(1), now + Duration::from_secs(1));
-        state.problem("read", "another".to_owned(), "it cannot be read".to_owned(), now);
+        state.problem(ProblemType::FileUnreadable, "another".to_owned(), "it cannot be read".to_owned(), now);
         assert_eq!(state.read(|observed| observed.problems().count()), 1);
     }
 

@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::Serialize;
 
+use super::problem_type::ProblemType;
 use super::state::{Deleted, Observations};
 use super::summary::{HeldLimit, Share, Summary};
 
@@ -49,16 +50,16 @@ pub(super) enum Staleness {
 
 /// The problems because of which not all is done that policies want: each with the condition's reason. The first
 /// that is there counts.
-const HINDRANCES: [(&str, ReadyReason); 9] = [
-    ("list", ReadyReason::DirectoryUnreadable),
-    ("clock", ReadyReason::ClockSuspect),
-    ("server clock", ReadyReason::ClockSuspect),
-    ("policy", ReadyReason::PolicyInvalid),
-    ("labels", ReadyReason::StoragePolicyUnjudged),
-    ("file system", ReadyReason::FileSystemUnknown),
-    ("watermark", ReadyReason::WatermarkIneffective),
-    ("delete", ReadyReason::DeletionsFailing),
-    ("catalog", ReadyReason::CatalogFailing),
+const HINDRANCES: [(ProblemType, ReadyReason); 9] = [
+    (ProblemType::DirectoryUnreadable, ReadyReason::DirectoryUnreadable),
+    (ProblemType::ClockSet, ReadyReason::ClockSuspect),
+    (ProblemType::ServerClockDiffers, ReadyReason::ClockSuspect),
+    (ProblemType::PolicyInvalid, ReadyReason::PolicyInvalid),
+    (ProblemType::NodeLabelsUnknown, ReadyReason::StoragePolicyUnjudged),
+    (ProblemType::FileSystemUnknown, ReadyReason::FileSystemUnknown),
+    (ProblemType::WatermarkUnreachable, ReadyReason::WatermarkIneffective),
+    (ProblemType::DeletionFailed, ReadyReason::DeletionsFailing),
+    (ProblemType::CatalogUnusable, ReadyReason::CatalogFailing),
 ];
 
 /// The status as it should be, after the one that there is.
@@ -156,7 +157,8 @@ fn problems(
 ) -> (Vec<ProblemStatus>, i64) {
     let before = before.map(|before| &before.problems[..]).unwrap_or_default();
     let watches = context.not_ready_reasons.iter().map(|why| ("NotWatching", "", why.as_str()));
-    let all: Vec<_> = watches.chain(observed.problems()).collect();
+    let problems = observed.problems().map(|(kind, subject, message)| (kind.name(), subject, message));
+    let all: Vec<_> = watches.chain(problems).collect();
     let more = whole(all.len().saturating_sub(MOST_PROBLEMS) as u64);
     let problem = |(type_, subject, message): (&str, &str, &str)| {
         let (subject, message) = (short(subject), short(message));
@@ -222,7 +224,7 @@ fn ready(
         ("False", ReadyReason::PolicyStale, format!("{before}: {}", why.join("; ")))
     };
     let hindrance =
-        || HINDRANCES.iter().find_map(|(kind, reason)| Some((*reason, observed.problem_of(kind)?)));
+        || HINDRANCES.iter().find_map(|(kind, reason)| Some((*reason, observed.problem_of(*kind)?)));
     let (status, reason, message) = if let Some(why) = &observed.gone {
         ("False", ReadyReason::DirectoryGone, why.clone())
     } else if observed.summary.is_none() && !context.not_ready_reasons.is_empty() {
@@ -388,7 +390,7 @@ mod tests {
         state.planned(much(), Instant::now());
         for number in 0..1_000 {
             state.problem(
-                "read",
+                ProblemType::FileUnreadable,
                 number.to_string(),
                 format!("{number} {}", "ü".repeat(1_000)),
                 Instant::now(),
@@ -453,38 +455,38 @@ mod tests {
 
     #[test]
     fn a_node_is_not_ready_while_less_is_done_than_policies_want() {
-        let reason = |problem: Option<&'static str>, stale: Staleness| {
+        let reason = |problem: Option<ProblemType>, stale: Staleness| {
             let state = AgentState::new();
             state.planned(Summary::default(), Instant::now());
             if let Some(kind) = problem {
-                state.problem(kind, "about".to_owned(), format!("what is wrong: {kind}"), Instant::now());
+                state.problem(kind, "about".to_owned(), format!("what is wrong: {kind:?}"), Instant::now());
             }
             let context = StatusContext { stale, ..StatusContext::default() };
             let made = state.read(|observed| status(observed, &context, None, now()));
             let ready = &made.conditions[0];
             assert_eq!(ready.status == "True", ready.reason == "Collecting", "{ready:?}");
             if let Some(kind) = problem.filter(|_| ready.reason != "PolicyStale" && ready.status != "True") {
-                assert_eq!(ready.message, format!("what is wrong: {kind}"));
+                assert_eq!(ready.message, format!("what is wrong: {kind:?}"));
             }
             ready.reason.clone()
         };
         for (kind, expected) in [
-            ("list", "DirectoryUnreadable"),
-            ("clock", "ClockSuspect"),
-            ("server clock", "ClockSuspect"),
-            ("policy", "PolicyInvalid"),
-            ("labels", "StoragePolicyUnjudged"),
-            ("file system", "FileSystemUnknown"),
-            ("watermark", "WatermarkIneffective"),
-            ("delete", "DeletionsFailing"),
-            ("catalog", "CatalogFailing"),
+            (ProblemType::DirectoryUnreadable, "DirectoryUnreadable"),
+            (ProblemType::ClockSet, "ClockSuspect"),
+            (ProblemType::ServerClockDiffers, "ClockSuspect"),
+            (ProblemType::PolicyInvalid, "PolicyInvalid"),
+            (ProblemType::NodeLabelsUnknown, "StoragePolicyUnjudged"),
+            (ProblemType::FileSystemUnknown, "FileSystemUnknown"),
+            (ProblemType::WatermarkUnreachable, "WatermarkIneffective"),
+            (ProblemType::DeletionFailed, "DeletionsFailing"),
+            (ProblemType::CatalogUnusable, "CatalogFailing"),
             // One archive that cannot be read keeps nothing else from being collected.
-            ("read", "Collecting"),
+            (ProblemType::FileUnreadable, "Collecting"),
         ] {
             assert_eq!(reason(Some(kind), Staleness::Current), expected);
         }
         let why = || vec!["checkpointpolicies cannot be watched: refused".to_owned()];
-        assert_eq!(reason(Some("clock"), Staleness::Stale(why())), "PolicyStale");
+        assert_eq!(reason(Some(ProblemType::ClockSet), Staleness::Stale(why())), "PolicyStale");
         assert_eq!(reason(None, Staleness::Paused(why())), "PolicyStale");
     }
 
@@ -493,12 +495,19 @@ mod tests {
         let state = AgentState::new();
         let context =
             StatusContext { not_ready_reasons: vec!["cannot watch".to_owned()], ..Default::default() };
-        let problem = |what: &str| state.problem("read", "a.tar".to_owned(), what.to_owned(), Instant::now());
+        let problem = |what: &str| {
+            state.problem(ProblemType::FileUnreadable, "a.tar".to_owned(), what.to_owned(), Instant::now())
+        };
         problem("refused");
         let first = state.read(|observed| status(observed, &context, None, now()));
         let later: Timestamp = "2026-11-24T13:00:00Z".parse().unwrap();
         problem("refused again");
-        state.problem("list", String::new(), "cannot list".to_owned(), Instant::now());
+        state.problem(
+            ProblemType::DirectoryUnreadable,
+            String::new(),
+            "cannot list".to_owned(),
+            Instant::now(),
+        );
         let second = state.read(|observed| status(observed, &context, Some(&first), later));
         let told: Vec<_> = second
             .problems
@@ -507,8 +516,8 @@ mod tests {
             .collect();
         let expected = [
             ("NotWatching", "", "cannot watch", now()),
-            ("list", "", "cannot list", later),
-            ("read", "a.tar", "refused again", now()),
+            ("DirectoryUnreadable", "", "cannot list", later),
+            ("FileUnreadable", "a.tar", "refused again", now()),
         ];
         assert_eq!(told, expected);
     }
@@ -531,7 +540,7 @@ mod tests {
         state.gone(Some("the directory is gone".to_owned()));
         assert_eq!(told(&state, &["stale"]), pair("False", "DirectoryGone"));
         assert!(state.read(|observed| observed.problems().eq([(
-            "DirectoryGone",
+            ProblemType::DirectoryGone,
             "",
             "the directory is gone"
         )])));

@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::api::{ApiContext, TICK};
 use super::events::{Events, deleted, unreachable};
 use super::own_objects::Seen;
+use super::problem_type::ProblemType;
 use super::state::Observations;
 use super::status::{Staleness, StatusContext, status};
 use super::throttle::{News, StatusThrottle};
@@ -26,6 +27,10 @@ const REQUEST: Duration = Duration::from_secs(10);
 
 /// Who writes, in the objects' managed fields.
 const WRITER: &str = "checkpoint-keeper-agent";
+
+/// The types of problems with writes, in the log.
+const STORE_UNWRITTEN: &str = "StoreUnwritten";
+const EVENTS_UNWRITTEN: &str = "EventsUnwritten";
 
 /// What publishes the agent's state.
 pub(super) struct StatusPublisher {
@@ -77,14 +82,14 @@ impl StatusPublisher {
                 // What was written is seen by the watch a moment later; until then it would be written again.
                 Ok(store) => {
                     self.context.own.note(|own| own.store = Some(store));
-                    log.end("write store", "", liveness::now()).iter().for_each(Entry::log);
+                    log.end(STORE_UNWRITTEN, "", liveness::now()).iter().for_each(Entry::log);
                 }
                 Err(error) => {
                     let what = format!("the node's NodeCheckpointStore cannot be written: {error}");
-                    log.begin(problem("write store", what.clone()), liveness::now())
+                    log.begin(problem(STORE_UNWRITTEN, what.clone()), liveness::now())
                         .iter()
                         .for_each(Entry::log);
-                    self.context.problem("write store", what);
+                    self.context.problem(ProblemType::StoreUnwritten, what);
                 }
             }
         }
@@ -133,9 +138,9 @@ impl StatusPublisher {
         let mut log = ProblemLog::default();
         let mut note_outcome = |outcome: Result<&(), &WriteError>| {
             let entry = match outcome {
-                Ok(&()) => log.end("write event", "", now()),
+                Ok(&()) => log.end(EVENTS_UNWRITTEN, "", now()),
                 Err(error) => {
-                    log.begin(problem("write event", format!("events cannot be written: {error}")), now())
+                    log.begin(problem(EVENTS_UNWRITTEN, format!("events cannot be written: {error}")), now())
                 }
             };
             entry.iter().for_each(Entry::log);

@@ -11,6 +11,7 @@ use checkpoint_keeper_core::plan::{
     Action, Archive, Detail, EffectiveStorage, Plan, Reason, Snapshot, Unreachable, WatermarkReport,
 };
 use checkpoint_keeper_core::policy::{Mode, PolicyRef, PolicySet, StoragePolicy};
+use jiff::Timestamp;
 
 /// The figures of one plan.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -19,14 +20,22 @@ pub(super) struct Summary {
     pub(super) archives: u64,
     /// Their bytes.
     pub(super) bytes: u64,
-    /// How many are pinned.
+    /// How many are pinned, and their bytes.
     pub(super) pinned: u64,
-    /// How many were cut off.
+    pub(super) pinned_bytes: u64,
+    /// How many were cut off, and their bytes.
     pub(super) incomplete: u64,
+    pub(super) incomplete_bytes: u64,
     /// How many cannot be read.
     pub(super) unreadable: u64,
-    /// How many are of a container that is not known.
+    /// How many are of a container that is not known, and their bytes.
     pub(super) unknown: u64,
+    pub(super) unknown_bytes: u64,
+    /// When the oldest one was taken, and the oldest one that is pinned.
+    pub(super) oldest: Option<Timestamp>,
+    pub(super) oldest_pinned: Option<Timestamp>,
+    /// How many deletions policies and the watermark might begin when the plan was made.
+    pub(super) tokens: Option<Tokens>,
     /// How many there are of each verdict's reason.
     pub(super) verdicts: BTreeMap<Reason, u64>,
     /// What each namespace has: archives and bytes.
@@ -45,6 +54,13 @@ pub(super) struct Summary {
     pub(super) unreachable: Vec<HeldLimit>,
     /// The archives that it counts and that are to be deleted.
     pub(super) deleting: BTreeMap<FileName, Counted>,
+}
+
+/// How many deletions might begin when a plan was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tokens {
+    pub(super) policies: u64,
+    pub(super) watermark: u64,
 }
 
 /// A policy's limit that pins make unreachable.
@@ -153,6 +169,10 @@ impl Summary {
         let mut summary = Self {
             filesystem: snapshot.filesystem.map(|disk| (disk.total_bytes, disk.available_bytes)),
             watermark: plan.watermark,
+            tokens: snapshot
+                .allowance
+                .as_ref()
+                .map(|allowance| Tokens { policies: allowance.shared, watermark: allowance.watermark }),
             unreachable: HeldLimit::all(plan, snapshot),
             ..Self::default()
         };
@@ -165,12 +185,23 @@ impl Summary {
             let policy = plan.policy_of(place).and_then(|id| Some((whole(id), *modes.get(id)?)));
             let counted = Counted::new(archive, verdict.reason, policy);
             summary.count(&counted);
+            summary.note_age(archive);
             if verdict.action() == Action::Delete {
                 summary.deleting.insert(archive.file.clone(), counted);
             }
         }
         summary.add_policies(policies, snapshot);
         summary
+    }
+
+    fn note_age(&mut self, archive: &Archive) {
+        let earlier = |oldest: Option<Timestamp>| {
+            Some(oldest.map_or(archive.taken, |oldest| oldest.min(archive.taken)))
+        };
+        self.oldest = earlier(self.oldest);
+        if archive.pinned {
+            self.oldest_pinned = earlier(self.oldest_pinned);
+        }
     }
 
     /// Adds the policies that govern nothing here and could: those of the cluster, those of namespaces that have
@@ -216,20 +247,26 @@ impl Summary {
     fn change(&mut self, archive: &Counted, change: impl Fn(&mut u64, u64)) {
         change(&mut self.archives, 1);
         change(&mut self.bytes, archive.bytes);
-        change(&mut self.pinned, u64::from(archive.pinned));
+        if archive.pinned {
+            change(&mut self.pinned, 1);
+            change(&mut self.pinned_bytes, archive.bytes);
+        }
         match archive.state {
             Some(State::Complete | State::Unread) | None => {}
-            Some(State::NoImages | State::Incomplete | State::Damaged) => change(&mut self.incomplete, 1),
+            Some(State::NoImages | State::Incomplete | State::Damaged) => {
+                change(&mut self.incomplete, 1);
+                change(&mut self.incomplete_bytes, archive.bytes);
+            }
             Some(State::Unreadable | State::Foreign) => change(&mut self.unreadable, 1),
         }
         change(self.verdicts.entry(archive.reason).or_default(), 1);
-        match &archive.namespace {
-            Some(namespace) => {
-                let (archives, bytes) = self.namespaces.entry(namespace.clone()).or_default();
-                change(archives, 1);
-                change(bytes, archive.bytes);
-            }
-            None => change(&mut self.unknown, 1),
+        if let Some(namespace) = &archive.namespace {
+            let (archives, bytes) = self.namespaces.entry(namespace.clone()).or_default();
+            change(archives, 1);
+            change(bytes, archive.bytes);
+        } else {
+            change(&mut self.unknown, 1);
+            change(&mut self.unknown_bytes, archive.bytes);
         }
         if let Some((policy, mode)) = &archive.policy {
             let share = self.policies.entry(policy.clone()).or_default();
@@ -274,7 +311,6 @@ mod tests {
 
     use checkpoint_keeper_core::plan::plan;
     use checkpoint_keeper_core::policy::Kind;
-    use jiff::Timestamp;
 
     use super::*;
 

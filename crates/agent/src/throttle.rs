@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::problem_type::ProblemType;
+
 /// No two writes are closer to each other than that.
 const APART: Duration = Duration::from_secs(5);
 
@@ -15,7 +17,7 @@ pub(super) struct News {
     /// The reason of the condition `Ready`.
     pub(super) reason: String,
     /// The kinds of things that are wrong.
-    pub(super) problems: BTreeSet<&'static str>,
+    pub(super) problems: BTreeSet<ProblemType>,
 }
 
 /// What was written, and when.
@@ -62,7 +64,7 @@ impl StatusThrottle {
 mod tests {
     use super::*;
 
-    fn news(problems: &[&'static str]) -> News {
+    fn news(problems: &[ProblemType]) -> News {
         News { reason: "Collecting".to_owned(), problems: problems.iter().copied().collect() }
     }
 
@@ -71,16 +73,17 @@ mod tests {
         let begin = Instant::now();
         let at = |second| begin + Duration::from_secs(second);
         let mut throttle = StatusThrottle::new(Duration::from_mins(1));
-        assert!(throttle.is_due(&news(&["watermark"]), begin));
-        throttle.note(news(&["watermark"]), false, begin);
+        assert!(throttle.is_due(&news(&[ProblemType::WatermarkUnreachable]), begin));
+        throttle.note(news(&[ProblemType::WatermarkUnreachable]), false, begin);
         // The same disk with other figures.
         assert!(
-            !throttle.is_due(&news(&["watermark"]), at(59)) && throttle.is_due(&news(&["watermark"]), at(60))
+            !throttle.is_due(&news(&[ProblemType::WatermarkUnreachable]), at(59))
+                && throttle.is_due(&news(&[ProblemType::WatermarkUnreachable]), at(60))
         );
         assert!(!throttle.is_due(&news(&[]), at(59)), "what is well again may wait");
-        let more = news(&["delete", "watermark"]);
+        let more = news(&[ProblemType::DeletionFailed, ProblemType::WatermarkUnreachable]);
         assert!(!throttle.is_due(&more, at(4)) && throttle.is_due(&more, at(5)));
-        let other = News { reason: "DirectoryGone".to_owned(), ..news(&["watermark"]) };
+        let other = News { reason: "DirectoryGone".to_owned(), ..news(&[ProblemType::WatermarkUnreachable]) };
         assert!(!throttle.is_due(&other, at(4)) && throttle.is_due(&other, at(5)));
     }
 
@@ -89,13 +92,16 @@ mod tests {
         let mut now = Instant::now();
         let mut throttle = StatusThrottle::new(Duration::from_mins(1));
         for pause in [10, 20, 40, 80, 160, 300, 300].map(Duration::from_secs) {
-            throttle.note(news(&["delete"]), true, now);
+            throttle.note(news(&[ProblemType::DeletionFailed]), true, now);
             let before = now;
             now += pause;
-            assert!(!throttle.is_due(&news(&["delete"]), before + pause / 10 * 9), "{pause:?}");
-            assert!(throttle.is_due(&news(&["delete"]), now), "{pause:?}");
+            assert!(
+                !throttle.is_due(&news(&[ProblemType::DeletionFailed]), before + pause / 10 * 9),
+                "{pause:?}"
+            );
+            assert!(throttle.is_due(&news(&[ProblemType::DeletionFailed]), now), "{pause:?}");
         }
-        throttle.note(news(&["delete"]), false, now);
-        assert!(throttle.is_due(&news(&["list"]), now + APART));
+        throttle.note(news(&[ProblemType::DeletionFailed]), false, now);
+        assert!(throttle.is_due(&news(&[ProblemType::DirectoryUnreadable]), now + APART));
     }
 }

@@ -60,9 +60,9 @@ pub struct Work {
 }
 
 /// The types of problems with writes, in the log.
-const WRITE_STATUS: &str = "write status";
-const WRITE_STORE: &str = "write store";
-const WRITE_EVENT: &str = "write event";
+const WRITE_STATUS: &str = "StatusUnwritten";
+const WRITE_STORE: &str = "StoreUnwritten";
+const WRITE_EVENT: &str = "EventsUnwritten";
 
 impl Work {
     /// Works until it is told to stop; the request under way is finished.

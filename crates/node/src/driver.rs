@@ -27,7 +27,7 @@ use crate::catalog::{Catalog, CatalogProblem};
 use crate::catalog_writer::CatalogWriter;
 use crate::clock;
 use crate::dir_watcher::DirWatcher;
-use crate::mailbox::{Mail, Receiver};
+use crate::mailbox::{Mail, Receiver, Unlinked};
 use crate::reading;
 use crate::resolver::{Ask, Resolver};
 use crate::store::{OpenError, Presence, Store};
@@ -59,6 +59,8 @@ pub enum Event<'a> {
     Discards(&'a DiscardResults),
     /// Archives are being read.
     Reading(Progress),
+    /// Something took that long.
+    Timed(Operation, Duration),
     /// Something is wrong.
     Problem(&'a Problem),
     /// Something is wrong with the catalog.
@@ -74,6 +76,21 @@ pub enum Event<'a> {
     DirectoryUnusable(&'a OpenError),
     /// The system gives no notice of changes: only the timer looks.
     NoDirWatcher(Errno),
+}
+
+/// What takes time, for whoever measures it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Listing the directory, with a look at each file.
+    Sweep,
+    /// Reading a batch of archives.
+    Read,
+    /// Making a plan.
+    Plan,
+    /// Deleting one archive, where another thread does that.
+    Unlink,
+    /// From the first close of an archive that a plan is about to the first deletion of that plan.
+    CloseToUnlink,
 }
 
 /// Why driving ended before it was asked to.
@@ -131,6 +148,10 @@ pub struct Driver {
     now: Box<dyn Fn() -> Now + Send>,
     /// For how long it carries out effects before it looks whether something else has happened.
     slice: Duration,
+    /// When the first archive was seen being closed that no plan is about yet.
+    closed: Option<Instant>,
+    /// The same of the last plan, while none of its deletions has begun.
+    planned: Option<Instant>,
 }
 
 impl Driver {
@@ -160,6 +181,8 @@ impl Driver {
             effects: VecDeque::new(),
             now,
             slice: SLICE,
+            closed: None,
+            planned: None,
         };
         (driver, problems)
     }
@@ -249,6 +272,9 @@ impl Driver {
                     self.sweep(&mut report);
                 }
             } else if presence == Presence::Here && !events.names.is_empty() {
+                if events.names.iter().any(|(_, how)| *how == Sighting::Closed) {
+                    self.closed.get_or_insert_with(Instant::now);
+                }
                 let looked = events.names.iter().filter_map(|(name, how)| self.store.look(name, *how));
                 let looked = looked.collect();
                 self.handle(Input::Looked(looked));
@@ -286,7 +312,8 @@ impl Driver {
 
     /// Hands in what has arrived.
     fn receive(&mut self, mail: Mail, report: &mut impl FnMut(Event<'_>)) {
-        for outcome in mail.outcomes {
+        for Unlinked { outcome, took } in mail.outcomes {
+            report(Event::Timed(Operation::Unlink, took));
             report(Event::Finished(&outcome));
             self.handle(Input::Deleted(outcome));
         }
@@ -339,7 +366,12 @@ impl Driver {
     /// Carries out one effect, and returns what came of it where that is known at once.
     fn do_one(&mut self, effect: Effect, report: &mut impl FnMut(Event<'_>)) -> Option<Input> {
         match effect {
-            Effect::List => return Some(Input::Listed(self.store.list())),
+            Effect::List => {
+                let begin = Instant::now();
+                let listing = self.store.list();
+                report(Event::Timed(Operation::Sweep, begin.elapsed()));
+                return Some(Input::Listed(listing));
+            }
             Effect::Look(names) => {
                 let looked = names.iter().filter_map(|name| self.store.look(name, Sighting::Again));
                 return Some(Input::Looked(looked.collect()));
@@ -350,9 +382,20 @@ impl Driver {
             }
             Effect::Read(archives) => {
                 report(Event::Reading(self.engine.progress()));
-                return Some(Input::Read(self.read(archives)));
+                let begin = Instant::now();
+                let read = self.read(archives);
+                report(Event::Timed(Operation::Read, begin.elapsed()));
+                return Some(Input::Read(read));
             }
-            Effect::MeasureFileSystem => return Some(Input::FileSystem(self.store.filesystem())),
+            Effect::MeasureFileSystem => {
+                let begin = Instant::now();
+                let before = self.effects.len();
+                self.handle(Input::FileSystem(self.store.filesystem()));
+                // Where something came meanwhile, it makes none.
+                if self.effects.iter().skip(before).any(|effect| matches!(effect, Effect::Publish(_))) {
+                    report(Event::Timed(Operation::Plan, begin.elapsed()));
+                }
+            }
             Effect::RemoveMarkers(mut markers) => {
                 markers.retain(|marker| self.store.remove_litter(marker));
                 return Some(Input::MarkersRemoved(markers));
@@ -378,7 +421,11 @@ impl Driver {
                     catalog.reopen(everything);
                 }
             }
-            Effect::Publish(view) => report(Event::Planned(&view)),
+            Effect::Publish(view) => {
+                let closed = self.closed.take();
+                self.planned = closed.filter(|_| view.plan.deletions().next().is_some());
+                report(Event::Planned(&view));
+            }
             Effect::PublishDiscards(results) => report(Event::Discards(&results)),
             Effect::Report(problem) => report(Event::Problem(&problem)),
         }
@@ -392,7 +439,10 @@ impl Driver {
         read.map(|((name, stat), contents)| ReadArchive { name, stat, contents }).collect()
     }
 
-    fn delete(&self, deletion: Deletion, report: &mut impl FnMut(Event<'_>)) -> Option<Input> {
+    fn delete(&mut self, deletion: Deletion, report: &mut impl FnMut(Event<'_>)) -> Option<Input> {
+        if let Some(closed) = self.planned.take() {
+            report(Event::Timed(Operation::CloseToUnlink, closed.elapsed()));
+        }
         match &self.deletes {
             Deletes::Thread(sweeper) => {
                 sweeper.delete(&self.store, deletion);

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use checkpoint_keeper_core::engine::Haste;
 use checkpoint_keeper_core::engine::clock::Now;
@@ -30,7 +31,16 @@ pub struct Mail {
     /// The answers to look-ups, a list for each round.
     pub answers: Vec<Vec<Resolved>>,
     /// What became of deletions.
-    pub outcomes: Vec<Outcome>,
+    pub outcomes: Vec<Unlinked>,
+}
+
+/// What became of a deletion.
+#[derive(Debug)]
+pub struct Unlinked {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub took: Duration,
 }
 
 impl Mail {
@@ -48,7 +58,7 @@ struct Contents {
     config: Option<(EngineConfig, Haste)>,
     updates: Updates,
     answers: Vec<Vec<Resolved>>,
-    outcomes: Vec<Outcome>,
+    outcomes: Vec<Unlinked>,
 }
 
 #[derive(Debug)]
@@ -96,8 +106,8 @@ impl Sender {
         self.add(|contents| contents.answers.push(answers));
     }
 
-    pub(crate) fn send_outcome(&self, outcome: Outcome) {
-        self.add(|contents| contents.outcomes.push(outcome));
+    pub(crate) fn send_outcome(&self, unlinked: Unlinked) {
+        self.add(|contents| contents.outcomes.push(unlinked));
     }
 
     fn add(&self, add: impl FnOnce(&mut Contents)) {

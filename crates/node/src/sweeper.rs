@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use checkpoint_keeper_core::engine::file::{Deletion, Outcome, Removal};
 
-use crate::mailbox::Sender;
+use crate::mailbox::{Sender, Unlinked};
 use crate::store::Store;
 
 /// A thread that carries out deletions in the order in which they come.
@@ -33,12 +34,14 @@ impl Sweeper {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
+                let begin = Instant::now();
                 let removal = if then == now.load(Ordering::Relaxed) {
                     store.remove(&deletion.archive.file, &deletion.stat)
                 } else {
                     Removal::Withdrawn
                 };
-                mailbox.send_outcome(Outcome { deletion, removal });
+                let outcome = Outcome { deletion, removal };
+                mailbox.send_outcome(Unlinked { outcome, took: begin.elapsed() });
             }
         };
         let thread = std::thread::Builder::new().name("sweeper".to_owned()).spawn(work)?;

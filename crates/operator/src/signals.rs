@@ -136,8 +136,12 @@ fn metrics(page: &str) -> Vec<Metric> {
             if let (Some((name, labels)), Some(metric)) = (line.split_once('{'), metrics.last_mut()) {
                 assert!(name.starts_with(metric.name.trim_end_matches("_total")), "{name} is not described");
                 let names = labels.split(',').filter_map(|label| label.split_once('='));
+                // Which bucket it is, is no label of a histogram's own.
+                let names = names.filter(|(name, _)| *name != "le");
                 let names: Vec<String> = names.map(|(name, _)| format!("`{name}`")).collect();
-                metric.labels = names.join(", ");
+                if !names.is_empty() {
+                    metric.labels = names.join(", ");
+                }
             }
             continue;
         };

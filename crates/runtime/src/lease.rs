@@ -99,7 +99,7 @@ impl LeaderElector {
         let begun = Instant::now();
         match timeout_at(self.limit(begun), self.api.get_opt(NAME)).await {
             Ok(Ok(found)) => {
-                self.succeeded("look at lease");
+                self.succeeded("LeaseUnseen");
                 let holder = found.as_ref().and_then(|lease| record(lease, self.timings).holder);
                 // That it holds it by its name, as a process before it did, does not mean that it leads.
                 if holder.as_ref() != Some(&self.me) {
@@ -116,11 +116,11 @@ impl LeaderElector {
                 });
             }
             Ok(Err(error)) => {
-                self.failed("look at lease", format!("cannot look at the lease: {}", plain(&error)));
+                self.failed("LeaseUnseen", format!("cannot look at the lease: {}", plain(&error)));
                 self.seen.not_found_out(begun);
             }
             Err(_) => {
-                self.failed("look at lease", "cannot look at the lease: no answer in time".to_owned());
+                self.failed("LeaseUnseen", "cannot look at the lease: no answer in time".to_owned());
                 self.seen.not_found_out(begun);
             }
         }
@@ -173,7 +173,7 @@ impl LeaderElector {
         let written = timeout_at(self.limit(begun), self.send(&lease)).await.map_err(|_| None);
         match written.and_then(|answer| answer.map_err(Some)) {
             Ok(lease) => {
-                self.succeeded("write lease");
+                self.succeeded("LeaseUnwritten");
                 self.seen.written(record(&lease, self.timings), begun, Instant::now());
                 self.lease = lease;
             }
@@ -185,7 +185,7 @@ impl LeaderElector {
                 let why = error.as_ref().map_or_else(|| "no answer in time".to_owned(), plain);
                 // Of two that want it, one loses: that is no trouble.
                 if how != Refused::Conflict || !is_new {
-                    self.failed("write lease", format!("cannot write the lease: {why}"));
+                    self.failed("LeaseUnwritten", format!("cannot write the lease: {why}"));
                 }
                 self.seen.refused(how, begun);
             }
@@ -220,10 +220,13 @@ impl LeaderElector {
                     return;
                 }
                 Ok(Err(error)) => {
-                    self.failed("return lease", format!("cannot give the lease back: {}", plain(&error)));
+                    self.failed("LeaseUnreturned", format!("cannot give the lease back: {}", plain(&error)));
                 }
                 Err(_) => {
-                    self.failed("return lease", "cannot give the lease back: no answer in time".to_owned());
+                    self.failed(
+                        "LeaseUnreturned",
+                        "cannot give the lease back: no answer in time".to_owned(),
+                    );
                 }
             }
         }

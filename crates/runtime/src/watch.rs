@@ -139,7 +139,7 @@ impl WatchHealth {
             None => self.hangs(now).then(|| "nothing is heard of the watch".to_owned()),
         }?;
         let message = format!("{kind} cannot be watched: {why}");
-        Some(Problem { kind: "watch", subject: kind.to_owned(), message })
+        Some(Problem { kind: "WatchFailing", subject: kind.to_owned(), message })
     }
 
     /// How long ago the API was last heard, where somebody listens to the connection.

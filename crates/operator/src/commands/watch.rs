@@ -88,7 +88,7 @@ impl Log {
             }
             Event::Finished(outcome) => self.finished(outcome)?,
             // Discarding cannot be asked for here.
-            Event::Discards(_) | Event::Reading(_) => {}
+            Event::Discards(_) | Event::Reading(_) | Event::Timed(..) => {}
             Event::Problem(problem) => self.complain("warning", problem.to_string()),
             Event::Catalog(problem) => self.complain("warning", problem.to_string()),
             Event::DirectoryDead => {
