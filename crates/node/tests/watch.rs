@@ -112,6 +112,32 @@ fn a_burst_of_ten_writers_under_limit_thirty_leaves_exactly_the_newest_thirty() 
 }
 
 #[test]
+fn what_takes_time_is_measured_from_the_look_at_everything_to_the_unlink() {
+    let directory = TempDir::new().unwrap();
+    write_old(directory.path(), &archive("server", 1));
+    let running = Running::start(directory.path(), per_container(2), SETTLE, HOUR);
+    for line in ["Timed(Sweep, ", "Timed(Read, ", "Timed(Plan, ", "planned"] {
+        running.wait_for(line);
+    }
+    let lines_until = |end: &str| {
+        let next = || running.said.recv_timeout(support::DEADLINE).unwrap();
+        std::iter::successors(Some(next()), |line| (!line.starts_with(end)).then(next)).collect::<Vec<_>>()
+    };
+    // Within the limit: nothing is deleted for this one.
+    archive("server", 2).write_to(directory.path()).unwrap();
+    let lines = lines_until("planned");
+    assert!(!lines.iter().any(|line| line.contains("Unlink")), "{lines:?}");
+    archive("server", 3).write_to(directory.path()).unwrap();
+    let lines = lines_until("Removed");
+    let begun = lines.iter().position(|line| line.starts_with("Timed(CloseToUnlink, ")).unwrap();
+    let (before, after) = lines.split_at(begun);
+    let last = |begin: &str| before.iter().rposition(|line| line.starts_with(begin)).unwrap();
+    assert!(["Timed(Read, ", "Timed(Plan, ", "planned"].map(last).is_sorted(), "{lines:?}");
+    assert!(after.iter().any(|line| line.starts_with("Timed(Unlink, ")), "{lines:?}");
+    running.end();
+}
+
+#[test]
 fn an_archive_is_not_judged_while_it_is_being_written() {
     let directory = TempDir::new().unwrap();
     write_old(directory.path(), &archive("server", 1));
