@@ -271,6 +271,11 @@ mod tests {
             assert_eq!(news.confidence, Confidence::Stale { confirmed: first.policies });
             let begin = now();
             told(&receiver, |config| config.confidence == Confidence::Paused).await;
+            let logged = |side: &Api| {
+                let problems = side.context.current_problems().into_iter();
+                problems.map(|problem| format!("{} {}", problem.kind, problem.subject)).collect::<Vec<_>>()
+            };
+            assert_eq!(logged(&side), ["WatchFailing checkpointpolicies", "PoliciesPaused "]);
             let minutes = (now() - begin).as_secs() / 60;
             assert!((58..=60).contains(&minutes), "{minutes}");
             let context = side.publisher.status_context(&side.context.own.now(), now());
@@ -286,6 +291,7 @@ mod tests {
             api.set_broken("checkpointpolicies", false);
             let back = told(&receiver, |config| config.confidence == Confidence::Current).await;
             assert_eq!(back.policies.retention.len(), 1);
+            assert_eq!(logged(&side), [""; 0]);
         };
         tokio::select! { () = Box::pin(side.context.objects.watch(&side.context.client)) => {}, () = side.source.run(&sender) => {}, () = seen => {} }
     }

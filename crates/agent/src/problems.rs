@@ -6,6 +6,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::api::{ApiContext, TICK};
 use super::problem_type::ProblemType;
+use super::state::Observations;
 
 impl ApiContext {
     /// Logs each problem when it appears and when it ends, for as long as it is polled.
@@ -19,7 +20,8 @@ impl ApiContext {
         }
     }
 
-    fn current_problems(&self) -> Vec<Problem> {
+    /// All problems that there are now.
+    pub(super) fn current_problems(&self) -> Vec<Problem> {
         let now = now();
         let mut problems = self.objects.watch_problems(now);
         problems.extend(self.own.watch_problems(now));
@@ -28,16 +30,49 @@ impl ApiContext {
             let message = "policies could not be confirmed for too long and delete nothing".to_owned();
             problems.push(Problem { kind: "PoliciesPaused", subject: String::new(), message });
         }
-        // These are told of above, or where the status is written.
-        let told = [ProblemType::NodeUnwatched, ProblemType::StoreUnwatched, ProblemType::StoreUnwritten];
-        self.state.read(|observed| {
-            let rest = observed.problems().filter(|(kind, ..)| !told.contains(kind));
-            problems.extend(rest.map(|(kind, subject, message)| Problem {
-                kind: kind.name(),
-                subject: subject.to_owned(),
-                message: message.to_owned(),
-            }));
-        });
+        self.state.read(|observed| problems.extend(problems_to_log(observed)));
         problems
+    }
+}
+
+/// The node's problems as far as they are not told of where the API's side meets them.
+fn problems_to_log(observed: &Observations) -> Vec<Problem> {
+    let mut is_first_lookup = true;
+    let mut is_logged = |kind: ProblemType| match kind {
+        ProblemType::NodeUnwatched | ProblemType::StoreUnwatched | ProblemType::StoreUnwritten => false,
+        // While the API does not answer, many look-ups fail, each ever more rarely: that is one problem.
+        ProblemType::LookupFailed => std::mem::take(&mut is_first_lookup),
+        _ => true,
+    };
+    let problems = observed.problems().filter(|(kind, ..)| is_logged(*kind));
+    let problem = |(kind, subject, message): (ProblemType, &str, &str)| {
+        let subject = if kind == ProblemType::LookupFailed { "" } else { subject };
+        Problem { kind: kind.name(), subject: subject.to_owned(), message: message.to_owned() }
+    };
+    problems.map(problem).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::AgentState;
+
+    #[test]
+    fn look_ups_that_fail_are_one_problem_however_many_and_whichever_they_are() {
+        let state = AgentState::new();
+        let fail = |kind, subject: &str| {
+            state.problem(kind, subject.to_owned(), format!("nothing known of {subject}"), now());
+        };
+        let logged = || {
+            let problems = state.read(problems_to_log).into_iter();
+            problems.map(|problem| format!("{} {}", problem.kind, problem.subject)).collect::<Vec<_>>()
+        };
+        fail(ProblemType::LookupFailed, "pod team/a");
+        assert_eq!(logged(), ["LookupFailed "]);
+        fail(ProblemType::LookupFailed, "pod team/0");
+        fail(ProblemType::FileUnreadable, "a.tar");
+        fail(ProblemType::FileUnreadable, "b.tar");
+        fail(ProblemType::StoreUnwatched, "");
+        assert_eq!(logged(), ["FileUnreadable a.tar", "FileUnreadable b.tar", "LookupFailed "]);
     }
 }

@@ -496,7 +496,7 @@ mod tests {
         let context =
             StatusContext { not_ready_reasons: vec!["cannot watch".to_owned()], ..Default::default() };
         let problem = |what: &str| {
-            state.problem(ProblemType::FileUnreadable, "a.tar".to_owned(), what.to_owned(), Instant::now())
+            state.problem(ProblemType::FileUnreadable, "a.tar".to_owned(), what.to_owned(), Instant::now());
         };
         problem("refused");
         let first = state.read(|observed| status(observed, &context, None, now()));

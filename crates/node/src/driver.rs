@@ -422,8 +422,7 @@ impl Driver {
                 }
             }
             Effect::Publish(view) => {
-                let closed = self.closed.take();
-                self.planned = closed.filter(|_| view.plan.deletions().next().is_some());
+                self.planned = self.closed.take();
                 report(Event::Planned(&view));
             }
             Effect::PublishDiscards(results) => report(Event::Discards(&results)),

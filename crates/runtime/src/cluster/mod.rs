@@ -96,7 +96,7 @@ pub fn client(runtime: &Runtime, kubeconfig: Option<&Path>) -> Result<Client, Co
     credentials::check_authority(config.root_cert.as_ref())?;
     // Whoever asks knows what to do about a failure, and when.
     config.default_retry = false;
-    tracing::debug!(server = %config.cluster_url, "requests go to this API server");
+    tracing::debug!(server = server(&config), "requests go to this API server");
     let _inside = runtime.enter();
     impatient(config, REPLY, SILENCE)
 }
@@ -108,8 +108,7 @@ fn impatient(mut config: Config, reply: Duration, silence: Duration) -> Result<C
     config.read_timeout = Some(silence);
     config.reset_reader_on_write = true;
     let token = credentials::take_token(&mut config.auth_info)?;
-    let server = config.cluster_url.to_string();
-    let server = server.trim_end_matches('/').to_owned();
+    let server = server(&config);
     let named = MapErrLayer::new(move |source| NoReply { server: server.clone(), source });
     let builder = ClientBuilder::try_from(config)?;
     Ok(match token {
@@ -118,6 +117,13 @@ fn impatient(mut config: Config, reply: Duration, silence: Duration) -> Result<C
         }
         None => builder.with_layer(&TimeoutLayer::new(reply)).with_layer(&named).build(),
     })
+}
+
+/// The address of the API server, without a name and password that may stand in it.
+fn server(config: &Config) -> String {
+    let url = &config.cluster_url;
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}", url.scheme_str().unwrap_or("https"), url.host().unwrap_or_default())
 }
 
 impl Cluster {
@@ -243,6 +249,14 @@ mod tests {
 
     use super::*;
     use crate::watch::{Change, follow};
+
+    #[test]
+    fn an_address_in_the_log_holds_no_password() {
+        let address = |url: &str| server(&Config::new(url.parse().unwrap()));
+        assert_eq!(address("https://me:secret@10.0.0.1:6443/path?token=secret"), "https://10.0.0.1:6443");
+        assert_eq!(address("https://[fd00::1]:443"), "https://[fd00::1]:443");
+        assert_eq!(address("https://kubernetes.default.svc/"), "https://kubernetes.default.svc");
+    }
 
     const LISTS: u8 = 1;
     const WATCHES: u8 = 2;
