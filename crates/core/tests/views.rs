@@ -375,7 +375,13 @@ impl Views {
         // Where another policy governed it, which is gone or does not select it any more, it has waited.
         if let Some((before, last)) = self.governed.get(&archive.file).filter(|(before, _)| before != policy)
         {
-            let stays = |other: &Policy| other.id == *before && other.selector.namespace_labels.0.is_empty();
+            // One that is there and selects it still was outranked by a new one, which acts at once.
+            let stays = |other: &Policy| {
+                let selector = &other.selector.namespace_labels;
+                let selects =
+                    archive.namespace_labels.as_ref().is_some_and(|labels| selector.matches(labels));
+                other.id == *before && (selector.0.is_empty() || selects)
+            };
             let is_outranked = self.world.node.policies.retention.iter().any(stays);
             let waited = self.now().duration_since(*last).unsigned_abs();
             prop_assert!(is_outranked || waited >= HANDOVER, "{before} until {waited:?} ago: {archive:?}");
