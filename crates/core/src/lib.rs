@@ -10,6 +10,7 @@ pub mod confidence;
 pub mod deletion_limiter;
 pub mod duration;
 pub mod engine;
+pub mod fact;
 pub mod handover;
 pub mod identity;
 pub mod name;

@@ -1021,9 +1021,12 @@ fn a_namespace_that_is_shown_late_does_not_make_the_next_ones_of_what_it_left() 
     let late = node.cluster.answer(&Lookup::Namespace("shop".to_owned()));
     node.cluster.create_namespace("shop", ago(HOUR));
     assert_eq!(node.ask().reasons(), [Reason::NoPolicy; 2], "the former one's");
-    assert!(node.pod_index.apply_namespaces(vec![("shop".to_owned(), late.clone())]));
+    assert!(node.pod_index.apply_namespaces(vec![("shop".to_owned(), late.clone())], node.now));
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
-    assert!(!node.pod_index.apply_namespaces(vec![("bank".to_owned(), late)]), "nothing of it is here");
+    assert!(
+        !node.pod_index.apply_namespaces(vec![("bank".to_owned(), late)], node.now),
+        "nothing of it is here"
+    );
 }
 
 #[test]
@@ -1185,25 +1188,28 @@ fn namespaces_that_are_shown_are_known_as_they_are_and_asked_about_when_they_are
     let shown = |labels: &Labels, created| {
         vec![("shop".to_owned(), LookupResult::Namespace { labels: labels.clone(), created })]
     };
-    node.pod_index.apply_namespaces(shown(&Labels::new(), created));
+    node.pod_index.apply_namespaces(shown(&Labels::new(), created), node.now);
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2], "its labels are others by now");
     // What is shown may be late: of a namespace that is older than the one that answered, it says nothing.
     let earlier = created.checked_sub(HOUR).unwrap();
-    assert!(node.pod_index.apply_all_namespaces(shown(&labels, earlier)), "of this one something is here");
+    assert!(
+        node.pod_index.apply_all_namespaces(shown(&labels, earlier), node.now),
+        "of this one something is here"
+    );
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
-    node.pod_index.apply_namespaces(shown(&labels, created));
+    node.pod_index.apply_namespaces(shown(&labels, created), node.now);
     assert_eq!(node.reasons(), surplus);
     // That it is not shown is no answer, and a reason to ask.
     let about = Lookup::Namespace("shop".to_owned());
     node.ask();
-    assert!(node.pod_index.apply_all_namespaces(Vec::new()), "what is here is missing there");
+    assert!(node.pod_index.apply_all_namespaces(Vec::new(), node.now), "what is here is missing there");
     assert_eq!(node.reasons(), surplus);
     assert_eq!(node.pod_index.lookups(node.budget), [about]);
     let mut bare = Node::new(cluster("p"), []);
-    assert!(!bare.pod_index.apply_all_namespaces(shown(&labels, created)), "nothing is here");
+    assert!(!bare.pod_index.apply_all_namespaces(shown(&labels, created), bare.now), "nothing is here");
     // Nor does it end a doubt.
     node.pod_index.invalidate_namespace("shop");
-    node.pod_index.apply_namespaces(shown(&labels, created));
+    node.pod_index.apply_namespaces(shown(&labels, created), node.now);
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
 }
 
@@ -1258,13 +1264,13 @@ fn an_answer_that_was_overtaken_by_what_was_shown_does_not_count() {
     assert_eq!(node.ask().reasons(), surplus);
     let LookupResult::Namespace { created, .. } = early.clone() else { panic!("it is there") };
     let bare = LookupResult::Namespace { labels: Labels::new(), created };
-    node.pod_index.apply_namespaces(vec![("shop".to_owned(), bare)]);
+    node.pod_index.apply_namespaces(vec![("shop".to_owned(), bare)], node.now);
     node.pod_index.fold([(question, early, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
     // When nobody can show them any more, nothing is known of them until somebody says.
     let (labels, created) = node.cluster.namespaces["shop"].clone();
     let prod = LookupResult::Namespace { labels, created };
-    node.pod_index.apply_namespaces(vec![("shop".to_owned(), prod)]);
+    node.pod_index.apply_namespaces(vec![("shop".to_owned(), prod)], node.now);
     assert_eq!(node.reasons(), surplus);
     node.pod_index.invalidate_labels();
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);

@@ -25,8 +25,8 @@ impl Engine {
                 pod_index.apply_pods(pods, at, clock);
                 true
             }
-            ClusterUpdate::Namespaces(namespaces) => pod_index.apply_namespaces(namespaces),
-            ClusterUpdate::AllNamespaces(namespaces) => pod_index.apply_all_namespaces(namespaces),
+            ClusterUpdate::Namespaces(namespaces) => pod_index.apply_namespaces(namespaces, at),
+            ClusterUpdate::AllNamespaces(namespaces) => pod_index.apply_all_namespaces(namespaces, at),
             ClusterUpdate::NamespacesUnknown => {
                 pod_index.invalidate_labels();
                 true

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 
 use super::idle::Running;
 use super::record::{Owner, OwnerRef, PodKey, PodRecord, SeenLabels, SeenNamespace};
-use super::{LivePod, Lookup, LookupResult, Pod, PodIndex};
+use super::{Gone, LivePod, Lookup, LookupResult, Pod, PodIndex};
+use crate::fact::{Fact, Source};
 use crate::plan::{Clock, Origin};
 
 impl PodIndex {
@@ -25,13 +26,15 @@ impl PodIndex {
 
     fn fold_one(&mut self, question: &Lookup, finding: LookupResult, now: Timestamp, clock: Clock) {
         match (question, &finding) {
-            (Lookup::Cluster, LookupResult::Cluster(uid)) => self.cluster_is(uid),
+            (Lookup::Cluster, LookupResult::Cluster(uid)) => self.cluster_is(uid, now),
             // One that never had such a namespace is told apart from all that have one, and no further.
-            (Lookup::Cluster, LookupResult::NotFound) if self.cluster.had_no_uid() => self.cluster_is(""),
+            (Lookup::Cluster, LookupResult::NotFound) if self.cluster.had_no_uid() => {
+                self.cluster_is("", now);
+            }
             _ => {}
         }
         let counts = self.cluster.is_known();
-        let gone_at = (clock == Clock::Trusted && counts).then_some(now);
+        let gone = (clock == Clock::Trusted && counts).then_some(Fact::answered(Gone, now));
         match &finding {
             _ if *question == Lookup::Cluster && !counts => self.asked.failed(question),
             // By a cluster of which nobody knows which it is, nothing is gone.
@@ -43,15 +46,7 @@ impl PodIndex {
         match (question, finding) {
             (Lookup::Cluster, _) => {}
             (Lookup::NodePods, LookupResult::NodePods(pods)) => {
-                for pod in &pods {
-                    self.pod_is_there(&pod.namespace, &pod.name, pod);
-                    let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
-                    self.asked.was_answered(Lookup::Pod { namespace, name });
-                }
-                let running = Self::keep_running(now, clock, pods);
-                if let Some(before) = self.running.replace(running) {
-                    self.ask_about_ended(&before);
-                }
+                self.pods_run(Fact::answered(pods, now), clock);
             }
             (Lookup::NodePods, _) => self.invalidate_idle(),
             // Asked before it was shown as it is by now.
@@ -70,27 +65,38 @@ impl PodIndex {
                 if finding == LookupResult::NotFound && !self.eager_lookups {
                     self.is_asked_about(name);
                 }
-                let gone_at = gone_at.filter(|_| finding == LookupResult::NotFound);
+                let gone = gone.filter(|_| finding == LookupResult::NotFound);
                 self.change(name, |_, pod| {
-                    pod.confirmed.namespace = gone_at;
-                    let gone = &mut pod.record.namespace_gone;
-                    *gone = gone.or(gone_at);
+                    pod.confirmed.namespace = gone;
+                    note_since(&mut pod.record.namespace_gone, gone);
                 });
             }
             (Lookup::Pod { namespace, name }, LookupResult::Pod(live)) => {
                 self.pod_is_there(namespace, name, &live);
             }
             (Lookup::Pod { namespace, name }, finding) => {
-                let gone_at = gone_at.filter(|_| finding == LookupResult::NotFound);
+                let gone = gone.filter(|_| finding == LookupResult::NotFound);
                 self.change_named(namespace, name, |_, pod| {
-                    pod.confirmed.pod = gone_at;
-                    pod.record.pod_gone = pod.record.pod_gone.or(gone_at);
-                    pod.bare_pod_is_gone(gone_at);
+                    pod.confirmed.pod = gone;
+                    note_since(&mut pod.record.pod_gone, gone);
+                    pod.bare_pod_is_gone(gone);
                 });
             }
             (Lookup::Owner { namespace, owner }, finding) => {
-                self.owner_answered(namespace, owner, finding, gone_at);
+                self.owner_answered(namespace, owner, finding, gone);
             }
+        }
+    }
+
+    /// Learns which pods run on this node.
+    fn pods_run(&mut self, pods: Fact<Vec<LivePod>>, clock: Clock) {
+        for pod in &pods.value {
+            self.pod_is_there(&pod.namespace, &pod.name, pod);
+            let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
+            self.asked.was_answered(Lookup::Pod { namespace, name });
+        }
+        if let Some(before) = self.running.replace(Self::keep_running(pods, clock)) {
+            self.ask_about_ended(&before);
         }
     }
 
@@ -98,10 +104,10 @@ impl PodIndex {
     /// they belonged to.
     fn ask_about_ended(&mut self, before: &Running) {
         let Some(now) = &self.running else { return };
-        let run: BTreeSet<_> = now.pods.iter().map(|pod| (&pod.namespace, &pod.name)).collect();
-        let in_use: BTreeSet<&String> = now.pods.iter().map(|pod| &pod.namespace).collect();
+        let run: BTreeSet<_> = now.pods.value.iter().map(|pod| (&pod.namespace, &pod.name)).collect();
+        let in_use: BTreeSet<&String> = now.pods.value.iter().map(|pod| &pod.namespace).collect();
         let mut gone = BTreeSet::new();
-        for ended in before.pods.iter().filter(|pod| !run.contains(&(&pod.namespace, &pod.name))) {
+        for ended in before.pods.value.iter().filter(|pod| !run.contains(&(&pod.namespace, &pod.name))) {
             let topmost = ended.controller.as_ref();
             let topmost = topmost.and_then(|controller| self.climb(&ended.namespace, controller).ok());
             gone.extend(topmost.map(|owner| super::ask_owner(&ended.namespace, owner)));
@@ -117,14 +123,19 @@ impl PodIndex {
     /// be told.
     pub fn apply_pods(&mut self, pods: Option<Vec<LivePod>>, now: Timestamp, clock: Clock) {
         match pods {
-            Some(pods) => self.fold([(Lookup::NodePods, LookupResult::NodePods(pods), now, clock)]),
+            Some(pods) => {
+                self.asked.succeeded(&Lookup::NodePods);
+                self.pods_run(Fact { value: pods, as_of: now, source: Source::Watch }, clock);
+                self.resolve();
+                self.note_idle();
+            }
             None => self.invalidate_idle(),
         }
     }
 
     /// Learns from what was shown unasked: namespaces as they are by now. That one is gone is no more than
     /// a reason to ask. Says whether archives of any are here.
-    pub fn apply_namespaces(&mut self, shown: Vec<(String, LookupResult)>) -> bool {
+    pub fn apply_namespaces(&mut self, shown: Vec<(String, LookupResult)>, now: Timestamp) -> bool {
         let mut concerns = false;
         for (name, finding) in shown {
             let question = Lookup::Namespace(name);
@@ -143,7 +154,7 @@ impl PodIndex {
                     if !is_older && !self.invalidated.contains_key(name) {
                         self.asked.succeeded(&question);
                         let seen = SeenLabels { created, labels: Arc::new(labels) };
-                        self.namespace_labels.note_shown(name, &seen);
+                        self.namespace_labels.note_shown(name, &seen, now);
                         self.namespace_is_there(name, &seen, false);
                         self.shown_since.insert(name.clone());
                     }
@@ -155,13 +166,13 @@ impl PodIndex {
     }
 
     /// The same for all namespaces that there are: of the others too, that they are gone is to be asked.
-    pub fn apply_all_namespaces(&mut self, shown: Vec<(String, LookupResult)>) -> bool {
+    pub fn apply_all_namespaces(&mut self, shown: Vec<(String, LookupResult)>, now: Timestamp) -> bool {
         let there: BTreeSet<&String> = shown.iter().map(|(name, _)| name).collect();
         let known: BTreeSet<&String> = self.pods.keys().map(|key| &key.namespace).collect();
         let missing: Vec<String> = known.difference(&there).map(|name| (*name).clone()).collect();
         let is_any_missing = !missing.is_empty();
         missing.into_iter().for_each(|name| self.asked.hasten(&Lookup::Namespace(name)));
-        self.apply_namespaces(shown) || is_any_missing
+        self.apply_namespaces(shown, now) || is_any_missing
     }
 
     /// Which labels namespaces have by now cannot be told any more.
@@ -238,11 +249,11 @@ impl PodIndex {
         namespace: &str,
         owner: &OwnerRef,
         finding: LookupResult,
-        gone_at: Option<Timestamp>,
+        gone: Option<Fact<Gone>>,
     ) {
         let id = (namespace.to_owned(), owner.id());
-        let (gone_at, is_there, live_uid) = match finding {
-            LookupResult::NotFound => (gone_at, false, None),
+        let (gone, is_there, live_uid) = match finding {
+            LookupResult::NotFound => (gone, false, None),
             LookupResult::Owner { uid, controller } => {
                 self.above.insert(id, controller);
                 (None, true, uid)
@@ -260,14 +271,15 @@ impl PodIndex {
             if let Owner::Controlled { topmost: Some(topmost), .. } = &mut record.owner
                 && topmost.is(owner)
             {
-                pod.confirmed.workload = gone_at;
-                record.workload_gone = record.workload_gone.filter(|_| !is_there).or(gone_at);
+                pod.confirmed.workload = gone;
+                record.workload_gone = record.workload_gone.filter(|_| !is_there);
+                note_since(&mut record.workload_gone, gone);
                 if live_uid.is_some() {
                     topmost.uid.clone_from(&live_uid);
                 }
             }
         });
-        if gone_at.is_some() {
+        if gone.is_some() {
             self.forget_way_through(namespace, owner);
         }
     }
@@ -323,12 +335,17 @@ impl PodIndex {
 
 impl Pod {
     /// The pod is gone, and if it is a bare one, it is its own workload.
-    fn bare_pod_is_gone(&mut self, gone_at: Option<Timestamp>) {
+    fn bare_pod_is_gone(&mut self, gone: Option<Fact<Gone>>) {
         if self.record.owner == Owner::Bare {
-            self.confirmed.workload = gone_at;
-            self.record.workload_gone = self.record.workload_gone.or(gone_at);
+            self.confirmed.workload = gone;
+            note_since(&mut self.record.workload_gone, gone);
         }
     }
+}
+
+/// Notes since when something is gone, where it is and that was not noted before.
+fn note_since(since: &mut Option<Timestamp>, gone: Option<Fact<Gone>>) {
+    *since = since.or(gone.map(|gone| gone.as_of));
 }
 
 impl PodRecord {

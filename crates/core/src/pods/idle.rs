@@ -4,19 +4,21 @@ use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
+use super::freshness::Use;
 use super::record::{OwnerId, OwnerRef, PodKey, PodRecord};
-use super::{LivePod, Pod, PodIndex, is_live};
+use super::{Gone, LivePod, Pod, PodIndex};
+use crate::fact::Fact;
 use crate::plan::Clock;
 use crate::policy::Labels;
 
-/// The pods that run on this node, as the last answer showed them.
+/// The pods that run on this node, as the last list named them.
 #[derive(Debug)]
 pub(super) struct Running {
-    pub(super) at: Timestamp,
+    pub(super) pods: Fact<Vec<LivePod>>,
+    /// Whether the time of that list is to be trusted.
     clock: Clock,
-    /// Whether that is so by now, as far as anybody can tell.
+    /// Whether nothing has failed since then that would have shown a change.
     pub(super) is_known: bool,
-    pub(super) pods: Vec<LivePod>,
 }
 
 /// What one checkpoint can stand in for, all its containers together: the plan's rule.
@@ -48,7 +50,7 @@ impl PodIndex {
         let mut busy = BTreeSet::new();
         // Namespaces with a pod that could be of any owner.
         let mut unsure = BTreeSet::new();
-        for pod in &running.pods {
+        for pod in &running.pods.value {
             busy.insert(Lineage::new(&pod.namespace, &pod.name, None));
             match pod.controller.as_ref().map(|controller| self.climb(&pod.namespace, controller)) {
                 Some(Ok(owner)) => _ = busy.insert(Lineage::new(&pod.namespace, &pod.name, Some(&owner))),
@@ -56,22 +58,22 @@ impl PodIndex {
                 None => {}
             }
         }
-        let (at, clock) = (running.at, running.clock);
-        let is_known = clock == Clock::Trusted && self.cluster.is_known();
+        let idle = Fact { value: Gone, as_of: running.pods.as_of, source: running.pods.source };
+        let is_known = running.clock == Clock::Trusted && self.cluster.is_known();
         // Those from a former namespace, too: what was made anew by their names may be theirs, restored.
         for (key, pod) in self.pods.iter_mut().filter(|(_, pod)| pod.needs.idle) {
             let lineage = Lineage::of(key, &pod.record);
+            let note = Use::NoteIdle { ran_until: pod.newest };
             let before = pod.record.idle_since;
             pod.confirmed.idle = None;
             if busy.contains(&lineage) {
                 pod.record.idle_since = None;
             } else if is_known
-                // What was answered before the pod was seen to run says nothing of it.
-                && pod.newest <= at
+                && note.allows(&idle, idle.as_of)
                 && !matches!(&lineage, Lineage::Owner(namespace, _) if unsure.contains(namespace))
             {
-                pod.record.idle_since.get_or_insert(at);
-                pod.confirmed.idle = Some(at);
+                pod.record.idle_since.get_or_insert(idle.as_of);
+                pod.confirmed.idle = Some(idle);
             }
             if pod.record.idle_since != before {
                 self.changed.insert(key.clone());
@@ -95,7 +97,7 @@ impl PodIndex {
             _ => None,
         };
         let asking: BTreeSet<String> = self.pods.iter().filter_map(by_owner).collect();
-        let running = self.running.iter().flat_map(|running| &running.pods);
+        let running = self.running.iter().flat_map(|running| &running.pods.value);
         running.filter(move |pod| asking.contains(&pod.namespace)).filter_map(|pod| {
             let above = self.climb(&pod.namespace, pod.controller.as_ref()?).err()?;
             Some((&pod.namespace, above))
@@ -107,7 +109,7 @@ impl PodIndex {
     pub(super) fn idle_lineages(&self, now: Timestamp) -> HashMap<Lineage, Option<Timestamp>> {
         let mut idle: HashMap<Lineage, Option<Timestamp>> = HashMap::new();
         for (key, pod) in &self.pods {
-            let live = pod.confirmed.idle.is_some_and(|at| is_live(at, now));
+            let live = pod.confirmed.idle.is_some_and(|idle| Use::EndFloor.allows(&idle, now));
             let since = pod.record.idle_since.filter(|_| live);
             idle.entry(Lineage::of(key, &pod.record))
                 .and_modify(|known| *known = known.zip(since).map(|(one, other)| one.max(other)))
@@ -118,8 +120,8 @@ impl PodIndex {
 
     /// What of a node's pods is kept: all of them, as the next archive may be of any, without what
     /// takes room.
-    pub(super) fn keep_running(at: Timestamp, clock: Clock, live: Vec<LivePod>) -> Running {
-        let pods = live.into_iter().map(|pod| LivePod { labels: Labels::default(), ..pod });
-        Running { at, clock, is_known: true, pods: pods.collect() }
+    pub(super) fn keep_running(live: Fact<Vec<LivePod>>, clock: Clock) -> Running {
+        let pods = live.value.into_iter().map(|pod| LivePod { labels: Labels::default(), ..pod });
+        Running { pods: Fact { value: pods.collect(), ..live }, clock, is_known: true }
     }
 }

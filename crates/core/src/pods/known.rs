@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::freshness::Use;
 use super::idle::Lineage;
 use super::record::{OwnerId, OwnerRef, PodKey};
-use super::{CONFIRMED, LIVE, Pod, PodIndex, is_within};
+use super::{Gone, Pod, PodIndex};
+use crate::fact::Fact;
 use crate::identity::Identity;
 use crate::plan::{Absence, Absences, Namespace, Origin, Snapshot, Workload};
 use crate::policy::Labels;
@@ -18,8 +20,7 @@ impl PodIndex {
         let mut known: HashMap<(*const Identity, Origin), Known> = HashMap::new();
         let mut workloads: HashMap<OwnerId, Arc<Workload>> = HashMap::new();
         let idle = self.idle_lineages(now);
-        // Where a watch shows what it is now, an answer soon is old.
-        let age = if self.pods_watched { CONFIRMED } else { LIVE };
+        let select = if self.pods_watched { Use::SelectByLabelsBesideWatch } else { Use::SelectByLabels };
         let mut found: HashMap<*const Identity, Option<(&PodKey, &Pod)>> = HashMap::new();
         for archive in &mut snapshot.archives {
             let Some(identity) = &archive.identity else { continue };
@@ -32,7 +33,9 @@ impl PodIndex {
             let known = known.entry((Arc::as_ptr(identity), origin)).or_insert_with(|| {
                 let mut known = pod.known(key, origin, self.cluster.is_known(), now);
                 let is_invalidated = self.invalidated.contains_key(&key.namespace);
-                let current = self.namespace_labels.get(&key.namespace, now, age).filter(|_| !is_invalidated);
+                let current = self.namespace_labels.get(&key.namespace);
+                let current =
+                    current.filter(|current| !is_invalidated && select.allows(&current.labels, now));
                 known.namespace_labels = pod.namespace_labels(key, origin, current, self.cluster.is_known());
                 known.workload = known.owner.take().map(|owner| {
                     let workload = || Arc::new(owner.workload());
@@ -85,7 +88,7 @@ impl Pod {
         let (record, confirmed) = (&self.record, &self.confirmed);
         // Without a UID what is known may be of the pod that has the name now.
         let is_its_own = origin == Origin::Present || key.uid.is_some();
-        let absence = |since: Option<Timestamp>, confirmed: Option<Timestamp>| {
+        let absence = |since: Option<Timestamp>, confirmed: Option<Fact<Gone>>| {
             since.map(|since| absence(since, confirmed.filter(|_| cluster_is_known), now))
         };
         let absences = Absences {
@@ -102,10 +105,10 @@ impl Pod {
     }
 }
 
-/// An absence, as confirmed only if that was just now.
-fn absence(since: Timestamp, confirmed: Option<Timestamp>, now: Timestamp) -> Absence {
-    match confirmed.filter(|confirmed| is_within(CONFIRMED, *confirmed, now)) {
-        Some(confirmed) => Absence { since, confirmed },
+/// An absence for the plan, confirmed only if the confirmation is fresh enough to delete by.
+fn absence(since: Timestamp, confirmed: Option<Fact<Gone>>, now: Timestamp) -> Absence {
+    match confirmed.filter(|gone| Use::DeleteOrphan.allows(gone, now)) {
+        Some(gone) => Absence { since, confirmed: gone.as_of },
         None => Absence::unconfirmed(since),
     }
 }

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::Pod;
+use super::freshness::Use;
 use super::record::{PodKey, SeenLabels};
-use super::{Pod, is_within};
+use crate::fact::{Fact, Source};
 use crate::plan::Origin;
 use crate::policy::{LabelSelector, Labels, PolicyRef, PolicySet};
 
@@ -25,11 +26,10 @@ pub(super) struct CurrentLabels {
 /// The labels of one namespace.
 #[derive(Debug)]
 pub(super) struct Current {
-    seen: SeenLabels,
-    /// When an answer last said so.
-    answered: Option<Timestamp>,
-    /// Whether a watch shows them, for as long as it lives. It may be late.
-    is_shown: bool,
+    /// The labels; from a watch also where an answer came since, as long as the watch shows the same namespace.
+    pub(super) labels: Fact<SeenLabels>,
+    /// When the namespace was created, as an answer last said it.
+    created: Option<Fact<Timestamp>>,
 }
 
 impl CurrentLabels {
@@ -51,7 +51,7 @@ impl CurrentLabels {
         }
         if is_new {
             self.asked.clear();
-            self.known.retain(|_, current| current.is_shown);
+            self.known.retain(|_, current| current.labels.source == Source::Watch);
         }
         self.selecting = now;
         is_new
@@ -70,22 +70,22 @@ impl CurrentLabels {
     /// An answer came at that time, to a question that [`Self::note_lookup`] was told of.
     pub(super) fn note_answer(&mut self, namespace: &str, seen: &SeenLabels, at: Timestamp) {
         if self.asked.contains(namespace) {
-            let is_shown = self
-                .known
-                .get(namespace)
-                .is_some_and(|known| known.is_shown && known.seen.created == seen.created);
-            let current = Current { seen: seen.clone(), answered: Some(at), is_shown };
-            self.known.insert(namespace.to_owned(), current);
+            let before = self.known.get(namespace).map(|known| &known.labels);
+            let before = before.filter(|labels| labels.value.created == seen.created);
+            let source = before.map_or(Source::Answer, |labels| labels.source);
+            let labels = Fact { value: seen.clone(), as_of: at, source };
+            let created = Some(Fact::answered(seen.created, at));
+            self.known.insert(namespace.to_owned(), Current { labels, created });
         }
     }
 
     /// A watch shows them.
-    pub(super) fn note_shown(&mut self, namespace: &str, seen: &SeenLabels) {
+    pub(super) fn note_shown(&mut self, namespace: &str, seen: &SeenLabels, at: Timestamp) {
         if self.are_selected_by() {
-            let before = self.known.get(namespace).filter(|known| known.seen.created == seen.created);
-            let answered = before.and_then(|known| known.answered);
-            let current = Current { seen: seen.clone(), answered, is_shown: true };
-            self.known.insert(namespace.to_owned(), current);
+            let created = self.known.get(namespace).and_then(|known| known.created);
+            let created = created.filter(|created| created.value == seen.created);
+            let labels = Fact { value: seen.clone(), as_of: at, source: Source::Watch };
+            self.known.insert(namespace.to_owned(), Current { labels, created });
         }
     }
 
@@ -103,10 +103,9 @@ impl CurrentLabels {
         self.asked.retain(is_here);
     }
 
-    /// Those of a namespace, unless the answer that said so is older than `age`.
-    pub(super) fn get(&self, namespace: &str, now: Timestamp, age: Duration) -> Option<&Current> {
-        let is_fresh = |current: &&Current| current.answered.is_some_and(|at| is_within(age, at, now));
-        self.known.get(namespace).filter(|current| current.is_shown || is_fresh(current))
+    /// Those of a namespace, however old.
+    pub(super) fn get(&self, namespace: &str) -> Option<&Current> {
+        self.known.get(namespace)
     }
 }
 
@@ -136,15 +135,16 @@ impl Pod {
         is_gone: bool,
     ) -> Option<Arc<Labels>> {
         let there = self.record.namespace?.created;
-        let current = current.filter(|current| current.seen.created == there);
-        let labels = || current.map(|current| Arc::clone(&current.seen.labels));
+        let current = current.filter(|current| current.labels.value.created == there);
+        let labels = || current.map(|current| Arc::clone(&current.labels.value.labels));
         let has_gone = self.record.namespace_gone.is_some();
         match &self.record.namespace_labels {
             Some(own) if own.created != there || (has_gone && is_gone) => Some(Arc::clone(&own.labels)),
             Some(_) => labels(),
             None if key.uid.is_none() && origin == Origin::Present && !has_gone => {
-                let answered = current.and_then(|current| current.answered);
-                labels().filter(|_| answered.is_some_and(|at| at >= self.newest))
+                let created = current.and_then(|current| current.created);
+                let place = Use::PlaceInNamespace { ran_until: self.newest };
+                labels().filter(|_| created.is_some_and(|created| place.allows(&created, created.as_of)))
             }
             None => None,
         }

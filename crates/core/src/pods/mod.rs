@@ -17,6 +17,7 @@
 
 mod cluster;
 mod fold;
+mod freshness;
 mod idle;
 mod known;
 mod labels;
@@ -29,14 +30,15 @@ mod request_budget;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use freshness::{CONFIRMED, LIVE};
 pub use lookup::{LivePod, Lookup, LookupResult};
 pub use record::{Owner, OwnerRef, PodKey, PodRecord, SeenLabels, SeenNamespace};
 pub use request_budget::RequestBudget;
 
+use crate::fact::Fact;
 use crate::identity::Identity;
 use crate::plan::Origin;
 use crate::policy::{Labels, OrphanWhen, PolicySet};
@@ -46,13 +48,6 @@ use labels::CurrentLabels;
 use needs::{Asking, Needs};
 use record::OwnerId;
 use request_budget::Asked;
-
-/// How long it counts which pods run on this node.
-pub const LIVE: Duration = Duration::from_mins(10);
-
-/// How long it counts that something is gone: long enough for a plan to be made from it, too short for a
-/// pod to come back and be at work unnoticed.
-pub const CONFIRMED: Duration = Duration::from_mins(2);
 
 /// More owners above each other than this, and they go in circles.
 const MOST_ABOVE: usize = 8;
@@ -129,14 +124,19 @@ struct Pod {
     confirmed: Confirmed,
 }
 
-/// When the API last confirmed what is gone; none where it did not, or the last question failed.
+/// Absences as they were last confirmed; none where they were not, or the last lookup failed.
 #[derive(Debug, Clone, Copy, Default)]
 struct Confirmed {
-    pod: Option<Timestamp>,
-    workload: Option<Timestamp>,
-    namespace: Option<Timestamp>,
-    idle: Option<Timestamp>,
+    pod: Option<Fact<Gone>>,
+    workload: Option<Fact<Gone>>,
+    namespace: Option<Fact<Gone>>,
+    /// No pod of the lineage runs on this node.
+    idle: Option<Fact<Gone>>,
 }
+
+/// An object that is not there.
+#[derive(Debug, Clone, Copy)]
+struct Gone;
 
 impl PodIndex {
     /// Knows what was remembered, and asks about this node's pods if `knows_node`.
@@ -293,7 +293,7 @@ impl PodIndex {
             Owner::Controlled { controller, .. } => Some((&key.namespace, controller)),
             Owner::Unknown | Owner::Bare => None,
         });
-        let running = self.running.iter().flat_map(|running| &running.pods);
+        let running = self.running.iter().flat_map(|running| &running.pods.value);
         let running = running.filter_map(|pod| Some((&pod.namespace, pod.controller.as_ref()?)));
         let used: BTreeSet<(String, OwnerId)> = controllers
             .chain(running)
@@ -360,15 +360,6 @@ impl Pod {
             _ => Lookup::Pod { namespace, name: key.pod.clone() },
         }
     }
-}
-
-fn is_live(at: Timestamp, now: Timestamp) -> bool {
-    is_within(LIVE, at, now)
-}
-
-fn is_within(length: Duration, at: Timestamp, now: Timestamp) -> bool {
-    let age = now.duration_since(at);
-    !age.is_negative() && age.unsigned_abs() <= length
 }
 
 fn ask_owner(namespace: &str, owner: OwnerRef) -> Lookup {

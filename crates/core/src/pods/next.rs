@@ -40,7 +40,7 @@ impl PodIndex {
         let mut need = |question: Lookup, is_awaited: bool| {
             *needed.entry(question).or_default() |= is_awaited;
         };
-        let shown = self.running.iter().filter(|_| self.pods_watched).flat_map(|running| &running.pods);
+        let shown = self.running.iter().filter(|_| self.pods_watched).flat_map(|running| &running.pods.value);
         let shown: BTreeSet<_> = shown.map(|pod| (&pod.namespace, &pod.name)).collect();
         for (key, pod) in &self.pods {
             let namespace = &key.namespace;

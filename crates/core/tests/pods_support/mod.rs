@@ -252,7 +252,7 @@ impl Node {
     /// Is shown the namespace, or that it is not there, as a watch would.
     pub(crate) fn show(&mut self, namespace: &str) -> &mut Self {
         let finding = self.cluster.answer(&Lookup::Namespace(namespace.to_owned()));
-        self.pod_index.apply_namespaces(vec![(namespace.to_owned(), finding)]);
+        self.pod_index.apply_namespaces(vec![(namespace.to_owned(), finding)], self.now);
         self
     }
 

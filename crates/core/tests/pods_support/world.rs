@@ -234,12 +234,12 @@ impl World {
                     }
                     None => Vec::new(),
                 };
-                self.node.pod_index.apply_all_namespaces(shown);
+                self.node.pod_index.apply_all_namespaces(shown, self.node.now);
             }
             Step::WatchEnds => self.end_watch(),
             Step::WatchShows => {
                 if let Some(finding) = self.watch.as_mut().and_then(VecDeque::pop_front) {
-                    self.node.pod_index.apply_namespaces(vec![("shop".to_owned(), finding)]);
+                    self.node.pod_index.apply_namespaces(vec![("shop".to_owned(), finding)], self.node.now);
                 }
             }
             Step::Down(is_down) => self.node.cluster.is_down = is_down,
