@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::QUIET;
 use super::snapshot::{Archive, Clock, Dated, Snapshot};
+use super::verdict::{Detail, Reason};
 use crate::archive::State;
 use crate::name::NameKind;
 
@@ -47,6 +48,30 @@ impl Facts {
             undeletable: archive.undeletable,
             has_identity: archive.identity.is_some(),
             is_kubelets: archive.file.kind() == NameKind::Kubelet,
+        }
+    }
+
+    /// Why an archive is not judged at all: it may still be being written, it is not the kubelet's, or its pod is
+    /// not known.
+    pub(super) fn unjudgeable(&self) -> Option<(Reason, Detail)> {
+        if !self.settled {
+            Some((Reason::Settling, Detail::None))
+        } else if !self.is_kubelets && self.has_identity {
+            Some((Reason::NoPolicy, Detail::ForeignName))
+        } else if !self.is_kubelets || self.is_unknown() {
+            Some((Reason::UnknownIdentity, Detail::None))
+        } else {
+            None
+        }
+    }
+
+    /// A whole archive without an identity, or one that is not understood at all. What is cut off or damaged is
+    /// different: it has lost its end, where its identity would be.
+    fn is_unknown(&self) -> bool {
+        match self.state {
+            State::Complete | State::NoImages => !self.has_identity,
+            State::Incomplete | State::Damaged => false,
+            State::Unreadable | State::Foreign | State::Unread => true,
         }
     }
 }

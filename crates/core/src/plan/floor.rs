@@ -2,17 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::planner::Planner;
+use super::planner::{FloorRule, Planner};
 use crate::policy::{DEFAULT_KEEP_LATEST, KeepFor};
-
-/// Who says how many of the newest of each lineage stay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FloorRule {
-    /// The policy that governs each archive: `keepLatest` and `keepLatestFor`.
-    Retention,
-    /// The storage policies: `protectLatest`, whatever a tenant's policy says.
-    Storage,
-}
 
 impl Planner<'_> {
     /// Marks the newest complete archives of each lineage that are still there.

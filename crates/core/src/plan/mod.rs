@@ -7,6 +7,7 @@
 
 mod deletion_draw;
 mod difference;
+mod effective_storage;
 mod facts;
 mod floor;
 mod governing;
@@ -24,12 +25,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 pub use difference::{Difference, difference};
+pub use effective_storage::{EffectiveStorage, WatermarkReport};
 pub(crate) use governing::precedence;
 pub use snapshot::{
     Absence, Absences, Allowance, Archive, Clock, Dated, Draw, FileSystem, Namespace, Origin, Release,
     Snapshot, Workload,
 };
-pub use storage::{EffectiveStorage, WatermarkReport};
 pub use verdict::{Action, Detail, KeptBy, Level, Reason, Verdict};
 
 use crate::policy::{Confidence, PolicyRef, PolicySet};

@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::effective_storage::{EffectiveStorage, WatermarkReport};
 use super::facts::{self, Facts};
-use super::floor::FloorRule;
 use super::governing::{Governing, PolicyIndex};
 use super::groups::Groups;
-use super::rules::unjudgeable;
 use super::snapshot::{Archive, Clock, Dated, Draw, Snapshot};
-use super::storage::{EffectiveStorage, WatermarkReport};
 use super::verdict::{Action, Detail, Reason, Verdict};
 use super::{Governed, Plan, Unreachable};
 use crate::archive::State;
@@ -67,7 +65,7 @@ impl ArchiveState {
     }
 
     fn of_decided(archive: &Facts, reason: Reason) -> Self {
-        let counts = reason == Reason::Pinned && unjudgeable(archive).is_none() && archive.is_whole_or_quiet;
+        let counts = reason == Reason::Pinned && archive.unjudgeable().is_none() && archive.is_whole_or_quiet;
         match reason.action() {
             Action::Delete => Self::Taken,
             Action::Keep if counts => Self::Counted,
@@ -86,6 +84,15 @@ pub(super) enum Scope {
     /// A retention policy's: what is not dated for certain neither counts nor goes.
     Retention,
     /// A storage policy's: what cannot be dated goes by its first sight.
+    Storage,
+}
+
+/// Who says how many of the newest of each lineage stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FloorRule {
+    /// The policy that governs each archive: `keepLatest` and `keepLatestFor`.
+    Retention,
+    /// The storage policies: `protectLatest`, whatever a tenant's policy says.
     Storage,
 }
 

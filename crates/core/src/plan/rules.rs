@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::facts::Facts;
 use super::limits::{Limit, Measure};
 use super::planner::{By, Planner, Scope, age, end_of};
 use super::snapshot::Absences;
@@ -20,7 +19,7 @@ impl<'a> Planner<'a> {
             let archive = &self.archives[place];
             if archive.pinned {
                 self.decide(place, Reason::Pinned, By::NOBODY, Detail::None);
-            } else if let Some((reason, detail)) = unjudgeable(archive) {
+            } else if let Some((reason, detail)) = archive.unjudgeable() {
                 self.decide(place, reason, By::NOBODY, detail);
             }
         }
@@ -226,30 +225,6 @@ impl<'a> Planner<'a> {
             OrphanWhen::PodDeleted => absences.pod.is_some(),
             OrphanWhen::NamespaceDeleted => absences.namespace.is_some(),
         }
-    }
-}
-
-/// Why an archive is not judged at all: it may still be being written, it is not the kubelet's, or
-/// whose it is cannot be told.
-pub(super) fn unjudgeable(archive: &Facts) -> Option<(Reason, Detail)> {
-    if !archive.settled {
-        Some((Reason::Settling, Detail::None))
-    } else if !archive.is_kubelets && archive.has_identity {
-        Some((Reason::NoPolicy, Detail::ForeignName))
-    } else if !archive.is_kubelets || is_unknown(archive) {
-        Some((Reason::UnknownIdentity, Detail::None))
-    } else {
-        None
-    }
-}
-
-/// A whole archive without an identity, or one that is not understood at all. What is cut off or damaged is
-/// different: it has lost its end, where its identity would be.
-fn is_unknown(archive: &Facts) -> bool {
-    match archive.state {
-        State::Complete | State::NoImages => !archive.has_identity,
-        State::Incomplete | State::Damaged => false,
-        State::Unreadable | State::Foreign | State::Unread => true,
     }
 }
 
