@@ -10,8 +10,9 @@ use checkpoint_keeper_core::archive::{Contents, State};
 use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::engine::cluster::Resolved;
 use checkpoint_keeper_core::engine::config::EngineConfig;
-use checkpoint_keeper_core::engine::file::{Deletion, Listing, Looked, Outcome, ReadArchive, Removal, Stat};
-use checkpoint_keeper_core::engine::index::Sighting;
+use checkpoint_keeper_core::engine::file::{
+    Deletion, Listing, Looked, Outcome, ReadArchive, Removal, Sighting, Stat,
+};
 use checkpoint_keeper_core::engine::memory::Memory;
 use checkpoint_keeper_core::engine::{
     ClusterSettings, Effect, Engine, Haste, Input, NodePods, Settings, View,

@@ -6,7 +6,7 @@
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use checkpoint_keeper_core::engine::index::Sighting;
+use checkpoint_keeper_core::engine::file::Sighting;
 use checkpoint_keeper_core::name::FileName;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::engine::config::EngineConfig;
-use checkpoint_keeper_core::engine::file::{Deletion, Outcome, ReadArchive, Stat};
-use checkpoint_keeper_core::engine::index::Sighting;
+use checkpoint_keeper_core::engine::file::{Deletion, Outcome, ReadArchive, Sighting, Stat};
 use checkpoint_keeper_core::engine::memory::Memory;
 use checkpoint_keeper_core::engine::problem::Problem;
 use checkpoint_keeper_core::engine::{

@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use checkpoint_keeper_core::archive::{self, Contents, Format, Inspection};
-use checkpoint_keeper_core::engine::file::{Listing, Looked, Removal, Stat};
-use checkpoint_keeper_core::engine::index::Sighting;
+use checkpoint_keeper_core::engine::file::{Listing, Looked, Removal, Sighting, Stat};
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{FileSystem, Release};
 use checkpoint_keeper_lease::ReadLease;

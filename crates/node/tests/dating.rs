@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::engine::cluster::Resolved;
-use checkpoint_keeper_core::engine::index::Sighting;
+use checkpoint_keeper_core::engine::file::Sighting;
 use checkpoint_keeper_core::engine::{ClusterSettings, NodePods, Settings};
 use checkpoint_keeper_core::plan::{Action, Archive, Clock, Dated, Reason};
 use checkpoint_keeper_core::pods::{Lookup, LookupResult, RequestBudget};

@@ -5,10 +5,20 @@ use std::io;
 
 use jiff::Timestamp;
 
-use super::index::Sighting;
 use crate::archive::Contents;
 use crate::name::FileName;
 use crate::plan::{Archive, Draw, Verdict};
+
+/// How an archive came to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sighting {
+    /// It lay there at the first look of all.
+    First,
+    /// It was looked at again, or is new.
+    Again,
+    /// A writer closed it, or moved it into place whole.
+    Closed,
+}
 
 /// What the system says of a file: enough to notice that it is another one, or changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

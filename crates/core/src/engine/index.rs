@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::clock::Now;
-use super::file::Stat;
+use super::file::{Sighting, Stat};
 
 /// One archive.
 #[derive(Debug, Clone)]
@@ -146,17 +146,6 @@ pub struct Index {
     known: HashMap<FileName, Known>,
     identities: HashSet<Arc<Identity>>,
     texts: HashSet<Arc<str>>,
-}
-
-/// How an archive came to be looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sighting {
-    /// It lay there at the first look of all.
-    First,
-    /// It was looked at again, or is new.
-    Again,
-    /// A writer closed it, or moved it into place whole.
-    Closed,
 }
 
 impl Index {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::engine::cluster::Resolved;
 use checkpoint_keeper_core::engine::config::EngineConfig;
-use checkpoint_keeper_core::engine::index::{Index, Sighting};
+use checkpoint_keeper_core::engine::file::Sighting;
+use checkpoint_keeper_core::engine::index::Index;
 use checkpoint_keeper_core::engine::{Deletes, DiscardResults, Input, Settings, View};
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::policy::{
