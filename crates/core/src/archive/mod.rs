@@ -3,6 +3,7 @@
 //! Holds the two ways in, [`read`] and [`inspect`], and the judgement, a [`State`]. Walking the tar is `walk`, where its bytes come from `source` and `packed`, what
 //! the JSON members say `json`, CRIU's figures `statistics`.
 
+mod input;
 mod json;
 mod members;
 mod packed;
@@ -17,10 +18,11 @@ use std::io::{self, Read, Seek};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use self::input::Stop;
 pub(crate) use self::json::Annotations;
 use self::json::{Config, Spec};
 use self::members::Members;
-use self::source::{Plain, Stop, Watched};
+use self::source::{Plain, Watched};
 pub use self::statistics::Statistics;
 use crate::identity::{Identity, RuntimeName};
 

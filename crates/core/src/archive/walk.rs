@@ -6,9 +6,9 @@
 
 use std::borrow::Cow;
 
+use super::input::{Input, Stop};
 use super::json::{Config, Spec};
 use super::members::{CHECKPOINT_MEMBERS, Members, is_of_a_checkpoint};
-use super::source::{Input, Stop};
 use super::statistics::Statistics;
 use super::{MAX_JSON_MEMBER, pax};
 

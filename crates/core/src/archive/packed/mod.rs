@@ -10,7 +10,8 @@ mod zstd;
 use std::io::{self, BufReader, Read};
 
 use super::Format;
-use super::source::{Input, Stop, Watched};
+use super::input::{Input, Stop};
+use super::source::Watched;
 
 /// How much is unpacked at a time where nobody wants the bytes.
 const SCRATCH: usize = 64 << 10;
