@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::archive::Annotations;
+use crate::annotations::{Annotations, CHECKPOINTCTL, CONTAINERD, CRI_O_LABELS, Dialect, KUBELET};
 
 /// The container whose checkpoint an archive holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -23,42 +23,6 @@ pub struct Identity {
     /// The container's name in the pod.
     pub container: String,
 }
-
-/// CRI-O's labels of the container: a JSON map in a string.
-const CRI_O_LABELS: &str = "io.kubernetes.cri-o.Labels";
-
-/// The annotations (or labels) that name a container, one set for each writer. The sets are never
-/// mixed: a field from one and a field from another may speak of two containers.
-struct Dialect {
-    namespace: &'static str,
-    pod: &'static str,
-    uid: &'static str,
-    container: &'static str,
-}
-
-/// The kubelet's labels, which CRI-O also writes as annotations (kubelet `pkg/kubelet/types`).
-const KUBELET: Dialect = Dialect {
-    namespace: "io.kubernetes.pod.namespace",
-    pod: "io.kubernetes.pod.name",
-    uid: "io.kubernetes.pod.uid",
-    container: "io.kubernetes.container.name",
-};
-
-/// containerd's CRI plugin (`internal/cri/annotations`).
-const CONTAINERD: Dialect = Dialect {
-    namespace: "io.kubernetes.cri.sandbox-namespace",
-    pod: "io.kubernetes.cri.sandbox-name",
-    uid: "io.kubernetes.cri.sandbox-uid",
-    container: "io.kubernetes.cri.container-name",
-};
-
-/// checkpointctl and the images it builds (`lib/annotations.go`).
-const CHECKPOINTCTL: Dialect = Dialect {
-    namespace: "org.criu.checkpoint.pod.namespace",
-    pod: "org.criu.checkpoint.pod.name",
-    uid: "org.criu.checkpoint.pod.uid",
-    container: "org.criu.checkpoint.container.name",
-};
 
 impl Dialect {
     /// The identity in this dialect, if namespace, pod and container are there and well-formed,
@@ -145,14 +109,6 @@ impl Identity {
     /// Not for what libpod wrote, which is of no pod: whoever calls this sees to that.
     pub fn resolve(name: Option<&str>, annotations: &BTreeMap<String, String>) -> Option<Self> {
         name.and_then(Self::from_runtime_name).or_else(|| Self::from_annotations(annotations))
-    }
-
-    /// Whether an annotation of this key can have a say in an identity.
-    pub(crate) fn is_annotation(key: &str) -> bool {
-        key == CRI_O_LABELS
-            || [KUBELET, CONTAINERD, CHECKPOINTCTL]
-                .iter()
-                .any(|of| [of.namespace, of.pod, of.uid, of.container].contains(&key))
     }
 }
 
@@ -307,18 +263,6 @@ mod tests {
         assert_eq!(Identity::from_annotations(&uid).unwrap().pod_uid.as_deref(), Some("u.1-X"));
         uid.insert(KUBELET.uid.into(), String::new());
         assert_eq!(Identity::from_annotations(&uid).unwrap().pod_uid, None);
-    }
-
-    #[test]
-    fn only_the_keys_of_a_dialect_have_a_say() {
-        let dialects = [KUBELET, CONTAINERD, CHECKPOINTCTL];
-        let keys = dialects.iter().flat_map(|of| [of.namespace, of.pod, of.uid, of.container]);
-        for key in keys.chain([CRI_O_LABELS]) {
-            assert!(Identity::is_annotation(key), "{key}");
-        }
-        for key in ["app", "io.kubernetes.pod.names", "io.kubernetes.cri-o.Annotations"] {
-            assert!(!Identity::is_annotation(key), "{key}");
-        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! in through [`std::io::Read`] + [`std::io::Seek`], the time is an argument, and the one decision
 //! this project exists for is one function: [`plan::plan`].
 
+mod annotations;
 pub mod archive;
 pub mod checkpoint_time;
 pub mod confidence;
@@ -13,6 +14,7 @@ pub mod engine;
 pub mod fact;
 pub mod handover;
 pub mod identity;
+mod json_scalar;
 pub mod name;
 pub mod plan;
 pub mod pods;

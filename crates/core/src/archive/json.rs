@@ -5,21 +5,13 @@
 //! field of the wrong type is one that is not there, and of a key that comes twice the last one
 //! counts, as in Go.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Timestamp;
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use crate::identity::Identity;
-
-/// Who made the container: `cri-o` or `libpod` (containers/storage, CRI-O and Podman).
-pub(super) const MANAGER: &str = "io.container.manager";
-/// The engine, as checkpointctl writes it.
-pub(super) const CHECKPOINTCTL_ENGINE: &str = "org.criu.checkpoint.engine.name";
-
-/// The longest name, image or other text that is kept from `config.dump`, in bytes.
-const MAX_TEXT: usize = 4 << 10;
+use crate::annotations::Annotations;
+use crate::json_scalar::Scalar;
 
 /// The fields of `config.dump` that matter.
 #[derive(Debug, Default)]
@@ -52,81 +44,6 @@ pub(super) struct Spec {
 impl Spec {
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
         serde_json::from_slice(bytes).map_err(|_| "spec.dump is not a JSON object")
-    }
-}
-
-/// The annotations that have a say in whose or which archive it is. Others are not kept; a value
-/// that is no string takes its key away.
-#[derive(Debug, Default)]
-pub(crate) struct Annotations(pub(crate) BTreeMap<String, String>);
-
-/// A value of which only text and truth count.
-enum Scalar {
-    Text(String),
-    Bool(bool),
-    Other,
-}
-
-impl Scalar {
-    fn text(self) -> Option<String> {
-        match self {
-            Self::Text(text) if !text.is_empty() && text.len() <= MAX_TEXT => Some(text),
-            _ => None,
-        }
-    }
-
-    fn bool(self) -> Option<bool> {
-        match self {
-            Self::Bool(value) => Some(value),
-            _ => None,
-        }
-    }
-
-    /// A time, unless it is Go's zero time, which means none.
-    fn time(self) -> Option<Timestamp> {
-        /// 0001-01-01T00:00:00Z, in seconds from the epoch.
-        const GO_ZERO: i64 = -62_135_596_800;
-        let time: Timestamp = self.text()?.parse().ok()?;
-        (time.as_second() != GO_ZERO || time.subsec_nanosecond() != 0).then_some(time)
-    }
-}
-
-impl<'de> Deserialize<'de> for Scalar {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Scalar;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any value")
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Scalar, E> {
-                Ok(Scalar::Text(text.to_owned()))
-            }
-            fn visit_bool<E>(self, value: bool) -> Result<Scalar, E> {
-                Ok(Scalar::Bool(value))
-            }
-            fn visit_unit<E>(self) -> Result<Scalar, E> {
-                Ok(Scalar::Other)
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<Scalar, E> {
-                Ok(Scalar::Other)
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<Scalar, E> {
-                Ok(Scalar::Other)
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<Scalar, E> {
-                Ok(Scalar::Other)
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Scalar, A::Error> {
-                while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Scalar::Other)
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(Scalar::Other)
-            }
-        }
-        deserializer.deserialize_any(Any)
     }
 }
 
@@ -189,57 +106,4 @@ impl<'de> Deserialize<'de> for Spec {
         }
         deserializer.deserialize_map(Fields)
     }
-}
-
-impl<'de> Deserialize<'de> for Annotations {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        impl<'de> Visitor<'de> for Entries {
-            type Value = Annotations;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("any value")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Annotations, A::Error> {
-                let mut kept = BTreeMap::new();
-                while let Some(key) = map.next_key::<String>()? {
-                    if !is_kept(&key) {
-                        map.next_value::<IgnoredAny>()?;
-                        continue;
-                    }
-                    match map.next_value::<Scalar>()? {
-                        Scalar::Text(value) => kept.insert(key, value),
-                        _ => kept.remove(&key),
-                    };
-                }
-                Ok(Annotations(kept))
-            }
-            fn visit_str<E>(self, _: &str) -> Result<Annotations, E> {
-                Ok(Annotations::default())
-            }
-            fn visit_bool<E>(self, _: bool) -> Result<Annotations, E> {
-                Ok(Annotations::default())
-            }
-            fn visit_unit<E>(self) -> Result<Annotations, E> {
-                Ok(Annotations::default())
-            }
-            fn visit_i64<E>(self, _: i64) -> Result<Annotations, E> {
-                Ok(Annotations::default())
-            }
-            fn visit_u64<E>(self, _: u64) -> Result<Annotations, E> {
-                Ok(Annotations::default())
-            }
-            fn visit_f64<E>(self, _: f64) -> Result<Annotations, E> {
-                Ok(Annotations::default())
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Annotations, A::Error> {
-                while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Annotations::default())
-            }
-        }
-        deserializer.deserialize_any(Entries)
-    }
-}
-
-fn is_kept(key: &str) -> bool {
-    Identity::is_annotation(key) || key == MANAGER || key == CHECKPOINTCTL_ENGINE
 }

@@ -19,11 +19,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use self::input::Stop;
-pub(crate) use self::json::Annotations;
 use self::json::{Config, Spec};
 use self::members::Members;
 use self::source::{Plain, Watched};
 pub use self::statistics::Statistics;
+use crate::annotations::{self, Annotations};
 use crate::identity::{Identity, RuntimeName};
 
 /// The largest JSON member that is read, in bytes. Real ones are 24 KB and less.
@@ -333,7 +333,7 @@ fn unusable(state: State, problem: String, members: &Members, format: Format) ->
 /// one, a tenant would take all archives out of every policy. Only the CRI runtimes, though, write
 /// checkpointctl's `checkpointedTime`, and only libpod a `rootfsImageID`.
 fn is_written_by_libpod(config: &Config, annotations: &Annotations) -> bool {
-    let is_marked = annotations.0.get(json::MANAGER).is_some_and(|manager| manager == "libpod");
+    let is_marked = annotations.0.get(annotations::MANAGER).is_some_and(|manager| manager == "libpod");
     is_marked && (config.checkpointed_at.is_none() || config.has_image_id)
 }
 
@@ -341,7 +341,7 @@ fn is_written_by_libpod(config: &Config, annotations: &Annotations) -> bool {
 fn engine(config: Option<&Config>, spec: Option<&Spec>) -> Option<Engine> {
     let marks = spec.map(|spec| &spec.annotations.0);
     let mark = |key: &str| marks.and_then(|marks| marks.get(key)).map(String::as_str);
-    match mark(json::MANAGER).or_else(|| mark(json::CHECKPOINTCTL_ENGINE)) {
+    match mark(annotations::MANAGER).or_else(|| mark(annotations::CHECKPOINTCTL_ENGINE)) {
         Some("cri-o" | "CRI-O") => return Some(Engine::CriO),
         Some("libpod" | "Podman") => return Some(Engine::Podman),
         Some("containerd") => return Some(Engine::Containerd),
