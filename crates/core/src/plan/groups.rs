@@ -1,7 +1,7 @@
 //! Which archives count together: per container, workload, pod, namespace and lineage.
 //!
-//! Archives that agree in everything that matters share a [`Cell`], so that the work per archive is
-//! one look-up, and the rest is done once for each of far fewer cells.
+//! Archives that agree in everything that matters share a [`Class`], so that the work per archive is
+//! one look-up, and the rest is done once for each of far fewer classes.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -20,25 +20,25 @@ const STATEFUL_SET: &str = "StatefulSet";
 
 /// What archives that are alike share.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cell<'a> {
+pub(super) struct Class<'a> {
     pub(super) identity: Option<&'a Identity>,
     pub(super) origin: Origin,
     pub(super) governing: Governing<'a>,
     names: Option<Names>,
 }
 
-/// The cell of every archive, and which archives count together.
+/// The class of every archive, and which archives count together.
 pub(super) struct Groups<'a> {
     of_archive: Vec<usize>,
-    alike: Vec<Cell<'a>>,
-    /// The archives of every cell.
+    alike: Vec<Class<'a>>,
+    /// The archives of every class.
     members: GroupList,
     /// Those of each policy, and those whoever governs them: made when a rule first asks.
     governed: [OnceCell<GroupList>; GroupBy::COUNT],
     all: [OnceCell<GroupList>; GroupBy::COUNT],
 }
 
-/// The names of a cell, each as a number that no other name has: comparing and hashing text is what
+/// The names of a class, each as a number that no other name has: comparing and hashing text is what
 /// a plan for many pods would else spend its time on.
 #[derive(Debug, Clone, Copy)]
 struct Names {
@@ -103,25 +103,25 @@ impl GroupList {
     }
 }
 
-/// What two archives share whose cells need not even be compared: the very same identity, owner, labels
+/// What two archives share whose classes need not even be compared: the very same identity, owner, labels
 /// and former policy in memory. Whoever makes snapshots shares these, and where he does not there are merely
-/// more cells.
+/// more classes.
 type SameInMemory = [usize; 5];
 
-/// The cells of archives that are the same in memory.
+/// The classes of archives that are the same in memory.
 #[derive(Default)]
 struct Known {
     /// When the namespace that has the name now was created.
     created: Option<Timestamp>,
-    /// The cell of those from each [`Origin`].
-    cells: [Option<usize>; 3],
+    /// The class of those from each [`Origin`].
+    classes: [Option<usize>; 3],
 }
 
 impl<'a> Groups<'a> {
-    /// Sorts every archive into its cell. `order` are their places in the snapshot, oldest first.
+    /// Sorts every archive into its class. `order` are their places in the snapshot, oldest first.
     pub(super) fn new(snapshot: &'a Snapshot, policy_index: &PolicyIndex<'a>, order: &[usize]) -> Self {
         let mut known: HashMap<SameInMemory, Known, RandomState> = HashMap::default();
-        let mut cells = Vec::new();
+        let mut classes = Vec::new();
         let mut interner = Interner::default();
         // Labels that are the same are the same in memory, or else there are merely more of these.
         let mut candidates: HashMap<Option<(&str, Origin, usize)>, Candidates<'_, 'a>> = HashMap::new();
@@ -133,10 +133,10 @@ impl<'a> Groups<'a> {
                 let identity = archive.identity.as_deref();
                 let known = known.entry(same_in_memory(archive)).or_insert_with(|| Known {
                     created: identity.and_then(|identity| policy_index.created(&identity.namespace)),
-                    cells: [None; 3],
+                    classes: [None; 3],
                 });
                 let origin = archive.origin(known.created);
-                *known.cells[origin as usize].get_or_insert_with(|| {
+                *known.classes[origin as usize].get_or_insert_with(|| {
                     let labels = archive.namespace_labels.as_ref();
                     let namespace =
                         identity.map(|identity| (identity.namespace.as_str(), origin, address(labels)));
@@ -147,7 +147,7 @@ impl<'a> Groups<'a> {
                         None => policy_index.candidates_for_unknown(),
                     });
                     let workload = archive.workload.as_deref();
-                    cells.push(Cell {
+                    classes.push(Class {
                         identity,
                         origin,
                         governing: there.governing(
@@ -157,18 +157,18 @@ impl<'a> Groups<'a> {
                         ),
                         names: identity.map(|identity| interner.names(identity, workload)),
                     });
-                    cells.len() - 1
+                    classes.len() - 1
                 })
             })
             .collect();
         let of_archive: Vec<usize> =
             order.iter().map(|&in_snapshot| by_snapshot_order[in_snapshot]).collect();
-        let members = members(&of_archive, cells.len());
-        Self { of_archive, alike: cells, members, governed: Default::default(), all: Default::default() }
+        let members = members(&of_archive, classes.len());
+        Self { of_archive, alike: classes, members, governed: Default::default(), all: Default::default() }
     }
 
-    /// The cell of the archive at `place`.
-    pub(super) fn of(&self, place: usize) -> &Cell<'a> {
+    /// The class of the archive at `place`.
+    pub(super) fn of(&self, place: usize) -> &Class<'a> {
         &self.alike[self.of_archive[place]]
     }
 
@@ -194,7 +194,7 @@ impl<'a> Groups<'a> {
 
     fn governed(&self, group_by: GroupBy) -> &GroupList {
         self.governed[group_by.place()].get_or_init(|| {
-            self.join(group_by, |cell| match cell.governing {
+            self.join(group_by, |class| match class.governing {
                 Governing::Policy(policy) => Some(policy),
                 _ => None,
             })
@@ -205,14 +205,14 @@ impl<'a> Groups<'a> {
         self.all[group_by.place()].get_or_init(|| self.join(group_by, |_| Some(0)))
     }
 
-    /// Joins the cells that count together, among those of each policy.
-    fn join(&self, group_by: GroupBy, policy: impl Fn(&Cell<'a>) -> Option<usize>) -> GroupList {
+    /// Joins the classes that count together, among those of each policy.
+    fn join(&self, group_by: GroupBy, policy: impl Fn(&Class<'a>) -> Option<usize>) -> GroupList {
         // Keys are compared here, once, and numbers ever after.
         let mut seen: HashMap<Key, usize, RandomState> =
             HashMap::with_capacity_and_hasher(self.alike.len(), RandomState::default());
         let mut numbered: Vec<(usize, usize, usize)> = Vec::with_capacity(self.alike.len());
-        for (place, cell) in self.alike.iter().enumerate() {
-            if let (Some(policy), Some(key)) = (policy(cell), group_by.key(cell)) {
+        for (place, class) in self.alike.iter().enumerate() {
+            if let (Some(policy), Some(key)) = (policy(class), group_by.key(class)) {
                 let next = seen.len();
                 numbered.push((policy, *seen.entry(key).or_insert(next), place));
             }
@@ -224,12 +224,12 @@ impl<'a> Groups<'a> {
             numbered.chunk_by(|(one_policy, one, _), (policy, other, _)| (one_policy, one) == (policy, other))
         {
             let begin = groups.places.len();
-            for &(policy, _, cell) in same {
+            for &(policy, _, class) in same {
                 // Policies that govern nothing have no groups.
                 while groups.policy_ends.len() < policy {
                     groups.policy_ends.push(groups.ends.len());
                 }
-                groups.places.extend_from_slice(self.members.get(cell));
+                groups.places.extend_from_slice(self.members.get(class));
             }
             if same.len() > 1 {
                 groups.places[begin..].sort_unstable();
@@ -240,11 +240,11 @@ impl<'a> Groups<'a> {
     }
 }
 
-/// The archives of every cell, as groups.
-fn members(of_archive: &[usize], cells: usize) -> GroupList {
-    let mut ends = vec![0; cells];
-    for &cell in of_archive {
-        ends[cell] += 1;
+/// The archives of every class, as groups.
+fn members(of_archive: &[usize], classes: usize) -> GroupList {
+    let mut ends = vec![0; classes];
+    for &class in of_archive {
+        ends[class] += 1;
     }
     // First where each begins; putting its members there moves that to where it ends.
     let mut begin = 0;
@@ -252,9 +252,9 @@ fn members(of_archive: &[usize], cells: usize) -> GroupList {
         begin += std::mem::replace(end, begin);
     }
     let mut places = vec![0; of_archive.len()];
-    for (place, &cell) in of_archive.iter().enumerate() {
-        places[ends[cell]] = place;
-        ends[cell] += 1;
+    for (place, &class) in of_archive.iter().enumerate() {
+        places[ends[class]] = place;
+        ends[class] += 1;
     }
     GroupList { places, ends, policy_ends: Vec::new() }
 }
@@ -281,12 +281,12 @@ impl GroupBy {
         }
     }
 
-    /// What the archives of a cell share with all that they count with; none if they count with
+    /// What the archives of a class share with all that they count with; none if they count with
     /// nobody.
-    fn key(self, cell: &Cell<'_>) -> Option<Key> {
+    fn key(self, class: &Class<'_>) -> Option<Key> {
         match self {
-            Self::AtLevel(level) => level_key(level, cell.names?, cell.origin),
-            Self::InLineage => Some(lineage_key(cell.names?, cell.origin)),
+            Self::AtLevel(level) => level_key(level, class.names?, class.origin),
+            Self::InLineage => Some(lineage_key(class.names?, class.origin)),
         }
     }
 }

@@ -181,8 +181,9 @@ impl Planner<'_> {
         // What each namespace uses, its name for the order among equals, and what of it may go.
         let mut largest = BinaryHeap::new();
         for namespace in self.groups.namespaces() {
-            let cell = namespace.first().map(|&place| self.groups.of(place));
-            let Some((identity, origin)) = cell.and_then(|cell| Some((cell.identity?, cell.origin))) else {
+            let class = namespace.first().map(|&place| self.groups.of(place));
+            let Some((identity, origin)) = class.and_then(|class| Some((class.identity?, class.origin)))
+            else {
                 continue;
             };
             let stay = namespace.iter().filter(|&&place| self.stays(place));
