@@ -70,7 +70,7 @@ enum Step {
 enum Answer {
     Right,
     Twice,
-    /// None of the questions has one.
+    /// None of the lookups has one.
     Lost,
     Failed,
 }
@@ -333,9 +333,9 @@ impl World {
     }
 
     fn answer(&mut self, how: Answer) {
-        let Some(questions) = self.lookups.pop_front() else { return };
-        let answer = |question: Lookup| {
-            let finding = match &question {
+        let Some(lookups) = self.lookups.pop_front() else { return };
+        let answer = |lookup: Lookup| {
+            let result = match &lookup {
                 _ if matches!(how, Answer::Failed) => LookupResult::Failed("refused".to_owned()),
                 Lookup::Cluster => LookupResult::Cluster("one".to_owned()),
                 Lookup::Namespace(_) => LookupResult::Namespace {
@@ -345,9 +345,9 @@ impl World {
                 _ if self.is_pod_gone => LookupResult::NotFound,
                 _ => LookupResult::Failed("nobody knows".to_owned()),
             };
-            Resolved { question, finding, at: self.now, server_time: Some(self.now.wall) }
+            Resolved { lookup, result, at: self.now, server_time: Some(self.now.wall) }
         };
-        let answers: Vec<_> = questions.into_iter().map(answer).collect();
+        let answers: Vec<_> = lookups.into_iter().map(answer).collect();
         match how {
             Answer::Lost => self.input(Input::Resolved(Vec::new())),
             Answer::Twice => {

@@ -89,8 +89,8 @@ fn later(now: Now, by: Duration) -> Now {
 }
 
 /// The namespace is there for long, and what else is asked for is what `pod` says.
-fn answer(question: &Lookup, pod: &LookupResult) -> LookupResult {
-    match question {
+fn answer(lookup: &Lookup, pod: &LookupResult) -> LookupResult {
+    match lookup {
         Lookup::Cluster => LookupResult::Cluster("one".to_owned()),
         Lookup::Namespace(_) => LookupResult::Namespace {
             labels: BTreeMap::new(),
@@ -126,9 +126,9 @@ fn ask_by(
     answer: impl Fn(&Lookup) -> LookupResult + Send + 'static,
 ) -> Vec<String> {
     hand.driver.ask_by(Box::new(move |lookups| {
-        let answers = lookups.into_iter().map(|question| {
-            let finding = answer(&question);
-            Resolved { question, finding, at: now, server_time: Some(server_time) }
+        let answers = lookups.into_iter().map(|lookup| {
+            let result = answer(&lookup);
+            Resolved { lookup, result, at: now, server_time: Some(server_time) }
         });
         answers.collect()
     }));
@@ -409,12 +409,12 @@ impl Running {
     }
 }
 
-fn answers(questions: Vec<Lookup>, pod: &LookupResult) -> Vec<Resolved> {
-    let answer = |question: Lookup| {
-        let finding = answer(&question, pod);
-        Resolved { question, finding, at: clock::now(), server_time: None }
+fn answers(lookups: Vec<Lookup>, pod: &LookupResult) -> Vec<Resolved> {
+    let answer = |lookup: Lookup| {
+        let result = answer(&lookup, pod);
+        Resolved { lookup, result, at: clock::now(), server_time: None }
     };
-    questions.into_iter().map(answer).collect()
+    lookups.into_iter().map(answer).collect()
 }
 
 #[test]
@@ -424,10 +424,10 @@ fn the_watch_does_not_wait_for_the_api_and_its_answers_ring() {
     policies.retention[0].orphans = orphans(Duration::ZERO).retention[0].orphans;
     let (asked, is_asked) = mpsc::channel();
     let (let_go, may_go) = mpsc::channel::<()>();
-    let running = Running::start(&place, policies, HOUR, move |questions| {
-        let _ = asked.send(questions.clone());
+    let running = Running::start(&place, policies, HOUR, move |lookups| {
+        let _ = asked.send(lookups.clone());
         let _ = may_go.recv();
-        answers(questions, &LookupResult::NotFound)
+        answers(lookups, &LookupResult::NotFound)
     });
     let first = [Lookup::Cluster, Lookup::Namespace("team".to_owned())];
     assert_eq!(is_asked.recv_timeout(support::DEADLINE).unwrap(), first);
@@ -451,11 +451,11 @@ fn there_is_one_round_of_questions_an_interval_and_none_before_the_last_is_answe
     let (let_go, may_go) = mpsc::channel::<()>();
     let interval = Duration::from_millis(50);
     let begin = clock::now().uptime;
-    let running = Running::start(&place, orphans(HOUR), interval, move |questions| {
-        let _ = asked.send((questions.clone(), clock::now().uptime));
+    let running = Running::start(&place, orphans(HOUR), interval, move |lookups| {
+        let _ = asked.send((lookups.clone(), clock::now().uptime));
         // The first time, until told to; later on, not at all.
         let _ = may_go.recv();
-        answers(questions, &LookupResult::NotFound)
+        answers(lookups, &LookupResult::NotFound)
     });
     // The first round takes two steps, as the pod may be of a namespace that is not known yet, and
     // longer than several intervals.
@@ -467,8 +467,8 @@ fn there_is_one_round_of_questions_an_interval_and_none_before_the_last_is_answe
     drop(let_go);
     assert_eq!(is_asked.recv_timeout(support::DEADLINE).unwrap().0, std::slice::from_ref(&pod));
     for _ in 0..5 {
-        let (questions, at) = is_asked.recv_timeout(support::DEADLINE).unwrap();
-        assert_eq!(questions, [namespace.clone(), pod.clone()]);
+        let (lookups, at) = is_asked.recv_timeout(support::DEADLINE).unwrap();
+        assert_eq!(lookups, [namespace.clone(), pod.clone()]);
         rounds.push(at);
     }
     running.end();
@@ -484,10 +484,10 @@ fn asking_that_panics_or_fails_keeps_everything_and_is_said() {
     running.wait_for("nothing known of namespace team, so what depends on it stays: asking panicked");
     running.wait_for("pod team/web-0");
     running.end();
-    let running = Running::start(&place, orphans(Duration::ZERO), HOUR, |questions| {
-        questions
+    let running = Running::start(&place, orphans(Duration::ZERO), HOUR, |lookups| {
+        lookups
             .into_iter()
-            .map(|question| Resolved::failed(question, "connection refused", clock::now()))
+            .map(|lookup| Resolved::failed(lookup, "connection refused", clock::now()))
             .collect()
     });
     running.wait_for("pod team/web-0, so what depends on it stays: connection refused");

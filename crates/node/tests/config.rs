@@ -235,10 +235,10 @@ fn of_the_new_owner(max_count: u64) -> EngineConfig {
 /// Answers that the namespace is a month younger than its archives, as soon as that is let go.
 fn cluster_of_a_new_namespace() -> (Ask, mpsc::Sender<()>) {
     let (let_go, may_go) = mpsc::channel::<()>();
-    let ask = move |questions: Vec<Lookup>| {
+    let ask = move |lookups: Vec<Lookup>| {
         let _ = may_go.recv();
-        let answer = |question| {
-            let finding = match &question {
+        let answer = |lookup| {
+            let result = match &lookup {
                 Lookup::Namespace(_) => LookupResult::Namespace {
                     labels: Labels::new(),
                     created: "2026-02-01T00:00:00Z".parse().unwrap(),
@@ -246,9 +246,9 @@ fn cluster_of_a_new_namespace() -> (Ask, mpsc::Sender<()>) {
                 Lookup::NodePods => LookupResult::NodePods(Vec::new()),
                 _ => LookupResult::NotFound,
             };
-            Resolved { question, finding, at: clock::now(), server_time: Some(clock::now().wall) }
+            Resolved { lookup, result, at: clock::now(), server_time: Some(clock::now().wall) }
         };
-        questions.into_iter().map(answer).collect()
+        lookups.into_iter().map(answer).collect()
     };
     (Box::new(ask), let_go)
 }

@@ -90,10 +90,10 @@ impl Node {
 
     fn hear(&mut self) {
         if self.has_server && self.is_heard {
-            let question = Lookup::Namespace("default".to_owned());
-            let finding = LookupResult::NotFound;
+            let lookup = Lookup::Namespace("default".to_owned());
+            let result = LookupResult::NotFound;
             let (at, server_time) = (self.now(), Some(self.truth.wall));
-            self.hand.learn(vec![Resolved { question, finding, at, server_time }], at);
+            self.hand.learn(vec![Resolved { lookup, result, at, server_time }], at);
         }
     }
 

@@ -27,13 +27,13 @@ pub enum ClusterUpdate {
     NamespacesUnknown,
 }
 
-/// What came of a question, and when.
+/// What came of a lookup, and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     /// What was asked.
-    pub question: Lookup,
+    pub lookup: Lookup,
     /// What came of it.
-    pub finding: LookupResult,
+    pub result: LookupResult,
     /// When.
     pub at: Now,
     /// What time it was by the clock of whoever answered.
@@ -42,7 +42,7 @@ pub struct Resolved {
 
 impl Resolved {
     /// An answer that nobody gave, and why.
-    pub fn failed(question: Lookup, why: impl Into<String>, at: Now) -> Self {
-        Self { question, finding: LookupResult::Failed(why.into()), at, server_time: None }
+    pub fn failed(lookup: Lookup, why: impl Into<String>, at: Now) -> Self {
+        Self { lookup, result: LookupResult::Failed(why.into()), at, server_time: None }
     }
 }

@@ -105,14 +105,14 @@ impl Engine {
         let mut problems = Vec::new();
         let mut is_nameless = false;
         let last = answers.last().map(|answer| answer.at);
-        pod_index.fold(answers.into_iter().map(|Resolved { question, finding, at, server_time }| {
+        pod_index.fold(answers.into_iter().map(|Resolved { lookup, result, at, server_time }| {
             if let Some(time) = server_time {
                 self.clock.hear(time, at);
             }
-            let failure = finding.failure();
-            is_nameless |= question == Lookup::Cluster && finding == LookupResult::NotFound;
-            problems.extend(failure.map(|why| Problem::Unanswered(question.clone(), why.to_owned())));
-            (question, finding, at.wall, self.clock.judge(at))
+            let failure = result.failure();
+            is_nameless |= lookup == Lookup::Cluster && result == LookupResult::NotFound;
+            problems.extend(failure.map(|why| Problem::Unanswered(lookup.clone(), why.to_owned())));
+            (lookup, result, at.wall, self.clock.judge(at))
         }));
         if is_nameless && !pod_index.knows_cluster() {
             let why = "it has no namespace kube-system, as the cluster had that was asked before".to_owned();

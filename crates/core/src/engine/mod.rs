@@ -112,7 +112,7 @@ pub struct Engine {
     progress: Progress,
 }
 
-/// When the next archive may have settled, by the uptime; kept, as finding out takes a look at each.
+/// When the next archive may have settled, by the uptime; kept, as result out takes a look at each.
 #[derive(Debug, Clone, Copy)]
 enum NextToSettle {
     /// Something changed since that was found out.

@@ -20,7 +20,7 @@ pub enum Problem {
     Clock,
     /// The wall clock strays from the API server's: rules by time wait.
     ServerClock,
-    /// The API did not answer a question, and why.
+    /// The API did not answer a lookup, and why.
     Unanswered(Lookup, String),
     /// A file that is named nearly as a marker.
     PinsNothing(FileName),
@@ -68,8 +68,8 @@ impl fmt::Display for Problem {
             Self::ClockIsBehind => formatter.write_str(
                 "the clock is behind: a file here was changed later than it shows, or it shows a time before 2018; rules by time wait, and what is dated later than it is left alone (if the clock is right: --trust-clock)",
             ),
-            Self::Unanswered(question, why) => {
-                write!(formatter, "nothing known of {question}, so what depends on it stays: {why}")
+            Self::Unanswered(lookup, why) => {
+                write!(formatter, "nothing known of {lookup}, so what depends on it stays: {why}")
             }
             Self::PinsNothing(file) => write!(
                 formatter,

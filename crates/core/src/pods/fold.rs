@@ -17,15 +17,15 @@ impl PodIndex {
     /// By a clock that is not, nothing begins to be gone, and nothing is confirmed to be; that
     /// something is there counts by any clock.
     pub fn fold(&mut self, answers: impl IntoIterator<Item = (Lookup, LookupResult, Timestamp, Clock)>) {
-        for (question, finding, now, clock) in answers {
-            self.fold_one(&question, finding, now, clock);
+        for (lookup, result, now, clock) in answers {
+            self.fold_one(&lookup, result, now, clock);
         }
         self.resolve();
         self.note_idle();
     }
 
-    fn fold_one(&mut self, question: &Lookup, finding: LookupResult, now: Timestamp, clock: Clock) {
-        match (question, &finding) {
+    fn fold_one(&mut self, lookup: &Lookup, result: LookupResult, now: Timestamp, clock: Clock) {
+        match (lookup, &result) {
             (Lookup::Cluster, LookupResult::Cluster(uid)) => self.cluster_is(uid, now),
             // One that never had such a namespace is told apart from all that have one, and no further.
             (Lookup::Cluster, LookupResult::NotFound) if self.cluster.had_no_uid() => {
@@ -35,15 +35,15 @@ impl PodIndex {
         }
         let counts = self.cluster.is_known();
         let gone = (clock == Clock::Trusted && counts).then_some(Fact::answered(Gone, now));
-        match &finding {
-            _ if *question == Lookup::Cluster && !counts => self.asked.failed(question),
+        match &result {
+            _ if *lookup == Lookup::Cluster && !counts => self.asked.failed(lookup),
             // By a cluster of which nobody knows which it is, nothing is gone.
-            LookupResult::NotFound if !counts => self.asked.failed(question),
-            LookupResult::Failed(_) => self.asked.failed(question),
-            LookupResult::NotAsked => self.asked.was_not_asked(question),
-            _ => self.asked.succeeded(question),
+            LookupResult::NotFound if !counts => self.asked.failed(lookup),
+            LookupResult::Failed(_) => self.asked.failed(lookup),
+            LookupResult::NotAsked => self.asked.was_not_asked(lookup),
+            _ => self.asked.succeeded(lookup),
         }
-        match (question, finding) {
+        match (lookup, result) {
             (Lookup::Cluster, _) => {}
             (Lookup::NodePods, LookupResult::NodePods(pods)) => {
                 self.pods_run(Fact::answered(pods, now), clock);
@@ -51,7 +51,7 @@ impl PodIndex {
             (Lookup::NodePods, _) => self.invalidate_idle(),
             // Asked before it was shown as it is by now.
             (Lookup::Namespace(name), LookupResult::Namespace { .. }) if self.shown_since.contains(name) => {
-                self.asked.was_not_asked(question);
+                self.asked.was_not_asked(lookup);
             }
             (Lookup::Namespace(name), LookupResult::Namespace { labels, created }) => {
                 self.is_asked_about(name);
@@ -59,13 +59,13 @@ impl PodIndex {
                 self.namespace_labels.note_answer(name, &seen, now);
                 self.namespace_is_there(name, &seen, true);
             }
-            (Lookup::Namespace(name), finding) => {
+            (Lookup::Namespace(name), result) => {
                 self.namespace_labels.forget(name);
                 // Without watches nobody hears of the next one who takes the name.
-                if finding == LookupResult::NotFound && !self.eager_lookups {
+                if result == LookupResult::NotFound && !self.eager_lookups {
                     self.is_asked_about(name);
                 }
-                let gone = gone.filter(|_| finding == LookupResult::NotFound);
+                let gone = gone.filter(|_| result == LookupResult::NotFound);
                 self.change(name, |_, pod| {
                     pod.confirmed.namespace = gone;
                     note_since(&mut pod.record.namespace_gone, gone);
@@ -74,16 +74,16 @@ impl PodIndex {
             (Lookup::Pod { namespace, name }, LookupResult::Pod(live)) => {
                 self.pod_is_there(namespace, name, &live);
             }
-            (Lookup::Pod { namespace, name }, finding) => {
-                let gone = gone.filter(|_| finding == LookupResult::NotFound);
+            (Lookup::Pod { namespace, name }, result) => {
+                let gone = gone.filter(|_| result == LookupResult::NotFound);
                 self.change_named(namespace, name, |_, pod| {
                     pod.confirmed.pod = gone;
                     note_since(&mut pod.record.pod_gone, gone);
                     pod.bare_pod_is_gone(gone);
                 });
             }
-            (Lookup::Owner { namespace, owner }, finding) => {
-                self.owner_answered(namespace, owner, finding, gone);
+            (Lookup::Owner { namespace, owner }, result) => {
+                self.owner_answered(namespace, owner, result, gone);
             }
         }
     }
@@ -116,7 +116,7 @@ impl PodIndex {
             }
             gone.insert(Lookup::Pod { namespace: ended.namespace.clone(), name: ended.name.clone() });
         }
-        gone.iter().for_each(|question| self.asked.hasten(question));
+        gone.iter().for_each(|lookup| self.asked.hasten(lookup));
     }
 
     /// Learns from what was shown unasked, as it is by now: which pods run on this node; none: that cannot
@@ -137,14 +137,14 @@ impl PodIndex {
     /// a reason to ask. Says whether archives of any are here.
     pub fn apply_namespaces(&mut self, shown: Vec<(String, LookupResult)>, now: Timestamp) -> bool {
         let mut concerns = false;
-        for (name, finding) in shown {
-            let question = Lookup::Namespace(name);
-            let Lookup::Namespace(name) = &question else { continue };
+        for (name, result) in shown {
+            let lookup = Lookup::Namespace(name);
+            let Lookup::Namespace(name) = &lookup else { continue };
             if super::in_namespace(&self.pods, name).next().is_none() {
                 continue;
             }
             concerns = true;
-            match finding {
+            match result {
                 LookupResult::Namespace { labels, created } => {
                     let known = super::in_namespace(&self.pods, name);
                     let is_older = known
@@ -152,14 +152,14 @@ impl PodIndex {
                         .any(|known| created < known.created);
                     // What is invalidated has to be asked about, and what is shown may be late.
                     if !is_older && !self.invalidated.contains_key(name) {
-                        self.asked.succeeded(&question);
+                        self.asked.succeeded(&lookup);
                         let seen = SeenLabels { created, labels: Arc::new(labels) };
                         self.namespace_labels.note_shown(name, &seen, now);
                         self.namespace_is_there(name, &seen, false);
                         self.shown_since.insert(name.clone());
                     }
                 }
-                _ => self.asked.hasten(&question),
+                _ => self.asked.hasten(&lookup),
             }
         }
         concerns
@@ -248,11 +248,11 @@ impl PodIndex {
         &mut self,
         namespace: &str,
         owner: &OwnerRef,
-        finding: LookupResult,
+        result: LookupResult,
         gone: Option<Fact<Gone>>,
     ) {
         let id = (namespace.to_owned(), owner.id());
-        let (gone, is_there, live_uid) = match finding {
+        let (gone, is_there, live_uid) = match result {
             LookupResult::NotFound => (gone, false, None),
             LookupResult::Owner { uid, controller } => {
                 self.above.insert(id, controller);

@@ -67,7 +67,7 @@ impl CurrentLabels {
         }
     }
 
-    /// An answer came at that time, to a question that [`Self::note_lookup`] was told of.
+    /// An answer came at that time, to a lookup that [`Self::note_lookup`] was told of.
     pub(super) fn note_answer(&mut self, namespace: &str, seen: &SeenLabels, at: Timestamp) {
         if self.asked.contains(namespace) {
             let before = self.known.get(namespace).map(|known| &known.labels);

@@ -1,4 +1,4 @@
-//! What is asked of the API, one object a question, and what it can answer.
+//! What is asked of the API, one object a lookup, and what it can answer.
 
 use std::fmt;
 
@@ -46,7 +46,7 @@ impl fmt::Display for Lookup {
     }
 }
 
-/// What came of a question.
+/// What came of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LookupResult {
     /// The API itself said of that very object that it is not there. Nothing else is this.
@@ -75,7 +75,7 @@ pub enum LookupResult {
     Forbidden(String),
     /// No answer, or none that can be believed.
     Failed(String),
-    /// It was not asked, as nobody answered the questions before it.
+    /// It was not asked, as nobody answered the lookups before it.
     NotAsked,
 }
 

@@ -5,7 +5,7 @@
 //! ([`PodIndex::fill`]). Who asks, and how, is not its business, and neither is the time.
 //!
 //! Nothing counts as gone but what the API itself said is not found, since the first time it said
-//! so. A question that fails makes nothing known, and what was known to be gone is then not to be
+//! so. A lookup that fails makes nothing known, and what was known to be gone is then not to be
 //! acted on until it is confirmed again. What a rule would delete for it is asked about at once
 //! ([`PodIndex::confirm`]); what may be gone unnoticed, now and then.
 //!
@@ -60,7 +60,7 @@ pub struct PodIndex {
     cluster: ClusterIdentity,
     namespace_labels: CurrentLabels,
     /// Namespaces in which a policy came up since they were last asked about, and whether they were asked
-    /// about since: an answer to an earlier question may be about the one before.
+    /// about since: an answer to an earlier lookup may be about the one before.
     invalidated: BTreeMap<String, bool>,
     /// Namespaces that were shown since they were last asked about.
     shown_since: BTreeSet<String>,
@@ -172,7 +172,7 @@ impl PodIndex {
         self.pods_watched = true;
     }
 
-    /// Begins a round, in which each question is asked once at most. `archives` are those whose
+    /// Begins a round, in which each lookup is asked once at most. `archives` are those whose
     /// identity is known; where these are `all` that are here, what was known of other pods is
     /// forgotten.
     pub fn begin_round<'a>(
@@ -185,7 +185,7 @@ impl PodIndex {
         self.go_on(archives, all, policies);
     }
 
-    /// The same within the round that was begun: only what is new leads to questions.
+    /// The same within the round that was begun: only what is new leads to lookups.
     pub fn go_on<'a>(
         &mut self,
         archives: impl Iterator<Item = (&'a Arc<Identity>, TakenWhen)>,
@@ -273,14 +273,14 @@ impl PodIndex {
             let (key, pod) = self.pods.get_key_value(&PodKey::of(identity))?;
             Some(pod.confirmed_by(key, when))
         });
-        let questions = asked_about.collect();
-        self.asked.want(questions);
+        let lookups = asked_about.collect();
+        self.asked.want(lookups);
     }
 
     /// Forgets what only pods that are gone from here were about.
     fn prune(&mut self, policies: &PolicySet) {
         let needed = self.needed();
-        self.asked.retain(|question| needed.contains_key(question));
+        self.asked.retain(|lookup| needed.contains_key(lookup));
         let pods = &self.pods;
         let is_here = |namespace: &String| in_namespace(pods, namespace).next().is_some();
         self.namespace_labels.retain(is_here);

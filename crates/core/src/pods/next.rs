@@ -6,39 +6,39 @@ use super::record::{Owner, OwnerId, OwnerRef, PodKey, PodRecord};
 use super::{Lookup, MOST_ABOVE, Pod, PodIndex, RequestBudget, ask_owner, in_namespace_mut};
 
 impl PodIndex {
-    /// What to ask next, within that budget. Empty: the round is over. Answers may lead to further questions.
+    /// What to ask next, within that budget. Empty: the round is over. Answers may lead to further lookups.
     pub fn lookups(&mut self, budget: RequestBudget) -> Vec<Lookup> {
         let mut needed = self.needed();
         // First what decides how the others are to be understood, then what may answer many of them.
-        let is_first = |question: &Lookup| {
-            matches!(question, Lookup::Cluster | Lookup::Namespace(_)) && self.asked.is_new(question)
+        let is_first = |lookup: &Lookup| {
+            matches!(lookup, Lookup::Cluster | Lookup::Namespace(_)) && self.asked.is_new(lookup)
         };
         if needed.keys().any(is_first) {
-            needed.retain(|question, _| is_first(question));
+            needed.retain(|lookup, _| is_first(lookup));
         } else if needed.contains_key(&Lookup::NodePods) && self.asked.is_open(&Lookup::NodePods) {
-            needed.retain(|question, _| *question == Lookup::NodePods);
+            needed.retain(|lookup, _| *lookup == Lookup::NodePods);
         }
-        let questions = self.asked.ask(needed, budget);
-        for question in &questions {
-            if let Lookup::Namespace(name) = question
+        let lookups = self.asked.ask(needed, budget);
+        for lookup in &lookups {
+            if let Lookup::Namespace(name) = lookup
                 && let Some(is_asked) = self.invalidated.get_mut(name)
             {
                 *is_asked = true;
             }
-            if let Lookup::Namespace(name) = question {
+            if let Lookup::Namespace(name) = lookup {
                 self.shown_since.remove(name);
                 self.namespace_labels.note_lookup(name);
                 in_namespace_mut(&mut self.pods, name).for_each(|(_, pod)| pod.is_asked_about = true);
             }
         }
-        questions
+        lookups
     }
 
-    /// One question for each object that something is to be known of, and whether anything waits for it.
+    /// One lookup for each object that something is to be known of, and whether anything waits for it.
     pub(super) fn needed(&self) -> BTreeMap<Lookup, bool> {
         let mut needed = BTreeMap::new();
-        let mut need = |question: Lookup, is_awaited: bool| {
-            *needed.entry(question).or_default() |= is_awaited;
+        let mut need = |lookup: Lookup, is_awaited: bool| {
+            *needed.entry(lookup).or_default() |= is_awaited;
         };
         let shown = self.running.iter().filter(|_| self.pods_watched).flat_map(|running| &running.pods.value);
         let shown: BTreeSet<_> = shown.map(|pod| (&pod.namespace, &pod.name)).collect();
@@ -55,8 +55,8 @@ impl PodIndex {
                 let is_unknown = pod.record.owner == Owner::Unknown && pod.record.pod_gone.is_none();
                 let is_awaited = is_unknown && !pod.is_replaced;
                 if is_awaited || (!pod.is_told(key) && !shown.contains(&(namespace, &key.pod))) {
-                    let question = Lookup::Pod { namespace: namespace.clone(), name: key.pod.clone() };
-                    need(question, is_awaited);
+                    let lookup = Lookup::Pod { namespace: namespace.clone(), name: key.pod.clone() };
+                    need(lookup, is_awaited);
                 }
             }
             if (pod.needs.owner || pod.needs.idle)

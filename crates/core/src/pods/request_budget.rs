@@ -30,7 +30,7 @@ pub(super) struct Asked {
     round: u64,
     /// How many were asked in this round.
     count: Count,
-    questions: HashMap<Lookup, Times>,
+    lookups: HashMap<Lookup, Times>,
     /// What deletions wait for.
     wanted: BTreeSet<Lookup>,
 }
@@ -38,7 +38,7 @@ pub(super) struct Asked {
 impl Default for Asked {
     fn default() -> Self {
         // 0 is before all rounds.
-        Self { round: 1, count: Count::default(), questions: HashMap::new(), wanted: BTreeSet::new() }
+        Self { round: 1, count: Count::default(), lookups: HashMap::new(), wanted: BTreeSet::new() }
     }
 }
 
@@ -49,7 +49,7 @@ struct Count {
     idle: usize,
 }
 
-/// When a question was asked, and when it is to be.
+/// When a lookup was asked, and when it is to be.
 #[derive(Debug, Default, Clone, Copy)]
 struct Times {
     /// The round in which it was last asked, or answered unasked; 0: none.
@@ -69,19 +69,17 @@ impl Asked {
     }
 
     /// Whether it was never asked.
-    pub(super) fn is_new(&self, question: &Lookup) -> bool {
-        self.last(question) == 0
+    pub(super) fn is_new(&self, lookup: &Lookup) -> bool {
+        self.last(lookup) == 0
     }
 
-    fn last(&self, question: &Lookup) -> u64 {
-        self.questions.get(question).map_or(0, |times| times.last)
+    fn last(&self, lookup: &Lookup) -> u64 {
+        self.lookups.get(lookup).map_or(0, |times| times.last)
     }
 
     /// Whether it is to be asked in this round.
-    pub(super) fn is_open(&self, question: &Lookup) -> bool {
-        self.questions
-            .get(question)
-            .is_none_or(|times| times.last < self.round || times.is_urgent(self.round))
+    pub(super) fn is_open(&self, lookup: &Lookup) -> bool {
+        self.lookups.get(lookup).is_none_or(|times| times.last < self.round || times.is_urgent(self.round))
     }
 
     /// Chooses from what is needed, each with whether anything waits for it, what is asked now: what was
@@ -89,47 +87,47 @@ impl Asked {
     pub(super) fn ask(&mut self, needed: BTreeMap<Lookup, bool>, budget: RequestBudget) -> Vec<Lookup> {
         let (mut new, mut again, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         let mut chosen = Vec::new();
-        for (question, is_awaited) in needed {
-            if !self.is_open(&question) {
+        for (lookup, is_awaited) in needed {
+            if !self.is_open(&lookup) {
                 continue;
             }
-            if question == Lookup::Cluster {
+            if lookup == Lookup::Cluster {
                 // Nothing counts as gone before it is answered, and it is answered but once.
-                let waits = self.questions.get(&question).is_some_and(|times| times.waits(self.round));
-                chosen.extend((!waits).then_some(question));
+                let waits = self.lookups.get(&lookup).is_some_and(|times| times.waits(self.round));
+                chosen.extend((!waits).then_some(lookup));
                 continue;
             }
-            match self.questions.get(&question) {
-                _ if is_awaited && self.is_new(&question) => new.push(question),
+            match self.lookups.get(&lookup) {
+                _ if is_awaited && self.is_new(&lookup) => new.push(lookup),
                 // One list for all that run here, in each round.
-                _ if question == Lookup::NodePods => new.push(question),
-                None => again.push(question),
-                Some(times) if times.is_urgent(self.round) => again.push(question),
-                Some(times) if self.wanted.contains(&question) && times.patience == 0 => again.push(question),
-                Some(_) => idle.push(question),
+                _ if lookup == Lookup::NodePods => new.push(lookup),
+                None => again.push(lookup),
+                Some(times) if times.is_urgent(self.round) => again.push(lookup),
+                Some(times) if self.wanted.contains(&lookup) && times.patience == 0 => again.push(lookup),
+                Some(_) => idle.push(lookup),
             }
         }
-        for questions in [&mut new, &mut again, &mut idle] {
-            questions.sort_by_key(|question| self.last(question));
+        for lookups in [&mut new, &mut again, &mut idle] {
+            lookups.sort_by_key(|lookup| self.last(lookup));
         }
-        for (mut questions, most, count) in [
+        for (mut lookups, most, count) in [
             (new, budget.new, &mut self.count.new),
             (again, budget.again, &mut self.count.again),
             (idle, budget.idle, &mut self.count.idle),
         ] {
-            questions.truncate(most.saturating_sub(*count));
-            *count += questions.len();
-            chosen.append(&mut questions);
+            lookups.truncate(most.saturating_sub(*count));
+            *count += lookups.len();
+            chosen.append(&mut lookups);
         }
-        for question in &chosen {
-            self.was_asked(question.clone());
+        for lookup in &chosen {
+            self.was_asked(lookup.clone());
         }
         chosen
     }
 
-    fn was_asked(&mut self, question: Lookup) {
+    fn was_asked(&mut self, lookup: Lookup) {
         let round = self.round;
-        let times = self.questions.entry(question).or_default();
+        let times = self.lookups.entry(lookup).or_default();
         let rest = times.rest;
         *times = Times { last: round, patience: times.patience, ..Times::default() };
         if (1..=LONGEST_BACKOFF).contains(&rest) {
@@ -138,53 +136,53 @@ impl Asked {
     }
 
     /// It was answered without being asked.
-    pub(super) fn was_answered(&mut self, question: Lookup) {
+    pub(super) fn was_answered(&mut self, lookup: Lookup) {
         let last = self.round;
-        self.questions.insert(question, Times { last, ..Times::default() });
+        self.lookups.insert(lookup, Times { last, ..Times::default() });
     }
 
     /// There was an answer.
-    pub(super) fn succeeded(&mut self, question: &Lookup) {
-        if let Some(times) = self.questions.get_mut(question) {
+    pub(super) fn succeeded(&mut self, lookup: &Lookup) {
+        if let Some(times) = self.lookups.get_mut(lookup) {
             times.patience = 0;
         }
     }
 
     /// There was no answer: in the next round it is asked again, and more and more rarely if it fails again.
-    pub(super) fn failed(&mut self, question: &Lookup) {
+    pub(super) fn failed(&mut self, lookup: &Lookup) {
         let round = self.round;
-        let times = self.questions.entry(question.clone()).or_default();
+        let times = self.lookups.entry(lookup.clone()).or_default();
         times.patience = (times.patience * 2).clamp(1, LONGEST_BACKOFF);
         (times.last, times.urgent) = (round, Some(round + times.patience));
     }
 
     /// It was not asked: in the next round it is.
-    pub(super) fn was_not_asked(&mut self, question: &Lookup) {
+    pub(super) fn was_not_asked(&mut self, lookup: &Lookup) {
         let round = self.round;
-        let times = self.questions.entry(question.clone()).or_default();
+        let times = self.lookups.entry(lookup.clone()).or_default();
         (times.last, times.urgent) = (round, Some(round + 1));
     }
 
     /// It may have gone a moment ago, or be about to: it is asked at once, and then again and again, more
     /// and more rarely.
-    pub(super) fn hasten(&mut self, question: &Lookup) {
+    pub(super) fn hasten(&mut self, lookup: &Lookup) {
         let round = self.round;
-        let times = self.questions.entry(question.clone()).or_default();
+        let times = self.lookups.entry(lookup.clone()).or_default();
         (times.urgent, times.rest, times.patience) = (Some(round), 1, 0);
     }
 
     /// Deletions wait for these, and for no others.
-    pub(super) fn want(&mut self, questions: BTreeSet<Lookup>) {
-        self.wanted = questions;
+    pub(super) fn want(&mut self, lookups: BTreeSet<Lookup>) {
+        self.wanted = lookups;
     }
 
     /// As if it had never been asked.
-    pub(super) fn forget(&mut self, question: &Lookup) {
-        self.questions.remove(question);
+    pub(super) fn forget(&mut self, lookup: &Lookup) {
+        self.lookups.remove(lookup);
     }
 
     pub(super) fn retain(&mut self, is_needed: impl Fn(&Lookup) -> bool) {
-        self.questions.retain(|question, _| is_needed(question));
+        self.lookups.retain(|lookup, _| is_needed(lookup));
     }
 }
 

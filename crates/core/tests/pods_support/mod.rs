@@ -1,4 +1,4 @@
-//! A cluster made of tables that answers questions, and a node that asks it.
+//! A cluster made of tables that answers lookups, and a node that asks it.
 #![allow(dead_code)] // each test crate uses its own part
 
 #[cfg(test)]
@@ -45,11 +45,11 @@ pub(crate) fn owner(text: &str) -> OwnerRef {
 }
 
 impl Cluster {
-    pub(crate) fn answer(&self, question: &Lookup) -> LookupResult {
+    pub(crate) fn answer(&self, lookup: &Lookup) -> LookupResult {
         if self.is_down {
             return LookupResult::Failed("down".to_owned());
         }
-        match question {
+        match lookup {
             Lookup::Cluster if self.forbidden.contains("Cluster") => {
                 LookupResult::Forbidden("forbidden".to_owned())
             }
@@ -152,7 +152,7 @@ pub(crate) struct Node {
     /// When what was said not to be found, and what was said to be there, by which cluster; by a clock that is
     /// trusted.
     pub(crate) said: Vec<(Timestamp, Lookup, bool, String)>,
-    /// The questions of the last round.
+    /// The lookups of the last round.
     pub(crate) asked: Vec<Lookup>,
 }
 
@@ -251,30 +251,30 @@ impl Node {
 
     /// Is shown the namespace, or that it is not there, as a watch would.
     pub(crate) fn show(&mut self, namespace: &str) -> &mut Self {
-        let finding = self.cluster.answer(&Lookup::Namespace(namespace.to_owned()));
-        self.pod_index.apply_namespaces(vec![(namespace.to_owned(), finding)], self.now);
+        let result = self.cluster.answer(&Lookup::Namespace(namespace.to_owned()));
+        self.pod_index.apply_namespaces(vec![(namespace.to_owned(), result)], self.now);
         self
     }
 
     /// Asks all that is left to ask in this round.
     pub(crate) fn ask_on(&mut self) {
         loop {
-            let questions = self.pod_index.lookups(self.budget);
-            if questions.is_empty() {
+            let lookups = self.pod_index.lookups(self.budget);
+            if lookups.is_empty() {
                 break;
             }
             // Which cluster it is is asked with whatever else there is to ask.
-            for question in questions.iter().filter(|question| **question != Lookup::Cluster) {
-                assert!(!self.asked.contains(question), "asked twice: {question}");
-                self.asked.push(question.clone());
+            for lookup in lookups.iter().filter(|lookup| **lookup != Lookup::Cluster) {
+                assert!(!self.asked.contains(lookup), "asked twice: {lookup}");
+                self.asked.push(lookup.clone());
             }
-            self.pod_index.fold(questions.into_iter().map(|question| {
-                let finding = self.cluster.answer(&question);
-                let is_gone = finding == LookupResult::NotFound && self.clock == Clock::Trusted;
-                if is_gone || (finding.failure().is_none() && finding != LookupResult::NotFound) {
-                    self.said.push((self.now, question.clone(), is_gone, self.cluster.uid.clone()));
+            self.pod_index.fold(lookups.into_iter().map(|lookup| {
+                let result = self.cluster.answer(&lookup);
+                let is_gone = result == LookupResult::NotFound && self.clock == Clock::Trusted;
+                if is_gone || (result.failure().is_none() && result != LookupResult::NotFound) {
+                    self.said.push((self.now, lookup.clone(), is_gone, self.cluster.uid.clone()));
                 }
-                (question, finding, self.now, self.clock)
+                (lookup, result, self.now, self.clock)
             }));
         }
     }

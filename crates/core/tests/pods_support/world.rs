@@ -168,12 +168,12 @@ impl World {
 
     /// The watch will show it.
     fn changed(&mut self) {
-        let finding = match self.node.cluster.namespaces.get("shop") {
+        let result = match self.node.cluster.namespaces.get("shop") {
             Some((labels, created)) => LookupResult::Namespace { labels: labels.clone(), created: *created },
             None => LookupResult::NotFound,
         };
         if let Some(watch) = &mut self.watch {
-            watch.push_back(finding);
+            watch.push_back(result);
         }
     }
 
@@ -238,8 +238,8 @@ impl World {
             }
             Step::WatchEnds => self.end_watch(),
             Step::WatchShows => {
-                if let Some(finding) = self.watch.as_mut().and_then(VecDeque::pop_front) {
-                    self.node.pod_index.apply_namespaces(vec![("shop".to_owned(), finding)], self.node.now);
+                if let Some(result) = self.watch.as_mut().and_then(VecDeque::pop_front) {
+                    self.node.pod_index.apply_namespaces(vec![("shop".to_owned(), result)], self.node.now);
                 }
             }
             Step::Down(is_down) => self.node.cluster.is_down = is_down,
@@ -290,7 +290,7 @@ impl World {
             },
             _ => Lookup::Pod { namespace: "shop".to_owned(), name: identity.pod.clone() },
         };
-        let said = self.node.said.iter().filter(|(_, question, _, _)| *question == about);
+        let said = self.node.said.iter().filter(|(_, lookup, _, _)| *lookup == about);
         let gone: Vec<Timestamp> = said
             .rev()
             .take_while(|(_, _, is_gone, cluster)| *is_gone && *cluster == self.node.cluster.uid)

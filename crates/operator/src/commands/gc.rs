@@ -70,7 +70,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         let not_asked = Arc::clone(&not_asked);
         driver.ask_by(Box::new(move |lookups| {
             let answers = cluster.ask(lookups);
-            let count = answers.iter().filter(|answer| answer.finding == LookupResult::NotAsked).count();
+            let count = answers.iter().filter(|answer| answer.result == LookupResult::NotAsked).count();
             not_asked.fetch_add(count, Ordering::Relaxed);
             answers
         }));

@@ -146,24 +146,19 @@ impl Cluster {
         questions.into_iter().map(|question| self.ask_one(question)).collect()
     }
 
-    fn ask_one(&mut self, question: Lookup) -> Resolved {
+    fn ask_one(&mut self, lookup: Lookup) -> Resolved {
         if self.quiet_until.take_if(|until| *until <= Instant::now()).is_some() {
             self.silence = 0;
         }
         if self.quiet_until.is_some() {
-            return Resolved {
-                question,
-                finding: LookupResult::NotAsked,
-                at: clock::now(),
-                server_time: None,
-            };
+            return Resolved { lookup, result: LookupResult::NotAsked, at: clock::now(), server_time: None };
         }
         let mut server_time = None;
-        let finding = self.find(&question, &mut server_time).unwrap_or_else(LookupResult::from);
+        let result = self.find(&lookup, &mut server_time).unwrap_or_else(LookupResult::from);
         if self.silence >= PATIENCE {
             self.quiet_until.get_or_insert_with(|| Instant::now() + PAUSE);
         }
-        Resolved { question, finding, at: clock::now(), server_time }
+        Resolved { lookup, result, at: clock::now(), server_time }
     }
 
     fn find(
