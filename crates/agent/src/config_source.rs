@@ -74,7 +74,7 @@ impl ConfigSource {
                     is_confirmed,
                     now().saturating_duration_since(begin),
                 ),
-                governors: Arc::new(self.context.objects.governors()),
+                policies_by_namespace: Arc::new(self.context.objects.policies_by_namespace()),
                 node_labels: own.node.map(|(labels, _)| labels),
                 discard: own.is_listed.then(|| Arc::new(discard)),
             };

@@ -235,7 +235,7 @@ impl Catalog {
                     put(&mut table, name.as_bytes(), discard.as_ref())?;
                 }
                 let mut table = transaction.open_table(GOVERNORS)?;
-                for (identity, policy) in &changes.governors {
+                for (identity, policy) in &changes.governing {
                     put(&mut table, &json(identity)?, policy.as_ref())?;
                 }
                 if let Some(reclaim) = &changes.reclaim {
@@ -335,7 +335,7 @@ fn load(database: &impl ReadableDatabase) -> Result<Memory, redb::Error> {
     let discards = entries(&transaction, DISCARDS, |name, value| {
         Some((FileName::new(name)?, serde_json::from_slice(value).ok()?))
     })?;
-    let governors = entries(&transaction, GOVERNORS, |key, value| {
+    let governing = entries(&transaction, GOVERNORS, |key, value| {
         Some((serde_json::from_slice(key).ok()?, serde_json::from_slice(value).ok()?))
     })?;
     let (cluster, reclaim) = match transaction.open_table(FACTS) {
@@ -347,7 +347,7 @@ fn load(database: &impl ReadableDatabase) -> Result<Memory, redb::Error> {
         Err(error) => return Err(error.into()),
     };
     let reclaim = reclaim.and_then(|text| serde_json::from_str(&text).ok());
-    Ok(Memory { records, pods, strays, discards, cluster, governors, reclaim })
+    Ok(Memory { records, pods, strays, discards, cluster, governing, reclaim })
 }
 
 /// All entries of a table that are understood; none where there is no such table yet.

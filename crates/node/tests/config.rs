@@ -228,8 +228,11 @@ fn of_the_new_owner(max_count: u64) -> EngineConfig {
     let policy = &mut policies.retention[0];
     (policy.id.kind, policy.id.namespace) = (Kind::CheckpointPolicy, Some("team".to_owned()));
     policy.namespace = Some("team".to_owned());
-    let governors = BTreeMap::from([("team".to_owned(), BTreeSet::from(["uid".to_owned()]))]);
-    EngineConfig { governors: Arc::new(governors), ..EngineConfig::policies(policies) }
+    let policies_by_namespace = BTreeMap::from([("team".to_owned(), BTreeSet::from(["uid".to_owned()]))]);
+    EngineConfig {
+        policies_by_namespace: Arc::new(policies_by_namespace),
+        ..EngineConfig::policies(policies)
+    }
 }
 
 /// Answers that the namespace is a month younger than its archives, as soon as that is let go.
@@ -277,7 +280,10 @@ fn nor_an_archive_that_comes_while_others_are_being_asked_about() {
     write_old(directory.path(), &ArchiveBuilder::new("bank", "ledger-0", "engine"));
     let (ask, let_go) = cluster_of_a_new_namespace();
     let told = Told::asking(directory.path(), None, Some(ask));
-    told.config.send_config(EngineConfig { governors: Arc::default(), ..of_the_new_owner(1) }, Haste::AtOnce);
+    told.config.send_config(
+        EngineConfig { policies_by_namespace: Arc::default(), ..of_the_new_owner(1) },
+        Haste::AtOnce,
+    );
     assert_eq!(told.next_plan(), 0);
     for second in 0..5 {
         archive("server", second).write_to(directory.path()).unwrap();

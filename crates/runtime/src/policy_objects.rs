@@ -231,14 +231,14 @@ impl PolicyObjects {
     }
 
     /// The UIDs of the objects in each namespace that say what may be deleted there.
-    pub fn governors(&self) -> BTreeMap<String, BTreeSet<String>> {
-        let mut governors: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    pub fn policies_by_namespace(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut policies_by_namespace: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (id, uid) in self.uids() {
             if let Some(namespace) = id.namespace {
-                governors.entry(namespace).or_default().insert(uid);
+                policies_by_namespace.entry(namespace).or_default().insert(uid);
             }
         }
-        governors
+        policies_by_namespace
     }
 
     /// What is wrong with the watches.

@@ -24,12 +24,12 @@ impl Engine {
         // What an earlier configuration wanted is judged by the present one.
         self.effects.push(Effect::Withdraw);
         self.has_news |= self.take_back();
-        let nobody = BTreeSet::new();
+        let none = BTreeSet::new();
         let before: Arc<BTreeMap<_, _>> =
-            self.config.as_ref().map(|config| Arc::clone(&config.governors)).unwrap_or_default();
+            self.config.as_ref().map(|config| Arc::clone(&config.policies_by_namespace)).unwrap_or_default();
         if let Some(pod_index) = &mut self.pod_index {
-            for (namespace, governors) in &*config.governors {
-                if !governors.is_subset(before.get(namespace).unwrap_or(&nobody)) {
+            for (namespace, policies) in &*config.policies_by_namespace {
+                if !policies.is_subset(before.get(namespace).unwrap_or(&none)) {
                     pod_index.invalidate_namespace(namespace);
                 }
             }
@@ -182,9 +182,9 @@ impl Engine {
     fn note_governing(&mut self, snapshot: &Snapshot, plan: &Plan, now: Now) {
         let changes = self.history.note(snapshot, plan, now.uptime);
         if self.settings.remembers {
-            self.governor_changes.extend(changes.forget.into_iter().map(|identity| (identity, None)));
+            self.governing_changes.extend(changes.forget.into_iter().map(|identity| (identity, None)));
             let remember = changes.remember.into_iter().map(|(identity, policy)| (identity, Some(policy)));
-            self.governor_changes.extend(remember);
+            self.governing_changes.extend(remember);
         }
     }
 }

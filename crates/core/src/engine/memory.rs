@@ -55,7 +55,7 @@ pub struct Memory {
     /// The UID of the cluster that said so; none: nobody knows which it was.
     pub cluster: Option<String>,
     /// Which policy governed each container's archives.
-    pub governors: Vec<(Identity, PolicyRef)>,
+    pub governing: Vec<(Identity, PolicyRef)>,
     /// What became of the watermark's rounds.
     pub reclaim: Option<RememberedReclaim>,
 }
@@ -74,7 +74,7 @@ pub struct Changes {
     /// The UID of the cluster that says what is known of pods; none: the same as before.
     pub cluster: Option<String>,
     /// Which policy governs each container's archives.
-    pub governors: HashMap<Identity, Option<PolicyRef>>,
+    pub governing: HashMap<Identity, Option<PolicyRef>>,
     /// What became of the watermark's rounds; none: the same as before.
     pub reclaim: Option<RememberedReclaim>,
 }
@@ -92,7 +92,7 @@ impl Changes {
         self.strays.extend(later.strays);
         self.discards.extend(later.discards);
         self.cluster = later.cluster.or(self.cluster.take());
-        self.governors.extend(later.governors);
+        self.governing.extend(later.governing);
         self.reclaim = later.reclaim.or(self.reclaim.take());
     }
 
@@ -110,7 +110,7 @@ impl Changes {
             + self.strays.len()
             + self.discards.len()
             + usize::from(self.cluster.is_some())
-            + self.governors.len()
+            + self.governing.len()
             + usize::from(self.reclaim.is_some())
     }
 }

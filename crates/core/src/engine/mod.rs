@@ -81,7 +81,7 @@ pub struct Engine {
     /// Archives that are still remembered, and gone.
     forgotten: Vec<FileName>,
     /// Which policy governs a container's archives, where that is not remembered yet.
-    governor_changes: HashMap<Identity, Option<PolicyRef>>,
+    governing_changes: HashMap<Identity, Option<PolicyRef>>,
 
     /// Whether the directory is where it should be.
     is_here: bool,
@@ -127,7 +127,7 @@ enum NextToSettle {
 impl Engine {
     /// An engine that begins with what is remembered from before.
     pub fn new(mut settings: Settings, memory: Memory) -> Self {
-        let Memory { records, pods, strays, discards, cluster, governors, reclaim } = memory;
+        let Memory { records, pods, strays, discards, cluster, governing, reclaim } = memory;
         let mut clock = ClockWatch::new();
         if settings.needs_server_clock {
             clock.need_server();
@@ -153,7 +153,7 @@ impl Engine {
             index: Index::default(),
             clock,
             pod_index,
-            history: GoverningHistory::new(governors),
+            history: GoverningHistory::new(governing),
             limiter,
             deletions: Deletions::default(),
             strays: Strays::new(strays),
@@ -164,7 +164,7 @@ impl Engine {
             remembered: records,
             unwritten: Vec::new(),
             forgotten: Vec::new(),
-            governor_changes: HashMap::new(),
+            governing_changes: HashMap::new(),
             is_here: true,
             has_looked: false,
             has_news: false,

@@ -26,7 +26,7 @@ impl Engine {
         if let Some(pod_index) = &mut self.pod_index {
             pod_index.remember_all();
         }
-        self.governor_changes.extend(self.history.all().map(|(identity, policy)| (identity, Some(policy))));
+        self.governing_changes.extend(self.history.all().map(|(identity, policy)| (identity, Some(policy))));
         self.strays.remember_all();
         self.discards.remember_all();
         let everything = self.take_changes();
@@ -42,8 +42,8 @@ impl Engine {
             self.reclaim_remembered = self.reclaim.clone();
             RememberedReclaim { reclaim: self.reclaim.clone(), boot: self.settings.boot.clone() }
         });
-        let governors = std::mem::take(&mut self.governor_changes);
-        let mut changes = Changes { strays, discards, cluster, governors, reclaim, ..Changes::default() };
+        let governing = std::mem::take(&mut self.governing_changes);
+        let mut changes = Changes { strays, discards, cluster, governing, reclaim, ..Changes::default() };
         changes.records.extend(std::mem::take(&mut self.forgotten).into_iter().map(|name| (name, None)));
         let records = std::mem::take(&mut self.unwritten);
         changes.records.extend(records.into_iter().map(|(name, record)| (name, Some(record))));

@@ -61,8 +61,13 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         let (node_labels, asks) = (node_labels(arguments), cluster.is_some());
         move |policies: PolicySet| {
             // Whose a namespace is that a new policy is for, the API has to say before that governs.
-            let governors = Arc::new(if asks { governors(&policies) } else { BTreeMap::new() });
-            EngineConfig { node_labels: node_labels.clone(), governors, ..EngineConfig::policies(policies) }
+            let policies_by_namespace =
+                Arc::new(if asks { policies_by_namespace(&policies) } else { BTreeMap::new() });
+            EngineConfig {
+                node_labels: node_labels.clone(),
+                policies_by_namespace,
+                ..EngineConfig::policies(policies)
+            }
         }
     };
     let not_asked = Arc::new(AtomicUsize::new(0));
@@ -241,14 +246,14 @@ fn say_outcome(outcome: &Outcome) {
 }
 
 /// The policies of each namespace, by their names: in a file they have no UIDs.
-fn governors(policies: &PolicySet) -> BTreeMap<String, BTreeSet<String>> {
-    let mut governors: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+fn policies_by_namespace(policies: &PolicySet) -> BTreeMap<String, BTreeSet<String>> {
+    let mut by_namespace: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for policy in &policies.retention {
         if let Some(namespace) = &policy.namespace {
-            governors.entry(namespace.clone()).or_default().insert(policy.id.to_string());
+            by_namespace.entry(namespace.clone()).or_default().insert(policy.id.to_string());
         }
     }
-    governors
+    by_namespace
 }
 
 /// This node's labels, where they were given.
