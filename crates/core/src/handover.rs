@@ -103,7 +103,7 @@ impl GoverningHistory {
     }
 }
 
-/// What changed, for whoever remembers it.
+/// The changes that the catalog is to write.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct HistoryChanges {
     /// What governs a container's archives now.

@@ -22,7 +22,7 @@ pub(super) fn read_full(source: &mut impl Read, buffer: &mut [u8]) -> io::Result
     Ok(filled.min(buffer.len()))
 }
 
-/// An uncompressed tar, read by seeking over what nobody asks for.
+/// An uncompressed tar, read by seeking over what is not needed.
 pub(super) struct Plain<'a, R> {
     source: &'a mut R,
     length: u64,

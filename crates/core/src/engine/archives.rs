@@ -218,7 +218,7 @@ impl Engine {
         self.date(&name, now)
     }
 
-    /// Learns which files have the names that somebody wants gone.
+    /// Notes which files have names whose deletion was requested.
     pub(super) fn learn_stats(&mut self, files: Vec<(FileName, io::Result<Option<Stat>>)>) {
         for (name, file) in files {
             let file = match file {

@@ -86,7 +86,7 @@ impl ClockWatch {
     /// Hears what time it is by the API server's clock.
     pub fn hear(&mut self, server_time: Timestamp, now: Now) {
         if self.server.is_none() {
-            // What was believed before that, nobody vouched for.
+            // Nothing had confirmed the clock before that.
             self.believed = None;
         }
         self.server = Some(Now { wall: server_time, ..now });
@@ -154,7 +154,7 @@ impl ClockWatch {
         later.or(earlier).and_then(Result::ok).unwrap_or(then)
     }
 
-    /// What time it is, for whoever dates archives.
+    /// The time by which archives are dated.
     pub fn reading(&mut self, now: Now) -> Reading {
         let clock = self.judge(now);
         let doubted_from = self.doubt.map_or(now.wall, |doubt| doubt.from);
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(watch.judge(now(1_000_010, 10)), plan::Clock::Trusted);
         watch.hear(now(1_000_311, 0).wall, now(1_000_010, 10));
         assert_eq!(watch.judge(now(1_000_010, 10)), plan::Clock::Suspect);
-        // It differs no less for nobody having asked since.
+        // That there was no newer answer does not make the clock right.
         assert_eq!(watch.distrust(now(1_090_010, 90_010)), Some(Distrust::ServerDiffers));
         watch.hear(now(1_000_012, 0).wall, now(1_000_010, 10));
         assert_eq!(watch.judge(now(1_000_010, 10)), plan::Clock::Trusted);

@@ -1,47 +1,47 @@
-//! What becomes known of the cluster: what watches show unasked, and the answers to look-ups.
+//! Inputs about the cluster: updates from watches, and results of lookups.
 
 use jiff::Timestamp;
 
 use super::clock::Now;
 use crate::pods::{LivePod, Lookup, LookupResult};
 
-/// What is shown, as it was at some moment.
+/// An update from a watch, with its time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TimedUpdate {
-    /// When.
+    /// When the watch delivered it.
     pub at: Now,
-    /// What.
+    /// The update.
     pub what: ClusterUpdate,
 }
 
-/// Something to see.
+/// An update from a watch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClusterUpdate {
-    /// All pods that run on this node; none where that cannot be told.
+    /// All pods that run on this node; none while the watch does not tell.
     Pods(Option<Vec<LivePod>>),
-    /// Namespaces that changed, or are no longer seen.
+    /// Namespaces that changed or were deleted.
     Namespaces(Vec<(String, LookupResult)>),
-    /// All namespaces that there are.
+    /// All namespaces of the cluster.
     AllNamespaces(Vec<(String, LookupResult)>),
-    /// What was shown of namespaces need not be so any more.
+    /// The watch of namespaces ended: their labels are unknown from now on.
     NamespacesUnknown,
 }
 
-/// What came of a lookup, and when.
+/// A lookup with its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// What was asked.
+    /// The lookup.
     pub lookup: Lookup,
-    /// What came of it.
+    /// Its result.
     pub result: LookupResult,
-    /// When.
+    /// When the result arrived.
     pub at: Now,
-    /// What time it was by the clock of whoever answered.
+    /// The time by the API server's clock, from the answer's `Date` header.
     pub server_time: Option<Timestamp>,
 }
 
 impl Resolved {
-    /// An answer that nobody gave, and why.
+    /// A lookup that was not answered, and why.
     pub fn failed(lookup: Lookup, why: impl Into<String>, at: Now) -> Self {
         Self { lookup, result: LookupResult::Failed(why.into()), at, server_time: None }
     }

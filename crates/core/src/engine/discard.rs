@@ -1,4 +1,4 @@
-//! Files of unknown identity that somebody wants deleted by their names.
+//! Files of unknown identity whose deletion was requested by name.
 //!
 //! A request is for the very file that had the name when the request was first seen. It is carried out
 //! once, and a later file of that name is not taken.

@@ -1,4 +1,4 @@
-//! Files of the directory, as whoever looks at them tells the engine: what lies there, and what came of deleting it.
+//! Files of the directory, as the driver reports them to the engine: what lies there, and the outcome of deletions.
 
 use std::collections::HashSet;
 use std::io;
@@ -92,13 +92,13 @@ pub struct Listing {
 pub enum Removal {
     /// It is gone.
     Removed,
-    /// Somebody else removed it first.
+    /// Another process removed it first.
     AlreadyGone,
     /// It is not the file that was decided about, or its contents changed: it stays.
     Changed,
     /// A marker lies beside it by now, or might: it stays.
     Pinned,
-    /// Somebody has it open for writing: it stays.
+    /// It stays, as a process has it open for writing.
     InUse,
     /// The path leads to another directory by now, or nowhere: what was moved away is left alone.
     DirectoryMoved,

@@ -82,7 +82,7 @@ pub enum Arrival {
     Lost,
 }
 
-/// How it is known that nobody writes to an archive any more.
+/// How it is known that an archive is not written to any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Quiet {
     /// It lay there at the first look: its own times tell.
@@ -120,7 +120,7 @@ impl Known {
         self.quiet == Quiet::Closed
     }
 
-    /// How long until it is settled if nobody writes to it.
+    /// How long until it is settled if it is not written to.
     pub fn settles_in(&self, settle: Duration, now: Now) -> Duration {
         match self.quiet {
             Quiet::Closed => Duration::ZERO,

@@ -52,7 +52,7 @@ pub struct Memory {
     pub strays: HashMap<FileName, Stray>,
     /// Of requests to discard a file.
     pub discards: BTreeMap<FileName, Discard>,
-    /// The UID of the cluster that said so; none: nobody knows which it was.
+    /// The UID of the cluster that the facts are from; none where it is unknown.
     pub cluster: Option<String>,
     /// Which policy governed each container's archives.
     pub governing: Vec<(Identity, PolicyRef)>,

@@ -47,7 +47,7 @@ pub enum Input {
     DirectoryAway,
     /// Another directory took its place.
     DirectoryReplaced,
-    /// Whoever persists what the engine remembers has lost it, and begins anew.
+    /// The catalog was lost, and a new one was begun.
     MemoryLost,
     /// Carry out the plan that was published last. Only for an engine that deletes [`Deletes::WhenTold`].
     CarryOut,
@@ -139,7 +139,7 @@ pub struct Settings {
     pub settle: Duration,
     /// Which boot of the machine this is: uptimes of two are not to be compared.
     pub boot: String,
-    /// Whether somebody carries out [`Effect::Persist`].
+    /// Whether there is a catalog that carries out [`Effect::Persist`].
     pub remembers: bool,
     /// When it deletes.
     pub deletes: Deletes,
@@ -169,7 +169,7 @@ pub struct ClusterSettings {
 /// How it becomes known which pods run on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodePods {
-    /// It does not: nobody knows which node this is.
+    /// They cannot be listed, as the name of this node is unknown.
     Unknown,
     /// The API is asked.
     Asked,

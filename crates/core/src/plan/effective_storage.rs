@@ -180,7 +180,7 @@ pub struct WatermarkReport {
     pub waiting: bool,
     /// Whether it deletes one archive at a time, as the file system did not show what was deleted before.
     pub probing: bool,
-    /// Whether checkpoints use no more than is reserved for them: somebody else fills the disk.
+    /// Whether checkpoints use no more than is reserved for them: other data fills the disk.
     pub below_reserve: bool,
 }
 

@@ -140,7 +140,7 @@ impl<'a> PolicyIndex<'a> {
     ) -> Candidates<'_, 'a> {
         let by_namespace = |selector: &Selector| by_namespace(selector, namespace, labels);
         if origin == Origin::Former {
-            return self.contenders_of(&[], by_namespace, None, None);
+            return self.candidates_of(&[], by_namespace, None, None);
         }
         let known = self.namespaces.get(namespace);
         let doubt = if known.is_some_and(|namespace| namespace.is_invalidated) {
@@ -150,16 +150,16 @@ impl<'a> PolicyIndex<'a> {
         };
         let local = self.by_namespace.get(namespace).map_or(&[][..], Vec::as_slice);
         let invalid = self.invalid_by_namespace.get(namespace).copied();
-        self.contenders_of(local, by_namespace, invalid, doubt)
+        self.candidates_of(local, by_namespace, invalid, doubt)
     }
 
-    /// Those that may govern what is of nobody knows which namespace.
+    /// The policies that may govern an archive of unknown identity: those without a namespace and a selector.
     pub(super) fn candidates_for_unknown(&self) -> Candidates<'_, 'a> {
         let everything = |selector: &Selector| if selector.is_empty() { Match::Yes } else { Match::No };
-        self.contenders_of(&[], everything, None, None)
+        self.candidates_of(&[], everything, None, None)
     }
 
-    fn contenders_of(
+    fn candidates_of(
         &self,
         local: &[usize],
         by_namespace: impl Fn(&Selector) -> Match,

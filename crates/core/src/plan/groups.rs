@@ -33,7 +33,7 @@ pub(super) struct Groups<'a> {
     alike: Vec<Class<'a>>,
     /// The archives of every class.
     members: GroupList,
-    /// Those of each policy, and those whoever governs them: made when a rule first asks.
+    /// The groups of each policy, and those over all policies; both are made when a rule first asks for them.
     governed: [OnceCell<GroupList>; GroupBy::COUNT],
     all: [OnceCell<GroupList>; GroupBy::COUNT],
 }
@@ -187,7 +187,7 @@ impl<'a> Groups<'a> {
         self.all(GroupBy::InLineage).iter()
     }
 
-    /// The namespaces, whoever governs what lies in them.
+    /// The archives of each namespace, whichever policies govern them.
     pub(super) fn namespaces(&self) -> impl Iterator<Item = &Group> {
         self.all(GroupBy::AtLevel(Level::Namespace)).iter()
     }
@@ -281,8 +281,7 @@ impl GroupBy {
         }
     }
 
-    /// What the archives of a class share with all that they count with; none if they count with
-    /// nobody.
+    /// The key that the archives of a class share with all that they count with; none if they count alone.
     fn key(self, class: &Class<'_>) -> Option<Key> {
         match self {
             Self::AtLevel(level) => level_key(level, class.names?, class.origin),

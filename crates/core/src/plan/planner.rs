@@ -18,7 +18,7 @@ use super::{Governed, Plan, Unreachable};
 use crate::archive::State;
 use crate::policy::{Policy, PolicyRef};
 
-/// Who gives a reason: the object at this place among [`Planner::policies`], or nobody. Small, as
+/// The policy that gives a reason, by its place among [`Planner::policies`], or none. Small, as
 /// there are two for every archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct By(Option<NonZeroU32>);
@@ -186,7 +186,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether nothing has been decided about the archive yet, so that a rule may take it: it is
-    /// neither protected nor gone, and, if it is not whole, nobody can still be writing it.
+    /// neither protected nor gone, and, if it is not whole, it is not being written any more.
     pub(super) fn may_take(&self, place: usize) -> bool {
         self.states[place] == ArchiveState::Open
     }
@@ -276,7 +276,7 @@ impl<'a> Planner<'a> {
         self.reasons[place] = Some(Decision { reason, by, detail });
     }
 
-    /// The archives that are to go, but for those that somebody asked to be deleted.
+    /// The archives that are to go, but for those whose deletion was requested.
     pub(super) fn taken_by_rules(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.archives.len()).filter(|&place| {
             self.states[place] == ArchiveState::Taken && self.reason(place) != Some(Reason::Discarded)
@@ -350,7 +350,7 @@ impl<'a> Planner<'a> {
             (Governing::Invalid(policy), _) => {
                 decided(Reason::PolicyInvalid, self.by(&policy.id), Detail::None)
             }
-            // Where no policy governs, a storage policy remarked it: what that wants, it wants whoever governs.
+            // Where no policy governs, this note is from a storage policy, which acts whichever policy governs.
             (_, Some(remark)) => remark,
             (Governing::Nothing, None) => decided(Reason::NoPolicy, By::NOBODY, Detail::None),
             (Governing::Doubtful(policy, doubt), None) => {

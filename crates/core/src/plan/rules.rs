@@ -25,7 +25,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What somebody asked to be deleted. A request names the archive, so not knowing whose it is
+    /// Takes archives whose deletion was requested. A request names the archive, so not knowing whose it is
     /// does not stand in its way; a pin does, and so does a writer.
     pub(super) fn discard(&mut self) {
         for place in 0..self.archives.len() {

@@ -55,7 +55,7 @@ pub struct Archive {
     pub pinned: bool,
     /// Whether it has been left alone for the settle time, or was seen being closed.
     pub settled: bool,
-    /// Whether somebody with the right to do so asked for its deletion.
+    /// Whether its deletion was requested through the API by an authorised user.
     pub discarded: bool,
     /// Whether the system refused to delete it a moment ago: the watermark looks elsewhere.
     pub undeletable: bool,

@@ -61,7 +61,7 @@ impl Round {
 
 impl Planner<'_> {
     /// Ceilings for each namespace, then the node's total. What counts here is what lies there,
-    /// whoever governs it; the newest of each lineage always stay.
+    /// whichever policy governs it; the newest of each lineage always stay.
     pub(super) fn take_by_storage_limits(&mut self) {
         let storage = self.storage.clone();
         let groups = self.groups;

@@ -53,7 +53,7 @@ pub enum Reason {
     PolicyStale,
     /// A policy that could govern it does not parse.
     PolicyInvalid,
-    /// Somebody asked for its deletion.
+    /// Its deletion was requested.
     Discarded,
     /// Its pod, workload or namespace is gone for longer than the grace period.
     Orphaned,
@@ -178,7 +178,7 @@ impl Level {
 pub enum Detail {
     /// The reason says it all.
     None,
-    /// Its name is not one that the kubelet gives, so it is somebody else's file.
+    /// Its name is not one that the kubelet gives, so another program made it.
     ForeignName,
     /// Whether the policy selects it depends on labels that are not known.
     LabelsUnknown,

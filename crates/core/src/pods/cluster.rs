@@ -1,4 +1,4 @@
-//! Which cluster is asked: what another one said to be gone says nothing of this one.
+//! The cluster that answers: what another one reported as gone does not count in this one.
 
 use jiff::Timestamp;
 
@@ -6,7 +6,7 @@ use super::freshness::Use;
 use super::{Confirmed, PodIndex};
 use crate::fact::Fact;
 
-/// Which cluster is asked.
+/// The cluster that answers.
 #[derive(Debug, Default)]
 pub(super) struct ClusterIdentity {
     /// The UID of the one that was last asked.
@@ -16,17 +16,17 @@ pub(super) struct ClusterIdentity {
 }
 
 impl ClusterIdentity {
-    /// Whether something can count as gone: which cluster says so is known.
+    /// Whether the cluster is known, so that what it reports as gone counts.
     pub(super) fn is_known(&self) -> bool {
         self.uid.as_ref().is_some_and(|uid| Use::TrustCluster.allows(uid, uid.as_of))
     }
 
-    /// Whether no cluster was ever asked that has a UID. One that had, and says that it has none, is being built.
+    /// Whether no cluster with a UID ever answered. One that had a UID and now has none is still being set up.
     pub(super) fn had_no_uid(&self) -> bool {
         self.uid.as_ref().is_none_or(|uid| uid.value.is_empty())
     }
 
-    /// Has it remembered anew, as in a memory that was lost.
+    /// Marks it as changed, so that an empty catalog gets it.
     pub(super) fn remember_anew(&mut self) {
         self.is_changed = self.is_known();
     }
@@ -43,13 +43,13 @@ impl PodIndex {
         self.cluster.is_known()
     }
 
-    /// The cluster that said so, if that changed since the last call.
+    /// The cluster's UID, if that changed since the last call.
     pub fn take_cluster(&mut self) -> Option<String> {
         let is_changed = std::mem::take(&mut self.cluster.is_changed);
         self.cluster.uid.as_ref().filter(|_| is_changed).map(|uid| uid.value.clone())
     }
 
-    /// Which cluster answers is known now. What another one said to be gone says nothing of this one.
+    /// Notes which cluster answers, and drops the absences that another one reported.
     pub(super) fn cluster_is(&mut self, uid: &str, now: Timestamp) {
         let before = self.cluster.uid.replace(Fact::answered(uid.to_owned(), now));
         if before.is_some_and(|before| before.value == uid) {

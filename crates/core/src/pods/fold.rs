@@ -1,4 +1,4 @@
-//! What an answer changes.
+//! Results of lookups and updates from watches, and what they change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -37,7 +37,7 @@ impl PodIndex {
         let gone = (clock == Clock::Trusted && counts).then_some(Fact::answered(Gone, now));
         match &result {
             _ if *lookup == Lookup::Cluster && !counts => self.asked.failed(lookup),
-            // By a cluster of which nobody knows which it is, nothing is gone.
+            // Until it is known which cluster answers, nothing counts as gone.
             LookupResult::NotFound if !counts => self.asked.failed(lookup),
             LookupResult::Failed(_) => self.asked.failed(lookup),
             LookupResult::NotAsked => self.asked.was_not_asked(lookup),
@@ -61,7 +61,7 @@ impl PodIndex {
             }
             (Lookup::Namespace(name), result) => {
                 self.namespace_labels.forget(name);
-                // Without watches nobody hears of the next one who takes the name.
+                // Without watches, a new namespace of that name is not noticed until the next lookup.
                 if result == LookupResult::NotFound && !self.eager_lookups {
                     self.is_asked_about(name);
                 }
@@ -100,8 +100,7 @@ impl PodIndex {
         }
     }
 
-    /// Has what may be gone asked about in this round: the pods that ran here and do not any more, and what
-    /// they belonged to.
+    /// Moves lookups ahead of what may be gone: pods that ran here and do not any more, and their owners.
     fn ask_about_ended(&mut self, before: &Running) {
         let Some(now) = &self.running else { return };
         let run: BTreeSet<_> = now.pods.value.iter().map(|pod| (&pod.namespace, &pod.name)).collect();
@@ -119,8 +118,7 @@ impl PodIndex {
         gone.iter().for_each(|lookup| self.asked.hasten(lookup));
     }
 
-    /// Learns from what was shown unasked, as it is by now: which pods run on this node; none: that cannot
-    /// be told.
+    /// Applies what a watch shows: the pods of this node, or none while the watch does not tell.
     pub fn apply_pods(&mut self, pods: Option<Vec<LivePod>>, now: Timestamp, clock: Clock) {
         match pods {
             Some(pods) => {
@@ -133,8 +131,8 @@ impl PodIndex {
         }
     }
 
-    /// Learns from what was shown unasked: namespaces as they are by now. That one is gone is no more than
-    /// a reason to ask. Says whether archives of any are here.
+    /// Applies what a watch shows of namespaces. One that is gone is only looked up at once. Returns whether any
+    /// of them has archives here.
     pub fn apply_namespaces(&mut self, shown: Vec<(String, LookupResult)>, now: Timestamp) -> bool {
         let mut concerns = false;
         for (name, result) in shown {
@@ -165,7 +163,8 @@ impl PodIndex {
         concerns
     }
 
-    /// The same for all namespaces that there are: of the others too, that they are gone is to be asked.
+    /// Applies a watch's list of all namespaces; those missing from it are looked up at once. Returns whether any
+    /// of them has archives here.
     pub fn apply_all_namespaces(&mut self, shown: Vec<(String, LookupResult)>, now: Timestamp) -> bool {
         let there: BTreeSet<&String> = shown.iter().map(|(name, _)| name).collect();
         let known: BTreeSet<&String> = self.pods.keys().map(|key| &key.namespace).collect();
@@ -175,19 +174,19 @@ impl PodIndex {
         self.apply_namespaces(shown, now) || is_any_missing
     }
 
-    /// Which labels namespaces have by now cannot be told any more.
+    /// Drops the current labels of all namespaces, as no watch shows them any more.
     pub fn invalidate_labels(&mut self) {
         self.namespace_labels.forget_all();
     }
 
-    /// Whose the namespace is is known by now. What was asked before a doubt came up does not end it.
+    /// Ends the doubt about a namespace, unless the lookup was sent before the doubt arose.
     fn is_asked_about(&mut self, namespace: &str) {
         if self.invalidated.get(namespace) == Some(&true) {
             self.invalidated.remove(namespace);
         }
     }
 
-    /// Whatever has the name keeps what is from a namespace of that name, however young it is.
+    /// Notes that a namespace of that name is there: none of its archives is orphaned by it, however young it is.
     fn namespace_is_there(&mut self, name: &str, seen: &SeenLabels, is_answer: bool) {
         self.change(name, |key, pod| {
             (pod.confirmed.namespace, pod.record.namespace_gone) = (None, None);
@@ -258,8 +257,8 @@ impl PodIndex {
                 self.above.insert(id, controller);
                 (None, true, uid)
             }
-            // A kind of somebody else's that we may not read is an owner all the same. What stands
-            // above it is not our business then, and that it is gone is never confirmed.
+            // A custom resource that this process may not read is an owner all the same. It counts as the topmost
+            // one, and its absence is never confirmed.
             LookupResult::Forbidden(_) if !owner.is_built_in() => {
                 self.above.entry(id).or_insert(None);
                 (None, false, None)

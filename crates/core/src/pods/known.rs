@@ -1,4 +1,4 @@
-//! What the plan is given of what is known.
+//! Known facts, as the plan gets them.
 
 use std::collections::HashMap;
 use std::sync::Arc;

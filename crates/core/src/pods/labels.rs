@@ -67,7 +67,7 @@ impl CurrentLabels {
         }
     }
 
-    /// An answer came at that time, to a lookup that [`Self::note_lookup`] was told of.
+    /// Notes the answer to a lookup that was sent after [`Self::note_lookup`].
     pub(super) fn note_answer(&mut self, namespace: &str, seen: &SeenLabels, at: Timestamp) {
         if self.asked.contains(namespace) {
             let before = self.known.get(namespace).map(|known| &known.labels);
@@ -79,7 +79,7 @@ impl CurrentLabels {
         }
     }
 
-    /// A watch shows them.
+    /// Notes what a watch shows.
     pub(super) fn note_shown(&mut self, namespace: &str, seen: &SeenLabels, at: Timestamp) {
         if self.are_selected_by() {
             let created = self.known.get(namespace).and_then(|known| known.created);
@@ -93,7 +93,7 @@ impl CurrentLabels {
         self.known.remove(namespace);
     }
 
-    /// Nobody shows them any more.
+    /// Drops all labels, as no watch shows them any more.
     pub(super) fn forget_all(&mut self) {
         self.known.clear();
     }
@@ -110,23 +110,23 @@ impl CurrentLabels {
 }
 
 impl Pod {
-    /// The labels of its namespace by which policies select an archive of this pod; none: they are not known,
-    /// and a policy that asks for them governs the archive for certain no more than it certainly does not.
-    /// This is the one place that decides it:
+    /// The labels of its namespace by which policies select an archive of this pod; none while they are unknown. Then
+    /// it is uncertain whether a policy that selects by labels governs the archive, which is not the same as that
+    /// the namespace has no labels. This is the one place that decides it:
     ///
-    /// * While the namespace is there that the archive is from, they are those that it has now, if somebody says
-    ///   so now: a watch that lives, or an answer from after the policy came up. Whoever labels his namespace
-    ///   anew means the archives that are there, too.
-    /// * Once that namespace is gone, whether or not another has its name, they are those that were last seen
-    ///   while it was there, by this pod's record. The labels of a namespace made anew, the same or others, say
-    ///   nothing of what the one before left.
-    /// * Of an archive that is from nobody knows which of two namespaces, of one whose namespace nobody saw while
-    ///   it was there, and of one without its pod's UID whose namespace is gone, they are not known. Neither are
-    ///   those of a pod's first archive before its namespace is asked about: it may be another one by then.
-    ///   "Not known" is never "has none".
+    /// * While the namespace that the archive is from exists, they are its current labels, from a watch that is alive
+    ///   or from an answer to a lookup that was sent after the policy appeared. So a changed label also applies to
+    ///   the archives that are there.
+    /// * Once that namespace is gone, whether or not another one has its name, they are those that were last seen
+    ///   while it existed, from this pod's record. The labels of a new namespace, the same or others, do not apply
+    ///   to what the one before left.
+    /// * They are unknown for an archive that may be from either of two namespaces, for one whose namespace was never
+    ///   seen while it existed, for one without its pod's UID whose namespace is gone, and for a pod's first archive
+    ///   until its namespace is looked up, as that may be another one by then.
     ///
-    /// `origin` says which of the namespaces of that name the archive is from, by when it was taken; `current` are those that the namespace of that name has now, where that is known and not in doubt;
-    /// `is_gone` says whether what the record says to be gone counts.
+    /// `origin`: which of the namespaces of that name the archive is from, by the time at which it was taken.
+    /// `current`: the labels of the namespace that has the name now, where they are known and not in doubt.
+    /// `is_gone`: whether the absences in the record count.
     pub(super) fn namespace_labels(
         &self,
         key: &PodKey,

@@ -1,4 +1,4 @@
-//! What is asked of the API, one object a lookup, and what it can answer.
+//! Lookups: requests for one object each, and their results.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::record::OwnerRef;
 use crate::policy::Labels;
 
-/// One live request. In the order in which they are best asked.
+/// A request to the API server, not answered from a cache. The order is the one in which they are best sent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Lookup {
     /// Which cluster it is: nothing that another one said to be gone is gone from this one.
@@ -46,7 +46,7 @@ impl fmt::Display for Lookup {
     }
 }
 
-/// What came of a lookup.
+/// The result of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LookupResult {
     /// The API itself said of that very object that it is not there. Nothing else is this.
@@ -75,12 +75,12 @@ pub enum LookupResult {
     Forbidden(String),
     /// No answer, or none that can be believed.
     Failed(String),
-    /// It was not asked, as nobody answered the lookups before it.
+    /// It was not sent, as the lookups before it had no answer.
     NotAsked,
 }
 
 impl LookupResult {
-    /// Why it answers nothing; none where it does, or where that was said of another.
+    /// The reason for a missing answer; none where there is an answer, or where the lookup was not sent.
     pub fn failure(&self) -> Option<&str> {
         match self {
             Self::Forbidden(why) | Self::Failed(why) => Some(why),

@@ -1,19 +1,19 @@
-//! What is known about the pods whose archives are here, and what to ask the API next.
+//! The pods whose archives are here: what is known about them, and what to look up next.
 //!
-//! [`PodIndex`] is told which archives there are ([`PodIndex::begin_round`]), says what is to be asked
-//! ([`PodIndex::lookups`]), folds the answers in ([`PodIndex::fold`]) and gives the plan what it knows
-//! ([`PodIndex::fill`]). Who asks, and how, is not its business, and neither is the time.
+//! [`PodIndex`] takes the list of archives ([`PodIndex::begin_round`]), returns the lookups that are due
+//! ([`PodIndex::lookups`]), takes their results ([`PodIndex::fold`]) and fills what it knows into the plan's snapshot
+//! ([`PodIndex::fill`]). It sends no requests and reads no clock.
 //!
-//! Nothing counts as gone but what the API itself said is not found, since the first time it said
-//! so. A lookup that fails makes nothing known, and what was known to be gone is then not to be
-//! acted on until it is confirmed again. What a rule would delete for it is asked about at once
-//! ([`PodIndex::confirm`]); what may be gone unnoticed, now and then.
+//! An object counts as gone only after the API answered "not found" for it, and since the first such answer. A
+//! lookup that fails tells nothing, and suspends what was known to be gone until that is confirmed again. Where a
+//! rule would delete because of an absence, the absence is looked up at once ([`PodIndex::confirm`]); all others
+//! are looked up from time to time.
 //!
-//! What is asked for is asked for by its name, and whatever has that name keeps what is here: a pod with another
-//! UID or a namespace younger than its archives may be the same ones, restored from a backup. What another
-//! cluster said to be gone says nothing of this one. A younger namespace is another one, though, to policies:
-//! neither its labels nor whose pods live in it say anything of an archive from before it. Where two clocks
-//! cannot tell that for certain, only the pod can: seen alive in the namespace, it is from there.
+//! Objects are looked up by name, and an object of that name keeps the archives even if it is another one: a pod
+//! with another UID, or a namespace younger than its archives, may have been restored from a backup. What another
+//! cluster reported as gone does not count in this one. For policies, however, a younger namespace is another
+//! namespace: its labels and pods say nothing about an archive from before it. Where the clocks of node and API
+//! server are too close to tell which of the two an archive is from, a live pod with the archive's UID decides it.
 
 mod cluster;
 mod fold;
@@ -49,7 +49,7 @@ use needs::{Asking, Needs};
 use record::OwnerId;
 use request_budget::Asked;
 
-/// More owners above each other than this, and they go in circles.
+/// Longest chain of owners that is followed; a longer one is taken for a circle.
 const MOST_ABOVE: usize = 8;
 
 /// What is known about the pods whose archives are here.
@@ -59,19 +59,19 @@ pub struct PodIndex {
     /// The cluster that is asked.
     cluster: ClusterIdentity,
     namespace_labels: CurrentLabels,
-    /// Namespaces in which a policy came up since they were last asked about, and whether they were asked
-    /// about since: an answer to an earlier lookup may be about the one before.
+    /// Namespaces with a new policy, each with whether a lookup of it was sent since. Until one that was is
+    /// answered, the namespace may be another one of that name.
     invalidated: BTreeMap<String, bool>,
-    /// Namespaces that were shown since they were last asked about.
+    /// Namespaces that a watch has shown since their last lookup was sent, so that its result is older.
     shown_since: BTreeSet<String>,
-    /// What controls an owner; none: it is the topmost.
+    /// The controller of each owner; none where the owner is the topmost one.
     above: HashMap<(String, OwnerId), Option<OwnerRef>>,
-    /// Whether it can be asked which pods run on this node.
+    /// Whether this node's name is known, so that its pods can be listed.
     knows_node: bool,
-    /// Whether they are shown unasked.
+    /// Whether a watch shows them, so that they are not looked up.
     pods_watched: bool,
-    /// Whether each pod is asked about once, whatever the policies need now: later ones may need to
-    /// know what only lives as long as the pod.
+    /// Whether each pod is looked up once even if no policy needs it: later policies may need what is only known
+    /// while the pod lives.
     eager_lookups: bool,
     running: Option<Running>,
     asked: Asked,
@@ -79,19 +79,19 @@ pub struct PodIndex {
     forgotten: BTreeSet<PodKey>,
 }
 
-/// When an archive was taken, for what it tells of its pod.
+/// When an archive was taken, as far as that tells when its pod ran.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakenWhen {
-    /// Then, for certain.
+    /// At exactly that time.
     At(Timestamp),
-    /// At an unknown time, and by then at the latest.
+    /// At an unknown time, at the latest then.
     Before(Timestamp),
-    /// That is unknown, and may be now.
+    /// At an unknown time, perhaps just now.
     Unknown,
 }
 
 impl TakenWhen {
-    /// When its pod ran for certain; [`Timestamp::MAX`] where that is unknown.
+    /// A time at which its pod certainly ran; [`Timestamp::MAX`] where that is unknown.
     fn earliest(self) -> Timestamp {
         match self {
             Self::At(time) => time,
@@ -99,7 +99,7 @@ impl TakenWhen {
         }
     }
 
-    /// When its pod may have run at the latest.
+    /// The latest time at which its pod may have run.
     fn latest(self) -> Timestamp {
         match self {
             Self::At(time) | Self::Before(time) => time,
@@ -113,13 +113,13 @@ impl TakenWhen {
 struct Pod {
     record: PodRecord,
     needs: Needs,
-    /// When the oldest of its archives was taken, of those of which that is certain.
+    /// When the oldest of its archives with a certain time was taken.
     oldest: Timestamp,
-    /// When the newest was at the latest: the pod may have run until then.
+    /// When the newest was taken at the latest: the pod may have run until then.
     newest: Timestamp,
-    /// Whether another was seen by its name: it will not be seen any more.
+    /// Whether another pod has its name now, so that it will not be seen any more.
     is_replaced: bool,
-    /// Whether its namespace was asked about since it is known.
+    /// Whether a lookup of its namespace was sent since the pod is known.
     is_asked_about: bool,
     confirmed: Confirmed,
 }
@@ -139,7 +139,7 @@ struct Confirmed {
 struct Gone;
 
 impl PodIndex {
-    /// Knows what was remembered, and asks about this node's pods if `knows_node`.
+    /// An index of what the catalog kept; `knows_node`: whether this node's pods can be listed.
     pub fn new(knows_node: bool, remembered: BTreeMap<PodKey, PodRecord>) -> Self {
         let pod = |record| Pod {
             record,
@@ -162,19 +162,18 @@ impl PodIndex {
         Self { pods, knows_node, ..Self::default() }
     }
 
-    /// From here on each pod is asked about once, whether or not a policy needs it.
+    /// Looks up each pod once from now on, whether or not a policy needs it.
     pub fn set_eager_lookups(&mut self) {
         self.eager_lookups = true;
     }
 
-    /// From here on somebody shows which pods run on this node, and nobody asks.
+    /// Relies on a watch for the pods of this node from now on, instead of lookups.
     pub fn set_pods_watched(&mut self) {
         self.pods_watched = true;
     }
 
-    /// Begins a round, in which each lookup is asked once at most. `archives` are those whose
-    /// identity is known; where these are `all` that are here, what was known of other pods is
-    /// forgotten.
+    /// Begins a round, in which each lookup is sent once at most. `archives` are those whose identity is known;
+    /// if these are `all` archives of the directory, the records of other pods are dropped.
     pub fn begin_round<'a>(
         &mut self,
         archives: impl Iterator<Item = (&'a Arc<Identity>, TakenWhen)>,
@@ -185,7 +184,7 @@ impl PodIndex {
         self.go_on(archives, all, policies);
     }
 
-    /// The same within the round that was begun: only what is new leads to lookups.
+    /// Updates the archives within the current round: only new ones lead to lookups.
     pub fn go_on<'a>(
         &mut self,
         archives: impl Iterator<Item = (&'a Arc<Identity>, TakenWhen)>,
@@ -242,7 +241,7 @@ impl PodIndex {
             if let Some(pod) = self.pods.get_mut(&key) {
                 (pod.needs, pod.oldest, pod.newest) = (needs, oldest, newest);
             } else if needs.any() {
-                // What was answered about the name in this round, nobody has noted for this pod.
+                // An answer about this name that came earlier in this round was not noted for this pod.
                 self.asked.forget(&Lookup::Pod { namespace: key.namespace.clone(), name: key.pod.clone() });
                 if self.eager_lookups || self.namespace_labels.are_selected_by() {
                     // Its labels are to be remembered as they are now.
@@ -259,15 +258,14 @@ impl PodIndex {
         self.prune(policies);
     }
 
-    /// A policy came up in this namespace, whose name may by now be another's: until it is asked about,
-    /// nothing is known of it for certain.
+    /// Marks what is known about a namespace as doubtful until it is looked up, as a new policy appeared in it: it
+    /// may have been deleted and created anew.
     pub fn invalidate_namespace(&mut self, namespace: &str) {
         self.invalidated.insert(namespace.to_owned(), false);
         self.asked.forget(&Lookup::Namespace(namespace.to_owned()));
     }
 
-    /// What rules would delete, were it confirmed once more that what it belonged to is gone: in this round
-    /// that is asked before what may wait.
+    /// Moves lookups ahead in this round that deletions wait for: those that confirm that an orphan still is one.
     pub fn confirm<'a>(&mut self, orphans: impl Iterator<Item = (&'a Identity, OrphanWhen)>) {
         let asked_about = orphans.filter_map(|(identity, when)| {
             let (key, pod) = self.pods.get_key_value(&PodKey::of(identity))?;
@@ -277,7 +275,7 @@ impl PodIndex {
         self.asked.want(lookups);
     }
 
-    /// Forgets what only pods that are gone from here were about.
+    /// Drops what was only needed for pods that have no archive here any more.
     fn prune(&mut self, policies: &PolicySet) {
         let needed = self.needed();
         self.asked.retain(|lookup| needed.contains_key(lookup));
@@ -302,7 +300,7 @@ impl PodIndex {
         self.above.retain(|owner, _| used.contains(owner));
     }
 
-    /// What changed since the last call, for whoever remembers it: records, and pods to forget.
+    /// What the catalog is to write since the last call: records, and pods to forget.
     pub fn take_changes(&mut self) -> (Vec<(PodKey, PodRecord)>, Vec<PodKey>) {
         let changed = std::mem::take(&mut self.changed).into_iter();
         let records = changed.filter_map(|key| {
@@ -312,7 +310,7 @@ impl PodIndex {
         (records.collect(), std::mem::take(&mut self.forgotten).into_iter().collect())
     }
 
-    /// Has everything written anew, as into a memory that was lost.
+    /// Marks everything as changed, so that an empty catalog gets it all.
     pub fn remember_all(&mut self) {
         self.cluster.remember_anew();
         self.changed = self.pods.keys().cloned().collect();
@@ -336,20 +334,20 @@ impl Pod {
         key.uid.is_some() && self.origin(self.oldest) == Origin::Former
     }
 
-    /// Whether all that its owner decides is known, and no rule goes by the pod itself.
+    /// Whether its lookup can wait: its owner and labels are known, and no rule needs the pod itself.
     fn is_told(&self, key: &PodKey) -> bool {
         let is_controlled = matches!(self.record.owner, Owner::Controlled { .. });
         let is_open = self.needs.pod_gone || self.may_prove_its_origin(key);
         key.uid.is_some() && is_controlled && self.record.labels.is_some() && !is_open
     }
 
-    /// Whether it is from the present namespace if it is seen, and nothing else can tell.
+    /// Whether only seeing it alive could tell that it is from the present namespace.
     fn may_prove_its_origin(&self, key: &PodKey) -> bool {
         let is_gone = self.record.pod_gone.is_some() || self.record.namespace_gone.is_some();
         key.uid.is_some() && !is_gone && !self.is_replaced && self.origin(self.oldest) == Origin::Uncertain
     }
 
-    /// What to ask to hear whether that is gone which an archive of it belonged to.
+    /// The lookup that confirms that its archives are orphans.
     fn confirmed_by(&self, key: &PodKey, when: OrphanWhen) -> Lookup {
         let namespace = key.namespace.clone();
         match &self.record.owner {

@@ -1,4 +1,4 @@
-//! What the policies could need to know about a pod, so that nothing else is asked.
+//! The facts about a pod that policies could need; nothing else is looked up.
 
 use super::record::{Owner, PodRecord};
 use crate::identity::Identity;
@@ -81,7 +81,7 @@ fn rests_on_floor(retention: &Retention) -> bool {
 /// The policies, each with what it could need.
 pub(super) struct Asking<'a> {
     policies: Vec<(&'a Policy, Needs)>,
-    /// What is needed of every archive, whoever governs it.
+    /// What is needed for every archive, whichever policy governs it.
     always: Needs,
 }
 

@@ -1,4 +1,4 @@
-//! What to ask next, and whom an owner belongs to in turn.
+//! The lookups that are due next, and the way from a pod up to its topmost owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use super::record::{Owner, OwnerId, OwnerRef, PodKey, PodRecord};
 use super::{Lookup, MOST_ABOVE, Pod, PodIndex, RequestBudget, ask_owner, in_namespace_mut};
 
 impl PodIndex {
-    /// What to ask next, within that budget. Empty: the round is over. Answers may lead to further lookups.
+    /// The lookups to send next, within that budget; empty when the round is over. Results may lead to further ones.
     pub fn lookups(&mut self, budget: RequestBudget) -> Vec<Lookup> {
         let mut needed = self.needed();
         // First what decides how the others are to be understood, then what may answer many of them.
@@ -34,7 +34,7 @@ impl PodIndex {
         lookups
     }
 
-    /// One lookup for each object that something is to be known of, and whether anything waits for it.
+    /// One lookup for each object that is to be known, and whether anything waits for it.
     pub(super) fn needed(&self) -> BTreeMap<Lookup, bool> {
         let mut needed = BTreeMap::new();
         let mut need = |lookup: Lookup, is_awaited: bool| {

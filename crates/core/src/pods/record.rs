@@ -95,10 +95,10 @@ impl PodRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Owner {
-    /// Nobody has seen it, or whoever stood above it was gone before he could be asked.
+    /// Unknown: the pod was never seen alive, or an owner was gone before it could be looked up.
     #[default]
     Unknown,
-    /// Nobody: a bare pod. So is a static pod, whose owner is the node that it lies on.
+    /// None: a bare pod, or a static pod, whose only owner is its node.
     Bare,
     /// A controller.
     Controlled {
@@ -130,8 +130,8 @@ pub struct OwnerRef {
     pub kind: String,
     /// Its name.
     pub name: String,
-    /// Its UID, where it is known. It decides nothing: whoever deletes a Deployment and makes it
-    /// anew by the same name means the same workload, and its checkpoints are one lineage.
+    /// Its UID, where it is known. It decides nothing: a Deployment that is deleted and created
+    /// anew by the same name is the same workload, and its checkpoints are one lineage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
 }

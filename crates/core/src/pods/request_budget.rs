@@ -58,7 +58,7 @@ struct Times {
     urgent: Option<u64>,
     /// How many rounds after that it is to be asked once more; 0: when its turn comes.
     rest: u64,
-    /// How many rounds nobody asks after it failed once more.
+    /// Back-off after the next failure, in rounds.
     patience: u64,
 }
 

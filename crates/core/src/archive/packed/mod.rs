@@ -13,7 +13,7 @@ use super::Format;
 use super::input::{Input, Stop};
 use super::source::Watched;
 
-/// How much is unpacked at a time where nobody wants the bytes.
+/// How much is unpacked at a time where the bytes are skipped.
 const SCRATCH: usize = 64 << 10;
 
 /// The work that any stream may cost, in unpacked bytes. What it unpacks to says little: a node's
