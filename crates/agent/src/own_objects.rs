@@ -7,10 +7,11 @@ use checkpoint_keeper_api::NodeCheckpointStore;
 use checkpoint_keeper_core::policy::Labels;
 use checkpoint_keeper_runtime::liveness::now;
 use checkpoint_keeper_runtime::problem_log::Problem;
-use checkpoint_keeper_runtime::watch::{Change, Metadata, WatchHealth, follow, metadata_of};
+use checkpoint_keeper_runtime::watch::{Change, Metadata, WatchHealth, follow, metadata_of, objects_of};
 use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt;
+use kube::api::DynamicObject;
 use kube::runtime::watcher::{self, watcher};
-use kube::{Api, ResourceExt};
 
 use super::api::ApiContext;
 use super::problem_type::ProblemType;
@@ -126,11 +127,11 @@ impl OwnObjects {
     /// Watches its store, for as long as it is polled.
     pub(super) async fn watch_store(&self, context: &ApiContext) {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", context.node));
-        let api = Api::<NodeCheckpointStore>::all(context.client.clone());
+        let api = objects_of::<NodeCheckpointStore>(&context.client);
         follow(watcher(api, config), |change| {
             let before = self.now();
             self.watches().store.note(&change, now());
-            match change {
+            match change.map(store) {
                 Change::Listed(stores) => {
                     let store = stores.into_iter().next();
                     self.note(|own| (own.store, own.is_listed) = (store, true));
@@ -147,6 +148,17 @@ impl OwnObjects {
             }
         })
         .await;
+    }
+}
+
+/// A store as it can be read. A status that is not what its kind says, as another version wrote it, is none; of a spec
+/// nothing is carried out then.
+fn store(object: DynamicObject) -> NodeCheckpointStore {
+    let part = |name: &str| object.data.get(name).cloned().unwrap_or_default();
+    NodeCheckpointStore {
+        spec: serde_json::from_value(part("spec")).unwrap_or_default(),
+        status: serde_json::from_value(part("status")).ok(),
+        metadata: object.metadata,
     }
 }
 
@@ -169,6 +181,18 @@ mod tests {
         assert!(!Seen { store: Some(store), ..written }.means_the_same_as(&before));
         let node = Some((Labels::default(), "uid".to_owned()));
         assert!(!Seen { node, ..before.clone() }.means_the_same_as(&before));
+    }
+
+    #[test]
+    fn a_store_whose_status_another_version_wrote_is_read_without_it() {
+        let read = |status: serde_json::Value| {
+            let object = json!({"metadata": {"name": "n"}, "spec": {"discard": ["a.tar"]}, "status": status});
+            store(serde_json::from_value(object).unwrap())
+        };
+        let known = read(json!({"archives": 3}));
+        assert_eq!((known.status.unwrap().archives, known.spec.discard.len()), (3, 1));
+        let other = read(json!({"archives": 3, "problems": ["as text"]}));
+        assert_eq!((other.status, other.spec.discard.len()), (None, 1));
     }
 
     #[test]

@@ -10,10 +10,12 @@ use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::guarded;
 use checkpoint_keeper_runtime::problem_log::Problem;
 use checkpoint_keeper_runtime::watch::{Change, follow};
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Client, Resource as _};
+use kube::{Api, Client};
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -59,10 +61,9 @@ impl Default for Agents {
 impl Agents {
     /// Watches them, for as long as it is polled.
     pub(super) async fn watch(&self, client: &Client, namespace: &str) {
-        let events = watcher(
-            Api::<Pod>::namespaced(client.clone(), namespace),
-            watcher::Config::default().labels(AGENTS),
-        );
+        let kind = ApiResource::erase::<Pod>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
+        let events = watcher(api, watcher::Config::default().labels(AGENTS));
         follow(events.modify(strip), |change| {
             let before = self.health();
             let changed = !matches!(change, Change::Failed(_))
@@ -111,31 +112,29 @@ fn now() -> std::time::Instant {
 }
 
 /// Leaves of a pod what is looked at.
-fn strip(pod: &mut Pod) {
+fn strip(pod: &mut DynamicObject) {
     let deleted = pod.metadata.deletion_timestamp.take();
-    guarded::strip(pod.meta_mut());
+    guarded::strip(&mut pod.metadata);
     pod.metadata.deletion_timestamp = deleted;
-    let node_name = pod.spec.take().and_then(|spec| spec.node_name);
-    pod.spec = Some(PodSpec { node_name, ..PodSpec::default() });
-    let status = pod.status.take().unwrap_or_default();
-    let (phase, conditions) = (status.phase, status.conditions);
-    pod.status = Some(PodStatus { phase, conditions, ..PodStatus::default() });
+    for (part, needed) in [("spec", &["nodeName"][..]), ("status", &["phase", "conditions"][..])] {
+        if let Some(fields) = pod.data.get_mut(part).and_then(Value::as_object_mut) {
+            fields.retain(|name, _| needed.contains(&name.as_str()));
+        }
+    }
 }
 
-fn agent_pod(pod: &Pod) -> AgentPod {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-    let status = pod.status.as_ref();
-    let runs = status.and_then(|status| status.phase.as_deref()) == Some("Running")
-        && pod.metadata.deletion_timestamp.is_none();
-    let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let is_ready =
-        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+fn agent_pod(pod: &DynamicObject) -> AgentPod {
+    let text = |path: &str| pod.data.pointer(path).and_then(Value::as_str);
+    let runs = text("/status/phase") == Some("Running") && pod.metadata.deletion_timestamp.is_none();
+    let conditions = pod.data.pointer("/status/conditions").and_then(Value::as_array);
+    let is_ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
+    let is_ready = conditions.is_some_and(|conditions| conditions.iter().any(is_ready));
     let health = match (runs, is_ready) {
         (false, _) => AgentHealth::Missing,
         (true, false) => AgentHealth::NotReady,
         (true, true) => AgentHealth::Ready,
     };
-    AgentPod { node, health }
+    AgentPod { node: text("/spec/nodeName").unwrap_or_default().to_owned(), health }
 }
 
 /// Since when each node has no agent that is ready.
@@ -203,7 +202,7 @@ mod tests {
     #[test]
     fn a_pod_says_how_its_nodes_agent_is() {
         let health = |status: serde_json::Value, deleted: Option<&str>| {
-            let mut pod: Pod = serde_json::from_value(json!({
+            let mut pod: DynamicObject = serde_json::from_value(json!({
                 "metadata": {"name": "a", "deletionTimestamp": deleted, "annotations": {"long": "x"}},
                 "spec": {"nodeName": "n1", "containers": []}, "status": status,
             }))

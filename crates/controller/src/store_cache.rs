@@ -6,18 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use checkpoint_keeper_api::{NodeCheckpointStore, NodeCheckpointStoreStatus};
+use kube::api::DynamicObject;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Client, ResourceExt};
+use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::totals::NodeReport;
 use checkpoint_keeper_runtime::cache::Cache;
-use checkpoint_keeper_runtime::guarded::{self, Guarded};
+use checkpoint_keeper_runtime::guarded;
 use checkpoint_keeper_runtime::problem_log::Problem;
-use checkpoint_keeper_runtime::watch::{Change, follow};
-
-type Store = Guarded<NodeCheckpointStore>;
+use checkpoint_keeper_runtime::watch::{Change, follow, objects_of};
 
 /// What was seen of the nodes; shared by whoever watches and whoever asks.
 #[derive(Debug, Clone)]
@@ -36,7 +37,7 @@ impl StoreCache {
     /// Watches them, for as long as it is polled.
     pub async fn watch(&self, client: &Client) {
         // A report is large and there are thousands: what is not needed is dropped before they are gathered.
-        let events = watcher(Api::<Store>::all(client.clone()), watcher::Config::default());
+        let events = watcher(objects_of::<NodeCheckpointStore>(client), watcher::Config::default());
         follow(events.modify(strip), |change| {
             let is_news = match &change {
                 Change::Applied(store) => {
@@ -80,31 +81,24 @@ impl StoreCache {
 }
 
 /// Leaves of a store what a report needs.
-fn strip(store: &mut Store) {
-    guarded::strip(store.meta_mut());
-    match &mut store.0 {
-        Ok(store) => {
-            let status = store.status.take().unwrap_or_default();
-            let NodeCheckpointStoreStatus { policies, more_policies, unreachable_limits, conditions, .. } =
-                status;
-            store.status = Some(NodeCheckpointStoreStatus {
-                policies,
-                more_policies,
-                unreachable_limits,
-                conditions,
-                ..NodeCheckpointStoreStatus::default()
-            });
-        }
-        Err(broken) => broken.status = None,
+fn strip(store: &mut DynamicObject) {
+    guarded::strip(&mut store.metadata);
+    if let Some(fields) = store.data.as_object_mut() {
+        fields.retain(|name, _| name == "status");
+    }
+    if let Some(status) = store.data.get_mut("status").and_then(Value::as_object_mut) {
+        const NEEDED: [&str; 4] = ["policies", "morePolicies", "unreachableLimits", "conditions"];
+        status.retain(|name, _| NEEDED.contains(&name.as_str()));
     }
 }
 
-/// A store that is not what its kind says reports nothing.
-fn report(store: &Store) -> NodeReport {
+/// A store whose status is not what its kind says reports nothing.
+fn report(store: &DynamicObject) -> NodeReport {
     let node = store.name_any();
     let (uid, resource_version) =
         (store.uid().unwrap_or_default(), store.resource_version().unwrap_or_default());
-    let Some(status) = store.0.as_ref().ok().and_then(|store| store.status.as_ref()) else {
+    let status = store.data.get("status").map(NodeCheckpointStoreStatus::deserialize);
+    let Some(Ok(status)) = status else {
         return NodeReport { node, uid, resource_version, ..NodeReport::default() };
     };
     NodeReport {
@@ -113,8 +107,8 @@ fn report(store: &Store) -> NodeReport {
         resource_version,
         ready: status.ready().map(|ready| ready.status.clone()).unwrap_or_default(),
         acts_by_policies: status.acts_by_policies(),
-        policies: status.policies.clone(),
+        policies: status.policies,
         more_policies: status.more_policies,
-        unreachable: status.unreachable_limits.clone(),
+        unreachable: status.unreachable_limits,
     }
 }

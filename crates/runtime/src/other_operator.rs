@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use kube::api::ListParams;
+use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, ResourceExt};
+use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 
@@ -57,14 +58,13 @@ impl OtherOperator {
     /// Watches the leases, for as long as it is polled.
     pub(super) async fn watch(&self, client: &Client) {
         let namespaces: Vec<String> = self.leases().keys().cloned().collect();
-        let watches = namespaces.iter().map(|namespace| {
-            let api = Api::namespaced(client.clone(), namespace);
-            self.watch_namespace(namespace, api, TICK)
-        });
+        let watches = namespaces.iter().map(|namespace| self.watch_namespace(namespace, client, TICK));
         join_all(watches).await;
     }
 
-    async fn watch_namespace(&self, namespace: &str, api: Api<Lease>, tick: Duration) {
+    async fn watch_namespace(&self, namespace: &str, client: &Client, tick: Duration) {
+        let kind = ApiResource::erase::<Lease>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
         let only = format!("metadata.name={LEASE_NAME}");
         let config = watcher::Config::default().fields(&only);
         let only = ListParams::default().fields(&only);
@@ -73,6 +73,7 @@ impl OtherOperator {
             .inspect(|event| is_missing.store(is_not_found(event), Ordering::Relaxed));
         tokio::join!(
             follow(events, |change| {
+                let change = change.map(lease);
                 // Where the API knows of no such place, nobody renews a lease; who was seen to do so may all the
                 // same.
                 let is_free = is_missing.load(Ordering::Relaxed)
@@ -91,7 +92,7 @@ impl OtherOperator {
     async fn ask_about_quiet_leases(
         &self,
         namespace: &str,
-        api: &Api<Lease>,
+        api: &Api<DynamicObject>,
         only: &ListParams,
         tick: Duration,
     ) {
@@ -102,7 +103,7 @@ impl OtherOperator {
                 continue;
             }
             if let Ok(Ok(list)) = timeout(REQUEST, api.list(only)).await {
-                self.note(namespace, Change::Listed(list.items), now());
+                self.note(namespace, Change::Listed(list.items).map(lease), now());
             }
         }
     }
@@ -199,6 +200,12 @@ impl Cache<Renewal> {
     fn is_quiet(&self, now: Instant) -> bool {
         self.objects.values().any(|renewal| renewal.is_held() && renewal.is_quiet(now))
     }
+}
+
+/// An object as a lease; one that is none is held by nobody.
+fn lease(object: DynamicObject) -> Lease {
+    let spec = object.data.get("spec").and_then(|spec| LeaseSpec::deserialize(spec).ok());
+    Lease { metadata: object.metadata, spec }
 }
 
 /// Whether the API itself said that there is nothing to list.
@@ -315,11 +322,8 @@ mod tests {
                 }
             }
         };
-        let watching = operator.watch_namespace(
-            OTHER_OPERATOR_NAMESPACES[0],
-            Api::namespaced(client, OTHER_OPERATOR_NAMESPACES[0]),
-            Duration::from_millis(100),
-        );
+        let tick = Duration::from_millis(100);
+        let watching = operator.watch_namespace(OTHER_OPERATOR_NAMESPACES[0], &client, tick);
         tokio::select! { () = watching => {}, () = ended => {} }
         let asked = *asked.lock().unwrap();
         assert!(asked > 3, "it ran for as long as it was renewed: {asked}");

@@ -17,19 +17,20 @@ use checkpoint_keeper_api::{
 };
 use checkpoint_keeper_core::policy::PolicyRef;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::DynamicObject;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Client, CustomResourceExt, Resource, ResourceExt};
+use kube::{Client, CustomResourceExt, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::cache::Cache;
-use super::guarded::{self, Guarded};
+use super::guarded;
 use super::liveness::{WATCH_SECONDS, listened, now};
 use super::other_operator::OtherOperator;
 use super::problem_log::Problem;
 use super::telemetry::WatchAge;
-use super::watch::{Doubt, Metadata, WatchHealth, follow, metadata_of};
+use super::watch::{Doubt, Metadata, WatchHealth, follow, metadata_of, objects_of};
 
 /// So many objects are listed at a time. Each may be a megabyte, of which next to nothing is kept.
 const PAGE: u32 = 20;
@@ -113,8 +114,8 @@ impl PolicyObjects {
     {
         let client = self.listened(client, move |caches| &mut of(caches).health);
         let config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
-        let events = watcher(Api::<Guarded<K>>::all(client), config);
-        let events = events.modify(|object: &mut Guarded<K>| guarded::strip(object.meta_mut()));
+        let events = watcher(objects_of::<K>(&client), config);
+        let events = events.modify(|object| guarded::strip(&mut object.metadata));
         follow(events, |change| {
             if of(&mut self.caches()).note(change, now(), seen) {
                 self.changed.send_replace(());
@@ -294,8 +295,8 @@ fn uids_of<K: ResourceExt>(
     })
 }
 
-fn seen<K>(object: Guarded<K>) -> Seen<K> {
-    match object.0 {
+fn seen<K: Resource<DynamicType = ()> + DeserializeOwned>(object: DynamicObject) -> Seen<K> {
+    match guarded::read(object) {
         Ok(object) => Seen::Parsed(object),
         Err(broken) => Seen::Unparsable(Box::new(Unparsable {
             namespace: broken.metadata.namespace,

@@ -39,11 +39,29 @@ pub enum Change<T> {
     Failed(String),
 }
 
+impl<T> Change<T> {
+    /// The same of something else.
+    pub fn map<U>(self, map: impl Fn(T) -> U) -> Change<U> {
+        match self {
+            Self::Listed(objects) => Change::Listed(objects.into_iter().map(map).collect()),
+            Self::Applied(object) => Change::Applied(map(object)),
+            Self::Deleted(object) => Change::Deleted(map(object)),
+            Self::Failed(error) => Change::Failed(error),
+        }
+    }
+}
+
 /// An object's metadata, of whichever kind: one type for all, as each makes a watch of its own in the program.
 pub type Metadata = PartialObjectMeta<DynamicObject>;
 
 /// All objects of a kind, as far as their metadata go.
 pub fn metadata_of<K: Resource<DynamicType = ()>>(client: &Client) -> Api<Metadata> {
+    Api::all_with(client.clone(), &ApiResource::erase::<K>(&()))
+}
+
+/// All objects of a kind, as whatever they are. What cannot be read as its kind keeps no other from being seen, and
+/// one type for all kinds makes one watch in the program.
+pub fn objects_of<K: Resource<DynamicType = ()>>(client: &Client) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &ApiResource::erase::<K>(&()))
 }
 
