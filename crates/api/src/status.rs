@@ -73,7 +73,7 @@ pub struct PolicyReference {
     /// name is the name of the policy.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// entry is the entry of a CheckpointRestoreOperator, such as containerPolicies[1]. Absent: the whole object.
+    /// entry is the entry of a CheckpointRestoreOperator, such as `containerPolicies[1]`. Absent: the whole object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub entry: Option<String>,
