@@ -186,7 +186,7 @@ fn every_policy_is_told_what_became_of_it() -> anyhow::Result<()> {
     })?;
     let metrics: Vec<String> =
         replicas.iter().map(|replica| replica.page("metrics")).collect::<anyhow::Result<_>>()?;
-    let leading = |page: &&String| page.contains("checkpoint_keeper_leader 1");
+    let leading = |page: &&String| page.contains("\ncheckpoint_keeper_leader 1\n");
     ensure!(metrics.iter().filter(leading).count() == 1, "{metrics:#?}");
     let page = metrics.iter().find(leading).context("nobody leads")?;
     for line in [
