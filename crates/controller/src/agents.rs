@@ -9,7 +9,7 @@ use std::time::Duration;
 use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::guarded;
 use checkpoint_keeper_runtime::problem_log::Problem;
-use checkpoint_keeper_runtime::watch::{Change, follow};
+use checkpoint_keeper_runtime::watch::follow;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt;
@@ -66,9 +66,8 @@ impl Agents {
         let events = watcher(api, watcher::Config::default().labels(AGENTS));
         follow(events.modify(strip), |change| {
             let before = self.health();
-            let changed = !matches!(change, Change::Failed(_))
-                && self.pods().note(change, now(), |pod| agent_pod(&pod));
-            if changed && self.health() != before {
+            let is_change = self.pods().note(change, now(), |pod| agent_pod(&pod));
+            if is_change && self.health() != before {
                 self.changed.send_replace(());
             }
         })
