@@ -146,17 +146,21 @@ impl Work {
             }
             let written = self.writer.agent_is_away(report, Timestamp::now()).await;
             self.metrics.wrote(written.label());
+            let is_answered = !matches!(written, Written::Unanswered(_));
             match written {
                 Written::Refused(why) | Written::Unanswered(why) => {
                     let node = &report.node;
                     let message =
                         format!("cannot write in the store of {node} that no agent is at work: {why}");
                     self.failed(WRITE_STORE, node.clone(), message);
-                    return Some(Instant::now() + AGENTS_AGAIN);
                 }
                 Written::Done | Written::Conflict | Written::Gone => {
                     self.succeeded(WRITE_STORE, &report.node);
                 }
+            }
+            // One store that is refused keeps no other from being written.
+            if !is_answered {
+                break;
             }
         }
         if without.untold.is_empty() { without.next } else { Some(Instant::now() + AGENTS_AGAIN) }
