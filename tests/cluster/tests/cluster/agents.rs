@@ -224,6 +224,9 @@ impl<'a> Agent<'a> {
 impl Drop for Agent<'_> {
     fn drop(&mut self) {
         if matches!(self.process.try_wait(), Ok(None)) {
+            // Tests that succeed stop their agents. Of others, this tells what the agent knew.
+            println!("decisions: {}", self.page("metrics").unwrap_or_else(|error| format!("{error:#}")));
+            println!("its log: {}", std::fs::read_to_string(&self.said).unwrap_or_default());
             let _ = self.signal("-KILL");
             let _ = self.process.wait();
         }
