@@ -60,13 +60,13 @@ impl Timings {
 
     fn register(&self, registry: &mut Registry) {
         for (name, help, histogram) in [
-            ("sweep", "Time to list the directory and look at each file.", &self.sweep),
-            ("read", "Time to read a batch of new archives.", &self.read),
-            ("plan", "Time to make a plan.", &self.plan),
-            ("unlink", "Time to delete one archive.", &self.unlink),
+            ("sweep", "Time to list the directory and look at each file", &self.sweep),
+            ("read", "Time to read a batch of new archives", &self.read),
+            ("plan", "Time to make a plan", &self.plan),
+            ("unlink", "Time to delete one archive", &self.unlink),
             (
                 "close_to_unlink",
-                "Time from the close of an archive to the first deletion by the plan that knows of it.",
+                "Time from the close of an archive to the first deletion by the plan that knows of it",
                 &self.close_to_unlink,
             ),
         ] {

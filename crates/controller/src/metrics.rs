@@ -52,20 +52,20 @@ impl Default for Metrics {
 impl Metrics {
     fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix(telemetry::PREFIX);
-        registry.register("leader", "1 while this replica leads, 0 otherwise.", self.leader.clone());
+        registry.register("leader", "1 while this replica leads, 0 otherwise", self.leader.clone());
         registry.register(
             "status_writes",
-            "Number of writes of a policy's status, by result.",
+            "Number of writes of a policy's status, by result",
             self.writes.clone(),
         );
         registry.register(
             "policies",
-            "Number of policy objects by kind and by the reason of their Accepted condition; only the leader reports it.",
+            "Number of policy objects by kind and by the reason of their Accepted condition; only the leader reports it",
             self.policies.clone(),
         );
         registry.register(
             "nodes_without_agent",
-            "Number of nodes with a NodeCheckpointStore and no agent that is ready; only the leader reports it.",
+            "Number of nodes with a NodeCheckpointStore and no agent that is ready; only the leader reports it",
             self.nodes_without_agent.clone(),
         );
     }

@@ -147,12 +147,17 @@ fn metrics(page: &str) -> Vec<Metric> {
         };
         assert_eq!(sign, "#", "{line}");
         match (what, metrics.last_mut()) {
-            ("HELP", _) => metrics.push(Metric {
-                name: name.to_owned(),
-                kind: String::new(),
-                labels: "—".to_owned(),
-                help: rest.trim_end_matches('.').to_owned(),
-            }),
+            ("HELP", _) => {
+                let help =
+                    rest.strip_suffix('.').unwrap_or_else(|| panic!("{name} ends without a full stop"));
+                assert!(!help.ends_with('.'), "{name} ends with two: the registry adds one of its own");
+                metrics.push(Metric {
+                    name: name.to_owned(),
+                    kind: String::new(),
+                    labels: "—".to_owned(),
+                    help: help.to_owned(),
+                });
+            }
             ("TYPE", Some(metric)) => {
                 // Samples of counters have it, and so does whoever asks for one.
                 match rest {

@@ -42,14 +42,10 @@ pub fn registry(sources: Sources) -> Registry {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Process));
     let ours = registry.sub_registry_with_prefix(PREFIX);
-    ours.register(
-        "build",
-        "The version of the program.",
-        Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-    );
+    ours.register("build", "The version of the program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     ours.register(
         "api_requests",
-        "Number of requests to the Kubernetes API, by kind, verb and result.",
+        "Number of requests to the Kubernetes API, by kind, verb and result",
         sources.requests.family(),
     );
     ours.register_collector(Box::new(Shared(sources)));
