@@ -143,7 +143,8 @@ impl Known {
 /// Every archive by its name.
 #[derive(Debug, Default)]
 pub struct Index {
-    known: HashMap<FileName, Known>,
+    /// Boxed: the table has up to twice as many places as archives, and an empty one is then a pointer's size.
+    known: HashMap<FileName, Box<Known>>,
     identities: HashSet<Arc<Identity>>,
     texts: HashSet<Arc<str>>,
 }
@@ -151,17 +152,17 @@ pub struct Index {
 impl Index {
     /// All archives.
     pub fn iter(&self) -> impl Iterator<Item = (&FileName, &Known)> {
-        self.known.iter()
+        self.known.iter().map(|(name, known)| (name, &**known))
     }
 
     /// One archive.
     pub fn get(&self, name: &FileName) -> Option<&Known> {
-        self.known.get(name)
+        self.known.get(name).map(AsRef::as_ref)
     }
 
     /// One archive, to change what is known of it.
     pub fn get_mut(&mut self, name: &FileName) -> Option<&mut Known> {
-        self.known.get_mut(name)
+        self.known.get_mut(name).map(AsMut::as_mut)
     }
 
     /// How many archives there are.
@@ -229,7 +230,7 @@ impl Index {
         let is_arrival = same_file.map_or(sighting != Sighting::First, |known| known.is_arrival);
         let (read, deleting, failed_at) = (None, false, None);
         let known = Known { stat, pinned, first_seen, arrival, is_arrival, read, deleting, failed_at, quiet };
-        self.known.insert(name.clone(), known);
+        self.known.insert(name.clone(), Box::new(known));
         true
     }
 
@@ -276,7 +277,7 @@ impl Index {
 
     /// All archives, to change what is known of them.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&FileName, &mut Known)> {
-        self.known.iter_mut()
+        self.known.iter_mut().map(|(name, known)| (name, &mut **known))
     }
 
     /// Notes what an archive holds.
