@@ -22,3 +22,4 @@ pub mod policy;
 pub mod policy_lint;
 pub mod quantity;
 pub mod reclaim;
+pub mod schedule;

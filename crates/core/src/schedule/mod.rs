@@ -1,0 +1,14 @@
+//! When checkpoints are made, and of which containers: everything but the making itself.
+
+pub mod cron;
+mod spec;
+
+pub use spec::{
+    ArchiveRetention, Disruption, Dumping, ResourceTrigger, Schedule, ScheduleKind, ScheduleRef, Thresholds,
+    Triggers,
+};
+
+/// The annotation by which a user asks for a checkpoint of a pod; the value `true` asks.
+pub const TRIGGER_ANNOTATION: &str = "checkpoint.criu.org/trigger";
+/// The annotation that says what came of it.
+pub const RESULT_ANNOTATION: &str = "checkpoint.criu.org/result";
