@@ -4,6 +4,7 @@
 //! in the hour that is twice is there twice.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -61,18 +62,33 @@ impl Cron {
 
     /// The last time up to `now` that is after `after`, and how many there are.
     pub fn last_between(&self, after: Timestamp, now: Timestamp) -> Option<Missed> {
-        let mut missed: Option<Missed> = None;
-        let mut next = self.next(after)?;
-        while next <= now {
-            let count = missed.map_or(1, |missed| missed.count.saturating_add(1));
-            missed = Some(Missed { last: next, count });
-            if count >= MOST_COUNTED {
-                // After a long outage it does not matter which of many it was.
-                return Some(Missed { last: now, count });
+        let first = self.next(after).filter(|first| *first <= now)?;
+        let mut missed = Missed { last: first, count: 1 };
+        while let Some(next) = self.next(missed.last).filter(|next| *next <= now) {
+            missed = Missed { last: next, count: missed.count + 1 };
+            if missed.count == MOST_COUNTED {
+                missed.last = self.last_before(now).unwrap_or(missed.last).max(missed.last);
+                break;
             }
-            next = self.next(next)?;
         }
-        missed
+        Some(missed)
+    }
+
+    /// The last time up to `now`, where there is one in the last four years.
+    fn last_before(&self, now: Timestamp) -> Option<Timestamp> {
+        const HOUR: Duration = Duration::from_hours(1);
+        for window in [HOUR, HOUR * 24, HOUR * 24 * 31, HOUR * 24 * 366, HOUR * 24 * 366 * 4] {
+            let mut last = None;
+            let mut next = self.next(now.checked_sub(window).ok()?);
+            while let Some(time) = next.filter(|time| *time <= now) {
+                last = Some(time);
+                next = self.next(time);
+            }
+            if last.is_some() {
+                return last;
+            }
+        }
+        None
     }
 }
 
@@ -162,7 +178,7 @@ mod tests {
         let three = Missed { last: time("2026-03-01T03:00:00Z"), count: 3 };
         assert_eq!(missed("2026-03-01T00:00:00Z", "2026-03-01T03:30:00Z"), Some(three));
         let many = missed("2020-03-01T00:00:00Z", "2026-03-01T03:30:00Z").unwrap();
-        assert_eq!(many, Missed { last: time("2026-03-01T03:30:00Z"), count: MOST_COUNTED });
+        assert_eq!(many, Missed { last: time("2026-03-01T03:00:00Z"), count: MOST_COUNTED });
         assert_eq!(missed("2026-03-02T00:00:00Z", "2026-03-01T00:00:00Z"), None, "the clock was set back");
     }
 }

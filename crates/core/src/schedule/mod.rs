@@ -1,8 +1,21 @@
 //! When checkpoints are made, and of which containers: everything but the making itself.
 
 pub mod cron;
+mod memory;
+mod messages;
+mod occasions;
+mod runs;
+mod scheduler;
 mod spec;
+mod timers;
+mod usage;
 
+pub use memory::{Failure, Memory, NoticedDisruption, RunMemory, ScheduleMemory};
+pub use messages::{
+    Answer, ContainerId, Dump, DumpId, Effect, Input, NodePod, Outcome, PodContainer, Report, Request,
+    RunResult, SkipReason, Trigger, Usage,
+};
+pub use scheduler::{ScheduleState, Scheduler};
 pub use spec::{
     ArchiveRetention, Disruption, Dumping, ResourceTrigger, Schedule, ScheduleKind, ScheduleRef, Thresholds,
     Triggers,

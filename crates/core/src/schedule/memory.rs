@@ -1,0 +1,88 @@
+//! What is kept across restarts, so that no due time is served twice, and none is lost without a word.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::messages::{ContainerId, Request};
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Memory {
+    /// By the schedule's UID.
+    pub schedules: BTreeMap<String, ScheduleMemory>,
+    /// Disruptions that were noticed.
+    pub disruptions: BTreeSet<NoticedDisruption>,
+    /// The pods whose annotation asks, by their UID.
+    pub annotated: BTreeMap<String, AnnotationMemory>,
+    /// Dumps that wait or are under way.
+    pub runs: Vec<RunMemory>,
+}
+
+/// What is kept of a pod whose annotation asks.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AnnotationMemory {
+    /// What came of its containers by now, by their names: a file, or an error.
+    pub results: BTreeMap<String, Result<String, String>>,
+    /// The answer that ended the request; none: it is not over.
+    pub last_answer: Option<String>,
+}
+
+/// What is kept of a schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScheduleMemory {
+    /// The last time at which its interval was over.
+    pub last_interval: Option<Timestamp>,
+    /// The last time of its cron expression that was served or skipped.
+    pub last_cron: Option<Timestamp>,
+    /// When it last asked for a checkpoint of a container here.
+    pub last_asked: Option<Timestamp>,
+    /// When a dump for it last succeeded.
+    pub last_success: Option<Timestamp>,
+    /// How many requests have failed since then.
+    pub failures: u32,
+    /// What failed last.
+    pub last_failure: Option<Failure>,
+}
+
+/// What failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// The name of the result.
+    pub reason: String,
+    /// What happened.
+    pub message: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A disruption of a pod that a schedule was told of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NoticedDisruption {
+    /// The schedule's UID.
+    pub schedule_uid: String,
+    /// The pod's UID.
+    pub pod_uid: String,
+    /// Whether it was the node's drain, which may come again, and not the pod's own end.
+    pub is_drain: bool,
+}
+
+/// A dump that waits or is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunMemory {
+    /// Of which container.
+    pub container: ContainerId,
+    /// What it is for.
+    pub requests: Vec<Request>,
+    /// How often it was tried.
+    pub tries: u32,
+    /// When it began; none while it waits.
+    pub started: Option<Timestamp>,
+}

@@ -1,0 +1,288 @@
+//! What the scheduler is told, and what it wants done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::memory::Memory;
+use super::spec::{Disruption, Schedule, ScheduleRef};
+use crate::plan::Clock;
+use crate::policy::Labels;
+
+/// What the scheduler is told.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// All schedules there are.
+    Schedules(Vec<Arc<Schedule>>),
+    /// The pods of this node; none while no watch shows them.
+    Pods(Option<Vec<NodePod>>),
+    /// Whether the node is marked unschedulable.
+    Node {
+        /// Marked so, as a cordon does.
+        is_unschedulable: bool,
+    },
+    /// Whether the wall clock can be trusted.
+    Clock(Clock),
+    /// What containers used at this moment. Those that are missing have no figures yet.
+    Usage(BTreeMap<ContainerId, Usage>),
+    /// How a dump ended.
+    Ended {
+        /// Which one.
+        dump: DumpId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// A pod of this node, as far as schedules are concerned.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodePod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its labels.
+    pub labels: Labels,
+    /// Whether its phase is `Running`: only then is there anything to dump.
+    pub is_running: bool,
+    /// Its containers.
+    pub containers: Vec<PodContainer>,
+    /// Whether [`super::TRIGGER_ANNOTATION`] asks for a checkpoint.
+    pub is_annotated: bool,
+    /// What [`super::RESULT_ANNOTATION`] says.
+    pub answer: Option<String>,
+    /// Whether it is being deleted.
+    pub is_deleted: bool,
+    /// The reason of its condition `DisruptionTarget`, where that is true.
+    pub disruption_target: Option<String>,
+}
+
+/// A container of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PodContainer {
+    /// Its name.
+    pub name: String,
+    /// Whether it is one of `spec.containers`, and not an init, sidecar or ephemeral one.
+    pub is_main: bool,
+    /// Its CPU limit in thousandths of a core; none: there is no limit.
+    pub cpu_limit: Option<u64>,
+    /// Its memory limit in bytes.
+    pub memory_limit: Option<u64>,
+}
+
+/// One container of one pod on this node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerId {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's UID.
+    pub pod_uid: String,
+    /// The container's name.
+    pub container: String,
+}
+
+/// What a container used, up to some moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Usage {
+    /// CPU time since it began, in seconds.
+    pub cpu_seconds: f64,
+    /// Its working set in bytes.
+    pub memory_bytes: u64,
+    /// The uptime of that moment.
+    pub at: Duration,
+}
+
+/// One dump, within this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DumpId(pub u64);
+
+/// How a dump ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// There is a whole archive.
+    Done {
+        /// Its file name.
+        file: String,
+    },
+    /// It met another dump of that container: a moment later it may succeed.
+    Collided(String),
+    /// It failed, and may succeed later.
+    Failed(String),
+    /// It failed, and will again.
+    FailedForGood(String),
+    /// There is too little room for it.
+    InsufficientStorage(String),
+}
+
+/// Why a schedule asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Trigger {
+    /// Its interval is over.
+    Interval,
+    /// Its cron expression names this time.
+    Cron,
+    /// The pod's annotation asks.
+    Annotation,
+    /// The pod is about to end.
+    Disruption(Disruption),
+    /// CPU use crossed a threshold.
+    Cpu,
+    /// Memory use crossed a threshold.
+    Memory,
+}
+
+impl Trigger {
+    /// Its name in events, annotations and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interval => "Interval",
+            Self::Cron => "Schedule",
+            Self::Annotation => "Annotation",
+            Self::Disruption(disruption) => disruption.name(),
+            Self::Cpu => "CPU",
+            Self::Memory => "Memory",
+        }
+    }
+}
+
+/// What one dump is for: a schedule that asked at some time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    /// The schedule.
+    pub schedule: ScheduleRef,
+    /// The schedule's UID.
+    pub schedule_uid: String,
+    /// Why it asked.
+    pub trigger: Trigger,
+    /// When it was due.
+    pub due: Timestamp,
+}
+
+/// A dump to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dump {
+    /// Which one; its end is told by this.
+    pub id: DumpId,
+    /// Of which container.
+    pub container: ContainerId,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// What it is for.
+    pub requests: Vec<Request>,
+    /// When it began.
+    pub started: Timestamp,
+}
+
+/// What the scheduler wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Keep this across restarts, before what follows is done.
+    Persist(Memory),
+    /// Make a dump, and tell its end.
+    Dump(Dump),
+    /// A dump was under way when the program before this one ended. Look for its archive, and tell its end.
+    Recover(Dump),
+    /// Tell people what came of a request.
+    Report(Report),
+    /// Answer the annotation of a pod.
+    Answer(Answer),
+}
+
+/// What came of a request: each one ends with exactly one of these whose `result` is final.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The request.
+    pub request: Request,
+    /// The container; none for a due time that never led to one.
+    pub container: Option<ContainerId>,
+    /// What came of it.
+    pub result: RunResult,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunResult {
+    /// There is an archive of this file name.
+    Done(String),
+    /// A dry run: it would have been dumped.
+    WouldDump,
+    /// A try failed, and there will be another one. This is not final.
+    Retrying(String),
+    /// It failed for good.
+    Failed(String),
+    /// There was too little room, whenever it was tried.
+    InsufficientStorage(String),
+    /// Nothing was dumped.
+    Skipped(SkipReason),
+}
+
+impl RunResult {
+    /// Its name in events and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Done(_) => "CheckpointCreated",
+            Self::WouldDump => "CheckpointDryRun",
+            Self::Retrying(_) => "CheckpointRetrying",
+            Self::Failed(_) => "CheckpointFailed",
+            Self::InsufficientStorage(_) => "InsufficientStorage",
+            Self::Skipped(reason) => reason.name(),
+        }
+    }
+
+    /// Whether nothing more comes of the request.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Retrying(_))
+    }
+}
+
+/// Why nothing was dumped for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SkipReason {
+    /// So many due times passed unserved, as nothing ran here or the clock was not trusted.
+    Missed(u32),
+    /// The pod ended, or its container is not there any more.
+    PodEnded,
+    /// The schedule was deleted, suspended or changed, and asks for this no more.
+    ScheduleChanged,
+    /// The annotation that asked was taken off.
+    RequestWithdrawn,
+}
+
+impl SkipReason {
+    /// Its name in events and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Missed(_) => "ScheduleMissed",
+            Self::PodEnded => "PodEnded",
+            Self::ScheduleChanged => "ScheduleChanged",
+            Self::RequestWithdrawn => "RequestWithdrawn",
+        }
+    }
+}
+
+/// What the annotation of a pod is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's UID: another one of that name is not answered.
+    pub pod_uid: String,
+    /// The value of [`super::RESULT_ANNOTATION`]: JSON.
+    pub text: String,
+    /// Whether the request is over, so that its annotation goes.
+    pub is_over: bool,
+}

@@ -1,0 +1,322 @@
+//! The dumps that wait or are under way: which may begin, and what came of those that ended.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::memory::RunMemory;
+use super::messages::{ContainerId, Dump, DumpId, Outcome, Request, RunResult, Trigger};
+use super::spec::Dumping;
+
+/// How often a dump that collided with another one is tried again at once.
+const COLLISIONS: u32 = 3;
+
+/// How long after a collision.
+const AFTER_COLLISION: Duration = Duration::from_secs(1);
+
+/// The longest wait between two tries.
+const LONGEST_BACKOFF: Duration = Duration::from_mins(5);
+
+/// A dump that waits or is under way.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) container: ContainerId,
+    /// What it is for.
+    pub(super) requests: Vec<Request>,
+    pub(super) dumping: Dumping,
+    pub(super) state: State,
+    /// How often it failed.
+    tries: u32,
+    collisions: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// It waits, at least until that uptime.
+    Waiting { until: Duration },
+    /// It is under way.
+    UnderWay { dump: DumpId, started: Timestamp },
+    /// It was under way when the program before this one ended.
+    Interrupted { started: Timestamp },
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Runs {
+    all: Vec<Run>,
+    last_dump: u64,
+    /// In which second each container's last dump began: archives are named by it.
+    last_seconds: HashMap<ContainerId, i64>,
+}
+
+/// What came of a run that ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) container: ContainerId,
+    pub(super) requests: Vec<Request>,
+    pub(super) result: RunResult,
+}
+
+impl Runs {
+    /// Adds a request, to a dump of that container that has not begun yet, if there is one.
+    pub(super) fn add(&mut self, container: ContainerId, request: Request, dumping: Dumping) {
+        let waiting = self.all.iter_mut().find(|run| run.container == container && run.is_waiting());
+        let Some(run) = waiting else {
+            let state = State::Waiting { until: Duration::ZERO };
+            let requests = vec![request];
+            self.all.push(Run { container, requests, dumping, state, tries: 0, collisions: 0 });
+            return;
+        };
+        if run.requests.iter().any(|known| known.is_same(&request)) {
+            return;
+        }
+        // Who asks now does not wait for what failed before.
+        run.state = State::Waiting { until: Duration::ZERO };
+        run.dumping = run.dumping.with(dumping);
+        run.requests.push(request);
+    }
+
+    /// Takes up one that an earlier process left.
+    pub(super) fn restore(&mut self, memory: RunMemory, dumping: Dumping) {
+        let RunMemory { container, requests, tries, started } = memory;
+        let state = match started {
+            Some(started) => State::Interrupted { started },
+            None => State::Waiting { until: Duration::ZERO },
+        };
+        self.all.push(Run { container, requests, dumping, state, tries, collisions: 0 });
+    }
+
+    /// Goes by what schedules say by now of dumps that have not begun.
+    pub(super) fn follow(&mut self, dumping_of: impl Fn(&str) -> Option<Dumping>) {
+        for run in self.all.iter_mut().filter(|run| run.is_waiting()) {
+            let asked = run.requests.iter().filter_map(|request| dumping_of(&request.schedule_uid));
+            run.dumping = asked.reduce(Dumping::with).unwrap_or(run.dumping);
+        }
+    }
+
+    /// Those that an earlier process had begun; each is under way from now on.
+    pub(super) fn recover(&mut self) -> Vec<Dump> {
+        let last_dump = &mut self.last_dump;
+        let interrupted = self.all.iter_mut().filter_map(|run| {
+            let State::Interrupted { started } = run.state else { return None };
+            *last_dump += 1;
+            Some(run.begin(DumpId(*last_dump), started))
+        });
+        interrupted.collect()
+    }
+
+    /// Begins those that may: what is about to end goes first, then who was asked for, then what has waited longest.
+    pub(super) fn begin(&mut self, now: Timestamp, uptime: Duration) -> Vec<Dump> {
+        let mut under_way = self.all.iter().filter(|run| !run.is_waiting()).count();
+        let mut order: Vec<usize> = (0..self.all.len()).filter(|at| self.all[*at].is_waiting()).collect();
+        order.sort_by_key(|at| self.all[*at].rank());
+        let mut begun = Vec::new();
+        for at in order {
+            let run = &self.all[at];
+            let is_free = under_way < run.dumping.max_concurrent_per_node.max(1) as usize;
+            if !is_free || !self.wait_of(run, now, uptime).is_zero() || self.is_under_way(&run.container) {
+                continue;
+            }
+            under_way += 1;
+            self.last_dump += 1;
+            let run = &mut self.all[at];
+            self.last_seconds.insert(run.container.clone(), now.as_second());
+            begun.push(run.begin(DumpId(self.last_dump), now));
+        }
+        begun
+    }
+
+    /// How long a run has to wait, whatever else is under way.
+    fn wait_of(&self, run: &Run, now: Timestamp, uptime: Duration) -> Duration {
+        let State::Waiting { until } = run.state else { return Duration::MAX };
+        let wait = until.saturating_sub(uptime);
+        // Two that begin in one second have one name, and the second is written over the first.
+        let is_same_second = self.last_seconds.get(&run.container) == Some(&now.as_second());
+        if is_same_second { wait.max(until_next_second(now)) } else { wait }
+    }
+
+    fn is_under_way(&self, container: &ContainerId) -> bool {
+        self.all.iter().any(|run| run.container == *container && !run.is_waiting())
+    }
+
+    /// Notes how a dump ended. A run that is tried again stays.
+    pub(super) fn end(&mut self, dump: DumpId, outcome: Outcome, uptime: Duration) -> Option<Ended> {
+        let is_it = |run: &Run| matches!(run.state, State::UnderWay { dump: its, .. } if its == dump);
+        let at = self.all.iter().position(is_it)?;
+        let run = &mut self.all[at];
+        let result = match outcome {
+            Outcome::Done { file } => RunResult::Done(file),
+            Outcome::FailedForGood(text) => RunResult::Failed(text),
+            Outcome::Collided(text) => {
+                run.collisions += 1;
+                if run.collisions < COLLISIONS {
+                    run.state = State::Waiting { until: uptime + AFTER_COLLISION };
+                    RunResult::Retrying(text)
+                } else {
+                    run.try_again(uptime)
+                        .map_or(RunResult::Failed(text.clone()), |()| RunResult::Retrying(text))
+                }
+            }
+            Outcome::Failed(text) => {
+                run.try_again(uptime).map_or(RunResult::Failed(text.clone()), |()| RunResult::Retrying(text))
+            }
+            Outcome::InsufficientStorage(text) => run
+                .try_again(uptime)
+                .map_or(RunResult::InsufficientStorage(text.clone()), |()| RunResult::Retrying(text)),
+        };
+        let (container, requests) = (run.container.clone(), run.requests.clone());
+        if result.is_final() {
+            self.all.remove(at);
+        }
+        Some(Ended { container, requests, result })
+    }
+
+    /// Takes those requests out of dumps that have not begun of which `reason_of` gives a reason.
+    pub(super) fn withdraw<R>(
+        &mut self,
+        mut reason_of: impl FnMut(&ContainerId, &Request) -> Option<R>,
+    ) -> Vec<(ContainerId, Request, R)> {
+        let mut withdrawn = Vec::new();
+        self.all.retain_mut(|run| {
+            if !run.is_waiting() {
+                return true;
+            }
+            let container = run.container.clone();
+            run.requests.retain(|request| match reason_of(&container, request) {
+                Some(reason) => {
+                    withdrawn.push((container.clone(), request.clone(), reason));
+                    false
+                }
+                None => true,
+            });
+            !run.requests.is_empty()
+        });
+        withdrawn
+    }
+
+    /// How long until one may begin, as far as only time keeps it from that.
+    pub(super) fn wakes_in(&self, now: Timestamp, uptime: Duration) -> Option<Duration> {
+        let under_way = self.all.iter().filter(|run| !run.is_waiting()).count();
+        let waiting = self.all.iter().filter(|run| {
+            run.is_waiting()
+                && under_way < run.dumping.max_concurrent_per_node.max(1) as usize
+                && !self.is_under_way(&run.container)
+        });
+        waiting.map(|run| self.wait_of(run, now, uptime)).min()
+    }
+
+    /// How many dumps are under way, for a schedule or for all.
+    pub(super) fn under_way(&self, schedule_uid: Option<&str>) -> u32 {
+        let of = |run: &&Run| {
+            !run.is_waiting()
+                && schedule_uid.is_none_or(|uid| run.requests.iter().any(|one| one.schedule_uid == uid))
+        };
+        u32::try_from(self.all.iter().filter(of).count()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a request of this trigger for this container waits or is under way.
+    pub(super) fn is_asked(&self, container: &ContainerId, schedule_uid: &str, trigger: Trigger) -> bool {
+        let mut of_container = self.all.iter().filter(|run| run.container == *container);
+        of_container.any(|run| {
+            run.requests.iter().any(|one| one.schedule_uid == schedule_uid && one.trigger == trigger)
+        })
+    }
+
+    /// Whether any request of this trigger for this pod waits or is under way.
+    pub(super) fn is_pod_asked(&self, pod_uid: &str, trigger: Trigger) -> bool {
+        let mut of_pod = self.all.iter().filter(|run| run.container.pod_uid == pod_uid);
+        of_pod.any(|run| run.requests.iter().any(|one| one.trigger == trigger))
+    }
+
+    /// Forgets of containers that are not here any more when they were dumped.
+    pub(super) fn retain_seconds(&mut self, now: Timestamp) {
+        self.last_seconds.retain(|_, second| *second == now.as_second());
+    }
+
+    pub(super) fn memory(&self) -> Vec<RunMemory> {
+        let memory = |run: &Run| RunMemory {
+            container: run.container.clone(),
+            requests: run.requests.clone(),
+            tries: run.tries,
+            started: match run.state {
+                State::Waiting { .. } => None,
+                State::UnderWay { started, .. } | State::Interrupted { started } => Some(started),
+            },
+        };
+        self.all.iter().map(memory).collect()
+    }
+}
+
+impl Run {
+    fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting { .. })
+    }
+
+    fn begin(&mut self, dump: DumpId, started: Timestamp) -> Dump {
+        self.state = State::UnderWay { dump, started };
+        Dump {
+            id: dump,
+            container: self.container.clone(),
+            timeout: self.dumping.timeout,
+            requests: self.requests.clone(),
+            started,
+        }
+    }
+
+    /// What is served first has the lowest.
+    fn rank(&self) -> (u8, Timestamp) {
+        let of = |request: &Request| {
+            let urgency = match request.trigger {
+                Trigger::Disruption(_) => 0,
+                Trigger::Annotation => 1,
+                Trigger::Cpu | Trigger::Memory => 2,
+                Trigger::Interval | Trigger::Cron => 3,
+            };
+            (urgency, request.due)
+        };
+        self.requests.iter().map(of).min().unwrap_or((u8::MAX, Timestamp::MAX))
+    }
+
+    /// Waits for another try, if there is one left. Who asked by an annotation is served as long as it is there.
+    fn try_again(&mut self, uptime: Duration) -> Option<()> {
+        let is_asked_for = self.requests.iter().any(|request| request.trigger == Trigger::Annotation);
+        if self.tries >= self.dumping.retries && !is_asked_for {
+            return None;
+        }
+        let doubled = 1_u32.checked_shl(self.tries).unwrap_or(u32::MAX);
+        let backoff = self.dumping.backoff.saturating_mul(doubled).min(LONGEST_BACKOFF);
+        self.state = State::Waiting { until: uptime + backoff };
+        self.tries += 1;
+        self.collisions = 0;
+        Some(())
+    }
+}
+
+impl Request {
+    /// Whether both are one request: of a disruption, an annotation or a threshold there is but one at a time.
+    fn is_same(&self, other: &Self) -> bool {
+        let is_timed = matches!(self.trigger, Trigger::Interval | Trigger::Cron);
+        self.schedule_uid == other.schedule_uid
+            && self.trigger == other.trigger
+            && (!is_timed || self.due == other.due)
+    }
+}
+
+impl Dumping {
+    /// What two schedules ask of one dump: it may take as long as the more patient one allows, and is made only
+    /// where both allow it.
+    fn with(self, other: Self) -> Self {
+        Self {
+            timeout: self.timeout.max(other.timeout),
+            max_concurrent_per_node: self.max_concurrent_per_node.min(other.max_concurrent_per_node),
+            retries: self.retries.max(other.retries),
+            backoff: self.backoff.min(other.backoff),
+        }
+    }
+}
+
+fn until_next_second(now: Timestamp) -> Duration {
+    let into = u64::try_from(now.subsec_nanosecond()).unwrap_or(0);
+    Duration::from_nanos(1_000_000_000_u64.saturating_sub(into))
+}

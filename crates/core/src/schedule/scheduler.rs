@@ -1,0 +1,532 @@
+//! The scheduler of one node: from schedules, pods and time to dumps, and from their ends to reports.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::memory::{AnnotationMemory, Failure, Memory, NoticedDisruption, RunMemory, ScheduleMemory};
+use super::messages::{
+    Answer, ContainerId, Effect, Input, NodePod, Report, Request, RunResult, SkipReason, Trigger,
+};
+use super::occasions::{containers_of, disruption_of, is_selected};
+use super::runs::{Ended, Runs};
+use super::spec::{Dumping, Schedule, ScheduleRef};
+use super::timers::{Due, Timers};
+use super::usage::UsageWatch;
+use crate::engine::clock::Now;
+use crate::plan::Clock;
+use crate::policy::Mode;
+
+/// Decides which containers are dumped when. It does no I/O and reads no clock.
+#[derive(Debug)]
+pub struct Scheduler {
+    /// Tells nodes apart, so that they do not all dump at once.
+    node: u64,
+    schedules: BTreeMap<String, Arc<Schedule>>,
+    timers: HashMap<String, Timers>,
+    /// Whether the schedules were told yet.
+    knows_schedules: bool,
+    pods: Option<BTreeMap<String, NodePod>>,
+    is_unschedulable: bool,
+    clock: Clock,
+    memory: BTreeMap<String, ScheduleMemory>,
+    disruptions: BTreeSet<NoticedDisruption>,
+    /// The pods whose annotation asks.
+    annotated: BTreeMap<String, AnnotationMemory>,
+    /// Those of them whose answer an earlier process may not have written.
+    to_be_answered: BTreeSet<String>,
+    usage: UsageWatch,
+    runs: Runs,
+    /// What was last persisted.
+    persisted: Memory,
+    effects: Vec<Effect>,
+}
+
+/// What a schedule has done on this node, and does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduleState {
+    /// The schedule.
+    pub schedule: ScheduleRef,
+    /// The generation that it acts by.
+    pub generation: i64,
+    /// When it last asked for a checkpoint of a container here.
+    pub last_asked: Option<Timestamp>,
+    /// When its interval was last over while it selected a container here.
+    pub last_interval: Option<Timestamp>,
+    /// When a dump for it last succeeded.
+    pub last_success: Option<Timestamp>,
+    /// When one of its time triggers is due next.
+    pub next: Option<Timestamp>,
+    /// How many dumps for it are under way.
+    pub active: u32,
+    /// How many of its requests have failed since the last success.
+    pub failures: u32,
+    /// What failed last, since then.
+    pub last_failure: Option<Failure>,
+    /// How many containers it selects here.
+    pub containers: usize,
+}
+
+impl Scheduler {
+    /// A scheduler that goes on from what was kept; `node` is any number that tells nodes apart.
+    pub fn new(node: u64, memory: Memory) -> Self {
+        let mut runs = Runs::default();
+        for run in memory.runs.iter().cloned() {
+            runs.restore(run, Dumping::default());
+        }
+        Self {
+            node,
+            schedules: BTreeMap::new(),
+            timers: HashMap::new(),
+            knows_schedules: false,
+            pods: None,
+            is_unschedulable: false,
+            clock: Clock::Suspect,
+            memory: memory.schedules.clone(),
+            disruptions: memory.disruptions.clone(),
+            annotated: memory.annotated.clone(),
+            to_be_answered: memory.annotated.keys().cloned().collect(),
+            usage: UsageWatch::default(),
+            runs,
+            persisted: memory,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Learns something, and returns what is to be done, in this order.
+    pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        match input {
+            Input::Schedules(schedules) => self.learn_schedules(schedules, now),
+            Input::Pods(pods) => self.learn_pods(pods, now),
+            Input::Node { is_unschedulable } => {
+                self.is_unschedulable = is_unschedulable;
+                if !is_unschedulable {
+                    self.disruptions.retain(|noticed| !noticed.is_drain);
+                }
+                self.notice_disruptions(now);
+            }
+            Input::Clock(clock) => {
+                self.clock = clock;
+                self.arm(now);
+            }
+            Input::Usage(usage) => self.learn_usage(&usage, now),
+            Input::Ended { dump, outcome } => {
+                if let Some(ended) = self.runs.end(dump, outcome, now.uptime) {
+                    self.note_end(ended, now);
+                }
+            }
+            Input::Tick => {}
+        }
+        self.ask_by_time(now);
+        self.begin(now);
+        std::mem::take(&mut self.effects)
+    }
+
+    /// How long until something is due by time alone; none: never.
+    pub fn wakes_in(&self, now: Now) -> Option<Duration> {
+        if !self.can_begin() {
+            return None;
+        }
+        let timers = self.active().filter_map(|schedule| {
+            self.timers.get(&schedule.uid)?.wakes_in(self.delay_of(schedule), self.clock, now)
+        });
+        timers.chain(self.runs.wakes_in(now.wall, now.uptime)).min()
+    }
+
+    /// How often usage is to be looked at; none: no schedule asks for it.
+    pub fn polls_usage(&self) -> Option<Duration> {
+        self.active().filter_map(|schedule| schedule.triggers.resources.map(|resources| resources.poll)).min()
+    }
+
+    /// Whether any schedule asks for anything: else nothing needs to be watched for it.
+    pub fn has_schedules(&self) -> bool {
+        self.schedules.values().any(|schedule| schedule.triggers.any())
+    }
+
+    /// What each schedule has done here, and does next.
+    pub fn states(&self, now: Now) -> Vec<ScheduleState> {
+        let state = |schedule: &Arc<Schedule>| {
+            let memory = self.memory.get(&schedule.uid).cloned().unwrap_or_default();
+            let timers = self.timers.get(&schedule.uid).filter(|_| !schedule.suspend);
+            let pods = self.pods.iter().flat_map(BTreeMap::values);
+            let selected = pods.filter(|pod| pod.is_running && is_selected(schedule, pod));
+            ScheduleState {
+                schedule: schedule.id.clone(),
+                generation: schedule.generation,
+                last_asked: memory.last_asked,
+                last_interval: memory.last_interval,
+                last_success: memory.last_success,
+                next: timers.and_then(|timers| timers.next(self.delay_of(schedule), now)),
+                active: self.runs.under_way(Some(&schedule.uid)),
+                failures: memory.failures,
+                last_failure: memory.last_failure,
+                containers: selected.map(|pod| containers_of(schedule, pod).count()).sum(),
+            }
+        };
+        self.schedules.values().map(state).collect()
+    }
+
+    fn learn_schedules(&mut self, schedules: Vec<Arc<Schedule>>, now: Now) {
+        self.schedules = schedules.into_iter().map(|schedule| (schedule.uid.clone(), schedule)).collect();
+        self.knows_schedules = true;
+        let is_there = |uid: &String| self.schedules.contains_key(uid);
+        self.timers.retain(|uid, _| is_there(uid));
+        self.memory.retain(|uid, _| is_there(uid));
+        self.disruptions.retain(|noticed| is_there(&noticed.schedule_uid));
+        self.arm(now);
+        let schedules = &self.schedules;
+        self.runs.follow(|uid| schedules.get(uid).map(|schedule| schedule.dumping));
+        let dumps = self.runs.recover();
+        self.effects.extend(dumps.into_iter().map(Effect::Recover));
+        self.withdraw(now);
+        self.notice_pods(now);
+    }
+
+    fn learn_pods(&mut self, pods: Option<Vec<NodePod>>, now: Now) {
+        let Some(pods) = pods else {
+            // Who is here is not known for now. What was asked for goes on.
+            self.pods = None;
+            return;
+        };
+        let pods: BTreeMap<String, NodePod> = pods.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
+        // Where our last answer can be read beside it, an annotation was put on anew.
+        self.annotated.retain(|uid, asked| {
+            let is_answered = |pod: &NodePod| asked.last_answer.is_some() && asked.last_answer == pod.answer;
+            pods.get(uid).is_some_and(|pod| pod.is_annotated && !is_answered(pod))
+        });
+        self.to_be_answered.retain(|uid| self.annotated.contains_key(uid));
+        self.disruptions.retain(|noticed| pods.contains_key(&noticed.pod_uid));
+        self.usage.retain(|container| pods.contains_key(&container.pod_uid));
+        self.pods = Some(pods);
+        self.withdraw(now);
+        self.notice_pods(now);
+    }
+
+    /// What the pods themselves ask for.
+    fn notice_pods(&mut self, now: Now) {
+        self.notice_annotations(now);
+        self.notice_disruptions(now);
+    }
+
+    fn notice_annotations(&mut self, now: Now) {
+        let asking = self.pods.iter().flat_map(BTreeMap::values);
+        let asking: Vec<NodePod> = asking.filter(|pod| pod.is_annotated && pod.is_running).cloned().collect();
+        for pod in asking {
+            if self.annotated.contains_key(&pod.uid) {
+                if self.to_be_answered.remove(&pod.uid) {
+                    self.answer(&pod.container(""), now);
+                }
+                continue;
+            }
+            let schedules: Vec<Arc<Schedule>> = self
+                .active()
+                .filter(|schedule| schedule.triggers.on_annotation && is_selected(schedule, &pod))
+                .cloned()
+                .collect();
+            if schedules.is_empty() {
+                // Whoever may annotate a pod may not freeze it by that alone.
+                continue;
+            }
+            self.annotated.insert(pod.uid.clone(), AnnotationMemory::default());
+            for schedule in &schedules {
+                self.ask(schedule, &pod, Trigger::Annotation, now.wall);
+            }
+            if !self.runs.is_pod_asked(&pod.uid, Trigger::Annotation) {
+                // No container matches, or nothing but dry runs.
+                self.answer(&pod.container(""), now);
+            }
+        }
+    }
+
+    fn notice_disruptions(&mut self, now: Now) {
+        let pods: Vec<NodePod> = self.pods.iter().flat_map(BTreeMap::values).cloned().collect();
+        for schedule in self.active().cloned().collect::<Vec<_>>() {
+            if schedule.triggers.on_disruption.is_empty() {
+                continue;
+            }
+            for pod in pods.iter().filter(|pod| pod.is_running && is_selected(&schedule, pod)) {
+                for (disruption, is_drain) in disruption_of(&schedule, pod, self.is_unschedulable) {
+                    let noticed = NoticedDisruption {
+                        schedule_uid: schedule.uid.clone(),
+                        pod_uid: pod.uid.clone(),
+                        is_drain,
+                    };
+                    if self.disruptions.insert(noticed) {
+                        self.ask(&schedule, pod, Trigger::Disruption(disruption), now.wall);
+                    }
+                }
+            }
+        }
+    }
+
+    fn learn_usage(&mut self, usage: &BTreeMap<ContainerId, super::messages::Usage>, now: Now) {
+        let pods: Vec<NodePod> = self.pods.iter().flat_map(BTreeMap::values).cloned().collect();
+        let fired = {
+            let active = self.schedules.values().filter(|schedule| !schedule.suspend);
+            self.usage.learn(usage, &pods, active, now.uptime)
+        };
+        for (schedule_uid, container, trigger) in fired {
+            let Some(schedule) = self.schedules.get(&schedule_uid).cloned() else { continue };
+            if !self.runs.is_asked(&container, &schedule_uid, trigger) {
+                self.ask_for(&schedule, container, trigger, now.wall);
+            }
+        }
+    }
+
+    /// Asks for what is due by time.
+    fn ask_by_time(&mut self, now: Now) {
+        // Before it is known who is here, a due time would be served with nothing.
+        if self.pods.is_none() {
+            return;
+        }
+        for schedule in self.active().cloned().collect::<Vec<_>>() {
+            let delay = self.delay_of(&schedule);
+            let Some(timers) = self.timers.get_mut(&schedule.uid) else { continue };
+            let interval = timers.take_interval(&schedule, delay, now);
+            let cron = timers.take_cron(&schedule, delay, self.clock, now);
+            for (due, trigger) in [(interval, Trigger::Interval), (cron, Trigger::Cron)] {
+                if let Some(due) = due {
+                    self.take_due(&schedule, trigger, due);
+                }
+            }
+        }
+    }
+
+    fn take_due(&mut self, schedule: &Arc<Schedule>, trigger: Trigger, due: Due) {
+        let (due, missed, is_served) = match due {
+            Due::Serve { due, missed } => (due, missed, true),
+            Due::TooLate { due, missed } => (due, missed, false),
+        };
+        let pods = self.pods.iter().flat_map(BTreeMap::values);
+        let pods: Vec<NodePod> =
+            pods.filter(|pod| pod.is_running && is_selected(schedule, pod)).cloned().collect();
+        if pods.is_empty() {
+            // Nothing to do on this node, and nothing to be kept.
+            return;
+        }
+        let memory = self.memory.entry(schedule.uid.clone()).or_default();
+        let last = match trigger {
+            Trigger::Cron => &mut memory.last_cron,
+            _ => &mut memory.last_interval,
+        };
+        *last = Some(due);
+        if missed > 0 {
+            let result = RunResult::Skipped(SkipReason::Missed(missed));
+            self.report(request(schedule, trigger, due), None, result);
+        }
+        if is_served {
+            for pod in pods {
+                self.ask(schedule, &pod, trigger, due);
+            }
+        }
+    }
+
+    /// Asks for the containers of a pod that the schedule selects; says whether there was any.
+    fn ask(&mut self, schedule: &Arc<Schedule>, pod: &NodePod, trigger: Trigger, due: Timestamp) -> bool {
+        let containers: Vec<ContainerId> =
+            containers_of(schedule, pod).map(|name| pod.container(name)).collect();
+        let found = !containers.is_empty();
+        for container in containers {
+            self.ask_for(schedule, container, trigger, due);
+        }
+        found
+    }
+
+    fn ask_for(
+        &mut self,
+        schedule: &Arc<Schedule>,
+        container: ContainerId,
+        trigger: Trigger,
+        due: Timestamp,
+    ) {
+        let request = request(schedule, trigger, due);
+        self.memory.entry(schedule.uid.clone()).or_default().last_asked = Some(due);
+        if schedule.mode == Mode::DryRun {
+            let result = RunResult::WouldDump;
+            self.effects.push(Effect::Report(Report { request, container: Some(container), result }));
+            return;
+        }
+        self.runs.add(container, request, schedule.dumping);
+    }
+
+    /// Takes back what is not asked for any more.
+    fn withdraw(&mut self, now: Now) {
+        if !self.knows_schedules {
+            return;
+        }
+        let (schedules, pods) = (&self.schedules, &self.pods);
+        let withdrawn = self.runs.withdraw(|container, request| {
+            let Some(schedule) = schedules.get(&request.schedule_uid).filter(|schedule| !schedule.suspend)
+            else {
+                return Some(SkipReason::ScheduleChanged);
+            };
+            if schedule.mode == Mode::DryRun {
+                return Some(SkipReason::ScheduleChanged);
+            }
+            let pod = pods.as_ref()?.get(&container.pod_uid).filter(|pod| pod.is_running);
+            let Some(pod) = pod else { return Some(SkipReason::PodEnded) };
+            let is_asked = is_selected(schedule, pod)
+                && containers_of(schedule, pod).any(|name| name == container.container);
+            // An annotation that is taken off asks for nothing more.
+            let is_wanted = request.trigger != Trigger::Annotation || pod.is_annotated;
+            match (is_asked, is_wanted) {
+                (true, true) => None,
+                (true, false) => Some(SkipReason::RequestWithdrawn),
+                (false, _) => Some(SkipReason::ScheduleChanged),
+            }
+        });
+        for (container, request, reason) in withdrawn {
+            self.note_result(&container, request, &RunResult::Skipped(reason), now);
+        }
+    }
+
+    /// Whether it is known what is asked for, and who is here.
+    fn can_begin(&self) -> bool {
+        self.knows_schedules && self.pods.is_some()
+    }
+
+    fn begin(&mut self, now: Now) {
+        self.runs.retain_seconds(now.wall);
+        let begun = if self.can_begin() { self.runs.begin(now.wall, now.uptime) } else { Vec::new() };
+        let memory = self.memory();
+        if memory != self.persisted {
+            self.persisted = memory.clone();
+            self.effects.push(Effect::Persist(memory));
+        }
+        self.effects.extend(begun.into_iter().map(Effect::Dump));
+    }
+
+    fn note_end(&mut self, ended: Ended, now: Now) {
+        let Ended { container, requests, result } = ended;
+        for request in requests {
+            self.note_result(&container, request, &result, now);
+        }
+    }
+
+    fn note_result(&mut self, container: &ContainerId, request: Request, result: &RunResult, now: Now) {
+        let is_known = self.schedules.contains_key(&request.schedule_uid);
+        let uid = request.schedule_uid.clone();
+        let memory = Some(uid).filter(|_| is_known).map(|uid| self.memory.entry(uid).or_default());
+        if let Some(memory) = memory {
+            memory.note(result, now.wall);
+        }
+        let is_by_use = matches!(request.trigger, Trigger::Cpu | Trigger::Memory);
+        if is_by_use && matches!(result, RunResult::Done(_)) {
+            self.usage.note_success(&request.schedule_uid, container, now.uptime);
+        }
+        let is_annotation = request.trigger == Trigger::Annotation;
+        self.report(request, Some(container.clone()), result.clone());
+        if is_annotation {
+            self.note_annotation(container, result, now);
+        }
+    }
+
+    /// Notes what came of a container whose pod's annotation asked, and answers.
+    fn note_annotation(&mut self, container: &ContainerId, result: &RunResult, now: Now) {
+        let Some(asked) = self.annotated.get_mut(&container.pod_uid) else { return };
+        let answer = match result {
+            RunResult::Done(file) => Ok(file.clone()),
+            RunResult::Retrying(text) => Err(format!("{text}; it is tried again")),
+            RunResult::Failed(text) | RunResult::InsufficientStorage(text) => Err(text.clone()),
+            RunResult::Skipped(reason) => Err(reason.name().to_owned()),
+            RunResult::WouldDump => return,
+        };
+        asked.results.insert(container.container.clone(), answer);
+        self.answer(container, now);
+    }
+
+    /// Answers the annotation of a container's pod.
+    fn answer(&mut self, container: &ContainerId, now: Now) {
+        let is_over = !self.runs.is_pod_asked(&container.pod_uid, Trigger::Annotation);
+        let Some(asked) = self.annotated.get_mut(&container.pod_uid) else { return };
+        let text = answer_text(&asked.results, now.wall);
+        if is_over {
+            asked.last_answer = Some(text.clone());
+        }
+        self.effects.push(Effect::Answer(Answer {
+            namespace: container.namespace.clone(),
+            pod: container.pod.clone(),
+            pod_uid: container.pod_uid.clone(),
+            text,
+            is_over,
+        }));
+    }
+
+    fn report(&mut self, request: Request, container: Option<ContainerId>, result: RunResult) {
+        self.effects.push(Effect::Report(Report { request, container, result }));
+    }
+
+    fn arm(&mut self, now: Now) {
+        for schedule in self.schedules.values().filter(|schedule| !schedule.suspend) {
+            let memory = self.memory.get(&schedule.uid).cloned().unwrap_or_default();
+            self.timers.entry(schedule.uid.clone()).or_default().arm(schedule, &memory, self.clock, now);
+        }
+        // One that is suspended counts anew from its last time once it goes on.
+        self.timers.retain(|uid, _| self.schedules.get(uid).is_some_and(|schedule| !schedule.suspend));
+    }
+
+    fn active(&self) -> impl Iterator<Item = &Arc<Schedule>> {
+        self.schedules.values().filter(|schedule| !schedule.suspend)
+    }
+
+    /// This node's part of a schedule's jitter.
+    fn delay_of(&self, schedule: &Schedule) -> Duration {
+        let text = format!("{} {}", schedule.uid, self.node);
+        // FNV-1a: any hash that is the same after a restart.
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        schedule.triggers.jitter.mul_f64((hash % 1_000) as f64 / 1_000.0)
+    }
+
+    fn memory(&self) -> Memory {
+        let runs: Vec<RunMemory> = self.runs.memory();
+        Memory {
+            schedules: self.memory.clone(),
+            disruptions: self.disruptions.clone(),
+            annotated: self.annotated.clone(),
+            runs,
+        }
+    }
+}
+
+fn request(schedule: &Schedule, trigger: Trigger, due: Timestamp) -> Request {
+    Request { schedule: schedule.id.clone(), schedule_uid: schedule.uid.clone(), trigger, due }
+}
+
+/// What an annotation is answered: a time that no two answers share, and what came of each container.
+fn answer_text(results: &BTreeMap<String, Result<String, String>>, now: Timestamp) -> String {
+    let container = |(name, result): (&String, &Result<String, String>)| match result {
+        Ok(file) => json!({"name": name, "archive": file}),
+        Err(error) => json!({"name": name, "error": error}),
+    };
+    let containers: Vec<_> = results.iter().map(container).collect();
+    if containers.is_empty() {
+        let message = "no container matched, or the schedule is a dry run; nothing was checkpointed";
+        return json!({"time": now.to_string(), "message": message}).to_string();
+    }
+    json!({"time": now.to_string(), "containers": containers}).to_string()
+}
+
+impl ScheduleMemory {
+    /// Notes what came of a request.
+    fn note(&mut self, result: &RunResult, now: Timestamp) {
+        let message = match result {
+            RunResult::Done(_) => {
+                (self.last_success, self.failures, self.last_failure) = (Some(now), 0, None);
+                return;
+            }
+            RunResult::Failed(message) | RunResult::InsufficientStorage(message) => {
+                self.failures = self.failures.saturating_add(1);
+                message
+            }
+            RunResult::Retrying(message) => message,
+            RunResult::WouldDump | RunResult::Skipped(_) => return,
+        };
+        let reason = result.name().to_owned();
+        self.last_failure = Some(Failure { reason, message: message.clone(), at: now });
+    }
+}
