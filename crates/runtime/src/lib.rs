@@ -1,6 +1,6 @@
 //! What agent and controller share: the client of the API and live requests to it ([`cluster`]), watches of
 //! the API ([`watch`], [`cache`]) and what they show of policies ([`policy_objects`]), the lease by which one replica
-//! leads ([`lease`], [`election`]), events, and the server for probes and metrics.
+//! leads ([`lease`], [`election`]), the client of the own node's kubelet ([`kubelet`]), events, and the server for probes and metrics.
 
 pub mod admin;
 pub mod cache;
@@ -9,6 +9,7 @@ pub mod election;
 mod error_text;
 pub mod events;
 pub mod guarded;
+pub mod kubelet;
 pub mod lease;
 pub mod liveness;
 pub mod other_operator;

@@ -133,6 +133,18 @@ fn check_file(path: &Path) -> Result<(), CredentialError> {
     }
 }
 
+/// The text of a file with a token or certificates.
+pub(crate) fn read_credential(path: &Path) -> Result<String, CredentialError> {
+    check_file(path)?;
+    let text = std::fs::File::open(path).and_then(|file| read_bounded(file, LARGEST_CREDENTIAL));
+    text.map_err(|source| CredentialError::Read { path: path.to_owned(), source })
+}
+
+/// The header of the token in a file.
+pub(crate) fn read_token(path: &Path) -> Result<HeaderValue, CredentialError> {
+    bearer(&read_credential(path)?, &format!("in {}", path.display()))
+}
+
 /// Takes all that becomes a token out of a configuration; none: it has no token.
 pub(super) fn take_token(auth: &mut AuthInfo) -> Result<Option<TokenLayer>, CredentialError> {
     let token = inline_token(auth);
@@ -221,22 +233,15 @@ struct TokenFile {
 
 impl TokenFile {
     fn open(path: PathBuf) -> Result<Self, CredentialError> {
-        let header = Self::read(&path)?;
+        let header = read_token(&path)?;
         Ok(Self { path, last: Mutex::new((header, Instant::now())) })
-    }
-
-    fn read(path: &Path) -> Result<HeaderValue, CredentialError> {
-        check_file(path)?;
-        let text = std::fs::File::open(path).and_then(|file| read_bounded(file, LARGEST_CREDENTIAL));
-        let text = text.map_err(|source| CredentialError::Read { path: path.to_owned(), source })?;
-        bearer(&text, &format!("in {}", path.display()))
     }
 
     /// Where the file cannot be read, or holds no token for a moment, the last one goes on.
     fn header(&self) -> HeaderValue {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.1.elapsed() >= REREAD {
-            if let Ok(header) = Self::read(&self.path) {
+            if let Ok(header) = read_token(&self.path) {
                 last.0 = header;
             }
             last.1 = Instant::now();
