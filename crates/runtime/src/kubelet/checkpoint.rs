@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{Kubelet, Limits, Reply, RequestError};
+use super::{ErrorReply, Kubelet, Limits, Reply, RequestError};
 use crate::cluster::is_node_name;
 
 /// How much longer than its own timeout the kubelet is waited for: it answers at its timeout's end by itself.
@@ -103,37 +103,22 @@ pub enum CheckpointError {
         name: String,
     },
     /// Pod, container or endpoint is unknown (404).
-    #[error("the kubelet knows no such checkpoint target (404): {}: {text}", missing.hint())]
+    #[error("the kubelet finds nothing to checkpoint ({}): {reply}", missing.hint())]
     NotFound {
         /// Which of them.
         missing: NotFound,
-        /// The kubelet's words.
-        text: String,
+        /// The kubelet's answer.
+        reply: ErrorReply,
     },
     /// Another checkpoint of the same container was in the way.
-    #[error("the checkpoint met another one of the same container ({status}): {text}")]
-    Transient {
-        /// The answer's HTTP status.
-        status: u16,
-        /// The kubelet's words.
-        text: String,
-    },
+    #[error("the checkpoint met another one of the same container: {0}")]
+    Transient(ErrorReply),
     /// The runtime did not finish within the timeout; it may do so later.
-    #[error("the runtime did not finish the checkpoint in time ({status}): {text}")]
-    RuntimeTimedOut {
-        /// The answer's HTTP status.
-        status: u16,
-        /// The kubelet's words.
-        text: String,
-    },
+    #[error("the runtime did not finish the checkpoint in time: {0}")]
+    RuntimeTimedOut(ErrorReply),
     /// The checkpoint failed.
-    #[error("the kubelet made no checkpoint ({status}): {text}")]
-    Refused {
-        /// The answer's HTTP status.
-        status: u16,
-        /// The kubelet's words.
-        text: String,
-    },
+    #[error("the kubelet made no checkpoint: {0}")]
+    Refused(ErrorReply),
     /// The kubelet says that all is well, and names no archive.
     #[error("the kubelet made a checkpoint, and its answer cannot be used: {0}")]
     Malformed(#[from] MalformedReply),
@@ -144,8 +129,8 @@ impl CheckpointError {
     pub fn retry_may_help(&self) -> bool {
         match self {
             Self::Request(error) => error.retry_may_help(),
-            Self::Transient { .. } | Self::RuntimeTimedOut { .. } => true,
-            Self::Refused { status, .. } => *status >= 500 || *status == 429,
+            Self::Transient(_) | Self::RuntimeTimedOut(_) => true,
+            Self::Refused(reply) => reply.status >= 500 || reply.status == 429,
             Self::InvalidName { .. } | Self::NotFound { .. } | Self::Malformed(_) => false,
         }
     }
@@ -155,11 +140,8 @@ impl CheckpointError {
     pub fn archive_may_appear(&self) -> bool {
         match self {
             Self::Request(error) => error.may_be_under_way(),
-            Self::RuntimeTimedOut { .. } | Self::Malformed(_) => true,
-            Self::InvalidName { .. }
-            | Self::NotFound { .. }
-            | Self::Transient { .. }
-            | Self::Refused { .. } => false,
+            Self::RuntimeTimedOut(_) | Self::Malformed(_) => true,
+            Self::InvalidName { .. } | Self::NotFound { .. } | Self::Transient(_) | Self::Refused(_) => false,
         }
     }
 }
@@ -184,7 +166,7 @@ impl Kubelet {
         let path = format!("/checkpoint/{namespace}/{pod}/{container}?timeout={seconds}");
         let limits = Limits { deadline: timeout.saturating_add(SLACK), body: LARGEST_REPLY };
         let reply = self.send(Method::POST, &path, limits).await?;
-        if reply.status == StatusCode::OK { Ok(path_in(&reply)?) } else { Err(refusal(&reply)) }
+        if reply.status == StatusCode::OK { Ok(path_in(&reply)?) } else { Err(failure(reply.error())) }
     }
 }
 
@@ -206,19 +188,14 @@ fn path_in(reply: &Reply) -> Result<CheckpointPath, MalformedReply> {
 }
 
 /// What an answer means that says that something is wrong.
-fn refusal(reply: &Reply) -> CheckpointError {
-    let (status, text) = (reply.status.as_u16(), reply.text());
-    let says = |texts: &[&str]| texts.iter().any(|one| text.contains(one));
-    if reply.status == StatusCode::NOT_FOUND {
-        return CheckpointError::NotFound { missing: NotFound::of(&text), text };
+fn failure(reply: ErrorReply) -> CheckpointError {
+    let says = |texts: &[&str]| texts.iter().any(|text| reply.text.contains(text));
+    match reply.status {
+        404 => CheckpointError::NotFound { missing: NotFound::of(&reply.text), reply },
+        500.. if says(&COLLISIONS) => CheckpointError::Transient(reply),
+        500.. if says(&RUNTIME_TIMED_OUT) => CheckpointError::RuntimeTimedOut(reply),
+        _ => CheckpointError::Refused(reply),
     }
-    if status >= 500 && says(&COLLISIONS) {
-        return CheckpointError::Transient { status, text };
-    }
-    if status >= 500 && says(&RUNTIME_TIMED_OUT) {
-        return CheckpointError::RuntimeTimedOut { status, text };
-    }
-    CheckpointError::Refused { status, text }
 }
 
 #[cfg(test)]
@@ -236,7 +213,7 @@ mod tests {
         client.checkpoint("team", "web-0.a", "app", Duration::from_mins(10)).await
     }
 
-    async fn failure(status: &str, body: &str) -> CheckpointError {
+    async fn failure_of(status: &str, body: &str) -> CheckpointError {
         let (server, client) = trusted_answering(status, body).await;
         let error = ask(&client).await.unwrap_err();
         assert_eq!(server.received().matches("POST").count(), 1, "one request, whatever comes of it");
@@ -300,7 +277,7 @@ mod tests {
             ("", "EOF"),
             (&long, "more than 64 KiB"),
         ] {
-            let error = failure("200 OK", body).await;
+            let error = failure_of("200 OK", body).await;
             assert!(matches!(error, CheckpointError::Malformed(_)), "{error:?}");
             assert!(error.to_string().contains(says), "{error}");
             assert!(error.archive_may_appear() && !error.retry_may_help());
@@ -314,8 +291,10 @@ mod tests {
         {
             let number = &status[..3];
             for words in ["", "runtime checkpoint support is disabled"] {
-                let error = failure(status, &format!("\n {words} \n")).await;
-                let CheckpointError::Refused { status, text } = &error else { panic!("{error:?}") };
+                let error = failure_of(status, &format!("\n {words} \n")).await;
+                let CheckpointError::Refused(ErrorReply { status, text }) = &error else {
+                    panic!("{error:?}")
+                };
                 assert_eq!((status.to_string().as_str(), text.as_str()), (number, words));
                 assert!(error.to_string().contains(number) && error.to_string().contains(words), "{error}");
                 assert_eq!(error.retry_may_help(), number != "202");
@@ -333,20 +312,20 @@ mod tests {
         );
         let (server, client) = trusted(Behaviour::Sends(redirect.into_bytes())).await;
         let error = ask(&client).await.unwrap_err();
-        assert!(matches!(error, CheckpointError::Refused { status: 307, .. }), "{error:?}");
+        assert!(matches!(error, CheckpointError::Refused(ErrorReply { status: 307, .. })), "{error:?}");
         assert_eq!((server.received().matches("POST").count(), elsewhere.received().as_str()), (1, ""));
     }
 
     /// Row A4: not more of the text than 4 KiB, and nothing in it that acts on a terminal.
     #[tokio::test]
     async fn an_errors_text_is_short_and_harmless() {
-        let error = failure("500 x", &"w".repeat(1 << 20)).await;
-        let CheckpointError::Refused { text, .. } = &error else { panic!("{error:?}") };
+        let error = failure_of("500 x", &"w".repeat(1 << 20)).await;
+        let CheckpointError::Refused(ErrorReply { text, .. }) = &error else { panic!("{error:?}") };
         assert_eq!(text.len(), 4096);
-        let error = failure("500 x", "one\ntwo\u{1b}[31m\u{202e}\0").await;
+        let error = failure_of("500 x", "one\ntwo\u{1b}[31m\u{202e}\0").await;
         assert!(error.to_string().ends_with(r"one\ntwo\x1b[31m\u{202e}\x00"), "{error}");
         for status in ["401 x", "403 x", "404 x"] {
-            let error = failure(status, "bad\u{1b}[2J").await;
+            let error = failure_of(status, "bad\u{1b}[2J").await;
             assert!(error.to_string().ends_with(r"bad\x1b[2J"), "{error}");
         }
     }
@@ -359,16 +338,16 @@ mod tests {
             "open /run/x/ctrd-checkpoint/status: no such file or directory",
         ] {
             for status in ["500 x", "503 x"] {
-                let error = failure(status, text).await;
-                assert!(matches!(error, CheckpointError::Transient { .. }), "{error:?}");
+                let error = failure_of(status, text).await;
+                assert!(matches!(error, CheckpointError::Transient(_)), "{error:?}");
                 assert!(error.retry_may_help() && !error.archive_may_appear());
                 assert!(error.to_string().contains(text), "{error}");
             }
-            let error = failure("404 x", text).await;
+            let error = failure_of("404 x", text).await;
             assert!(matches!(error, CheckpointError::NotFound { .. }), "{error:?}");
             assert!(!error.retry_may_help());
-            let error = failure("400 x", text).await;
-            assert!(matches!(error, CheckpointError::Refused { status: 400, .. }), "{error:?}");
+            let error = failure_of("400 x", text).await;
+            assert!(matches!(error, CheckpointError::Refused(ErrorReply { status: 400, .. })), "{error:?}");
             assert!(!error.retry_may_help());
         }
     }
@@ -377,8 +356,11 @@ mod tests {
     async fn a_runtime_that_did_not_finish_in_time_may_still_do_so() {
         let text = "checkpointing of team/web/app failed (rpc error: code = DeadlineExceeded desc = context \
                     deadline exceeded)";
-        let error = failure("500 x", text).await;
-        assert!(matches!(error, CheckpointError::RuntimeTimedOut { status: 500, .. }), "{error:?}");
+        let error = failure_of("500 x", text).await;
+        assert!(
+            matches!(error, CheckpointError::RuntimeTimedOut(ErrorReply { status: 500, .. })),
+            "{error:?}"
+        );
         assert!(error.retry_may_help() && error.archive_may_appear());
     }
 
@@ -391,7 +373,7 @@ mod tests {
             ("404 page not found\n", NotFound::Endpoint),
             ("", NotFound::Unknown),
         ] {
-            let error = failure("404 Not Found", text).await;
+            let error = failure_of("404 Not Found", text).await;
             let CheckpointError::NotFound { missing, .. } = &error else { panic!("{error:?}") };
             assert_eq!(*missing, what);
             assert!(error.to_string().contains(what.hint()));
@@ -401,12 +383,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_token_that_is_not_accepted_and_a_right_that_is_missing_are_told_apart() {
-        let error = failure("401 Unauthorized", "Unauthorized").await;
-        assert!(matches!(error, CheckpointError::Request(RequestError::Unauthorized { .. })), "{error:?}");
+        let error = failure_of("401 Unauthorized", "Unauthorized").await;
+        assert!(matches!(error, CheckpointError::Request(RequestError::Unauthorized(_))), "{error:?}");
         assert!(error.retry_may_help() && !error.archive_may_appear());
         let words = "Forbidden (user=agent, verb=create, resource=nodes, subresource(s)=[checkpoint])";
-        let error = failure("403 Forbidden", words).await;
-        assert!(matches!(error, CheckpointError::Request(RequestError::Forbidden { .. })), "{error:?}");
+        let error = failure_of("403 Forbidden", words).await;
+        assert!(matches!(error, CheckpointError::Request(RequestError::Forbidden(_))), "{error:?}");
         assert!(error.to_string().contains(words));
         assert!(!error.retry_may_help() && !error.archive_may_appear());
     }
@@ -468,7 +450,7 @@ mod tests {
         let (_server, client) = trusted(Behaviour::Sends(error.into())).await;
         let error = ask(&client).await.unwrap_err();
         assert!(
-            matches!(&error, CheckpointError::Refused { text, .. } if text == "criu failed"),
+            matches!(&error, CheckpointError::Refused(ErrorReply { text, .. }) if text == "criu failed"),
             "{error:?}"
         );
     }

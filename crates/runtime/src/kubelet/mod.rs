@@ -11,6 +11,7 @@ mod fake;
 mod trust;
 mod usage;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -37,7 +38,7 @@ use tokio_rustls::rustls::{self, ClientConfig};
 use crate::cluster::credentials::{CredentialError, read_token};
 pub use checkpoint::{CheckpointError, CheckpointPath, MalformedReply, NotFound, SLACK};
 use trust::ServerCertVerifier;
-pub use trust::{AuthorityError, NotTrusted, PinError, TlsError, Trust};
+pub use trust::{AuthorityError, CertificateFileError, NotTrusted, PinError, TlsError, Trust};
 pub use usage::{ContainerKey, Usage, UsageError};
 
 /// How long a connection and its TLS handshake may take.
@@ -71,6 +72,21 @@ pub struct Kubelet {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set up TLS for the kubelet: {0}")]
 pub struct SetupError(#[from] rustls::Error);
+
+/// An answer that says that something is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorReply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The kubelet's words: the beginning of them, on one line, without what a terminal acts on.
+    pub text: String,
+}
+
+impl fmt::Display for ErrorReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.status, self.text)
+    }
+}
 
 /// Why a request to the kubelet failed, whatever was requested.
 #[derive(Debug, thiserror::Error)]
@@ -107,17 +123,11 @@ pub enum RequestError {
     #[error("the connection to the kubelet ended before its answer: {0}")]
     Broken(#[source] hyper::Error),
     /// The token is not accepted (401).
-    #[error("the kubelet does not accept the token (401): {text}")]
-    Unauthorized {
-        /// The kubelet's words.
-        text: String,
-    },
+    #[error("the kubelet does not accept the token: {0}")]
+    Unauthorized(ErrorReply),
     /// The token is accepted and has not the right (403).
-    #[error("the kubelet refuses the request for want of a right (403): {text}")]
-    Forbidden {
-        /// The kubelet's words: they name the right.
-        text: String,
-    },
+    #[error("the agent has not the right to ask the kubelet for it: {0}")]
+    Forbidden(ErrorReply),
 }
 
 impl RequestError {
@@ -129,8 +139,8 @@ impl RequestError {
             | Self::TimedOut { .. }
             | Self::Broken(_)
             // The kubelet asks the API about tokens, and answers so too when it gets no answer itself.
-            | Self::Unauthorized { .. } => true,
-            Self::Invalid(_) | Self::Untrusted { .. } | Self::Forbidden { .. } => false,
+            | Self::Unauthorized(_) => true,
+            Self::Invalid(_) | Self::Untrusted { .. } | Self::Forbidden(_) => false,
         }
     }
 
@@ -157,10 +167,9 @@ struct Reply {
 }
 
 impl Reply {
-    /// The body as an error's text: the beginning of it, on one line, without what a terminal acts on.
-    fn text(&self) -> String {
+    fn error(&self) -> ErrorReply {
         let beginning = String::from_utf8_lossy(&self.body[..self.body.len().min(ERROR_TEXT)]);
-        printable(beginning.trim()).into_owned()
+        ErrorReply { status: self.status.as_u16(), text: printable(beginning.trim()).into_owned() }
     }
 }
 
@@ -198,8 +207,8 @@ impl Kubelet {
         let reply = reply.map_err(|_| RequestError::TimedOut { after: limits.deadline })?;
         let reply = reply.map_err(RequestError::Broken)?;
         match reply.status {
-            StatusCode::UNAUTHORIZED => Err(RequestError::Unauthorized { text: reply.text() }),
-            StatusCode::FORBIDDEN => Err(RequestError::Forbidden { text: reply.text() }),
+            StatusCode::UNAUTHORIZED => Err(RequestError::Unauthorized(reply.error())),
+            StatusCode::FORBIDDEN => Err(RequestError::Forbidden(reply.error())),
             _ => Ok(reply),
         }
     }

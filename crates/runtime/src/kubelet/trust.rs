@@ -53,26 +53,31 @@ pub struct NotTrusted {
     pub by_pin: PinError,
 }
 
-/// Why the cluster's authorities do not vouch for a certificate.
+/// Why a file gives no certificates.
 #[derive(Debug, thiserror::Error)]
-pub enum AuthorityError {
-    /// The file with the authorities cannot be read.
+pub enum CertificateFileError {
+    /// It cannot be read.
     #[error(transparent)]
     Read(#[from] CredentialError),
-    /// The file with the authorities is no PEM.
-    #[error("{} is no PEM: {source}", path.display())]
+    /// It is no PEM.
+    #[error("{} holds no certificate (PEM): {source}", path.display())]
     Pem {
         /// The file.
         path: PathBuf,
         /// What is wrong in it.
         source: pem::Error,
     },
-    /// The file holds no authority.
-    #[error("{} holds no certificate", .0.display())]
-    Empty(PathBuf),
+}
+
+/// Why the cluster's authorities do not vouch for a certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// There are no authorities.
+    #[error(transparent)]
+    File(#[from] CertificateFileError),
     /// The certificate is of none of them, has expired, or is for another name.
     #[error("{}", refusal_in_words(.0))]
-    Refused(#[source] rustls::Error),
+    Refused(#[from] rustls::Error),
 }
 
 /// Why a certificate is not the pinned one.
@@ -81,17 +86,9 @@ pub enum PinError {
     /// There is none to compare it with.
     #[error("none is configured")]
     NotConfigured,
-    /// The file cannot be read.
+    /// There is none in the file.
     #[error(transparent)]
-    Read(#[from] CredentialError),
-    /// The file holds no certificate.
-    #[error("{} holds no certificate: {source}", path.display())]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong in it.
-        source: pem::Error,
-    },
+    File(#[from] CertificateFileError),
     /// It is another one.
     #[error("it is another one than in {}", .0.display())]
     Different(PathBuf),
@@ -162,28 +159,16 @@ impl ServerCertVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), AuthorityError> {
-        let text = read_credential(authorities)?;
-        let certificates = CertificateDer::pem_slice_iter(text.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| AuthorityError::Pem { path: authorities.to_owned(), source })?;
         let mut roots = RootCertStore::empty();
-        if roots.add_parsable_certificates(certificates).0 == 0 {
-            return Err(AuthorityError::Empty(authorities.to_owned()));
-        }
-        let certificate = ParsedCertificate::try_from(presented).map_err(AuthorityError::Refused)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &certificate,
-            &roots,
-            intermediates,
-            now,
-            self.algorithms.all,
-        )
-        .map_err(AuthorityError::Refused)?;
+        roots.add_parsable_certificates(read_certificates(authorities)?);
+        let certificate = ParsedCertificate::try_from(presented)?;
+        let algorithms = self.algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, now, algorithms)?;
         let mut result = Err(rustls::Error::UnsupportedNameType);
         for name in &self.names {
             result = result.or_else(|_| verify_server_name(&certificate, name));
         }
-        result.map_err(AuthorityError::Refused)
+        Ok(result?)
     }
 }
 
@@ -191,10 +176,17 @@ impl ServerCertVerifier {
 /// goes on with it after it has expired. That the other side has its key is proven by the handshake.
 fn check_pin(pinned: Option<&Path>, presented: &CertificateDer<'_>) -> Result<(), PinError> {
     let path = pinned.ok_or(PinError::NotConfigured)?;
+    let is_own = read_certificates(path)?.first() == Some(presented);
+    if is_own { Ok(()) } else { Err(PinError::Different(path.to_owned())) }
+}
+
+/// The certificates of a file: at least one.
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateFileError> {
     let text = read_credential(path)?;
-    let own = CertificateDer::from_pem_slice(text.as_bytes())
-        .map_err(|source| PinError::Pem { path: path.to_owned(), source })?;
-    if own == *presented { Ok(()) } else { Err(PinError::Different(path.to_owned())) }
+    let certificates = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let certificates =
+        certificates.and_then(|all| if all.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(all) });
+    certificates.map_err(|source| CertificateFileError::Pem { path: path.to_owned(), source })
 }
 
 impl RustlsVerifier for ServerCertVerifier {
@@ -372,7 +364,7 @@ mod tests {
             panic!("{error:?}")
         };
         let reasons = source.downcast_ref::<NotTrusted>().unwrap();
-        assert!(matches!(reasons.by_pin, PinError::Read(_)), "{reasons:?}");
+        assert!(matches!(reasons.by_pin, PinError::File(CertificateFileError::Read(_))), "{reasons:?}");
     }
 
     #[tokio::test]

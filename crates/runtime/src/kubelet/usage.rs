@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 
-use super::{Kubelet, Limits, RequestError};
+use super::{ErrorReply, Kubelet, Limits, RequestError};
 
 /// How long the answer may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -49,19 +49,11 @@ pub enum UsageError {
     #[error(transparent)]
     Request(#[from] RequestError),
     /// This kubelet has no such endpoint (404).
-    #[error("the kubelet has no /metrics/resource (404): {text}")]
-    NoEndpoint {
-        /// The kubelet's words.
-        text: String,
-    },
+    #[error("the kubelet has no /metrics/resource: {0}")]
+    NoEndpoint(ErrorReply),
     /// The kubelet answers with an error.
-    #[error("the kubelet gives no resource metrics ({status}): {text}")]
-    Refused {
-        /// The answer's HTTP status.
-        status: u16,
-        /// The kubelet's words.
-        text: String,
-    },
+    #[error("the kubelet gives no resource metrics: {0}")]
+    Refused(ErrorReply),
     /// The kubelet got no metrics from the runtime.
     #[error("the kubelet got no metrics from the runtime (resource_scrape_error is 1)")]
     ScrapeFailed,
@@ -81,8 +73,8 @@ impl Kubelet {
         match reply.status {
             StatusCode::OK if reply.is_truncated => return Err(UsageError::TooLarge),
             StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return Err(UsageError::NoEndpoint { text: reply.text() }),
-            status => return Err(UsageError::Refused { status: status.as_u16(), text: reply.text() }),
+            StatusCode::NOT_FOUND => return Err(UsageError::NoEndpoint(reply.error())),
+            _ => return Err(UsageError::Refused(reply.error())),
         }
         let text = String::from_utf8(reply.body)?;
         let usage = parse(&text);
@@ -265,13 +257,13 @@ resource_scrape_error 0
             client.resource_usage().await.unwrap_err()
         };
         let error = failure("404 Not Found", "404 page not found").await;
-        assert!(matches!(error, UsageError::NoEndpoint { .. }), "{error:?}");
+        assert!(matches!(error, UsageError::NoEndpoint(_)), "{error:?}");
         let error = failure("403 Forbidden", "no right").await;
-        assert!(matches!(error, UsageError::Request(RequestError::Forbidden { .. })), "{error:?}");
+        assert!(matches!(error, UsageError::Request(RequestError::Forbidden(_))), "{error:?}");
         let error = failure("401 Unauthorized", "").await;
-        assert!(matches!(error, UsageError::Request(RequestError::Unauthorized { .. })), "{error:?}");
+        assert!(matches!(error, UsageError::Request(RequestError::Unauthorized(_))), "{error:?}");
         let error = failure("500 x", "broken").await;
-        assert!(matches!(error, UsageError::Refused { status: 500, .. }), "{error:?}");
+        assert!(matches!(error, UsageError::Refused(ErrorReply { status: 500, .. })), "{error:?}");
         for name in ["resource_scrape_error", "scrape_error"] {
             let error = failure("200 OK", &format!("# TYPE {name} gauge\n{name} 1\n")).await;
             assert!(matches!(error, UsageError::ScrapeFailed), "{error:?}");
