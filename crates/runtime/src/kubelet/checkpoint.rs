@@ -433,6 +433,11 @@ mod tests {
             "{error}"
         );
         assert!(error.retry_may_help() && !error.archive_may_appear());
+        // One that is closed before there is TLS, as by a kubelet that ends.
+        let closing = FakeKubelet::start_with(None, &[], Behaviour::Sends(Vec::new())).await;
+        let error = ask(&files.client(closing.address)).await.unwrap_err();
+        assert!(matches!(error, CheckpointError::Request(RequestError::Unreachable { .. })), "{error:?}");
+        assert!(!closing.received().contains(TOKEN));
     }
 
     #[tokio::test]
@@ -462,7 +467,9 @@ mod tests {
         server.requests.recv().await.unwrap();
         task.abort();
         assert!(task.await.unwrap_err().is_cancelled());
-        server.closed.recv().await.unwrap();
+        // With the real time: a connection that stays open fails the test.
+        tokio::time::resume();
+        tokio::time::timeout(Duration::from_secs(10), server.closed.recv()).await.unwrap().unwrap();
     }
 
     #[tokio::test]

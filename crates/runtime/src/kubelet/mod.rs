@@ -152,7 +152,7 @@ impl RequestError {
 
 /// What a request may take.
 struct Limits {
-    /// From the connection to the end of the answer.
+    /// Time for the request and the whole answer, once connected.
     deadline: Duration,
     /// The most that is read of the answer, in bytes.
     body: usize,

@@ -32,6 +32,7 @@ pub enum Trust {
         /// File with the certificates (PEM) of the cluster's authorities, as every service account has it.
         authorities: PathBuf,
         /// The node's `pki/kubelet.crt` (PEM): the certificate of a kubelet that issued its own. It may be absent.
+        /// Where it is mounted as a single file, one that was removed and made anew is seen by a new pod only.
         pinned: Option<PathBuf>,
     },
     /// Any certificate is accepted, so that whoever answers at the kubelet's address gets the agent's token. Only
