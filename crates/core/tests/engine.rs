@@ -485,3 +485,41 @@ proptest! {
         world.check_end(last);
     }
 }
+
+/// The plan has more deletions than may be in flight. One of those that wait is removed by somebody else, which is
+/// noticed, and its marker lies there still: the next file of that name is pinned.
+#[test]
+fn what_was_seen_to_be_gone_while_its_deletion_waited_is_not_deleted() {
+    for file in 0..CONTAINERS * SECONDS {
+        let mut world = World::new(true, Luck::Good);
+        for file in 0..CONTAINERS * SECONDS {
+            world.take(Step::Put(file, Notice::Given));
+        }
+        world.take(Step::Configure(3, Haste::AtOnce));
+        while world.in_flight.is_empty() {
+            world.take(Step::Tick);
+            let before = world.effects.len();
+            world.take(Step::CarryOut(1));
+            if before == 0 && world.effects.is_empty() {
+                world.take(Step::Answer(Answer::Right));
+                world.pass(Duration::from_secs(1));
+            }
+        }
+        while !world.effects.is_empty() {
+            world.take(Step::CarryOut(1));
+        }
+        if world.in_flight.iter().any(|(deletion, _)| deletion.archive.file == file_name(file)) {
+            continue;
+        }
+        world.pins.insert(file_name(file));
+        world.take(Step::Remove(file, Notice::Given));
+        // Whatever is wanted from here on is checked as it is wanted.
+        while !world.in_flight.is_empty() {
+            world.take(Step::Finish(0, false));
+            world.take(Step::Tick);
+            while !world.effects.is_empty() {
+                world.take(Step::CarryOut(1));
+            }
+        }
+    }
+}

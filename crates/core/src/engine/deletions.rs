@@ -91,6 +91,11 @@ impl Engine {
     pub(super) fn begin_deletions(&mut self) {
         while self.deletions.in_flight < MOST_IN_FLIGHT {
             let Some(deletion) = self.deletions.waiting.pop_front() else { return };
+            let known = self.index.get(&deletion.archive.file);
+            if !known.is_some_and(|known| known.stat.is_same(&deletion.stat)) {
+                // It was seen to be gone while it waited.
+                continue;
+            }
             if let Some(limiter) = &mut self.limiter {
                 limiter.spend(deletion.draw, deletion.namespace());
             }
