@@ -1,15 +1,15 @@
 //! The CustomResourceDefinitions, as they are committed below `config` and printed by `crds`.
 //!
-//! The native kinds are in `config/crd`. The older operator's kind is apart, in `config/crd-legacy`: it belongs to
-//! that project, and is only for clusters where its own definition was never installed.
+//! The native kinds are in `config/crd`. The older operator's kinds are apart, in `config/crd-legacy`: they
+//! belong to that project, and are only for clusters where its own definitions were never installed.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;
 use serde_json::Value;
 
 use crate::{
-    CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
-    NodeCheckpointStore,
+    CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
+    ClusterCheckpointPolicy, LegacyCheckpointSchedule, NodeCheckpointStore,
 };
 
 /// The annotation of a definition that says which release it is of.
@@ -20,15 +20,24 @@ pub const PENDING: &str = "Pending";
 
 /// The definitions of the native kinds, as the API server takes them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    let policies = [ClusterCheckpointPolicy::crd(), CheckpointPolicy::crd(), CheckpointStoragePolicy::crd()];
-    let policies = policies.into_iter().map(waiting_for_the_controller);
-    policies.chain([NodeCheckpointStore::crd()]).map(finished).collect()
+    let judged = [
+        ClusterCheckpointPolicy::crd(),
+        CheckpointPolicy::crd(),
+        CheckpointStoragePolicy::crd(),
+        CheckpointSchedule::crd(),
+    ];
+    let judged = judged.into_iter().map(waiting_for_the_controller);
+    judged.chain([NodeCheckpointStore::crd()]).map(finished).collect()
 }
 
-/// The definition of the older operator's kind, with its fields and no others. What its status may hold is open,
-/// as that operator never writes one.
+/// The definitions of the older operator's kinds, with their fields and no others. What their statuses may hold is open:
+/// that is what their own operator writes.
 pub fn legacy_crds() -> Vec<CustomResourceDefinition> {
-    let mut crd = finished(CheckpointRestoreOperator::crd());
+    [CheckpointRestoreOperator::crd(), LegacyCheckpointSchedule::crd()].map(legacy).into()
+}
+
+fn legacy(crd: CustomResourceDefinition) -> CustomResourceDefinition {
+    let mut crd = finished(crd);
     for version in &mut crd.spec.versions {
         let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
         let status = schema.and_then(|schema| schema.properties.as_mut()?.get_mut("status"));
@@ -37,7 +46,7 @@ pub fn legacy_crds() -> Vec<CustomResourceDefinition> {
             status.x_kubernetes_preserve_unknown_fields = Some(true);
         }
     }
-    vec![crd]
+    crd
 }
 
 /// The definitions of the native kinds in one YAML stream.

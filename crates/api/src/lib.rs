@@ -14,6 +14,7 @@ pub mod crds;
 pub mod effective;
 mod error;
 pub mod legacy;
+pub mod legacy_schedule;
 pub mod manifest;
 pub mod node_store;
 pub mod parts;
@@ -21,6 +22,7 @@ mod policy;
 pub mod record;
 pub mod rules;
 pub mod scalars;
+pub mod schedule;
 pub mod status;
 mod storage;
 pub mod storage_limits;
@@ -32,8 +34,10 @@ pub use legacy::{
     CheckpointRestoreOperator, CheckpointRestoreOperatorSpec, ContainerPolicySpec, GlobalPolicySpec, Governs,
     LegacyPolicies, LegacySettings, NamespacePolicySpec, PodPolicySpec, is_same_path,
 };
+pub use legacy_schedule::{LegacyCheckpointSchedule, LegacySchedule};
 pub use node_store::{NodeCheckpointStore, NodeCheckpointStoreSpec, NodeCheckpointStoreStatus};
 pub use policy::{CheckpointPolicy, CheckpointPolicySpec, SelectorSpec};
+pub use schedule::{CheckpointSchedule, CheckpointScheduleSpec, CheckpointScheduleStatus};
 pub use storage::{
     CheckpointStoragePolicy, CheckpointStoragePolicySpec, DeletionLimitSpec, MinFreeSpec,
     NamespaceCeilingSpec,

@@ -166,6 +166,46 @@ pub fn watermark_is_plausible(share: Share) -> bool {
 pub const PERIOD_NOT_ZERO: Rule =
     Rule { cel: "self.matches('[1-9]')", message: "must be longer than 0, for example 1m" };
 
+/// A length of time that is no busy loop. In fractions of a second alone it is refused when it is read.
+pub const INTERVAL_AT_LEAST_A_SECOND: Rule = Rule {
+    cel: "self.matches('[1-9][0-9.]*(s|m([^s]|$)|h|d|w)|[1-9][0-9]{3,}([.][0-9]*)?ms')",
+    message: "interval must be at least 1s",
+};
+
+/// A cron expression; what its fields say is read by the agents, and told in the condition Ready.
+pub const CRON_FIELDS: Rule = Rule {
+    cel: r"self.matches('^[ \\t]*[^ \\t]+([ \\t]+[^ \\t]+){4}[ \\t]*$')",
+    message: "must have five fields: minute, hour, day of month, month, day of week",
+};
+
+/// The name of a time zone, as far as its letters go.
+pub const TIME_ZONE: Rule = Rule {
+    cel: "self.matches('^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$')",
+    message: "must be the name of a time zone, such as UTC or Europe/Berlin",
+};
+
+/// A schedule that asks for something.
+pub const TRIGGER_THERE: Rule = Rule {
+    cel: "has(self.interval) || has(self.schedule) || (has(self.onAnnotation) && self.onAnnotation) || (has(self.onDisruption) && self.onDisruption.size() > 0) || has(self.resources)",
+    message: "must have one of interval, schedule, onAnnotation true, onDisruption and resources",
+};
+
+/// A time zone with something that is in it.
+pub const TIME_ZONE_NEEDS_SCHEDULE: Rule = Rule {
+    cel: "!has(self.timeZone) || has(self.schedule)",
+    message: "timeZone is for schedule, which is not there",
+};
+
+/// A resource trigger with something that it looks at.
+pub const THRESHOLD_THERE: Rule = Rule {
+    cel: "has(self.cpuPercent) || has(self.memoryPercent)",
+    message: "must have cpuPercent or memoryPercent",
+};
+
+/// A pair of thresholds with at least one.
+pub const ABOVE_OR_BELOW: Rule =
+    Rule { cel: "has(self.above) || has(self.below)", message: "must have above or below" };
+
 /// A bucket that lets something through.
 pub const DELETION_LIMIT_NOT_ZERO: Rule = Rule {
     cel: "!has(self.burst) || self.burst > 0 || !has(self.percent) || self.percent > 0",

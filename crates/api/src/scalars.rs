@@ -55,6 +55,18 @@ text!(
     Period, 64, [DURATION, DURATION_NOT_TOO_LONG, PERIOD_NOT_ZERO]
 );
 text!(
+    /// A length of time of at least a second.
+    Interval, 64, [DURATION, DURATION_NOT_TOO_LONG, INTERVAL_AT_LEAST_A_SECOND]
+);
+text!(
+    /// A cron expression of five fields.
+    CronText, 256, [CRON_FIELDS]
+);
+text!(
+    /// The name of a time zone in the IANA database.
+    TimeZoneText, 64, [TIME_ZONE]
+);
+text!(
     /// A length of time, or `Forever`.
     LengthOfTimeOrForever, 64, [DURATION_OR_FOREVER, DURATION_NOT_TOO_LONG]
 );
@@ -151,6 +163,17 @@ impl Period {
             return None;
         }
         Some(period)
+    }
+}
+
+impl Interval {
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Duration> {
+        let interval = read_duration(&self.0, path, problems)?;
+        if interval < Duration::from_secs(1) {
+            problems.add(&path, rules::INTERVAL_AT_LEAST_A_SECOND.message, None);
+            return None;
+        }
+        Some(interval)
     }
 }
 

@@ -74,10 +74,11 @@ fn names_and_scopes_are_the_documented_ones() {
             "clustercheckpointpolicies checkpoint-keeper.io/v1alpha1 Cluster cckpol",
             "checkpointpolicies checkpoint-keeper.io/v1alpha1 Namespaced ckpol",
             "checkpointstoragepolicies checkpoint-keeper.io/v1alpha1 Cluster ckstorage",
+            "checkpointschedules checkpoint-keeper.io/v1alpha1 Namespaced cksched",
             "nodecheckpointstores checkpoint-keeper.io/v1alpha1 Cluster nckstore",
         ]
     );
-    assert_eq!(crds_yaml().matches("\n---\n").count(), 4);
+    assert_eq!(crds_yaml().matches("\n---\n").count(), 5);
     for crd in all() {
         let names = &crd.spec.names;
         assert_eq!(names.list_kind, Some(format!("{}List", names.kind)));
@@ -99,9 +100,31 @@ fn the_names_that_core_has_for_kinds_are_those_of_their_definitions() {
 /// Fields of ours in it would be taken away by whoever applies that project's definition again.
 #[test]
 fn the_older_operators_definition_has_its_fields_and_no_others() {
-    let [crd] = &legacy_crds()[..] else { panic!("one kind is the older operator's") };
-    assert_eq!((crd.spec.group.as_str(), crd.spec.versions[0].name.as_str()), (LEGACY_GROUP, LEGACY_VERSION));
-    assert_eq!((&crd.spec.names.short_names, &crd.spec.names.categories), (&None, &None));
+    for crd in legacy_crds() {
+        let version = crd.spec.versions[0].name.as_str();
+        assert_eq!((crd.spec.group.as_str(), version), (LEGACY_GROUP, LEGACY_VERSION));
+        assert_eq!((&crd.spec.names.short_names, &crd.spec.names.categories), (&None, &None));
+    }
+    let schedules = legacy_crds().into_iter().find(|crd| crd.spec.names.kind == SCHEDULE).unwrap();
+    let schedules = serde_json::to_value(&schedules.spec.versions[0].schema).unwrap();
+    let of_schedules = |path: &str| {
+        let fields =
+            schedules.pointer(&format!("/openAPIV3Schema/properties/spec{path}/properties")).unwrap();
+        fields.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ")
+    };
+    let sorted = |path: &str| {
+        let all = of_schedules(path);
+        let mut names: Vec<_> = all.split(' ').map(str::to_owned).collect();
+        names.sort();
+        names.join(" ")
+    };
+    assert_eq!(sorted(""), "containerNames namespace selector triggers");
+    assert_eq!(sorted("/properties/triggers"), "interval onAnnotation onKubernetesEvents resourceThreshold");
+    let threshold = "/properties/triggers/properties/resourceThreshold";
+    assert_eq!(sorted(threshold), "cpuPercent memoryPercent pollIntervalSeconds");
+    assert_eq!(sorted(&format!("{threshold}/properties/cpuPercent")), "lower upper");
+    let required = schedules.pointer("/openAPIV3Schema/properties/spec/required").unwrap();
+    assert_eq!(required, &json!(["namespace", "selector", "triggers"]));
     let schema = schema(LEGACY);
     assert_eq!(schema["properties"]["status"]["x-kubernetes-preserve-unknown-fields"], true);
     let fields = |path: &str| {
@@ -287,6 +310,7 @@ fn by_file(kind: &str, spec: &Value) -> Vec<String> {
 const CLUSTER: &str = "ClusterCheckpointPolicy";
 const STORAGE: &str = "CheckpointStoragePolicy";
 const LEGACY: &str = "CheckpointRestoreOperator";
+const SCHEDULE: &str = "CheckpointSchedule";
 
 /// Kind, spec, and the rule whose message the API server must give; a file must be refused as well.
 fn refused() -> Vec<(&'static str, Value, rules::Rule)> {
@@ -344,6 +368,21 @@ fn refused() -> Vec<(&'static str, Value, rules::Rule)> {
         (STORAGE, json!({"deletionLimit": {"period": "1"}}), rules::DURATION),
         (STORAGE, json!({"deletionLimit": {"burst": 0, "percent": 0}}), rules::DELETION_LIMIT_NOT_ZERO),
     ];
+    let scheduled = |triggers: Value| json!({"selector": {}, "triggers": triggers});
+    cases.extend([
+        (SCHEDULE, scheduled(json!({})), rules::TRIGGER_THERE),
+        (SCHEDULE, scheduled(json!({"onAnnotation": false, "onDisruption": []})), rules::TRIGGER_THERE),
+        (SCHEDULE, scheduled(json!({"interval": "1h", "timeZone": "UTC"})), rules::TIME_ZONE_NEEDS_SCHEDULE),
+        (SCHEDULE, scheduled(json!({"schedule": "0 * * * *", "timeZone": "Mars Base"})), rules::TIME_ZONE),
+        (SCHEDULE, scheduled(json!({"resources": {}})), rules::THRESHOLD_THERE),
+        (SCHEDULE, scheduled(json!({"resources": {"cpuPercent": {}}})), rules::ABOVE_OR_BELOW),
+    ]);
+    for interval in ["0s", "0", "500ms", "0.0h", "999us"] {
+        cases.push((SCHEDULE, scheduled(json!({"interval": interval})), rules::INTERVAL_AT_LEAST_A_SECOND));
+    }
+    for cron in ["", "* * * *", "* * * * * *", "@daily", "0 0 * * * UTC"] {
+        cases.push((SCHEDULE, scheduled(json!({"schedule": cron})), rules::CRON_FIELDS));
+    }
     for duration in ["", "1", "30 days", "-1h", "1y", "d", "1h ", ".h", "1.2.3h"] {
         cases.push((CLUSTER, retention(json!({"maxAge": duration})), rules::DURATION));
     }

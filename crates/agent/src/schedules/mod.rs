@@ -1,0 +1,280 @@
+//! Checkpoints by schedule: what the scheduler decides for this node's pods is carried out here, through the node's own
+//! kubelet.
+
+mod archives;
+mod dumping;
+mod memory_file;
+mod node_pods;
+mod objects;
+mod reports;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use checkpoint_keeper_core::schedule::{
+    ContainerId, Dump, DumpId, Effect, Input, Outcome, Report, RunResult, Scheduler, Usage,
+};
+use checkpoint_keeper_node::clock;
+use checkpoint_keeper_runtime::chain;
+use checkpoint_keeper_runtime::kubelet::{self, Kubelet};
+use checkpoint_keeper_runtime::liveness::now;
+use checkpoint_keeper_runtime::problem_log::Problem;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+pub(super) use archives::SeenArchives;
+
+use self::dumping::Dumper;
+use self::memory_file::MemoryFile;
+use self::node_pods::NodePods;
+use self::objects::ScheduleObjects;
+use self::reports::{Teller, channel};
+use super::api::{ApiContext, TICK};
+use super::metrics::Timings;
+use super::problem_type::ProblemType;
+
+/// The longest sleep: what wakes it otherwise may have been lost.
+const LONGEST_SLEEP: Duration = Duration::from_mins(1);
+
+/// What the node's schedules need.
+#[derive(Clone)]
+pub(super) struct Schedules {
+    context: ApiContext,
+    objects: ScheduleObjects,
+    pods: NodePods,
+    dumper: Arc<Dumper>,
+    memory: Arc<MemoryFile>,
+    timings: Timings,
+}
+
+/// What schedules are carried out with.
+pub(super) struct Means {
+    /// The operator's own namespace, whose objects of the older operator may name other namespaces.
+    pub(super) operator_namespace: String,
+    pub(super) kubelet: Kubelet,
+    pub(super) archives: SeenArchives,
+    pub(super) timings: Timings,
+}
+
+/// A dump under way.
+type Dumping = Pin<Box<dyn Future<Output = (DumpId, Outcome)> + Send>>;
+
+impl Schedules {
+    /// Schedules that are carried out with these; their memory is kept beside the catalog.
+    pub(super) fn new(context: ApiContext, means: Means, catalog: &Path) -> Self {
+        let Means { operator_namespace, kubelet, archives, timings } = means;
+        Self {
+            objects: ScheduleObjects::new(operator_namespace),
+            pods: NodePods::default(),
+            dumper: Arc::new(Dumper { kubelet, archives }),
+            memory: Arc::new(MemoryFile::beside(catalog)),
+            timings,
+            context,
+        }
+    }
+
+    /// Carries them out for as long as it is polled.
+    pub(super) async fn run(&self) {
+        let (teller, told) = channel();
+        tokio::join!(
+            self.objects.watch(&self.context.client),
+            self.watch_pods(),
+            self.decide(&teller),
+            told.run(&self.context.client, &self.context.node, |schedule| self.objects.uid_of(schedule)),
+        );
+    }
+
+    /// What is wrong with each watch at this moment, for the log.
+    pub(super) fn watch_problems(&self, now: Instant) -> Vec<Problem> {
+        self.objects.watch_problems(now).into_iter().chain(self.pods.watch_problems(now)).collect()
+    }
+
+    /// Watches this node's pods while there is a schedule.
+    async fn watch_pods(&self) {
+        let mut changes = self.objects.changes();
+        loop {
+            while !self.objects.any() {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+            self.dumper.archives.want(true);
+            tokio::select! {
+                () = self.pods.watch(&self.context.client, &self.context.node) => {}
+                () = async {
+                    while self.objects.any() && changes.changed().await.is_ok() {}
+                } => {}
+            }
+            self.dumper.archives.want(false);
+            self.pods.forget();
+        }
+    }
+
+    /// Decides what is dumped when.
+    async fn decide(&self, teller: &Teller) {
+        let memory = self.memory.read().unwrap_or_else(|error| {
+            tracing::warn!("{}; schedules go on from what their status says", chain(&error));
+            self.context.problem(ProblemType::ScheduleMemoryUnusable, error.to_string());
+            Default::default()
+        });
+        let mut scheduler = Scheduler::new(number_of(&self.context.node), memory);
+        let mut dumps: FuturesUnordered<Dumping> = FuturesUnordered::new();
+        let (mut objects, mut pods) = (self.objects.changes(), self.pods.changes());
+        let mut policies = self.context.objects.changes();
+        let mut clocks = self.dumper.archives.clock();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut polled = now();
+        let mut other_operator = None;
+        loop {
+            let asleep = scheduler.wakes_in(clock::now()).unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
+            let poll = scheduler.polls_usage().map(|poll| (polled + poll).saturating_duration_since(now()));
+            let inputs = tokio::select! {
+                Some((dump, outcome)) = dumps.next(), if !dumps.is_empty() => vec![Input::Ended { dump, outcome }],
+                changed = pods.changed() => if changed.is_err() { return } else { self.pods_as_they_are() },
+                changed = objects.changed() => if changed.is_err() { return } else { self.schedules_as_they_are() },
+                changed = policies.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let runs = Some(self.context.objects.other_operator_runs());
+                    if other_operator == runs {
+                        continue;
+                    }
+                    other_operator = runs;
+                    self.schedules_as_they_are()
+                }
+                changed = clocks.changed() => if changed.is_err() { return } else {
+                    vec![Input::Clock(*clocks.borrow_and_update())]
+                },
+                () = sleep(poll.unwrap_or(LONGEST_SLEEP)), if poll.is_some() => {
+                    polled = now();
+                    self.usage().await.map(Input::Usage).into_iter().collect()
+                }
+                () = sleep(asleep) => vec![Input::Tick],
+                // A watch that has gone quiet changes nothing by itself.
+                _ = tick.tick() => self.pods_as_they_are(),
+            };
+            for input in inputs {
+                for effect in scheduler.handle(input, clock::now()) {
+                    self.carry_out(effect, teller, &mut dumps).await;
+                }
+            }
+            self.context.state.scheduled(scheduler.states(clock::now()));
+        }
+    }
+
+    fn pods_as_they_are(&self) -> Vec<Input> {
+        let is_unschedulable = self.pods.is_unschedulable();
+        vec![Input::Node { is_unschedulable }, Input::Pods(self.pods.pods(now()))]
+    }
+
+    fn schedules_as_they_are(&self) -> Vec<Input> {
+        let other_operator = self.context.objects.other_operator_runs();
+        let schedules = self.objects.all(other_operator, clock::now().wall);
+        schedules.map(Input::Schedules).into_iter().collect()
+    }
+
+    async fn carry_out(&self, effect: Effect, teller: &Teller, dumps: &mut FuturesUnordered<Dumping>) {
+        match effect {
+            Effect::Persist(memory) => {
+                let file = Arc::clone(&self.memory);
+                // On a thread of its own: a disk that is busy holds up nothing but what comes after.
+                let written = tokio::task::spawn_blocking(move || file.write(memory)).await;
+                let failed = match written {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => error.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                let what = format!("what schedules have done cannot be kept: {failed}");
+                self.context.problem(ProblemType::ScheduleMemoryUnusable, what);
+            }
+            Effect::Dump(dump) => dumps.push(self.dumping(dump, false)),
+            Effect::Recover(dump) => dumps.push(self.dumping(dump, true)),
+            Effect::Report(report) => {
+                self.log(&report);
+                self.context.state.reported(&report);
+                teller.report(report);
+            }
+            Effect::Answer(answer) => teller.answer(answer),
+        }
+    }
+
+    fn dumping(&self, dump: Dump, is_recovery: bool) -> Dumping {
+        let (dumper, timings) = (Arc::clone(&self.dumper), self.timings.clone());
+        Box::pin(async move {
+            if is_recovery {
+                return (dump.id, dumper.recover(&dump).await);
+            }
+            let began = now();
+            let outcome = dumper.make(&dump).await;
+            timings.checkpointed(now().saturating_duration_since(began));
+            (dump.id, outcome)
+        })
+    }
+
+    fn log(&self, report: &Report) {
+        let Report { request, container, result } = report;
+        let container = container.as_ref().map(|container| {
+            format!("{}/{}/{}", container.namespace, container.pod, container.container)
+        });
+        let (schedule, trigger) = (request.schedule.to_string(), request.trigger.name());
+        let (container, reason) = (container.unwrap_or_default(), result.name());
+        match result {
+            RunResult::Done(file) => tracing::info!(schedule, trigger, container, file, "checkpoint made"),
+            RunResult::Retrying(error) | RunResult::Failed(error) | RunResult::InsufficientStorage(error) => {
+                tracing::warn!(schedule, trigger, container, reason, error, "checkpoint not made");
+            }
+            RunResult::WouldDump | RunResult::Skipped(_) => {
+                tracing::info!(schedule, trigger, container, reason, "no checkpoint");
+            }
+        }
+    }
+
+    /// What the containers of this node use.
+    async fn usage(&self) -> Option<BTreeMap<ContainerId, Usage>> {
+        let usage = match self.dumper.kubelet.resource_usage().await {
+            Ok(usage) => usage,
+            Err(error) => {
+                let what = format!("what containers use is not known: {}", chain(&error));
+                self.context.problem(ProblemType::UsageUnknown, what);
+                return None;
+            }
+        };
+        let read = clock::now();
+        let pods = self.pods.pods(now())?;
+        let mut known = BTreeMap::new();
+        for pod in &pods {
+            for container in &pod.containers {
+                let key = kubelet::ContainerKey {
+                    namespace: pod.namespace.clone(),
+                    pod: pod.name.clone(),
+                    container: container.name.clone(),
+                };
+                let Some(used) = usage.get(&key) else { continue };
+                let id = ContainerId {
+                    namespace: pod.namespace.clone(),
+                    pod: pod.name.clone(),
+                    pod_uid: pod.uid.clone(),
+                    container: container.name.clone(),
+                };
+                // The kubelet measures now and then, and says when.
+                let age = used.at.map(|at| read.wall.duration_since(at));
+                let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
+                let at = read.uptime.saturating_sub(age);
+                known.insert(id, Usage { cpu_seconds: used.cpu_seconds, memory_bytes: used.memory_bytes, at });
+            }
+        }
+        Some(known)
+    }
+}
+
+/// A number that tells nodes apart, the same after each restart.
+fn number_of(node: &str) -> u64 {
+    node.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,296 @@
+//! This node's pods as schedules need them, and whether the node is being drained. They are watched only while there
+//! is a schedule: on other nodes it costs nothing.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use checkpoint_keeper_core::quantity;
+use checkpoint_keeper_core::schedule::{NodePod, PodContainer, RESULT_ANNOTATION, TRIGGER_ANNOTATION};
+use checkpoint_keeper_runtime::cache::Cache;
+use checkpoint_keeper_runtime::cluster;
+use checkpoint_keeper_runtime::liveness::now;
+use checkpoint_keeper_runtime::problem_log::Problem;
+use checkpoint_keeper_runtime::watch::{follow, objects_of};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Client;
+use kube::api::DynamicObject;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watcher};
+use serde::Deserialize;
+use tokio::sync::watch;
+
+/// So many pods are listed at a time. Each may be large, and little of it is kept.
+const PAGE: u32 = 50;
+
+/// What was seen; shared by whoever watches and whoever asks.
+#[derive(Debug, Clone)]
+pub(super) struct NodePods {
+    seen: Arc<Mutex<Seen>>,
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    pods: Cache<Option<NodePod>>,
+    node: Cache<bool>,
+}
+
+impl Default for NodePods {
+    fn default() -> Self {
+        Self { seen: Arc::default(), changed: watch::Sender::new(()) }
+    }
+}
+
+impl NodePods {
+    /// Watches both, for as long as it is polled.
+    pub(super) async fn watch(&self, client: &Client, node: &str) {
+        tokio::join!(self.watch_pods(client, node), self.watch_node(client, node));
+    }
+
+    /// Forgets what was seen, as it is not watched any more.
+    pub(super) fn forget(&self) {
+        *self.seen() = Seen::default();
+        self.changed.send_replace(());
+    }
+
+    async fn watch_pods(&self, client: &Client, node: &str) {
+        let config = watcher::Config::default().fields(&cluster::running_on(node)).page_size(PAGE);
+        let events = watcher(objects_of::<Pod>(client), config);
+        follow(events.modify(|pod| pod.metadata.managed_fields = None), |change| {
+            if self.seen().pods.note(change, now(), node_pod) {
+                self.changed.send_replace(());
+            }
+        })
+        .await;
+    }
+
+    async fn watch_node(&self, client: &Client, node: &str) {
+        let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
+        let events = watcher(objects_of::<Node>(client), config);
+        follow(events, |change| {
+            let before = self.is_unschedulable();
+            self.seen().node.note(change, now(), is_unschedulable);
+            if self.is_unschedulable() != before {
+                self.changed.send_replace(());
+            }
+        })
+        .await;
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of every change from here on.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// The pods of this node; none while that cannot be told.
+    pub(super) fn pods(&self, now: Instant) -> Option<Vec<NodePod>> {
+        let seen = self.seen();
+        seen.pods.is_up(now).then(|| seen.pods.objects.values().flatten().cloned().collect())
+    }
+
+    /// Whether the node is marked unschedulable. While that is not known, it is not.
+    pub(super) fn is_unschedulable(&self) -> bool {
+        self.seen().node.objects.values().any(|is_unschedulable| *is_unschedulable)
+    }
+
+    /// What is wrong with each watch at this moment, for the log.
+    pub(super) fn watch_problems(&self, now: Instant) -> Vec<Problem> {
+        let seen = self.seen();
+        let problems =
+            [seen.pods.problem("pods for schedules", now), seen.node.problem("the node for schedules", now)];
+        problems.into_iter().flatten().collect()
+    }
+}
+
+/// The parts of a pod that count here. Any of them may be missing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct PodParts {
+    spec: SpecParts,
+    status: StatusParts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SpecParts {
+    containers: Vec<ContainerParts>,
+    init_containers: Vec<ContainerParts>,
+    ephemeral_containers: Vec<ContainerParts>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ContainerParts {
+    name: String,
+    resources: ResourceParts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ResourceParts {
+    limits: LimitParts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct LimitParts {
+    cpu: Option<String>,
+    memory: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct StatusParts {
+    phase: String,
+    conditions: Vec<ConditionParts>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ConditionParts {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    reason: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeParts {
+    spec: NodeSpecParts,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct NodeSpecParts {
+    unschedulable: bool,
+}
+
+/// What of a pod counts here; none of one that cannot be read, or that has no UID. A static pod is known to the
+/// kubelet by another UID than its mirror's, and by the same names, which are what is asked for.
+fn node_pod(object: DynamicObject) -> Option<NodePod> {
+    let DynamicObject { metadata, data, .. } = object;
+    let parts: PodParts = serde_json::from_value(data).ok()?;
+    let annotation = |name: &str| metadata.annotations.as_ref().and_then(|all| all.get(name)).cloned();
+    let main = parts.spec.containers.into_iter().map(|container| container.kept(true));
+    let others = parts.spec.init_containers.into_iter().chain(parts.spec.ephemeral_containers);
+    let target = parts.status.conditions.into_iter().find(|condition| condition.kind == "DisruptionTarget");
+    Some(NodePod {
+        namespace: metadata.namespace.clone()?,
+        name: metadata.name.clone()?,
+        uid: metadata.uid.clone()?,
+        is_running: parts.status.phase == "Running",
+        containers: main.chain(others.map(|container| container.kept(false))).collect(),
+        is_annotated: annotation(TRIGGER_ANNOTATION).as_deref() == Some("true"),
+        answer: annotation(RESULT_ANNOTATION),
+        is_deleted: metadata.deletion_timestamp.is_some(),
+        disruption_target: target.filter(|target| target.status == "True").map(|target| target.reason),
+        labels: metadata.labels.unwrap_or_default().into_iter().collect(),
+    })
+}
+
+impl ContainerParts {
+    fn kept(self, is_main: bool) -> PodContainer {
+        let LimitParts { cpu, memory } = self.resources.limits;
+        let bytes = |text: String| quantity::parse(&text).ok();
+        PodContainer {
+            name: self.name,
+            is_main,
+            cpu_limit: cpu.and_then(|text| thousandths(&text)),
+            memory_limit: memory.and_then(bytes),
+        }
+    }
+}
+
+/// A CPU limit in thousandths of a core: `500m`, `2`, `0.5`, or a larger unit.
+fn thousandths(text: &str) -> Option<u64> {
+    if let Some(millis) = text.strip_suffix('m') {
+        return millis.parse().ok();
+    }
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if fraction.bytes().all(|digit| digit.is_ascii_digit()) && whole.bytes().all(|digit| digit.is_ascii_digit()) {
+        let fraction: String = fraction.chars().chain("000".chars()).take(3).collect();
+        let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+        return whole.checked_mul(1_000)?.checked_add(fraction.parse().ok()?);
+    }
+    quantity::parse(text).ok()?.checked_mul(1_000)
+}
+
+fn is_unschedulable(object: DynamicObject) -> bool {
+    let parts: NodeParts = serde_json::from_value(object.data).unwrap_or_default();
+    parts.spec.unschedulable
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(pod: Value) -> Option<NodePod> {
+        node_pod(serde_json::from_value(pod).unwrap())
+    }
+
+    #[test]
+    fn of_a_pod_is_kept_what_schedules_go_by() {
+        let pod = read(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "namespace": "shop", "name": "db-0", "uid": "u", "labels": {"app": "db"},
+                "annotations": {"checkpoint.criu.org/trigger": "true", "checkpoint.criu.org/result": "{}", "x": "y"},
+                "deletionTimestamp": "2026-01-01T00:00:00Z",
+            },
+            "spec": {
+                "containers": [{"name": "app", "resources": {"limits": {"cpu": "500m", "memory": "500Mi"}}}, {"name": "b"}],
+                "initContainers": [{"name": "init"}], "ephemeralContainers": [{"name": "debug"}],
+            },
+            "status": {"phase": "Running", "conditions": [
+                {"type": "Ready", "status": "True"},
+                {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"},
+            ]},
+        }))
+        .unwrap();
+        assert!(pod.is_running && pod.is_annotated && pod.is_deleted);
+        assert_eq!(pod.disruption_target.as_deref(), Some("PreemptionByScheduler"));
+        assert_eq!(pod.answer.as_deref(), Some("{}"));
+        let names: Vec<(&str, bool)> =
+            pod.containers.iter().map(|container| (container.name.as_str(), container.is_main)).collect();
+        assert_eq!(names, [("app", true), ("b", true), ("init", false), ("debug", false)]);
+        assert_eq!((pod.containers[0].cpu_limit, pod.containers[0].memory_limit), (Some(500), Some(500 << 20)));
+        assert_eq!((pod.containers[1].cpu_limit, pod.containers[1].memory_limit), (None, None));
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_told_apart() {
+        let with = |annotation: &str, status: &str| {
+            read(json!({
+                "metadata": {"namespace": "a", "name": "b", "uid": "u",
+                    "annotations": {"checkpoint.criu.org/trigger": annotation}},
+                "status": {"phase": "Pending", "conditions": [
+                    {"type": "DisruptionTarget", "status": status, "reason": "EvictionByEvictionAPI"}]},
+            }))
+            .unwrap()
+        };
+        for value in ["false", "True", "", "1"] {
+            assert!(!with(value, "True").is_annotated, "{value}");
+        }
+        let pod = with("true", "False");
+        assert_eq!((pod.disruption_target, pod.is_running), (None, false));
+        assert_eq!(read(json!({"metadata": {"name": "b"}})), None);
+        assert_eq!(read(json!({"metadata": {"namespace": "a", "name": "b", "uid": "u"}, "spec": 1})), None);
+    }
+
+    #[test]
+    fn limits_of_cpu_are_read_in_thousandths() {
+        for (text, millis) in
+            [("500m", Some(500)), ("2", Some(2_000)), ("0.5", Some(500)), (".25", Some(250)), ("1k", Some(1_000_000))]
+        {
+            assert_eq!(thousandths(text), millis, "{text}");
+        }
+        assert_eq!(thousandths("much"), None);
+    }
+}

@@ -1,0 +1,304 @@
+//! Telling people what came of schedules: events on pods and schedules, and the answers to annotations.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use checkpoint_keeper_core::schedule::{
+    Answer, RESULT_ANNOTATION, Report, RunResult, ScheduleKind, ScheduleRef, SkipReason, TRIGGER_ANNOTATION,
+};
+use checkpoint_keeper_runtime::events::{Note, Publisher};
+use checkpoint_keeper_runtime::plain;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+/// What events say was done.
+const ACTION: &str = "CheckpointContainer";
+
+/// How long one request may take.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// How long results are collected before their schedules are told of: of many there is one event.
+const COLLECTED: Duration = Duration::from_secs(2);
+
+/// So many reports wait at most; of more nothing is told.
+const MOST_WAITING: usize = 1_000;
+
+/// How often an answer that could not be written is tried again, and how often at most.
+const AGAIN: Duration = Duration::from_secs(5);
+const TRIES: u32 = 60;
+
+/// Takes what is to be told.
+#[derive(Debug, Clone)]
+pub(super) struct Teller {
+    reports: mpsc::Sender<Report>,
+    answers: mpsc::UnboundedSender<Answer>,
+}
+
+/// Tells it.
+pub(super) struct Told {
+    reports: mpsc::Receiver<Report>,
+    answers: mpsc::UnboundedReceiver<Answer>,
+}
+
+/// Both ends.
+pub(super) fn channel() -> (Teller, Told) {
+    let (report_sender, reports) = mpsc::channel(MOST_WAITING);
+    // As many as there are pods, each a few times.
+    let (answer_sender, answers) = mpsc::unbounded_channel();
+    (Teller { reports: report_sender, answers: answer_sender }, Told { reports, answers })
+}
+
+impl Teller {
+    pub(super) fn report(&self, report: Report) {
+        // Events are for people; where there are too many, the log and the figures have them.
+        let _ = self.reports.try_send(report);
+    }
+
+    pub(super) fn answer(&self, answer: Answer) {
+        let _ = self.answers.send(answer);
+    }
+}
+
+impl Told {
+    /// Tells, for as long as it is polled.
+    pub(super) async fn run(self, client: &Client, node: &str, uid_of: impl Fn(&ScheduleRef) -> Option<String>) {
+        let Self { reports, answers } = self;
+        tokio::join!(publish(reports, client, node, uid_of), write_answers(answers, client));
+    }
+}
+
+async fn publish(
+    mut reports: mpsc::Receiver<Report>,
+    client: &Client,
+    node: &str,
+    uid_of: impl Fn(&ScheduleRef) -> Option<String>,
+) {
+    let publisher = Publisher::new(client.clone(), "checkpoint-keeper-agent", node.to_owned());
+    let send = async |note: Note| match timeout(REQUEST, publisher.publish(note)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("an event cannot be written: {}", plain(&error)),
+        Err(_) => tracing::warn!("an event cannot be written: no answer within {REQUEST:?}"),
+    };
+    while let Some(first) = reports.recv().await {
+        let mut collected = vec![first];
+        sleep(COLLECTED).await;
+        while let Ok(next) = reports.try_recv() {
+            collected.push(next);
+        }
+        for note in pod_notes(&collected) {
+            send(note).await;
+        }
+        for note in schedule_notes(&collected, node, &uid_of) {
+            send(note).await;
+        }
+    }
+}
+
+/// One event for each container and result, whichever schedules asked for it.
+fn pod_notes(reports: &[Report]) -> Vec<Note> {
+    let mut told = BTreeMap::new();
+    for report in reports {
+        let Some(container) = &report.container else { continue };
+        let triggers: &mut BTreeSet<&str> =
+            told.entry((container, report.result.name(), text(&report.result))).or_default();
+        triggers.insert(report.request.trigger.name());
+    }
+    let note = |((container, reason, text), triggers): ((&_, &str, String), BTreeSet<&str>)| {
+        let container: &checkpoint_keeper_core::schedule::ContainerId = container;
+        let triggers: Vec<&str> = triggers.into_iter().collect();
+        Note {
+            about: ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Pod".to_owned()),
+                namespace: Some(container.namespace.clone()),
+                name: Some(container.pod.clone()),
+                uid: Some(container.pod_uid.clone()),
+                field_path: Some(format!("spec.containers{{{}}}", container.container)),
+                ..ObjectReference::default()
+            },
+            is_good: is_good(reason),
+            reason: reason.to_owned(),
+            action: ACTION,
+            note: format!("Container {} ({}): {text}", container.container, triggers.join(", ")),
+        }
+    };
+    told.into_iter().map(note).collect()
+}
+
+/// One event for each schedule and result.
+fn schedule_notes(
+    reports: &[Report],
+    node: &str,
+    uid_of: impl Fn(&ScheduleRef) -> Option<String>,
+) -> Vec<Note> {
+    let mut told: BTreeMap<(&ScheduleRef, &str), Vec<&Report>> = BTreeMap::new();
+    for report in reports {
+        told.entry((&report.request.schedule, report.result.name())).or_default().push(report);
+    }
+    let note = |((schedule, reason), reports): ((&ScheduleRef, &str), Vec<&Report>)| {
+        let first = reports.first().map(|report| {
+            let whose = report.container.as_ref();
+            let whose = whose.map(|whose| format!("{}/{}: ", whose.pod, whose.container)).unwrap_or_default();
+            format!("{whose}{}", text(&report.result))
+        });
+        let more = match reports.len() {
+            1 => String::new(),
+            count => format!(" (and {} more of the kind)", count - 1),
+        };
+        Note {
+            about: reference(schedule, uid_of(schedule)),
+            is_good: is_good(reason),
+            reason: reason.to_owned(),
+            action: ACTION,
+            note: format!("On {node}: {}{more}", first.unwrap_or_default()),
+        }
+    };
+    told.into_iter().map(note).collect()
+}
+
+fn is_good(reason: &str) -> bool {
+    ["CheckpointCreated", "CheckpointDryRun", "ScheduleChanged", "RequestWithdrawn"].contains(&reason)
+}
+
+/// A result in words.
+fn text(result: &RunResult) -> String {
+    match result {
+        RunResult::Done(file) => format!("checkpointed to {file}"),
+        RunResult::WouldDump => "would have been checkpointed; the schedule is a dry run".to_owned(),
+        RunResult::Retrying(error) => format!("not checkpointed yet, and tried again: {error}"),
+        RunResult::Failed(error) => format!("not checkpointed: {error}"),
+        RunResult::InsufficientStorage(error) => format!("not checkpointed for want of room: {error}"),
+        RunResult::Skipped(SkipReason::Missed(1)) => "missed a due time".to_owned(),
+        RunResult::Skipped(SkipReason::Missed(count)) => format!("missed {count} due times"),
+        RunResult::Skipped(SkipReason::PodEnded) => "not checkpointed: it ended before".to_owned(),
+        RunResult::Skipped(SkipReason::ScheduleChanged) => {
+            "not checkpointed: the schedule was changed, suspended or deleted before".to_owned()
+        }
+        RunResult::Skipped(SkipReason::RequestWithdrawn) => {
+            "not checkpointed: its annotation was taken off before".to_owned()
+        }
+    }
+}
+
+fn reference(schedule: &ScheduleRef, uid: Option<String>) -> ObjectReference {
+    let api_version = match schedule.kind {
+        ScheduleKind::Native => "checkpoint-keeper.io/v1alpha1",
+        ScheduleKind::Legacy => "criu.org/v1",
+    };
+    ObjectReference {
+        api_version: Some(api_version.to_owned()),
+        kind: Some("CheckpointSchedule".to_owned()),
+        namespace: Some(schedule.namespace.clone()),
+        name: Some(schedule.name.clone()),
+        uid,
+        ..ObjectReference::default()
+    }
+}
+
+/// Writes answers in their order; of one pod only the last one counts.
+async fn write_answers(mut answers: mpsc::UnboundedReceiver<Answer>, client: &Client) {
+    let mut waiting: VecDeque<(Answer, u32)> = VecDeque::new();
+    loop {
+        if waiting.is_empty() {
+            let Some(answer) = answers.recv().await else { return };
+            waiting.push_back((answer, 0));
+        }
+        while let Ok(answer) = answers.try_recv() {
+            waiting.retain(|(other, _)| other.pod_uid != answer.pod_uid);
+            waiting.push_back((answer, 0));
+        }
+        let mut failed = VecDeque::new();
+        for (answer, tries) in waiting.drain(..) {
+            match timeout(REQUEST, write_answer(&answer, client)).await {
+                Ok(Ok(())) => {}
+                // The pod is gone, or another one has its name.
+                Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(
+                        "the annotation of pod {}/{} cannot be answered: {}",
+                        answer.namespace,
+                        answer.pod,
+                        plain(&error)
+                    );
+                    failed.push_back((answer, tries + 1));
+                }
+                Err(_) => failed.push_back((answer, tries + 1)),
+            }
+        }
+        failed.retain(|(_, tries)| *tries < TRIES);
+        if !failed.is_empty() {
+            sleep(AGAIN).await;
+        }
+        waiting = failed;
+    }
+}
+
+async fn write_answer(answer: &Answer, client: &Client) -> kube::Result<()> {
+    let kind = ApiResource::erase::<Pod>(&());
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &answer.namespace, &kind);
+    let mut annotations = json!({RESULT_ANNOTATION: answer.text});
+    if answer.is_over {
+        annotations[TRIGGER_ANNOTATION] = json!(null);
+    }
+    // With the UID it is refused where another pod has the name by now.
+    let patch = json!({"metadata": {"uid": answer.pod_uid, "annotations": annotations}});
+    api.patch_metadata(&answer.pod, &PatchParams::default(), &Patch::Merge(&patch)).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint_keeper_core::schedule::{ContainerId, Request, Trigger};
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn report(schedule: &str, container: &str, trigger: Trigger, result: RunResult) -> Report {
+        let id = ScheduleRef { kind: ScheduleKind::Native, namespace: "shop".to_owned(), name: schedule.to_owned() };
+        let due = Timestamp::UNIX_EPOCH;
+        Report {
+            request: Request { schedule: id, schedule_uid: schedule.to_owned(), trigger, due },
+            container: Some(ContainerId {
+                namespace: "shop".to_owned(),
+                pod: "db-0".to_owned(),
+                pod_uid: "u".to_owned(),
+                container: container.to_owned(),
+            }),
+            result,
+        }
+    }
+
+    #[test]
+    fn one_dump_for_two_schedules_is_one_event_of_the_pod_and_one_of_each_schedule() {
+        let done = || RunResult::Done("a.tar".to_owned());
+        let reports = [
+            report("hourly", "app", Trigger::Interval, done()),
+            report("on-drain", "app", Trigger::Annotation, done()),
+            report("hourly", "log", Trigger::Interval, RunResult::Failed("no".to_owned())),
+        ];
+        let pods = pod_notes(&reports);
+        let of = |notes: &[Note]| notes.iter().map(|note| note.note.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            of(&pods),
+            [
+                "Container app (Annotation, Interval): checkpointed to a.tar",
+                "Container log (Interval): not checkpointed: no"
+            ]
+        );
+        assert_eq!((pods[0].is_good, pods[1].is_good), (true, false));
+        assert_eq!(pods[0].about.uid.as_deref(), Some("u"));
+        let schedules = schedule_notes(&reports, "n1", |id| Some(format!("uid of {}", id.name)));
+        assert_eq!(
+            of(&schedules),
+            [
+                "On n1: db-0/app: checkpointed to a.tar",
+                "On n1: db-0/log: not checkpointed: no",
+                "On n1: db-0/app: checkpointed to a.tar"
+            ]
+        );
+        assert_eq!(schedules[2].about.uid.as_deref(), Some("uid of on-drain"));
+    }
+}

@@ -1,0 +1,365 @@
+//! `CheckpointSchedule`: when checkpoints of a namespace's containers are made.
+
+use std::collections::BTreeSet;
+
+use checkpoint_keeper_core::schedule::cron::Cron;
+use checkpoint_keeper_core::schedule::{self, ScheduleKind, ScheduleRef};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{FieldError, Problems};
+use crate::parts::{LabelSelectorSpec, Mode, names};
+use crate::rules::{self, validations};
+use crate::scalars::{CronText, ExactName, Interval, LengthOfTime, Period, TimeZoneText};
+
+/// When checkpoints are made of a namespace's containers, and which of them are kept.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, CustomResource)]
+#[kube(
+    group = "checkpoint-keeper.io",
+    version = "v1alpha1",
+    kind = "CheckpointSchedule",
+    plural = "checkpointschedules",
+    namespaced,
+    shortname = "cksched",
+    category = "checkpoint-keeper",
+    status = "CheckpointScheduleStatus",
+    derive = "PartialEq",
+    doc = "When checkpoints of a namespace's running containers are made. Each node's agent carries a schedule out for the pods of its node.",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(name = "Schedule", type_ = "string", json_path = ".spec.triggers.schedule"),
+    printcolumn(name = "Interval", type_ = "string", json_path = ".spec.triggers.interval"),
+    printcolumn(name = "Suspend", type_ = "boolean", json_path = ".spec.suspend"),
+    printcolumn(name = "Active", type_ = "integer", json_path = ".status.active"),
+    printcolumn(name = "Last Success", type_ = "date", json_path = ".status.lastSuccessTime"),
+    printcolumn(
+        name = "Healthy",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Healthy")].status"#
+    ),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", priority = 1),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Healthy")].reason"#,
+        priority = 1
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointScheduleSpec {
+    /// mode Enforce makes checkpoints; DryRun only reports which ones it would make. Default Enforce.
+    #[serde(default)]
+    pub mode: Mode,
+    /// selector selects running pods of this namespace by their labels. An empty one selects all of them.
+    pub selector: LabelSelectorSpec,
+    /// containers are exact names of containers, which may be init, sidecar and ephemeral ones. Absent or empty: all of
+    /// a pod's spec.containers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
+    pub containers: Vec<ExactName>,
+    /// triggers say when. Each one works by itself; requests for one container at the same time are served by one
+    /// checkpoint.
+    pub triggers: TriggersSpec,
+    /// suspend true makes nothing until it is false again. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
+    pub suspend: Option<bool>,
+    /// jitter is the longest delay of the times that interval and schedule name: a length of time. Each node has its
+    /// own part of it, so that not all of them write at once. Default 0: no delay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "0s"))]
+    pub jitter: Option<LengthOfTime>,
+    /// startingDeadline is how late a time that interval and schedule name may still be served, as after an outage: a
+    /// length of time. Later ones are reported as missed. Default, and 0: however late, once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starting_deadline: Option<LengthOfTime>,
+    /// timeout is how long the kubelet may take for one checkpoint: a length of time. Default 10m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "10m"))]
+    pub timeout: Option<Interval>,
+    /// maxConcurrentPerNode is how many checkpoints may be under way on a node when one of this schedule begins, itself
+    /// included: each one freezes its container, and fills the disk. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100), extend("default" = 1))]
+    pub max_concurrent_per_node: Option<i32>,
+    /// retries say how often a checkpoint that failed is tried again. Absent: its defaults.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<RetriesSpec>,
+}
+
+/// When a schedule asks for checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validations(&[&rules::TRIGGER_THERE, &rules::TIME_ZONE_NEEDS_SCHEDULE])))]
+pub struct TriggersSpec {
+    /// interval asks so often: a length of time of at least 1s. The first time is one interval after the schedule was
+    /// created. Absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Interval>,
+    /// schedule asks at the times of a cron expression of five fields: minute, hour, day of month, month, day of week.
+    /// Absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<CronText>,
+    /// timeZone is the time zone of schedule, as the IANA database names it. A time in the hour that clocks skip is left
+    /// out, and one in the hour that they repeat is there twice. Default UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<TimeZoneText>,
+    /// onAnnotation true asks when a selected pod gets the annotation checkpoint.criu.org/trigger with the value true. The
+    /// annotation checkpoint.criu.org/result then says what came of it. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
+    pub on_annotation: Option<bool>,
+    /// onDisruption asks when one of these is about to end a selected pod. Absent or empty: never.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "set"))]
+    pub on_disruption: Vec<Disruption>,
+    /// resources ask when what a container uses crosses a threshold. Absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourcesSpec>,
+}
+
+/// What may end a pod's run on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Disruption {
+    /// Its node is marked unschedulable, as a drain begins with.
+    NodeDrain,
+    /// It is evicted: by the eviction API, a taint, or its kubelet.
+    PodEviction,
+    /// The scheduler makes room for a pod of a higher priority.
+    Preemption,
+    /// It is deleted.
+    PodDeletion,
+}
+
+/// Thresholds of what a container uses. A container without the limit that a threshold is a share of is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validations(&[&rules::THRESHOLD_THERE])))]
+pub struct ResourcesSpec {
+    /// cpuPercent is about CPU time, in percent of the container's limit. Absent: no threshold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_percent: Option<ThresholdsSpec>,
+    /// memoryPercent is about the working set of memory, in percent of the container's limit. Absent: no threshold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_percent: Option<ThresholdsSpec>,
+    /// poll is how often it is looked at: a length of time of at least 5s. Default 30s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "30s"))]
+    pub poll: Option<Interval>,
+    /// cooldown is how long after a checkpoint a container is left alone by the thresholds: a length of time. Default 5m;
+    /// 0: not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "5m"))]
+    pub cooldown: Option<LengthOfTime>,
+}
+
+/// Two thresholds in percent of a limit.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validations(&[&rules::ABOVE_OR_BELOW])))]
+pub struct ThresholdsSpec {
+    /// above asks from this percentage on. Absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub above: Option<i32>,
+    /// below asks up to this percentage. Absent: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub below: Option<i32>,
+}
+
+/// How often a checkpoint that failed is tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RetriesSpec {
+    /// limit is how many new tries there are. Default 3; 0: none. What a pod's annotation asks for is tried as long as
+    /// the annotation is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100), extend("default" = 3))]
+    pub limit: Option<i32>,
+    /// backoff is how long it takes until the first new try: a length of time. Each further one takes twice as long,
+    /// up to 5m. Default 10s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = "10s"))]
+    pub backoff: Option<Period>,
+}
+
+/// What became of a schedule, and what it did on all nodes together.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointScheduleStatus {
+    /// conditions: Ready says whether the schedule is understood and carried out, Healthy whether its last checkpoints
+    /// succeeded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(length(max = 16))]
+    pub conditions: Vec<Condition>,
+    /// observedGeneration is the metadata.generation that the conditions are about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// lastScheduleTime is when a checkpoint was last asked for on any node, by whichever trigger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_schedule_time: Option<Time>,
+    /// lastSuccessTime is when a checkpoint last succeeded on any node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success_time: Option<Time>,
+    /// nextScheduleTime is when interval or schedule ask next on any node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_schedule_time: Option<Time>,
+    /// active is how many checkpoints are under way on all nodes together.
+    #[serde(default)]
+    pub active: i64,
+}
+
+impl CheckpointSchedule {
+    /// Which object this is, in events and reports.
+    pub fn schedule_ref(&self) -> ScheduleRef {
+        ScheduleRef {
+            kind: ScheduleKind::Native,
+            namespace: self.metadata.namespace.clone().unwrap_or_default(),
+            name: self.metadata.name.clone().unwrap_or_default(),
+        }
+    }
+
+    /// What it means to the scheduler; all that is wrong with it otherwise. By `now` its cron expression has to name a
+    /// time that comes.
+    pub fn to_schedule(&self, now: Timestamp) -> Result<schedule::Schedule, Vec<FieldError>> {
+        let (spec, mut problems) = (&self.spec, Problems::default());
+        let at = &mut problems;
+        let id = self.schedule_ref();
+        let reported = self.status.as_ref().and_then(|status| status.last_schedule_time.as_ref());
+        let schedule = schedule::Schedule {
+            pods_namespace: id.namespace.clone(),
+            id,
+            uid: self.metadata.uid.clone().unwrap_or_default(),
+            generation: self.metadata.generation.unwrap_or_default(),
+            created: self.metadata.creation_timestamp.as_ref().map_or(now, |created| created.0),
+            last_reported: reported.map(|time| time.0),
+            selector: spec.selector.read("spec.selector", at),
+            containers: names(&spec.containers, "spec.containers", at),
+            triggers: triggers(spec, now, at),
+            mode: spec.mode.into(),
+            suspend: spec.suspend.unwrap_or_default(),
+            dumping: dumping(spec, at),
+            retention: schedule::ArchiveRetention::default(),
+        };
+        problems.unless(schedule)
+    }
+}
+
+fn triggers(spec: &CheckpointScheduleSpec, now: Timestamp, problems: &mut Problems) -> schedule::Triggers {
+    let triggers = &spec.triggers;
+    let optional = |time: Option<&LengthOfTime>, path: &str, problems: &mut Problems| {
+        time.and_then(|time| time.read(path, problems))
+    };
+    let cron = triggers.schedule.as_ref().and_then(|fields| {
+        let zone = triggers.time_zone.as_ref().map_or("UTC", |zone| zone.0.as_str());
+        match Cron::parse(&fields.0, zone, now) {
+            Ok(cron) => Some(cron),
+            Err(error) => {
+                let path = match error {
+                    schedule::cron::CronError::TimeZone(_) => "spec.triggers.timeZone",
+                    _ => "spec.triggers.schedule",
+                };
+                problems.add(&path, error.to_string(), None);
+                None
+            }
+        }
+    });
+    let read = schedule::Triggers {
+        interval: triggers.interval.as_ref().and_then(|time| time.read("spec.triggers.interval", problems)),
+        cron,
+        jitter: optional(spec.jitter.as_ref(), "spec.jitter", problems).unwrap_or_default(),
+        starting_deadline: optional(spec.starting_deadline.as_ref(), "spec.startingDeadline", problems),
+        on_annotation: triggers.on_annotation.unwrap_or_default(),
+        on_disruption: triggers
+            .on_disruption
+            .iter()
+            .map(|disruption| (*disruption).into())
+            .collect::<BTreeSet<_>>(),
+        resources: triggers
+            .resources
+            .as_ref()
+            .map(|resources| resources.read("spec.triggers.resources", problems)),
+    };
+    if !read.any() && problems.0.is_empty() {
+        problems.add(&"spec.triggers", rules::TRIGGER_THERE.message, None);
+    }
+    read
+}
+
+fn dumping(spec: &CheckpointScheduleSpec, problems: &mut Problems) -> schedule::Dumping {
+    let defaults = schedule::Dumping::default();
+    let retries = spec.retries.clone().unwrap_or_default();
+    let backoff = retries.backoff.as_ref().and_then(|time| time.read("spec.retries.backoff", problems));
+    let timeout = spec.timeout.as_ref().and_then(|time| time.read("spec.timeout", problems));
+    schedule::Dumping {
+        timeout: timeout.unwrap_or(defaults.timeout),
+        max_concurrent_per_node: spec
+            .max_concurrent_per_node
+            .map_or(defaults.max_concurrent_per_node, |count| {
+                crate::parts::natural::<i32, u32>(count, "spec.maxConcurrentPerNode", problems).max(1)
+            }),
+        retries: retries
+            .limit
+            .map_or(defaults.retries, |limit| crate::parts::natural(limit, "spec.retries.limit", problems)),
+        backoff: backoff.unwrap_or(defaults.backoff),
+    }
+}
+
+impl ResourcesSpec {
+    fn read(&self, path: &str, problems: &mut Problems) -> schedule::ResourceTrigger {
+        let poll = self.poll.as_ref().and_then(|time| time.read(&format!("{path}.poll"), problems));
+        let cooldown = self.cooldown.as_ref();
+        let cooldown = cooldown.and_then(|time| time.read_with_zero(&format!("{path}.cooldown"), problems));
+        if self.cpu_percent.is_none() && self.memory_percent.is_none() {
+            problems.add(&path, rules::THRESHOLD_THERE.message, None);
+        }
+        let mut thresholds = |spec: Option<&ThresholdsSpec>, name: &str| {
+            spec.map(|spec| spec.read(&format!("{path}.{name}"), problems)).unwrap_or_default()
+        };
+        schedule::ResourceTrigger {
+            cpu: thresholds(self.cpu_percent.as_ref(), "cpuPercent"),
+            memory: thresholds(self.memory_percent.as_ref(), "memoryPercent"),
+            poll: poll.unwrap_or(DEFAULT_POLL).max(SHORTEST_POLL),
+            cooldown: cooldown.unwrap_or(DEFAULT_COOLDOWN),
+        }
+    }
+}
+
+/// How often usage is looked at where a schedule does not say.
+pub(crate) const DEFAULT_POLL: std::time::Duration = std::time::Duration::from_secs(30);
+/// How often it is looked at, at most.
+pub(crate) const SHORTEST_POLL: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long a container is left alone after a checkpoint where a schedule does not say.
+pub(crate) const DEFAULT_COOLDOWN: std::time::Duration = std::time::Duration::from_mins(5);
+
+impl ThresholdsSpec {
+    fn read(&self, path: &str, problems: &mut Problems) -> schedule::Thresholds {
+        if self.above.is_none() && self.below.is_none() {
+            problems.add(&path, rules::ABOVE_OR_BELOW.message, None);
+        }
+        let mut percent = |value: Option<i32>, name: &str| {
+            value.map(|value| crate::parts::natural(value, &format!("{path}.{name}"), problems))
+        };
+        schedule::Thresholds { above: percent(self.above, "above"), below: percent(self.below, "below") }
+    }
+}
+
+impl From<Disruption> for schedule::Disruption {
+    fn from(disruption: Disruption) -> Self {
+        match disruption {
+            Disruption::NodeDrain => Self::NodeDrain,
+            Disruption::PodEviction => Self::PodEviction,
+            Disruption::Preemption => Self::Preemption,
+            Disruption::PodDeletion => Self::PodDeletion,
+        }
+    }
+}
