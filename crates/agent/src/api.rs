@@ -12,6 +12,7 @@ use super::cluster_watch::ClusterWatch;
 use super::config_source::ConfigSource;
 use super::own_objects::OwnObjects;
 use super::problem_type::ProblemType;
+use super::schedules::Schedules;
 use super::state::AgentState;
 use super::status_publisher::StatusPublisher;
 
@@ -35,6 +36,8 @@ pub(super) struct Api {
     pub(super) context: ApiContext,
     pub(super) source: ConfigSource,
     pub(super) publisher: StatusPublisher,
+    /// None where no checkpoints are made.
+    pub(super) schedules: Option<Schedules>,
 }
 
 impl Api {
@@ -49,6 +52,11 @@ impl Api {
             self.source.run(&engine),
             self.publisher.run(),
             context.log_problems(),
+            async {
+                if let Some(schedules) = &self.schedules {
+                    Box::pin(schedules.run()).await;
+                }
+            },
         );
     }
 }
@@ -130,6 +138,7 @@ mod tests {
                 directory: String::new(),
                 rest: Duration::from_mins(1),
             },
+            schedules: None,
             context,
         }
     }

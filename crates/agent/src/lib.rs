@@ -12,6 +12,7 @@ mod own_objects;
 mod problem_type;
 mod problems;
 mod reporter;
+mod schedules;
 mod state;
 mod status;
 mod status_publisher;
@@ -43,10 +44,12 @@ use self::dry_runs::DryRuns;
 use self::metrics::Timings;
 use self::own_objects::OwnObjects;
 use self::reporter::{Reporter, note_catalog_problem};
+use self::schedules::{Means, Schedules, SeenArchives};
 use self::state::AgentState;
 use self::status_publisher::StatusPublisher;
 use checkpoint_keeper_runtime::admin::{self, AdminServer};
 use checkpoint_keeper_runtime::cluster::{self, Cluster, ConnectError};
+use checkpoint_keeper_runtime::kubelet::{Kubelet, KubeletConfig, SetupError};
 use checkpoint_keeper_runtime::liveness;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
 use checkpoint_keeper_runtime::requests::RequestCounts;
@@ -63,6 +66,10 @@ fn stuck(interval: Duration) -> Duration {
 pub struct Settings {
     /// The node's name.
     pub node_name: String,
+    /// The operator's own namespace.
+    pub namespace: String,
+    /// The node's kubelet, by which checkpoints are made; none: none are made.
+    pub kubelet: Option<KubeletConfig>,
     /// The namespaces whose objects of the older operator govern the cluster.
     pub operator_namespaces: BTreeSet<String>,
     /// The namespaces that the older operator may be installed in.
@@ -107,6 +114,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The kubelet cannot be asked.
+    #[error(transparent)]
+    Kubelet(#[from] SetupError),
     /// The engine cannot go on.
     #[error(transparent)]
     Run(#[from] RunError),
@@ -139,7 +149,9 @@ pub fn run(arguments: Settings) -> Result<(), Error> {
     let (sender, mailbox) = mailbox::channel().map_err(start("cannot make a mailbox for the engine"))?;
     let (stop, trigger) = signals::until_told().map_err(start("cannot listen for signals"))?;
     let timings = Timings::default();
-    start_api_side(&arguments, state.clone(), sender, Measures { requests, timings: timings.clone() })?;
+    let archives = SeenArchives::default();
+    let measures = Measures { requests, timings: timings.clone(), archives: archives.clone() };
+    start_api_side(&arguments, state.clone(), sender, measures)?;
     let mut reporter = Reporter {
         state,
         audit: arguments.audit,
@@ -147,6 +159,7 @@ pub fn run(arguments: Settings) -> Result<(), Error> {
         timings,
         interval: arguments.interval,
         deciding: Deciding::default(),
+        archives,
         is_dead: false,
         end: Box::new(move || {
             let _ = (&trigger).write_all(b"x");
@@ -168,6 +181,7 @@ fn start(what: &'static str) -> impl FnOnce(io::Error) -> Error {
 struct Measures {
     requests: RequestCounts,
     timings: Timings,
+    archives: SeenArchives,
 }
 
 /// Starts the thread that speaks with the API and serves probes and metrics.
@@ -202,7 +216,16 @@ fn start_api_side(
     let staleness = arguments.policy_staleness;
     let source = ConfigSource { context: context.clone(), scope, staleness };
     let publisher = StatusPublisher { context: context.clone(), directory, rest: arguments.status_interval };
-    let api = Api { context: context.clone(), source, publisher };
+    let schedules = if let Some(kubelet) = arguments.kubelet.clone() {
+        let kubelet = Kubelet::new(kubelet)?;
+        let (operator_namespace, archives) = (arguments.namespace.clone(), measures.archives);
+        let means = Means { operator_namespace, kubelet, archives, timings: measures.timings.clone() };
+        Some(Schedules::new(context.clone(), means, &arguments.state))
+    } else {
+        tracing::debug!("the kubelet's address is not told: no checkpoints are made by schedules");
+        None
+    };
+    let api = Api { context: context.clone(), source, publisher, schedules };
     let seen = state.clone();
     let started = Instant::now();
     let limit = stuck(arguments.interval);

@@ -7,6 +7,7 @@ use std::fmt::Error;
 use std::time::Duration;
 
 use checkpoint_keeper_core::plan::Reason;
+use checkpoint_keeper_core::schedule::ScheduleState;
 use checkpoint_keeper_node::driver::Operation;
 use checkpoint_keeper_runtime::telemetry;
 use jiff::Timestamp;
@@ -29,6 +30,7 @@ pub(super) struct Timings {
     plan: Histogram,
     unlink: Histogram,
     close_to_unlink: Histogram,
+    checkpoint: Histogram,
 }
 
 impl Default for Timings {
@@ -41,6 +43,8 @@ impl Default for Timings {
             plan: histogram(),
             unlink: histogram(),
             close_to_unlink: histogram(),
+            // 100 ms, 300 ms … 30 min.
+            checkpoint: Histogram::new(exponential_buckets(0.1, 3.0, 10)),
         }
     }
 }
@@ -58,6 +62,11 @@ impl Timings {
         histogram.observe(took.as_secs_f64());
     }
 
+    /// Notes that a dump took that long, from its request to the proof that its archive is whole.
+    pub(super) fn checkpointed(&self, took: Duration) {
+        self.checkpoint.observe(took.as_secs_f64());
+    }
+
     fn register(&self, registry: &mut Registry) {
         for (name, help, histogram) in [
             ("sweep", "Time to list the directory and look at each file", &self.sweep),
@@ -68,6 +77,11 @@ impl Timings {
                 "close_to_unlink",
                 "Time from the close of an archive to the first deletion by the plan that knows of it",
                 &self.close_to_unlink,
+            ),
+            (
+                "checkpoint",
+                "Time from the request for a checkpoint to the proof that its archive is whole, or to its failure",
+                &self.checkpoint,
             ),
         ] {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
@@ -122,7 +136,46 @@ fn encode(observed: &Observations, now: Timestamp, encoder: &mut DescriptorEncod
         let labels = [("reason", reason.to_string())];
         ConstCounter::new(figures(reason).1).encode(deleted.encode_family(&labels)?)?;
     }
+    encode_schedules(observed, now, encoder)?;
     observed.summary.as_ref().map_or(Ok(()), |summary| encode_summary(summary, now, encoder))
+}
+
+/// What schedules have done.
+fn encode_schedules(
+    observed: &Observations,
+    now: Timestamp,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), Error> {
+    let help =
+        "Number of results of requests for checkpoints, by trigger and result; one dump may serve several.";
+    let mut requests = encoder.encode_descriptor("checkpoint_requests", help, None, MetricType::Counter)?;
+    for ((trigger, result), count) in &observed.requests {
+        ConstCounter::new(*count)
+            .encode(requests.encode_family(&[("trigger", *trigger), ("result", *result)])?)?;
+    }
+    let schedules = &observed.schedules;
+    let count = |is: fn(&ScheduleState) -> bool| schedules.iter().filter(|one| is(one)).count() as u64;
+    gauge(
+        encoder,
+        "schedules",
+        "Number of schedules that select a container here.",
+        count(|one| one.containers > 0),
+    )?;
+    let help = "Number of schedules that select a container here and whose last request failed.";
+    gauge(encoder, "schedules_failing", help, count(|one| one.containers > 0 && one.failures > 0))?;
+    let active = schedules.iter().map(|one| u64::from(one.active)).max().unwrap_or(0);
+    gauge(
+        encoder,
+        "checkpoints_under_way",
+        "Number of dumps under way, of the schedule with the most.",
+        active,
+    )?;
+    let failing = schedules.iter().filter(|one| one.containers > 0 && one.failures > 0);
+    let since = failing.filter_map(|one| one.last_success).min();
+    let age = since.map_or(0, |at| u64::try_from(now.duration_since(at).as_secs()).unwrap_or_default());
+    let help =
+        "Time since the last success of the schedule that has been failing for longest; 0 while none fails.";
+    with_unit(encoder, "schedule_failing_age", help, &Unit::Seconds, age)
 }
 
 /// The figures of the last plan.
@@ -283,6 +336,7 @@ pub fn example() -> String {
         ..Summary::default()
     };
     state.planned(summary, std::time::Instant::now());
+    state.counted_request("Interval", "CheckpointCreated");
     let mut text = String::new();
     let registry = registry(state, &Timings::default(), telemetry::example());
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);

@@ -44,6 +44,8 @@ pub(super) enum ProblemType {
     NodeUnwatched,
     /// A policy for the whole cluster does not parse.
     PolicyInvalid,
+    /// What schedules have done cannot be kept across restarts.
+    ScheduleMemoryUnusable,
     /// The wall clock differs from the API server's.
     ServerClockDiffers,
     /// The node's store cannot be watched.
@@ -52,6 +54,8 @@ pub(super) enum ProblemType {
     StoreUnwritten,
     /// When an archive was taken cannot be told.
     Undated,
+    /// What containers use is not known, and a schedule goes by it.
+    UsageUnknown,
     /// What the watermark deletes frees nothing.
     WatermarkIneffective,
     /// The disk is too full, and not enough may be deleted.
@@ -84,11 +88,13 @@ impl ProblemType {
             Self::NoFileLeases => Self::NodeLabelsUnknown,
             Self::NodeLabelsUnknown => Self::NodeUnwatched,
             Self::NodeUnwatched => Self::PolicyInvalid,
-            Self::PolicyInvalid => Self::ServerClockDiffers,
+            Self::PolicyInvalid => Self::ScheduleMemoryUnusable,
+            Self::ScheduleMemoryUnusable => Self::ServerClockDiffers,
             Self::ServerClockDiffers => Self::StoreUnwatched,
             Self::StoreUnwatched => Self::StoreUnwritten,
             Self::StoreUnwritten => Self::Undated,
-            Self::Undated => Self::WatermarkIneffective,
+            Self::Undated => Self::UsageUnknown,
+            Self::UsageUnknown => Self::WatermarkIneffective,
             Self::WatermarkIneffective => Self::WatermarkUnreachable,
             Self::WatermarkUnreachable => return None,
         })
@@ -116,10 +122,12 @@ impl ProblemType {
             Self::NodeLabelsUnknown => "NodeLabelsUnknown",
             Self::NodeUnwatched => "NodeUnwatched",
             Self::PolicyInvalid => "PolicyInvalid",
+            Self::ScheduleMemoryUnusable => "ScheduleMemoryUnusable",
             Self::ServerClockDiffers => "ServerClockDiffers",
             Self::StoreUnwatched => "StoreUnwatched",
             Self::StoreUnwritten => "StoreUnwritten",
             Self::Undated => "Undated",
+            Self::UsageUnknown => "UsageUnknown",
             Self::WatermarkIneffective => "WatermarkIneffective",
             Self::WatermarkUnreachable => "WatermarkUnreachable",
         }
@@ -161,7 +169,7 @@ mod tests {
     fn each_type_has_a_name_of_its_own_that_holds_no_spaces() {
         let names: Vec<_> = ProblemType::all().map(ProblemType::name).collect();
         let distinct: std::collections::BTreeSet<_> = names.iter().collect();
-        assert_eq!((names.len(), distinct.len()), (25, 25), "{names:?}");
+        assert_eq!((names.len(), distinct.len()), (27, 27), "{names:?}");
         assert!(names.iter().all(|name| name.chars().all(char::is_alphabetic)), "{names:?}");
     }
 }

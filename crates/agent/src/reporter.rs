@@ -14,6 +14,7 @@ use super::deciding::Deciding;
 use super::dry_runs::{DryRuns, reckon};
 use super::metrics::Timings;
 use super::problem_type::ProblemType;
+use super::schedules::SeenArchives;
 use super::state::AgentState;
 use super::summary::Summary;
 
@@ -26,6 +27,8 @@ pub(super) struct Reporter {
     /// How often everything is looked at.
     pub(super) interval: Duration,
     pub(super) deciding: Deciding,
+    /// Tells schedules of their archives.
+    pub(super) archives: SeenArchives,
     /// Whether the directory was removed under its mount.
     pub(super) is_dead: bool,
     /// Has the driver end.
@@ -37,6 +40,7 @@ impl Reporter {
     pub(super) fn note(&mut self, event: &Event<'_>) {
         let now = Instant::now();
         if let Event::Planned(view) = event {
+            self.archives.note(view);
             let View { snapshot, policies, plan } = &***view;
             for place in plan.deletions() {
                 let (Some(archive), Some(verdict)) = (snapshot.archives.get(place), plan.verdicts.get(place))

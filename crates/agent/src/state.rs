@@ -10,6 +10,7 @@ use checkpoint_keeper_core::engine::file::{Outcome, Removal};
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::plan::{Archive, Reason, Verdict};
 use checkpoint_keeper_core::policy::PolicyRef;
+use checkpoint_keeper_core::schedule::{Report, ScheduleState};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -42,6 +43,10 @@ pub(super) struct Observations {
     pub(super) looked: Option<Instant>,
     /// When the directory was last listed.
     pub(super) swept: Option<Timestamp>,
+    /// What each schedule has done on this node, and does next.
+    pub(super) schedules: Vec<ScheduleState>,
+    /// How many requests for checkpoints ended how since the start, by their triggers' and results' names.
+    pub(super) requests: BTreeMap<(&'static str, &'static str), u64>,
     /// Why there is no directory to collect in; none: there is one.
     pub(super) gone: Option<String>,
     /// What is wrong, by its kind and what it is about: in words, and when it was last said. The words may
@@ -113,6 +118,25 @@ impl AgentState {
     /// Notes that the directory was listed.
     pub(super) fn swept(&self, now: Timestamp) {
         self.observed().swept = Some(now);
+    }
+
+    /// Notes what each schedule has done, and does next.
+    pub(super) fn scheduled(&self, schedules: Vec<ScheduleState>) {
+        let mut observed = self.observed();
+        if observed.schedules != schedules {
+            observed.schedules = schedules;
+            drop(observed);
+            self.changed.send_replace(());
+        }
+    }
+
+    /// Counts what came of a request for a checkpoint.
+    pub(super) fn reported(&self, report: &Report) {
+        self.counted_request(report.request.trigger.name(), report.result.name());
+    }
+
+    pub(super) fn counted_request(&self, trigger: &'static str, result: &'static str) {
+        *self.observed().requests.entry((trigger, result)).or_default() += 1;
     }
 
     pub(super) fn discarded(&self, discarded: &DiscardResults) {

@@ -1,6 +1,6 @@
 //! What can be asked for on the command line.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -199,12 +199,38 @@ pub struct AgentArguments {
     /// alone where there is no IPv6
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:9464")]
     pub listen: SocketAddr,
+    /// The node's kubelet, by which checkpoints are made
+    #[command(flatten)]
+    pub kubelet: KubeletArguments,
     /// Reach the API by this kubeconfig, rather than as a pod of the cluster
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// What is logged, and how
     #[command(flatten)]
     pub log: LogArguments,
+}
+
+/// How an agent reaches the kubelet of its node.
+#[derive(Debug, Args)]
+pub struct KubeletArguments {
+    /// The kubelet's address, at which checkpoints are asked for; without it none are made
+    #[arg(long, value_name = "ADDRESS", env = "HOST_IP")]
+    pub kubelet_host: Option<IpAddr>,
+    /// The kubelet's port
+    #[arg(long, value_name = "PORT", default_value_t = 10250)]
+    pub kubelet_port: u16,
+    /// The token that the kubelet is shown
+    #[arg(long, value_name = "FILE", default_value = "/var/run/secrets/kubernetes.io/serviceaccount/token")]
+    pub kubelet_token: PathBuf,
+    /// The certificates of the authorities that may vouch for the kubelet
+    #[arg(long, value_name = "FILE", default_value = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt")]
+    pub kubelet_authorities: PathBuf,
+    /// The kubelet's own certificate, pki/kubelet.crt below its directory, where no authority vouches for it
+    #[arg(long, value_name = "FILE")]
+    pub kubelet_certificate: Option<PathBuf>,
+    /// Show the token to whoever answers at the kubelet's address, without verifying that it is the kubelet
+    #[arg(long)]
+    pub kubelet_insecure_skip_verify: bool,
 }
 
 /// What `inspect` is told.

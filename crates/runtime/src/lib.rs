@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod cache;
 pub mod cluster;
+pub mod definition;
 pub mod election;
 mod error_text;
 pub mod events;

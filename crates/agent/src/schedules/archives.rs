@@ -84,7 +84,9 @@ impl SeenArchives {
         });
         let mut latest: BTreeMap<Names, (Timestamp, u64)> = BTreeMap::new();
         for archive in &snapshot.archives {
-            let Some(identity) = archive.identity.as_deref().filter(|_| archive.state.is_whole()) else { continue };
+            let Some(identity) = archive.identity.as_deref().filter(|_| archive.state.is_whole()) else {
+                continue;
+            };
             let names = (identity.namespace.clone(), identity.pod.clone(), identity.container.clone());
             let next = (archive.claimed, archive.size);
             latest.entry(names).and_modify(|last| *last = next.max(*last)).or_insert(next);
@@ -93,7 +95,9 @@ impl SeenArchives {
         if seen.awaited.is_empty() {
             return;
         }
-        for archive in snapshot.archives.iter().filter(|archive| archive.settled && archive.state != State::Unread) {
+        for archive in
+            snapshot.archives.iter().filter(|archive| archive.settled && archive.state != State::Unread)
+        {
             while let Some(at) = seen.awaited.iter().position(|awaited| awaited.is(archive)) {
                 let Awaited { tell, .. } = seen.awaited.swap_remove(at);
                 // Whoever waited may have given up.

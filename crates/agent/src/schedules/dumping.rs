@@ -32,7 +32,8 @@ impl Dumper {
     /// Makes one, and tells how it ended.
     pub(super) async fn make(&self, dump: &Dump) -> Outcome {
         let container = &dump.container;
-        if let Some(shortage) = self.archives.room().and_then(|room| shortage(room, self.archives.last_size(container)))
+        if let Some(shortage) =
+            self.archives.room().and_then(|room| shortage(room, self.archives.last_size(container)))
         {
             return Outcome::InsufficientStorage(shortage);
         }
@@ -52,14 +53,16 @@ impl Dumper {
         let appeared = self.archives.wait_for(&dump.container, None, dump.started);
         match timeout(dump.timeout + CLAIMED_WITHIN, appeared).await {
             Ok(Ok(found)) => found.outcome(),
-            _ => Outcome::Failed("the agent was restarted while it was made, and no archive came of it".to_owned()),
+            _ => Outcome::Failed(
+                "the agent was restarted while it was made, and no archive came of it".to_owned(),
+            ),
         }
     }
 
     /// Waits until the engine has read the archive that the kubelet named.
     async fn confirm(&self, dump: &Dump, path: &Path, appeared: oneshot::Receiver<Found>) -> Outcome {
         let Some(file) = path.file_name().and_then(|file| file.to_str()) else {
-            return Outcome::FailedForGood(format!("the kubelet named {path:?}, which is no file"));
+            return Outcome::FailedForGood(format!("the kubelet named {}, which is no file", path.display()));
         };
         let told = self.archives.wait_for(&dump.container, Some(file.to_owned()), dump.started);
         // The engine may have read it before its name was known here. An archive that somebody else asked for may have
@@ -79,7 +82,9 @@ impl Dumper {
         };
         match timeout(CONFIRMED_WITHIN, found).await {
             Ok(Some(found)) => found.outcome(),
-            _ => Outcome::Failed(format!("the kubelet named {file}, which did not appear in the checkpoint directory")),
+            _ => Outcome::Failed(format!(
+                "the kubelet named {file}, which did not appear in the checkpoint directory"
+            )),
         }
     }
 

@@ -84,6 +84,8 @@ impl MemoryFile {
 
 #[cfg(test)]
 mod tests {
+    use checkpoint_keeper_core::schedule::ScheduleMemory;
+
     use super::*;
 
     #[test]
@@ -92,7 +94,7 @@ mod tests {
         let file = MemoryFile::beside(&folder.path().join("catalog"));
         assert_eq!(file.read().unwrap(), Memory::default());
         let mut memory = Memory::default();
-        memory.schedules.insert("uid".to_owned(), Default::default());
+        memory.schedules.insert("uid".to_owned(), ScheduleMemory::default());
         file.write(memory.clone()).unwrap();
         assert_eq!(file.read().unwrap(), memory);
         for other in ["", "{", "[]", r#"{"version": 2, "memory": {}}"#] {

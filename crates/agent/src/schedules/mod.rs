@@ -13,16 +13,16 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use checkpoint_keeper_core::schedule::{
-    ContainerId, Dump, DumpId, Effect, Input, Outcome, Report, RunResult, Scheduler, Usage,
+    ContainerId, Dump, DumpId, Effect, Input, Memory, Outcome, Report, RunResult, Scheduler, Usage,
 };
 use checkpoint_keeper_node::clock;
 use checkpoint_keeper_runtime::chain;
 use checkpoint_keeper_runtime::kubelet::{self, Kubelet};
 use checkpoint_keeper_runtime::liveness::now;
-use checkpoint_keeper_runtime::problem_log::Problem;
+use checkpoint_keeper_runtime::problem_log::{Entry, ProblemLog};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -85,13 +85,22 @@ impl Schedules {
             self.objects.watch(&self.context.client),
             self.watch_pods(),
             self.decide(&teller),
+            self.log_watch_problems(),
             told.run(&self.context.client, &self.context.node, |schedule| self.objects.uid_of(schedule)),
         );
     }
 
-    /// What is wrong with each watch at this moment, for the log.
-    pub(super) fn watch_problems(&self, now: Instant) -> Vec<Problem> {
-        self.objects.watch_problems(now).into_iter().chain(self.pods.watch_problems(now)).collect()
+    /// Logs what is wrong with each watch, when it begins and when it ends.
+    async fn log_watch_problems(&self) {
+        let mut log = ProblemLog::default();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let problems =
+                self.objects.watch_problems(now()).into_iter().chain(self.pods.watch_problems(now()));
+            log.update(problems.collect(), now()).iter().for_each(Entry::log);
+        }
     }
 
     /// Watches this node's pods while there is a schedule.
@@ -120,7 +129,7 @@ impl Schedules {
         let memory = self.memory.read().unwrap_or_else(|error| {
             tracing::warn!("{}; schedules go on from what their status says", chain(&error));
             self.context.problem(ProblemType::ScheduleMemoryUnusable, error.to_string());
-            Default::default()
+            Memory::default()
         });
         let mut scheduler = Scheduler::new(number_of(&self.context.node), memory);
         let mut dumps: FuturesUnordered<Dumping> = FuturesUnordered::new();
@@ -197,7 +206,7 @@ impl Schedules {
             Effect::Dump(dump) => dumps.push(self.dumping(dump, false)),
             Effect::Recover(dump) => dumps.push(self.dumping(dump, true)),
             Effect::Report(report) => {
-                self.log(&report);
+                log(&report);
                 self.context.state.reported(&report);
                 teller.report(report);
             }
@@ -216,24 +225,6 @@ impl Schedules {
             timings.checkpointed(now().saturating_duration_since(began));
             (dump.id, outcome)
         })
-    }
-
-    fn log(&self, report: &Report) {
-        let Report { request, container, result } = report;
-        let container = container.as_ref().map(|container| {
-            format!("{}/{}/{}", container.namespace, container.pod, container.container)
-        });
-        let (schedule, trigger) = (request.schedule.to_string(), request.trigger.name());
-        let (container, reason) = (container.unwrap_or_default(), result.name());
-        match result {
-            RunResult::Done(file) => tracing::info!(schedule, trigger, container, file, "checkpoint made"),
-            RunResult::Retrying(error) | RunResult::Failed(error) | RunResult::InsufficientStorage(error) => {
-                tracing::warn!(schedule, trigger, container, reason, error, "checkpoint not made");
-            }
-            RunResult::WouldDump | RunResult::Skipped(_) => {
-                tracing::info!(schedule, trigger, container, reason, "no checkpoint");
-            }
-        }
     }
 
     /// What the containers of this node use.
@@ -267,7 +258,8 @@ impl Schedules {
                 let age = used.at.map(|at| read.wall.duration_since(at));
                 let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
                 let at = read.uptime.saturating_sub(age);
-                known.insert(id, Usage { cpu_seconds: used.cpu_seconds, memory_bytes: used.memory_bytes, at });
+                known
+                    .insert(id, Usage { cpu_seconds: used.cpu_seconds, memory_bytes: used.memory_bytes, at });
             }
         }
         Some(known)
@@ -276,5 +268,24 @@ impl Schedules {
 
 /// A number that tells nodes apart, the same after each restart.
 fn number_of(node: &str) -> u64 {
-    node.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    node.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn log(report: &Report) {
+    let Report { request, container, result } = report;
+    let container = container
+        .as_ref()
+        .map(|container| format!("{}/{}/{}", container.namespace, container.pod, container.container));
+    let (schedule, trigger) = (request.schedule.to_string(), request.trigger.name());
+    let (container, reason) = (container.unwrap_or_default(), result.name());
+    match result {
+        RunResult::Done(file) => tracing::info!(schedule, trigger, container, file, "checkpoint made"),
+        RunResult::Retrying(error) | RunResult::Failed(error) | RunResult::InsufficientStorage(error) => {
+            tracing::warn!(schedule, trigger, container, reason, error, "checkpoint not made");
+        }
+        RunResult::WouldDump | RunResult::Skipped(_) => {
+            tracing::info!(schedule, trigger, container, reason, "no checkpoint");
+        }
+    }
 }

@@ -212,7 +212,9 @@ fn thousandths(text: &str) -> Option<u64> {
         return millis.parse().ok();
     }
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if fraction.bytes().all(|digit| digit.is_ascii_digit()) && whole.bytes().all(|digit| digit.is_ascii_digit()) {
+    if fraction.bytes().all(|digit| digit.is_ascii_digit())
+        && whole.bytes().all(|digit| digit.is_ascii_digit())
+    {
         let fraction: String = fraction.chars().chain("000".chars()).take(3).collect();
         let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
         return whole.checked_mul(1_000)?.checked_add(fraction.parse().ok()?);
@@ -260,7 +262,10 @@ mod tests {
         let names: Vec<(&str, bool)> =
             pod.containers.iter().map(|container| (container.name.as_str(), container.is_main)).collect();
         assert_eq!(names, [("app", true), ("b", true), ("init", false), ("debug", false)]);
-        assert_eq!((pod.containers[0].cpu_limit, pod.containers[0].memory_limit), (Some(500), Some(500 << 20)));
+        assert_eq!(
+            (pod.containers[0].cpu_limit, pod.containers[0].memory_limit),
+            (Some(500), Some(500 << 20))
+        );
         assert_eq!((pod.containers[1].cpu_limit, pod.containers[1].memory_limit), (None, None));
     }
 
@@ -286,9 +291,13 @@ mod tests {
 
     #[test]
     fn limits_of_cpu_are_read_in_thousandths() {
-        for (text, millis) in
-            [("500m", Some(500)), ("2", Some(2_000)), ("0.5", Some(500)), (".25", Some(250)), ("1k", Some(1_000_000))]
-        {
+        for (text, millis) in [
+            ("500m", Some(500)),
+            ("2", Some(2_000)),
+            ("0.5", Some(500)),
+            (".25", Some(250)),
+            ("1k", Some(1_000_000)),
+        ] {
             assert_eq!(thousandths(text), millis, "{text}");
         }
         assert_eq!(thousandths("much"), None);

@@ -7,7 +7,9 @@ use checkpoint_keeper_core::schedule::{
     Answer, RESULT_ANNOTATION, Report, RunResult, ScheduleKind, ScheduleRef, SkipReason, TRIGGER_ANNOTATION,
 };
 use checkpoint_keeper_runtime::events::{Note, Publisher};
+use checkpoint_keeper_runtime::liveness::now;
 use checkpoint_keeper_runtime::plain;
+use checkpoint_keeper_runtime::problem_log::{Entry, Problem, ProblemLog};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
@@ -17,6 +19,9 @@ use tokio::time::{sleep, timeout};
 
 /// What events say was done.
 const ACTION: &str = "CheckpointContainer";
+
+/// The type of problem in the log.
+const EVENTS_UNWRITTEN: &str = "ScheduleEventsUnwritten";
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -65,7 +70,12 @@ impl Teller {
 
 impl Told {
     /// Tells, for as long as it is polled.
-    pub(super) async fn run(self, client: &Client, node: &str, uid_of: impl Fn(&ScheduleRef) -> Option<String>) {
+    pub(super) async fn run(
+        self,
+        client: &Client,
+        node: &str,
+        uid_of: impl Fn(&ScheduleRef) -> Option<String>,
+    ) {
         let Self { reports, answers } = self;
         tokio::join!(publish(reports, client, node, uid_of), write_answers(answers, client));
     }
@@ -78,10 +88,21 @@ async fn publish(
     uid_of: impl Fn(&ScheduleRef) -> Option<String>,
 ) {
     let publisher = Publisher::new(client.clone(), "checkpoint-keeper-agent", node.to_owned());
-    let send = async |note: Note| match timeout(REQUEST, publisher.publish(note)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!("an event cannot be written: {}", plain(&error)),
-        Err(_) => tracing::warn!("an event cannot be written: no answer within {REQUEST:?}"),
+    let mut log = ProblemLog::default();
+    let mut send = async |note: Note| {
+        let failed = match timeout(REQUEST, publisher.publish(note)).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(plain(&error)),
+            Err(_) => Some(format!("no answer within {REQUEST:?}")),
+        };
+        let entry = match failed {
+            None => log.end(EVENTS_UNWRITTEN, "", now()),
+            Some(why) => {
+                let message = format!("events of schedules cannot be written: {why}");
+                log.begin(Problem { kind: EVENTS_UNWRITTEN, subject: String::new(), message }, now())
+            }
+        };
+        entry.iter().for_each(Entry::log);
     };
     while let Some(first) = reports.recv().await {
         let mut collected = vec![first];
@@ -139,7 +160,7 @@ fn schedule_notes(
     for report in reports {
         told.entry((&report.request.schedule, report.result.name())).or_default().push(report);
     }
-    let note = |((schedule, reason), reports): ((&ScheduleRef, &str), Vec<&Report>)| {
+    let told_of = |((schedule, reason), reports): ((&ScheduleRef, &str), Vec<&Report>)| {
         let first = reports.first().map(|report| {
             let whose = report.container.as_ref();
             let whose = whose.map(|whose| format!("{}/{}: ", whose.pod, whose.container)).unwrap_or_default();
@@ -157,7 +178,7 @@ fn schedule_notes(
             note: format!("On {node}: {}{more}", first.unwrap_or_default()),
         }
     };
-    told.into_iter().map(note).collect()
+    told.into_iter().map(told_of).collect()
 }
 
 fn is_good(reason: &str) -> bool {
@@ -257,7 +278,11 @@ mod tests {
     use super::*;
 
     fn report(schedule: &str, container: &str, trigger: Trigger, result: RunResult) -> Report {
-        let id = ScheduleRef { kind: ScheduleKind::Native, namespace: "shop".to_owned(), name: schedule.to_owned() };
+        let id = ScheduleRef {
+            kind: ScheduleKind::Native,
+            namespace: "shop".to_owned(),
+            name: schedule.to_owned(),
+        };
         let due = Timestamp::UNIX_EPOCH;
         Report {
             request: Request { schedule: id, schedule_uid: schedule.to_owned(), trigger, due },

@@ -94,10 +94,10 @@ pub struct ContainerId {
 /// What a container used, up to some moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Usage {
-    /// CPU time since it began, in seconds.
-    pub cpu_seconds: f64,
-    /// Its working set in bytes.
-    pub memory_bytes: u64,
+    /// CPU time since it began, in seconds; none: it is not known yet.
+    pub cpu_seconds: Option<f64>,
+    /// Its working set in bytes; none: it is not known yet.
+    pub memory_bytes: Option<u64>,
     /// The uptime of that moment.
     pub at: Duration,
 }

@@ -36,7 +36,7 @@ impl UsageWatch {
                     let limits = pod.containers.iter().find(|one| one.name == name);
                     let (cpu_limit, memory_limit) =
                         limits.map_or((None, None), |limits| (limits.cpu_limit, limits.memory_limit));
-                    let memory = percent(u128::from(now.memory_bytes), memory_limit);
+                    let memory = now.memory_bytes.and_then(|bytes| percent(u128::from(bytes), memory_limit));
                     let cpu = self.last.get(&container).and_then(|last| cpu_millis(last, now));
                     let cpu = cpu.and_then(|millis| percent(u128::from(millis), cpu_limit));
                     let trigger =
@@ -89,7 +89,7 @@ fn percent(used: u128, limit: Option<u64>) -> Option<u32> {
 /// started anew between them.
 fn cpu_millis(last: &Usage, now: &Usage) -> Option<u64> {
     let took = now.at.checked_sub(last.at).filter(|took| !took.is_zero())?;
-    let used = now.cpu_seconds - last.cpu_seconds;
+    let used = now.cpu_seconds? - last.cpu_seconds?;
     // As many cores, by way of a duration: it can be no number that is none.
     let cores = Duration::try_from_secs_f64(used / took.as_secs_f64()).ok()?;
     u64::try_from(cores.as_millis()).ok()

@@ -1,11 +1,13 @@
 //! `checkpoint-keeper agent`: the agent of one node, with its audit lines on standard output.
 
 use std::io::Write;
+use std::net::SocketAddr;
 
 use checkpoint_keeper_agent::{Error, Settings};
+use checkpoint_keeper_runtime::kubelet::{KubeletConfig, Trust};
 use jiff::Timestamp;
 
-use crate::cli::AgentArguments;
+use crate::cli::{AgentArguments, KubeletArguments};
 use crate::failure::Failure;
 use crate::logging::LogArguments;
 use crate::output::json;
@@ -14,10 +16,12 @@ use crate::output::json;
 pub fn run(arguments: AgentArguments) -> Result<(), Failure> {
     log_start(&arguments);
     let mut operator_namespaces = arguments.cluster_policy_namespaces;
-    operator_namespaces.push(arguments.namespace);
+    operator_namespaces.push(arguments.namespace.clone());
     let node = arguments.node_name.clone();
     let settings = Settings {
+        kubelet: kubelet(arguments.kubelet, &arguments.node_name),
         node_name: arguments.node_name,
+        namespace: arguments.namespace,
         operator_namespaces: operator_namespaces.into_iter().collect(),
         other_operator_namespaces: arguments.other_operator_namespaces,
         policy_staleness: arguments.policy_staleness,
@@ -41,6 +45,21 @@ pub fn run(arguments: AgentArguments) -> Result<(), Failure> {
     })
 }
 
+/// How the node's kubelet is reached; none where its address is not told.
+fn kubelet(arguments: KubeletArguments, node_name: &str) -> Option<KubeletConfig> {
+    let trust = if arguments.kubelet_insecure_skip_verify {
+        Trust::InsecureSkipVerify
+    } else {
+        Trust::Verify { authorities: arguments.kubelet_authorities, pinned: arguments.kubelet_certificate }
+    };
+    Some(KubeletConfig {
+        address: SocketAddr::new(arguments.kubelet_host?, arguments.kubelet_port),
+        node_name: node_name.to_owned(),
+        token_file: arguments.kubelet_token,
+        trust,
+    })
+}
+
 /// What this process is, and with which options it was started.
 fn log_start(arguments: &AgentArguments) {
     let AgentArguments {
@@ -55,6 +74,7 @@ fn log_start(arguments: &AgentArguments) {
         settle,
         status_interval,
         listen,
+        kubelet,
         kubeconfig,
         log: LogArguments { log_format: _, log_level },
     } = arguments;
@@ -72,6 +92,7 @@ fn log_start(arguments: &AgentArguments) {
         ?settle,
         ?status_interval,
         %listen,
+        ?kubelet,
         ?kubeconfig,
         %log_level,
         "checkpoint-keeper starts"

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use anyhow::{Context, ensure};
-use checkpoint_keeper_testcluster::machine::SHARED;
+use checkpoint_keeper_testcluster::machine::{PKI, SHARED};
 use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Node, wait};
 use serde_json::{Value, json};
@@ -68,6 +68,8 @@ pub(crate) fn agents() -> anyhow::Result<()> {
         for node in cluster().nodes() {
             let token = token(AGENT, &json!({"kind": "Node", "apiVersion": "v1", "name": node.name()}))?;
             cluster().write_kubeconfig(&format!("agent-{}.kubeconfig", node.name()), &token)?;
+            let file = cluster().state().shared().join(format!("agent-{}.token", node.name()));
+            std::fs::write(file, &token)?;
         }
         Ok(())
     })
@@ -76,6 +78,19 @@ pub(crate) fn agents() -> anyhow::Result<()> {
 /// Where [`agents`] writes the kubeconfig for an agent on this node, as the node sees it.
 pub(crate) fn agent_kubeconfig(node: Node<'_>) -> String {
     format!("{SHARED}/agent-{}.kubeconfig", node.name())
+}
+
+/// What tells an agent that runs as a program how to reach the kubelet of its node.
+pub(crate) fn kubelet_arguments(node: Node<'_>) -> anyhow::Result<Vec<String>> {
+    let object = cluster().get(&format!("/api/v1/nodes/{}", node.name()))?;
+    let addresses = object["status"]["addresses"].as_array().context("the node has no addresses")?;
+    let internal = addresses.iter().find(|address| address["type"] == "InternalIP");
+    let address = internal.and_then(|address| address["address"].as_str()).context("no internal address")?;
+    Ok(vec![
+        format!("--kubelet-host={address}"),
+        format!("--kubelet-token={SHARED}/agent-{}.token", node.name()),
+        format!("--kubelet-authorities={PKI}/ca.crt"),
+    ])
 }
 
 /// A token of an account, bound to an object, or for null to nothing.

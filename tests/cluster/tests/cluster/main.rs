@@ -21,5 +21,6 @@ mod mishaps;
 mod pods;
 mod retention;
 mod rights;
+mod schedules;
 mod smoke;
 mod support;

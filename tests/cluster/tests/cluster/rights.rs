@@ -14,20 +14,26 @@ use crate::support::{DEADLINE, NODES, busybox, cluster, smuggle};
 const STORES: &str = "/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores";
 const OLDER_OPERATORS_LEASE: &str = "f1499914.criu.org";
 const OLDER_OPERATORS_DEFINITION: &str = "checkpointrestoreoperators.criu.org";
+const OLDER_SCHEDULES_DEFINITION: &str = "checkpointschedules.criu.org";
 
 /// A resource as `kubectl auth can-i` takes it, the one object it is about (or all), and verbs.
 type Right = (&'static str, &'static str, &'static [&'static str]);
 
-const AGENT_RIGHTS: [Right; 19] = [
+const AGENT_RIGHTS: [Right; 24] = [
     ("clustercheckpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointstoragepolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointrestoreoperators.criu.org", "", &["list", "watch"]),
     ("customresourcedefinitions.apiextensions.k8s.io", OLDER_OPERATORS_DEFINITION, &["list", "watch"]),
+    ("customresourcedefinitions.apiextensions.k8s.io", OLDER_SCHEDULES_DEFINITION, &["list", "watch"]),
+    ("checkpointschedules.checkpoint-keeper.io", "", &["list", "watch"]),
+    ("checkpointschedules.criu.org", "", &["list", "watch"]),
     ("nodecheckpointstores.checkpoint-keeper.io", "", &["list", "watch", "create", "patch"]),
     ("nodecheckpointstores.checkpoint-keeper.io/status", "", &["patch"]),
     ("nodes", "", &["list", "watch"]),
-    ("pods", "", &["get", "list", "watch"]),
+    ("pods", "", &["get", "list", "watch", "patch"]),
+    ("nodes/checkpoint", "", &["create"]),
+    ("nodes/metrics", "", &["get"]),
     ("namespaces", "", &["get", "list", "watch"]),
     ("replicationcontrollers", "", &["get"]),
     ("replicasets.apps", "", &["get"]),
@@ -40,16 +46,21 @@ const AGENT_RIGHTS: [Right; 19] = [
     ("events.events.k8s.io", "", &["create"]),
 ];
 
-const CONTROLLER_RIGHTS: [Right; 13] = [
+const CONTROLLER_RIGHTS: [Right; 18] = [
     ("clustercheckpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointstoragepolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointrestoreoperators.criu.org", "", &["list", "watch"]),
     ("customresourcedefinitions.apiextensions.k8s.io", OLDER_OPERATORS_DEFINITION, &["list", "watch"]),
+    ("customresourcedefinitions.apiextensions.k8s.io", OLDER_SCHEDULES_DEFINITION, &["list", "watch"]),
+    ("checkpointschedules.checkpoint-keeper.io", "", &["list", "watch"]),
+    ("checkpointschedules.criu.org", "", &["list", "watch"]),
     ("clustercheckpointpolicies.checkpoint-keeper.io/status", "", &["patch"]),
     ("checkpointpolicies.checkpoint-keeper.io/status", "", &["patch"]),
     ("checkpointstoragepolicies.checkpoint-keeper.io/status", "", &["patch"]),
     ("checkpointrestoreoperators.criu.org/status", "", &["patch"]),
+    ("checkpointschedules.checkpoint-keeper.io/status", "", &["patch"]),
+    ("checkpointschedules.criu.org/status", "", &["patch"]),
     ("nodecheckpointstores.checkpoint-keeper.io", "", &["list", "watch"]),
     ("nodecheckpointstores.checkpoint-keeper.io/status", "", &["patch"]),
     ("leases.coordination.k8s.io", OLDER_OPERATORS_LEASE, &["list", "watch"]),
@@ -70,7 +81,7 @@ const NOBODYS: [Right; 22] = [
     ("nodes/status", "", &["patch", "update"]),
     ("secrets", "", &["get", "list", "watch", "create", "update", "patch", "delete"]),
     ("configmaps", "", &["get", "list", "watch", "create", "update", "patch", "delete"]),
-    ("pods", "", &["create", "update", "patch", "delete", "deletecollection"]),
+    ("pods", "", &["create", "update", "delete", "deletecollection"]),
     ("pods/exec", "", &["get", "create"]),
     ("pods/attach", "", &["get", "create"]),
     ("pods/portforward", "", &["get", "create"]),
