@@ -48,6 +48,8 @@ pub(super) struct Runs {
     last_dump: u64,
     /// In which second each container's last dump began: archives are named by it.
     last_seconds: HashMap<ContainerId, i64>,
+    /// The second in which this process took over from an earlier one, which may have begun some in it.
+    took_over: Option<i64>,
 }
 
 /// What came of a run that ended.
@@ -75,6 +77,11 @@ impl Runs {
         run.state = State::Waiting { until: Duration::ZERO };
         run.dumping = run.dumping.with(dumping);
         run.requests.push(request);
+    }
+
+    /// Notes when this process took over from an earlier one.
+    pub(super) fn take_over(&mut self, now: Timestamp) {
+        self.took_over = Some(now.as_second());
     }
 
     /// Takes up one that an earlier process left.
@@ -132,7 +139,9 @@ impl Runs {
         let State::Waiting { until } = run.state else { return Duration::MAX };
         let wait = until.saturating_sub(uptime);
         // Two that begin in one second have one name, and the second is written over the first.
-        let is_same_second = self.last_seconds.get(&run.container) == Some(&now.as_second());
+        let second = Some(now.as_second());
+        let is_same_second =
+            self.last_seconds.get(&run.container).copied() == second || self.took_over == second;
         if is_same_second { wait.max(until_next_second(now)) } else { wait }
     }
 

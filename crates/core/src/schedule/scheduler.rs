@@ -27,6 +27,8 @@ pub struct Scheduler {
     node: u64,
     schedules: BTreeMap<String, Arc<Schedule>>,
     timers: HashMap<String, Timers>,
+    /// Whether an earlier process left something, and nothing was handled since.
+    takes_over: bool,
     /// Whether the schedules were told yet.
     knows_schedules: bool,
     pods: Option<BTreeMap<String, NodePod>>,
@@ -81,6 +83,7 @@ impl Scheduler {
             node,
             schedules: BTreeMap::new(),
             timers: HashMap::new(),
+            takes_over: memory != Memory::default(),
             knows_schedules: false,
             pods: None,
             is_unschedulable: false,
@@ -98,6 +101,9 @@ impl Scheduler {
 
     /// Learns something, and returns what is to be done, in this order.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        if std::mem::take(&mut self.takes_over) {
+            self.runs.take_over(now.wall);
+        }
         match input {
             Input::Schedules(schedules) => self.learn_schedules(schedules, now),
             Input::Pods(pods) => self.learn_pods(pods, now),
