@@ -1,6 +1,8 @@
 //! Which containers are dumped when, and what came of it: the scheduler as a node's agent drives it. The letters and
-//! numbers stand for behaviours of the older operator (A: one request, B: its CheckpointSchedule, in the order of its
+//! numbers stand for behaviours of the older operator (A: one request, B: its `CheckpointSchedule`, in the order of its
 //! tests); where ours is meant to differ, the test says so.
+// Differences of constants.
+#![allow(clippy::unchecked_time_subtraction)]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -279,7 +281,7 @@ fn a_clock_that_is_set_neither_repeats_an_interval_nor_stops_it() {
     for jump in [-3_600 * 24 * 365_i64, -1_800, 1_800, 3_600 * 24 * 365] {
         let mut node = Node::new(vec![every(HOUR)], vec![pod("web")]);
         assert_eq!(node.live(HOUR + SECOND).dumps(), ["web/app"]);
-        node.now.wall = node.now.wall + jiff::SignedDuration::from_secs(jump);
+        node.now.wall += jiff::SignedDuration::from_secs(jump);
         node.tell(Input::Clock(Clock::Suspect));
         assert_eq!(node.live(HOUR - SECOND * 2).dumps(), [""; 0], "{jump}");
         assert_eq!(node.live(SECOND * 2).dumps(), ["web/app"], "{jump}");
@@ -294,7 +296,7 @@ fn cron_times_are_served_once_each_and_wait_for_a_clock_that_is_trusted() {
     let mut node = Node::new(vec![at("0 * * * *", "UTC")], vec![pod("web")]);
     assert_eq!(node.live(HOUR * 3).dumps().len(), 3);
     // The clock is set back behind a time that was served: it is not served again.
-    node.now.wall = node.now.wall - MINUTE * 40;
+    node.now.wall -= MINUTE * 40;
     let before = node.now.wall;
     node.tell(Input::Clock(Clock::Suspect));
     assert_eq!(node.live(MINUTE * 30).dumps(), [""; 0]);
@@ -320,7 +322,7 @@ fn cron_times_are_served_once_each_and_wait_for_a_clock_that_is_trusted() {
 #[test]
 fn a_clock_that_was_far_ahead_does_not_stop_cron_for_good() {
     let mut node = Node::new(vec![at("0 * * * *", "UTC")], vec![pod("web")]);
-    node.now.wall = node.now.wall + HOUR * 24 * 400;
+    node.now.wall += HOUR * 24 * 400;
     node.tell(Input::Tick);
     node.finish_all();
     assert_eq!(node.dumps(), ["web/app"], "one, however many were passed over");
@@ -735,7 +737,7 @@ fn take(node: &mut Node, step: &Step, uids: &mut u32) {
     match *step {
         Step::Pass(seconds) => _ = node.pass(Duration::from_secs(seconds)),
         Step::Jump(seconds) => {
-            node.now.wall = node.now.wall + jiff::SignedDuration::from_secs(seconds);
+            node.now.wall += jiff::SignedDuration::from_secs(seconds);
             node.tell(Input::Tick);
         }
         Step::Clock(clock) => node.tell(Input::Clock(clock)),
