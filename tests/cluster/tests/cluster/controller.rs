@@ -16,14 +16,14 @@ use crate::support::{DEADLINE, NODES, cluster, install_crds, keeper, smuggle};
 const LEASE: Duration = Duration::from_secs(15);
 
 /// A replica that runs on the control plane as a program, with the administrator's rights.
-struct Replica {
+pub(crate) struct Replica {
     name: String,
     port: u16,
     process: Child,
 }
 
 impl Replica {
-    fn start(namespace: &str, name: &str, port: u16) -> anyhow::Result<Self> {
+    pub(crate) fn start(namespace: &str, name: &str, port: u16) -> anyhow::Result<Self> {
         let mut command = cluster().command(CONTROL_PLANE, keeper())?;
         let (kubeconfig, listen) = (format!("{PKI}/admin-inside.kubeconfig"), format!("127.0.0.1:{port}"));
         let name = format!("{namespace}-{name}");
@@ -53,7 +53,7 @@ impl Replica {
     }
 
     /// Stops it as a node does.
-    fn stop(mut self) -> anyhow::Result<ExitStatus> {
+    pub(crate) fn stop(mut self) -> anyhow::Result<ExitStatus> {
         self.signal("-TERM")?;
         Ok(self.process.wait()?)
     }

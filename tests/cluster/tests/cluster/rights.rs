@@ -441,6 +441,50 @@ fn an_agent_writes_about_its_own_node_only() -> anyhow::Result<()> {
 }
 
 #[test]
+fn an_agent_answers_pods_of_its_own_node_and_changes_nothing_else_of_any() -> anyhow::Result<()> {
+    let _whole = NODES.read();
+    install::rights()?;
+    let [own, other] = [cluster().nodes()[0], cluster().nodes()[1]];
+    let namespace = cluster().namespace("answers")?;
+    for (name, node) in [("here", own), ("there", other)] {
+        namespace.apply(&crate::support::counting_pod(name, node, &["app"]))?;
+        namespace.wait_until_running(name)?;
+    }
+    let path = |pod: &str| format!("/api/v1/namespaces/{}/pods/{pod}?dryRun=All", namespace.name());
+    let pod = AgentPod::start("answers", own)?;
+    let agent = pod.client()?;
+    let result = json!({"metadata": {"annotations": {"checkpoint.criu.org/result": "{}"}}});
+    accepted(agent.merge(&path("here"), &result)?)?;
+    accepted(agent.merge(
+        &path("here"),
+        &json!({"metadata": {"annotations": {"checkpoint.criu.org/trigger": null}}}),
+    )?)?;
+    refused("an agent may only answer pods of its own node", || agent.merge(&path("there"), &result))?;
+    let image = json!({"spec": {"containers": [{"name": "app", "image": "another"}]}});
+    let changes = [
+        (json!({"metadata": {"annotations": {"other": "x"}}}), "may write no annotation of a pod but"),
+        (
+            json!({"metadata": {"annotations": {"checkpoint.criu.org/trigger": "true"}}}),
+            "may write no annotation",
+        ),
+        (json!({"metadata": {"labels": {"app": "other"}}}), "may change nothing of a pod but"),
+        (json!({"metadata": {"finalizers": ["a.io/b"]}}), "may change nothing of a pod but"),
+        (
+            json!({"metadata": {"ownerReferences": [
+            {"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u"}]}}),
+            "may change nothing of a pod but",
+        ),
+        (json!({"spec": {"activeDeadlineSeconds": 1}}), "may change nothing of a pod but"),
+    ];
+    for (change, words) in &changes {
+        refused(words, || agent.merge(&path("here"), change))?;
+    }
+    let (status, answer) = agent.merge(&path("here"), &image)?;
+    ensure!(status == 403 || status == 422, "{status} {answer}");
+    Ok(())
+}
+
+#[test]
 fn an_agent_makes_its_own_node_the_owner_of_its_report_and_nothing_else() -> anyhow::Result<()> {
     let _whole = NODES.read();
     install::rights()?;

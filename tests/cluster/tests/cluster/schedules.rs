@@ -5,6 +5,7 @@ use checkpoint_keeper_testcluster::{Node, wait};
 use serde_json::{Value, json};
 
 use crate::agents::Agent;
+use crate::controller::Replica;
 use crate::install;
 use crate::support::{DEADLINE, NODES, cluster, counting_pod, files_of, inspect, pod};
 
@@ -185,6 +186,10 @@ fn what_cannot_be_dumped_is_told_in_the_kubelets_words_and_harms_no_other() -> a
     namespace.apply(&counting_pod("web", node, &["app"]))?;
     namespace.wait_until_running("tcp")?;
     namespace.wait_until_running("web")?;
+    let controllers = cluster().namespace("controllers")?;
+    let replica = Replica::start(controllers.name(), "a", 9471)?;
+    schedule(name, "wrong", &json!({"triggers": {"schedule": "0 25 * * *"}}))?;
+    condition(name, "wrong", "Ready", "False", "spec.triggers.schedule: value must be in range 0..=23")?;
     let retries = json!({"limit": 1, "backoff": "1s"});
     schedule(name, "all", &json!({"retries": retries, "triggers": {"interval": "5s"}}))?;
     wait::until("the failure to be told", DEADLINE, || {
@@ -194,5 +199,86 @@ fn what_cannot_be_dumped_is_told_in_the_kubelets_words_and_harms_no_other() -> a
     let events = namespace.events()?;
     ensure!(events.contains("500: checkpointing of"), "the kubelet's words: {events}");
     archives(node, name, 1)?;
+    condition(name, "all", "Ready", "True", "carried out")?;
+    condition(name, "all", "Healthy", "False", "500: checkpointing of")?;
+    let status = status(name, "all")?;
+    for time in ["lastScheduleTime", "lastSuccessTime", "nextScheduleTime"] {
+        ensure!(status[time].is_string(), "{time}: {status}");
+    }
+    replica.stop()?;
+    agent.stop().map(drop)
+}
+
+fn status(namespace: &str, schedule: &str) -> anyhow::Result<Value> {
+    Ok(cluster().get(&format!("{SCHEDULES}/{namespace}/checkpointschedules/{schedule}"))?["status"].take())
+}
+
+/// Waits until a condition of a schedule says this.
+fn condition(namespace: &str, schedule: &str, kind: &str, is: &str, words: &str) -> anyhow::Result<()> {
+    wait::until("the condition", DEADLINE, || {
+        let status = status(namespace, schedule)?;
+        let conditions = status["conditions"].as_array().context("no conditions")?;
+        let condition = conditions.iter().find(|condition| condition["type"] == kind);
+        let condition = condition.with_context(|| format!("no {kind}: {status}"))?;
+        let message = condition["message"].as_str().unwrap_or_default();
+        ensure!(condition["status"] == is && message.contains(words), "{condition}");
+        Ok(true)
+    })
+}
+
+/// The older operator's, which names another namespace: only from the operator's own it may.
+#[test]
+fn the_older_operators_schedules_are_carried_out_as_they_are() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[0];
+    let agent = Agent::start(node)?;
+    let (namespace, other) = (cluster().namespace("legacy")?, cluster().namespace("foreign")?);
+    for namespace in [&namespace, &other] {
+        namespace.apply(&counting_pod("web", node, &["app"]))?;
+        namespace.wait_until_running("web")?;
+    }
+    let legacy = |of: &str| {
+        let (home, kind) = (namespace.name(), "CheckpointSchedule");
+        let object = json!({
+            "apiVersion": "criu.org/v1", "kind": kind, "metadata": {"name": format!("for-{of}")},
+            "spec": {"namespace": of, "selector": {}, "triggers": {"interval": "2s"}},
+        });
+        let path = format!("/apis/criu.org/v1/namespaces/{home}/checkpointschedules/for-{of}");
+        let (status, answer) =
+            cluster().administrator().apply(&format!("{path}?fieldManager=test&force=true"), &object)?;
+        ensure!(status == 200 || status == 201, "{status} {answer}");
+        anyhow::Ok(())
+    };
+    legacy(other.name())?;
+    legacy(namespace.name())?;
+    archives(node, namespace.name(), 2)?;
+    ensure!(files_of(node, other.name())?.is_empty(), "it reached into another namespace");
+    agent.stop().map(drop)
+}
+
+/// It is taken up by the next agent: the archive is claimed, or the failure told, and nothing is made twice.
+#[test]
+fn an_agent_that_is_killed_in_the_middle_of_a_dump_leaves_nothing_untold() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[1];
+    let agent = Agent::start(node)?;
+    let namespace = cluster().namespace("killed")?;
+    let name = namespace.name();
+    namespace.apply(&counting_pod("web", node, &["app"]))?;
+    namespace.wait_until_running("web")?;
+    schedule(name, "on-demand", &json!({"timeout": "20s", "triggers": {"onAnnotation": true}}))?;
+    annotate(name, "web", "true")?;
+    let memory = node.checkpoints().join("../schedules.json");
+    wait::until("the dump to begin", DEADLINE, || {
+        Ok(std::fs::read_to_string(&memory).is_ok_and(|memory| memory.contains("\"started\":\"")))
+    })?;
+    agent.kill()?;
+    let agent = Agent::start(node)?;
+    let answer = answered(name, "web")?;
+    let container = &answer["containers"][0];
+    ensure!(container["archive"].is_string() || container["error"].is_string(), "{answer}");
+    ensure!(files_of(node, name)?.len() <= 2, "one that was cut off at most, and one that is whole");
     agent.stop().map(drop)
 }
