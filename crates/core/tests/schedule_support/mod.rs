@@ -21,6 +21,7 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const BEGIN: Timestamp = Timestamp::constant(1_780_000_000, 0);
 
 /// A node with its scheduler, whose dumps end when a test says so.
+#[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) scheduler: Scheduler,
     pub(crate) now: Now,
@@ -78,6 +79,7 @@ impl Node {
                             .any(|run| run.container == dump.container && run.started.is_some()),
                         "that it begins is kept before it does"
                     );
+                    self.check(&dump);
                     self.dumped.push(dump.clone());
                     self.running.push(dump);
                 }
@@ -88,6 +90,27 @@ impl Node {
                 Effect::Report(report) => self.reports.push(report),
                 Effect::Answer(answer) => self.answers.push(answer),
             }
+        }
+    }
+
+    /// What must hold of each dump that begins.
+    fn check(&self, dump: &Dump) {
+        let container = &dump.container;
+        assert!(self.running.iter().all(|one| one.container != *container), "two at once: {dump:?}");
+        let pod = self.pods.iter().find(|pod| pod.uid == container.pod_uid && pod.is_running);
+        let pod = pod.unwrap_or_else(|| panic!("it does not run: {dump:?}"));
+        assert!(!dump.requests.is_empty());
+        for request in &dump.requests {
+            let asks = self.schedules.iter().find(|schedule| schedule.uid == request.schedule_uid);
+            let asks = asks.unwrap_or_else(|| panic!("nobody asks: {dump:?}"));
+            assert!(!asks.suspend && asks.mode == Mode::Enforce, "{asks:?}: {dump:?}");
+            let most = asks.dumping.max_concurrent_per_node as usize;
+            assert!(self.running.len() < most, "more than {most} at once: {dump:?}");
+            let is_selected =
+                asks.selector.0.iter().all(|one| one.holds(pod.labels.get(&one.key).map(String::as_str)));
+            assert!(asks.pods_namespace == pod.namespace && is_selected, "{asks:?}: {dump:?}");
+            let names = &asks.containers;
+            assert!(names.is_empty() || names.contains(&container.container), "{asks:?}: {dump:?}");
         }
     }
 
