@@ -5,8 +5,9 @@ use std::cmp::Reverse;
 
 use checkpoint_keeper_api::node_store::{
     DeletionRecord, DiscardOutcome, DiscardRecord, FileSystemStatus, LARGEST_STATUS, LONGEST_MESSAGE,
-    MOST_DISCARDS, MOST_NAMESPACES, MOST_POLICIES, MOST_PROBLEMS, MOST_UNREACHABLE, NamespaceUsage,
-    NodeCheckpointStoreStatus, PolicyUsage, ProblemStatus, ReadyReason, UnreachableLimit,
+    MOST_DISCARDS, MOST_NAMESPACES, MOST_POLICIES, MOST_PROBLEMS, MOST_SCHEDULES, MOST_UNREACHABLE,
+    NamespaceUsage, NodeCheckpointStoreStatus, PolicyUsage, ProblemStatus, ReadyReason, ScheduleUsage,
+    UnreachableLimit,
 };
 use checkpoint_keeper_api::parts;
 use checkpoint_keeper_api::scalars::QuantityText;
@@ -15,6 +16,7 @@ use checkpoint_keeper_core::engine::discard::DiscardResult;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::Detail;
 use checkpoint_keeper_core::policy::{Mode, PolicyRef};
+use checkpoint_keeper_core::schedule::ScheduleState;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::Serialize;
@@ -73,6 +75,7 @@ pub(super) fn status(
     let summary = observed.summary.as_ref().unwrap_or(&nothing);
     let discards = before.map(|before| &before.discards[..]).unwrap_or_default();
     let (problems, more_problems) = problems(observed, context, before, now);
+    let schedules: Vec<_> = observed.schedules.iter().filter(|state| state.containers > 0).collect();
     let mut status = NodeCheckpointStoreStatus {
         observed_generation: context.generation,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -93,6 +96,8 @@ pub(super) fn status(
         policies: policies(summary),
         unreachable_limits: summary.unreachable.iter().take(MOST_UNREACHABLE).map(unreachable).collect(),
         more_unreachable_limits: whole(summary.unreachable.len().saturating_sub(MOST_UNREACHABLE) as u64),
+        schedules: schedules.iter().take(MOST_SCHEDULES).map(|state| schedule(state)).collect(),
+        more_schedules: whole(schedules.len().saturating_sub(MOST_SCHEDULES) as u64),
         deletions: observed.deletions.iter().map(deletion).collect(),
         discards: observed
             .discarded
@@ -120,6 +125,7 @@ fn fit(status: &mut NodeCheckpointStoreStatus) {
         sizes(&status.namespaces),
         sizes(&status.discards),
         sizes(&status.unreachable_limits),
+        sizes(&status.schedules),
     ];
     while total > LARGEST_STATUS - COUNTERS
         && let Some(longest) = lists.iter_mut().max_by_key(|list| list.iter().sum::<usize>())
@@ -128,7 +134,7 @@ fn fit(status: &mut NodeCheckpointStoreStatus) {
         // With the comma before it.
         total = total.saturating_sub(last + 1);
     }
-    let [deletions, policies, namespaces, discards, unreachable] = lists.map(|list| list.len());
+    let [deletions, policies, namespaces, discards, unreachable, schedules] = lists.map(|list| list.len());
     status.deletions.truncate(deletions);
     status.more_policies += whole((status.policies.len() - policies) as u64);
     status.policies.truncate(policies);
@@ -137,6 +143,29 @@ fn fit(status: &mut NodeCheckpointStoreStatus) {
     status.discards.truncate(discards);
     status.more_unreachable_limits += whole((status.unreachable_limits.len() - unreachable) as u64);
     status.unreachable_limits.truncate(unreachable);
+    status.more_schedules += whole((status.schedules.len() - schedules) as u64);
+    status.schedules.truncate(schedules);
+}
+
+fn schedule(state: &ScheduleState) -> ScheduleUsage {
+    let time = |time: Option<Timestamp>| time.map(seconds);
+    let failure = state.last_failure.as_ref();
+    ScheduleUsage {
+        api_version: state.schedule.kind.api_version().to_owned(),
+        namespace: state.schedule.namespace.clone(),
+        name: state.schedule.name.clone(),
+        generation: state.generation,
+        containers: whole(state.containers as u64),
+        active: i64::from(state.active),
+        last_schedule_time: time(state.last_asked),
+        last_interval_time: time(state.last_interval),
+        last_success_time: time(state.last_success),
+        next_schedule_time: time(state.next),
+        interval_checkpoints: whole(state.interval_successes),
+        failures: i64::from(state.failures),
+        reason: failure.map(|failure| failure.reason.clone()),
+        message: failure.map(|failure| short(&failure.message)),
+    }
 }
 
 fn sizes<T: Serialize>(list: &[T]) -> Vec<usize> {

@@ -21,6 +21,8 @@ pub const MOST_POLICIES: usize = 100;
 pub const MOST_DELETIONS: usize = 16;
 /// The most discarded files in a status: as many as a spec may name.
 pub const MOST_DISCARDS: usize = 100;
+/// The most schedules that the status names.
+pub const MOST_SCHEDULES: usize = 100;
 /// The most limits that the status names which pins make unreachable.
 pub const MOST_UNREACHABLE: usize = 4;
 /// The most pinned archives that are named with such a limit.
@@ -142,6 +144,14 @@ pub struct NodeCheckpointStoreStatus {
     /// moreUnreachableLimits is the number of further limits that pins make unreachable.
     #[serde(default)]
     pub more_unreachable_limits: i64,
+    /// schedules are the CheckpointSchedules that select a container on this node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub schedules: Vec<ScheduleUsage>,
+    /// moreSchedules is the number of further such schedules.
+    #[serde(default)]
+    pub more_schedules: i64,
     /// deletions are the latest deletions on this node, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -304,6 +314,54 @@ pub struct NamespaceUsage {
     pub archives: i64,
     /// size is the size of its archives on this node together, rounded up to three digits.
     pub size: QuantityText,
+}
+
+/// What one schedule does on a node.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduleUsage {
+    /// apiVersion is the API group and version of the schedule.
+    #[schemars(length(max = 63))]
+    pub api_version: String,
+    /// namespace is the namespace of the schedule.
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+    /// name is the name of the schedule.
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// generation is the metadata.generation of the schedule by which the agent acts.
+    pub generation: i64,
+    /// containers is the number of containers on this node that it selects.
+    pub containers: i64,
+    /// active is the number of checkpoints for it that are under way on this node.
+    #[serde(default)]
+    pub active: i64,
+    /// lastScheduleTime is when it last asked for a checkpoint on this node, by whichever trigger.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_schedule_time: Option<Time>,
+    /// lastIntervalTime is when its interval last asked on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_interval_time: Option<Time>,
+    /// lastSuccessTime is when a checkpoint for it last succeeded on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_success_time: Option<Time>,
+    /// nextScheduleTime is when its interval or schedule asks next on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_schedule_time: Option<Time>,
+    /// intervalCheckpoints is the number of checkpoints on this node that its interval asked for.
+    #[serde(default)]
+    pub interval_checkpoints: i64,
+    /// failures is the number of requests that have failed on this node since the last success.
+    #[serde(default)]
+    pub failures: i64,
+    /// reason is why the last checkpoint failed, in one word. Absent: it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub reason: Option<String>,
+    /// message is the same in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub message: Option<String>,
 }
 
 /// What one policy does on a node.

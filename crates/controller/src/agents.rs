@@ -141,7 +141,7 @@ fn agent_pod(pod: &DynamicObject) -> AgentPod {
 pub(super) struct Absences(BTreeMap<String, Instant>);
 
 /// What follows from the agents' health.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct WithoutAgent {
     /// How many nodes have been without an agent that is ready for the grace period.
     pub(super) nodes: usize,

@@ -9,6 +9,7 @@
 mod agents;
 pub mod enforcement;
 pub mod metrics;
+pub mod schedules;
 pub mod statuses;
 pub mod store_cache;
 pub mod throttle;
@@ -29,9 +30,11 @@ use checkpoint_keeper_runtime::lease::LeaderElector;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
 use checkpoint_keeper_runtime::problem_log::{Entry, ProblemLog};
 use checkpoint_keeper_runtime::requests::RequestCounts;
+use checkpoint_keeper_runtime::schedule_objects::ScheduleObjects;
 use checkpoint_keeper_runtime::telemetry;
 use metrics::Metrics;
 use prometheus_client::registry::Registry;
+use schedules::ScheduleThrottle;
 use store_cache::StoreCache;
 use throttle::StatusThrottle;
 use work::Work;
@@ -69,6 +72,7 @@ pub struct Controller {
     client: Client,
     settings: Settings,
     objects: PolicyObjects,
+    schedules: ScheduleObjects,
     stores: StoreCache,
     agents: Agents,
     metrics: Metrics,
@@ -81,10 +85,12 @@ impl Controller {
     pub fn new(client: &Client, settings: Settings) -> Self {
         let objects = PolicyObjects::new(&settings.other_operator_namespaces);
         let requests = RequestCounts::default();
+        let schedules = ScheduleObjects::new(settings.namespace.clone());
         Self {
             client: requests.counted(client),
             settings,
             objects,
+            schedules,
             stores: StoreCache::default(),
             agents: Agents::default(),
             metrics: Metrics::default(),
@@ -125,7 +131,7 @@ impl Controller {
     /// Leads whenever possible, until it is told to stop. Who lost the lease stops for good: what it
     /// began while it led may be under way still.
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), Lost> {
-        let Self { client, settings, objects, stores, agents, metrics, pulse, requests: _ } = self;
+        let Self { client, settings, objects, schedules, stores, agents, metrics, pulse, requests: _ } = self;
         let Settings { namespace, identity, cluster_policy_namespaces, directory, .. } = settings;
         let mut elector =
             LeaderElector::new(&client, &namespace, identity.clone(), FIELD_MANAGER, LeaseTimings::of(LEASE));
@@ -134,6 +140,7 @@ impl Controller {
         let work = Work {
             writer: Writer::new(client.clone(), identity),
             objects: objects.clone(),
+            schedules: schedules.clone(),
             stores: stores.clone(),
             agents: agents.clone(),
             absences: Absences::default(),
@@ -144,14 +151,16 @@ impl Controller {
             stop,
             pulse,
             throttle: StatusThrottle::default(),
+            schedule_throttle: ScheduleThrottle::default(),
             problems: ProblemLog::default(),
         };
         let watches = async {
             tokio::join!(
                 objects.watch(&client),
+                schedules.watch(&client),
                 stores.watch(&client),
                 agents.watch(&client, &namespace),
-                log_watches(&objects, &stores, &agents),
+                log_watches(&objects, &schedules, &stores, &agents),
             );
             // Watches do not end.
             std::future::pending::<()>().await;
@@ -172,13 +181,19 @@ impl Controller {
 }
 
 /// Logs which watches fail, for as long as it is polled.
-async fn log_watches(objects: &PolicyObjects, stores: &StoreCache, agents: &Agents) {
+async fn log_watches(
+    objects: &PolicyObjects,
+    schedules: &ScheduleObjects,
+    stores: &StoreCache,
+    agents: &Agents,
+) {
     let mut log = ProblemLog::default();
     let mut tick = interval(TICK);
     loop {
         tick.tick().await;
         let now = std::time::Instant::now();
         let mut problems = objects.watch_problems(now);
+        problems.extend(schedules.watch_problems(now));
         problems.extend(stores.watch_problem(now));
         problems.extend(agents.watch_problem(now));
         log.update(problems, now).iter().for_each(Entry::log);

@@ -87,7 +87,8 @@ fn strip(store: &mut DynamicObject) {
         fields.retain(|name, _| name == "status");
     }
     if let Some(status) = store.data.get_mut("status").and_then(Value::as_object_mut) {
-        const NEEDED: [&str; 4] = ["policies", "morePolicies", "unreachableLimits", "conditions"];
+        const NEEDED: [&str; 5] =
+            ["policies", "morePolicies", "unreachableLimits", "conditions", "schedules"];
         status.retain(|name, _| NEEDED.contains(&name.as_str()));
     }
 }
@@ -110,5 +111,6 @@ fn report(store: &DynamicObject) -> NodeReport {
         policies: status.policies,
         more_policies: status.more_policies,
         unreachable: status.unreachable_limits,
+        schedules: status.schedules,
     }
 }

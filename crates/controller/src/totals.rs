@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use checkpoint_keeper_api::node_store::{PolicyUsage, UnreachableLimit};
+use checkpoint_keeper_api::node_store::{PolicyUsage, ScheduleUsage, UnreachableLimit};
 use checkpoint_keeper_api::scalars::QuantityText;
 use checkpoint_keeper_api::status::{DryRunUsage, PolicyReference, PolicyTotals};
 use checkpoint_keeper_core::policy::PolicyRef;
 
 /// What one node's agent reports, as far as it concerns policies.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct NodeReport {
     /// The node, by whose name its store goes.
     pub node: String,
@@ -27,6 +27,8 @@ pub struct NodeReport {
     pub more_policies: i64,
     /// Limits that pins make unreachable there.
     pub unreachable: Vec<UnreachableLimit>,
+    /// What each schedule does there.
+    pub schedules: Vec<ScheduleUsage>,
 }
 
 /// What one policy governs.

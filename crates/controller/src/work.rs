@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::agents::{Absences, Agents};
 use super::metrics::Metrics;
+use super::schedules::{self, ScheduleThrottle};
 use super::statuses::{StatusWrite, desired};
 use super::store_cache::StoreCache;
 use super::throttle::StatusThrottle;
@@ -19,6 +20,7 @@ use super::writer::{WRITE, Writer, Written};
 use checkpoint_keeper_runtime::lease::HeldUntil;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
 use checkpoint_keeper_runtime::problem_log::{Entry, Problem, ProblemLog};
+use checkpoint_keeper_runtime::schedule_objects::ScheduleObjects;
 
 /// No two reconciliations begin closer to each other: what comes in a burst is worked off at once.
 const APART: Duration = Duration::from_secs(1);
@@ -42,6 +44,7 @@ const MARGIN: Duration = WRITE.saturating_add(Duration::from_secs(1));
 pub struct Work {
     pub(super) writer: Writer,
     pub(super) objects: PolicyObjects,
+    pub(super) schedules: ScheduleObjects,
     pub(super) stores: StoreCache,
     pub(super) agents: Agents,
     pub(super) absences: Absences,
@@ -55,12 +58,14 @@ pub struct Work {
     /// When it last got on.
     pub(super) pulse: watch::Sender<Instant>,
     pub(super) throttle: StatusThrottle,
+    pub(super) schedule_throttle: ScheduleThrottle,
     /// Which writes fail.
     pub(super) problems: ProblemLog,
 }
 
 /// The types of problems with writes, in the log.
 const WRITE_STATUS: &str = "StatusUnwritten";
+const WRITE_SCHEDULE: &str = "ScheduleUnwritten";
 const WRITE_STORE: &str = "StoreUnwritten";
 const WRITE_EVENT: &str = "EventsUnwritten";
 
@@ -68,7 +73,7 @@ impl Work {
     /// Works until it is told to stop; the request under way is finished.
     pub async fn run(mut self) {
         let (mut objects, mut stores) = (self.objects.changes(), self.stores.changes());
-        let mut agents = self.agents.changes();
+        let (mut agents, mut schedules) = (self.agents.changes(), self.schedules.changes());
         let (mut held, mut stop) = (self.held.clone(), self.stop.clone());
         while !*stop.borrow_and_update() {
             let begun = Instant::now();
@@ -76,6 +81,7 @@ impl Work {
             objects.mark_unchanged();
             stores.mark_unchanged();
             agents.mark_unchanged();
+            schedules.mark_unchanged();
             let led = held.borrow_and_update().is_some();
             let next = if self.may_write() { self.reconcile().await } else { None };
             self.metrics.leads(self.held.borrow().is_some());
@@ -88,6 +94,7 @@ impl Work {
                     _ = objects.changed() => {}
                     _ = stores.changed() => {}
                     _ = agents.changed() => {}
+                    _ = schedules.changed() => {}
                     () = sleep_until(next) => {}
                 }
                 break;
@@ -129,10 +136,34 @@ impl Work {
         if !self.write(due).await {
             return Some(Instant::now() + PAUSE);
         }
-        match (later, self.tell_of_agents(&reports).await) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
+        let schedules = self.write_schedules(&reports).await;
+        let agents = self.tell_of_agents(&reports).await;
+        [later, schedules, agents].into_iter().flatten().min()
+    }
+
+    /// Says in schedules what became of them; says when to look again.
+    async fn write_schedules(&mut self, reports: &[Arc<NodeReport>]) -> Option<Instant> {
+        let objects = self.schedules.all()?;
+        let (namespace, other) = (self.schedules.operator_namespace(), self.objects.other_operator_runs());
+        let writes = schedules::desired(&objects, namespace, other, reports, Timestamp::now());
+        let (due, later) = self.schedule_throttle.due(writes, Instant::now());
+        for write in due {
+            if !self.may_go_on() {
+                return later;
+            }
+            let written = self.writer.write_schedule(&write).await;
+            self.metrics.wrote(written.label());
+            self.schedule_throttle.note(&write, Instant::now());
+            let id = write.id.to_string();
+            match written {
+                Written::Refused(why) | Written::Unanswered(why) => {
+                    let message = format!("cannot write the status of {id}: {why}");
+                    self.failed(WRITE_SCHEDULE, id, message);
+                }
+                Written::Done | Written::Conflict | Written::Gone => self.succeeded(WRITE_SCHEDULE, &id),
+            }
         }
+        later
     }
 
     /// Says in the stores of nodes without an agent that there is none; says when to look again.

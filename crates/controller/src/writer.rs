@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use checkpoint_keeper_api::node_store::ReadyReason;
 use checkpoint_keeper_api::{
-    CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
-    NodeCheckpointStore,
+    CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
+    ClusterCheckpointPolicy, LegacyCheckpointSchedule, NodeCheckpointStore,
 };
 use checkpoint_keeper_core::policy::{Kind, PolicyRef};
+use checkpoint_keeper_core::schedule::ScheduleKind;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
@@ -18,6 +19,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::FIELD_MANAGER;
+use super::schedules::ScheduleWrite;
 use super::statuses::{News, StatusWrite};
 use super::totals::NodeReport;
 use checkpoint_keeper_runtime::events::{Note, Publisher};
@@ -101,6 +103,22 @@ impl Writer {
         let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let exchange = api.patch_status(&write.id.name, &how, &patch);
         Written::of(timeout(WRITE, exchange).await)
+    }
+
+    /// Writes the status of a schedule over the version that it follows from, and over no other.
+    pub async fn write_schedule(&self, write: &ScheduleWrite) -> Written {
+        let resource = match write.id.kind {
+            ScheduleKind::Native => ApiResource::erase::<CheckpointSchedule>(&()),
+            ScheduleKind::Legacy => ApiResource::erase::<LegacyCheckpointSchedule>(&()),
+        };
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &write.id.namespace, &resource);
+        let patch = Patch::Merge(json!({
+            "metadata": {"uid": write.uid, "resourceVersion": write.resource_version},
+            "status": write.status,
+        }));
+        let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        Written::of(timeout(WRITE, api.patch_status(&write.id.name, &how, &patch)).await)
     }
 
     /// Says in a node's store that no agent is at work there, unless the store has changed since.

@@ -17,6 +17,7 @@ pub mod other_operator;
 pub mod policy_objects;
 pub mod problem_log;
 pub mod requests;
+pub mod schedule_objects;
 pub mod signals;
 pub mod telemetry;
 pub mod watch;

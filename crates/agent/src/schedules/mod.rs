@@ -5,7 +5,6 @@ mod archives;
 mod dumping;
 mod memory_file;
 mod node_pods;
-mod objects;
 mod reports;
 
 use std::collections::BTreeMap;
@@ -23,6 +22,7 @@ use checkpoint_keeper_runtime::chain;
 use checkpoint_keeper_runtime::kubelet::{self, Kubelet};
 use checkpoint_keeper_runtime::liveness::now;
 use checkpoint_keeper_runtime::problem_log::{Entry, ProblemLog};
+use checkpoint_keeper_runtime::schedule_objects::ScheduleObjects;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -32,7 +32,6 @@ pub(super) use archives::SeenArchives;
 use self::dumping::Dumper;
 use self::memory_file::MemoryFile;
 use self::node_pods::NodePods;
-use self::objects::ScheduleObjects;
 use self::reports::{Teller, channel};
 use super::api::{ApiContext, TICK};
 use super::metrics::Timings;
@@ -174,7 +173,7 @@ impl Schedules {
                     self.carry_out(effect, teller, &mut dumps).await;
                 }
             }
-            self.context.state.scheduled(scheduler.states(clock::now()));
+            self.context.state.scheduled(scheduler.states());
         }
     }
 
@@ -185,7 +184,7 @@ impl Schedules {
 
     fn schedules_as_they_are(&self) -> Vec<Input> {
         let other_operator = self.context.objects.other_operator_runs();
-        let schedules = self.objects.all(other_operator, clock::now().wall);
+        let schedules = self.objects.schedules(other_operator, clock::now().wall);
         schedules.map(Input::Schedules).into_iter().collect()
     }
 

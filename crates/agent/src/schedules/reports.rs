@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use checkpoint_keeper_core::schedule::{
-    Answer, RESULT_ANNOTATION, Report, RunResult, ScheduleKind, ScheduleRef, SkipReason, TRIGGER_ANNOTATION,
+    Answer, RESULT_ANNOTATION, Report, RunResult, ScheduleRef, SkipReason, TRIGGER_ANNOTATION,
 };
 use checkpoint_keeper_runtime::events::{Note, Publisher};
 use checkpoint_keeper_runtime::liveness::now;
@@ -206,12 +206,8 @@ fn text(result: &RunResult) -> String {
 }
 
 fn reference(schedule: &ScheduleRef, uid: Option<String>) -> ObjectReference {
-    let api_version = match schedule.kind {
-        ScheduleKind::Native => "checkpoint-keeper.io/v1alpha1",
-        ScheduleKind::Legacy => "criu.org/v1",
-    };
     ObjectReference {
-        api_version: Some(api_version.to_owned()),
+        api_version: Some(schedule.kind.api_version().to_owned()),
         kind: Some("CheckpointSchedule".to_owned()),
         namespace: Some(schedule.namespace.clone()),
         name: Some(schedule.name.clone()),
@@ -272,7 +268,7 @@ async fn write_answer(answer: &Answer, client: &Client) -> kube::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use checkpoint_keeper_core::schedule::{ContainerId, Request, Trigger};
+    use checkpoint_keeper_core::schedule::{ContainerId, Request, ScheduleKind, Trigger};
     use jiff::Timestamp;
 
     use super::*;

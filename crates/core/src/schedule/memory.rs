@@ -43,6 +43,8 @@ pub struct ScheduleMemory {
     pub last_asked: Option<Timestamp>,
     /// When a dump for it last succeeded.
     pub last_success: Option<Timestamp>,
+    /// How many dumps that its interval asked for have succeeded.
+    pub interval_successes: u64,
     /// How many requests have failed since then.
     pub failures: u32,
     /// What failed last.

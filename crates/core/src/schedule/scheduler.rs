@@ -60,6 +60,8 @@ pub struct ScheduleState {
     pub last_interval: Option<Timestamp>,
     /// When a dump for it last succeeded.
     pub last_success: Option<Timestamp>,
+    /// How many dumps that its interval asked for have succeeded.
+    pub interval_successes: u64,
     /// When one of its time triggers is due next.
     pub next: Option<Timestamp>,
     /// How many dumps for it are under way.
@@ -155,7 +157,7 @@ impl Scheduler {
     }
 
     /// What each schedule has done here, and does next.
-    pub fn states(&self, now: Now) -> Vec<ScheduleState> {
+    pub fn states(&self) -> Vec<ScheduleState> {
         let state = |schedule: &Arc<Schedule>| {
             let memory = self.memory.get(&schedule.uid).cloned().unwrap_or_default();
             let timers = self.timers.get(&schedule.uid).filter(|_| !schedule.suspend);
@@ -167,7 +169,8 @@ impl Scheduler {
                 last_asked: memory.last_asked,
                 last_interval: memory.last_interval,
                 last_success: memory.last_success,
-                next: timers.and_then(|timers| timers.next(self.delay_of(schedule), now)),
+                interval_successes: memory.interval_successes,
+                next: timers.and_then(|timers| timers.next(self.delay_of(schedule))),
                 active: self.runs.under_way(Some(&schedule.uid)),
                 failures: memory.failures,
                 last_failure: memory.last_failure,
@@ -411,6 +414,10 @@ impl Scheduler {
         let memory = Some(uid).filter(|_| is_known).map(|uid| self.memory.entry(uid).or_default());
         if let Some(memory) = memory {
             memory.note(result, now.wall);
+            let is_by_interval = request.trigger == Trigger::Interval;
+            if is_by_interval && matches!(result, RunResult::Done(_)) {
+                memory.interval_successes = memory.interval_successes.saturating_add(1);
+            }
         }
         let is_by_use = matches!(request.trigger, Trigger::Cpu | Trigger::Memory);
         if is_by_use && matches!(result, RunResult::Done(_) | RunResult::WouldDump) {

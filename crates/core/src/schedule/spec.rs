@@ -20,6 +20,16 @@ pub enum ScheduleKind {
     Legacy,
 }
 
+impl ScheduleKind {
+    /// The API group and version of its objects.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::Native => "checkpoint-keeper.io/v1alpha1",
+            Self::Legacy => "criu.org/v1",
+        }
+    }
+}
+
 /// Which object a schedule came from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ScheduleRef {

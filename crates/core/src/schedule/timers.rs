@@ -29,6 +29,8 @@ struct IntervalTimer {
     over_at: Duration,
     /// For how long it was over already when it was armed.
     late: Duration,
+    /// The same by the wall clock of then, for people: computed anew each time it would differ by moments.
+    shown: Timestamp,
 }
 
 #[derive(Debug, Clone)]
@@ -66,7 +68,7 @@ impl Timers {
     ) -> Option<Timestamp> {
         let triggers = &schedule.triggers;
         match (&mut self.interval, triggers.interval) {
-            (Some(timer), Some(length)) => timer.change(length),
+            (Some(timer), Some(length)) => timer.change(length, now),
             (interval, None) => *interval = None,
             (None, Some(_)) => {}
         }
@@ -86,7 +88,8 @@ impl Timers {
             let passed = Duration::try_from(passed).unwrap_or(Duration::ZERO);
             let over_at = now.uptime.saturating_add(length.saturating_sub(passed));
             let late = passed.saturating_sub(length);
-            self.interval = Some(IntervalTimer { length, over_at, late });
+            let shown = shown(over_at, now);
+            self.interval = Some(IntervalTimer { length, over_at, late, shown });
         }
         let was_armed = std::mem::replace(&mut self.are_armed, true);
         let cron = triggers.cron.as_ref()?;
@@ -108,6 +111,7 @@ impl Timers {
         let late = now.uptime.checked_sub(timer.over_at.saturating_add(delay))?;
         let late = late.saturating_add(std::mem::take(&mut timer.late));
         timer.over_at = now.uptime.saturating_add(timer.length).saturating_sub(delay);
+        timer.shown = shown(timer.over_at, now);
         let is_too_late = schedule.triggers.starting_deadline.is_some_and(|deadline| late > deadline);
         let missed = late.as_nanos().checked_div(timer.length.as_nanos()).unwrap_or(0);
         let missed = u32::try_from(missed).unwrap_or(u32::MAX).min(MOST_COUNTED - 1);
@@ -141,11 +145,11 @@ impl Timers {
     }
 
     /// When the next one comes, by the wall clock; for people.
-    pub(super) fn next(&self, delay: Duration, now: Now) -> Option<Timestamp> {
-        let wait = self.interval.map(|timer| (timer.over_at + delay).saturating_sub(now.uptime));
-        let interval = wait.and_then(|wait| now.wall.checked_add(wait).ok());
-        let cron = self.cron.as_ref().and_then(|timer| timer.next?.checked_add(delay).ok());
-        interval.into_iter().chain(cron).min()
+    pub(super) fn next(&self, delay: Duration) -> Option<Timestamp> {
+        let interval = self.interval.as_ref().map(|timer| timer.shown);
+        let cron = self.cron.as_ref().and_then(|timer| timer.next);
+        let next = interval.into_iter().chain(cron).min()?;
+        next.checked_add(delay).ok()
     }
 
     /// How long until the next one comes.
@@ -163,13 +167,24 @@ impl Timers {
 
 impl IntervalTimer {
     /// Another length counts from where this one did.
-    fn change(&mut self, length: Duration) {
+    fn change(&mut self, length: Duration, now: Now) {
+        if self.length == length {
+            return;
+        }
         self.over_at = self.over_at.saturating_add(length).saturating_sub(self.length);
         self.length = length;
+        self.shown = shown(self.over_at, now);
     }
 }
 
 /// Whether a time that was kept is by a clock that was far ahead.
 fn is_ahead(kept: Timestamp, now: Now) -> bool {
     kept.duration_since(now.wall) > AHEAD
+}
+
+/// A moment of the uptime by the wall clock, in whole seconds.
+fn shown(at: Duration, now: Now) -> Timestamp {
+    let wait = at.saturating_sub(now.uptime);
+    let shown = now.wall.checked_add(wait).unwrap_or(now.wall);
+    Timestamp::from_second(shown.as_second()).unwrap_or(shown)
 }

@@ -6,12 +6,6 @@ use std::time::Instant;
 
 use checkpoint_keeper_api::{CheckpointSchedule, LegacyCheckpointSchedule};
 use checkpoint_keeper_core::schedule::{Schedule, ScheduleKind, ScheduleRef};
-use checkpoint_keeper_runtime::cache::Cache;
-use checkpoint_keeper_runtime::definition::Definition;
-use checkpoint_keeper_runtime::guarded;
-use checkpoint_keeper_runtime::liveness::now;
-use checkpoint_keeper_runtime::problem_log::Problem;
-use checkpoint_keeper_runtime::watch::{follow, objects_of};
 use jiff::Timestamp;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
@@ -19,12 +13,19 @@ use kube::{Client, CustomResourceExt, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use super::cache::Cache;
+use super::definition::Definition;
+use super::guarded::{self, Broken};
+use super::liveness::now;
+use super::problem_log::Problem;
+use super::watch::{follow, objects_of};
+
 /// So many objects are listed at a time.
 const PAGE: u32 = 20;
 
 /// The schedules, as far as they were seen; shared by whoever watches and whoever asks.
 #[derive(Debug, Clone)]
-pub(super) struct ScheduleObjects {
+pub struct ScheduleObjects {
     caches: Arc<Mutex<Caches>>,
     legacy_definition: Definition,
     changed: watch::Sender<()>,
@@ -32,16 +33,27 @@ pub(super) struct ScheduleObjects {
     operator_namespace: String,
 }
 
-/// Both kinds; none for an object that cannot be read.
+/// An object as its kind, or what is left of it.
+pub type SeenSchedule<K> = Result<Arc<K>, Arc<Broken>>;
+
 #[derive(Debug, Default)]
 struct Caches {
-    native: Cache<Option<CheckpointSchedule>>,
-    legacy: Cache<Option<LegacyCheckpointSchedule>>,
+    native: Cache<SeenSchedule<CheckpointSchedule>>,
+    legacy: Cache<SeenSchedule<LegacyCheckpointSchedule>>,
+}
+
+/// All objects of both kinds.
+#[derive(Debug, Default)]
+pub struct AllSchedules {
+    /// Our own.
+    pub native: Vec<SeenSchedule<CheckpointSchedule>>,
+    /// The older operator's.
+    pub legacy: Vec<SeenSchedule<LegacyCheckpointSchedule>>,
 }
 
 impl ScheduleObjects {
     /// None seen yet.
-    pub(super) fn new(operator_namespace: String) -> Self {
+    pub fn new(operator_namespace: String) -> Self {
         let changed = watch::Sender::new(());
         Self {
             caches: Arc::default(),
@@ -52,7 +64,7 @@ impl ScheduleObjects {
     }
 
     /// Watches both, for as long as it is polled.
-    pub(super) async fn watch(&self, client: &Client) {
+    pub async fn watch(&self, client: &Client) {
         tokio::join!(
             self.watch_kind(client, |caches| &mut caches.native),
             self.legacy_definition.watch(client),
@@ -63,14 +75,15 @@ impl ScheduleObjects {
     async fn watch_kind<K>(
         &self,
         client: &Client,
-        of: impl Fn(&mut Caches) -> &mut Cache<Option<K>> + Copy + Send,
+        of: impl Fn(&mut Caches) -> &mut Cache<SeenSchedule<K>> + Copy + Send,
     ) where
-        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+        K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
     {
         let config = watcher::Config::default().page_size(PAGE);
         let events = watcher(objects_of::<K>(client), config);
         follow(events.modify(|object| guarded::strip(&mut object.metadata)), |change| {
-            if of(&mut self.caches()).note(change, now(), |object| guarded::read(object).ok()) {
+            let read = |object| guarded::read(object).map(Arc::new).map_err(Arc::from);
+            if of(&mut self.caches()).note(change, now(), read) {
                 self.changed.send_replace(());
             }
         })
@@ -95,43 +108,56 @@ impl ScheduleObjects {
     }
 
     /// Tells of every change from here on.
-    pub(super) fn changes(&self) -> watch::Receiver<()> {
+    pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
     /// Whether there is any.
-    pub(super) fn any(&self) -> bool {
+    pub fn any(&self) -> bool {
         let caches = self.caches();
         !caches.native.objects.is_empty() || !caches.legacy.objects.is_empty()
     }
 
-    /// All that can be carried out, once both kinds have been listed in full; nothing before. While the older operator
-    /// runs, its schedules are its own.
-    pub(super) fn all(&self, other_operator: bool, now: Timestamp) -> Option<Vec<Arc<Schedule>>> {
+    /// All objects, once both kinds have been listed in full; nothing before.
+    pub fn all(&self) -> Option<AllSchedules> {
         let is_defined = self.legacy_definition.is_defined()?;
         let caches = self.caches();
         if !caches.native.is_listed() || (is_defined && !caches.legacy.is_listed()) {
             return None;
         }
-        let native =
-            caches.native.objects.values().flatten().filter_map(|schedule| schedule.to_schedule(now).ok());
-        let legacy = caches.legacy.objects.values().flatten().filter(|_| !other_operator);
+        Some(AllSchedules {
+            native: caches.native.objects.values().cloned().collect(),
+            legacy: caches.legacy.objects.values().cloned().collect(),
+        })
+    }
+
+    /// All schedules that can be carried out, once both kinds have been listed in full; nothing before. While the older
+    /// operator runs, its schedules are its own.
+    pub fn schedules(&self, other_operator: bool, now: Timestamp) -> Option<Vec<Arc<Schedule>>> {
+        let all = self.all()?;
+        let native = all.native.iter().flatten().filter_map(|schedule| schedule.to_schedule(now).ok());
+        let legacy = all.legacy.iter().flatten().filter(|_| !other_operator);
         let legacy = legacy.filter_map(|schedule| schedule.to_schedule(&self.operator_namespace, now).ok());
         Some(native.chain(legacy.map(|legacy| legacy.schedule)).map(Arc::new).collect())
     }
 
+    /// The operator's own namespace, whose objects of the older operator may name other namespaces.
+    pub fn operator_namespace(&self) -> &str {
+        &self.operator_namespace
+    }
+
     /// The UID of one of them, for references to it.
-    pub(super) fn uid_of(&self, schedule: &ScheduleRef) -> Option<String> {
+    pub fn uid_of(&self, schedule: &ScheduleRef) -> Option<String> {
         let caches = self.caches();
         let key = (schedule.namespace.clone(), schedule.name.clone());
         match schedule.kind {
-            ScheduleKind::Native => caches.native.objects.get(&key)?.as_ref()?.uid(),
-            ScheduleKind::Legacy => caches.legacy.objects.get(&key)?.as_ref()?.uid(),
+            ScheduleKind::Native => caches.native.objects.get(&key)?.as_ref().ok()?.uid(),
+            ScheduleKind::Legacy => caches.legacy.objects.get(&key)?.as_ref().ok()?.uid(),
         }
     }
 
     /// What is wrong with each watch at this moment, for the log.
-    pub(super) fn watch_problems(&self, now: Instant) -> Vec<Problem> {
+    pub fn watch_problems(&self, now: Instant) -> Vec<Problem> {
         let caches = self.caches();
         let problems = [
             caches.native.problem("checkpointschedules", now),

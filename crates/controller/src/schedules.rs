@@ -1,0 +1,435 @@
+//! What the status of each schedule should say, and which of them say something else. Pure: carrying it out is
+//! `writer`'s part.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use checkpoint_keeper_api::FieldError;
+use checkpoint_keeper_api::node_store::ScheduleUsage;
+use checkpoint_keeper_core::policy::Mode;
+use checkpoint_keeper_core::schedule::{Schedule, ScheduleKind, ScheduleRef};
+use checkpoint_keeper_runtime::schedule_objects::AllSchedules;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::totals::NodeReport;
+
+/// Whether a schedule is understood and carried out.
+const READY: &str = "Ready";
+/// Whether its last checkpoints succeeded.
+const HEALTHY: &str = "Healthy";
+
+/// How long a status rests after it was written, unless a condition changes.
+const REST: Duration = Duration::from_secs(30);
+
+/// The longest message of a condition, in bytes.
+const LONGEST_MESSAGE: usize = 4096;
+
+/// A status to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScheduleWrite {
+    /// Of which object.
+    pub id: ScheduleRef,
+    /// Which object of that name.
+    pub uid: String,
+    /// The version of it that this follows from: no other is written over.
+    pub resource_version: String,
+    /// The fields of the status that are ours, as JSON; null takes one away.
+    pub status: Value,
+    /// Whether a condition says something else: other figures may wait.
+    pub is_urgent: bool,
+}
+
+/// What a condition says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    status: &'static str,
+    reason: String,
+    message: String,
+}
+
+/// What all nodes report of a schedule together.
+#[derive(Debug, Default)]
+struct Sum {
+    containers: i64,
+    active: i64,
+    interval_checkpoints: i64,
+    last_asked: Option<Timestamp>,
+    last_interval: Option<Timestamp>,
+    last_success: Option<Timestamp>,
+    next: Option<Timestamp>,
+    /// The nodes on which it fails: how many, and the latest of them with what is wrong.
+    failing: usize,
+    failure: Option<(String, ScheduleUsage)>,
+}
+
+/// The statuses that are not as they should be.
+pub fn desired(
+    objects: &AllSchedules,
+    operator_namespace: &str,
+    other_operator: bool,
+    reports: &[Arc<NodeReport>],
+    now: Timestamp,
+) -> Vec<ScheduleWrite> {
+    let sums = sums(reports);
+    let mut writes = Vec::new();
+    for native in &objects.native {
+        let (metadata, id, read, before) = match native {
+            Ok(object) => {
+                let read = object.to_schedule(now).map_err(|errors| text(&errors));
+                let before = serde_json::to_value(&object.status).unwrap_or_default();
+                (&object.metadata, object.schedule_ref(), read, before)
+            }
+            Err(broken) => {
+                let before = broken.status.clone().unwrap_or_default();
+                (
+                    &broken.metadata,
+                    reference(ScheduleKind::Native, &broken.metadata),
+                    Err(broken.error.clone()),
+                    before,
+                )
+            }
+        };
+        let sum = sums.get(&key(&id));
+        let ready = ready(read.as_ref(), &[]);
+        let conditions = [(READY, ready), (HEALTHY, healthy(sum))];
+        let time = |time: fn(&Sum) -> Option<Timestamp>| sum.and_then(time).map(|time| time.to_string());
+        let fields = json!({
+            "observedGeneration": metadata.generation,
+            "lastScheduleTime": time(|sum| sum.last_asked),
+            "lastSuccessTime": time(|sum| sum.last_success),
+            "nextScheduleTime": time(|sum| sum.next),
+            "active": sum.map_or(0, |sum| sum.active),
+        });
+        writes.extend(write(metadata, id, &before, fields, conditions.to_vec(), now));
+    }
+    for legacy in &objects.legacy {
+        let (metadata, id, read, before) = match legacy {
+            Ok(object) => {
+                let read = object.to_schedule(operator_namespace, now).map_err(|errors| text(&errors));
+                let before = serde_json::to_value(&object.status).unwrap_or_default();
+                (&object.metadata, object.schedule_ref(), read, before)
+            }
+            Err(broken) => {
+                let before = broken.status.clone().unwrap_or_default();
+                (
+                    &broken.metadata,
+                    reference(ScheduleKind::Legacy, &broken.metadata),
+                    Err(broken.error.clone()),
+                    before,
+                )
+            }
+        };
+        if other_operator {
+            // It is that one's own, its status included.
+            continue;
+        }
+        let sum = sums.get(&key(&id));
+        let ignored = read.as_ref().map(|legacy| legacy.ignored.clone()).unwrap_or_default();
+        let ready = ready(read.as_ref().map(|legacy| &legacy.schedule), &ignored);
+        let made = before["checkpointsCreated"].as_i64().unwrap_or_default();
+        let fields = json!({
+            "lastCheckpointTime": sum.and_then(|sum| sum.last_interval).map(|time| time.to_string()),
+            // A node that is gone takes none of its figures back.
+            "checkpointsCreated": sum.map_or(0, |sum| sum.interval_checkpoints).max(made),
+        });
+        writes.extend(write(metadata, id, &before, fields, vec![(READY, ready)], now));
+    }
+    writes
+}
+
+fn sums(reports: &[Arc<NodeReport>]) -> BTreeMap<(String, String, String), Sum> {
+    let mut sums: BTreeMap<(String, String, String), Sum> = BTreeMap::new();
+    for report in reports {
+        for usage in &report.schedules {
+            let key = (usage.api_version.clone(), usage.namespace.clone(), usage.name.clone());
+            sums.entry(key).or_default().add(&report.node, usage);
+        }
+    }
+    sums
+}
+
+impl Sum {
+    fn add(&mut self, node: &str, usage: &ScheduleUsage) {
+        let time = |time: &Option<Time>| time.as_ref().map(|time| time.0);
+        self.containers = self.containers.saturating_add(usage.containers.max(0));
+        self.active = self.active.saturating_add(usage.active.max(0));
+        self.interval_checkpoints =
+            self.interval_checkpoints.saturating_add(usage.interval_checkpoints.max(0));
+        self.last_asked = self.last_asked.max(time(&usage.last_schedule_time));
+        self.last_interval = self.last_interval.max(time(&usage.last_interval_time));
+        self.last_success = self.last_success.max(time(&usage.last_success_time));
+        self.next = self.next.into_iter().chain(time(&usage.next_schedule_time)).min();
+        if usage.failures > 0 {
+            self.failing += 1;
+            let is_later = |(_, known): &(String, ScheduleUsage)| {
+                time(&known.last_schedule_time) >= time(&usage.last_schedule_time)
+            };
+            if !self.failure.as_ref().is_some_and(is_later) {
+                self.failure = Some((node.to_owned(), usage.clone()));
+            }
+        }
+    }
+}
+
+fn ready(read: Result<&Schedule, &String>, ignored: &[FieldError]) -> Said {
+    let said = |status, reason: &str, message: &str| Said {
+        status,
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    };
+    match read {
+        Err(why) => said("False", "Invalid", why),
+        Ok(schedule) if schedule.suspend => said("False", "Suspended", "The schedule is suspended."),
+        Ok(_) if !ignored.is_empty() => {
+            let why = text(ignored);
+            said(
+                "True",
+                "PartlyIgnored",
+                &format!("The schedule is carried out but for what is not known: {why}."),
+            )
+        }
+        Ok(schedule) if schedule.mode == Mode::DryRun => {
+            said("True", "DryRun", "The schedule only reports which checkpoints it would make.")
+        }
+        Ok(_) => said("True", "Accepted", "The schedule is carried out by the agents."),
+    }
+}
+
+fn healthy(sum: Option<&Sum>) -> Said {
+    let Some(sum) = sum else {
+        let message = "No node reports a running container that it selects.".to_owned();
+        return Said { status: "Unknown", reason: "NothingSelected".to_owned(), message };
+    };
+    if let Some((node, usage)) = &sum.failure {
+        let reason = usage.reason.clone().unwrap_or_else(|| "CheckpointFailed".to_owned());
+        let message = usage.message.as_deref().unwrap_or_default();
+        let more = match sum.failing {
+            1 => String::new(),
+            count => format!(" ({} more nodes fail)", count - 1),
+        };
+        return Said { status: "False", reason, message: format!("On {node}: {message}{more}") };
+    }
+    let containers = sum.containers;
+    match sum.last_success {
+        Some(_) => Said {
+            status: "True",
+            reason: "Succeeded".to_owned(),
+            message: format!("The last checkpoints of {containers} containers succeeded."),
+        },
+        None => Said {
+            status: "Unknown",
+            reason: "NothingAskedYet".to_owned(),
+            message: format!("No checkpoint was made yet; {containers} containers are selected."),
+        },
+    }
+}
+
+/// The write that makes the status say this, if it does not.
+fn write(
+    metadata: &ObjectMeta,
+    id: ScheduleRef,
+    before: &Value,
+    mut fields: Value,
+    conditions: Vec<(&'static str, Said)>,
+    now: Timestamp,
+) -> Option<ScheduleWrite> {
+    // One without these was not given by an API.
+    let (uid, resource_version) = (metadata.uid.clone()?, metadata.resource_version.clone()?);
+    let known: Vec<Condition> = serde_json::from_value(before["conditions"].clone()).unwrap_or_default();
+    let ours: Vec<Condition> = conditions
+        .into_iter()
+        .map(|(type_, said)| condition(type_, said, metadata.generation, &known, now))
+        .collect();
+    let is_ours = |condition: &Condition| ours.iter().any(|one| one.type_ == condition.type_);
+    let others: Vec<Condition> = known.iter().filter(|condition| !is_ours(condition)).cloned().collect();
+    let is_urgent = ours.iter().any(|condition| !known.contains(condition));
+    let all: Vec<Condition> = others.into_iter().chain(ours).collect();
+    fields["conditions"] = serde_json::to_value(all).unwrap_or_default();
+    let is_same = fields.as_object()?.iter().all(|(name, value)| same(&before[name.as_str()], value));
+    (!is_same).then_some(ScheduleWrite { id, uid, resource_version, status: fields, is_urgent })
+}
+
+/// Whether both say the same: times may be written in several ways.
+fn same(before: &Value, now: &Value) -> bool {
+    let time = |value: &Value| value.as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    before == now || (time(before).is_some() && time(before) == time(now))
+}
+
+fn condition(
+    type_: &str,
+    said: Said,
+    generation: Option<i64>,
+    known: &[Condition],
+    now: Timestamp,
+) -> Condition {
+    let Said { status, reason, mut message } = said;
+    message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+    let before = known.iter().find(|condition| condition.type_ == type_ && condition.status == status);
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason,
+        message,
+        observed_generation: generation,
+        last_transition_time: before.map_or(Time(now), |before| before.last_transition_time.clone()),
+    }
+}
+
+fn key(id: &ScheduleRef) -> (String, String, String) {
+    (id.kind.api_version().to_owned(), id.namespace.clone(), id.name.clone())
+}
+
+fn reference(kind: ScheduleKind, metadata: &ObjectMeta) -> ScheduleRef {
+    ScheduleRef {
+        kind,
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+fn text(errors: &[FieldError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// When each status was last written.
+#[derive(Debug, Default)]
+pub struct ScheduleThrottle {
+    written: HashMap<String, Instant>,
+}
+
+impl ScheduleThrottle {
+    /// Those that may be written now; and when the next of the others may be.
+    pub fn due(&mut self, writes: Vec<ScheduleWrite>, now: Instant) -> (Vec<ScheduleWrite>, Option<Instant>) {
+        self.written.retain(|_, at| now.saturating_duration_since(*at) < REST);
+        let (due, waiting): (Vec<_>, Vec<_>) =
+            writes.into_iter().partition(|write| write.is_urgent || !self.written.contains_key(&write.uid));
+        let later = waiting.iter().filter_map(|write| self.written.get(&write.uid)).min();
+        (due, later.map(|at| *at + REST))
+    }
+
+    /// Notes a writing, whatever came of it.
+    pub fn note(&mut self, write: &ScheduleWrite, now: Instant) {
+        self.written.insert(write.uid.clone(), now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint_keeper_api::{CheckpointSchedule, LegacyCheckpointSchedule};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::constant(1_780_000_000, 0);
+
+    fn native(triggers: &Value, status: &Value) -> AllSchedules {
+        let object = json!({
+            "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointSchedule",
+            "metadata": {"namespace": "shop", "name": "s", "uid": "u", "resourceVersion": "1", "generation": 2},
+            "spec": {"selector": {}, "triggers": triggers}, "status": status,
+        });
+        let object: CheckpointSchedule = serde_json::from_value(object).unwrap();
+        AllSchedules { native: vec![Ok(Arc::new(object))], ..AllSchedules::default() }
+    }
+
+    fn report(node: &str, failures: i64, asked: i64) -> Arc<NodeReport> {
+        let time = |seconds| Some(Time(Timestamp::from_second(1_780_000_000 + seconds).unwrap()));
+        let usage = ScheduleUsage {
+            api_version: "checkpoint-keeper.io/v1alpha1".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "s".to_owned(),
+            generation: 2,
+            containers: 3,
+            active: 1,
+            last_schedule_time: time(asked),
+            last_success_time: time(asked - 10),
+            next_schedule_time: time(asked + 60),
+            failures,
+            reason: (failures > 0).then(|| "CheckpointFailed".to_owned()),
+            message: (failures > 0).then(|| "500: no".to_owned()),
+            ..ScheduleUsage::default()
+        };
+        Arc::new(NodeReport { node: node.to_owned(), schedules: vec![usage], ..NodeReport::default() })
+    }
+
+    fn one(objects: &AllSchedules, reports: &[Arc<NodeReport>]) -> Option<ScheduleWrite> {
+        let mut writes = desired(objects, "checkpoint-keeper", false, reports, NOW);
+        assert!(writes.len() <= 1);
+        writes.pop()
+    }
+
+    fn said(write: &ScheduleWrite, type_: &str) -> String {
+        let conditions = write.status["conditions"].as_array().unwrap();
+        let condition = conditions.iter().find(|condition| condition["type"] == type_).unwrap();
+        format!("{} {}: {}", condition["status"], condition["reason"], condition["message"]).replace('"', "")
+    }
+
+    #[test]
+    fn what_the_nodes_report_is_added_up_and_written_once() {
+        let hourly = json!({"interval": "1h"});
+        let reports = [report("n1", 0, 0), report("n2", 0, 30)];
+        let write = one(&native(&hourly, &json!(null)), &reports).unwrap();
+        assert!(said(&write, "Ready").starts_with("True Accepted"), "{write:?}");
+        assert!(said(&write, "Healthy").starts_with("True Succeeded"), "{write:?}");
+        assert_eq!(write.status["active"], 2);
+        assert_eq!(write.status["lastScheduleTime"], "2026-05-28T20:27:10Z");
+        assert_eq!(write.status["lastSuccessTime"], "2026-05-28T20:27:00Z");
+        assert_eq!(write.status["nextScheduleTime"], "2026-05-28T20:27:40Z");
+        assert!(write.is_urgent);
+        assert_eq!(one(&native(&hourly, &write.status), &reports), None);
+        let failing = [report("n1", 2, 0), report("n2", 0, 30)];
+        let next = one(&native(&hourly, &write.status), &failing).unwrap();
+        assert_eq!(said(&next, "Healthy"), "False CheckpointFailed: On n1: 500: no");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_schedule_is_told_with_its_place() {
+        let write = one(&native(&json!({"schedule": "0 25 * * *"}), &json!(null)), &[]).unwrap();
+        let told = said(&write, "Ready");
+        assert!(
+            told.starts_with("False Invalid: spec.triggers.schedule: value must be in range 0..=23"),
+            "{told}"
+        );
+        let write =
+            one(&native(&json!({"schedule": "0 1 * * *", "timeZone": "Mars/Base"}), &json!(null)), &[]);
+        let told = said(&write.unwrap(), "Ready");
+        assert!(told.contains("spec.triggers.timeZone: unknown time zone"), "{told}");
+    }
+
+    #[test]
+    fn the_older_operators_schedules_are_its_own_while_it_runs() {
+        let object = json!({
+            "apiVersion": "criu.org/v1", "kind": "CheckpointSchedule",
+            "metadata": {"namespace": "shop", "name": "s", "uid": "u", "resourceVersion": "1"},
+            "spec": {"namespace": "shop", "selector": {}, "triggers": {
+                "interval": "1h", "onKubernetesEvents": ["NodeDrain", "Flood"]}},
+            "status": {"checkpointsCreated": 7, "other": true},
+        });
+        let object: LegacyCheckpointSchedule = serde_json::from_value(object).unwrap();
+        let objects = AllSchedules { legacy: vec![Ok(Arc::new(object))], ..AllSchedules::default() };
+        assert_eq!(desired(&objects, "checkpoint-keeper", true, &[], NOW), []);
+        let write = one(&objects, &[]).unwrap();
+        assert!(said(&write, "Ready").contains("\\Flood\\ is none of"), "{}", said(&write, "Ready"));
+        assert_eq!(write.status["checkpointsCreated"], 7);
+    }
+
+    #[test]
+    fn figures_rest_and_conditions_do_not() {
+        let write = |is_urgent| ScheduleWrite {
+            id: reference(ScheduleKind::Native, &ObjectMeta::default()),
+            uid: "u".to_owned(),
+            resource_version: "1".to_owned(),
+            status: json!({}),
+            is_urgent,
+        };
+        let (mut throttle, now) = (ScheduleThrottle::default(), Instant::now());
+        throttle.note(&write(false), now);
+        assert_eq!(throttle.due(vec![write(false)], now), (vec![], Some(now + REST)));
+        assert_eq!(throttle.due(vec![write(true)], now), (vec![write(true)], None));
+        assert_eq!(throttle.due(vec![write(false)], now + REST), (vec![write(false)], None));
+    }
+}
