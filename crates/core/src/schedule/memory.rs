@@ -37,7 +37,7 @@ pub struct AnnotationMemory {
 pub struct ScheduleMemory {
     /// The last time at which its interval was over.
     pub last_interval: Option<Timestamp>,
-    /// The last time of its cron expression that was served or skipped.
+    /// The last time of its cron expression that was served or skipped, or when the expression was changed.
     pub last_cron: Option<Timestamp>,
     /// When it last asked for a checkpoint of a container here.
     pub last_asked: Option<Timestamp>,

@@ -250,7 +250,8 @@ impl RunResult {
 /// Why nothing was dumped for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
-    /// So many due times passed unserved, as nothing ran here or the clock was not trusted.
+    /// So many due times passed unserved: nothing ran here, the clock was not trusted, or the next one came before
+    /// they had their turn.
     Missed(u32),
     /// The pod ended, or its container is not there any more.
     PodEnded,

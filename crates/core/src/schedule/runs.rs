@@ -1,6 +1,6 @@
 //! The dumps that wait or are under way: which may begin, and what came of those that ended.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -46,8 +46,9 @@ pub(super) enum State {
 pub(super) struct Runs {
     all: Vec<Run>,
     last_dump: u64,
-    /// In which second each container's last dump began: archives are named by it.
-    last_seconds: HashMap<ContainerId, i64>,
+    /// In which seconds a dump of a container began, from this one on: archives are named by them, and a clock that
+    /// is set back comes to them again.
+    seconds: HashSet<(ContainerId, i64)>,
     /// The second in which this process took over from an earlier one, which may have begun some in it.
     took_over: Option<i64>,
 }
@@ -61,22 +62,34 @@ pub(super) struct Ended {
 }
 
 impl Runs {
-    /// Adds a request, to a dump of that container that has not begun yet, if there is one.
-    pub(super) fn add(&mut self, container: ContainerId, request: Request, dumping: Dumping) {
+    /// Adds a request, to a dump of that container that has not begun yet, if there is one. Returns an earlier due
+    /// time of the same timer that waited there: one dump is enough for both, and what waits does not grow.
+    pub(super) fn add(
+        &mut self,
+        container: ContainerId,
+        request: Request,
+        dumping: Dumping,
+    ) -> Option<Request> {
         let waiting = self.all.iter_mut().find(|run| run.container == container && run.is_waiting());
         let Some(run) = waiting else {
             let state = State::Waiting { until: Duration::ZERO };
             let requests = vec![request];
             self.all.push(Run { container, requests, dumping, state, tries: 0, collisions: 0 });
-            return;
+            return None;
         };
-        if run.requests.iter().any(|known| known.is_same(&request)) {
-            return;
+        let known = run.requests.iter_mut().find(|known| known.is_of_same_trigger(&request));
+        // Of a disruption, an annotation or a threshold there is but one at a time.
+        if known.as_ref().is_some_and(|known| !known.is_timed() || known.due == request.due) {
+            return None;
         }
         // Who asks now does not wait for what failed before.
         run.state = State::Waiting { until: Duration::ZERO };
         run.dumping = run.dumping.with(dumping);
+        if let Some(known) = known {
+            return Some(std::mem::replace(known, request));
+        }
         run.requests.push(request);
+        None
     }
 
     /// Notes when this process took over from an earlier one.
@@ -94,9 +107,9 @@ impl Runs {
         self.all.push(Run { container, requests, dumping, state, tries, collisions: 0 });
     }
 
-    /// Goes by what schedules say by now of dumps that have not begun.
+    /// Goes by what schedules say by now: of one that is under way, for when it is tried again.
     pub(super) fn follow(&mut self, dumping_of: impl Fn(&str) -> Option<Dumping>) {
-        for run in self.all.iter_mut().filter(|run| run.is_waiting()) {
+        for run in &mut self.all {
             let asked = run.requests.iter().filter_map(|request| dumping_of(&request.schedule_uid));
             run.dumping = asked.reduce(Dumping::with).unwrap_or(run.dumping);
         }
@@ -128,7 +141,7 @@ impl Runs {
             under_way += 1;
             self.last_dump += 1;
             let run = &mut self.all[at];
-            self.last_seconds.insert(run.container.clone(), now.as_second());
+            self.seconds.insert((run.container.clone(), now.as_second()));
             begun.push(run.begin(DumpId(self.last_dump), now));
         }
         begun
@@ -139,9 +152,9 @@ impl Runs {
         let State::Waiting { until } = run.state else { return Duration::MAX };
         let wait = until.saturating_sub(uptime);
         // Two that begin in one second have one name, and the second is written over the first.
-        let second = Some(now.as_second());
-        let is_same_second =
-            self.last_seconds.get(&run.container).copied() == second || self.took_over == second;
+        let second = now.as_second();
+        let is_same_second = self.took_over == Some(second)
+            || self.seconds.iter().any(|(container, its)| *its == second && *container == run.container);
         if is_same_second { wait.max(until_next_second(now)) } else { wait }
     }
 
@@ -238,9 +251,9 @@ impl Runs {
         of_pod.any(|run| run.requests.iter().any(|one| one.trigger == trigger))
     }
 
-    /// Forgets of containers that are not here any more when they were dumped.
+    /// Forgets the seconds that have passed.
     pub(super) fn retain_seconds(&mut self, now: Timestamp) {
-        self.last_seconds.retain(|_, second| *second == now.as_second());
+        self.seconds.retain(|(_, second)| *second >= now.as_second());
     }
 
     pub(super) fn memory(&self) -> Vec<RunMemory> {
@@ -248,18 +261,34 @@ impl Runs {
             container: run.container.clone(),
             requests: run.requests.clone(),
             tries: run.tries,
-            started: match run.state {
-                State::Waiting { .. } => None,
-                State::UnderWay { started, .. } | State::Interrupted { started } => Some(started),
-            },
+            started: run.started(),
         };
         self.all.iter().map(memory).collect()
+    }
+
+    /// Whether this is what [`Self::memory`] returns.
+    pub(super) fn are_kept(&self, memory: &[RunMemory]) -> bool {
+        self.all.len() == memory.len()
+            && self.all.iter().zip(memory).all(|(run, kept)| {
+                run.started() == kept.started
+                    && run.tries == kept.tries
+                    && run.container == kept.container
+                    && run.requests == kept.requests
+            })
     }
 }
 
 impl Run {
     fn is_waiting(&self) -> bool {
         matches!(self.state, State::Waiting { .. })
+    }
+
+    /// When it began; none while it waits.
+    fn started(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Waiting { .. } => None,
+            State::UnderWay { started, .. } | State::Interrupted { started } => Some(started),
+        }
     }
 
     fn begin(&mut self, dump: DumpId, started: Timestamp) -> Dump {
@@ -303,12 +332,12 @@ impl Run {
 }
 
 impl Request {
-    /// Whether both are one request: of a disruption, an annotation or a threshold there is but one at a time.
-    fn is_same(&self, other: &Self) -> bool {
-        let is_timed = matches!(self.trigger, Trigger::Interval | Trigger::Cron);
-        self.schedule_uid == other.schedule_uid
-            && self.trigger == other.trigger
-            && (!is_timed || self.due == other.due)
+    fn is_of_same_trigger(&self, other: &Self) -> bool {
+        self.schedule_uid == other.schedule_uid && self.trigger == other.trigger
+    }
+
+    fn is_timed(&self) -> bool {
+        matches!(self.trigger, Trigger::Interval | Trigger::Cron)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::memory::{AnnotationMemory, Failure, Memory, NoticedDisruption, RunMemory, ScheduleMemory};
+use super::memory::{AnnotationMemory, Failure, Memory, NoticedDisruption, ScheduleMemory};
 use super::messages::{
     Answer, ContainerId, Effect, Input, NodePod, Report, Request, RunResult, SkipReason, Trigger,
 };
@@ -31,7 +31,7 @@ pub struct Scheduler {
     takes_over: bool,
     /// Whether the schedules were told yet.
     knows_schedules: bool,
-    pods: Option<BTreeMap<String, NodePod>>,
+    pods: Option<Arc<BTreeMap<String, NodePod>>>,
     is_unschedulable: bool,
     clock: Clock,
     memory: BTreeMap<String, ScheduleMemory>,
@@ -124,6 +124,8 @@ impl Scheduler {
             Input::Ended { dump, outcome } => {
                 if let Some(ended) = self.runs.end(dump, outcome, now.uptime) {
                     self.note_end(ended, now);
+                    // One that is tried again may not be asked for any more.
+                    self.withdraw(now);
                 }
             }
             Input::Tick => {}
@@ -159,7 +161,7 @@ impl Scheduler {
         let state = |schedule: &Arc<Schedule>| {
             let memory = self.memory.get(&schedule.uid).cloned().unwrap_or_default();
             let timers = self.timers.get(&schedule.uid).filter(|_| !schedule.suspend);
-            let pods = self.pods.iter().flat_map(BTreeMap::values);
+            let pods = self.pods.iter().flat_map(|pods| pods.values());
             let selected = pods.filter(|pod| pod.is_running && is_selected(schedule, pod));
             ScheduleState {
                 schedule: schedule.id.clone(),
@@ -209,7 +211,7 @@ impl Scheduler {
         self.to_be_answered.retain(|uid| self.annotated.contains_key(uid));
         self.disruptions.retain(|noticed| pods.contains_key(&noticed.pod_uid));
         self.usage.retain(|container| pods.contains_key(&container.pod_uid));
-        self.pods = Some(pods);
+        self.pods = Some(Arc::new(pods));
         self.withdraw(now);
         self.notice_pods(now);
     }
@@ -221,18 +223,18 @@ impl Scheduler {
     }
 
     fn notice_annotations(&mut self, now: Now) {
-        let asking = self.pods.iter().flat_map(BTreeMap::values);
-        let asking: Vec<NodePod> = asking.filter(|pod| pod.is_annotated && pod.is_running).cloned().collect();
-        for pod in asking {
+        let Some(pods) = self.pods.clone() else { return };
+        for pod in pods.values().filter(|pod| pod.is_annotated && pod.is_running) {
             if self.annotated.contains_key(&pod.uid) {
-                if self.to_be_answered.remove(&pod.uid) {
+                let is_asked = self.runs.is_pod_asked(&pod.uid, Trigger::Annotation);
+                if self.to_be_answered.remove(&pod.uid) && !is_asked {
                     self.answer(&pod.container(""), now);
                 }
                 continue;
             }
             let schedules: Vec<Arc<Schedule>> = self
                 .active()
-                .filter(|schedule| schedule.triggers.on_annotation && is_selected(schedule, &pod))
+                .filter(|schedule| schedule.triggers.on_annotation && is_selected(schedule, pod))
                 .cloned()
                 .collect();
             if schedules.is_empty() {
@@ -241,7 +243,7 @@ impl Scheduler {
             }
             self.annotated.insert(pod.uid.clone(), AnnotationMemory::default());
             for schedule in &schedules {
-                self.ask(schedule, &pod, Trigger::Annotation, now.wall);
+                self.ask(schedule, pod, &request(schedule, Trigger::Annotation, now.wall), now);
             }
             if !self.runs.is_pod_asked(&pod.uid, Trigger::Annotation) {
                 // No container matches, or nothing but dry runs.
@@ -251,12 +253,12 @@ impl Scheduler {
     }
 
     fn notice_disruptions(&mut self, now: Now) {
-        let pods: Vec<NodePod> = self.pods.iter().flat_map(BTreeMap::values).cloned().collect();
+        let Some(pods) = self.pods.clone() else { return };
         for schedule in self.active().cloned().collect::<Vec<_>>() {
             if schedule.triggers.on_disruption.is_empty() {
                 continue;
             }
-            for pod in pods.iter().filter(|pod| pod.is_running && is_selected(&schedule, pod)) {
+            for pod in pods.values().filter(|pod| pod.is_running && is_selected(&schedule, pod)) {
                 for (disruption, is_drain) in disruption_of(&schedule, pod, self.is_unschedulable) {
                     let noticed = NoticedDisruption {
                         schedule_uid: schedule.uid.clone(),
@@ -264,7 +266,8 @@ impl Scheduler {
                         is_drain,
                     };
                     if self.disruptions.insert(noticed) {
-                        self.ask(&schedule, pod, Trigger::Disruption(disruption), now.wall);
+                        let trigger = Trigger::Disruption(disruption);
+                        self.ask(&schedule, pod, &request(&schedule, trigger, now.wall), now);
                     }
                 }
             }
@@ -272,7 +275,7 @@ impl Scheduler {
     }
 
     fn learn_usage(&mut self, usage: &BTreeMap<ContainerId, super::messages::Usage>, now: Now) {
-        let pods: Vec<NodePod> = self.pods.iter().flat_map(BTreeMap::values).cloned().collect();
+        let Some(pods) = self.pods.clone() else { return };
         let fired = {
             let active = self.schedules.values().filter(|schedule| !schedule.suspend);
             self.usage.learn(usage, &pods, active, now.uptime)
@@ -280,7 +283,7 @@ impl Scheduler {
         for (schedule_uid, container, trigger) in fired {
             let Some(schedule) = self.schedules.get(&schedule_uid).cloned() else { continue };
             if !self.runs.is_asked(&container, &schedule_uid, trigger) {
-                self.ask_for(&schedule, container, trigger, now.wall);
+                self.ask_for(&schedule, &container, request(&schedule, trigger, now.wall), now);
             }
         }
     }
@@ -298,20 +301,20 @@ impl Scheduler {
             let cron = timers.take_cron(&schedule, delay, self.clock, now);
             for (due, trigger) in [(interval, Trigger::Interval), (cron, Trigger::Cron)] {
                 if let Some(due) = due {
-                    self.take_due(&schedule, trigger, due);
+                    self.take_due(&schedule, trigger, due, now);
                 }
             }
         }
     }
 
-    fn take_due(&mut self, schedule: &Arc<Schedule>, trigger: Trigger, due: Due) {
+    fn take_due(&mut self, schedule: &Arc<Schedule>, trigger: Trigger, due: Due, now: Now) {
         let (due, missed, is_served) = match due {
             Due::Serve { due, missed } => (due, missed, true),
             Due::TooLate { due, missed } => (due, missed, false),
         };
-        let pods = self.pods.iter().flat_map(BTreeMap::values);
-        let pods: Vec<NodePod> =
-            pods.filter(|pod| pod.is_running && is_selected(schedule, pod)).cloned().collect();
+        let Some(all) = self.pods.clone() else { return };
+        let pods: Vec<&NodePod> =
+            all.values().filter(|pod| pod.is_running && is_selected(schedule, pod)).collect();
         if pods.is_empty() {
             // Nothing to do on this node, and nothing to be kept.
             return;
@@ -322,43 +325,34 @@ impl Scheduler {
             _ => &mut memory.last_interval,
         };
         *last = Some(due);
+        let request = request(schedule, trigger, due);
         if missed > 0 {
-            let result = RunResult::Skipped(SkipReason::Missed(missed));
-            self.report(request(schedule, trigger, due), None, result);
+            self.report(request.clone(), None, RunResult::Skipped(SkipReason::Missed(missed)));
         }
         if is_served {
             for pod in pods {
-                self.ask(schedule, &pod, trigger, due);
+                self.ask(schedule, pod, &request, now);
             }
         }
     }
 
-    /// Asks for the containers of a pod that the schedule selects; says whether there was any.
-    fn ask(&mut self, schedule: &Arc<Schedule>, pod: &NodePod, trigger: Trigger, due: Timestamp) -> bool {
-        let containers: Vec<ContainerId> =
-            containers_of(schedule, pod).map(|name| pod.container(name)).collect();
-        let found = !containers.is_empty();
-        for container in containers {
-            self.ask_for(schedule, container, trigger, due);
+    /// Asks for the containers of a pod that the schedule selects.
+    fn ask(&mut self, schedule: &Schedule, pod: &NodePod, request: &Request, now: Now) {
+        for name in containers_of(schedule, pod) {
+            self.ask_for(schedule, &pod.container(name), request.clone(), now);
         }
-        found
     }
 
-    fn ask_for(
-        &mut self,
-        schedule: &Arc<Schedule>,
-        container: ContainerId,
-        trigger: Trigger,
-        due: Timestamp,
-    ) {
-        let request = request(schedule, trigger, due);
-        self.memory.entry(schedule.uid.clone()).or_default().last_asked = Some(due);
+    fn ask_for(&mut self, schedule: &Schedule, container: &ContainerId, request: Request, now: Now) {
+        self.memory.entry(schedule.uid.clone()).or_default().last_asked = Some(request.due);
         if schedule.mode == Mode::DryRun {
-            let result = RunResult::WouldDump;
-            self.effects.push(Effect::Report(Report { request, container: Some(container), result }));
+            self.note_result(container, request, &RunResult::WouldDump, now);
             return;
         }
-        self.runs.add(container, request, schedule.dumping);
+        if let Some(earlier) = self.runs.add(container.clone(), request, schedule.dumping) {
+            let result = RunResult::Skipped(SkipReason::Missed(1));
+            self.note_result(container, earlier, &result, now);
+        }
     }
 
     /// Takes back what is not asked for any more.
@@ -372,7 +366,7 @@ impl Scheduler {
             else {
                 return Some(SkipReason::ScheduleChanged);
             };
-            if schedule.mode == Mode::DryRun {
+            if schedule.mode == Mode::DryRun || !schedule.triggers.has(request.trigger) {
                 return Some(SkipReason::ScheduleChanged);
             }
             let pod = pods.as_ref()?.get(&container.pod_uid).filter(|pod| pod.is_running);
@@ -400,10 +394,9 @@ impl Scheduler {
     fn begin(&mut self, now: Now) {
         self.runs.retain_seconds(now.wall);
         let begun = if self.can_begin() { self.runs.begin(now.wall, now.uptime) } else { Vec::new() };
-        let memory = self.memory();
-        if memory != self.persisted {
-            self.persisted = memory.clone();
-            self.effects.push(Effect::Persist(memory));
+        if !self.is_persisted() {
+            self.persisted = self.memory();
+            self.effects.push(Effect::Persist(self.persisted.clone()));
         }
         self.effects.extend(begun.into_iter().map(Effect::Dump));
     }
@@ -427,7 +420,7 @@ impl Scheduler {
             }
         }
         let is_by_use = matches!(request.trigger, Trigger::Cpu | Trigger::Memory);
-        if is_by_use && matches!(result, RunResult::Done(_)) {
+        if is_by_use && matches!(result, RunResult::Done(_) | RunResult::WouldDump) {
             self.usage.note_success(&request.schedule_uid, container, now.uptime);
         }
         let is_annotation = request.trigger == Trigger::Annotation;
@@ -475,7 +468,10 @@ impl Scheduler {
     fn arm(&mut self, now: Now) {
         for schedule in self.schedules.values().filter(|schedule| !schedule.suspend) {
             let memory = self.memory.get(&schedule.uid).cloned().unwrap_or_default();
-            self.timers.entry(schedule.uid.clone()).or_default().arm(schedule, &memory, self.clock, now);
+            let timers = self.timers.entry(schedule.uid.clone()).or_default();
+            if let Some(last) = timers.arm(schedule, &memory, self.clock, now) {
+                self.memory.entry(schedule.uid.clone()).or_default().last_cron = Some(last);
+            }
         }
         // One that is suspended counts anew from its last time once it goes on.
         self.timers.retain(|uid, _| self.schedules.get(uid).is_some_and(|schedule| !schedule.suspend));
@@ -496,13 +492,21 @@ impl Scheduler {
     }
 
     fn memory(&self) -> Memory {
-        let runs: Vec<RunMemory> = self.runs.memory();
         Memory {
             schedules: self.memory.clone(),
             disruptions: self.disruptions.clone(),
             annotated: self.annotated.clone(),
-            runs,
+            runs: self.runs.memory(),
         }
+    }
+
+    /// Whether nothing has changed since it was persisted.
+    fn is_persisted(&self) -> bool {
+        let Memory { schedules, disruptions, annotated, runs } = &self.persisted;
+        self.memory == *schedules
+            && self.disruptions == *disruptions
+            && self.annotated == *annotated
+            && self.runs.are_kept(runs)
     }
 }
 

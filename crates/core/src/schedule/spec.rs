@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::cron::Cron;
+use super::messages::Trigger;
 use crate::policy::{LabelSelector, Mode};
 
 /// The kinds that ask for checkpoints.
@@ -101,6 +102,18 @@ pub struct Triggers {
 }
 
 impl Triggers {
+    /// Whether this one is among them.
+    pub(super) fn has(&self, trigger: Trigger) -> bool {
+        match trigger {
+            Trigger::Interval => self.interval.is_some(),
+            Trigger::Cron => self.cron.is_some(),
+            Trigger::Annotation => self.on_annotation,
+            Trigger::Disruption(disruption) => self.on_disruption.contains(&disruption),
+            Trigger::Cpu => self.resources.is_some_and(|resources| resources.cpu.any()),
+            Trigger::Memory => self.resources.is_some_and(|resources| resources.memory.any()),
+        }
+    }
+
     /// Whether there is any.
     pub fn any(&self) -> bool {
         self.interval.is_some()
@@ -116,7 +129,7 @@ impl Triggers {
 pub enum Disruption {
     /// The node is marked unschedulable: a cordon is how a drain begins.
     NodeDrain,
-    /// The pod is evicted, by the eviction API, a taint or its kubelet, or is deleted.
+    /// The pod is evicted: by the eviction API, a taint or its kubelet.
     PodEviction,
     /// The scheduler makes room for a pod of a higher priority.
     Preemption,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::cron::Cron;
+use super::cron::{Cron, MOST_COUNTED};
 use super::memory::ScheduleMemory;
 use super::spec::Schedule;
 use crate::engine::clock::Now;
@@ -19,6 +19,8 @@ pub(super) struct Timers {
     /// When the interval is over, by the uptime: no clock that is set moves it.
     interval: Option<IntervalTimer>,
     cron: Option<CronTimer>,
+    /// Whether they were armed: from then on, an expression that is new is an edit.
+    are_armed: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +36,8 @@ struct IntervalTimer {
 #[derive(Debug, Clone)]
 struct CronTimer {
     cron: Cron,
+    /// The time that `next` was looked for from.
+    since: Timestamp,
     /// The next time that it names, without this node's delay; none: it names no more.
     next: Option<Timestamp>,
 }
@@ -53,40 +57,52 @@ pub(super) enum Due {
 
 impl Timers {
     /// Arms what is not armed yet, or is not as the schedule says any more. By a clock that is not trusted nothing
-    /// is armed: how long ago the last time was is not known.
-    pub(super) fn arm(&mut self, schedule: &Schedule, memory: &ScheduleMemory, clock: Clock, now: Now) {
+    /// is armed: how long ago the last time was is not known. Returns a time that is to be kept as the last one of
+    /// the cron expression: what it names before that is neither served nor missed.
+    pub(super) fn arm(
+        &mut self,
+        schedule: &Schedule,
+        memory: &ScheduleMemory,
+        clock: Clock,
+        now: Now,
+    ) -> Option<Timestamp> {
         let triggers = &schedule.triggers;
+        match (&mut self.interval, triggers.interval) {
+            (Some(timer), Some(length)) => timer.change(length, now),
+            (interval, None) => *interval = None,
+            (None, Some(_)) => {}
+        }
+        if triggers.cron.is_none() {
+            self.cron = None;
+        }
         if clock == Clock::Suspect {
-            return;
+            return None;
         }
         // What other nodes report helps only one that has nothing of its own to go by.
         let since = |last: Option<Timestamp>| {
             let last = last.or(schedule.last_reported).unwrap_or(schedule.created);
             if is_ahead(last, now) { now.wall } else { last }
         };
-        match triggers.interval {
-            Some(length) if self.interval.is_none_or(|timer| timer.length != length) => {
-                let passed = now.wall.duration_since(since(memory.last_interval));
-                let passed = Duration::try_from(passed).unwrap_or(Duration::ZERO);
-                let over_at = now.uptime.saturating_add(length.saturating_sub(passed));
-                let late = passed.saturating_sub(length);
-                let shown = shown(over_at, now);
-                self.interval = Some(IntervalTimer { length, over_at, late, shown });
-            }
-            Some(_) => {}
-            None => self.interval = None,
+        if let (None, Some(length)) = (self.interval, triggers.interval) {
+            let passed = now.wall.duration_since(since(memory.last_interval));
+            let passed = Duration::try_from(passed).unwrap_or(Duration::ZERO);
+            let over_at = now.uptime.saturating_add(length.saturating_sub(passed));
+            let late = passed.saturating_sub(length);
+            let shown = shown(over_at, now);
+            self.interval = Some(IntervalTimer { length, over_at, late, shown });
         }
-        let is_armed = match (&self.cron, &triggers.cron) {
-            (Some(timer), Some(cron)) => timer.cron == *cron,
-            (None, None) => true,
-            _ => false,
-        };
-        // A time from before the clock was set right is waited for no longer.
-        if !is_armed || memory.last_cron.is_some_and(|last| is_ahead(last, now)) {
-            let timer =
-                |cron: &Cron| CronTimer { next: cron.next(since(memory.last_cron)), cron: cron.clone() };
-            self.cron = triggers.cron.as_ref().map(timer);
+        let was_armed = std::mem::replace(&mut self.are_armed, true);
+        let cron = triggers.cron.as_ref()?;
+        let timer = self.cron.as_ref().filter(|timer| timer.cron == *cron);
+        // What a new expression names before now was never due. A time from before the clock was set right is waited
+        // for no longer.
+        let counts_from_now = timer.map_or(was_armed, |timer| is_ahead(timer.since, now));
+        if timer.is_some() && !counts_from_now {
+            return None;
         }
+        let since = if counts_from_now { now.wall } else { since(memory.last_cron) };
+        self.cron = Some(CronTimer { cron: cron.clone(), since, next: cron.next(since) });
+        (counts_from_now || memory.last_cron.is_some_and(|last| is_ahead(last, now))).then_some(now.wall)
     }
 
     /// Whether the interval is over; if so, it begins anew.
@@ -97,8 +113,11 @@ impl Timers {
         timer.over_at = now.uptime.saturating_add(timer.length).saturating_sub(delay);
         timer.shown = shown(timer.over_at, now);
         let is_too_late = schedule.triggers.starting_deadline.is_some_and(|deadline| late > deadline);
-        let due = now.wall;
-        Some(if is_too_late { Due::TooLate { due, missed: 1 } } else { Due::Serve { due, missed: 0 } })
+        let missed = late.as_nanos().checked_div(timer.length.as_nanos()).unwrap_or(0);
+        let missed = u32::try_from(missed).unwrap_or(u32::MAX).min(MOST_COUNTED - 1);
+        // Without this node's delay, which comes on top again when the next one is counted from what was kept.
+        let due = now.wall.checked_sub(delay).unwrap_or(now.wall);
+        Some(if is_too_late { Due::TooLate { due, missed: missed + 1 } } else { Due::Serve { due, missed } })
     }
 
     /// Whether a time of the cron expression has come.
@@ -114,7 +133,7 @@ impl Timers {
         let first = timer.next.filter(|next| *next <= until)?;
         let just_before = first.checked_sub(Duration::from_nanos(1)).unwrap_or(first);
         let passed = timer.cron.last_between(just_before, until)?;
-        timer.next = timer.cron.next(passed.last);
+        (timer.since, timer.next) = (passed.last, timer.cron.next(passed.last));
         let late = Duration::try_from(until.duration_since(passed.last)).unwrap_or(Duration::ZERO);
         let is_too_late = schedule.triggers.starting_deadline.is_some_and(|deadline| late > deadline);
         let due = passed.last;
@@ -143,6 +162,18 @@ impl Timers {
             Duration::try_from(wait).unwrap_or(Duration::ZERO)
         });
         interval.into_iter().chain(cron).min()
+    }
+}
+
+impl IntervalTimer {
+    /// Another length counts from where this one did.
+    fn change(&mut self, length: Duration, now: Now) {
+        if self.length == length {
+            return;
+        }
+        self.over_at = self.over_at.saturating_add(length).saturating_sub(self.length);
+        self.length = length;
+        self.shown = shown(self.over_at, now);
     }
 }
 

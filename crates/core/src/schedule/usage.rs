@@ -22,14 +22,14 @@ impl UsageWatch {
     pub(super) fn learn<'a>(
         &mut self,
         usage: &BTreeMap<ContainerId, Usage>,
-        pods: &[NodePod],
+        pods: &BTreeMap<String, NodePod>,
         schedules: impl Iterator<Item = &'a Arc<Schedule>>,
         uptime: Duration,
     ) -> Vec<(String, ContainerId, Trigger)> {
         let mut fired = Vec::new();
         for schedule in schedules {
             let Some(thresholds) = schedule.triggers.resources else { continue };
-            for pod in pods.iter().filter(|pod| pod.is_running && is_selected(schedule, pod)) {
+            for pod in pods.values().filter(|pod| pod.is_running && is_selected(schedule, pod)) {
                 for name in containers_of(schedule, pod) {
                     let container = pod.container(name);
                     let Some(now) = usage.get(&container) else { continue };
@@ -74,6 +74,10 @@ impl UsageWatch {
 }
 
 impl Thresholds {
+    pub(super) fn any(self) -> bool {
+        self.above.is_some() || self.below.is_some()
+    }
+
     fn are_crossed_by(self, percent: u32) -> bool {
         self.above.is_some_and(|above| percent >= above) || self.below.is_some_and(|below| percent <= below)
     }
