@@ -22,6 +22,10 @@ const CONFIRMED_WITHIN: Duration = Duration::from_mins(2);
 /// How long an archive may still come of a request that was not answered in full: CRI-O finishes without its client.
 const CLAIMED_WITHIN: Duration = Duration::from_mins(2);
 
+/// How long after a restart an archive may still come of a dump that was under way before: with the program went its
+/// request, and containerd gives the dump up then. Meanwhile no other dump begins.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(30);
+
 /// Makes dumps.
 pub(super) struct Dumper {
     pub(super) kubelet: Kubelet,
@@ -51,7 +55,7 @@ impl Dumper {
     /// Finds out how one ended that an earlier process began.
     pub(super) async fn recover(&self, dump: &Dump) -> Outcome {
         let appeared = self.archives.wait_for(&dump.container, None, dump.started);
-        match timeout(dump.timeout + CLAIMED_WITHIN, appeared).await {
+        match timeout(RECOVERED_WITHIN, appeared).await {
             Ok(Ok(found)) => found.outcome(),
             _ => Outcome::Failed(
                 "the agent was restarted while it was made, and no archive came of it".to_owned(),

@@ -178,8 +178,9 @@ impl Schedules {
     }
 
     fn pods_as_they_are(&self) -> Vec<Input> {
-        let is_unschedulable = self.pods.is_unschedulable();
-        vec![Input::Node { is_unschedulable }, Input::Pods(self.pods.pods(now()))]
+        // Before it was seen it may be drained all the same: that a drain ended is nothing to conclude from that.
+        let node = self.pods.is_unschedulable().map(|is_unschedulable| Input::Node { is_unschedulable });
+        node.into_iter().chain([Input::Pods(self.pods.pods(now()))]).collect()
     }
 
     fn schedules_as_they_are(&self) -> Vec<Input> {

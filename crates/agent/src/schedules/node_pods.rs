@@ -92,9 +92,9 @@ impl NodePods {
         seen.pods.is_up(now).then(|| seen.pods.objects.values().flatten().cloned().collect())
     }
 
-    /// Whether the node is marked unschedulable. While that is not known, it is not.
-    pub(super) fn is_unschedulable(&self) -> bool {
-        self.seen().node.objects.values().any(|is_unschedulable| *is_unschedulable)
+    /// Whether the node is marked unschedulable; none while that is not known.
+    pub(super) fn is_unschedulable(&self) -> Option<bool> {
+        self.seen().node.objects.values().next().copied()
     }
 
     /// What is wrong with each watch at this moment, for the log.

@@ -1,7 +1,7 @@
 //! Checkpoints by schedule: an agent has the real kubelet make real archives.
 
 use anyhow::{Context, ensure};
-use checkpoint_keeper_testcluster::{Node, wait};
+use checkpoint_keeper_testcluster::{Fault, Node, wait};
 use serde_json::{Value, json};
 
 use crate::agents::Agent;
@@ -269,12 +269,14 @@ fn an_agent_that_is_killed_in_the_middle_of_a_dump_leaves_nothing_untold() -> an
     namespace.apply(&counting_pod("web", node, &["app"]))?;
     namespace.wait_until_running("web")?;
     schedule(name, "on-demand", &json!({"timeout": "20s", "triggers": {"onAnnotation": true}}))?;
+    let slow = cluster().inject(Fault::SlowCriu { node: node.name().to_owned(), seconds: 3 })?;
     annotate(name, "web", "true")?;
-    let memory = node.checkpoints().join("../schedules.json");
     wait::until("the dump to begin", DEADLINE, || {
-        Ok(std::fs::read_to_string(&memory).is_ok_and(|memory| memory.contains("\"started\":\"")))
+        let memory = node.run("cat", &["/var/lib/kubelet/schedules.json"]).unwrap_or_default();
+        Ok(memory.contains("\"started\":\""))
     })?;
     agent.kill()?;
+    drop(slow);
     let agent = Agent::start(node)?;
     let answer = answered(name, "web")?;
     let container = &answer["containers"][0];
