@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{FieldError, Problems};
+use crate::legacy_schedule::SUSPEND;
 use crate::parts::{count, grace};
 use crate::scalars::{ExactName, LengthOfTime, LengthOfTimeOrForever, ListedSizeText, SizeText};
 use crate::status::PolicyStatus;
@@ -277,7 +278,7 @@ const LONGEST_ANNOTATION: usize = 64;
 /// nothing else is kept of them.
 pub fn deciding_annotations(annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let ours = annotations.into_iter().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX));
-    let known = [MODE, KEEP_LATEST, KEEP_LATEST_FOR, ORPHAN_GRACE_PERIOD];
+    let known = [MODE, KEEP_LATEST, KEEP_LATEST_FOR, ORPHAN_GRACE_PERIOD, SUSPEND];
     let (mut kept, unknown): (BTreeMap<_, _>, BTreeMap<_, _>) =
         ours.partition(|(key, _)| known.contains(&key.as_str()));
     let room = MOST_ANNOTATIONS - kept.len();

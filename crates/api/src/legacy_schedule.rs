@@ -3,7 +3,8 @@
 //! Field names, defaults and meanings are those of checkpoint-restore-operator v0.1.0, with not one field more: what this
 //! project adds are annotations. What of a schedule cannot be acted on is said beside it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use checkpoint_keeper_core::policy::Mode;
@@ -18,16 +19,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{FieldError, Problems};
-use crate::legacy::MODE;
+use crate::legacy::{ANNOTATION_PREFIX, MODE};
 use crate::parts::LabelSelectorSpec;
+use crate::rules::SHORTEST_POLL;
 use crate::scalars::Interval;
-use crate::schedule::{DEFAULT_COOLDOWN, DEFAULT_POLL, SHORTEST_POLL};
+use crate::schedule::{DEFAULT_COOLDOWN, DEFAULT_POLL};
+use crate::schedule_status::ScheduleError;
 
 /// The annotation that stops a schedule of the older operator while it is `true`.
 pub const SUSPEND: &str = "checkpoint-keeper.io/suspend";
 
 /// The finalizer that the older operator puts on its schedules. With that operator gone nobody else takes it off.
 pub const FINALIZER: &str = "criu.org/checkpoint-schedule-finalizer";
+
+/// What `pollIntervalSeconds` may be, in seconds: no busy loop, and no sum with a time that overflows.
+const POLL_SECONDS: RangeInclusive<u64> = SHORTEST_POLL.as_secs()..=86_400;
 
 /// Schedules as the older checkpoint-restore-operator defines them.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -96,7 +102,8 @@ pub struct LegacyThresholdSpec {
     /// memoryPercent is about memory. Absent: no threshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_percent: Option<LegacyBoundsSpec>,
-    /// pollIntervalSeconds is how often it is looked at. Default 30; below 5 it is not acted on.
+    /// pollIntervalSeconds is how often each node looks at it, in seconds. Default 30; below 5 and above 86400 it
+    /// is not acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub poll_interval_seconds: Option<i64>,
 }
@@ -153,25 +160,18 @@ impl LegacyCheckpointSchedule {
         &self,
         operator_namespace: &str,
         now: Timestamp,
-    ) -> Result<LegacySchedule, Vec<FieldError>> {
+    ) -> Result<LegacySchedule, ScheduleError> {
         let (spec, mut problems) = (&self.spec, Problems::default());
         let mut ignored = Problems::default();
         let id = self.schedule_ref();
         if spec.namespace != id.namespace && id.namespace != operator_namespace {
-            let message = format!("{:?} is another namespace than that of the schedule", spec.namespace);
-            let hint = format!("only schedules in {operator_namespace} may be for other namespaces");
-            problems.add(&"spec.namespace", message, Some(hint));
+            return Err(ScheduleError::ForeignNamespace(FieldError {
+                path: "spec.namespace".to_owned(),
+                message: format!("{:?} is another namespace than that of the schedule", spec.namespace),
+                hint: Some(format!("only schedules in {operator_namespace} may be for other namespaces")),
+            }));
         }
-        let annotation = |name: &str| self.metadata.annotations.as_ref().and_then(|all| all.get(name));
-        let mode = match annotation(MODE).map(String::as_str) {
-            None | Some("Enforce") => Mode::Enforce,
-            Some("DryRun") => Mode::DryRun,
-            Some(other) => {
-                let message = format!("{other:?} is none of Enforce, DryRun");
-                problems.add(&format!("metadata.annotations.{MODE}"), message, None);
-                Mode::DryRun
-            }
-        };
+        let additions = Additions::read(self.metadata.annotations.as_ref(), &mut problems);
         let reported = self.status.as_ref().and_then(|status| status.last_checkpoint_time.as_ref());
         let schedule = Schedule {
             id,
@@ -183,15 +183,47 @@ impl LegacyCheckpointSchedule {
             selector: spec.selector.read("spec.selector", &mut problems),
             containers: spec.container_names.clone(),
             triggers: spec.triggers.read(&mut problems, &mut ignored),
-            mode,
+            mode: additions.mode,
             // On its way out nothing more is made by it.
-            suspend: annotation(SUSPEND).is_some_and(|value| value == "true")
-                || self.metadata.deletion_timestamp.is_some(),
+            suspend: additions.suspend || self.metadata.deletion_timestamp.is_some(),
             dumping: Dumping::default(),
             retention: ArchiveRetention::default(),
         };
-        let schedule = problems.unless(schedule)?;
+        let schedule = problems.unless(schedule).map_err(ScheduleError::InvalidSchedule)?;
         Ok(LegacySchedule { schedule, ignored: ignored.0 })
+    }
+}
+
+/// What an object's annotations add to it.
+#[derive(Debug, Default)]
+struct Additions {
+    mode: Mode,
+    suspend: bool,
+}
+
+impl Additions {
+    /// Reads the annotations. One with the prefix that is not known is refused: a mistyped `suspend` would go on.
+    fn read(annotations: Option<&BTreeMap<String, String>>, problems: &mut Problems) -> Self {
+        let mut additions = Self::default();
+        let ours = annotations.into_iter().flatten().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX));
+        for (key, value) in ours {
+            let path = format!("metadata.annotations.{key}");
+            match (key.as_str(), value.as_str()) {
+                (MODE, "Enforce") => additions.mode = Mode::Enforce,
+                (MODE, "DryRun") => additions.mode = Mode::DryRun,
+                (MODE, other) => {
+                    problems.add(&path, format!("{other:?} is none of Enforce, DryRun"), None);
+                }
+                (SUSPEND, "true") => additions.suspend = true,
+                (SUSPEND, "false") => additions.suspend = false,
+                (SUSPEND, other) => problems.add(&path, format!("{other:?} is none of true, false"), None),
+                _ => {
+                    let hint = format!("known are {MODE}, {SUSPEND}");
+                    problems.add(&path, "is an unknown annotation", Some(hint));
+                }
+            }
+        }
+        additions
     }
 }
 
@@ -226,11 +258,13 @@ impl LegacyThresholdSpec {
         let path = "spec.triggers.resourceThreshold";
         let mut thresholds = |bounds: Option<&LegacyBoundsSpec>, name: &str| {
             let mut percent = |value: Option<i64>, bound: &str| {
-                let percent = value.map(u32::try_from)?;
-                if percent.is_err() {
-                    ignored.add(&format!("{path}.{name}.{bound}"), "is not a percentage", None);
+                let value = value?;
+                let percent = u32::try_from(value).ok().filter(|percent| *percent <= 100);
+                if percent.is_none() {
+                    let message = format!("{value} is not a percentage between 0 and 100");
+                    ignored.add(&format!("{path}.{name}.{bound}"), message, None);
                 }
-                percent.ok()
+                percent
             };
             bounds.map_or(Thresholds::default(), |bounds| Thresholds {
                 above: percent(bounds.upper, "upper"),
@@ -241,12 +275,16 @@ impl LegacyThresholdSpec {
             thresholds(self.cpu_percent.as_ref(), "cpuPercent"),
             thresholds(self.memory_percent.as_ref(), "memoryPercent"),
         );
-        let poll = self.poll_interval_seconds.map(|seconds| u64::try_from(seconds).map(Duration::from_secs));
-        let poll = match poll {
-            Some(Ok(poll)) if poll >= SHORTEST_POLL => poll,
+        let poll = match self.poll_interval_seconds.map(u64::try_from) {
+            Some(Ok(seconds)) if POLL_SECONDS.contains(&seconds) => Duration::from_secs(seconds),
             None => DEFAULT_POLL,
             Some(_) => {
-                let message = format!("is below {} and not acted on", SHORTEST_POLL.as_secs());
+                let message = format!(
+                    "is not between {} and {}, and not acted on; it is {} instead",
+                    POLL_SECONDS.start(),
+                    POLL_SECONDS.end(),
+                    DEFAULT_POLL.as_secs()
+                );
                 ignored.add(&format!("{path}.pollIntervalSeconds"), message, None);
                 DEFAULT_POLL
             }

@@ -23,6 +23,7 @@ pub mod record;
 pub mod rules;
 pub mod scalars;
 pub mod schedule;
+pub mod schedule_status;
 pub mod status;
 mod storage;
 pub mod storage_limits;
@@ -37,7 +38,8 @@ pub use legacy::{
 pub use legacy_schedule::{LegacyCheckpointSchedule, LegacySchedule};
 pub use node_store::{NodeCheckpointStore, NodeCheckpointStoreSpec, NodeCheckpointStoreStatus};
 pub use policy::{CheckpointPolicy, CheckpointPolicySpec, SelectorSpec};
-pub use schedule::{CheckpointSchedule, CheckpointScheduleSpec, CheckpointScheduleStatus};
+pub use schedule::{CheckpointSchedule, CheckpointScheduleSpec};
+pub use schedule_status::{CheckpointScheduleStatus, ScheduleError};
 pub use storage::{
     CheckpointStoragePolicy, CheckpointStoragePolicySpec, DeletionLimitSpec, MinFreeSpec,
     NamespaceCeilingSpec,

@@ -7,6 +7,8 @@
 //! 3 MiB of a whole request), so inside lists only what costs the same at any length is used. Only the
 //! API server's own estimate counts: the tests on a real cluster show it every definition.
 
+use std::time::Duration;
+
 use checkpoint_keeper_core::policy::{Operator, Requirement};
 use checkpoint_keeper_core::quantity::Share;
 use serde_json::{Value, json};
@@ -171,6 +173,20 @@ pub const INTERVAL_AT_LEAST_A_SECOND: Rule = Rule {
     cel: "self.matches('[1-9][0-9.]*(s|m([^s]|$)|h|d|w)|[1-9][0-9]{3,}([.][0-9]*)?ms')",
     message: "interval must be at least 1s",
 };
+
+/// A time that the kubelet can be given, which is whole seconds. In fractions of a second alone it is refused when
+/// it is read.
+pub const TIMEOUT_AT_LEAST_A_SECOND: Rule =
+    Rule { cel: INTERVAL_AT_LEAST_A_SECOND.cel, message: "timeout must be at least 1s" };
+
+/// A length of time that asks the kubelet for figures no more often than it has new ones.
+pub const POLL_AT_LEAST_FIVE_SECONDS: Rule = Rule {
+    cel: "self.matches('[1-9][0-9.]*(m([^s]|$)|h|d|w)|(^|[^0-9.])0*([5-9]|[1-9][0-9]+)([.][0-9]*)?s|(^|[^0-9.])0*([5-9][0-9]{3}|[1-9][0-9]{4,})([.][0-9]*)?ms')",
+    message: "poll must be at least 5s",
+};
+
+/// [`POLL_AT_LEAST_FIVE_SECONDS`] for files.
+pub const SHORTEST_POLL: Duration = Duration::from_secs(5);
 
 /// A cron expression; what its fields say is read by the agents, and told in the condition Ready.
 pub const CRON_FIELDS: Rule = Rule {

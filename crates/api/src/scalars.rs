@@ -59,6 +59,14 @@ text!(
     Interval, 64, [DURATION, DURATION_NOT_TOO_LONG, INTERVAL_AT_LEAST_A_SECOND]
 );
 text!(
+    /// How long something may take, at least a second.
+    Timeout, 64, [DURATION, DURATION_NOT_TOO_LONG, TIMEOUT_AT_LEAST_A_SECOND]
+);
+text!(
+    /// How often something is looked at, at most every five seconds.
+    PollInterval, 64, [DURATION, DURATION_NOT_TOO_LONG, POLL_AT_LEAST_FIVE_SECONDS]
+);
+text!(
     /// A cron expression of five fields.
     CronText, 256, [CRON_FIELDS]
 );
@@ -168,13 +176,38 @@ impl Period {
 
 impl Interval {
     pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Duration> {
-        let interval = read_duration(&self.0, path, problems)?;
-        if interval < Duration::from_secs(1) {
-            problems.add(&path, rules::INTERVAL_AT_LEAST_A_SECOND.message, None);
-            return None;
-        }
-        Some(interval)
+        let (rule, shortest) = (&rules::INTERVAL_AT_LEAST_A_SECOND, Duration::from_secs(1));
+        read_at_least(&self.0, shortest, rule, path, problems)
     }
+}
+
+impl Timeout {
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Duration> {
+        let (rule, shortest) = (&rules::TIMEOUT_AT_LEAST_A_SECOND, Duration::from_secs(1));
+        read_at_least(&self.0, shortest, rule, path, problems)
+    }
+}
+
+impl PollInterval {
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Duration> {
+        let (rule, shortest) = (&rules::POLL_AT_LEAST_FIVE_SECONDS, rules::SHORTEST_POLL);
+        read_at_least(&self.0, shortest, rule, path, problems)
+    }
+}
+
+fn read_at_least(
+    text: &str,
+    shortest: Duration,
+    rule: &rules::Rule,
+    path: &str,
+    problems: &mut Problems,
+) -> Option<Duration> {
+    let time = read_duration(text, path, problems)?;
+    if time < shortest {
+        problems.add(&path, rule.message, None);
+        return None;
+    }
+    Some(time)
 }
 
 impl LengthOfTimeOrForever {

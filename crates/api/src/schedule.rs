@@ -1,19 +1,22 @@
 //! `CheckpointSchedule`: when checkpoints of a namespace's containers are made.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use checkpoint_keeper_core::schedule::cron::Cron;
+use checkpoint_keeper_core::schedule::cron::{Cron, CronError};
 use checkpoint_keeper_core::schedule::{self, ScheduleKind, ScheduleRef};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{FieldError, Problems};
-use crate::parts::{LabelSelectorSpec, Mode, names};
+use crate::error::Problems;
+use crate::parts::{LabelSelectorSpec, Mode, names, natural};
 use crate::rules::{self, validations};
-use crate::scalars::{CronText, ExactName, Interval, LengthOfTime, Period, TimeZoneText};
+use crate::scalars::{
+    CronText, ExactName, Interval, LengthOfTime, Period, PollInterval, TimeZoneText, Timeout,
+};
+use crate::schedule_status::{CheckpointScheduleStatus, ScheduleError};
 
 /// When checkpoints are made of a namespace's containers, and which of them are kept.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, CustomResource)]
@@ -38,6 +41,7 @@ use crate::scalars::{CronText, ExactName, Interval, LengthOfTime, Period, TimeZo
     printcolumn(name = "Suspend", type_ = "boolean", json_path = ".spec.suspend"),
     printcolumn(name = "Active", type_ = "integer", json_path = ".status.active"),
     printcolumn(name = "Last Success", type_ = "date", json_path = ".status.lastSuccessTime"),
+    printcolumn(name = "Next", type_ = "string", json_path = ".status.nextScheduleTime"),
     printcolumn(
         name = "Healthy",
         type_ = "string",
@@ -80,10 +84,10 @@ pub struct CheckpointScheduleSpec {
     /// length of time. Later ones are reported as missed. Default, and 0: however late, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starting_deadline: Option<LengthOfTime>,
-    /// timeout is how long the kubelet may take for one checkpoint: a length of time. Default 10m.
+    /// timeout is how long the kubelet may take for one checkpoint: a length of time of at least 1s. Default 10m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "10m"))]
-    pub timeout: Option<Interval>,
+    pub timeout: Option<Timeout>,
     /// maxConcurrentPerNode is how many checkpoints may be under way on a node when one of this schedule begins, itself
     /// included: each one freezes its container, and fills the disk. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,10 +153,10 @@ pub struct ResourcesSpec {
     /// memoryPercent is about the working set of memory, in percent of the container's limit. Absent: no threshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_percent: Option<ThresholdsSpec>,
-    /// poll is how often it is looked at: a length of time of at least 5s. Default 30s.
+    /// poll is how often each node looks at it: a length of time of at least 5s. Default 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "30s"))]
-    pub poll: Option<Interval>,
+    pub poll: Option<PollInterval>,
     /// cooldown is how long after a checkpoint a container is left alone by the thresholds: a length of time. Default 5m;
     /// 0: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,11 +171,11 @@ pub struct ResourcesSpec {
 pub struct ThresholdsSpec {
     /// above asks from this percentage on. Absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1000))]
+    #[schemars(range(min = 1, max = 100))]
     pub above: Option<i32>,
     /// below asks up to this percentage. Absent: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1000))]
+    #[schemars(range(min = 0, max = 100))]
     pub below: Option<i32>,
 }
 
@@ -191,33 +195,6 @@ pub struct RetriesSpec {
     pub backoff: Option<Period>,
 }
 
-/// What became of a schedule, and what it did on all nodes together.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CheckpointScheduleStatus {
-    /// conditions: Ready says whether the schedule is understood and carried out, Healthy whether its last checkpoints
-    /// succeeded.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
-    #[schemars(length(max = 16))]
-    pub conditions: Vec<Condition>,
-    /// observedGeneration is the metadata.generation that the conditions are about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// lastScheduleTime is when a checkpoint was last asked for on any node, by whichever trigger.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_schedule_time: Option<Time>,
-    /// lastSuccessTime is when a checkpoint last succeeded on any node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_success_time: Option<Time>,
-    /// nextScheduleTime is when interval or schedule ask next on any node.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_schedule_time: Option<Time>,
-    /// active is how many checkpoints are under way on all nodes together.
-    #[serde(default)]
-    pub active: i64,
-}
-
 impl CheckpointSchedule {
     /// Which object this is, in events and reports.
     pub fn schedule_ref(&self) -> ScheduleRef {
@@ -230,9 +207,11 @@ impl CheckpointSchedule {
 
     /// What it means to the scheduler; all that is wrong with it otherwise. By `now` its cron expression has to name a
     /// time that comes.
-    pub fn to_schedule(&self, now: Timestamp) -> Result<schedule::Schedule, Vec<FieldError>> {
+    pub fn to_schedule(&self, now: Timestamp) -> Result<schedule::Schedule, ScheduleError> {
         let (spec, mut problems) = (&self.spec, Problems::default());
         let at = &mut problems;
+        let cron = cron(&spec.triggers, now);
+        let is_zone_unknown = matches!(cron, Err(CronError::TimeZone(_)));
         let id = self.schedule_ref();
         let reported = self.status.as_ref().and_then(|status| status.last_schedule_time.as_ref());
         let schedule = schedule::Schedule {
@@ -244,38 +223,47 @@ impl CheckpointSchedule {
             last_reported: reported.map(|time| time.0),
             selector: spec.selector.read("spec.selector", at),
             containers: names(&spec.containers, "spec.containers", at),
-            triggers: triggers(spec, now, at),
+            triggers: triggers(spec, cron, at),
             mode: spec.mode.into(),
             suspend: spec.suspend.unwrap_or_default(),
             dumping: dumping(spec, at),
             retention: schedule::ArchiveRetention::default(),
         };
-        problems.unless(schedule)
+        problems.unless(schedule).map_err(|mut fields| match fields.pop() {
+            Some(field) if is_zone_unknown && fields.is_empty() => ScheduleError::InvalidTimeZone(field),
+            last => ScheduleError::InvalidSchedule(fields.into_iter().chain(last).collect()),
+        })
     }
 }
 
-fn triggers(spec: &CheckpointScheduleSpec, now: Timestamp, problems: &mut Problems) -> schedule::Triggers {
+/// The cron expression in its time zone; none where there is none.
+fn cron(triggers: &TriggersSpec, now: Timestamp) -> Result<Option<Cron>, CronError> {
+    let zone = triggers.time_zone.as_ref().map_or("UTC", |zone| zone.0.as_str());
+    triggers.schedule.as_ref().map(|fields| Cron::parse(&fields.0, zone, now)).transpose()
+}
+
+fn triggers(
+    spec: &CheckpointScheduleSpec,
+    cron: Result<Option<Cron>, CronError>,
+    problems: &mut Problems,
+) -> schedule::Triggers {
     let triggers = &spec.triggers;
+    if let Err(error) = &cron {
+        let path = match error {
+            CronError::TimeZone(_) => "spec.triggers.timeZone",
+            CronError::FieldCount(_) | CronError::Field { .. } | CronError::Never => "spec.triggers.schedule",
+        };
+        problems.add(&path, error.to_string(), None);
+    }
+    if triggers.time_zone.is_some() && triggers.schedule.is_none() {
+        problems.add(&"spec.triggers.timeZone", rules::TIME_ZONE_NEEDS_SCHEDULE.message, None);
+    }
     let optional = |time: Option<&LengthOfTime>, path: &str, problems: &mut Problems| {
         time.and_then(|time| time.read(path, problems))
     };
-    let cron = triggers.schedule.as_ref().and_then(|fields| {
-        let zone = triggers.time_zone.as_ref().map_or("UTC", |zone| zone.0.as_str());
-        match Cron::parse(&fields.0, zone, now) {
-            Ok(cron) => Some(cron),
-            Err(error) => {
-                let path = match error {
-                    schedule::cron::CronError::TimeZone(_) => "spec.triggers.timeZone",
-                    _ => "spec.triggers.schedule",
-                };
-                problems.add(&path, error.to_string(), None);
-                None
-            }
-        }
-    });
     let read = schedule::Triggers {
         interval: triggers.interval.as_ref().and_then(|time| time.read("spec.triggers.interval", problems)),
-        cron,
+        cron: cron.ok().flatten(),
         jitter: optional(spec.jitter.as_ref(), "spec.jitter", problems).unwrap_or_default(),
         starting_deadline: optional(spec.starting_deadline.as_ref(), "spec.startingDeadline", problems),
         on_annotation: triggers.on_annotation.unwrap_or_default(),
@@ -302,14 +290,19 @@ fn dumping(spec: &CheckpointScheduleSpec, problems: &mut Problems) -> schedule::
     let timeout = spec.timeout.as_ref().and_then(|time| time.read("spec.timeout", problems));
     schedule::Dumping {
         timeout: timeout.unwrap_or(defaults.timeout),
-        max_concurrent_per_node: spec
-            .max_concurrent_per_node
-            .map_or(defaults.max_concurrent_per_node, |count| {
-                crate::parts::natural::<i32, u32>(count, "spec.maxConcurrentPerNode", problems).max(1)
-            }),
+        max_concurrent_per_node: spec.max_concurrent_per_node.map_or(
+            defaults.max_concurrent_per_node,
+            |count| match u32::try_from(count) {
+                Ok(count) if count > 0 => count,
+                _ => {
+                    problems.add(&"spec.maxConcurrentPerNode", format!("{count} is less than 1"), None);
+                    defaults.max_concurrent_per_node
+                }
+            },
+        ),
         retries: retries
             .limit
-            .map_or(defaults.retries, |limit| crate::parts::natural(limit, "spec.retries.limit", problems)),
+            .map_or(defaults.retries, |limit| natural(limit, "spec.retries.limit", problems)),
         backoff: backoff.unwrap_or(defaults.backoff),
     }
 }
@@ -328,18 +321,16 @@ impl ResourcesSpec {
         schedule::ResourceTrigger {
             cpu: thresholds(self.cpu_percent.as_ref(), "cpuPercent"),
             memory: thresholds(self.memory_percent.as_ref(), "memoryPercent"),
-            poll: poll.unwrap_or(DEFAULT_POLL).max(SHORTEST_POLL),
+            poll: poll.unwrap_or(DEFAULT_POLL),
             cooldown: cooldown.unwrap_or(DEFAULT_COOLDOWN),
         }
     }
 }
 
 /// How often usage is looked at where a schedule does not say.
-pub(crate) const DEFAULT_POLL: std::time::Duration = std::time::Duration::from_secs(30);
-/// How often it is looked at, at most.
-pub(crate) const SHORTEST_POLL: std::time::Duration = std::time::Duration::from_secs(5);
+pub(crate) const DEFAULT_POLL: Duration = Duration::from_secs(30);
 /// How long a container is left alone after a checkpoint where a schedule does not say.
-pub(crate) const DEFAULT_COOLDOWN: std::time::Duration = std::time::Duration::from_mins(5);
+pub(crate) const DEFAULT_COOLDOWN: Duration = Duration::from_mins(5);
 
 impl ThresholdsSpec {
     fn read(&self, path: &str, problems: &mut Problems) -> schedule::Thresholds {
@@ -347,7 +338,13 @@ impl ThresholdsSpec {
             problems.add(&path, rules::ABOVE_OR_BELOW.message, None);
         }
         let mut percent = |value: Option<i32>, name: &str| {
-            value.map(|value| crate::parts::natural(value, &format!("{path}.{name}"), problems))
+            let value = value?;
+            let percent = u32::try_from(value).ok().filter(|percent| *percent <= 100);
+            if percent.is_none() {
+                let message = format!("{value} is not a percentage between 0 and 100");
+                problems.add(&format!("{path}.{name}"), message, None);
+            }
+            percent
         };
         schedule::Thresholds { above: percent(self.above, "above"), below: percent(self.below, "below") }
     }

@@ -9,7 +9,10 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use crate::crds::schema;
-use crate::{CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy};
+use crate::{
+    CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
+    ClusterCheckpointPolicy, GROUP, LEGACY_GROUP, LegacyCheckpointSchedule,
+};
 
 /// The fields of a value, as its schema has them. What is below a leaf is not looked at.
 #[derive(Debug)]
@@ -24,14 +27,16 @@ enum Fields {
     List(Box<Fields>),
 }
 
-/// The fields of `spec` of each kind that says what may be deleted.
-static SPECS: LazyLock<BTreeMap<&str, Fields>> = LazyLock::new(|| {
+/// The fields of `spec` of each kind that says what may be deleted, or what is checkpointed; by group and kind.
+static SPECS: LazyLock<BTreeMap<(&str, &str), Fields>> = LazyLock::new(|| {
     let spec = |schema: Value| fields(&schema["properties"]["spec"]);
     BTreeMap::from([
-        ("ClusterCheckpointPolicy", spec(schema::<ClusterCheckpointPolicy>())),
-        ("CheckpointPolicy", spec(schema::<CheckpointPolicy>())),
-        ("CheckpointStoragePolicy", spec(schema::<CheckpointStoragePolicy>())),
-        ("CheckpointRestoreOperator", spec(schema::<CheckpointRestoreOperator>())),
+        ((GROUP, "ClusterCheckpointPolicy"), spec(schema::<ClusterCheckpointPolicy>())),
+        ((GROUP, "CheckpointPolicy"), spec(schema::<CheckpointPolicy>())),
+        ((GROUP, "CheckpointStoragePolicy"), spec(schema::<CheckpointStoragePolicy>())),
+        ((GROUP, "CheckpointSchedule"), spec(schema::<CheckpointSchedule>())),
+        ((LEGACY_GROUP, "CheckpointRestoreOperator"), spec(schema::<CheckpointRestoreOperator>())),
+        ((LEGACY_GROUP, "CheckpointSchedule"), spec(schema::<LegacyCheckpointSchedule>())),
     ])
 });
 
@@ -49,11 +54,11 @@ fn fields(schema: &Value) -> Fields {
     }
 }
 
-/// The path of the first field of `spec` that the kind does not have, if there is one. Of kinds that do not say
-/// what may be deleted nothing is unknown. The older operator's kind is judged in the same way, as in files:
-/// what a newer release of it means by a field is not to be guessed.
-pub fn unknown_field(kind: &str, spec: &Value) -> Option<String> {
-    SPECS.get(kind).and_then(|fields| unknown(fields, spec, "spec"))
+/// The path of the first field of `spec` that the kind of that group does not have, if there is one. Of kinds that
+/// say neither what may be deleted nor what is checkpointed nothing is unknown. The older operator's kinds are
+/// judged in the same way, as in files: what a newer release of it means by a field is not to be guessed.
+pub fn unknown_field(group: &str, kind: &str, spec: &Value) -> Option<String> {
+    SPECS.get(&(group, kind)).and_then(|fields| unknown(fields, spec, "spec"))
 }
 
 fn unknown(fields: &Fields, value: &Value, path: &str) -> Option<String> {
@@ -132,7 +137,26 @@ mod tests {
             ),
             ("NodeCheckpointStore", json!({"whatever": 1}), None),
         ] {
-            assert_eq!(unknown_field(kind, &spec).as_deref(), expected, "{kind} {spec}");
+            let group = if kind == legacy { LEGACY_GROUP } else { GROUP };
+            assert_eq!(unknown_field(group, kind, &spec).as_deref(), expected, "{kind} {spec}");
         }
+    }
+
+    #[test]
+    fn of_two_kinds_of_one_name_each_has_its_own_fields() {
+        let kind = "CheckpointSchedule";
+        let native = json!({"selector": {}, "containers": ["app"], "triggers": {"schedule": "0 * * * *"}});
+        let legacy = json!({"selector": {}, "containerNames": ["app"], "triggers": {"interval": "1h"}});
+        assert_eq!(
+            (unknown_field(GROUP, kind, &native), unknown_field(LEGACY_GROUP, kind, &legacy)),
+            (None, None)
+        );
+        assert_eq!(unknown_field(LEGACY_GROUP, kind, &native).as_deref(), Some("spec.containers"));
+        assert_eq!(unknown_field(GROUP, kind, &legacy).as_deref(), Some("spec.containerNames"));
+        // What says that fewer pods are meant, or that more is to be done, is not left out in silence.
+        let selector = json!({"selector": {"namespaces": ["a"]}, "triggers": {}});
+        assert_eq!(unknown_field(GROUP, kind, &selector).as_deref(), Some("spec.selector.namespaces"));
+        let volumes = json!({"selector": {}, "triggers": {}, "volumeSnapshots": {"enabled": true}});
+        assert_eq!(unknown_field(LEGACY_GROUP, kind, &volumes).as_deref(), Some("spec.volumeSnapshots"));
     }
 }

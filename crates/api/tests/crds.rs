@@ -380,6 +380,14 @@ fn refused() -> Vec<(&'static str, Value, rules::Rule)> {
     for interval in ["0s", "0", "500ms", "0.0h", "999us"] {
         cases.push((SCHEDULE, scheduled(json!({"interval": interval})), rules::INTERVAL_AT_LEAST_A_SECOND));
     }
+    for timeout in ["0s", "999ms"] {
+        let spec = json!({"selector": {}, "triggers": {"interval": "1h"}, "timeout": timeout});
+        cases.push((SCHEDULE, spec, rules::TIMEOUT_AT_LEAST_A_SECOND));
+    }
+    for poll in ["0s", "4s", "4.999s", "04s", "4999ms", "0m", "1.5s", "15us"] {
+        let spec = scheduled(json!({"resources": {"cpuPercent": {"above": 1}, "poll": poll}}));
+        cases.push((SCHEDULE, spec, rules::POLL_AT_LEAST_FIVE_SECONDS));
+    }
     for cron in ["", "* * * *", "* * * * * *", "@daily", "0 0 * * * UTC"] {
         cases.push((SCHEDULE, scheduled(json!({"schedule": cron})), rules::CRON_FIELDS));
     }

@@ -40,6 +40,7 @@ pub fn strip(metadata: &mut ObjectMeta) {
         resource_version: all.resource_version,
         generation: all.generation,
         creation_timestamp: all.creation_timestamp,
+        deletion_timestamp: all.deletion_timestamp,
         annotations: all.annotations.map(deciding_annotations).filter(|kept| !kept.is_empty()),
         ..ObjectMeta::default()
     };
@@ -50,7 +51,7 @@ pub fn read<K: DeserializeOwned + Resource<DynamicType = ()>>(
     object: DynamicObject,
 ) -> Result<K, Box<Broken>> {
     let DynamicObject { metadata, mut data, .. } = object;
-    let unknown = data.get("spec").and_then(|spec| unknown_field(&K::kind(&()), spec));
+    let unknown = data.get("spec").and_then(|spec| unknown_field(&K::group(&()), &K::kind(&()), spec));
     if let (Some(fields), Ok(metadata)) = (data.as_object_mut(), serde_json::to_value(&metadata)) {
         fields.insert("metadata".to_owned(), metadata);
     }
