@@ -203,4 +203,12 @@ impl ScheduleError {
             Self::InvalidTimeZone(field) | Self::ForeignNamespace(field) => std::slice::from_ref(field),
         }
     }
+
+    /// The same, owned.
+    pub fn into_fields(self) -> Vec<FieldError> {
+        match self {
+            Self::InvalidSchedule(fields) => fields,
+            Self::InvalidTimeZone(field) | Self::ForeignNamespace(field) => vec![field],
+        }
+    }
 }

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use checkpoint_keeper_api::crds::{BUNDLE_VERSION, crd_files, crds, crds_yaml, legacy_crds};
-use checkpoint_keeper_api::{CATEGORY, GROUP, LEGACY_GROUP, LEGACY_VERSION, VERSION, manifest, rules};
+use checkpoint_keeper_api::{
+    CATEGORY, GROUP, LEGACY_GROUP, LEGACY_VERSION, VERSION, manifest, node_store, rules,
+};
 use checkpoint_keeper_core::policy::Kind;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::cel::Validator;
@@ -19,6 +21,24 @@ fn all() -> Vec<CustomResourceDefinition> {
 fn schema(kind: &str) -> Value {
     let crd = all().into_iter().find(|crd| crd.spec.names.kind == kind).expect("a kind of ours");
     serde_json::to_value(&crd.spec.versions[0].schema).unwrap()["openAPIV3Schema"].clone()
+}
+
+/// Whoever fills a report goes by the constants, and the API server by the schema.
+#[test]
+fn the_bounds_of_a_report_are_those_of_its_definition() {
+    let schema = schema("NodeCheckpointStore");
+    for (list, most) in [
+        ("namespaces", node_store::MOST_NAMESPACES),
+        ("policies", node_store::MOST_POLICIES),
+        ("schedules", node_store::MOST_SCHEDULES),
+        ("deletions", node_store::MOST_DELETIONS),
+        ("discards", node_store::MOST_DISCARDS),
+        ("unreachableLimits", node_store::MOST_UNREACHABLE),
+        ("problems", node_store::MOST_PROBLEMS),
+    ] {
+        let list_schema = &schema["properties"]["status"]["properties"][list];
+        assert_eq!(list_schema["maxItems"], most, "{list}");
+    }
 }
 
 /// What the controller may not change in a report, the rules of admission say field by field.
@@ -299,9 +319,12 @@ fn by_cel(kind: &str, spec: &Value) -> Vec<String> {
     }
 }
 
-/// What a file's reader says.
+/// What a file's reader says. Beside a schedule, which it leaves to the agents, it wants a policy.
 fn by_file(kind: &str, spec: &Value) -> Vec<String> {
-    match manifest::load(&[("x.yaml", object(kind, spec).to_string())]) {
+    let beside = object(CLUSTER, &json!({"retention": {"maxAge": "1d"}})).to_string();
+    let mut files = vec![("x.yaml", object(kind, spec).to_string())];
+    files.extend((kind == SCHEDULE).then_some(("policy.yaml", beside)));
+    match manifest::load(&files) {
         Ok(_) => Vec::new(),
         Err(errors) => errors.iter().map(ToString::to_string).collect(),
     }
@@ -509,6 +532,35 @@ fn what_a_file_may_hold_no_rule_refuses() {
         (STORAGE, json!({"deletionLimit": {"burst": 0}})),
         (LEGACY, json!({})),
     ];
+    for triggers in [
+        json!({"interval": "1s"}),
+        json!({"interval": "1.5s"}),
+        json!({"interval": "1500ms"}),
+        json!({"interval": ".5m"}),
+        json!({"interval": "1d"}),
+        json!({"schedule": " */5  0-12/2,20 1 * mon-fri "}),
+        json!({"schedule": "0 0 29 2 *", "timeZone": "America/Argentina/Buenos_Aires"}),
+        json!({"schedule": "0 0 * * *", "timeZone": "Etc/GMT+9"}),
+        json!({"onAnnotation": true}),
+        json!({"onDisruption": ["NodeDrain", "PodEviction", "Preemption", "PodDeletion"]}),
+        json!({"resources": {"cpuPercent": {"above": 100, "below": 0}, "cooldown": "0"}}),
+        json!({"resources": {"memoryPercent": {"below": 100}, "poll": "5s"}}),
+        json!({"resources": {"memoryPercent": {"above": 1}, "poll": "1m"}}),
+        json!({"resources": {"memoryPercent": {"above": 1}, "poll": "1m1s"}}),
+        json!({"resources": {"memoryPercent": {"above": 1}, "poll": "5000ms"}}),
+        json!({"resources": {"memoryPercent": {"above": 1}, "poll": "+005.5s"}}),
+        json!({"resources": {"memoryPercent": {"above": 1}, "poll": "12s"}}),
+    ] {
+        cases.push((SCHEDULE, json!({"selector": {}, "triggers": triggers})));
+    }
+    cases.push((
+        SCHEDULE,
+        json!({
+            "selector": {"matchLabels": {"app": "db"}}, "triggers": {"interval": "1h"}, "mode": "DryRun",
+            "suspend": false, "jitter": "0", "startingDeadline": "0", "timeout": "1s", "maxConcurrentPerNode": 100,
+            "retries": {"limit": 0, "backoff": "1ms"}, "containers": ["app"],
+        }),
+    ));
     for duration in [
         "0",
         "0s",

@@ -278,21 +278,93 @@ fn whole_numbers_may_be_written_as_helm_and_json_write_them() {
 
 #[test]
 fn other_kinds_of_ours_are_skipped_with_a_note() {
-    let schedule = "---\napiVersion: criu.org/v1\nkind: CheckpointSchedule\nmetadata: {name: s, namespace: n}\nspec: {whatever: 1}\n";
-    let policy = "---\napiVersion: checkpoint-keeper.io/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {name: a}\nspec: {retention: {maxAge: 1d}}\n";
-    let loaded = load(&format!("{schedule}{policy}"));
+    let restore = "---\napiVersion: criu.org/v1\nkind: PodRestore\nmetadata: {name: s, namespace: n}\nspec: {whatever: 1}\n";
+    let loaded = load(&format!("{restore}{POLICY}"));
     assert_eq!((loaded.policies.retention.len(), loaded.warnings.len()), (1, 0));
     let notes: Vec<_> = loaded.notes.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        notes,
-        [
-            "p.yaml:2: CheckpointSchedule/n/s: is skipped: a CheckpointSchedule says nothing about what is kept"
-        ]
-    );
-    let alone = manifest::load(&[("p.yaml", schedule)]).unwrap_err();
+    assert_eq!(notes, ["p.yaml:2: PodRestore/n/s: is skipped: a PodRestore says nothing about what is kept"]);
+    let alone = manifest::load(&[("p.yaml", restore)]).unwrap_err();
     assert_eq!(alone[0].message, "no policy in this file");
-    let beside = manifest::load(&[("s.yaml", schedule), ("p.yaml", policy)]).unwrap();
+    let beside = manifest::load(&[("s.yaml", restore), ("p.yaml", POLICY)]).unwrap();
     assert_eq!(beside.policies.retention.len(), 1);
+}
+
+const POLICY: &str = "---\napiVersion: checkpoint-keeper.io/v1alpha1\nkind: ClusterCheckpointPolicy\nmetadata: {name: a}\nspec: {retention: {maxAge: 1d}}\n";
+
+fn schedule(version: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: {version}\nkind: CheckpointSchedule\nmetadata: {{name: s, namespace: shop}}\nspec: {spec}\n"
+    )
+}
+
+#[test]
+fn schedules_beside_policies_are_checked_and_left_to_the_agents() {
+    let native =
+        schedule("checkpoint-keeper.io/v1alpha1", "{selector: {}, triggers: {schedule: '0 * * * *'}}");
+    let older = schedule(
+        "criu.org/v1",
+        "{namespace: another, selector: {}, triggers: {onKubernetesEvents: [NodeDrain, Reboot]}}",
+    );
+    let loaded = load(&format!("{native}{older}{POLICY}"));
+    assert_eq!(loaded.policies.retention.len(), 1);
+    let told = |told: &[manifest::ManifestWarning]| told.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let skipped =
+        "CheckpointSchedule/shop/s: is skipped: it says what is checkpointed, and agents carry it out";
+    assert_eq!(told(&loaded.notes), [format!("p.yaml:2: {skipped}"), format!("p.yaml:7: {skipped}")]);
+    assert_eq!(
+        told(&loaded.warnings),
+        ["p.yaml:10: CheckpointSchedule/shop/s: spec.triggers.onKubernetesEvents[1]: \"Reboot\" is none of \
+            NodeDrain, PodEviction, Preemption"]
+    );
+    let alone = manifest::load(&[("p.yaml", native)]).unwrap_err();
+    assert_eq!(alone[0].message, "no policy in this file");
+}
+
+#[test]
+fn what_is_wrong_with_a_schedule_beside_policies_is_told() {
+    let wrong = |version: &str, spec: &str| {
+        let errors =
+            manifest::load(&[("p.yaml", format!("{POLICY}{}", schedule(version, spec)))]).unwrap_err();
+        let told: Vec<_> = errors.iter().map(|error| error.to_string().replace("p.yaml:", "")).collect();
+        told.join("\n").replace(" CheckpointSchedule/shop/s: ", " ")
+    };
+    let native = |spec: &str| wrong("checkpoint-keeper.io/v1alpha1", spec);
+    for (spec, expected) in [
+        ("{}", "10: spec.selector: is required\n10: spec.triggers: is required"),
+        (
+            "{selector: {}, triggers: {schedule: '0 25 * * *'}}",
+            "10: spec.triggers.schedule: value must be in range 0..=23; found 25 at \"25\"",
+        ),
+        (
+            "{selector: {}, triggers: {schedule: '0 2 * * *', timeZone: Mars/Base}}",
+            "10: spec.triggers.timeZone: unknown time zone \"Mars/Base\"; write a name of the IANA database, for \
+             example Europe/Berlin, or UTC",
+        ),
+        (
+            "{selector: {}, triggers: {onDisruption: [NodeDrian]}}",
+            "10: spec.triggers.onDisruption[0]: \"NodeDrian\" is none of NodeDrain, PodEviction, Preemption, \
+             PodDeletion\n  hint: did you mean \"NodeDrain\"?",
+        ),
+        (
+            "{selector: {}, schedule: '0 * * * *', triggers: {interval: 1h}}",
+            "10: spec.schedule: unknown field\n  hint: \"schedule\" belongs in spec.triggers",
+        ),
+        (
+            "{selector: {}, triggers: {interval: 0s}}",
+            "10: spec.triggers.interval: interval must be at least 1s",
+        ),
+    ] {
+        assert_eq!(native(spec), expected, "{spec}");
+    }
+    assert_eq!(wrong("criu.org/v1", "{selector: {}, triggers: {}}"), "10: spec.namespace: is required");
+    assert!(wrong("criu.org/v2", "{}").contains("apiVersion: \"criu.org/v2\" has no CheckpointSchedule"));
+    // Two of one name are one object only in one group.
+    let interval = "{selector: {}, namespace: shop, triggers: {interval: 1h}}";
+    let older = schedule("criu.org/v1", interval);
+    let native = schedule("checkpoint-keeper.io/v1alpha1", "{selector: {}, triggers: {interval: 1h}}");
+    assert_eq!(load(&format!("{POLICY}{older}{native}")).notes.len(), 2);
+    let twice = manifest::load(&[("p.yaml", format!("{POLICY}{older}{older}"))]).unwrap_err();
+    assert_eq!(twice[0].message, "is there twice; the first is in p.yaml:9");
 }
 
 #[test]

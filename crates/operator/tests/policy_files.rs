@@ -102,7 +102,8 @@ fn an_object_of_the_older_kind_for_another_directory_is_not_applied() {
         format!(
             "apiVersion: criu.org/v1\nkind: CheckpointRestoreOperator\nmetadata: {{name: a, namespace: b}}\n\
              spec: {{checkpointDirectory: {directory}, globalPolicy: {{maxCheckpointsPerContainer: 1}}}}\n---\n\
-             apiVersion: criu.org/v1\nkind: CheckpointSchedule\nmetadata: {{name: s, namespace: b}}\nspec: {{}}\n"
+             apiVersion: criu.org/v1\nkind: CheckpointSchedule\nmetadata: {{name: s, namespace: b}}\n\
+             spec: {{namespace: b, selector: {{}}, triggers: {{interval: 1h}}}}\n"
         )
     };
     place.policy(&object("/var/lib/kubelet/checkpoints"));

@@ -1,4 +1,5 @@
-//! Policies from files: multi-document YAML (and so JSON) of the kinds that say what is kept.
+//! Policies from files: multi-document YAML (and so JSON) of the kinds that say what is kept. Schedules beside them
+//! are checked, and left to the agents.
 //!
 //! Everything that is wrong with every document is reported at once, with file, line, field and a
 //! hint. What the API server would refuse is refused here too, in the same words.
@@ -20,7 +21,7 @@ use checkpoint_keeper_core::policy::{
 
 use self::check::Finding;
 pub use self::error::{ManifestError, ManifestWarning};
-use self::object::Meaning;
+use self::object::{Meaning, ObjectId};
 use self::tree::{Node, Place, Tree};
 use crate::{LegacyPolicies, LegacySettings};
 
@@ -80,7 +81,7 @@ struct Origin {
 struct Loader {
     loaded: Loaded,
     legacy: Vec<(LegacySettings, LegacyPolicies, Origin)>,
-    seen: BTreeMap<PolicyRef, Origin>,
+    seen: BTreeMap<ObjectId, Origin>,
     /// A file in which something was skipped.
     skipped: Option<String>,
     errors: Vec<ManifestError>,
@@ -151,25 +152,19 @@ impl Loader {
 
     fn object(&mut self, file: &str, document: usize, node: &Node) {
         if let Some(kind) = object::other_kind(node) {
-            self.skipped = Some(file.to_owned());
-            self.loaded.notes.push(ManifestWarning {
-                file: file.to_owned(),
-                line: node.at.line,
-                object: object::describe(node).unwrap_or_default(),
-                message: format!("is skipped: a {kind} says nothing about what is kept"),
-            });
+            self.skip(file, node, format!("is skipped: a {kind} says nothing about what is kept"));
             return;
         }
         let (read, mut findings) = object::read(node);
         let mut means = None;
         if let Some(read) = read {
             let origin = Origin { file: file.to_owned(), place: node.place_of("metadata.name") };
-            if let Some(first) = self.seen.get(&read.id()) {
+            if let Some(first) = self.seen.get(&read.id) {
                 let message = format!("is there twice; the first is in {}:{}", first.file, first.place.line);
                 findings.push(Finding::new(origin.place, "metadata.name", message, None));
             }
-            match read.meaning() {
-                Ok(meaning) => means = Some((read.id(), meaning, origin)),
+            match read.object.meaning() {
+                Ok(meaning) => means = Some((read.id, meaning, origin)),
                 // Where a field was not even readable, what its group lacks without it is no news.
                 Err(problems) => findings.extend(
                     problems
@@ -206,8 +201,29 @@ impl Loader {
                 let (settings, policies) = *legacy;
                 self.legacy.push((settings, policies, origin.clone()));
             }
+            Meaning::Schedule(ignored) => {
+                let object = object::describe(node).unwrap_or_default();
+                self.loaded.warnings.extend(ignored.into_iter().map(|problem| ManifestWarning {
+                    file: file.to_owned(),
+                    line: node.place_of(&problem.path).line,
+                    object: object.clone(),
+                    message: problem.to_string(),
+                }));
+                self.skip(file, node, "is skipped: it says what is checkpointed, and agents carry it out");
+            }
         }
         self.seen.insert(id, origin);
+    }
+
+    /// Notes that an object is left out on purpose.
+    fn skip(&mut self, file: &str, node: &Node, message: impl Into<String>) {
+        self.skipped = Some(file.to_owned());
+        self.loaded.notes.push(ManifestWarning {
+            file: file.to_owned(),
+            line: node.at.line,
+            object: object::describe(node).unwrap_or_default(),
+            message: message.into(),
+        });
     }
 
     fn retention(&mut self, policy: Policy, origin: &Origin) {
@@ -259,7 +275,9 @@ impl Loader {
     }
 
     fn finish(mut self, is_here: impl Fn(&str) -> bool) -> Result<Loaded, Vec<ManifestError>> {
-        if let Some(file) = self.skipped.take().filter(|_| self.errors.is_empty() && self.seen.is_empty()) {
+        let policies = &self.loaded.policies;
+        let is_none = policies.retention.is_empty() && policies.storage.is_empty() && self.legacy.is_empty();
+        if let Some(file) = self.skipped.take().filter(|_| self.errors.is_empty() && is_none) {
             self.no_policy(&file);
         }
         if self.errors.len() > MOST_ERRORS {

@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use checkpoint_keeper_core::policy::{Kind, Policy, PolicyRef, StoragePolicy};
+use checkpoint_keeper_core::policy::{Kind, Policy, StoragePolicy};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -12,16 +13,19 @@ use super::tree::{Node, Tree};
 use crate::crds::schema;
 use crate::rules;
 use crate::{
-    CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
-    FieldError, Governs, LegacyPolicies, LegacySettings,
+    CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
+    ClusterCheckpointPolicy, FieldError, Governs, LegacyCheckpointSchedule, LegacyPolicies, LegacySettings,
+    ScheduleError,
 };
 
-/// An object of a kind that says what may be deleted.
+/// An object of a kind that says what may be deleted, or of one that says what is checkpointed.
 pub(super) enum Object {
     Cluster(ClusterCheckpointPolicy),
     Namespaced(CheckpointPolicy),
     Storage(CheckpointStoragePolicy),
     Legacy(CheckpointRestoreOperator),
+    Schedule(CheckpointSchedule),
+    LegacySchedule(LegacyCheckpointSchedule),
 }
 
 /// What an object means to the engine.
@@ -29,18 +33,15 @@ pub(super) enum Meaning {
     Retention(Box<Policy>),
     Storage(Box<StoragePolicy>),
     Legacy(Box<(LegacySettings, LegacyPolicies)>),
+    /// Nothing, as it says what is checkpointed: with what of it agents do not act on.
+    Schedule(Vec<FieldError>),
 }
 
-impl Object {
-    pub(super) fn id(&self) -> PolicyRef {
-        match self {
-            Self::Cluster(object) => object.policy_ref(),
-            Self::Namespaced(object) => object.policy_ref(),
-            Self::Storage(object) => object.policy_ref(),
-            Self::Legacy(object) => object.policy_ref(),
-        }
-    }
+/// Whether a cron expression names a time that comes, is asked from here on: a file means the same whenever it is
+/// read.
+const ANY_TIME: Timestamp = Timestamp::UNIX_EPOCH;
 
+impl Object {
     /// What it means; an object of the older operator is taken to be for the whole cluster.
     pub(super) fn meaning(&self) -> Result<Meaning, Vec<FieldError>> {
         match self {
@@ -50,13 +51,39 @@ impl Object {
             Self::Legacy(object) => object
                 .to_policies(Governs::Cluster)
                 .map(|policies| Meaning::Legacy(Box::new((object.settings(), policies)))),
+            Self::Schedule(object) => {
+                let read = object.to_schedule(ANY_TIME).map(|_| Meaning::Schedule(Vec::new()));
+                read.map_err(ScheduleError::into_fields)
+            }
+            Self::LegacySchedule(object) => {
+                let own = object.metadata.namespace.clone().unwrap_or_default();
+                let read = object.to_schedule(&own, ANY_TIME);
+                read.map(|read| Meaning::Schedule(read.ignored)).map_err(ScheduleError::into_fields)
+            }
         }
     }
 }
 
+/// Which object it is, by its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ObjectId {
+    api_version: &'static str,
+    kind: &'static str,
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
+/// An object, and which one it is.
+pub(super) struct Read {
+    pub(super) id: ObjectId,
+    pub(super) object: Object,
+}
+
 /// A kind that is understood.
 struct Known {
-    kind: Kind,
+    kind: &'static str,
+    api_version: &'static str,
+    is_policy: bool,
     namespaced: bool,
     schema: LazyLock<Value>,
     build: fn(ObjectMeta, Value) -> Result<Object, serde_path_to_error::Error<serde_json::Error>>,
@@ -66,9 +93,11 @@ fn spec<S: DeserializeOwned>(value: Value) -> Result<S, serde_path_to_error::Err
     serde_path_to_error::deserialize(value)
 }
 
-static KNOWN: [Known; 4] = [
+static KNOWN: [Known; 6] = [
     Known {
-        kind: Kind::ClusterCheckpointPolicy,
+        kind: Kind::ClusterCheckpointPolicy.name(),
+        api_version: Kind::ClusterCheckpointPolicy.api_version(),
+        is_policy: true,
         namespaced: false,
         schema: LazyLock::new(|| with_metadata(schema::<ClusterCheckpointPolicy>())),
         build: |metadata, value| {
@@ -76,7 +105,9 @@ static KNOWN: [Known; 4] = [
         },
     },
     Known {
-        kind: Kind::CheckpointPolicy,
+        kind: Kind::CheckpointPolicy.name(),
+        api_version: Kind::CheckpointPolicy.api_version(),
+        is_policy: true,
         namespaced: true,
         schema: LazyLock::new(|| with_metadata(schema::<CheckpointPolicy>())),
         build: |metadata, value| {
@@ -84,7 +115,9 @@ static KNOWN: [Known; 4] = [
         },
     },
     Known {
-        kind: Kind::CheckpointStoragePolicy,
+        kind: Kind::CheckpointStoragePolicy.name(),
+        api_version: Kind::CheckpointStoragePolicy.api_version(),
+        is_policy: true,
         namespaced: false,
         schema: LazyLock::new(|| with_metadata(schema::<CheckpointStoragePolicy>())),
         build: |metadata, value| {
@@ -92,24 +125,47 @@ static KNOWN: [Known; 4] = [
         },
     },
     Known {
-        kind: Kind::CheckpointRestoreOperator,
+        kind: Kind::CheckpointRestoreOperator.name(),
+        api_version: Kind::CheckpointRestoreOperator.api_version(),
+        is_policy: true,
         namespaced: true,
         schema: LazyLock::new(|| with_metadata(schema::<CheckpointRestoreOperator>())),
         build: |metadata, value| {
             Ok(Object::Legacy(CheckpointRestoreOperator { metadata, spec: spec(value)?, status: None }))
         },
     },
+    Known {
+        kind: SCHEDULE,
+        api_version: "checkpoint-keeper.io/v1alpha1",
+        is_policy: false,
+        namespaced: true,
+        schema: LazyLock::new(|| with_metadata(schema::<CheckpointSchedule>())),
+        build: |metadata, value| {
+            Ok(Object::Schedule(CheckpointSchedule { metadata, spec: spec(value)?, status: None }))
+        },
+    },
+    Known {
+        kind: SCHEDULE,
+        api_version: "criu.org/v1",
+        is_policy: false,
+        namespaced: true,
+        schema: LazyLock::new(|| with_metadata(schema::<LegacyCheckpointSchedule>())),
+        build: |metadata, value| {
+            Ok(Object::LegacySchedule(LegacyCheckpointSchedule {
+                metadata,
+                spec: spec(value)?,
+                status: None,
+            }))
+        },
+    },
 ];
 
-/// Kinds of either group that decide nothing about deletion.
-const OTHER_KINDS: [&str; 6] = [
-    "CheckpointQuota",
-    "ContainerCheckpoint",
-    "NodeCheckpointStore",
-    "CheckpointSchedule",
-    "ForensicSnapshotChain",
-    "PodRestore",
-];
+/// The kind, of both groups, that says what is checkpointed.
+const SCHEDULE: &str = "CheckpointSchedule";
+
+/// Kinds of either group that decide nothing about deletion, and are not looked at.
+const OTHER_KINDS: [&str; 5] =
+    ["CheckpointQuota", "ContainerCheckpoint", "NodeCheckpointStore", "ForensicSnapshotChain", "PodRestore"];
 
 /// The schema of a whole object: the CRD leaves out what every object has.
 fn with_metadata(mut schema: Value) -> Value {
@@ -145,11 +201,13 @@ pub(super) fn describe(node: &Node) -> Option<String> {
 /// The kind of an object of ours that decides nothing about deletion; none of any other.
 pub(super) fn other_kind(node: &Node) -> Option<&'static str> {
     let kind = node.text("kind")?;
-    let is_ours = |version: &str| {
-        version.split_once('/').is_some_and(|(group, _)| [crate::GROUP, crate::LEGACY_GROUP].contains(&group))
-    };
-    node.text("apiVersion").filter(|version| is_ours(version))?;
+    group(node).filter(|group| [crate::GROUP, crate::LEGACY_GROUP].contains(group))?;
     OTHER_KINDS.into_iter().find(|known| *known == kind)
+}
+
+/// The group that `apiVersion` names.
+fn group(node: &Node) -> Option<&str> {
+    node.text("apiVersion")?.split_once('/').map(|(group, _)| group)
 }
 
 /// Whether the document is a list of objects.
@@ -160,7 +218,7 @@ pub(super) fn items(node: &Node) -> Option<&Node> {
 
 /// Reads one object and what is wrong with its shape; the object without its wrong fields is there
 /// even then where that is possible, so that the rest of it can be judged too.
-pub(super) fn read(node: &Node) -> (Option<Object>, Vec<Finding>) {
+pub(super) fn read(node: &Node) -> (Option<Read>, Vec<Finding>) {
     let mut check = Check { root: &Value::Null, found: Vec::new() };
     if !matches!(node.value, Tree::Map(_)) {
         check.add(
@@ -178,8 +236,14 @@ pub(super) fn read(node: &Node) -> (Option<Object>, Vec<Finding>) {
     let value = check.value(&known.schema, node, node.at, "").unwrap_or_default();
     let metadata = metadata(known, node, &value, &mut check);
     let Check { mut found, .. } = check;
+    let id = ObjectId {
+        api_version: known.api_version,
+        kind: known.kind,
+        namespace: metadata.namespace.clone(),
+        name: metadata.name.clone(),
+    };
     match (known.build)(metadata, value["spec"].clone()) {
-        Ok(object) => (Some(object), found),
+        Ok(object) => (Some(Read { id, object }), found),
         Err(error) if found.is_empty() => {
             let path = format!("spec.{}", error.path());
             found.push(Finding::new(node.place_of(&path), &path, error.inner().to_string(), None));
@@ -197,10 +261,15 @@ fn kind(node: &Node, check: &mut Check<'_>) -> Option<&'static Known> {
         check.add(place("kind"), "kind", "is required", Some(format!("one of {ACCEPTED}")));
         return None;
     };
-    let Some(known) = KNOWN.iter().find(|known| known.kind.name() == kind) else {
-        let near = nearest(kind, KNOWN.iter().map(|known| known.kind.name()))
-            .map(|near| format!("did you mean {near:?}?"));
-        let other = OTHER_KINDS.contains(&kind);
+    // Of schedules there are two kinds, which their groups tell apart.
+    let is_it = |known: &&Known| {
+        let is_group = || known.api_version.split_once('/').map(|(group, _)| group) == group(node);
+        known.kind == kind && (known.is_policy || is_group())
+    };
+    let Some(known) = KNOWN.iter().find(is_it) else {
+        let policies = KNOWN.iter().filter(|known| known.is_policy).map(|known| known.kind);
+        let near = nearest(kind, policies).map(|near| format!("did you mean {near:?}?"));
+        let other = kind == SCHEDULE || OTHER_KINDS.contains(&kind);
         let message = format!("{:?} is not a kind that says what is kept", shortened(kind));
         let hint = near
             .filter(|_| !other)
@@ -209,14 +278,14 @@ fn kind(node: &Node, check: &mut Check<'_>) -> Option<&'static Known> {
         return None;
     };
     match node.text("apiVersion") {
-        Some(version) if version == known.kind.api_version() => {}
+        Some(version) if version == known.api_version => {}
         Some(version) => {
             let message = format!("{:?} has no {kind}", shortened(version));
             check.add(
                 place("apiVersion"),
                 "apiVersion",
                 message,
-                Some(format!("did you mean {:?}?", known.kind.api_version())),
+                Some(format!("did you mean {:?}?", known.api_version)),
             );
         }
         None => {
@@ -224,7 +293,7 @@ fn kind(node: &Node, check: &mut Check<'_>) -> Option<&'static Known> {
                 place("apiVersion"),
                 "apiVersion",
                 "is required",
-                Some(format!("write {:?}", known.kind.api_version())),
+                Some(format!("write {:?}", known.api_version)),
             );
         }
     }
@@ -251,14 +320,14 @@ fn metadata(known: &Known, node: &Node, value: &Value, check: &mut Check<'_>) ->
     match &namespace {
         Some(namespace) if known.namespaced => must_be_name(namespace, "metadata.namespace", node, check),
         Some(_) => {
-            let hint = (known.kind == Kind::ClusterCheckpointPolicy).then(|| {
+            let hint = (known.kind == Kind::ClusterCheckpointPolicy.name()).then(|| {
                 "for one namespace, use the kind CheckpointPolicy or spec.selector.namespaceSelector"
                     .to_owned()
             });
             let message = format!("{} is for the whole cluster and has no namespace", known.kind);
             check.add(node.place_of("metadata.namespace"), "metadata.namespace", message, hint);
         }
-        None if known.kind == Kind::CheckpointPolicy && metadata.is_object() => {
+        None if known.kind == Kind::CheckpointPolicy.name() && metadata.is_object() => {
             let hint = "a file has no current namespace; write the one that the policy is for".to_owned();
             check.add(node.place_of("metadata"), "metadata.namespace", "is required", Some(hint));
         }
