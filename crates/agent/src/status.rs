@@ -157,7 +157,7 @@ fn schedule(state: &ScheduleState) -> ScheduleUsage {
         generation: state.generation,
         containers: whole(state.containers as u64),
         active: i64::from(state.active),
-        last_schedule_time: time(state.last_asked),
+        last_schedule_time: time(state.last_due),
         last_interval_time: time(state.last_interval),
         last_success_time: time(state.last_success),
         next_schedule_time: time(state.next),

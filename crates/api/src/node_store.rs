@@ -336,7 +336,7 @@ pub struct ScheduleUsage {
     /// active is the number of checkpoints for it that are under way on this node.
     #[serde(default)]
     pub active: i64,
-    /// lastScheduleTime is when it last asked for a checkpoint on this node, by whichever trigger.
+    /// lastScheduleTime is the last time at which its interval or schedule asked on this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_schedule_time: Option<Time>,
     /// lastIntervalTime is when its interval last asked on this node.

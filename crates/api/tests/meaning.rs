@@ -27,7 +27,11 @@ fn load(text: &str) -> Loaded {
 
 fn example(name: &str) -> Loaded {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
-    load(&std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    // A file has to hold a policy; schedules are checked beside it.
+    let policy =
+        if name == "schedule.yaml" { include_str!("../../../examples/newest-only.yaml") } else { "" };
+    load(&format!("{text}\n---\n{policy}"))
 }
 
 fn cluster(spec: &str) -> Policy {

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use checkpoint_keeper_api::FieldError;
 use checkpoint_keeper_api::node_store::ScheduleUsage;
+use checkpoint_keeper_api::schedule_status::{
+    HEALTHY, READY, ScheduleError, ScheduleHealthyReason, ScheduleReadyReason,
+};
 use checkpoint_keeper_core::policy::Mode;
 use checkpoint_keeper_core::schedule::{Schedule, ScheduleKind, ScheduleRef};
 use checkpoint_keeper_runtime::schedule_objects::AllSchedules;
@@ -16,11 +19,6 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::totals::NodeReport;
-
-/// Whether a schedule is understood and carried out.
-const READY: &str = "Ready";
-/// Whether its last checkpoints succeeded.
-const HEALTHY: &str = "Healthy";
 
 /// How long a status rests after it was written, unless a condition changes.
 const REST: Duration = Duration::from_secs(30);
@@ -51,13 +49,33 @@ struct Said {
     message: String,
 }
 
+/// Why a schedule is not carried out.
+#[derive(Debug)]
+struct Unusable {
+    reason: ScheduleReadyReason,
+    message: String,
+}
+
+impl From<ScheduleError> for Unusable {
+    fn from(error: ScheduleError) -> Self {
+        Self { reason: error.reason(), message: error.to_string() }
+    }
+}
+
+impl Unusable {
+    /// It is not what its kind says.
+    fn unread(error: &str) -> Self {
+        Self { reason: ScheduleReadyReason::InvalidSchedule, message: error.to_owned() }
+    }
+}
+
 /// What all nodes report of a schedule together.
 #[derive(Debug, Default)]
 struct Sum {
     containers: i64,
     active: i64,
     interval_checkpoints: i64,
-    last_asked: Option<Timestamp>,
+    last_due: Option<Timestamp>,
     last_interval: Option<Timestamp>,
     last_success: Option<Timestamp>,
     next: Option<Timestamp>,
@@ -79,7 +97,7 @@ pub fn desired(
     for native in &objects.native {
         let (metadata, id, read, before) = match native {
             Ok(object) => {
-                let read = object.to_schedule(now).map_err(|errors| text(&errors));
+                let read = object.to_schedule(now).map_err(Unusable::from);
                 let before = serde_json::to_value(&object.status).unwrap_or_default();
                 (&object.metadata, object.schedule_ref(), read, before)
             }
@@ -88,7 +106,7 @@ pub fn desired(
                 (
                     &broken.metadata,
                     reference(ScheduleKind::Native, &broken.metadata),
-                    Err(broken.error.clone()),
+                    Err(Unusable::unread(&broken.error)),
                     before,
                 )
             }
@@ -99,7 +117,7 @@ pub fn desired(
         let time = |time: fn(&Sum) -> Option<Timestamp>| sum.and_then(time).map(|time| time.to_string());
         let fields = json!({
             "observedGeneration": metadata.generation,
-            "lastScheduleTime": time(|sum| sum.last_asked),
+            "lastScheduleTime": time(|sum| sum.last_due),
             "lastSuccessTime": time(|sum| sum.last_success),
             "nextScheduleTime": time(|sum| sum.next),
             "active": sum.map_or(0, |sum| sum.active),
@@ -109,7 +127,7 @@ pub fn desired(
     for legacy in &objects.legacy {
         let (metadata, id, read, before) = match legacy {
             Ok(object) => {
-                let read = object.to_schedule(operator_namespace, now).map_err(|errors| text(&errors));
+                let read = object.to_schedule(operator_namespace, now).map_err(Unusable::from);
                 let before = serde_json::to_value(&object.status).unwrap_or_default();
                 (&object.metadata, object.schedule_ref(), read, before)
             }
@@ -118,7 +136,7 @@ pub fn desired(
                 (
                     &broken.metadata,
                     reference(ScheduleKind::Legacy, &broken.metadata),
-                    Err(broken.error.clone()),
+                    Err(Unusable::unread(&broken.error)),
                     before,
                 )
             }
@@ -159,7 +177,7 @@ impl Sum {
         self.active = self.active.saturating_add(usage.active.max(0));
         self.interval_checkpoints =
             self.interval_checkpoints.saturating_add(usage.interval_checkpoints.max(0));
-        self.last_asked = self.last_asked.max(time(&usage.last_schedule_time));
+        self.last_due = self.last_due.max(time(&usage.last_schedule_time));
         self.last_interval = self.last_interval.max(time(&usage.last_interval_time));
         self.last_success = self.last_success.max(time(&usage.last_success_time));
         self.next = self.next.into_iter().chain(time(&usage.next_schedule_time)).min();
@@ -175,57 +193,54 @@ impl Sum {
     }
 }
 
-fn ready(read: Result<&Schedule, &String>, ignored: &[FieldError]) -> Said {
-    let said = |status, reason: &str, message: &str| Said {
-        status,
-        reason: reason.to_owned(),
-        message: message.to_owned(),
+fn ready(read: Result<&Schedule, &Unusable>, ignored: &[FieldError]) -> Said {
+    let (reason, message) = match read {
+        Err(why) => (why.reason, why.message.clone()),
+        Ok(schedule) if schedule.suspend => {
+            (ScheduleReadyReason::Suspended, "The schedule is suspended.".to_owned())
+        }
+        Ok(schedule) if schedule.mode == Mode::DryRun => (
+            ScheduleReadyReason::DryRun,
+            "The schedule only reports which checkpoints it would make.".to_owned(),
+        ),
+        Ok(_) => (ScheduleReadyReason::Accepted, "The schedule is carried out by the agents.".to_owned()),
     };
-    match read {
-        Err(why) => said("False", "Invalid", why),
-        Ok(schedule) if schedule.suspend => said("False", "Suspended", "The schedule is suspended."),
-        Ok(_) if !ignored.is_empty() => {
-            let why = text(ignored);
-            said(
-                "True",
-                "PartlyIgnored",
-                &format!("The schedule is carried out but for what is not known: {why}."),
-            )
-        }
-        Ok(schedule) if schedule.mode == Mode::DryRun => {
-            said("True", "DryRun", "The schedule only reports which checkpoints it would make.")
-        }
-        Ok(_) => said("True", "Accepted", "The schedule is carried out by the agents."),
-    }
+    let ignored = match text(ignored) {
+        text if text.is_empty() => text,
+        text => format!(" Not acted on: {text}."),
+    };
+    let message = format!("{message}{ignored}");
+    Said { status: reason.status().name(), reason: reason.name().to_owned(), message }
 }
 
 fn healthy(sum: Option<&Sum>) -> Said {
+    let said = |reason: ScheduleHealthyReason, message: String| Said {
+        status: reason.status().name(),
+        reason: reason.name().to_owned(),
+        message,
+    };
     let Some(sum) = sum else {
         let message = "No node reports a running container that it selects.".to_owned();
-        return Said { status: "Unknown", reason: "NothingSelected".to_owned(), message };
+        return said(ScheduleHealthyReason::NothingSelected, message);
     };
     if let Some((node, usage)) = &sum.failure {
-        let reason = usage.reason.clone().unwrap_or_else(|| "CheckpointFailed".to_owned());
+        let reason = usage.reason.as_deref();
+        let known = ScheduleHealthyReason::ALL.into_iter().find(|known| Some(known.name()) == reason);
         let message = usage.message.as_deref().unwrap_or_default();
         let more = match sum.failing {
             1 => String::new(),
             count => format!(" ({} more nodes fail)", count - 1),
         };
-        return Said { status: "False", reason, message: format!("On {node}: {message}{more}") };
+        let reason = known.unwrap_or(ScheduleHealthyReason::CheckpointFailed);
+        return said(reason, format!("On {node}: {message}{more}"));
     }
     let containers = sum.containers;
-    match sum.last_success {
-        Some(_) => Said {
-            status: "True",
-            reason: "Succeeded".to_owned(),
-            message: format!("The last checkpoints of {containers} containers succeeded."),
-        },
-        None => Said {
-            status: "Unknown",
-            reason: "NothingAskedYet".to_owned(),
-            message: format!("No checkpoint was made yet; {containers} containers are selected."),
-        },
+    if sum.last_success.is_some() {
+        let message = format!("The last checkpoints of {containers} containers succeeded.");
+        return said(ScheduleHealthyReason::Succeeded, message);
     }
+    let message = format!("No checkpoint was made yet; {containers} containers are selected.");
+    said(ScheduleHealthyReason::NotYetDue, message)
 }
 
 /// The write that makes the status say this, if it does not.
@@ -391,7 +406,7 @@ mod tests {
         let write = one(&native(&json!({"schedule": "0 25 * * *"}), &json!(null)), &[]).unwrap();
         let told = said(&write, "Ready");
         assert!(
-            told.starts_with("False Invalid: spec.triggers.schedule: value must be in range 0..=23"),
+            told.starts_with("False InvalidSchedule: spec.triggers.schedule: value must be in range 0..=23"),
             "{told}"
         );
         let write =

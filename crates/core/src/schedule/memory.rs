@@ -39,8 +39,6 @@ pub struct ScheduleMemory {
     pub last_interval: Option<Timestamp>,
     /// The last time of its cron expression that was served or skipped, or when the expression was changed.
     pub last_cron: Option<Timestamp>,
-    /// When it last asked for a checkpoint of a container here.
-    pub last_asked: Option<Timestamp>,
     /// When a dump for it last succeeded.
     pub last_success: Option<Timestamp>,
     /// How many dumps that its interval asked for have succeeded.

@@ -54,8 +54,8 @@ pub struct ScheduleState {
     pub schedule: ScheduleRef,
     /// The generation that it acts by.
     pub generation: i64,
-    /// When it last asked for a checkpoint of a container here.
-    pub last_asked: Option<Timestamp>,
+    /// The last time at which its interval or cron expression asked here.
+    pub last_due: Option<Timestamp>,
     /// When its interval was last over while it selected a container here.
     pub last_interval: Option<Timestamp>,
     /// When a dump for it last succeeded.
@@ -166,7 +166,7 @@ impl Scheduler {
             ScheduleState {
                 schedule: schedule.id.clone(),
                 generation: schedule.generation,
-                last_asked: memory.last_asked,
+                last_due: memory.last_interval.max(memory.last_cron),
                 last_interval: memory.last_interval,
                 last_success: memory.last_success,
                 interval_successes: memory.interval_successes,
@@ -344,7 +344,6 @@ impl Scheduler {
     }
 
     fn ask_for(&mut self, schedule: &Schedule, container: &ContainerId, request: Request, now: Now) {
-        self.memory.entry(schedule.uid.clone()).or_default().last_asked = Some(request.due);
         if schedule.mode == Mode::DryRun {
             self.note_result(container, request, &RunResult::WouldDump, now);
             return;
