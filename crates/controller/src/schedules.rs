@@ -114,12 +114,13 @@ pub fn desired(
         let sum = sums.get(&key(&id));
         let ready = ready(read.as_ref(), &[]);
         let conditions = [(READY, ready), (HEALTHY, healthy(sum))];
-        let time = |time: fn(&Sum) -> Option<Timestamp>| sum.and_then(time).map(|time| time.to_string());
+        let last =
+            |name: &str, time: fn(&Sum) -> Option<Timestamp>| last(&before[name], sum.and_then(time), now);
         let fields = json!({
             "observedGeneration": metadata.generation,
-            "lastScheduleTime": time(|sum| sum.last_due),
-            "lastSuccessTime": time(|sum| sum.last_success),
-            "nextScheduleTime": time(|sum| sum.next),
+            "lastScheduleTime": last("lastScheduleTime", |sum| sum.last_due),
+            "lastSuccessTime": last("lastSuccessTime", |sum| sum.last_success),
+            "nextScheduleTime": sum.and_then(|sum| sum.next).map(|time| time.to_string()),
             "active": sum.map_or(0, |sum| sum.active),
         });
         writes.extend(write(metadata, id, &before, fields, conditions.to_vec(), now));
@@ -150,13 +151,25 @@ pub fn desired(
         let ready = ready(read.as_ref().map(|legacy| &legacy.schedule), &ignored);
         let made = before["checkpointsCreated"].as_i64().unwrap_or_default();
         let fields = json!({
-            "lastCheckpointTime": sum.and_then(|sum| sum.last_interval).map(|time| time.to_string()),
             // A node that is gone takes none of its figures back.
+            "lastCheckpointTime": last(
+                &before["lastCheckpointTime"],
+                sum.and_then(|sum| sum.last_interval),
+                now,
+            ),
             "checkpointsCreated": sum.map_or(0, |sum| sum.interval_checkpoints).max(made),
         });
         writes.extend(write(metadata, id, &before, fields, vec![(READY, ready)], now));
     }
     writes
+}
+
+/// The later of what the status says and what nodes report: agents count from it where they have nothing of their
+/// own, on a node that is new, or after the older operator. What is ahead of the clock is not believed.
+fn last(before: &Value, reported: Option<Timestamp>, now: Timestamp) -> Option<String> {
+    let before = before.as_str().and_then(|text| text.parse::<Timestamp>().ok());
+    let last = reported.max(before.filter(|before| *before <= now));
+    last.map(|time| time.to_string())
 }
 
 fn sums(reports: &[Arc<NodeReport>]) -> BTreeMap<(String, String, String), Sum> {
@@ -430,6 +443,31 @@ mod tests {
         let write = one(&objects, &[]).unwrap();
         assert!(said(&write, "Ready").contains("\\Flood\\ is none of"), "{}", said(&write, "Ready"));
         assert_eq!(write.status["checkpointsCreated"], 7);
+    }
+
+    /// B2.3: a node that is new, or has been with the older operator, counts from these.
+    #[test]
+    fn what_no_node_reports_any_more_stays_the_last_time() {
+        let before = json!({
+            "lastScheduleTime": "2026-05-27T00:00:00Z", "lastSuccessTime": "2026-05-27T00:00:05Z",
+            "nextScheduleTime": "2026-05-28T00:00:00Z", "active": 1,
+        });
+        let write = one(&native(&json!({"interval": "1d"}), &before), &[]).unwrap();
+        assert_eq!(write.status["lastScheduleTime"], "2026-05-27T00:00:00Z");
+        assert_eq!(write.status["lastSuccessTime"], "2026-05-27T00:00:05Z");
+        assert_eq!((&write.status["nextScheduleTime"], &write.status["active"]), (&json!(null), &json!(0)));
+        let ahead = json!({"lastScheduleTime": "2036-05-27T00:00:00Z"});
+        let write = one(&native(&json!({"interval": "1d"}), &ahead), &[report("n1", 0, 0)]).unwrap();
+        assert_eq!(write.status["lastScheduleTime"], "2026-05-28T20:26:40Z");
+        let object = json!({
+            "apiVersion": "criu.org/v1", "kind": "CheckpointSchedule",
+            "metadata": {"namespace": "shop", "name": "s", "uid": "u", "resourceVersion": "1"},
+            "spec": {"namespace": "shop", "selector": {}, "triggers": {"interval": "1h"}},
+            "status": {"lastCheckpointTime": "2026-05-28T20:00:00Z", "checkpointsCreated": 7},
+        });
+        let object: LegacyCheckpointSchedule = serde_json::from_value(object).unwrap();
+        let objects = AllSchedules { legacy: vec![Ok(Arc::new(object))], ..AllSchedules::default() };
+        assert_eq!(one(&objects, &[]).unwrap().status["lastCheckpointTime"], "2026-05-28T20:00:00Z");
     }
 
     #[test]
