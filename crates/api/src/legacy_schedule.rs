@@ -167,8 +167,12 @@ impl LegacyCheckpointSchedule {
         if spec.namespace != id.namespace && id.namespace != operator_namespace {
             return Err(ScheduleError::ForeignNamespace(FieldError {
                 path: "spec.namespace".to_owned(),
-                message: format!("{:?} is another namespace than that of the schedule", spec.namespace),
-                hint: Some(format!("only schedules in {operator_namespace} may be for other namespaces")),
+                message: format!(
+                    "{:?} is another namespace than that of the schedule; only schedules in {operator_namespace} \
+                     may be for other namespaces",
+                    spec.namespace
+                ),
+                hint: None,
             }));
         }
         let additions = Additions::read(self.metadata.annotations.as_ref(), &mut problems);

@@ -76,20 +76,17 @@ pub enum ScheduleReadyReason {
     InvalidTimeZone,
     /// It is for pods of another namespace, which only schedules in the operator's own may be.
     ForeignNamespace,
-    /// The older operator runs and acts by it.
-    OtherOperator,
 }
 
 impl ScheduleReadyReason {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 6] = [
         Self::Accepted,
         Self::DryRun,
         Self::Suspended,
         Self::InvalidSchedule,
         Self::InvalidTimeZone,
         Self::ForeignNamespace,
-        Self::OtherOperator,
     ];
 
     /// Its name in a condition.
@@ -101,7 +98,6 @@ impl ScheduleReadyReason {
             Self::InvalidSchedule => "InvalidSchedule",
             Self::InvalidTimeZone => "InvalidTimeZone",
             Self::ForeignNamespace => "ForeignNamespace",
-            Self::OtherOperator => "OtherOperator",
         }
     }
 
@@ -109,9 +105,7 @@ impl ScheduleReadyReason {
     pub const fn status(self) -> ConditionStatus {
         match self {
             Self::Accepted | Self::DryRun | Self::Suspended => ConditionStatus::True,
-            Self::InvalidSchedule | Self::InvalidTimeZone | Self::ForeignNamespace | Self::OtherOperator => {
-                ConditionStatus::False
-            }
+            Self::InvalidSchedule | Self::InvalidTimeZone | Self::ForeignNamespace => ConditionStatus::False,
         }
     }
 }

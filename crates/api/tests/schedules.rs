@@ -354,7 +354,8 @@ fn only_in_the_operators_own_namespace_an_older_schedule_may_be_for_another_one(
     );
     assert_eq!(
         error.to_string(),
-        "spec.namespace: \"payments\" is another namespace than that of the schedule"
+        "spec.namespace: \"payments\" is another namespace than that of the schedule; only schedules in \
+         checkpoint-keeper may be for other namespaces"
     );
     assert_eq!(foreign(OPERATOR).unwrap().schedule.pods_namespace, "payments");
 }
@@ -435,5 +436,5 @@ fn reasons_have_names_of_their_own_and_those_of_failures_are_the_events() {
         [ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown].map(ConditionStatus::name);
     assert_eq!(names, ["True", "False", "Unknown"]);
     assert_eq!(ScheduleReadyReason::Suspended.status(), ConditionStatus::True);
-    assert_eq!(ScheduleReadyReason::OtherOperator.status(), ConditionStatus::False);
+    assert_eq!(ScheduleReadyReason::ForeignNamespace.status(), ConditionStatus::False);
 }
