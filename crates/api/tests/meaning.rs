@@ -514,9 +514,11 @@ fn annotations_add_what_the_older_kind_lacks_and_a_mistyped_one_deletes_nothing(
 fn of_however_many_annotations_those_that_decide_are_kept_and_no_more_than_a_few() {
     let many = (0..1_000).map(|number| (format!("checkpoint-keeper.io/a{number}"), "x".repeat(1_000)));
     let others = (0..1_000).map(|number| (format!("another.io/{number}"), String::new()));
-    let known = [("checkpoint-keeper.io/mode".to_owned(), "DryRun".to_owned())];
+    let known = [("mode", "DryRun"), ("suspend", "true")];
+    let known = known.map(|(key, value)| (format!("checkpoint-keeper.io/{key}"), value.to_owned()));
     let kept = deciding_annotations(many.chain(others).chain(known).collect());
     assert_eq!((kept.len(), kept["checkpoint-keeper.io/mode"].as_str()), (8, "DryRun"));
+    assert_eq!(kept["checkpoint-keeper.io/suspend"], "true");
     assert!(kept.iter().all(|(key, value)| key.starts_with("checkpoint-keeper.io/") && value.len() <= 64));
 }
 

@@ -8,12 +8,13 @@ use checkpoint_keeper_core::policy::{KeepFor, Size};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-const EXAMPLES: [&str; 5] = [
+const EXAMPLES: [&str; 6] = [
     include_str!("../../../examples/policy.yaml"),
     include_str!("../../../examples/newest-only.yaml"),
     include_str!("../../../examples/team-policy.yaml"),
     include_str!("../../../examples/storage.yaml"),
     include_str!("../../../examples/existing-operator.yaml"),
+    include_str!("../../../examples/schedule.yaml"),
 ];
 
 fn must_not_panic(text: &str) {
@@ -59,7 +60,7 @@ proptest! {
 
     #[test]
     fn a_mutilated_manifest_never_panics(
-        which in 0_usize..4, cut in 0_usize..4_000, length in 0_usize..40, insert in "\\PC{0,8}",
+        which in 0..EXAMPLES.len(), cut in 0_usize..4_000, length in 0_usize..40, insert in "\\PC{0,8}",
     ) {
         let text = EXAMPLES[which];
         let boundary = |mut at: usize| { at = at.min(text.len()); while !text.is_char_boundary(at) { at -= 1; } at };

@@ -69,7 +69,9 @@ pub fn read<K: DeserializeOwned + Resource<DynamicType = ()>>(
 
 #[cfg(test)]
 mod tests {
-    use checkpoint_keeper_api::{CheckpointStoragePolicy, ClusterCheckpointPolicy};
+    use checkpoint_keeper_api::{
+        CheckpointSchedule, CheckpointStoragePolicy, ClusterCheckpointPolicy, LegacyCheckpointSchedule,
+    };
     use serde_json::json;
 
     use super::*;
@@ -90,6 +92,28 @@ mod tests {
         let known =
             json!({"selector": {"podSelector": {"matchLabels": {"a": "b"}}}, "retention": {"maxAge": "30d"}});
         assert!(read::<ClusterCheckpointPolicy>(object("ClusterCheckpointPolicy", &known)).is_ok());
+    }
+
+    #[test]
+    fn an_object_that_is_being_deleted_says_so_and_no_longer_who_wrote_it() {
+        let metadata = json!({
+            "name": "a", "deletionTimestamp": "2026-05-28T00:00:00Z", "labels": {"a": "b"},
+            "managedFields": [{"manager": "kubectl"}],
+        });
+        let mut metadata: ObjectMeta = serde_json::from_value(metadata).unwrap();
+        strip(&mut metadata);
+        let kept = json!({"name": "a", "deletionTimestamp": "2026-05-28T00:00:00Z"});
+        assert_eq!(serde_json::to_value(metadata).unwrap(), kept);
+    }
+
+    #[test]
+    fn a_schedule_whose_selector_says_more_than_is_known_here_is_not_read_without_it() {
+        let spec = json!({"selector": {"namespaces": ["a"]}, "triggers": {"interval": "1h"}});
+        let broken = read::<CheckpointSchedule>(object("CheckpointSchedule", &spec)).unwrap_err();
+        assert_eq!(broken.error, "spec.selector.namespaces: unknown field");
+        let older = json!({"namespace": "a", "selector": {}, "triggers": {}, "volumeSnapshots": {}});
+        let broken = read::<LegacyCheckpointSchedule>(object("CheckpointSchedule", &older)).unwrap_err();
+        assert_eq!(broken.error, "spec.volumeSnapshots: unknown field");
     }
 
     #[test]

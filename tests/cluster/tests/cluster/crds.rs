@@ -19,7 +19,28 @@ const STORAGE: (&str, &str) =
     ("checkpoint-keeper.io/v1alpha1/checkpointstoragepolicies", "CheckpointStoragePolicy");
 const LEGACY: (&str, &str) =
     ("criu.org/v1/namespaces/default/checkpointrestoreoperators", "CheckpointRestoreOperator");
+const SCHEDULE: (&str, &str) =
+    ("checkpoint-keeper.io/v1alpha1/namespaces/default/checkpointschedules", "CheckpointSchedule");
+const OLDER_SCHEDULE: (&str, &str) =
+    ("criu.org/v1/namespaces/default/checkpointschedules", "CheckpointSchedule");
 const STORE: (&str, &str) = ("checkpoint-keeper.io/v1alpha1/nodecheckpointstores", "NodeCheckpointStore");
+
+/// A schedule with these triggers.
+fn triggered(triggers: &Value) -> Value {
+    json!({"selector": {}, "triggers": triggers})
+}
+
+/// A schedule that asks every hour, with one more field.
+fn hourly(field: &str, value: Value) -> Value {
+    let mut spec = triggered(&json!({"interval": "1h"}));
+    spec[field] = value;
+    spec
+}
+
+/// A schedule of the older operator with these triggers.
+fn older(triggers: &Value) -> Value {
+    json!({"namespace": "default", "selector": {}, "triggers": triggers})
+}
 
 /// What the API server says to an object, without keeping it.
 fn try_create((path, kind): (&str, &str), spec: &Value) -> anyhow::Result<(u16, String)> {
@@ -79,6 +100,28 @@ fn the_api_server_takes_what_is_right() -> anyhow::Result<()> {
         (CLUSTER, json!({"selector": {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "db"}}}})),
         (CLUSTER, json!({"orphans": {"action": "Delete"}})),
         (STORE, json!({"discard": ["checkpoint-a.tar"]})),
+        (SCHEDULE, triggered(&json!({"interval": "1s"}))),
+        (SCHEDULE, triggered(&json!({"interval": "1.5h"}))),
+        (SCHEDULE, triggered(&json!({"schedule": "*/5 0-12/2,20 1 * mon-fri", "timeZone": "Etc/GMT+9"}))),
+        (
+            SCHEDULE,
+            triggered(&json!({"onDisruption": ["NodeDrain", "PodEviction", "Preemption", "PodDeletion"]})),
+        ),
+        (
+            SCHEDULE,
+            triggered(&json!({"resources": {"cpuPercent": {"above": 100, "below": 0}, "poll": "5s"}})),
+        ),
+        (
+            SCHEDULE,
+            triggered(&json!({"resources": {"cpuPercent": {"above": 1}, "poll": "1m", "cooldown": "0"}})),
+        ),
+        (SCHEDULE, hourly("timeout", json!("1s"))),
+        (OLDER_SCHEDULE, older(&json!({}))),
+        (OLDER_SCHEDULE, older(&json!({"interval": "12h", "onKubernetesEvents": ["NodeDrain", "Unknown"]}))),
+        (
+            OLDER_SCHEDULE,
+            older(&json!({"resourceThreshold": {"cpuPercent": {"lower": 50}, "pollIntervalSeconds": 10}})),
+        ),
     ];
     for (kind, spec) in right {
         let (status, message) = try_create(kind, &spec)?;
@@ -160,6 +203,40 @@ fn the_api_server_refuses_what_is_wrong_in_words_that_help() -> anyhow::Result<(
             "spec.podPolicies[0].pod: Required value",
         ),
         (LEGACY, json!({"podPolicies": [{"namespace": "team", "pod": "*", "maxCheckpoints": 1}]}), name),
+        (SCHEDULE, json!({"triggers": {"interval": "1h"}}), "spec.selector: Required value"),
+        (SCHEDULE, triggered(&json!({})), "must have one of interval, schedule, onAnnotation true"),
+        (SCHEDULE, triggered(&json!({"onAnnotation": false})), "must have one of interval, schedule"),
+        (SCHEDULE, triggered(&json!({"interval": "0s"})), "interval must be at least 1s"),
+        (SCHEDULE, triggered(&json!({"interval": "500ms"})), "interval must be at least 1s"),
+        (SCHEDULE, triggered(&json!({"interval": "hourly"})), duration),
+        (SCHEDULE, triggered(&json!({"schedule": "* * * *"})), "must have five fields"),
+        (SCHEDULE, triggered(&json!({"schedule": "@daily"})), "must have five fields"),
+        (
+            SCHEDULE,
+            triggered(&json!({"schedule": "0 0 * * *", "timeZone": "Mars Base"})),
+            "must be the name of a time zone",
+        ),
+        (SCHEDULE, triggered(&json!({"interval": "1h", "timeZone": "UTC"})), "timeZone is for schedule"),
+        (SCHEDULE, triggered(&json!({"onDisruption": ["Reboot"]})), "supported values: \"NodeDrain\""),
+        (SCHEDULE, triggered(&json!({"onDisruption": ["NodeDrain", "NodeDrain"]})), "Duplicate value"),
+        (SCHEDULE, triggered(&json!({"resources": {}})), "must have cpuPercent or memoryPercent"),
+        (SCHEDULE, triggered(&json!({"resources": {"cpuPercent": {}}})), "must have above or below"),
+        (
+            SCHEDULE,
+            triggered(&json!({"resources": {"cpuPercent": {"above": 101}}})),
+            "should be less than or equal to 100",
+        ),
+        (
+            SCHEDULE,
+            triggered(&json!({"resources": {"cpuPercent": {"above": 1}, "poll": "4s"}})),
+            "poll must be at least 5s",
+        ),
+        (SCHEDULE, hourly("timeout", json!("0s")), "timeout must be at least 1s"),
+        (SCHEDULE, hourly("retries", json!({"backoff": "0s"})), "must be longer than 0"),
+        (SCHEDULE, hourly("maxConcurrentPerNode", json!(0)), "should be greater than or equal to 1"),
+        (SCHEDULE, hourly("containers", json!(["app*"])), name),
+        (OLDER_SCHEDULE, older(&json!({"interval": "0s"})), "interval must be at least 1s"),
+        (OLDER_SCHEDULE, json!({"selector": {}, "triggers": {}}), "spec.namespace: Required value"),
     ];
     for (kind, spec, words) in wrong {
         let (status, message) = try_create(kind, &spec)?;
@@ -188,7 +265,9 @@ fn kubectl_explains_and_lists_our_kinds() -> anyhow::Result<()> {
             && retention.contains("keepLatest is how many of the newest"),
         "{retention}"
     );
-    for path in ["ckpol.spec", "ckstorage.spec", "nckstore.spec", "checkpointrestoreoperators.spec"] {
+    for path in
+        ["ckpol.spec", "ckstorage.spec", "cksched.spec", "nckstore.spec", "checkpointrestoreoperators.spec"]
+    {
         let fields = wait::for_value(path, DEADLINE, || explain(path).map(Some))?;
         ensure!(!fields.contains("<no description>"), "{path} has a field without a description: {fields}");
     }
