@@ -114,7 +114,7 @@ impl PodIndex {
             }
             gone.insert(Lookup::Pod { namespace: ended.namespace.clone(), name: ended.name.clone() });
         }
-        gone.iter().for_each(|lookup| self.asked.hasten(lookup));
+        gone.iter().for_each(|lookup| self.asked.enqueue_now(lookup));
     }
 
     /// Applies what a watch shows: the pods of this node; none while the watch fails.
@@ -156,7 +156,7 @@ impl PodIndex {
                         self.shown_since.insert(name.clone());
                     }
                 }
-                _ => self.asked.hasten(&lookup),
+                _ => self.asked.enqueue_now(&lookup),
             }
         }
         concerns
@@ -169,7 +169,7 @@ impl PodIndex {
         let known: BTreeSet<&String> = self.pods.keys().map(|key| &key.namespace).collect();
         let missing: Vec<String> = known.difference(&there).map(|name| (*name).clone()).collect();
         let is_any_missing = !missing.is_empty();
-        missing.into_iter().for_each(|name| self.asked.hasten(&Lookup::Namespace(name)));
+        missing.into_iter().for_each(|name| self.asked.enqueue_now(&Lookup::Namespace(name)));
         self.apply_namespaces(shown, now) || is_any_missing
     }
 

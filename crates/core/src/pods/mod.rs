@@ -272,7 +272,7 @@ impl PodIndex {
             Some(pod.confirmed_by(key, when))
         });
         let lookups = asked_about.collect();
-        self.asked.want(lookups);
+        self.asked.set_awaited(lookups);
     }
 
     /// Drops what was only needed for pods that have no archive here any more.
