@@ -142,7 +142,7 @@ pub fn run(arguments: Settings) -> Result<(), Error> {
         note_catalog_problem(&state, problem, Instant::now());
     }
     let node = Some(arguments.node_name.clone());
-    let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node)?;
+    let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node, clock::now)?;
     let requests = RequestCounts::default();
     asked.count_requests(&requests);
     driver.ask_by(Box::new(move |lookups| asked.ask(lookups)));

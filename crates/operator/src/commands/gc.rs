@@ -16,6 +16,7 @@ use checkpoint_keeper_core::pods::{LookupResult, RequestBudget};
 use checkpoint_keeper_core::policy::{Labels, Mode, PolicySet};
 use checkpoint_keeper_core::policy_lint;
 use checkpoint_keeper_node::catalog::Catalog;
+use checkpoint_keeper_node::clock;
 use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event, UNHURRIED};
 use checkpoint_keeper_node::store::Store;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -268,9 +269,9 @@ fn connect(arguments: &GcArguments) -> Result<Option<Cluster>, Failure> {
         |option: String| move |error: ConnectError| Failure::Usage(vec![format!("{option}: {error}")]);
     if let Some(path) = &arguments.kubeconfig {
         let option = format!("--kubeconfig {}", path.display());
-        Cluster::new(Some(path), node_name).map(Some).map_err(usage(option))
+        Cluster::new(Some(path), node_name, clock::now).map(Some).map_err(usage(option))
     } else if arguments.in_cluster {
-        Cluster::new(None, node_name).map(Some).map_err(usage("--in-cluster".to_owned()))
+        Cluster::new(None, node_name, clock::now).map(Some).map_err(usage("--in-cluster".to_owned()))
     } else {
         Ok(None)
     }

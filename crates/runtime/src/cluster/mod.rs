@@ -11,9 +11,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::engine::cluster::Resolved;
 use checkpoint_keeper_core::pods::{Lookup, LookupResult};
-use checkpoint_keeper_node::clock;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use kube::client::{Body, ClientBuilder};
@@ -55,6 +55,8 @@ pub struct Cluster {
     runtime: Runtime,
     client: Client,
     node_name: Option<String>,
+    /// Reads the clocks of this machine.
+    now: fn() -> Now,
     /// How kinds are requested that not every cluster has.
     kinds: HashMap<(String, String), Kind>,
     /// How many requests in a row had no reply.
@@ -127,11 +129,16 @@ fn server(config: &Config) -> String {
 }
 
 impl Cluster {
-    /// The cluster that a kubeconfig's current context leads to; none: the one that this pod runs in.
-    pub fn new(kubeconfig: Option<&Path>, node_name: Option<String>) -> Result<Self, ConnectError> {
+    /// The cluster that a kubeconfig's current context leads to; none: the one that this pod runs in. `now` reads the
+    /// clocks of this machine: each answer has the time at which it arrived.
+    pub fn new(
+        kubeconfig: Option<&Path>,
+        node_name: Option<String>,
+        now: fn() -> Now,
+    ) -> Result<Self, ConnectError> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let client = client(&runtime, kubeconfig)?;
-        Ok(Self { runtime, client, node_name, kinds: HashMap::new(), silence: 0, quiet_until: None })
+        Ok(Self { runtime, client, node_name, now, kinds: HashMap::new(), silence: 0, quiet_until: None })
     }
 
     /// Counts its requests from here on.
@@ -151,14 +158,14 @@ impl Cluster {
             self.silence = 0;
         }
         if self.quiet_until.is_some() {
-            return Resolved { lookup, result: LookupResult::NotAsked, at: clock::now(), server_time: None };
+            return Resolved { lookup, result: LookupResult::NotAsked, at: (self.now)(), server_time: None };
         }
         let mut server_time = None;
         let result = self.find(&lookup, &mut server_time).unwrap_or_else(LookupResult::from);
         if self.silence >= PATIENCE {
             self.quiet_until.get_or_insert_with(|| Instant::now() + PAUSE);
         }
-        Resolved { lookup, result, at: clock::now(), server_time }
+        Resolved { lookup, result, at: (self.now)(), server_time }
     }
 
     fn find(
