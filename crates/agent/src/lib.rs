@@ -215,7 +215,8 @@ fn start_api_side(
     };
     let staleness = arguments.policy_staleness;
     let source = ConfigSource { context: context.clone(), scope, staleness };
-    let publisher = StatusPublisher { context: context.clone(), directory, rest: arguments.status_interval };
+    let publisher =
+        StatusPublisher { context: context.clone(), directory, interval: arguments.status_interval };
     let schedules = if let Some(kubelet) = arguments.kubelet.clone() {
         let kubelet = Kubelet::new(kubelet)?;
         let (operator_namespace, archives) = (arguments.namespace.clone(), measures.archives);

@@ -96,7 +96,7 @@ pub fn client(runtime: &Runtime, kubeconfig: Option<&Path>) -> Result<Client, Co
         None => Config::incluster_env()?,
     };
     credentials::check_authority(config.root_cert.as_ref())?;
-    // Whoever asks knows what to do about a failure, and when.
+    // The callers decide themselves whether and when to repeat a request.
     config.default_retry = false;
     tracing::debug!(server = server(&config), "requests go to this API server");
     let _inside = runtime.enter();
@@ -147,10 +147,10 @@ impl Cluster {
         self.client = counts.counted(&self.client);
     }
 
-    /// Asks one question after the other. No requests run at once: a mass deletion is no reason to
-    /// load the API.
-    pub fn ask(&mut self, questions: Vec<Lookup>) -> Vec<Resolved> {
-        questions.into_iter().map(|question| self.ask_one(question)).collect()
+    /// Sends lookups one after the other. There are no parallel requests, so that a mass deletion does not load the
+    /// API.
+    pub fn ask(&mut self, lookups: Vec<Lookup>) -> Vec<Resolved> {
+        lookups.into_iter().map(|lookup| self.ask_one(lookup)).collect()
     }
 
     fn ask_one(&mut self, lookup: Lookup) -> Resolved {
@@ -170,22 +170,18 @@ impl Cluster {
 
     fn find(
         &mut self,
-        question: &Lookup,
+        lookup: &Lookup,
         server_time: &mut Option<Timestamp>,
     ) -> Result<LookupResult, Refusal> {
-        let request = self.request_for(question, server_time)?;
+        let request = self.request_for(lookup, server_time)?;
         let (status, body) = self.send(&request, server_time)?;
         Ok(reply::finding(&request, status, &body))
     }
 
-    /// What to request. Of a kind that not every cluster has, the API is asked how.
-    fn request_for(
-        &mut self,
-        question: &Lookup,
-        server_time: &mut Option<Timestamp>,
-    ) -> Result<Get, Refusal> {
+    /// The request for a lookup. For a kind that not every cluster has, the API's discovery is read first.
+    fn request_for(&mut self, lookup: &Lookup, server_time: &mut Option<Timestamp>) -> Result<Get, Refusal> {
         let failed = Refusal::Failed;
-        match question {
+        match lookup {
             Lookup::Cluster => Ok(Get::cluster()),
             Lookup::Namespace(name) => Ok(Get::namespace(name)),
             Lookup::NodePods => {
@@ -222,7 +218,7 @@ impl Cluster {
         match self.runtime.block_on(async { timeout(REQUEST, exchange).await }) {
             Ok(Ok((date, status, body))) => {
                 *server_time = date.or(*server_time);
-                // Too many requests, or nobody there to answer: as good as silence.
+                // 429 and 503 (too many requests, no server available) count as no answer.
                 self.silence = if matches!(status, 429 | 503) { self.silence + 1 } else { 0 };
                 Ok((status, body.to_vec()))
             }
