@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::Command;
 
-use crate::test::repository;
+use crate::repository::repository;
 
 /// Cargo in the repository, as if somebody had typed it.
 ///

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, ensure};
 
 use crate::cargo::cargo;
-use crate::test::repository;
+use crate::repository::repository;
 
 pub(crate) fn run() -> anyhow::Result<()> {
     for (name, content) in checkpoint_keeper_api::crds::crd_files() {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 
 use crate::cargo::cargo;
-use crate::test::repository;
+use crate::repository::repository;
 
 /// Also the host's, but named: only then are build scripts and macros not linked statically, which they
 /// cannot be.

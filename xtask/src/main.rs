@@ -5,6 +5,7 @@ mod cargo;
 mod cluster;
 mod generate;
 mod image;
+mod repository;
 mod test;
 
 use std::process::ExitCode;

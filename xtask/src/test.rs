@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cargo::cargo;
 use crate::image;
+use crate::repository::repository;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -274,9 +275,4 @@ fn readme_example(program: &Path) -> anyhow::Result<()> {
     }
     println!("{shown}");
     Ok(())
-}
-
-/// The repository's root.
-pub(crate) fn repository() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }

@@ -136,7 +136,7 @@ mod tests {
             publisher: StatusPublisher {
                 context: context.clone(),
                 directory: String::new(),
-                rest: Duration::from_mins(1),
+                interval: Duration::from_mins(1),
             },
             schedules: None,
             context,

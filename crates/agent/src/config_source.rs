@@ -45,7 +45,7 @@ impl ConfigSource {
                 _ = tick.tick() => false,
             };
             // Before the objects are read: what they say is then at least as new.
-            let is_confirmed = self.context.objects.doubts(now()).is_empty();
+            let is_confirmed = self.context.objects.unconfirmed(now()).is_empty();
             let other_operator = self.context.objects.other_operator_runs();
             if has_changed || looked != Some(other_operator) {
                 let Some(objects) = self.context.objects.all() else { continue };

@@ -142,7 +142,7 @@ pub fn run(arguments: Settings) -> Result<(), Error> {
         note_catalog_problem(&state, problem, Instant::now());
     }
     let node = Some(arguments.node_name.clone());
-    let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node)?;
+    let mut asked = Cluster::new(arguments.kubeconfig.as_deref(), node, clock::now)?;
     let requests = RequestCounts::default();
     asked.count_requests(&requests);
     driver.ask_by(Box::new(move |lookups| asked.ask(lookups)));
@@ -215,7 +215,8 @@ fn start_api_side(
     };
     let staleness = arguments.policy_staleness;
     let source = ConfigSource { context: context.clone(), scope, staleness };
-    let publisher = StatusPublisher { context: context.clone(), directory, rest: arguments.status_interval };
+    let publisher =
+        StatusPublisher { context: context.clone(), directory, interval: arguments.status_interval };
     let schedules = if let Some(kubelet) = arguments.kubelet.clone() {
         let kubelet = Kubelet::new(kubelet)?;
         let (operator_namespace, archives) = (arguments.namespace.clone(), measures.archives);

@@ -30,7 +30,7 @@ pub(super) enum ProblemType {
     FileSystemUnknown,
     /// A policy's limit is out of reach, as archives are pinned.
     LimitUnreachable,
-    /// The API did not answer a question.
+    /// The API did not answer a lookup.
     LookupFailed,
     /// A file is named nearly as a marker, and pins nothing.
     MarkerMisnamed,
@@ -141,7 +141,7 @@ impl ProblemType {
             Problem::Read(file, _) => (Self::FileUnreadable, file.to_string()),
             Problem::Clock => (Self::ClockSet, String::new()),
             Problem::ServerClock => (Self::ServerClockDiffers, String::new()),
-            Problem::Unanswered(question, _) => (Self::LookupFailed, question.to_string()),
+            Problem::Unanswered(lookup, _) => (Self::LookupFailed, lookup.to_string()),
             Problem::PinsNothing(file) => (Self::MarkerMisnamed, file.to_string()),
             Problem::Undated(file, _) => (Self::Undated, file.to_string()),
             Problem::ClockIsBehind => (Self::ClockBehind, String::new()),

@@ -20,7 +20,7 @@ use super::own_objects::Seen;
 use super::problem_type::ProblemType;
 use super::state::Observations;
 use super::status::{Staleness, StatusContext, status};
-use super::throttle::{News, StatusThrottle};
+use super::throttle::{StatusThrottle, UrgentPart};
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -37,8 +37,8 @@ pub(super) struct StatusPublisher {
     pub(super) context: ApiContext,
     /// The directory that is reported of.
     pub(super) directory: String,
-    /// How long the status rests after it was written, unless a problem appears.
-    pub(super) rest: Duration,
+    /// How long changed figures wait after the status was written. New problems do not wait.
+    pub(super) interval: Duration,
 }
 
 impl StatusPublisher {
@@ -52,7 +52,7 @@ impl StatusPublisher {
         let mut changes = self.context.state.changes();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut throttle = StatusThrottle::new(self.rest);
+        let mut throttle = StatusThrottle::new(self.interval);
         let mut log = ProblemLog::default();
         loop {
             tokio::select! {
@@ -60,7 +60,7 @@ impl StatusPublisher {
                 _ = tick.tick() => {}
             }
             let own = self.context.own.now();
-            // Before the node's UID is known, nobody could tell when a new store is to go.
+            // A new store needs the node's UID, as its owner: it is deleted together with the node.
             if !own.is_listed || (own.store.is_none() && own.node_uid().is_none()) {
                 continue;
             }
@@ -69,15 +69,15 @@ impl StatusPublisher {
             let context = self.status_context(&own, now);
             let next =
                 self.context.state.read(|observed| status(observed, &context, before, Timestamp::now()));
-            let news = News {
+            let urgent = UrgentPart {
                 reason: next.conditions.first().map(|ready| ready.reason.clone()).unwrap_or_default(),
                 problems: self.context.state.read(Observations::kinds_of_problems),
             };
-            if before == Some(&next) || !throttle.is_due(&news, now) {
+            if before == Some(&next) || !throttle.is_due(&urgent, now) {
                 continue;
             }
             let written = self.write(&own, &next).await;
-            throttle.note(news, written.is_err(), liveness::now());
+            throttle.note(urgent, written.is_err(), liveness::now());
             match written {
                 // What was written is seen by the watch a moment later; until then it would be written again.
                 Ok(store) => {

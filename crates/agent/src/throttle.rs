@@ -11,51 +11,52 @@ const APART: Duration = Duration::from_secs(5);
 /// The longest pause after writes that failed.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
-/// What of a status does not wait: without any figure, as those of a full disk are others at each look.
+/// The part of a status whose changes are written soon. It holds no figures, as those of a full disk change all the
+/// time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct News {
+pub(super) struct UrgentPart {
     /// The reason of the condition `Ready`.
     pub(super) reason: String,
     /// The kinds of things that are wrong.
     pub(super) problems: BTreeSet<ProblemType>,
 }
 
-/// What was written, and when.
+/// When the status was last written, and with which urgent part.
 #[derive(Debug)]
 pub(super) struct StatusThrottle {
-    /// How long figures rest after a write.
-    rest: Duration,
-    /// The last attempt.
+    /// How long figures wait after a write.
+    interval: Duration,
+    /// When the last attempt was made.
     at: Option<Instant>,
-    /// How many have failed in a row.
+    /// How many attempts in a row have failed.
     failures: u32,
-    written: News,
+    written: UrgentPart,
 }
 
 impl StatusThrottle {
-    pub(super) fn new(rest: Duration) -> Self {
-        Self { rest, at: None, failures: 0, written: News::default() }
+    pub(super) fn new(interval: Duration) -> Self {
+        Self { interval, at: None, failures: 0, written: UrgentPart::default() }
     }
 
     /// Whether a status that differs from the one written may be written now.
-    pub(super) fn is_due(&self, news: &News, now: Instant) -> bool {
+    pub(super) fn is_due(&self, urgent: &UrgentPart, now: Instant) -> bool {
         let is_urgent =
-            news.reason != self.written.reason || !news.problems.is_subset(&self.written.problems);
+            urgent.reason != self.written.reason || !urgent.problems.is_subset(&self.written.problems);
         let pause = match self.failures {
             0 if is_urgent => APART,
-            0 => self.rest.max(APART),
+            0 => self.interval.max(APART),
             failures => APART.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE),
         };
         self.at.is_none_or(|at| now.duration_since(at) >= pause)
     }
 
     /// Notes an attempt.
-    pub(super) fn note(&mut self, news: News, has_failed: bool, now: Instant) {
+    pub(super) fn note(&mut self, urgent: UrgentPart, has_failed: bool, now: Instant) {
         self.at = Some(now);
         if has_failed {
             self.failures += 1;
         } else {
-            (self.failures, self.written) = (0, news);
+            (self.failures, self.written) = (0, urgent);
         }
     }
 }
@@ -64,8 +65,8 @@ impl StatusThrottle {
 mod tests {
     use super::*;
 
-    fn news(problems: &[ProblemType]) -> News {
-        News { reason: "Collecting".to_owned(), problems: problems.iter().copied().collect() }
+    fn urgent(problems: &[ProblemType]) -> UrgentPart {
+        UrgentPart { reason: "Collecting".to_owned(), problems: problems.iter().copied().collect() }
     }
 
     #[test]
@@ -73,17 +74,18 @@ mod tests {
         let begin = Instant::now();
         let at = |second| begin + Duration::from_secs(second);
         let mut throttle = StatusThrottle::new(Duration::from_mins(1));
-        assert!(throttle.is_due(&news(&[ProblemType::WatermarkUnreachable]), begin));
-        throttle.note(news(&[ProblemType::WatermarkUnreachable]), false, begin);
+        assert!(throttle.is_due(&urgent(&[ProblemType::WatermarkUnreachable]), begin));
+        throttle.note(urgent(&[ProblemType::WatermarkUnreachable]), false, begin);
         // The same disk with other figures.
         assert!(
-            !throttle.is_due(&news(&[ProblemType::WatermarkUnreachable]), at(59))
-                && throttle.is_due(&news(&[ProblemType::WatermarkUnreachable]), at(60))
+            !throttle.is_due(&urgent(&[ProblemType::WatermarkUnreachable]), at(59))
+                && throttle.is_due(&urgent(&[ProblemType::WatermarkUnreachable]), at(60))
         );
-        assert!(!throttle.is_due(&news(&[]), at(59)), "what is well again may wait");
-        let more = news(&[ProblemType::DeletionFailed, ProblemType::WatermarkUnreachable]);
+        assert!(!throttle.is_due(&urgent(&[]), at(59)), "what is well again may wait");
+        let more = urgent(&[ProblemType::DeletionFailed, ProblemType::WatermarkUnreachable]);
         assert!(!throttle.is_due(&more, at(4)) && throttle.is_due(&more, at(5)));
-        let other = News { reason: "DirectoryGone".to_owned(), ..news(&[ProblemType::WatermarkUnreachable]) };
+        let other =
+            UrgentPart { reason: "DirectoryGone".to_owned(), ..urgent(&[ProblemType::WatermarkUnreachable]) };
         assert!(!throttle.is_due(&other, at(4)) && throttle.is_due(&other, at(5)));
     }
 
@@ -92,16 +94,16 @@ mod tests {
         let mut now = Instant::now();
         let mut throttle = StatusThrottle::new(Duration::from_mins(1));
         for pause in [10, 20, 40, 80, 160, 300, 300].map(Duration::from_secs) {
-            throttle.note(news(&[ProblemType::DeletionFailed]), true, now);
+            throttle.note(urgent(&[ProblemType::DeletionFailed]), true, now);
             let before = now;
             now += pause;
             assert!(
-                !throttle.is_due(&news(&[ProblemType::DeletionFailed]), before + pause / 10 * 9),
+                !throttle.is_due(&urgent(&[ProblemType::DeletionFailed]), before + pause / 10 * 9),
                 "{pause:?}"
             );
-            assert!(throttle.is_due(&news(&[ProblemType::DeletionFailed]), now), "{pause:?}");
+            assert!(throttle.is_due(&urgent(&[ProblemType::DeletionFailed]), now), "{pause:?}");
         }
-        throttle.note(news(&[ProblemType::DeletionFailed]), false, now);
-        assert!(throttle.is_due(&news(&[ProblemType::DirectoryUnreadable]), now + APART));
+        throttle.note(urgent(&[ProblemType::DeletionFailed]), false, now);
+        assert!(throttle.is_due(&urgent(&[ProblemType::DirectoryUnreadable]), now + APART));
     }
 }

@@ -104,13 +104,29 @@ impl LabelSelectorSpec {
                     problems.add(&format!("{at}.values[{index}]"), message, None);
                 }
             }
-            let values: Vec<_> = expression.values.iter().map(|value| value.0.clone()).collect();
-            match rules::requirement(&expression.key.0, expression.operator, &values) {
-                Ok(requirement) => requirements.push(requirement),
-                Err(message) => problems.add(&at, message, None),
+            match expression.operator() {
+                Some(operator) => {
+                    requirements.push(policy::Requirement { key: expression.key.0.clone(), operator });
+                }
+                None => problems.add(&at, rules::SELECTOR_VALUES.message, None),
             }
         }
         policy::LabelSelector(requirements)
+    }
+}
+
+impl RequirementSpec {
+    /// The operator with its values; none where they break [`rules::SELECTOR_VALUES`].
+    fn operator(&self) -> Option<policy::Operator> {
+        let values = || self.values.iter().map(|value| value.0.clone()).collect();
+        match (self.operator, self.values.is_empty()) {
+            (SelectorOperator::In, false) => Some(policy::Operator::In(values())),
+            (SelectorOperator::NotIn, false) => Some(policy::Operator::NotIn(values())),
+            (SelectorOperator::Exists, true) => Some(policy::Operator::Exists),
+            (SelectorOperator::DoesNotExist, true) => Some(policy::Operator::DoesNotExist),
+            (SelectorOperator::In | SelectorOperator::NotIn, true)
+            | (SelectorOperator::Exists | SelectorOperator::DoesNotExist, false) => None,
+        }
     }
 }
 

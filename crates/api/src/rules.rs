@@ -9,7 +9,6 @@
 
 use std::time::Duration;
 
-use checkpoint_keeper_core::policy::{Operator, Requirement};
 use checkpoint_keeper_core::quantity::Share;
 use serde_json::{Value, json};
 
@@ -277,21 +276,4 @@ pub fn is_label_value(text: &str) -> bool {
             && ends(text.bytes().next())
             && ends(text.bytes().last())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)))
-}
-
-/// A requirement from its parts; [`SELECTOR_VALUES`] for files.
-pub(crate) fn requirement(
-    key: &str,
-    operator: crate::parts::SelectorOperator,
-    values: &[String],
-) -> Result<Requirement, &'static str> {
-    use crate::parts::SelectorOperator as Wire;
-    let operator = match (operator, values.is_empty()) {
-        (Wire::In, false) => Operator::In(values.to_vec()),
-        (Wire::NotIn, false) => Operator::NotIn(values.to_vec()),
-        (Wire::Exists, true) => Operator::Exists,
-        (Wire::DoesNotExist, true) => Operator::DoesNotExist,
-        _ => return Err(SELECTOR_VALUES.message),
-    };
-    Ok(Requirement { key: key.to_owned(), operator })
 }

@@ -27,6 +27,7 @@ use tokio::time::{Instant, interval};
 use agents::{Absences, Agents};
 use checkpoint_keeper_runtime::election::{LeaseTimings, Lost};
 use checkpoint_keeper_runtime::lease::LeaderElector;
+use checkpoint_keeper_runtime::liveness;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
 use checkpoint_keeper_runtime::problem_log::{Entry, ProblemLog};
 use checkpoint_keeper_runtime::requests::RequestCounts;
@@ -107,7 +108,7 @@ impl Controller {
             telemetry::Sources {
                 requests: self.requests.clone(),
                 is_ready: Box::new(move || not_ready_reasons().is_empty()),
-                watch_ages: Box::new(move || objects.watch_ages(std::time::Instant::now())),
+                watch_ages: Box::new(move || objects.watch_ages(liveness::now())),
             },
         )
     }
@@ -116,7 +117,7 @@ impl Controller {
     pub fn not_ready_reasons(&self) -> impl Fn() -> Vec<String> + Send + Sync + use<> {
         let (objects, stores, agents) = (self.objects.clone(), self.stores.clone(), self.agents.clone());
         move || {
-            let now = std::time::Instant::now();
+            let now = liveness::now();
             [objects.not_ready_reasons(now), stores.not_ready_reasons(now), agents.not_ready_reasons(now)]
                 .concat()
         }

@@ -32,28 +32,28 @@ const LONGEST_MESSAGE: usize = 4096;
 /// A status to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatusWrite {
-    /// Of which object.
+    /// The policy object.
     pub id: PolicyRef,
-    /// Which object of that name.
+    /// The object's UID.
     pub uid: String,
-    /// The version of it that this follows from: no other is written over.
+    /// The version of the object that the status was computed from; no other version is overwritten.
     pub resource_version: String,
-    /// All of the status.
+    /// The whole status.
     pub status: PolicyStatus,
-    /// Whether it says anything new about the policy, or just other figures: those may wait.
+    /// Whether more than figures has changed. Other figures alone may wait.
     pub is_urgent: bool,
-    /// What to tell beside it.
-    pub news: Option<News>,
+    /// The change of the policy's acceptance, to be published as an event; none: it did not change.
+    pub transition: Option<Transition>,
 }
 
-/// That a policy became ready, or why it is not.
+/// A change of a policy's acceptance: it became ready, or it is not ready any more, or for another reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
-    /// Whether it is as its author wants it.
+pub struct Transition {
+    /// Whether the policy is ready.
     pub is_good: bool,
-    /// Why.
+    /// The reason, in CamelCase.
     pub reason: &'static str,
-    /// The same in words.
+    /// The reason as a sentence.
     pub message: String,
 }
 
@@ -89,16 +89,18 @@ pub fn desired(
         if status == before {
             continue;
         }
-        let told = |status: &PolicyStatus| {
+        let accepted = |status: &PolicyStatus| {
             condition(status, ACCEPTED).map(|accepted| (accepted.reason.clone(), accepted.message.clone()))
         };
-        // That a new policy is in force is no news to whoever made it; another error of the same kind is.
-        let is_news = told(&before).map_or(!acceptance.is_ready(), |before| Some(before) != told(&status));
+        // A new policy that is accepted needs no event: its author expects that. Another error of the same kind
+        // does, which differs only in the message.
+        let is_transition =
+            accepted(&before).map_or(!acceptance.is_ready(), |before| Some(before) != accepted(&status));
         writes.push(StatusWrite {
             uid: uid.to_owned(),
             resource_version: version.to_owned(),
             is_urgent: says(&before) != says(&status),
-            news: is_news.then(|| News {
+            transition: is_transition.then(|| Transition {
                 is_good: acceptance.is_ready(),
                 reason: acceptance.reason(),
                 message: acceptance.message(&record.id),
@@ -143,7 +145,7 @@ impl Observed<'_> {
         Said { status: reason.status(), reason: reason.name(), message }
     }
 
-    /// A node that does not report is no reason to doubt a policy that all others act by: it says so itself.
+    /// The policy stays ready if a node does not report while all others act by it: the node's own status shows that.
     fn ready(&self, id: &PolicyRef) -> Said {
         let (accepted, enforced) = (self.accepted(id), self.enforced());
         if accepted.status != "True" || enforced.status == "True" || self.is_enforced_where_known() {
@@ -342,7 +344,7 @@ mod tests {
         let writes = writes(&objects, &[report(4, 2)], 0);
         let [write] = writes.as_slice() else { panic!("{writes:?}") };
         assert_eq!((write.uid.as_str(), write.resource_version.as_str()), ("uid-a", "7"));
-        assert!(write.is_urgent && write.news.is_none());
+        assert!(write.is_urgent && write.transition.is_none());
         let status = &write.status;
         assert_eq!(status.observed_generation, Some(3));
         assert_eq!(
@@ -431,7 +433,10 @@ mod tests {
                 (condition.status.as_str(), condition.reason.as_str())
             };
             assert_eq!((said(ENFORCED), said(READY)), (enforced, ready), "{reports:?}");
-            assert!(write.news.is_none(), "that it is accepted is no news, whatever nodes do: {write:?}");
+            assert!(
+                write.transition.is_none(),
+                "that it is accepted is no news, whatever nodes do: {write:?}"
+            );
         }
         let broken = json!({"retention": {"maxArchiveSize": 10}});
         let write = writes(&cluster(&[policy("a", &broken, None)]), &[acting()], 0).remove(0);
@@ -453,7 +458,7 @@ mod tests {
         let before = writes(&objects, &[report(4, 2)], 0).remove(0).status;
         let objects = cluster(&[policy("a", &json!({}), Some(&before))]);
         let figures = writes(&objects, &[report(5, 3)], 1000).remove(0);
-        assert!(!figures.is_urgent && figures.news.is_none());
+        assert!(!figures.is_urgent && figures.transition.is_none());
         assert!(figures.status.conditions.iter().all(|condition| condition.last_transition_time.0 == at(0)));
         // That nothing waits any more is more than a figure.
         let done = writes(&objects, &[report(4, 0)], 1000).remove(0);
@@ -475,8 +480,8 @@ mod tests {
             let objects = cluster(&[policy("a", &spec, Some(&before))]);
             let write = writes(&objects, &[report(4, 2)], 50).remove(0);
             assert_eq!(ready(&write.status).last_transition_time.0, time, "{what}");
-            let news = write.news.unwrap();
-            assert_eq!((news.reason, news.is_good), (reason, is_good), "{what}");
+            let transition = write.transition.unwrap();
+            assert_eq!((transition.reason, transition.is_good), (reason, is_good), "{what}");
             assert!(write.is_urgent, "{what}");
         }
     }
@@ -487,9 +492,9 @@ mod tests {
         let before = writes(&cluster(&[policy("a", &size(10), None)]), &[], 0).remove(0).status;
         let age = json!({"retention": {"maxAge": "forever"}});
         let write = writes(&cluster(&[policy("a", &age, Some(&before))]), &[], 50).remove(0);
-        let news = write.news.unwrap();
-        assert_eq!(news.reason, "Invalid");
-        assert!(news.message.contains("maxAge"), "{news:?}");
+        let transition = write.transition.unwrap();
+        assert_eq!(transition.reason, "Invalid");
+        assert!(transition.message.contains("maxAge"), "{transition:?}");
     }
 
     #[test]
@@ -511,7 +516,7 @@ mod tests {
         assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "Invalid"));
         assert!(told.message.starts_with("spec.mode: unknown variant."), "{}", told.message);
         assert_eq!(write.status.observed_generation, Some(2));
-        assert!(write.news.as_ref().is_some_and(|news| !news.is_good));
+        assert!(write.transition.as_ref().is_some_and(|transition| !transition.is_good));
         assert_eq!(writes(&unparsable(Some(write.status)), &[], 1000), []);
     }
 

@@ -96,7 +96,7 @@ mod tests {
                 ..PolicyStatus::default()
             },
             is_urgent,
-            news: None,
+            transition: None,
         }
     }
 

@@ -208,8 +208,9 @@ impl Work {
             self.metrics.wrote(written.label());
             match &written {
                 Written::Done => {
-                    if let Some(news) = write.news.as_ref().filter(|_| tells && self.may_go_on()) {
-                        match self.writer.tell(&write, news).await {
+                    let transition = write.transition.as_ref().filter(|_| tells && self.may_go_on());
+                    if let Some(transition) = transition {
+                        match self.writer.publish(&write, transition).await {
                             Ok(()) => self.succeeded(WRITE_EVENT, ""),
                             Err(error) => {
                                 let message = format!("cannot write an event on {}: {error}", write.id);

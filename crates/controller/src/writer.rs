@@ -1,5 +1,4 @@
-//! Writing statuses and telling of them. What to write is `statuses`' part, and whether it may be written now
-//! is `work`'s.
+//! Writing statuses, and events about them. `statuses` computes what to write, and `work` decides when.
 
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use tokio::time::timeout;
 
 use super::FIELD_MANAGER;
 use super::schedules::ScheduleWrite;
-use super::statuses::{News, StatusWrite};
+use super::statuses::{StatusWrite, Transition};
 use super::totals::NodeReport;
 use checkpoint_keeper_runtime::events::{Note, Publisher};
 use checkpoint_keeper_runtime::plain;
@@ -53,7 +52,7 @@ impl Written {
             Ok(Err(error)) => match &error {
                 kube::Error::Api(status) if status.code == 409 => Self::Conflict,
                 kube::Error::Api(status) if status.code == 404 => Self::Gone,
-                // Too many requests, or nobody there to answer: as good as no answer.
+                // 429 and 5xx (too many requests, no server available) count as no answer.
                 kube::Error::Api(status) if status.code < 500 && status.code != 429 => {
                     Self::Refused(plain(&error))
                 }
@@ -137,14 +136,14 @@ impl Writer {
         Written::of(timeout(WRITE, api.patch_status(&report.node, &how, &patch)).await)
     }
 
-    /// Tells of it, if possible.
-    pub async fn tell(&self, write: &StatusWrite, news: &News) -> Result<(), String> {
+    /// Publishes a transition as an event about the policy. The error says why that failed.
+    pub async fn publish(&self, write: &StatusWrite, transition: &Transition) -> Result<(), String> {
         let note = Note {
             about: reference(&write.id, &write.uid),
-            is_good: news.is_good,
-            reason: news.reason.to_owned(),
+            is_good: transition.is_good,
+            reason: transition.reason.to_owned(),
             action: "Reconcile",
-            note: news.message.clone(),
+            note: transition.message.clone(),
         };
         match timeout(WRITE, self.publisher.publish(note)).await {
             Ok(Ok(())) => Ok(()),

@@ -11,8 +11,8 @@ use crate::plan::{Clock, Dated};
 /// an archive was first seen a claim about it may lie.
 pub const TOLERANCE: Duration = Duration::from_mins(5);
 
-/// 2018-01-01: nobody could checkpoint a pod's container before, so an earlier claim was made by a clock
-/// that was not set.
+/// 2018-01-01: containers of pods could not be checkpointed before that, so an earlier time comes from a clock that
+/// was never set.
 const EARLIEST: Timestamp = Timestamp::constant(1_514_764_800, 0);
 
 /// What claims to know when a checkpoint was taken, the most trustworthy first.
@@ -32,7 +32,7 @@ pub struct Sighting {
     /// When it was first seen, by a clock that was trusted; none where none was yet.
     pub first: Option<Timestamp>,
     /// When it arrived, where it was written while the clock was not trusted and is dated by that clock.
-    /// While the clock still is not trusted, counted from [`Reading::doubted_from`].
+    /// While the clock still is not trusted, counted from [`Reading::earliest_untrusted`].
     pub arrived: Option<Timestamp>,
     /// Whether it was dated by a clock that was wrong, and it is not known any more when it arrived.
     pub is_misdated: bool,
@@ -45,14 +45,14 @@ pub struct Reading {
     pub now: Timestamp,
     /// Whether the clock is trusted.
     pub clock: Clock,
-    /// The earliest that a clock which is not trusted showed since it is not.
-    pub doubted_from: Timestamp,
+    /// The earliest time that the wall clock showed since it is not trusted; [`Self::now`] while it is trusted.
+    pub earliest_untrusted: Timestamp,
 }
 
 impl Reading {
     /// A clock that is trusted.
     pub fn trusted(now: Timestamp) -> Self {
-        Self { now, clock: Clock::Trusted, doubted_from: now }
+        Self { now, clock: Clock::Trusted, earliest_untrusted: now }
     }
 }
 
@@ -124,7 +124,7 @@ pub fn checkpoint_time(claims: Claims, seen: Sighting, reading: Reading) -> Chec
     };
     let dated = if is_trusted {
         Dated::Trusted
-    } else if at > reading.doubted_from {
+    } else if at > reading.earliest_untrusted {
         Dated::Ahead
     } else if seen.first.is_some() {
         // A clock that was trusted had seen it by then.
@@ -148,8 +148,8 @@ mod tests {
         Claims { inside, name, modified }
     }
 
-    fn suspect(now: Timestamp, doubted_from: Timestamp) -> Reading {
-        Reading { now, clock: Clock::Suspect, doubted_from }
+    fn suspect(now: Timestamp, earliest_untrusted: Timestamp) -> Reading {
+        Reading { now, clock: Clock::Suspect, earliest_untrusted }
     }
 
     const FIVE_MINUTES: i64 = 300;

@@ -1,44 +1,43 @@
 //! How certain it is that the policies last seen are those of the cluster. Pure.
 //!
-//! Each kind is watched by itself. So a kind whose watch has failed says nothing while another's news arrive, and
-//! of two changes that somebody made one after the other, the second may be seen first. Where policies are not
-//! certain, an archive goes only if those last confirmed together want it gone as well. Time is that of a
-//! monotonic clock.
+//! Each kind of policy has its own watch. So one watch may have failed while others still deliver changes, and of
+//! two changes to different kinds, the later one may arrive first. While the policies are uncertain, an archive is
+//! deleted only if the last certain set of policies would delete it, too. Times are from a monotonic clock.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::policy::{Confidence, PolicySet};
 
-/// How far apart the watches of two kinds may be while both are well. A set that stood for so long was once in
-/// force: each of its kinds was seen as it was then.
+/// Largest difference in delay between the watches of two kinds while both work. A set of policies that did not
+/// change for so long existed in the cluster at one moment.
 pub const APART: Duration = Duration::from_secs(2);
 
-/// For how long changes that follow each other within [`APART`] keep an earlier set in force. Longer, and whoever
-/// may write one policy could keep everybody's from acting.
+/// Longest time for which a series of changes, each within [`APART`] of the one before, keeps an earlier set in
+/// force. Without this limit, a user who may write one policy could block all changes by changing it constantly.
 pub const UNREST: Duration = Duration::from_mins(1);
 
-/// What was seen while all kinds were confirmed.
+/// The sets of policies that were seen while the watches of all kinds worked.
 #[derive(Debug)]
 pub struct Certainty {
-    /// For how long policies may go unconfirmed until they pause.
+    /// How long a watch may fail until retention policies delete nothing any more.
     staleness: Duration,
-    /// The last set that is certain.
+    /// The last certain set.
     certain: Option<Arc<PolicySet>>,
-    /// What was seen since, while all kinds were confirmed; none: nothing else.
+    /// A newer set that is not certain yet; none: there is none.
     uncertain: Option<Uncertain>,
-    /// When all kinds were last confirmed together.
+    /// When all watches last worked at the same time.
     confirmed: Option<Duration>,
-    /// Whether they were when that was last looked at.
+    /// Whether they all worked at the last call.
     was_confirmed: bool,
 }
 
-/// A set that may be a mixture of what was never in force together.
+/// A set that may never have existed in the cluster: one kind may be newer than another.
 #[derive(Debug)]
 struct Uncertain {
     newest: Arc<PolicySet>,
     since: Duration,
-    /// Since when no set stood for long enough.
+    /// Since when the policies have been changing without a pause of [`APART`].
     unrest: Duration,
 }
 
@@ -50,12 +49,12 @@ impl Uncertain {
 }
 
 impl Certainty {
-    /// Nothing was seen yet; policies that could not be confirmed for `staleness` pause.
+    /// No policies were seen yet. Retention policies pause once a watch has failed for `staleness`.
     pub fn new(staleness: Duration) -> Self {
         Self { staleness, certain: None, uncertain: None, confirmed: None, was_confirmed: false }
     }
 
-    /// How certain this newest set is. `is_confirmed`: all kinds are being watched at this moment.
+    /// How certain the newest set is. `is_confirmed`: the watches of all kinds work at this moment.
     pub fn judge(&mut self, newest: &Arc<PolicySet>, is_confirmed: bool, now: Duration) -> Confidence {
         let was_confirmed = std::mem::replace(&mut self.was_confirmed, is_confirmed);
         if is_confirmed {
@@ -64,12 +63,12 @@ impl Certainty {
             if was_confirmed && before.is_none() && self.certain.as_ref() == Some(newest) {
                 return Confidence::Current;
             }
-            // What was seen just before a watch failed never became certain; and what is seen when it is back has
-            // to stand anew, though it be the same as before: meanwhile it may have been another.
+            // A set that was seen just before a watch failed did not become certain. After the failure the waiting
+            // time starts again, even for an unchanged set: in between it may have been different.
             self.see(newest, before.filter(|_| was_confirmed), now);
         }
         let Some((certain, confirmed)) = self.certain.as_ref().zip(self.confirmed) else {
-            // All were listed, and never confirmed together.
+            // All kinds were listed, but their watches never worked at the same time.
             return Confidence::Paused;
         };
         if is_confirmed && self.uncertain.is_none() {
@@ -81,7 +80,7 @@ impl Certainty {
         }
     }
 
-    /// Sees a set while all kinds are confirmed; `before` was the last one that was seen, if that was not certain.
+    /// Notes a set while all watches work; `before` is the set of the last call, if that was not certain.
     fn see(&mut self, newest: &Arc<PolicySet>, before: Option<Uncertain>, now: Duration) {
         let begun = |unrest| Uncertain { newest: Arc::clone(newest), since: now, unrest };
         let seen = match (&self.certain, before) {
@@ -100,7 +99,7 @@ impl Certainty {
         }
     }
 
-    /// When the newest set becomes certain if nothing changes; none: it is, or waiting does not help.
+    /// When the newest set becomes certain if nothing changes; none: it is certain, or a watch has to recover first.
     pub fn settles_at(&self) -> Option<Duration> {
         self.uncertain.as_ref().filter(|_| self.was_confirmed).map(Uncertain::settles_at)
     }
@@ -115,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    /// A set that is told from others by its name.
+    /// A set of policies that differs from others only in this name.
     fn set(name: &str) -> Arc<PolicySet> {
         let id =
             PolicyRef { kind: Kind::CheckpointPolicy, namespace: None, name: name.to_owned(), part: None };
@@ -187,7 +186,7 @@ mod tests {
         assert_eq!(certainty.judge(&set("c"), true, at(62_000)), Confidence::Current);
     }
 
-    /// Somebody changed it, and changed it back: what protected meanwhile may have moved to the other kind.
+    /// The policies may have been changed and changed back while the watch failed.
     #[test]
     fn what_is_the_same_when_a_watch_is_back_has_to_stand_all_the_same() {
         let at = Duration::from_secs;
@@ -209,12 +208,15 @@ mod tests {
     /// What can happen to two kinds of policies and their watches.
     #[derive(Debug, Clone)]
     enum Step {
-        /// Somebody writes one of its policies.
+        /// A user writes a policy of this kind, as this variant.
         Write(usize, usize),
-        /// Its watch tells what is next.
+        /// The watch of this kind delivers the next change.
         Tell(usize),
+        /// The watch of this kind fails.
         Ends(usize),
+        /// The watch of this kind works again.
         Returns(usize),
+        /// So many tenths of a second pass.
         Wait(u64),
     }
 
@@ -228,7 +230,7 @@ mod tests {
         ]
     }
 
-    /// One kind, as its watch tells of it.
+    /// The watch of one kind.
     #[derive(Default)]
     struct Watch {
         shown: usize,
@@ -236,15 +238,15 @@ mod tests {
         is_broken: bool,
     }
 
-    /// A cluster whose policies change, and what its two watches, each late by less than [`APART`], tell. Time is
-    /// in tenths of a second.
+    /// A cluster whose policies change, and its two watches, each late by less than [`APART`]. Times are in tenths
+    /// of a second.
     struct Cluster {
         now: u64,
-        /// What was in force, each since when.
+        /// The variants of both kinds in the cluster, each with the time of the change.
         truth: Vec<(u64, [usize; 2])>,
         watches: [Watch; 2],
         certainty: Certainty,
-        /// When all was last certain.
+        /// When the policies were last certain.
         was_certain: u64,
     }
 
@@ -297,7 +299,7 @@ mod tests {
             }
         }
 
-        /// Tells of the next change that is as old.
+        /// Delivers the next change if it is at least as old as `age`.
         fn tell(&mut self, kind: usize, age: u64) {
             let watch = &mut self.watches[kind];
             if let Some((_, variant)) = watch.untold.pop_front_if(|(at, _)| *at <= age) {
@@ -305,7 +307,7 @@ mod tests {
             }
         }
 
-        /// What goes by what is seen: a set, and one that has to want it gone as well.
+        /// The sets of policies that must all want an archive gone for it to be deleted; empty: nothing is deleted.
         fn judge(&mut self) -> Vec<[usize; 2]> {
             let shown = [self.watches[0].shown, self.watches[1].shown];
             let is_confirmed = !self.watches[0].is_broken && !self.watches[1].is_broken;
@@ -323,7 +325,7 @@ mod tests {
             }
         }
 
-        /// What was in force at some time since all was last certain, and what that was then.
+        /// All variants that existed in the cluster since the policies were last certain.
         fn were_in_force(&self) -> impl Iterator<Item = [usize; 2]> + '_ {
             let since = self.was_certain - LATE - 1;
             let ends = self.truth.iter().skip(1).map(|(at, _)| *at).chain([u64::MAX]);
@@ -334,8 +336,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, cases: 5_000, ..ProptestConfig::default() })]
 
-        /// Whatever an archive is to each set of policies: one that none of those wants gone which were in force
-        /// since all was last certain, stays. Shorter than [`UNREST`].
+        /// `wants`: for each combination of variants, whether it would delete the archive. If none that existed
+        /// since the policies were last certain would, the archive stays. The steps take less time than [`UNREST`].
         #[test]
         fn what_was_protected_throughout_stays_however_watches_lag_and_fail(
             steps in proptest::collection::vec(step(), 1..40), wants in proptest::bits::u16::between(0, 9),

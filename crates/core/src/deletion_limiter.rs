@@ -20,7 +20,7 @@ const ARRIVALS_COUNT_FOR: Duration = Duration::from_mins(1);
 pub struct DeletionLimiter {
     policies: Bucket,
     watermark: Bucket,
-    /// By namespace; what is nobody's has no name.
+    /// By namespace; the empty name stands for archives whose namespace is unknown.
     arrivals: BTreeMap<String, Arrivals>,
 }
 
@@ -82,7 +82,7 @@ impl Arrivals {
 }
 
 impl DeletionLimiter {
-    /// Buckets that have yet to fill: whoever restarts again and again deletes no faster for it.
+    /// Empty buckets: a process that restarts again and again does not delete faster.
     pub fn empty(uptime: Duration) -> Self {
         Self { policies: Bucket::empty(uptime), watermark: Bucket::empty(uptime), ..Self::default() }
     }

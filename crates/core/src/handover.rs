@@ -1,8 +1,9 @@
 //! Which policy governed each container's archives until a moment ago (promise 11).
 //!
-//! An archive that falls to another policy, as the one that governed it was deleted or does not select it any
-//! more, is left alone by that one for a while: whoever deletes a policy and creates it anew, or under another
-//! name, loses nothing in between. Whether the former one still selects an archive is the plan's to say.
+//! When the policy that governed an archive is deleted or does not select it any more, another policy may govern it
+//! next. That policy waits for a while ([`HANDOVER`]) before it deletes the archive: so a user may delete a policy
+//! and create it again, also under another name, and loses no archive in between. Whether the former policy still
+//! selects an archive is decided by the plan.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,20 +13,20 @@ use crate::identity::Identity;
 use crate::plan::{Governed, Plan, Snapshot};
 use crate::policy::PolicyRef;
 
-/// How long the next policy takes nothing of what another one governed before.
+/// How long the next policy deletes no archive that another one governed before.
 pub const HANDOVER: Duration = Duration::from_mins(5);
 
-/// Which policy governed each container's archives. Time is the monotonic clock's.
+/// Which policy governed each container's archives. Times are from the monotonic clock.
 #[derive(Debug, Default)]
 pub struct GoverningHistory {
     containers: HashMap<Arc<Identity>, Former>,
 }
 
-/// What governed a container's archives.
+/// The policy that last governed a container's archives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Former {
     policy: Arc<PolicyRef>,
-    /// When it was first seen not to any more; none: it still does.
+    /// When it was first found that it does not govern them any more; none: it still does.
     ceased: Option<Duration>,
 }
 
@@ -36,7 +37,7 @@ impl Former {
 }
 
 impl GoverningHistory {
-    /// Knows what was remembered: what governs it no more ceases to from now on.
+    /// Starts from the catalog. A policy that does not govern its archives any more counts as ceasing now.
     pub fn new(remembered: impl IntoIterator<Item = (Identity, PolicyRef)>) -> Self {
         let former = |policy| Former { policy: Arc::new(policy), ceased: None };
         let containers =
@@ -44,13 +45,13 @@ impl GoverningHistory {
         Self { containers: containers.collect() }
     }
 
-    /// Everything that is to be remembered, as into a memory that was lost.
+    /// The whole history, for a new catalog.
     pub fn all(&self) -> impl Iterator<Item = (Identity, PolicyRef)> + '_ {
         let all = self.containers.iter();
         all.map(|(identity, former)| (Identity::clone(identity), PolicyRef::clone(&former.policy)))
     }
 
-    /// Gives a snapshot's archives what governed them until a moment ago.
+    /// Sets for each archive of a snapshot the policy that governed it until a moment ago.
     pub fn fill(&self, snapshot: &mut Snapshot, uptime: Duration) {
         // Archives of one container share their identity: each is looked up once.
         let mut found: HashMap<*const Identity, Option<Arc<PolicyRef>>> = HashMap::new();
@@ -64,7 +65,7 @@ impl GoverningHistory {
         }
     }
 
-    /// Notes what governs by a plan. Returns what is to be remembered, and what is to be forgotten.
+    /// Notes which policies govern by a plan. Returns what the catalog is to write.
     pub fn note(&mut self, snapshot: &Snapshot, plan: &Plan, uptime: Duration) -> HistoryChanges {
         let mut now: HashMap<&Arc<Identity>, &Governed> = HashMap::new();
         for (archive, governed) in snapshot.archives.iter().zip(&plan.governed) {
@@ -85,10 +86,10 @@ impl GoverningHistory {
                     let former = Former { policy: Arc::clone(policy), ceased: None };
                     self.containers.insert(Arc::clone(identity), former);
                 }
-                (Governed::Nobody | Governed::SoonBy(_), Some(former)) => {
+                (Governed::NoPolicy | Governed::SoonBy(_), Some(former)) => {
                     former.ceased.get_or_insert(uptime);
                 }
-                // What cannot be told changes nothing.
+                // Nothing changes while it is uncertain which policy governs.
                 (Governed::Uncertain, _) | (_, None) => {}
             }
         }
@@ -106,7 +107,7 @@ impl GoverningHistory {
 /// The changes that the catalog is to write.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct HistoryChanges {
-    /// What governs a container's archives now.
+    /// The policy that governs a container's archives now.
     pub remember: Vec<(Identity, PolicyRef)>,
     /// Containers of which nothing need be remembered any more.
     pub forget: Vec<Identity>,

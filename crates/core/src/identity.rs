@@ -106,7 +106,7 @@ impl Identity {
     /// override nothing. So where name and annotations speak of two containers (as in hand-made
     /// archives of the older operator's tests), it is the name's.
     ///
-    /// Not for what libpod wrote, which is of no pod: whoever calls this sees to that.
+    /// Not for archives that libpod wrote, as they are of no Kubernetes pod: the caller has to exclude those.
     pub fn resolve(name: Option<&str>, annotations: &BTreeMap<String, String>) -> Option<Self> {
         name.and_then(Self::from_runtime_name).or_else(|| Self::from_annotations(annotations))
     }

@@ -41,7 +41,7 @@ pub enum NameKind {
     },
     /// `<archive>.keep.tmp`: a marker that is being written.
     MarkerBeingWritten,
-    /// None of these: somebody else's file.
+    /// None of these: a file that is not this program's.
     Other,
 }
 
@@ -69,7 +69,7 @@ impl FileName {
     }
 
     /// What kind of file the name stands for. A marker is one only beside a name that can be an
-    /// archive's: `notes.keep` is somebody else's file.
+    /// archive's: `notes.keep` is not this program's file.
     pub fn kind(&self) -> NameKind {
         match self.archive {
             Some(ArchiveName::Kubelet) => return NameKind::Kubelet,

@@ -132,8 +132,8 @@ pub struct PolicySet {
     pub storage: Vec<StoragePolicy>,
     /// Objects that are there but could not be understood.
     pub invalid: Vec<InvalidPolicy>,
-    /// The generation of each object that these are made from, where it has one: whoever reports a decision
-    /// says by which version of a policy it was made.
+    /// The generation of each object that these policies come from, where it has one: a report of a decision names
+    /// the version of the policy that made it.
     pub generations: BTreeMap<PolicyRef, i64>,
 }
 
@@ -357,7 +357,7 @@ pub const DEFAULT_KEEP_LATEST: u32 = 1;
 /// How long the newest of a lineage is kept after its last pod left the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeepFor {
-    /// Until somebody deletes it.
+    /// Until a user deletes it.
     Forever,
     /// That long.
     For(Duration),
@@ -512,8 +512,8 @@ impl Default for DeletionLimit {
 }
 
 impl DeletionLimit {
-    /// How many deletions a full bucket allows where `archives` lie in the directory: at least one, as a
-    /// bucket that never lets anything through would be a pause that nobody asked for.
+    /// How many deletions a full bucket allows where `archives` lie in the directory: at least one, as a bucket
+    /// without any token would stop all deletions for ever.
     pub fn capacity(self, archives: u64) -> u64 {
         self.burst.max(archives.saturating_mul(self.percent) / 100).max(1)
     }

@@ -1,4 +1,4 @@
-//! How the watermark goes on by what the file system showed of what it deleted (promise 13).
+//! Whether deleting for the watermark frees space, and so how it continues (promise 13).
 
 use std::time::Duration;
 
@@ -6,25 +6,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::Release;
 
-/// How long a file system gets to show what was deleted: some free blocks only with their next commit.
+/// How long to wait for deleted blocks to appear as free space: some file systems free them only with their next
+/// commit.
 const SHOWS_WITHIN: Duration = Duration::from_mins(5);
 
-/// How long the watermark rests after the first round that the file system did not show; twice as long after
-/// each further one.
+/// Back-off of the watermark after the first round that freed nothing; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_mins(1);
 
-/// The longest that it rests.
+/// Longest back-off.
 const LONGEST_PAUSE: Duration = Duration::from_hours(6);
 
-/// What became of the watermark's rounds so far. Time is the monotonic clock's.
+/// The outcome of the watermark's rounds so far. Times are from the monotonic clock.
 ///
-/// What a round frees is what the file system then shows. A snapshot, reflinks or an open file may hold the
-/// blocks, or somebody writes as fast as they are freed: then the next archives would go for nothing. So after
-/// a round of which less than half showed, one archive goes at a time, more and more rarely, until one shows.
+/// A round has freed what `statvfs` shows afterwards. A snapshot, a reflink or an open file may still hold the
+/// blocks, or another process may fill the space as fast as it is freed: deleting more archives would then not
+/// help. So after a round that freed less than half of the expected bytes, one archive is deleted at a time, with
+/// growing pauses, until free space grows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reclaim {
     round: Option<Round>,
-    /// How many rounds in a row did not show.
+    /// How many rounds in a row freed too little.
     failures: u32,
     /// When the next one may begin, if any failed.
     next: Duration,
@@ -37,25 +38,25 @@ struct Round {
     available: u64,
     /// What was unlinked since, in bytes.
     unlinked: u64,
-    /// Until when it is waited for, once the last deletion is over.
+    /// Until when to wait for the freed space, once the last deletion is over.
     until: Option<Duration>,
 }
 
 impl Reclaim {
-    /// A round begins where so many bytes are available.
+    /// Begins a round; `available` is the free space before it, in bytes.
     pub fn begin(&mut self, available: u64) {
         self.round.get_or_insert(Round { available, unlinked: 0, until: None });
     }
 
-    /// An archive was deleted for the watermark, and occupied so many bytes.
+    /// Notes that an archive that occupied `bytes` was deleted for the watermark.
     pub fn unlinked(&mut self, bytes: u64) {
         if let Some(round) = &mut self.round {
             round.unlinked = round.unlinked.saturating_add(bytes);
         }
     }
 
-    /// Learns how many bytes are available now, and whether deletions are still under way; says how the
-    /// watermark goes on.
+    /// Takes the free space in bytes, and whether deletions are still under way. Returns whether the watermark may
+    /// delete more.
     pub fn observe(&mut self, available: u64, is_deleting: bool, uptime: Duration) -> Release {
         if is_deleting {
             return Release::Awaited;
@@ -82,7 +83,7 @@ impl Reclaim {
         }
     }
 
-    /// The same in another boot, whose uptime began anew: whatever was waited for has passed.
+    /// The same after a reboot, which restarts the uptime: all waiting is over.
     #[must_use]
     pub fn after_reboot(mut self) -> Self {
         if let Some(round) = &mut self.round {
@@ -92,7 +93,7 @@ impl Reclaim {
         self
     }
 
-    /// How many rounds in a row the file system did not show.
+    /// How many rounds in a row freed too little.
     pub fn failures(&self) -> u32 {
         self.failures
     }

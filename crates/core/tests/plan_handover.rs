@@ -172,7 +172,7 @@ fn a_plan_says_who_governs_whatever_its_verdicts_say() {
     );
     assert_eq!(plan.policy_of(0).map(|id| id.name.as_str()), Some("default"));
     case.policies.retention.clear();
-    assert!(case.run().plan.governed.iter().all(|governed| *governed == Governed::Nobody));
+    assert!(case.run().plan.governed.iter().all(|governed| *governed == Governed::NoPolicy));
     assert!(case.broken(None).run().plan.governed.iter().all(|governed| *governed == Governed::Uncertain));
 }
 

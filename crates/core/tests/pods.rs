@@ -102,10 +102,10 @@ fn a_workload_is_gone_when_its_topmost_owner_is() {
     let mut node = node(WorkloadDeleted, Duration::ZERO);
     node.cluster.deploy("shop/web-0", "u1");
     assert_eq!(node.ask().reasons(), [WithinLimits]);
-    let questions = ["namespace shop", "pod shop/web-0", "ReplicaSet shop/web-1"];
+    let lookups = ["namespace shop", "pod shop/web-0", "ReplicaSet shop/web-1"];
     assert_eq!(
         node.asked(),
-        questions
+        lookups
             .map(str::to_owned)
             .iter()
             .cloned()
@@ -823,10 +823,10 @@ fn an_answer_says_nothing_of_a_pod_whose_archive_came_after_it() {
             true,
             &node.policies,
         );
-        // Some answer comes, to whatever question.
-        let question = Lookup::Namespace("shop".to_owned());
-        let answer = node.cluster.answer(&question);
-        node.pod_index.fold([(question, answer, node.now, Clock::Trusted)]);
+        // Some answer comes, to whatever lookup.
+        let lookup = Lookup::Namespace("shop".to_owned());
+        let answer = node.cluster.answer(&lookup);
+        node.pod_index.fold([(lookup, answer, node.now, Clock::Trusted)]);
         assert_eq!(node.filled("b").idle_since, None, "runs already: {runs_already}");
         node.cluster.stop("shop/web-0");
         assert_eq!(node.later(HOUR).ask().filled("b").idle_since, Some(node.now));
@@ -849,13 +849,13 @@ fn a_pod_whose_first_archive_comes_in_the_middle_of_a_round_is_asked_about_in_it
         true,
         &node.policies,
     );
-    let question = Lookup::Pod { namespace: "shop".to_owned(), name: "web-1".to_owned() };
-    assert_eq!(node.pod_index.lookups(RequestBudget::EVERYTHING), [question]);
+    let lookup = Lookup::Pod { namespace: "shop".to_owned(), name: "web-1".to_owned() };
+    assert_eq!(node.pod_index.lookups(RequestBudget::EVERYTHING), [lookup]);
     // So is its namespace, where policies select by the labels that this has while the pod is there.
     let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
     node.ask().archives.push(of("b", "shop/web-1/server", "u2"));
-    let question = Lookup::Namespace("shop".to_owned());
-    assert_eq!(node.look().pod_index.lookups(RequestBudget::EVERYTHING), [question]);
+    let lookup = Lookup::Namespace("shop".to_owned());
+    assert_eq!(node.look().pod_index.lookups(RequestBudget::EVERYTHING), [lookup]);
 }
 
 #[test]
@@ -1038,12 +1038,12 @@ fn an_answer_to_an_earlier_question_does_not_end_a_doubt() {
     node.pod_index.set_eager_lookups();
     node.ask();
     node.pod_index.invalidate_namespace("shop");
-    let question = Lookup::Namespace("shop".to_owned());
-    let answer = node.cluster.answer(&question);
-    node.pod_index.fold([(question.clone(), answer, node.now, Clock::Trusted)]);
+    let lookup = Lookup::Namespace("shop".to_owned());
+    let answer = node.cluster.answer(&lookup);
+    node.pod_index.fold([(lookup.clone(), answer, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy]);
     assert!(
-        node.pod_index.lookups(RequestBudget::EVERYTHING).contains(&question),
+        node.pod_index.lookups(RequestBudget::EVERYTHING).contains(&lookup),
         "it is asked again in the same round"
     );
 }
@@ -1213,7 +1213,7 @@ fn namespaces_that_are_shown_are_known_as_they_are_and_asked_about_when_they_are
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
 }
 
-/// An API server that is started anew is away for seconds: no reason to ask thousands of nodes' questions.
+/// An API server that is started anew is away for seconds: no reason to ask thousands of nodes for their lookups.
 #[test]
 fn a_watch_that_fails_for_a_while_leads_to_no_questions_and_hides_no_end() {
     let archives = (0..30).map(|pod| of(&format!("z{pod}"), &format!("shop/z{pod}/c"), "u"));
@@ -1236,11 +1236,11 @@ fn before_the_first_round_each_thing_is_asked_once_too() {
     let known = known.iter().map(|(identity, taken)| (identity, TakenWhen::At(*taken)));
     node.pod_index.go_on(known, true, &node.policies);
     let mut asked = Vec::new();
-    while let questions @ [_, ..] = &*node.pod_index.lookups(node.budget) {
-        asked.extend_from_slice(questions);
-        let answers = questions.iter().map(|question| (question.clone(), node.cluster.answer(question)));
+    while let lookups @ [_, ..] = &*node.pod_index.lookups(node.budget) {
+        asked.extend_from_slice(lookups);
+        let answers = lookups.iter().map(|lookup| (lookup.clone(), node.cluster.answer(lookup)));
         let answers: Vec<_> =
-            answers.map(|(question, found)| (question, found, node.now, Clock::Trusted)).collect();
+            answers.map(|(lookup, found)| (lookup, found, node.now, Clock::Trusted)).collect();
         node.pod_index.fold(answers);
     }
     assert_eq!(asked, [Lookup::Cluster, Lookup::Namespace("shop".to_owned()), about("web-0")]);
@@ -1259,13 +1259,13 @@ fn an_answer_that_was_overtaken_by_what_was_shown_does_not_count() {
     assert_eq!(node.reasons(), surplus);
     // Asked, then shown with other labels, then answered as it was before.
     node.pod_index.invalidate_namespace("shop");
-    let question = Lookup::Namespace("shop".to_owned());
-    let early = node.cluster.answer(&question);
+    let lookup = Lookup::Namespace("shop".to_owned());
+    let early = node.cluster.answer(&lookup);
     assert_eq!(node.ask().reasons(), surplus);
     let LookupResult::Namespace { created, .. } = early.clone() else { panic!("it is there") };
     let bare = LookupResult::Namespace { labels: Labels::new(), created };
     node.pod_index.apply_namespaces(vec![("shop".to_owned(), bare)], node.now);
-    node.pod_index.fold([(question, early, node.now, Clock::Trusted)]);
+    node.pod_index.fold([(lookup, early, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);
     // When nobody can show them any more, nothing is known of them until somebody says.
     let (labels, created) = node.cluster.namespaces["shop"].clone();
@@ -1411,13 +1411,13 @@ fn an_answer_to_a_question_from_before_a_policy_came_up_says_nothing_of_labels()
     node.policies.retention.clear();
     node.pod_index.set_eager_lookups();
     node.cluster.label_namespace("shop", "dev");
-    let question = Lookup::Namespace("shop".to_owned());
-    assert!(node.look().pod_index.lookups(RequestBudget::EVERYTHING).contains(&question));
-    let answer = node.cluster.answer(&question);
+    let lookup = Lookup::Namespace("shop".to_owned());
+    assert!(node.look().pod_index.lookups(RequestBudget::EVERYTHING).contains(&lookup));
+    let answer = node.cluster.answer(&lookup);
     node.cluster.label_namespace("shop", "prod");
     node.policies.retention.push(dev);
     node.look();
-    node.pod_index.fold([(question.clone(), answer, node.now, Clock::Trusted)]);
+    node.pod_index.fold([(lookup.clone(), answer, node.now, Clock::Trusted)]);
     assert_eq!(node.reasons(), [Reason::NoPolicy]);
     // A second such policy is one that comes up, too.
     let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
@@ -1426,7 +1426,7 @@ fn an_answer_to_a_question_from_before_a_policy_came_up_says_nothing_of_labels()
     node.cluster.label_namespace("shop", "prod");
     node.policies.retention[0].selector.namespace_labels = label_is("env", "test");
     assert_eq!(node.look().reasons(), [Reason::NoPolicy]);
-    assert!(node.pod_index.lookups(RequestBudget::EVERYTHING).contains(&question), "it is asked at once");
+    assert!(node.pod_index.lookups(RequestBudget::EVERYTHING).contains(&lookup), "it is asked at once");
 }
 
 #[test]
@@ -1483,21 +1483,21 @@ fn labels_that_are_shown_after_an_answer_are_no_less_answered() {
     assert_eq!(node.ask().reasons(), [Reason::MaxAge]);
 }
 
-/// It is made anew, and a pod of the new one checkpointed, while the question about the old one is under way.
+/// It is made anew, and a pod of the new one checkpointed, while the lookup of the old one is under way.
 #[test]
 fn an_answer_to_a_question_from_before_the_first_archive_says_nothing_of_its_namespace() {
     let mut node = by_environment([of("a", "shop/web-0/server", "u1")]);
     node.cluster.label_namespace("shop", "dev");
-    let question = Lookup::Namespace("shop".to_owned());
-    assert!(node.look().pod_index.lookups(RequestBudget::EVERYTHING).contains(&question));
-    let answer = node.cluster.answer(&question);
+    let lookup = Lookup::Namespace("shop".to_owned());
+    assert!(node.look().pod_index.lookups(RequestBudget::EVERYTHING).contains(&lookup));
+    let answer = node.cluster.answer(&lookup);
     node.cluster.delete_namespace("shop");
     node.cluster.create_namespace("shop", node.now);
     let mut new = of("b", "shop/web-0/server", "u2");
     new.taken = node.later(HOUR).now;
     node.archives.push(new);
     node.look();
-    node.pod_index.fold([(question, answer, node.now, Clock::Trusted)]);
+    node.pod_index.fold([(lookup, answer, node.now, Clock::Trusted)]);
     assert_eq!(node.later(MINUTE * 2).reasons(), [Reason::MaxAge, Reason::NoPolicy]);
     assert_eq!(node.ask().reasons(), [Reason::MaxAge, WithinLimits]);
 }

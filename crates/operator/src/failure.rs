@@ -14,9 +14,9 @@ pub enum Failure {
     Usage(Vec<String>),
     /// Something went wrong: exit code 1.
     Failed(anyhow::Error),
-    /// Something went wrong and was named where it happened: exit code 1.
-    Named,
-    /// Whoever reads the output has had enough, which is not an error.
+    /// Something went wrong and was reported where it happened: exit code 1.
+    AlreadyReported,
+    /// The reader of the output closed the pipe, which is not an error.
     ClosedPipe,
 }
 
@@ -41,7 +41,7 @@ impl Failure {
                 tell(&chain(error.as_ref()));
                 ExitCode::FAILURE
             }
-            Self::Named => ExitCode::FAILURE,
+            Self::AlreadyReported => ExitCode::FAILURE,
             Self::ClosedPipe => ExitCode::SUCCESS,
         }
     }

@@ -146,7 +146,7 @@ fn an_api_server_that_refuses_connections_is_given_up_on_and_everything_stays() 
     let lines: Vec<&str> = run.stderr.lines().collect();
     assert_eq!(lines.len(), 3, "{}", run.stderr);
     assert!(lines[0].contains("refused") && lines[1].contains("refused"), "{}", run.stderr);
-    assert!(lines[2].contains("99 more questions were not asked"), "{}", run.stderr);
+    assert!(lines[2].contains("99 more lookups were not made"), "{}", run.stderr);
 }
 
 /// compat: `retainOrphan: false` with a pod that never existed → 0 stay.

@@ -30,13 +30,13 @@ use super::liveness::{WATCH_SECONDS, listened, now};
 use super::other_operator::OtherOperator;
 use super::problem_log::Problem;
 use super::telemetry::WatchAge;
-use super::watch::{Doubt, Metadata, WatchHealth, follow, metadata_of, objects_of};
+use super::watch::{Metadata, Unconfirmed, WatchHealth, follow, metadata_of, objects_of};
 
 /// So many objects are listed at a time. Each may be a megabyte, of which next to nothing is kept.
 const PAGE: u32 = 20;
 
-/// How long policies may go unconfirmed until that is said: a watch that was cut is open again by then.
-const UNCONFIRMED: Duration = Duration::from_mins(1);
+/// How long policies may be unconfirmed before that is reported. A watch that was interrupted works again by then.
+const TOLERATED: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Default)]
 struct Caches {
@@ -77,7 +77,7 @@ impl Caches {
     }
 }
 
-/// What was seen of all kinds; shared by whoever watches and whoever asks.
+/// The policy objects of all kinds, shared by the tasks that watch them and those that read them.
 #[derive(Debug, Clone)]
 pub struct PolicyObjects {
     caches: Arc<Mutex<Caches>>,
@@ -86,7 +86,8 @@ pub struct PolicyObjects {
 }
 
 impl PolicyObjects {
-    /// None seen yet. Whoever may write the lease in one of those namespaces says whether the older operator runs.
+    /// No objects were seen yet. `other_operator_namespaces`: where the lease of the older operator may be; a user who
+    /// can write a lease there decides whether the older operator counts as running.
     pub fn new(other_operator_namespaces: &[String]) -> Self {
         let changed = watch::Sender::new(());
         let other_operator = OtherOperator::new(other_operator_namespaces, changed.clone());
@@ -271,17 +272,17 @@ impl PolicyObjects {
         ages.filter_map(|(kind, health)| Some(WatchAge { kind, age: health.age(now)? })).collect()
     }
 
-    /// What keeps policies from being confirmed, where that lasts.
+    /// Why policies may be out of date, for those that have been so for more than a moment.
     pub fn stale(&self, now: Instant) -> Vec<String> {
-        let lasts = |doubt: &Doubt| now.saturating_duration_since(doubt.since) >= UNCONFIRMED;
-        let doubts = self.doubts(now).into_iter().filter(lasts);
-        doubts.map(|doubt| format!("{} cannot be watched: {}", doubt.kind, doubt.why)).collect()
+        let lasts = |kind: &Unconfirmed| now.saturating_duration_since(kind.since) >= TOLERATED;
+        let stale = self.unconfirmed(now).into_iter().filter(lasts);
+        stale.map(|Unconfirmed { kind, why, .. }| format!("{kind} cannot be watched: {why}")).collect()
     }
 
-    /// The kinds of policies of which what was seen need not be how things are; none: all are confirmed.
-    pub fn doubts(&self, now: Instant) -> Vec<Doubt> {
+    /// The kinds of policies that may be out of date; empty: all are current.
+    pub fn unconfirmed(&self, now: Instant) -> Vec<Unconfirmed> {
         let mut caches = self.caches();
-        caches.health().into_iter().filter_map(|(kind, health)| health.doubt(kind, now)).collect()
+        caches.health().into_iter().filter_map(|(kind, health)| health.unconfirmed(kind, now)).collect()
     }
 }
 
@@ -497,7 +498,7 @@ mod tests {
             assert_eq!(legacy().map(|legacy| legacy.len()), Some(0));
             // That there are none is confirmed all the while.
             after(600).await;
-            assert_eq!((objects.doubts(now()), objects.not_ready_reasons(now())), (vec![], vec![]));
+            assert_eq!((objects.unconfirmed(now()), objects.not_ready_reasons(now())), (vec![], vec![]));
             version.send_replace(2);
             after(3).await;
             let listed = legacy();

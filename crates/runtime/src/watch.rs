@@ -91,7 +91,7 @@ pub struct WatchHealth {
     /// Whether all was seen once.
     is_listed: bool,
     failing: Option<Failing>,
-    /// Whether somebody listens to the connection itself.
+    /// Whether the connection itself is observed: see [`WatchHealth::note_heard`].
     is_listened: bool,
     /// When the API last opened the watch, and when anything last came of it.
     opened: Option<Instant>,
@@ -160,7 +160,7 @@ impl WatchHealth {
         Some(Problem { kind: "WatchFailing", subject: kind.to_owned(), message })
     }
 
-    /// How long ago the API was last heard, where somebody listens to the connection.
+    /// How long ago anything last arrived from the API; none where the connection is not observed.
     pub(super) fn age(&self, now: Instant) -> Option<Duration> {
         let heard = self.heard.filter(|_| self.is_listened)?;
         Some(now.saturating_duration_since(heard))
@@ -171,8 +171,8 @@ impl WatchHealth {
         self.is_listened && self.heard.is_some_and(|heard| now.saturating_duration_since(heard) >= SILENCE)
     }
 
-    /// Why what it showed need not be how things are, if so; and since when.
-    pub fn doubt(&mut self, kind: &'static str, now: Instant) -> Option<Doubt> {
+    /// Why the objects that the watch showed may be out of date, and since when; none: they are current.
+    pub fn unconfirmed(&mut self, kind: &'static str, now: Instant) -> Option<Unconfirmed> {
         let why = match self.failing(now) {
             Some(failing) => Some(failing.why.clone()),
             None if !self.is_listed => Some("not listed yet".to_owned()),
@@ -182,7 +182,7 @@ impl WatchHealth {
             self.confirmed = Some(now);
             return None;
         };
-        Some(Doubt { kind, why, since: self.confirmed.unwrap_or(now) })
+        Some(Unconfirmed { kind, why, since: self.confirmed.unwrap_or(now) })
     }
 
     /// Whether all was seen once.
@@ -208,14 +208,14 @@ impl WatchHealth {
     }
 }
 
-/// That what was seen of a kind need not be how things are.
+/// A kind whose objects may be out of date, as its watch does not work.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Doubt {
+pub struct Unconfirmed {
     /// The kind's plural name.
     pub kind: &'static str,
-    /// What is wrong.
+    /// What is wrong with the watch.
     pub why: String,
-    /// Since when.
+    /// When the objects were last known to be current.
     pub since: Instant,
 }
 
@@ -259,23 +259,23 @@ mod tests {
         health.listen();
         health.note(&Change::<()>::Listed(vec![]), at(0));
         health.note_heard(Heard::Opened, at(0));
-        assert_eq!(health.doubt("policies", at(100)), None);
+        assert_eq!(health.unconfirmed("policies", at(100)), None);
         health.note(&failed(), at(120));
-        let doubt = |health: &mut WatchHealth, second| health.doubt("policies", at(second));
-        let refused = Some(Doubt { kind: "policies", why: "refused".to_owned(), since: at(100) });
-        assert_eq!(doubt(&mut health, 120), refused);
-        assert_eq!(doubt(&mut health, 3_000), refused, "silence is no sign of life");
+        let unconfirmed = |health: &mut WatchHealth, second| health.unconfirmed("policies", at(second));
+        let refused = Some(Unconfirmed { kind: "policies", why: "refused".to_owned(), since: at(100) });
+        assert_eq!(unconfirmed(&mut health, 120), refused);
+        assert_eq!(unconfirmed(&mut health, 3_000), refused, "silence is no sign of life");
         // Opened, and told at once that its version is too old.
         health.note_heard(Heard::Opened, at(3_010));
-        assert_eq!(doubt(&mut health, 3_011), refused);
+        assert_eq!(unconfirmed(&mut health, 3_011), refused);
         health.note(&failed(), at(3_011));
-        assert_eq!(doubt(&mut health, 3_015), refused);
+        assert_eq!(unconfirmed(&mut health, 3_015), refused);
         health.note_heard(Heard::Opened, at(3_020));
-        assert_eq!(doubt(&mut health, 3_022), None);
+        assert_eq!(unconfirmed(&mut health, 3_022), None);
         // It says nothing more, not even that it was opened again.
-        assert_eq!(doubt(&mut health, 3_169), None);
-        assert_eq!(doubt(&mut health, 3_170).map(|doubt| doubt.since), Some(at(3_169)));
+        assert_eq!(unconfirmed(&mut health, 3_169), None);
+        assert_eq!(unconfirmed(&mut health, 3_170).map(|unconfirmed| unconfirmed.since), Some(at(3_169)));
         health.note_heard(Heard::Something, at(3_200));
-        assert_eq!(doubt(&mut health, 3_201), None);
+        assert_eq!(unconfirmed(&mut health, 3_201), None);
     }
 }

@@ -4,6 +4,7 @@
 
 mod fake;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::Method;
@@ -21,6 +22,8 @@ const STORES: &str = "nodecheckpointstores";
 struct Replica {
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<(), Lost>>,
+    /// What `/readyz` says.
+    not_ready_reasons: Box<dyn Fn() -> Vec<String>>,
 }
 
 impl Replica {
@@ -33,8 +36,10 @@ impl Replica {
             directory: "/var/lib/kubelet/checkpoints".to_owned(),
         };
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(Controller::new(&fake.client(name), settings).run(stopped));
-        Self { stop, task }
+        let controller = Controller::new(&fake.client(name), settings);
+        let not_ready_reasons = Box::new(controller.not_ready_reasons());
+        let task = tokio::spawn(controller.run(stopped));
+        Self { stop, task, not_ready_reasons }
     }
 
     /// Stops it as SIGTERM does, and waits for its end.
@@ -186,6 +191,50 @@ async fn a_node_whose_agent_is_gone_is_said_to_have_none_until_it_reports_again(
     until("it is enforced again", 61, || condition_is(&fake, "Enforced", "True", "AllNodes")).await;
     sleep(Duration::from_mins(5)).await;
     assert_eq!(ready("n2")["status"], "True");
+}
+
+/// What was last seen of the pods counts for a moment, and not for good.
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_watch_of_the_agents_pods_fails_is_not_ready_until_it_works_again() {
+    let (list, watch) = (0, 1);
+    for allowed in [list, watch] {
+        let fake = Fake::default();
+        let requests = AtomicUsize::new(0);
+        fake.set_faults(move |asked| {
+            let is_refused = asked.key.0 == "pods" && requests.fetch_add(1, Ordering::SeqCst) >= allowed;
+            is_refused.then(|| Fault::Reply(403, words(403, "Forbidden", "pods", "")))
+        });
+        let replica = Replica::start(&fake, "a");
+        let says_so = || {
+            let reasons = (replica.not_ready_reasons)();
+            reasons.iter().any(|reason| reason.starts_with("pods cannot be watched: "))
+        };
+        until("it says why it is not ready", 600, says_so).await;
+        fake.set_faults(|_| None);
+        until("it is ready", 600, || (replica.not_ready_reasons)().is_empty()).await;
+        replica.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_the_api_refuses_keeps_no_other_from_being_written() {
+    let fake = Fake::default();
+    for node in ["n1", "n2", "n3"] {
+        add_store(&fake, node, json!([]));
+    }
+    // The first and the last, whichever way they are gone through.
+    fake.set_faults(|asked| {
+        let is_refused = asked.method == Method::PATCH && ["n1", "n3"].contains(&asked.key.2.as_str());
+        is_refused.then(|| Fault::Reply(422, words(422, "Invalid", STORES, &asked.key.2)))
+    });
+    let replica = Replica::start(&fake, "a");
+    let reason =
+        |node: &str| fake.get(STORES, "", node).unwrap()["status"]["conditions"][0]["reason"].clone();
+    until("the other one is written", 200, || reason("n2") == "AgentNotReady").await;
+    assert_eq!((reason("n1"), reason("n3")), ("Collecting".into(), "Collecting".into()));
+    fake.set_faults(|_| None);
+    until("all are written", 61, || reason("n1") == "AgentNotReady" && reason("n3") == "AgentNotReady").await;
+    replica.stop().await.unwrap();
 }
 
 /// Whether a condition of the policy `a` says this.

@@ -44,7 +44,7 @@ pub enum State {
     Damaged,
     /// The system refused to read it. Says nothing of its bytes: the next try may succeed.
     Unreadable,
-    /// Not an archive at all (encrypted, another format or packing, somebody else's tar), or not
+    /// Not an archive at all (encrypted, another format or packing, a tar of another program), or not
     /// one that is looked into so far. Never deleted for what it holds.
     Foreign,
     /// Not judged yet: it may still be being written.
@@ -261,7 +261,7 @@ fn judge(cut_off: Option<String>, members: Members, format: Format) -> Inspectio
         (Some(_), None) => Some("has no spec.dump"),
         (Some(_), Some(_)) => None,
     };
-    // Somebody else's file, cut off or not: nothing here is for this program to call incomplete.
+    // The file of another program, cut off or not: this program must not call it incomplete.
     if missing.is_some() && !members.has_checkpoint_member && members.count > 0 {
         return unusable(State::Foreign, "holds nothing of a checkpoint".to_owned(), &members, format);
     }
@@ -270,7 +270,7 @@ fn judge(cut_off: Option<String>, members: Members, format: Format) -> Inspectio
         (None, Some(image)) => (State::NoImages, Some(format!("has no {image}, so nothing can be restored"))),
         (None, None) => (State::Complete, None),
     };
-    // Without spec.dump, annotations say nothing; then a name either decides or nobody does.
+    // Without spec.dump there are no annotations; then only the container's name can tell the identity.
     let no_annotations = Annotations::default();
     let annotations = spec.map_or(&no_annotations, |spec| &spec.annotations);
     // Annotations are the tenant's to add to: without config.dump nothing could contradict them.

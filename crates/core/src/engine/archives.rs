@@ -1,4 +1,4 @@
-//! What lies in the directory: learned from listings, looks and readings, and handed to the plan.
+//! The archives of the directory: updated from listings, single looks and reads, and handed to the plan.
 
 use std::collections::HashSet;
 use std::io;
@@ -16,14 +16,14 @@ use crate::checkpoint_time::{CheckpointTime, Source};
 use crate::name::{FileName, NameKind};
 use crate::plan::{Archive, Clock, Dated, Snapshot};
 
-/// How long the watermark looks elsewhere after the system refused to delete an archive.
+/// How long the watermark passes over an archive after the system refused to delete it.
 const REFUSED: Duration = Duration::from_mins(10);
 
-/// How many archives are read before it is asked whether there is something else to do.
+/// How many archives are read at a time; other inputs are handled in between.
 const BATCH: usize = 128;
 
 impl Engine {
-    /// Learns everything that there is: the sweep that heals whatever a notice missed.
+    /// Applies a listing of the whole directory, which also shows changes for which no notification arrived.
     pub(super) fn learn_listing(&mut self, listing: Listing, now: Now) {
         let sighting = if self.has_looked { Sighting::Again } else { Sighting::First };
         let last_change = listing.files.iter().map(|(_, stat)| stat.changed_at()).max();
@@ -35,7 +35,7 @@ impl Engine {
             self.index.sight(name, *stat, listing.pinned.contains(name), sighting, at);
         }
         let mut there: HashSet<&FileName> = listing.files.iter().map(|(name, _)| name).collect();
-        // What could not be looked at may well be there.
+        // A file whose `stat` failed may still be there.
         there.extend(listing.failures.iter().map(|(name, _)| name));
         self.forgotten.extend(self.index.forget_others(|name| there.contains(name)));
         self.forgotten.extend(self.remembered.keys().filter(|name| !there.contains(name)).cloned());
@@ -56,7 +56,7 @@ impl Engine {
         self.read_next(now);
     }
 
-    /// Learns how some files look now, and has those read that have settled.
+    /// Applies the present state of some files, and starts reading those that have settled.
     pub(super) fn learn_looks(&mut self, files: Vec<Looked>, now: Now) {
         let at = self.judge_clock(now);
         let mut is_news = false;
@@ -69,7 +69,7 @@ impl Engine {
                     }
                 }
                 Looked::Archive { name, sighting, stat, is_pinned } => {
-                    // Gone again or not, somebody moves it about.
+                    // Even if it is gone again: it was here a moment ago, so its marker is no litter.
                     self.strays.is_back(&name);
                     match stat {
                         Ok(Some(stat)) => {
@@ -93,20 +93,20 @@ impl Engine {
         self.read_next(now);
     }
 
-    /// Has a look at archives that may have settled by now; says whether there are any.
+    /// Looks at archives that may have settled by now. Returns whether there are any.
     pub(super) fn look_at_settled(&mut self, now: Now) -> bool {
         let is_busy = self.is_reading || !self.to_read.is_empty();
         if is_busy || self.settles_in(now).is_none_or(|wait| !wait.is_zero()) {
             return false;
         }
         let due = self.settled_and_unread(now).collect();
-        // What comes of the look says anew when the next one settles.
+        // The result of this look determines when the next one settles.
         self.next_to_settle = NextToSettle::Looking;
         self.effects.push(Effect::Look(due));
         true
     }
 
-    /// How long until an archive that is being written may have settled.
+    /// How long until the next archive that is being written may have settled; none: there is none.
     pub(super) fn settles_in(&mut self, now: Now) -> Option<Duration> {
         if matches!(self.next_to_settle, NextToSettle::Unknown) {
             let unread = self.index.iter().filter(|(_, known)| known.read.is_none());
@@ -137,7 +137,7 @@ impl Engine {
         known.is_some_and(|known| known.read.is_none() && known.is_settled(self.settings.settle, now))
     }
 
-    /// Has the next archives read, unless some are being read.
+    /// Starts reading the next archives, unless some are being read.
     fn read_next(&mut self, now: Now) {
         if self.is_reading {
             return;
@@ -161,7 +161,7 @@ impl Engine {
         self.effects.push(Effect::Read(batch));
     }
 
-    /// Learns what archives hold.
+    /// Applies the contents of archives that were read.
     pub(super) fn learn_contents(&mut self, archives: Vec<ReadArchive>, now: Now) {
         self.is_reading = false;
         self.has_news = true;
@@ -179,7 +179,7 @@ impl Engine {
         self.read_next(now);
     }
 
-    /// Learns what an archive holds, and says what is wrong with it.
+    /// Applies the contents of one archive. Returns the problem that it has, if any.
     fn learn_content(
         &mut self,
         name: FileName,
@@ -189,7 +189,7 @@ impl Engine {
     ) -> Option<Problem> {
         let contents = match contents {
             Ok(Some(contents)) => contents,
-            // It changes without an event: the next look, when it may have settled anew, sees that.
+            // It changed although no event came. It is looked at again once it may have settled.
             Ok(None) => {
                 self.index.get_mut(&name)?.distrust_close(now);
                 return None;
@@ -199,7 +199,8 @@ impl Engine {
                 return Some(Problem::Read(name, error));
             }
         };
-        // A close is anybody's. What is whole then is done; what is not may have another writer.
+        // Any process may have closed it, not only the last writer. A whole archive is finished; one that is not
+        // whole may still have another writer.
         if !contents.state.is_whole()
             && let Some(known) = self.index.get_mut(&name)
             && known.is_settled_by_close()
@@ -218,7 +219,7 @@ impl Engine {
         self.date(&name, now)
     }
 
-    /// Notes which files have names whose deletion was requested.
+    /// Takes the files that now have the names whose deletion was requested.
     pub(super) fn learn_stats(&mut self, files: Vec<(FileName, io::Result<Option<Stat>>)>) {
         for (name, file) in files {
             let file = match file {
@@ -242,7 +243,7 @@ impl Engine {
         }
     }
 
-    /// Adds all archives to a snapshot; says whether others are being deleted.
+    /// Adds all archives to a snapshot, except those that are being deleted. Returns whether there are such.
     pub(super) fn fill_archives(&self, snapshot: &mut Snapshot, now: Now) -> bool {
         let mut is_deleting = false;
         for (name, known) in self.index.iter() {
@@ -250,8 +251,8 @@ impl Engine {
                 is_deleting = true;
             } else if !is_foreign(name, known) {
                 let archive = archive(name, known, now);
-                // Whose it is decides who may discard it; here is what nobody else can name. What could
-                // not be read may be anybody's.
+                // Only files of unknown identity are discarded by name: an archive with an identity is discarded
+                // through its namespace. The identity of a file that could not be read may still become known.
                 let is_unknown =
                     known.read.as_ref().is_some_and(|read| read.identity.is_none() && !read.is_failure);
                 let discarded = is_unknown && self.discards.is_wanted(name, &known.stat);
@@ -262,14 +263,14 @@ impl Engine {
     }
 }
 
-/// Files that only look like archives by their names are somebody else's. What the kubelet names
-/// counts as an archive even if it cannot be read, and so does what is one inside.
+/// Whether it is the file of another program that only has a name like an archive's. A file that is named as the
+/// kubelet names them always counts as an archive, and so does one whose contents are a whole archive.
 fn is_foreign(name: &FileName, known: &Known) -> bool {
     let whole = known.read.as_ref().is_some_and(|read| read.state.is_whole());
     name.kind() != NameKind::Kubelet && !whole
 }
 
-/// When the checkpoint was taken of an archive of which nothing was read: nobody goes by it.
+/// A time for an archive that was not read. No decision depends on it.
 pub(super) fn unread(name: &FileName, stat: &Stat) -> CheckpointTime {
     let at = name.checkpoint_time().unwrap_or_else(|| stat.modified_at());
     CheckpointTime { at, claimed: at, dated: Dated::Untrusted, source: Source::Modified }

@@ -1,4 +1,4 @@
-//! The two clocks, and whether the one that people set can be believed.
+//! The wall clock and the monotonic clock, and whether the wall clock can be trusted.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub struct Now {
     pub uptime: Duration,
 }
 
-/// How long a wall clock that was set must then go on as it should, to be believed as it is.
+/// How long a wall clock must run at the right speed after it was set, until it is trusted again.
 const PROBATION: Duration = Duration::from_hours(1);
 
 /// 2018-01-01: a clock that shows an earlier time was never set.
@@ -24,7 +24,7 @@ const NOT_SET_BEFORE: Timestamp = Timestamp::constant(1_514_764_800, 0);
 /// Why the wall clock is not trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Distrust {
-    /// There is an API server, and its clock was not heard yet.
+    /// There is an API server, and its time is not known yet.
     ServerUnheard,
     /// It differs from the API server's.
     ServerDiffers,
@@ -36,31 +36,32 @@ pub enum Distrust {
 
 /// Since when the wall clock is not trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Doubt {
+struct Untrusted {
     since: Duration,
-    /// The earliest that it showed since then.
-    from: Timestamp,
+    /// The earliest time that it showed since then.
+    earliest: Timestamp,
 }
 
 /// Watches whether the wall clock can be trusted: it agrees with the API server's, where there is one, else with
 /// what is known of the files here; and it goes on as the monotonic clock does.
 #[derive(Debug, Clone, Copy)]
 pub struct ClockWatch {
-    /// A moment at which it was trusted.
+    /// A moment at which it showed the right time.
     believed: Option<Now>,
-    /// When it was first seen as it is since it was set.
+    /// The first moment after it was set.
     set: Option<Now>,
-    /// What time it last was by the API server's clock.
+    /// The last known time of the API server.
     server: Option<Now>,
-    /// Whether there is a server, so that nothing is trusted before it was heard.
+    /// Whether there is an API server, so that the clock is not trusted before the server's time is known.
     needs_server: bool,
-    /// When a file here was last changed, by the clock of then.
+    /// When a file here was last changed, by the clock at that time.
     last_change: Timestamp,
-    doubt: Option<Doubt>,
+    /// Since when it is not trusted; none: it is trusted.
+    untrusted: Option<Untrusted>,
 }
 
 impl ClockWatch {
-    /// Nothing is known yet of the clock.
+    /// A watch that knows nothing yet.
     pub fn new() -> Self {
         Self {
             believed: None,
@@ -68,22 +69,22 @@ impl ClockWatch {
             server: None,
             needs_server: false,
             last_change: Timestamp::MIN,
-            doubt: None,
+            untrusted: None,
         }
     }
 
-    /// There is a server whose clock is to be heard before this one is trusted. Once is enough: a
-    /// server that is away later is no reason to doubt.
+    /// From now on the clock is trusted only after the API server's time is known. Once is enough: a server that is
+    /// not reachable later does not make the clock untrusted.
     pub fn need_server(&mut self) {
         self.needs_server = true;
     }
 
-    /// Whether the server's clock has yet to be heard.
+    /// Whether the API server's time is needed and not known yet.
     pub fn is_unheard(&self) -> bool {
         self.needs_server && self.server.is_none()
     }
 
-    /// Hears what time it is by the API server's clock.
+    /// Takes the API server's time.
     pub fn hear(&mut self, server_time: Timestamp, now: Now) {
         if self.server.is_none() {
             // Nothing had confirmed the clock before that.
@@ -92,7 +93,7 @@ impl ClockWatch {
         self.server = Some(Now { wall: server_time, ..now });
     }
 
-    /// Learns when any file here was last changed: a clock that shows an earlier time is behind.
+    /// Takes the time of the last change of any file here: a clock that shows an earlier time is behind.
     pub fn see_last_change(&mut self, last_change: Timestamp) {
         self.last_change = last_change;
     }
@@ -100,11 +101,12 @@ impl ClockWatch {
     /// Whether the wall clock is to be trusted.
     pub fn judge(&mut self, now: Now) -> plan::Clock {
         if self.distrust(now).is_none() {
-            self.doubt = None;
+            self.untrusted = None;
             return plan::Clock::Trusted;
         }
-        let doubt = self.doubt.get_or_insert(Doubt { since: now.uptime, from: now.wall });
-        doubt.from = doubt.from.min(now.wall);
+        let first = Untrusted { since: now.uptime, earliest: now.wall };
+        let untrusted = self.untrusted.get_or_insert(first);
+        untrusted.earliest = untrusted.earliest.min(now.wall);
         plan::Clock::Suspect
     }
 
@@ -118,7 +120,8 @@ impl ClockWatch {
             None => self.is_behind(now).then_some(Distrust::IsBehind),
         };
         if outside.is_some() {
-            // What it was believed by then was as wrong: once it is put right that says nothing against it.
+            // The moment at which it seemed right was wrong as well, so it must not count against the clock once
+            // that is set right.
             self.believed = self.believed.filter(|believed| self.server.is_some() || !agrees(*believed, now));
             return outside;
         }
@@ -142,12 +145,12 @@ impl ClockWatch {
             || self.last_change > now.wall.checked_add(TOLERANCE).unwrap_or(Timestamp::MAX)
     }
 
-    /// When something happened at that uptime, as far as archives are to be put in order by it: by a clock that is
-    /// trusted, when it was; by one that is not, later than all that clock showed before it was not trusted.
+    /// A time for something that happened at `uptime`, to order archives by. While the clock is trusted, it is the
+    /// time at which that happened; otherwise it is counted from the earliest time that the untrusted clock showed.
     pub fn at(&self, uptime: Duration, now: Now) -> Timestamp {
-        let (then, since) = match self.doubt {
+        let (then, since) = match self.untrusted {
             None => (now.wall, now.uptime),
-            Some(doubt) => (doubt.from, doubt.since),
+            Some(untrusted) => (untrusted.earliest, untrusted.since),
         };
         let later = uptime.checked_sub(since).map(|later| then.checked_add(later));
         let earlier = since.checked_sub(uptime).map(|earlier| then.checked_sub(earlier));
@@ -157,8 +160,8 @@ impl ClockWatch {
     /// The time by which archives are dated.
     pub fn reading(&mut self, now: Now) -> Reading {
         let clock = self.judge(now);
-        let doubted_from = self.doubt.map_or(now.wall, |doubt| doubt.from);
-        Reading { now: now.wall, clock, doubted_from }
+        let earliest_untrusted = self.untrusted.map_or(now.wall, |untrusted| untrusted.earliest);
+        Reading { now: now.wall, clock, earliest_untrusted }
     }
 }
 
@@ -281,14 +284,14 @@ mod tests {
         watch.judge(now(1_000, 1_000));
         // Set back by a day.
         watch.judge(now(-85_300, 1_100));
-        assert_eq!(watch.reading(now(-85_200, 1_200)).doubted_from, now(-85_300, 0).wall);
+        assert_eq!(watch.reading(now(-85_200, 1_200)).earliest_untrusted, now(-85_300, 0).wall);
         assert_eq!(watch.at(Duration::from_secs(1_150), now(-85_200, 1_200)), now(-85_250, 0).wall);
         // Set back further: what came before that still comes before what comes now.
         watch.judge(now(-900_000, 1_300));
         let (one, other) = (Duration::from_secs(1_150), Duration::from_secs(1_350));
         let at = |watch: &ClockWatch, uptime| watch.at(uptime, now(-899_900, 1_400));
         assert!(at(&watch, one) < at(&watch, other));
-        assert!(at(&watch, one) > watch.reading(now(-899_900, 1_400)).doubted_from);
+        assert!(at(&watch, one) > watch.reading(now(-899_900, 1_400)).earliest_untrusted);
         // Put right: when each came.
         watch.judge(now(1_500, 1_500));
         assert_eq!(watch.at(one, now(1_500, 1_500)), now(1_150, 0).wall);

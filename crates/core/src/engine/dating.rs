@@ -18,7 +18,8 @@ use super::problem::Problem;
 use super::remembering::record_of;
 
 impl Engine {
-    /// Dates an archive that was just read, and has it remembered; says if it cannot be dated.
+    /// Dates an archive that was just read, and queues its record for the catalog. Returns a problem if the archive
+    /// cannot be dated.
     pub(super) fn date(&mut self, name: &FileName, now: Now) -> Option<Problem> {
         let reading = self.clock.reading(now);
         let known = self.index.get_mut(name)?;
@@ -31,15 +32,16 @@ impl Engine {
         }
         let known = self.index.get(name)?;
         self.has_undecided_times |= !is_decided(known, found, now);
-        // Before the API server was heard, the next moment knows better; but not when this came.
+        // Before the API server's time is known, the date is not worth keeping, as it is about to change; the
+        // arrival of an archive that is dated by it is.
         if self.settings.remembers && (!self.clock.is_unheard() || known.arrival != Arrival::Unremarkable) {
             self.unwritten.extend(record_of(name, known, &self.settings.boot));
         }
         (found.dated == Dated::Undated).then(|| Problem::Undated(name.clone(), found.claimed))
     }
 
-    /// Knows again what was remembered of archives that are as they were: whatever the clock shows by now, nobody
-    /// has written to them since.
+    /// Restores the records of all archives whose files did not change since the record was written. The wall clock
+    /// does not matter for that.
     pub(super) fn recall_all(&mut self, now: Now) {
         for (name, record) in std::mem::take(&mut self.remembered) {
             let is_as_it_was = |known: &Known| known.read.is_none() && known.stat.is_same(&record.stat);
@@ -58,7 +60,7 @@ impl Engine {
             match record.first_seen {
                 FirstSeen::Uptime(_) if !is_of_this_boot => {
                     is_seen_anew = matches!(known.first_seen, FirstSeen::At(_));
-                    // When that was, nobody can tell any more.
+                    // The uptime of an earlier boot cannot be converted to a time.
                     known.arrival = match record.arrival {
                         Arrival::Unremarkable => Arrival::Unremarkable,
                         Arrival::Unjudged(_) | Arrival::DatesIt | Arrival::Lost => Arrival::Lost,
@@ -73,7 +75,7 @@ impl Engine {
                 self.has_undecided_times |= !is_decided(known, found, now);
             }
         }
-        // Now it is known for good when it was first seen, and the next start is to know it too.
+        // The time at which it was first seen has just become final: the catalog gets it for the next start.
         if self.settings.remembers
             && is_seen_anew
             && let Some(known) = self.index.get(name)
@@ -82,7 +84,7 @@ impl Engine {
         }
     }
 
-    /// Dates anew what could not be dated for good before, by what the clock is worth by now.
+    /// Dates again all archives whose time is not final, by the present state of the clock.
     pub(super) fn date_undecided(&mut self, now: Now) {
         let reading = self.clock.reading(now);
         if !self.has_undecided_times && reading.clock == Clock::Trusted {
@@ -117,8 +119,8 @@ impl Engine {
     }
 }
 
-/// Whether it was dated, and first seen, by a clock that was believed and showed a later time than now: one of the
-/// two is wrong, and for certain is only that it was seen by now. What was not believed then is not to be now.
+/// Whether it was first seen, by a clock that was trusted, at a time later than now. One of the two times is wrong,
+/// and it is only certain that the archive is here now. An archive that could not be dated then is left as it is.
 fn is_ahead(known: &Known, now: Now) -> bool {
     let is_undated = known.read.as_ref().is_some_and(|read| read.taken.dated == Dated::Undated);
     !is_undated && is_first_seen_after(known, now)
@@ -129,13 +131,13 @@ fn is_first_seen_after(known: &Known, now: Now) -> bool {
     matches!(known.first_seen, FirstSeen::At(time) if time > latest)
 }
 
-/// Whether nothing that the clock will turn out to be worth changes that.
+/// Whether its time is final: it stays the same whatever is found out about the clock later.
 fn is_decided(known: &Known, found: CheckpointTime, now: Now) -> bool {
     let is_seen = matches!(known.first_seen, FirstSeen::At(_)) && !is_first_seen_after(known, now);
     is_seen && matches!(found.dated, Dated::Trusted | Dated::Undated)
 }
 
-/// When it was taken, for what that tells of its pod.
+/// When it was taken, and so when its pod ran.
 pub(super) fn taken_when(known: &Known, read: &Read) -> TakenWhen {
     match (read.taken.dated, known.first_seen) {
         (Dated::Trusted, _) => TakenWhen::At(read.taken.at),
@@ -149,7 +151,7 @@ fn claims(name: &FileName, known: &Known) -> Claims {
     Claims { inside, name: name.checkpoint_time(), modified: known.stat.modified_at() }
 }
 
-/// When its checkpoint was taken; none where it was not read.
+/// When its checkpoint was taken; none where the archive was not read.
 fn date(
     name: &FileName,
     known: &Known,
@@ -171,8 +173,9 @@ fn date(
     Some(checkpoint_time(claims(name, known), Sighting { first, arrived, is_misdated }, reading))
 }
 
-/// Whether an archive that came while the clock was not trusted, and showed that time, is dated by that clock: then
-/// it claims to be of a time that the clock showed while it was written. A copy of an older one does not.
+/// Whether the time in an archive is from this node's clock, which was not trusted and showed `shown` when the
+/// archive arrived. It is if the clock showed that time while the archive was being written. A copy of an older
+/// archive has an earlier time.
 fn judge_arrival(name: &FileName, known: &Known, shown: Timestamp, now: Now) -> Arrival {
     let written_for = match known.first_seen {
         FirstSeen::Uptime(came) => now.uptime.saturating_sub(came),

@@ -10,12 +10,12 @@ use super::problem::Problem;
 use super::{Deletes, DiscardResults, Effect, Engine, Haste, View};
 use crate::plan::{EffectiveStorage, FileSystem, Plan, Snapshot, plan_with};
 
-/// How often orphans are confirmed where only one plan is carried out: so many may have been asked about that
-/// the first answers are too old by the time the last one is there. Who asks still later keeps them.
+/// How often orphans are confirmed where only one plan is carried out. With many lookups, the first answers are too
+/// old by the time the last one arrives; orphans that are still unconfirmed after so many attempts stay.
 pub(super) const MOST_CONFIRMATIONS: u32 = 3;
 
 impl Engine {
-    /// Goes by this from now on.
+    /// Uses this configuration from now on.
     pub(super) fn follow(&mut self, config: EngineConfig, haste: Haste) {
         self.has_news |= haste == Haste::AtOnce || self.config.is_none();
         if self.config.as_ref() == Some(&config) {
@@ -37,7 +37,7 @@ impl Engine {
         self.config = Some(config);
     }
 
-    /// Decides what there is to do now that all that has arrived is known.
+    /// Decides what to do next, after all inputs that had arrived were handed in.
     pub(super) fn decide(&mut self, now: Now) {
         // What has settled by now is read before anything is decided.
         let is_looking = self.is_here && self.look_at_settled(now);
@@ -46,7 +46,7 @@ impl Engine {
         if self.settings.deletes == Deletes::AtOnce {
             has_news |= self.deletions.is_stale(now) || self.deletions.is_done_with_provisional();
         }
-        // What was moved away is left to whoever moved it.
+        // Nothing is deleted in a directory that was moved away.
         has_news &= self.is_here && !is_carrying_out;
         if (has_news || !self.is_here) && self.settings.deletes == Deletes::AtOnce {
             // Judged again, by what is known now.
@@ -54,7 +54,7 @@ impl Engine {
         }
         self.has_news = false;
         if has_news && (is_looking || self.is_reading) {
-            // Of a part of the archives nothing is decided.
+            // No plan is made before all archives are known.
             self.has_news = true;
             self.begin_deletions();
         } else if has_news && !self.is_planning {
@@ -122,7 +122,7 @@ impl Engine {
             && !self.is_asking
             && plan.unconfirmed_orphans(wall).next().is_some()
         {
-            // What was asked in this round is asked once more.
+            // The lookups of this round are sent once more.
             self.confirmations_left -= 1;
             self.is_new_round = true;
             self.see_pods(&config.policies);
@@ -136,11 +136,11 @@ impl Engine {
         if self.settings.deletes == Deletes::AtOnce {
             self.begin_deletions();
         }
-        // Whose the new ones are is asked while it still can be.
+        // The pods of new archives are looked up while they still exist.
         self.ask();
     }
 
-    /// What lies here at this moment.
+    /// The archives and all that is known about them, at this moment.
     fn snapshot(
         &mut self,
         filesystem: io::Result<FileSystem>,
@@ -149,7 +149,7 @@ impl Engine {
     ) -> Snapshot {
         let clock = self.clock.judge(now);
         match self.clock.distrust(now) {
-            // Why it was not heard yet is said of what was asked.
+            // A server that does not answer is reported for the lookup itself.
             None | Some(Distrust::ServerUnheard) => {}
             Some(Distrust::ServerDiffers) => self.report(Problem::ServerClock),
             Some(Distrust::IsBehind) => self.report(Problem::ClockIsBehind),

@@ -1,8 +1,8 @@
-//! Markers whose archives are away: for how long this program has watched them lie there so.
+//! Markers without an archive, and for how long this program has observed that the archive is missing.
 //!
-//! A pin outlives the absence of its archive, which may be moved out and back in. By the marker's own
-//! age nothing is told of that, and neither by a clock that people set: what counts is the time in which
-//! somebody watched, added up over restarts where there is a catalog.
+//! A pin stays while its archive is away, as that may be moved out and back in. The age of the marker does not tell
+//! how long the archive has been away, and the wall clock may be changed: so only the time in which this program
+//! ran and observed it counts. Where there is a catalog, that time is added up over restarts.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::file::Stat;
 
-/// How long an archive must have been away, while this program watched, for its marker to be litter.
+/// How long an archive must have been missing, as observed by this program, until its marker is deleted.
 const AWAY: Duration = Duration::from_hours(24);
 
-/// How much of the time that was watched may be lost by a restart.
+/// How much of the observed time a restart may lose.
 const UNWRITTEN: Duration = Duration::from_mins(30);
 
 /// A marker without an archive.
@@ -23,7 +23,7 @@ const UNWRITTEN: Duration = Duration::from_mins(30);
 pub struct Stray {
     /// The marker's file.
     pub marker: Stat,
-    /// For how long it was watched lying there without its archive.
+    /// For how long it was observed without its archive.
     pub watched: Duration,
 }
 
@@ -52,7 +52,7 @@ impl Strays {
         Self { remembered, ..Self::default() }
     }
 
-    /// These are all strays that there are at this uptime.
+    /// Takes all markers without an archive, as listed at this uptime.
     pub(super) fn see(&mut self, strays: impl IntoIterator<Item = (FileName, Stat)>, uptime: Duration) {
         let before = std::mem::take(&mut self.known);
         let mut remembered = std::mem::take(&mut self.remembered);
@@ -85,21 +85,21 @@ impl Strays {
         self.unwritten.extend(gone.map(|name| (name, None)));
     }
 
-    /// The archive is back, or was for a moment.
+    /// Notes that the archive is back, or was back for a moment.
     pub(super) fn is_back(&mut self, archive: &FileName) {
         if !self.known.is_empty() {
             self.forget(&archive.marker());
         }
     }
 
-    /// The marker is gone.
+    /// Notes that the marker is gone.
     pub(super) fn forget(&mut self, marker: &FileName) {
         if self.known.remove(marker).is_some() {
             self.unwritten.insert(marker.clone(), None);
         }
     }
 
-    /// The markers whose archives have been away for so long that nobody will bring them back.
+    /// The markers whose archives have been missing for [`AWAY`].
     pub(super) fn litter(&self) -> Vec<FileName> {
         let litter = self.known.iter().filter(|(_, known)| known.stray.watched >= AWAY);
         litter.map(|(name, _)| name.clone()).collect()
@@ -110,7 +110,7 @@ impl Strays {
         std::mem::take(&mut self.unwritten)
     }
 
-    /// Has everything written anew, as into a memory that was lost.
+    /// Marks everything as changed, for a new catalog.
     pub(super) fn remember_all(&mut self) {
         for known in self.known.values_mut() {
             known.written = known.stray.watched;

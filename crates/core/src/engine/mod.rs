@@ -1,8 +1,10 @@
-//! What decides on a node, without I/O: what lies in the directory, what is known of the cluster, and what is to go.
+//! The engine: all decisions of a node, without I/O. It knows the archives of one directory and what was found out
+//! about the cluster, and decides which archives to delete.
 //!
-//! [`Engine::handle`] is the only way in: it takes what happened and returns what is to be done. Whoever drives it
-//! hands in everything that has arrived, then [`Input::Tick`]; so a burst is one plan. The engine has no clock, no
-//! file system and no client of its own, and a test can hand in whatever can happen in whatever order.
+//! [`Engine::handle`] is its only entry: it takes an [`Input`], something that happened, and returns [`Effect`]s,
+//! things to do. The caller hands in all inputs that have arrived and then [`Input::Tick`], so a burst of changes
+//! leads to one plan. The engine has no clock, no file system and no client of its own, so a test can hand in any
+//! inputs in any order.
 
 mod archives;
 pub mod clock;
@@ -46,13 +48,13 @@ use crate::pods::PodIndex;
 use crate::policy::PolicyRef;
 use crate::reclaim::Reclaim;
 
-/// What decides about the archives of one directory.
+/// Decides about the archives of one directory.
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
-    /// What is to be done and was not handed out yet.
+    /// Effects that were not returned yet.
     effects: Vec<Effect>,
-    /// What it goes by; none until that is known: it then looks and reads, and deletes nothing.
+    /// The configuration. None until it is known: archives are then listed and read, and none is deleted.
     config: Option<EngineConfig>,
     index: Index,
     clock: ClockWatch,
@@ -96,13 +98,14 @@ pub struct Engine {
     is_asking: bool,
     /// Whether something was asked in this round only to hear what time it is.
     has_asked_time: bool,
-    /// How often more it may have orphans confirmed, where it plans only once.
+    /// How many more times orphans may be confirmed, where only one plan is carried out.
     confirmations_left: u32,
     /// The last plan, where deletions wait for [`Input::CarryOut`].
     last_view: Option<Arc<View>>,
     /// Whether some archive's time depends on a clock that is not trusted yet.
     has_undecided_times: bool,
-    /// How many archives of each namespace came since the last plan; what is nobody's has no name.
+    /// How many archives of each namespace arrived since the last plan; the empty name stands for those whose
+    /// namespace is unknown.
     arrivals: BTreeMap<String, u64>,
     next_to_settle: NextToSettle,
     /// Archives that have settled and are to be read.
@@ -125,7 +128,7 @@ enum NextToSettle {
 }
 
 impl Engine {
-    /// An engine that begins with what is remembered from before.
+    /// An engine that starts from what the catalog remembers.
     pub fn new(mut settings: Settings, memory: Memory) -> Self {
         let Memory { records, pods, strays, discards, cluster, governing, reclaim } = memory;
         let mut clock = ClockWatch::new();
@@ -184,7 +187,7 @@ impl Engine {
         }
     }
 
-    /// Learns what happened, and says what is to be done.
+    /// Takes something that happened, and returns what to do.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
         match input {
             Input::Sweep => {
@@ -215,7 +218,7 @@ impl Engine {
         std::mem::take(&mut self.effects)
     }
 
-    /// How long until the engine wants to be ticked although nothing happened; none: it need not be.
+    /// How long until the engine needs a tick even if nothing happens; none: it needs none.
     pub fn wakes_in(&mut self, now: Now) -> Option<Duration> {
         if self.has_news && self.is_here && !self.is_reading {
             return Some(Duration::ZERO);
@@ -237,10 +240,10 @@ impl Engine {
         self.effects.push(Effect::Report(problem));
     }
 
-    /// Goes on in another directory: the one that took the old one's place.
+    /// Continues with the directory that replaced the old one.
     fn move_on(&mut self) {
         self.is_here = true;
-        // What waited was decided about in the other one.
+        // The waiting deletions were decided for the old directory.
         self.take_back();
         self.index = Index::default();
         self.to_read.clear();

@@ -30,7 +30,7 @@ pub enum Problem {
     Undated(FileName, Timestamp),
     /// The file system did not show what the watermark deleted, so many times in a row.
     WatermarkIneffective(u32),
-    /// The file system does not tell whether somebody writes to a file.
+    /// The file system has no leases, so it does not tell whether a process writes to a file.
     NoLeases(String),
     /// The file system did not tell its size.
     FileSystem(io::Error),
@@ -81,11 +81,11 @@ impl fmt::Display for Problem {
             ),
             Self::WatermarkIneffective(rounds) => write!(
                 formatter,
-                "deleting archives frees nothing: the file system did not show what was deleted, {rounds} times in a row (a snapshot, a reflink or an open file may hold it, or somebody writes as fast); one archive at a time is tried, more and more rarely"
+                "deleting archives frees nothing: the file system did not show what was deleted, {rounds} times in a row (a snapshot, a reflink or an open file may hold the space, or another process uses it up as fast); from now on one archive is deleted at a time, at growing intervals"
             ),
             Self::NoLeases(error) => write!(
                 formatter,
-                "the file system does not tell whether somebody writes to an archive ({error}): only its times do"
+                "the file system does not tell whether a process writes to an archive ({error}): only the archive's times do"
             ),
             Self::FileSystem(error) => write!(formatter, "cannot ask the file system for its size: {error}"),
         }

@@ -30,7 +30,8 @@ impl Planner<'_> {
             queue.by_ref().take(paid).for_each(|place| self.draws[place] = Draw::Arrival);
             waiting.push(queue);
         }
-        // Whoever wants least comes first in each turn; of those, whose archive is oldest.
+        // In each turn, the namespace with the fewest deletions comes first; of equal ones, that of the oldest
+        // archive.
         waiting.sort_by_key(|queue| (queue.len(), queue.as_slice().first().copied()));
         let mut shared = allowance.shared;
         while shared > 0 && !waiting.is_empty() {

@@ -22,7 +22,7 @@ pub(super) struct Facts {
     pub(super) state: State,
     pub(super) pinned: bool,
     pub(super) settled: bool,
-    /// Whether it is whole, or has been left alone for so long that nobody can be writing it.
+    /// Whether it is whole, or has not changed for so long that no process can still be writing it.
     pub(super) is_whole_or_quiet: bool,
     pub(super) discarded: bool,
     pub(super) undeletable: bool,

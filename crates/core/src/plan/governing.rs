@@ -19,12 +19,12 @@ pub(super) enum Governing<'a> {
     Policy(usize),
     /// Nothing.
     Nothing,
-    /// This policy soon: until a moment ago another one did, which is gone or does not select the archive any
-    /// more. Somebody may be about to create it anew.
+    /// This policy soon: until a moment ago another one did, which was deleted or does not select the archive any
+    /// more. A user may be about to create it again.
     Handover(usize),
     /// This policy perhaps, and why that is not certain.
-    Doubtful(usize, Detail),
-    /// An object that does not parse might.
+    Uncertain(usize, Detail),
+    /// Perhaps this object, which does not parse.
     Invalid(&'a InvalidPolicy),
 }
 
@@ -41,14 +41,14 @@ pub(super) struct PolicyIndex<'a> {
     namespaces: &'a BTreeMap<String, Namespace>,
 }
 
-/// The policies that may govern what lies in one namespace: what depends on the namespace alone is
-/// told once for all of its pods.
+/// The policies that may govern the archives of one namespace. What depends only on the namespace is computed once
+/// for all of its pods.
 pub(super) struct Candidates<'g, 'a> {
     policy_index: &'g PolicyIndex<'a>,
-    /// An object that does not parse stands for all that it could govern.
+    /// An object that does not parse and could govern them.
     invalid: Option<&'a InvalidPolicy>,
-    /// Why its own policies may be those of another namespace of that name.
-    doubt: Option<Detail>,
+    /// Why its namespaced policies may belong to another namespace of the same name; none: they do not.
+    uncertainty: Option<Detail>,
     overriding: Vec<Candidate>,
     local: Vec<Candidate>,
     cluster_wide: Vec<Candidate>,
@@ -143,14 +143,14 @@ impl<'a> PolicyIndex<'a> {
             return self.candidates_of(&[], by_namespace, None, None);
         }
         let known = self.namespaces.get(namespace);
-        let doubt = if known.is_some_and(|namespace| namespace.is_invalidated) {
+        let uncertainty = if known.is_some_and(|namespace| namespace.is_invalidated) {
             Some(Detail::NamespaceUnasked)
         } else {
             (origin == Origin::Uncertain).then_some(Detail::NamespaceUncertain)
         };
         let local = self.by_namespace.get(namespace).map_or(&[][..], Vec::as_slice);
         let invalid = self.invalid_by_namespace.get(namespace).copied();
-        self.candidates_of(local, by_namespace, invalid, doubt)
+        self.candidates_of(local, by_namespace, invalid, uncertainty)
     }
 
     /// The policies that may govern an archive of unknown identity: those without a namespace and a selector.
@@ -164,7 +164,7 @@ impl<'a> PolicyIndex<'a> {
         local: &[usize],
         by_namespace: impl Fn(&Selector) -> Match,
         invalid: Option<&'a InvalidPolicy>,
-        doubt: Option<Detail>,
+        uncertainty: Option<Detail>,
     ) -> Candidates<'_, 'a> {
         let candidates = |places: &[usize]| {
             let candidate = |&place: &usize| Candidate {
@@ -177,7 +177,7 @@ impl<'a> PolicyIndex<'a> {
         Candidates {
             policy_index: self,
             invalid,
-            doubt,
+            uncertainty,
             overriding: candidates(&self.overriding),
             local: candidates(local),
             cluster_wide: candidates(&self.cluster_wide),
@@ -231,7 +231,7 @@ impl<'a> Candidates<'_, 'a> {
         let first = |candidates: &[Candidate]| {
             candidates.iter().find_map(|candidate| match self.selects_by(candidate, identity, pod_labels) {
                 Match::Yes => Some(Governing::Policy(candidate.place)),
-                Match::Unknown => Some(Governing::Doubtful(candidate.place, Detail::LabelsUnknown)),
+                Match::Unknown => Some(Governing::Uncertain(candidate.place, Detail::LabelsUnknown)),
                 Match::No => None,
             })
         };
@@ -244,8 +244,10 @@ impl<'a> Candidates<'_, 'a> {
         if let Some(invalid) = self.invalid {
             return Governing::Invalid(invalid);
         }
-        match (first(&self.local), self.doubt) {
-            (Some(Governing::Policy(policy)), Some(doubt)) => return Governing::Doubtful(policy, doubt),
+        match (first(&self.local), self.uncertainty) {
+            (Some(Governing::Policy(policy)), Some(uncertainty)) => {
+                return Governing::Uncertain(policy, uncertainty);
+            }
             (Some(found), _) => return found,
             (None, _) => {}
         }

@@ -103,9 +103,9 @@ impl GroupList {
     }
 }
 
-/// What two archives share whose classes need not even be compared: the very same identity, owner, labels
-/// and former policy in memory. Whoever makes snapshots shares these, and where he does not there are merely
-/// more classes.
+/// The addresses of an archive's identity, owner, labels and former policy. Archives with equal addresses are of the
+/// same class, without comparing the values. The engine shares equal values in memory; where values are equal but
+/// not shared, there are only more classes.
 type SameInMemory = [usize; 5];
 
 /// The classes of archives that are the same in memory.

@@ -64,12 +64,12 @@ pub struct Plan {
 pub enum Governed {
     /// No policy.
     #[default]
-    Nobody,
+    NoPolicy,
     /// This policy.
     By(Arc<PolicyRef>),
-    /// This policy, once it is clear that the one before does not come back.
+    /// This policy, after [`HANDOVER`](crate::handover::HANDOVER) from another one.
     SoonBy(Arc<PolicyRef>),
-    /// That cannot be told now.
+    /// Uncertain: a lookup or a policy that does not parse could change it.
     Uncertain,
 }
 
@@ -91,7 +91,7 @@ impl Plan {
     pub fn policy_of(&self, place: usize) -> Option<&PolicyRef> {
         match self.governed.get(place)? {
             Governed::By(policy) | Governed::SoonBy(policy) => Some(policy),
-            Governed::Nobody | Governed::Uncertain => None,
+            Governed::NoPolicy | Governed::Uncertain => None,
         }
     }
 

@@ -24,7 +24,7 @@ use crate::policy::{Policy, PolicyRef};
 pub(super) struct By(Option<NonZeroU32>);
 
 impl By {
-    pub(super) const NOBODY: Self = Self(None);
+    pub(super) const NO_POLICY: Self = Self(None);
 
     pub(super) fn policy(place: usize) -> Self {
         Self(u32::try_from(place).ok().and_then(|place| NonZeroU32::MIN.checked_add(place)))
@@ -301,8 +301,8 @@ impl<'a> Planner<'a> {
 
     /// Lets all stay that rules wanted gone, but for what is wanted gone for certain.
     pub(super) fn keep_unless(&mut self, is_certain: impl Fn(usize) -> bool) {
-        let doubtful: Vec<usize> = self.taken_by_rules().filter(|&place| !is_certain(place)).collect();
-        for place in doubtful {
+        let uncertain: Vec<usize> = self.taken_by_rules().filter(|&place| !is_certain(place)).collect();
+        for place in uncertain {
             self.keep_after_all(place, Reason::PolicyStale);
         }
     }
@@ -311,7 +311,7 @@ impl<'a> Planner<'a> {
     pub(super) fn finish(mut self, watermark: Option<WatermarkReport>) -> Plan {
         let unknown = Verdict { reason: Reason::NoPolicy, policy: None, detail: Detail::None };
         let mut verdicts = vec![unknown; self.archives.len()];
-        let mut governed = vec![Governed::Nobody; self.archives.len()];
+        let mut governed = vec![Governed::NoPolicy; self.archives.len()];
         let mut draws = vec![Draw::Nothing; self.archives.len()];
         for place in 0..self.archives.len() {
             let Decision { reason, by, detail } = self.reason_in_the_end(place);
@@ -319,8 +319,8 @@ impl<'a> Planner<'a> {
             governed[self.order[place]] = match self.groups.of(place).governing {
                 Governing::Policy(policy) => Governed::By(Arc::clone(&self.policies[policy])),
                 Governing::Handover(policy) => Governed::SoonBy(Arc::clone(&self.policies[policy])),
-                Governing::Nothing => Governed::Nobody,
-                Governing::Doubtful(..) | Governing::Invalid(_) => Governed::Uncertain,
+                Governing::Nothing => Governed::NoPolicy,
+                Governing::Uncertain(..) | Governing::Invalid(_) => Governed::Uncertain,
             };
             draws[self.order[place]] = self.draws[place];
         }
@@ -352,9 +352,9 @@ impl<'a> Planner<'a> {
             }
             // Where no policy governs, this note is from a storage policy, which acts whichever policy governs.
             (_, Some(remark)) => remark,
-            (Governing::Nothing, None) => decided(Reason::NoPolicy, By::NOBODY, Detail::None),
-            (Governing::Doubtful(policy, doubt), None) => {
-                decided(Reason::NoPolicy, By::policy(policy), doubt)
+            (Governing::Nothing, None) => decided(Reason::NoPolicy, By::NO_POLICY, Detail::None),
+            (Governing::Uncertain(policy, detail), None) => {
+                decided(Reason::NoPolicy, By::policy(policy), detail)
             }
             (Governing::Handover(policy), None) => {
                 decided(Reason::Handover, By::policy(policy), Detail::HandedOver)

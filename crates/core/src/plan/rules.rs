@@ -18,9 +18,9 @@ impl<'a> Planner<'a> {
         for place in 0..self.archives.len() {
             let archive = &self.archives[place];
             if archive.pinned {
-                self.decide(place, Reason::Pinned, By::NOBODY, Detail::None);
+                self.decide(place, Reason::Pinned, By::NO_POLICY, Detail::None);
             } else if let Some((reason, detail)) = archive.unjudgeable() {
-                self.decide(place, reason, By::NOBODY, detail);
+                self.decide(place, reason, By::NO_POLICY, detail);
             }
         }
     }
@@ -32,7 +32,7 @@ impl<'a> Planner<'a> {
             let open = self.reason(place).is_none_or(|reason| reason == Reason::UnknownIdentity);
             let archive = &self.archives[place];
             if archive.discarded && open && archive.is_kubelets {
-                self.decide(place, Reason::Discarded, By::NOBODY, Detail::None);
+                self.decide(place, Reason::Discarded, By::NO_POLICY, Detail::None);
             }
         }
     }

@@ -176,8 +176,8 @@ impl Absence {
 pub struct Namespace {
     /// When it was created: an archive older than that belonged to another of the same name.
     pub created: Option<Timestamp>,
-    /// Whether a policy came up in it since it was last asked about: it may have been deleted and made
-    /// anew by then, by somebody to whom no archive here belongs.
+    /// Whether a policy appeared in it since the namespace was last looked up. The namespace may then be a new one of
+    /// the same name, whose owner has no right to the archives that are here.
     pub is_invalidated: bool,
 }
 
@@ -213,7 +213,8 @@ pub enum Release {
 pub struct Allowance {
     /// Of any archives, by policies.
     pub shared: u64,
-    /// Of a namespace's own archives, as so many of its own came of late. What is nobody's has no name.
+    /// Of a namespace's archives, as so many archives of that namespace arrived lately. The empty name stands for
+    /// archives whose namespace is unknown.
     pub arrived: BTreeMap<String, u64>,
     /// By the watermark, while the file system is not critically full.
     pub watermark: u64,

@@ -1,4 +1,4 @@
-//! The cluster that answers: what another one reported as gone does not count in this one.
+//! Which cluster answers: what another cluster reported as gone does not count in this one.
 
 use jiff::Timestamp;
 
@@ -38,7 +38,7 @@ impl PodIndex {
         self.cluster.uid = uid.map(Fact::remembered);
     }
 
-    /// Whether it is known which cluster is asked, so that what it says to be gone counts.
+    /// Whether it is known which cluster answers, so that its "not found" answers count.
     pub fn knows_cluster(&self) -> bool {
         self.cluster.is_known()
     }

@@ -13,9 +13,8 @@ use crate::fact::{Fact, Source};
 use crate::plan::{Clock, Origin};
 
 impl PodIndex {
-    /// Learns from answers, each with the time at which it came and whether that is to be trusted.
-    /// By a clock that is not, nothing begins to be gone, and nothing is confirmed to be; that
-    /// something is there counts by any clock.
+    /// Takes the results of lookups, each with the time at which it arrived and whether the clock was trusted then.
+    /// While the clock is not trusted, no absence is noted or confirmed; that an object exists counts with any clock.
     pub fn fold(&mut self, answers: impl IntoIterator<Item = (Lookup, LookupResult, Timestamp, Clock)>) {
         for (lookup, result, now, clock) in answers {
             self.fold_one(&lookup, result, now, clock);
@@ -27,7 +26,7 @@ impl PodIndex {
     fn fold_one(&mut self, lookup: &Lookup, result: LookupResult, now: Timestamp, clock: Clock) {
         match (lookup, &result) {
             (Lookup::Cluster, LookupResult::Cluster(uid)) => self.cluster_is(uid, now),
-            // One that never had such a namespace is told apart from all that have one, and no further.
+            // Clusters without this namespace differ from all that have it, but not from each other.
             (Lookup::Cluster, LookupResult::NotFound) if self.cluster.had_no_uid() => {
                 self.cluster_is("", now);
             }
@@ -49,7 +48,7 @@ impl PodIndex {
                 self.pods_run(Fact::answered(pods, now), clock);
             }
             (Lookup::NodePods, _) => self.invalidate_idle(),
-            // Asked before it was shown as it is by now.
+            // A watch has shown the namespace since the lookup was sent, so the result is older.
             (Lookup::Namespace(name), LookupResult::Namespace { .. }) if self.shown_since.contains(name) => {
                 self.asked.was_not_asked(lookup);
             }
@@ -88,7 +87,7 @@ impl PodIndex {
         }
     }
 
-    /// Learns which pods run on this node.
+    /// Takes the pods that run on this node.
     fn pods_run(&mut self, pods: Fact<Vec<LivePod>>, clock: Clock) {
         for pod in &pods.value {
             self.pod_is_there(&pod.namespace, &pod.name, pod);
@@ -100,7 +99,7 @@ impl PodIndex {
         }
     }
 
-    /// Moves lookups ahead of what may be gone: pods that ran here and do not any more, and their owners.
+    /// Looks up at once what may be gone: pods that ran here and do not any more, their owners and namespaces.
     fn ask_about_ended(&mut self, before: &Running) {
         let Some(now) = &self.running else { return };
         let run: BTreeSet<_> = now.pods.value.iter().map(|pod| (&pod.namespace, &pod.name)).collect();
@@ -115,10 +114,10 @@ impl PodIndex {
             }
             gone.insert(Lookup::Pod { namespace: ended.namespace.clone(), name: ended.name.clone() });
         }
-        gone.iter().for_each(|lookup| self.asked.hasten(lookup));
+        gone.iter().for_each(|lookup| self.asked.enqueue_now(lookup));
     }
 
-    /// Applies what a watch shows: the pods of this node, or none while the watch does not tell.
+    /// Applies what a watch shows: the pods of this node; none while the watch fails.
     pub fn apply_pods(&mut self, pods: Option<Vec<LivePod>>, now: Timestamp, clock: Clock) {
         match pods {
             Some(pods) => {
@@ -148,7 +147,7 @@ impl PodIndex {
                     let is_older = known
                         .filter_map(|(_, pod)| pod.record.namespace)
                         .any(|known| created < known.created);
-                    // What is invalidated has to be asked about, and what is shown may be late.
+                    // A watch may be late, so it cannot validate a namespace again: only a lookup can.
                     if !is_older && !self.invalidated.contains_key(name) {
                         self.asked.succeeded(&lookup);
                         let seen = SeenLabels { created, labels: Arc::new(labels) };
@@ -157,7 +156,7 @@ impl PodIndex {
                         self.shown_since.insert(name.clone());
                     }
                 }
-                _ => self.asked.hasten(&lookup),
+                _ => self.asked.enqueue_now(&lookup),
             }
         }
         concerns
@@ -170,7 +169,7 @@ impl PodIndex {
         let known: BTreeSet<&String> = self.pods.keys().map(|key| &key.namespace).collect();
         let missing: Vec<String> = known.difference(&there).map(|name| (*name).clone()).collect();
         let is_any_missing = !missing.is_empty();
-        missing.into_iter().for_each(|name| self.asked.hasten(&Lookup::Namespace(name)));
+        missing.into_iter().for_each(|name| self.asked.enqueue_now(&Lookup::Namespace(name)));
         self.apply_namespaces(shown, now) || is_any_missing
     }
 
@@ -179,14 +178,15 @@ impl PodIndex {
         self.namespace_labels.forget_all();
     }
 
-    /// Ends the doubt about a namespace, unless the lookup was sent before the doubt arose.
+    /// Marks a namespace as valid again, unless the lookup was sent before the namespace was invalidated.
     fn is_asked_about(&mut self, namespace: &str) {
         if self.invalidated.get(namespace) == Some(&true) {
             self.invalidated.remove(namespace);
         }
     }
 
-    /// Notes that a namespace of that name is there: none of its archives is orphaned by it, however young it is.
+    /// Notes that a namespace of that name exists: no archive of that name is then orphaned, however new the
+    /// namespace is.
     fn namespace_is_there(&mut self, name: &str, seen: &SeenLabels, is_answer: bool) {
         self.change(name, |key, pod| {
             (pod.confirmed.namespace, pod.record.namespace_gone) = (None, None);
@@ -211,12 +211,12 @@ impl PodIndex {
             let record = &mut pod.record;
             (record.pod_gone, pod.confirmed.pod) = (None, None);
             if record.owner == Owner::Bare {
-                // Made anew by its name, as a restore does, a bare pod is not gone.
+                // A bare pod that was created again under its name, as by a restore, is not gone.
                 (record.workload_gone, pod.confirmed.workload) = (None, None);
             }
             let same_uid = live.uid.is_none() || key.uid == live.uid;
             if is_of_former_namespace {
-                // Another's namespace, another's pod.
+                // The archives are from an earlier namespace, so this is another pod.
             } else if same_uid || (key.uid.is_none() && may_follow) {
                 if record.labels.as_ref() != Some(&labels) {
                     record.labels = Some(Arc::clone(&labels));
@@ -283,7 +283,7 @@ impl PodIndex {
         }
     }
 
-    /// An owner is gone before it could say what stood above it: that will never be known.
+    /// An owner was deleted before its own owner was looked up, so the topmost owner stays unknown.
     fn forget_way_through(&mut self, namespace: &str, owner: &OwnerRef) {
         let lost: Vec<PodKey> = super::in_namespace(&self.pods, namespace)
             .filter(|(_, pod)| match &pod.record.owner {

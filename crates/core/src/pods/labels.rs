@@ -125,7 +125,7 @@ impl Pod {
     ///   until its namespace is looked up, as that may be another one by then.
     ///
     /// `origin`: which of the namespaces of that name the archive is from, by the time at which it was taken.
-    /// `current`: the labels of the namespace that has the name now, where they are known and not in doubt.
+    /// `current`: the labels of the namespace that has the name now, where they are known and valid.
     /// `is_gone`: whether the absences in the record count.
     pub(super) fn namespace_labels(
         &self,

@@ -10,9 +10,9 @@ use crate::policy::Labels;
 /// A request to the API server, not answered from a cache. The order is the one in which they are best sent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Lookup {
-    /// Which cluster it is: nothing that another one said to be gone is gone from this one.
+    /// The UID of the cluster: what another cluster reported as gone does not count in this one.
     Cluster,
-    /// A namespace. Whose a pod is that has the name now, its age tells.
+    /// A namespace. Its age tells whether a pod in it may be the one that an archive is from.
     Namespace(String),
     /// All pods that run on this node: one answer for many of those that follow.
     NodePods,
@@ -49,7 +49,7 @@ impl fmt::Display for Lookup {
 /// The result of a lookup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LookupResult {
-    /// The API itself said of that very object that it is not there. Nothing else is this.
+    /// The API server answered "not found" for this very object. No other answer counts as this.
     NotFound,
     /// The cluster is the one with this UID: the one of its namespace `kube-system`, as is usual.
     Cluster(String),
@@ -73,7 +73,7 @@ pub enum LookupResult {
     },
     /// The API does not let us read it.
     Forbidden(String),
-    /// No answer, or none that can be believed.
+    /// No answer, or none that can be trusted.
     Failed(String),
     /// It was not sent, as the lookups before it had no answer.
     NotAsked,

@@ -258,21 +258,21 @@ impl PodIndex {
         self.prune(policies);
     }
 
-    /// Marks what is known about a namespace as doubtful until it is looked up, as a new policy appeared in it: it
-    /// may have been deleted and created anew.
+    /// Invalidates what is known about a namespace until it is looked up, as a new policy appeared in it: it may have
+    /// been deleted and created again.
     pub fn invalidate_namespace(&mut self, namespace: &str) {
         self.invalidated.insert(namespace.to_owned(), false);
         self.asked.forget(&Lookup::Namespace(namespace.to_owned()));
     }
 
-    /// Moves lookups ahead in this round that deletions wait for: those that confirm that an orphan still is one.
+    /// Sets the lookups that deletions wait for, which confirm that an orphan still is one. They come first.
     pub fn confirm<'a>(&mut self, orphans: impl Iterator<Item = (&'a Identity, OrphanWhen)>) {
         let asked_about = orphans.filter_map(|(identity, when)| {
             let (key, pod) = self.pods.get_key_value(&PodKey::of(identity))?;
             Some(pod.confirmed_by(key, when))
         });
         let lookups = asked_about.collect();
-        self.asked.want(lookups);
+        self.asked.set_awaited(lookups);
     }
 
     /// Drops what was only needed for pods that have no archive here any more.

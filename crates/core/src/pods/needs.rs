@@ -11,7 +11,7 @@ pub(super) struct Needs {
     pub(super) namespace: bool,
     /// Whether it is there, and with which labels.
     pub(super) pod: bool,
-    /// Whether it is there once more, although it is known who owns it.
+    /// Whether it is still there, even if its owner is known.
     pub(super) pod_gone: bool,
     /// Who its topmost owner is, and whether that is there.
     pub(super) owner: bool,
@@ -43,7 +43,7 @@ impl Needs {
         });
         let is_climbing =
             record.is_some_and(|record| matches!(record.owner, Owner::Controlled { topmost: None, .. }));
-        // Whose pod that is, only the namespace's age tells.
+        // Only the age of the namespace tells whether the pod is the one that the archives are from.
         let namespace = is_new
             || record.is_some_and(|record| {
                 let is_unlabelled = is_placed && record.namespace_labels.is_none();
@@ -59,7 +59,7 @@ impl Needs {
         let owner =
             when == Some(OrphanWhen::WorkloadDeleted) || policy.retention.per_workload != Limit::default();
         let pod = owner || when == Some(OrphanWhen::PodDeleted) || !policy.selector.pod_labels.0.is_empty();
-        // Whose pod that is, only the namespace's age tells.
+        // Only the age of the namespace tells whether the pod is the one that the archives are from.
         let namespace =
             pod || when == Some(OrphanWhen::NamespaceDeleted) || policy.selector.needs_namespace_labels();
         let pod_gone = when == Some(OrphanWhen::PodDeleted);

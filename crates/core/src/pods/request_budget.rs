@@ -8,37 +8,37 @@ use super::lookup::Lookup;
 /// Most lookups in one round, by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestBudget {
-    /// About what nothing is known of yet.
+    /// Lookups of objects of which nothing is known yet.
     pub new: usize,
-    /// About what is likely to have changed, or what a deletion waits for.
+    /// Lookups of objects that are likely to have changed, or that a deletion waits for.
     pub again: usize,
-    /// About all the rest, of which each has its turn: it may have gone unnoticed.
+    /// Lookups of all other objects, each in its turn, as one may have been deleted unnoticed.
     pub idle: usize,
 }
 
 impl RequestBudget {
-    /// Everything is asked in each round.
+    /// No limit: each round sends all lookups.
     pub const EVERYTHING: Self = Self { new: usize::MAX, again: usize::MAX, idle: usize::MAX };
 }
 
-/// Longest back-off between re-checks of what may be about to be gone, in rounds.
+/// Longest back-off between lookups of one object, in rounds.
 const LONGEST_BACKOFF: u64 = 8;
 
-/// What was asked, and when.
+/// Which lookups were sent, and when.
 #[derive(Debug)]
 pub(super) struct Asked {
     round: u64,
-    /// How many were asked in this round.
+    /// How many were sent in this round.
     count: Count,
     lookups: HashMap<Lookup, Times>,
-    /// What deletions wait for.
-    wanted: BTreeSet<Lookup>,
+    /// Those that deletions wait for.
+    awaited: BTreeSet<Lookup>,
 }
 
 impl Default for Asked {
     fn default() -> Self {
         // 0 is before all rounds.
-        Self { round: 1, count: Count::default(), lookups: HashMap::new(), wanted: BTreeSet::new() }
+        Self { round: 1, count: Count::default(), lookups: HashMap::new(), awaited: BTreeSet::new() }
     }
 }
 
@@ -49,17 +49,17 @@ struct Count {
     idle: usize,
 }
 
-/// When a lookup was asked, and when it is to be.
+/// When a lookup was last sent, and when it is due.
 #[derive(Debug, Default, Clone, Copy)]
 struct Times {
-    /// The round in which it was last asked, or answered unasked; 0: none.
+    /// The round in which it was last sent, or its result became known without it; 0: none.
     last: u64,
-    /// The round from which on it does not wait for its turn.
-    urgent: Option<u64>,
-    /// How many rounds after that it is to be asked once more; 0: when its turn comes.
-    rest: u64,
-    /// Back-off after the next failure, in rounds.
-    patience: u64,
+    /// The round from which on it goes before those that wait for their turn.
+    due: Option<u64>,
+    /// Rounds between the next lookup and the one after it; 0: that one waits for its turn.
+    recheck_after: u64,
+    /// Back-off after the last failure, in rounds; 0: the last lookup did not fail.
+    backoff: u64,
 }
 
 impl Asked {
@@ -68,7 +68,7 @@ impl Asked {
         self.count = Count::default();
     }
 
-    /// Whether it was never asked.
+    /// Whether it was never sent.
     pub(super) fn is_new(&self, lookup: &Lookup) -> bool {
         self.last(lookup) == 0
     }
@@ -77,13 +77,13 @@ impl Asked {
         self.lookups.get(lookup).map_or(0, |times| times.last)
     }
 
-    /// Whether it is to be asked in this round.
+    /// Whether it may still be sent in this round.
     pub(super) fn is_open(&self, lookup: &Lookup) -> bool {
-        self.lookups.get(lookup).is_none_or(|times| times.last < self.round || times.is_urgent(self.round))
+        self.lookups.get(lookup).is_none_or(|times| times.last < self.round || times.is_due(self.round))
     }
 
-    /// Chooses from what is needed, each with whether anything waits for it, what is asked now: what was
-    /// asked longest ago first.
+    /// Chooses the lookups to send now from those that are `needed`, each with whether anything waits for it. Those
+    /// that were sent longest ago come first.
     pub(super) fn ask(&mut self, needed: BTreeMap<Lookup, bool>, budget: RequestBudget) -> Vec<Lookup> {
         let (mut new, mut again, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         let mut chosen = Vec::new();
@@ -92,18 +92,19 @@ impl Asked {
                 continue;
             }
             if lookup == Lookup::Cluster {
-                // Nothing counts as gone before it is answered, and it is answered but once.
-                let waits = self.lookups.get(&lookup).is_some_and(|times| times.waits(self.round));
-                chosen.extend((!waits).then_some(lookup));
+                // It is outside the budget, as nothing counts as gone before it is answered, and one answer is
+                // enough.
+                let backs_off = self.lookups.get(&lookup).is_some_and(|times| times.backs_off(self.round));
+                chosen.extend((!backs_off).then_some(lookup));
                 continue;
             }
             match self.lookups.get(&lookup) {
                 _ if is_awaited && self.is_new(&lookup) => new.push(lookup),
-                // One list for all that run here, in each round.
+                // One list of all pods of the node, in each round.
                 _ if lookup == Lookup::NodePods => new.push(lookup),
                 None => again.push(lookup),
-                Some(times) if times.is_urgent(self.round) => again.push(lookup),
-                Some(times) if self.wanted.contains(&lookup) && times.patience == 0 => again.push(lookup),
+                Some(times) if times.is_due(self.round) => again.push(lookup),
+                Some(times) if self.awaited.contains(&lookup) && times.backoff == 0 => again.push(lookup),
                 Some(_) => idle.push(lookup),
             }
         }
@@ -120,63 +121,63 @@ impl Asked {
             chosen.append(&mut lookups);
         }
         for lookup in &chosen {
-            self.was_asked(lookup.clone());
+            self.note_sent(lookup.clone());
         }
         chosen
     }
 
-    fn was_asked(&mut self, lookup: Lookup) {
+    fn note_sent(&mut self, lookup: Lookup) {
         let round = self.round;
         let times = self.lookups.entry(lookup).or_default();
-        let rest = times.rest;
-        *times = Times { last: round, patience: times.patience, ..Times::default() };
-        if (1..=LONGEST_BACKOFF).contains(&rest) {
-            (times.urgent, times.rest) = (Some(round + rest), rest * 2);
+        let recheck_after = times.recheck_after;
+        *times = Times { last: round, backoff: times.backoff, ..Times::default() };
+        if (1..=LONGEST_BACKOFF).contains(&recheck_after) {
+            (times.due, times.recheck_after) = (Some(round + recheck_after), recheck_after * 2);
         }
     }
 
-    /// It was answered without being asked.
+    /// Notes that the result became known without the lookup.
     pub(super) fn was_answered(&mut self, lookup: Lookup) {
         let last = self.round;
         self.lookups.insert(lookup, Times { last, ..Times::default() });
     }
 
-    /// There was an answer.
+    /// Notes that the lookup was answered.
     pub(super) fn succeeded(&mut self, lookup: &Lookup) {
         if let Some(times) = self.lookups.get_mut(lookup) {
-            times.patience = 0;
+            times.backoff = 0;
         }
     }
 
-    /// There was no answer: in the next round it is asked again, and more and more rarely if it fails again.
+    /// Notes that the lookup failed: it is due again after a back-off, which doubles with each failure.
     pub(super) fn failed(&mut self, lookup: &Lookup) {
         let round = self.round;
         let times = self.lookups.entry(lookup.clone()).or_default();
-        times.patience = (times.patience * 2).clamp(1, LONGEST_BACKOFF);
-        (times.last, times.urgent) = (round, Some(round + times.patience));
+        times.backoff = (times.backoff * 2).clamp(1, LONGEST_BACKOFF);
+        (times.last, times.due) = (round, Some(round + times.backoff));
     }
 
-    /// It was not asked: in the next round it is.
+    /// Notes that the lookup was not sent after all, or its result cannot be used: it is due in the next round.
     pub(super) fn was_not_asked(&mut self, lookup: &Lookup) {
         let round = self.round;
         let times = self.lookups.entry(lookup.clone()).or_default();
-        (times.last, times.urgent) = (round, Some(round + 1));
+        (times.last, times.due) = (round, Some(round + 1));
     }
 
-    /// It may have gone a moment ago, or be about to: it is asked at once, and then again and again, more
-    /// and more rarely.
-    pub(super) fn hasten(&mut self, lookup: &Lookup) {
+    /// Makes the lookup due at once, as its object may have been deleted a moment ago or be about to. It is then
+    /// repeated at growing intervals.
+    pub(super) fn enqueue_now(&mut self, lookup: &Lookup) {
         let round = self.round;
         let times = self.lookups.entry(lookup.clone()).or_default();
-        (times.urgent, times.rest, times.patience) = (Some(round), 1, 0);
+        (times.due, times.recheck_after, times.backoff) = (Some(round), 1, 0);
     }
 
-    /// Deletions wait for these, and for no others.
-    pub(super) fn want(&mut self, lookups: BTreeSet<Lookup>) {
-        self.wanted = lookups;
+    /// Sets the lookups that deletions wait for; no deletion waits for any other.
+    pub(super) fn set_awaited(&mut self, lookups: BTreeSet<Lookup>) {
+        self.awaited = lookups;
     }
 
-    /// As if it had never been asked.
+    /// Forgets the lookup, as if it had never been sent.
     pub(super) fn forget(&mut self, lookup: &Lookup) {
         self.lookups.remove(lookup);
     }
@@ -187,12 +188,12 @@ impl Asked {
 }
 
 impl Times {
-    /// Whether it failed, and it is not yet time to ask again.
-    fn waits(&self, round: u64) -> bool {
-        self.urgent.is_some_and(|urgent| urgent > round)
+    /// Whether it failed, and its back-off is not over.
+    fn backs_off(&self, round: u64) -> bool {
+        self.due.is_some_and(|due| due > round)
     }
 
-    fn is_urgent(&self, round: u64) -> bool {
-        self.urgent.is_some_and(|urgent| urgent <= round)
+    fn is_due(&self, round: u64) -> bool {
+        self.due.is_some_and(|due| due <= round)
     }
 }

@@ -40,7 +40,7 @@ pub fn run(arguments: AgentArguments) -> Result<(), Failure> {
         }),
     };
     checkpoint_keeper_agent::run(settings).map_err(|error| match error {
-        Error::DirectoryDead => Failure::Named,
+        Error::DirectoryDead => Failure::AlreadyReported,
         error => Failure::Failed(anyhow::Error::new(error)),
     })
 }

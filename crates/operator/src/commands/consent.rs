@@ -86,7 +86,7 @@ pub(super) fn obtain(report: &Report, yes: bool) -> Result<Consent, Failure> {
                 eprintln!();
             }
             say("note", "nothing was deleted");
-            Err(Failure::Named)
+            Err(Failure::AlreadyReported)
         }
     }
 }

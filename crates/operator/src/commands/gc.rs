@@ -16,6 +16,7 @@ use checkpoint_keeper_core::pods::{LookupResult, RequestBudget};
 use checkpoint_keeper_core::policy::{Labels, Mode, PolicySet};
 use checkpoint_keeper_core::policy_lint;
 use checkpoint_keeper_node::catalog::Catalog;
+use checkpoint_keeper_node::clock;
 use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event, UNHURRIED};
 use checkpoint_keeper_node::store::Store;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -60,7 +61,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let config = {
         let (node_labels, asks) = (node_labels(arguments), cluster.is_some());
         move |policies: PolicySet| {
-            // Whose a namespace is that a new policy is for, the API has to say before that governs.
+            // Before a namespaced policy governs, its namespace is looked up: it may be a new one of that name.
             let policies_by_namespace =
                 Arc::new(if asks { policies_by_namespace(&policies) } else { BTreeMap::new() });
             EngineConfig {
@@ -88,7 +89,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let mut view = make_plan(&mut driver, &mut said)?;
     let not_asked = not_asked.load(Ordering::Relaxed);
     if not_asked > 0 {
-        say("warning", format!("the API does not answer: {not_asked} more questions were not asked"));
+        say("warning", format!("the API does not answer: {not_asked} more lookups were not made"));
     }
     for policy in &view.plan.unjudged_storage {
         say("warning", format!("{policy} has a nodeSelector; without --node-labels it does nothing here"));
@@ -100,7 +101,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     if !arguments.dry_run {
         let consent = loop {
             match consent::obtain(&report, arguments.yes) {
-                // By the time of the answer, what was true when the question was asked may be long past.
+                // While the user was deciding, the directory and the cluster may have changed.
                 Ok(Consent::Answered) => {
                     let shown = std::mem::replace(&mut view, make_plan(&mut driver, &mut said)?);
                     report = report_of(&driver, &view, policies, arguments);
@@ -134,7 +135,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         Output::Text => output::text::report(&report, arguments.dry_run, Fit::Terminal)?,
         Output::Wide => output::text::report(&report, arguments.dry_run, Fit::Everything)?,
     }
-    if report.totals.failures > 0 { Err(Failure::Named) } else { Ok(()) }
+    if report.totals.failures > 0 { Err(Failure::AlreadyReported) } else { Ok(()) }
 }
 
 fn settings(arguments: &GcArguments, policies: &PolicySet, has_cluster: bool) -> Settings {
@@ -268,9 +269,9 @@ fn connect(arguments: &GcArguments) -> Result<Option<Cluster>, Failure> {
         |option: String| move |error: ConnectError| Failure::Usage(vec![format!("{option}: {error}")]);
     if let Some(path) = &arguments.kubeconfig {
         let option = format!("--kubeconfig {}", path.display());
-        Cluster::new(Some(path), node_name).map(Some).map_err(usage(option))
+        Cluster::new(Some(path), node_name, clock::now).map(Some).map_err(usage(option))
     } else if arguments.in_cluster {
-        Cluster::new(None, node_name).map(Some).map_err(usage("--in-cluster".to_owned()))
+        Cluster::new(None, node_name, clock::now).map(Some).map_err(usage("--in-cluster".to_owned()))
     } else {
         Ok(None)
     }

@@ -40,7 +40,7 @@ pub fn run(arguments: &InspectArguments) -> Result<(), Failure> {
         InspectOutput::Json => output::json::inspected(&inspected)?,
         InspectOutput::Text => output::blocks::inspected(&inspected)?,
     }
-    if failures > 0 { Err(Failure::Named) } else { Ok(()) }
+    if failures > 0 { Err(Failure::AlreadyReported) } else { Ok(()) }
 }
 
 fn inspect_one(path: &Path, inspected: &mut Vec<Inspected>) -> anyhow::Result<usize> {

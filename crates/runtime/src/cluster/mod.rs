@@ -11,9 +11,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::engine::cluster::Resolved;
 use checkpoint_keeper_core::pods::{Lookup, LookupResult};
-use checkpoint_keeper_node::clock;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use kube::client::{Body, ClientBuilder};
@@ -55,6 +55,8 @@ pub struct Cluster {
     runtime: Runtime,
     client: Client,
     node_name: Option<String>,
+    /// Reads the clocks of this machine.
+    now: fn() -> Now,
     /// How kinds are requested that not every cluster has.
     kinds: HashMap<(String, String), Kind>,
     /// How many requests in a row had no reply.
@@ -94,7 +96,7 @@ pub fn client(runtime: &Runtime, kubeconfig: Option<&Path>) -> Result<Client, Co
         None => Config::incluster_env()?,
     };
     credentials::check_authority(config.root_cert.as_ref())?;
-    // Whoever asks knows what to do about a failure, and when.
+    // The callers decide themselves whether and when to repeat a request.
     config.default_retry = false;
     tracing::debug!(server = server(&config), "requests go to this API server");
     let _inside = runtime.enter();
@@ -127,11 +129,16 @@ fn server(config: &Config) -> String {
 }
 
 impl Cluster {
-    /// The cluster that a kubeconfig's current context leads to; none: the one that this pod runs in.
-    pub fn new(kubeconfig: Option<&Path>, node_name: Option<String>) -> Result<Self, ConnectError> {
+    /// The cluster that a kubeconfig's current context leads to; none: the one that this pod runs in. `now` reads the
+    /// clocks of this machine: each answer has the time at which it arrived.
+    pub fn new(
+        kubeconfig: Option<&Path>,
+        node_name: Option<String>,
+        now: fn() -> Now,
+    ) -> Result<Self, ConnectError> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let client = client(&runtime, kubeconfig)?;
-        Ok(Self { runtime, client, node_name, kinds: HashMap::new(), silence: 0, quiet_until: None })
+        Ok(Self { runtime, client, node_name, now, kinds: HashMap::new(), silence: 0, quiet_until: None })
     }
 
     /// Counts its requests from here on.
@@ -140,10 +147,10 @@ impl Cluster {
         self.client = counts.counted(&self.client);
     }
 
-    /// Asks one question after the other. No requests run at once: a mass deletion is no reason to
-    /// load the API.
-    pub fn ask(&mut self, questions: Vec<Lookup>) -> Vec<Resolved> {
-        questions.into_iter().map(|question| self.ask_one(question)).collect()
+    /// Sends lookups one after the other. There are no parallel requests, so that a mass deletion does not load the
+    /// API.
+    pub fn ask(&mut self, lookups: Vec<Lookup>) -> Vec<Resolved> {
+        lookups.into_iter().map(|lookup| self.ask_one(lookup)).collect()
     }
 
     fn ask_one(&mut self, lookup: Lookup) -> Resolved {
@@ -151,34 +158,30 @@ impl Cluster {
             self.silence = 0;
         }
         if self.quiet_until.is_some() {
-            return Resolved { lookup, result: LookupResult::NotAsked, at: clock::now(), server_time: None };
+            return Resolved { lookup, result: LookupResult::NotAsked, at: (self.now)(), server_time: None };
         }
         let mut server_time = None;
         let result = self.find(&lookup, &mut server_time).unwrap_or_else(LookupResult::from);
         if self.silence >= PATIENCE {
             self.quiet_until.get_or_insert_with(|| Instant::now() + PAUSE);
         }
-        Resolved { lookup, result, at: clock::now(), server_time }
+        Resolved { lookup, result, at: (self.now)(), server_time }
     }
 
     fn find(
         &mut self,
-        question: &Lookup,
+        lookup: &Lookup,
         server_time: &mut Option<Timestamp>,
     ) -> Result<LookupResult, Refusal> {
-        let request = self.request_for(question, server_time)?;
+        let request = self.request_for(lookup, server_time)?;
         let (status, body) = self.send(&request, server_time)?;
         Ok(reply::finding(&request, status, &body))
     }
 
-    /// What to request. Of a kind that not every cluster has, the API is asked how.
-    fn request_for(
-        &mut self,
-        question: &Lookup,
-        server_time: &mut Option<Timestamp>,
-    ) -> Result<Get, Refusal> {
+    /// The request for a lookup. For a kind that not every cluster has, the API's discovery is read first.
+    fn request_for(&mut self, lookup: &Lookup, server_time: &mut Option<Timestamp>) -> Result<Get, Refusal> {
         let failed = Refusal::Failed;
-        match question {
+        match lookup {
             Lookup::Cluster => Ok(Get::cluster()),
             Lookup::Namespace(name) => Ok(Get::namespace(name)),
             Lookup::NodePods => {
@@ -215,7 +218,7 @@ impl Cluster {
         match self.runtime.block_on(async { timeout(REQUEST, exchange).await }) {
             Ok(Ok((date, status, body))) => {
                 *server_time = date.or(*server_time);
-                // Too many requests, or nobody there to answer: as good as silence.
+                // 429 and 503 (too many requests, no server available) count as no answer.
                 self.silence = if matches!(status, 429 | 503) { self.silence + 1 } else { 0 };
                 Ok((status, body.to_vec()))
             }

@@ -1,4 +1,4 @@
-//! What is requested of the API for each question: reads of one object's metadata, nothing else.
+//! The request for each lookup: a read of one object's metadata, nothing else.
 
 use checkpoint_keeper_core::pods::OwnerRef;
 use kube::core::Request;

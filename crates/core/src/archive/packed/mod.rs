@@ -86,7 +86,7 @@ impl<'a, 'b, R: Read> Stream<'a, 'b, R> {
     pub(super) fn new(watched: &'a Watched<'b, R>, format: Format, length: u64) -> Self {
         let source = BufReader::with_capacity(SCRATCH, watched);
         let parts: Box<dyn Unpack + 'a> = match format {
-            // Nobody asks for a tar to be unpacked; as a gzip file it would be none.
+            // Callers read a plain tar without this type; handled as gzip, it would be rejected.
             Format::Tar | Format::Gzip => Box::new(gzip::Members::new(source)),
             Format::Zstd => Box::new(zstd::Frames::new(source)),
             Format::Xz => Box::new(xz::Streams::new(source)),

@@ -1,11 +1,12 @@
-//! Driving the engine: it is told what happens, and what it wants done becomes system calls.
+//! Driving the engine: [`Driver`] hands in what happens, and carries out the engine's effects with system calls.
 //!
-//! Once ([`Driver::plan`], then [`Driver::carry_out_plan`]), or for as long as wanted ([`Driver::run`]).
+//! It does so once ([`Driver::plan`], then [`Driver::carry_out_plan`]), or until it is stopped ([`Driver::run`], in
+//! `run`).
+
+mod run;
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, RandomState};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,18 +20,16 @@ use checkpoint_keeper_core::engine::{
 };
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::pods::RequestBudget;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::catalog::{Catalog, CatalogProblem};
 use crate::catalog_writer::CatalogWriter;
 use crate::clock;
-use crate::dir_watcher::DirWatcher;
-use crate::mailbox::{Mail, Receiver, Unlinked};
 use crate::reading;
 use crate::resolver::{Ask, Resolver};
-use crate::store::{OpenError, Presence, Store};
+use crate::store::{OpenError, Store};
 use crate::sweeper::Sweeper;
+pub use run::RunError;
 
 /// The most look-ups in one round. A node has at most some hundred pods, and all of them are asked about
 /// within a few intervals; an orphan has hours of grace.
@@ -44,10 +43,7 @@ pub const SPARING: RequestBudget = RequestBudget { new: 100, again: 20, idle: 1 
 /// lies on a slow disk takes long.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// How often the mailbox is emptied before something is done about what was in it.
-const MOST_MAIL: usize = 16;
-
-/// What happens, for whoever reports it.
+/// Something that happened, to be reported.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A plan was made.
@@ -66,8 +62,8 @@ pub enum Event<'a> {
     Catalog(&'a CatalogProblem),
     /// The directory is not there.
     DirectoryGone,
-    /// The directory was removed, and a mount holds what is left of it: only whoever mounts anew sees
-    /// the one that took its place.
+    /// The directory was removed, and a mount still holds it. The directory that replaced it can only be seen after
+    /// mounting again.
     DirectoryDead,
     /// Another directory took its place, and collecting goes on there.
     DirectoryReplaced,
@@ -77,7 +73,7 @@ pub enum Event<'a> {
     NoDirWatcher(Errno),
 }
 
-/// What takes time, for whoever measures it.
+/// An operation whose duration is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     /// Listing the directory, with a look at each file.
@@ -90,20 +86,6 @@ pub enum Operation {
     Unlink,
     /// From the first close of an archive that a plan is about to the first deletion of that plan.
     CloseToUnlink,
-}
-
-/// Why driving ended before it was asked to.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The thread that deletes could not be started.
-    #[error("cannot start the sweeper thread")]
-    Sweeper(#[source] std::io::Error),
-    /// The thread that asks the cluster could not be started.
-    #[error("cannot start the resolver thread")]
-    Resolver(#[source] std::io::Error),
-    /// Waiting failed.
-    #[error("cannot wait for events")]
-    Wait(#[source] std::io::Error),
 }
 
 /// Where a driver remembers what was learned.
@@ -129,7 +111,8 @@ enum Deletes {
 
 /// Who asks the cluster.
 enum Asks {
-    Nobody,
+    /// Nothing: there is no cluster to ask.
+    None,
     /// The driver itself, which waits for the answers.
     Inline(Ask),
     Thread(Resolver),
@@ -176,7 +159,7 @@ impl Driver {
             store: Arc::new(store),
             catalog,
             deletes: Deletes::Inline,
-            asks: Asks::Nobody,
+            asks: Asks::None,
             effects: VecDeque::new(),
             now,
             slice: SLICE,
@@ -240,87 +223,6 @@ impl Driver {
         self.carry_out(None, &mut report);
         let problems = self.catalog.as_ref().map(CatalogWriter::flush).unwrap_or_default();
         problems.iter().for_each(|problem| report(Event::Catalog(problem)));
-    }
-
-    /// Collects until `stop` becomes readable. The store must be locked by the caller.
-    pub fn run(
-        mut self,
-        mailbox: &Receiver,
-        interval: Duration,
-        stop: impl AsFd,
-        mut report: impl FnMut(Event<'_>),
-    ) -> Result<(), RunError> {
-        let sweeper = Sweeper::start(mailbox.sender()).map_err(RunError::Sweeper)?;
-        self.deletes = Deletes::Thread(sweeper);
-        self.asks = match self.asks {
-            Asks::Inline(ask) => {
-                Asks::Thread(Resolver::start(ask, mailbox.sender()).map_err(RunError::Resolver)?)
-            }
-            asks => asks,
-        };
-        let mut dir_watcher = watch(&self.store, &mut report);
-        let mut next_sweep = Duration::ZERO;
-        let mut presence = Presence::Here;
-        loop {
-            let now = (self.now)();
-            let events = dir_watcher.as_ref().map(DirWatcher::events).unwrap_or_default();
-            if events.overflow || events.directory_moved || now.uptime >= next_sweep {
-                next_sweep = now.uptime + around(interval);
-                presence = self.follow_directory(presence, &mut dir_watcher, &mut report);
-                if presence == Presence::Here {
-                    self.sweep(&mut report);
-                }
-            } else if presence == Presence::Here && !events.names.is_empty() {
-                if events.names.iter().any(|(_, how)| *how == Sighting::Closed) {
-                    self.closed.get_or_insert_with(Instant::now);
-                }
-                let looked = events.names.iter().filter_map(|(name, how)| self.store.look(name, *how));
-                let looked = looked.collect();
-                self.handle(Input::Looked(looked));
-            }
-            self.carry_out(Some(self.slice), &mut report);
-            self.handle(Input::Tick);
-            self.carry_out(Some(self.slice), &mut report);
-            let problems = self.catalog.as_ref().map(CatalogWriter::problems).unwrap_or_default();
-            problems.iter().for_each(|problem| report(Event::Catalog(problem)));
-            let mut wake = next_sweep.saturating_sub(now.uptime);
-            if !self.effects.is_empty() {
-                wake = Duration::ZERO;
-            } else if let Some(wanted) = self.engine.wakes_in(now) {
-                wake = wake.min(wanted);
-            }
-            let wakers = [Some(mailbox.as_fd()), dir_watcher.as_ref().map(AsFd::as_fd)];
-            if wait(&stop, wakers, wake).map_err(RunError::Wait)? {
-                if let Deletes::Thread(sweeper) = std::mem::replace(&mut self.deletes, Deletes::Inline) {
-                    sweeper.stop();
-                }
-                self.receive(Mail { outcomes: mailbox.take().outcomes, ..Mail::default() }, &mut report);
-                self.flush(report);
-                return Ok(());
-            }
-            // What comes of reporting something may be in the mailbox already.
-            for _ in 0..MOST_MAIL {
-                let mail = mailbox.take();
-                if mail.is_empty() {
-                    break;
-                }
-                self.receive(mail, &mut report);
-            }
-        }
-    }
-
-    /// Hands in what has arrived.
-    fn receive(&mut self, mail: Mail, report: &mut impl FnMut(Event<'_>)) {
-        for Unlinked { outcome, took } in mail.outcomes {
-            report(Event::Timed(Operation::Unlink, took));
-            report(Event::Finished(&outcome));
-            self.handle(Input::Deleted(outcome));
-        }
-        if let Some((config, haste)) = mail.config {
-            self.handle(Input::Config(config, haste));
-        }
-        mail.answers.into_iter().for_each(|answers| self.handle(Input::Resolved(answers)));
-        mail.updates.into_iter().for_each(|update| self.handle(Input::Cluster(update)));
     }
 
     /// Looks at everything.
@@ -406,7 +308,7 @@ impl Driver {
                 }
             }
             Effect::LookUp(lookups) => match &mut self.asks {
-                Asks::Nobody => {}
+                Asks::None => {}
                 Asks::Inline(ask) => return Some(Input::Resolved(ask(lookups))),
                 Asks::Thread(resolver) => resolver.ask(lookups),
             },
@@ -454,34 +356,6 @@ impl Driver {
             }
         }
     }
-
-    /// Goes on in whatever directory the path leads to by now; returns what there is of one.
-    fn follow_directory(
-        &mut self,
-        before: Presence,
-        dir_watcher: &mut Option<DirWatcher>,
-        report: &mut impl FnMut(Event<'_>),
-    ) -> Presence {
-        let presence = self.store.presence();
-        match presence {
-            Presence::Here => return presence,
-            Presence::Dead | Presence::Gone if before != Presence::Here => return presence,
-            Presence::Dead => report(Event::DirectoryDead),
-            Presence::Gone => report(Event::DirectoryGone),
-            Presence::Replaced => match reopen(self.store.path()) {
-                Ok(store) => {
-                    report(Event::DirectoryReplaced);
-                    self.store = Arc::new(store);
-                    *dir_watcher = watch(&self.store, report);
-                    self.handle(Input::DirectoryReplaced);
-                    return Presence::Here;
-                }
-                Err(error) => report(Event::DirectoryUnusable(&error)),
-            },
-        }
-        self.handle(Input::DirectoryAway);
-        presence
-    }
 }
 
 fn open_catalog(catalog: CatalogUse) -> (Memory, Option<CatalogWriter>, Vec<CatalogProblem>) {
@@ -506,50 +380,4 @@ fn open_catalog(catalog: CatalogUse) -> (Memory, Option<CatalogWriter>, Vec<Cata
     };
     let writer = CatalogWriter::start(catalog, path).map_err(|error| problems.push(error.into())).ok();
     (memory, writer, problems)
-}
-
-fn reopen(path: &Path) -> Result<Store, OpenError> {
-    let store = Store::open(path)?;
-    store.lock()?;
-    Ok(store)
-}
-
-fn watch(store: &Store, report: &mut impl FnMut(Event<'_>)) -> Option<DirWatcher> {
-    DirWatcher::new(store).map_err(|error| report(Event::NoDirWatcher(error))).ok()
-}
-
-/// A tenth more or less: of thousands of nodes that were started at once, not all look, and ask, at once.
-fn around(interval: Duration) -> Duration {
-    // Each state has keys of its own.
-    let chance = RandomState::new().hash_one(()) % 1_001;
-    interval.mul_f64(0.9 + 0.2 * (chance as f64 / 1_000.0))
-}
-
-/// Waits for others or the end, but not longer than `timeout`; says whether it is the end.
-fn wait(stop: &impl AsFd, others: [Option<BorrowedFd<'_>>; 2], timeout: Duration) -> std::io::Result<bool> {
-    let mut descriptors = vec![PollFd::new(stop, PollFlags::IN)];
-    let others = others.iter().flatten();
-    descriptors.extend(others.map(|other| PollFd::from_borrowed_fd(*other, PollFlags::IN)));
-    // A moment at least: a deadline that has just passed is not to be waited for in circles.
-    let timeout = Timespec::try_from(timeout.max(Duration::from_millis(1))).ok();
-    match poll(&mut descriptors, timeout.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => {}
-        Err(error) => return Err(error.into()),
-    }
-    Ok(descriptors.first().is_some_and(|stop| !stop.revents().is_empty()))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn looks_are_spread_by_a_tenth() {
-        let looks: BTreeSet<Duration> = (0..100).map(|_| around(Duration::from_mins(1))).collect();
-        assert!(looks.len() > 50, "{looks:?}");
-        assert!(looks.first() >= Some(&Duration::from_secs(54)), "{looks:?}");
-        assert!(looks.last() <= Some(&Duration::from_secs(66)), "{looks:?}");
-    }
 }

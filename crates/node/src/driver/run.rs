@@ -1,0 +1,196 @@
+//! Driving the engine until it is told to stop: waiting for changes of the directory, for mail and for the timer,
+//! and following the directory where its path leads to another one.
+
+use std::hash::{BuildHasher, RandomState};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use checkpoint_keeper_core::engine::Input;
+use checkpoint_keeper_core::engine::file::Sighting;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::{Asks, Deletes, Driver, Event, Operation};
+use crate::catalog_writer::CatalogWriter;
+use crate::dir_watcher::DirWatcher;
+use crate::mailbox::{Mail, Receiver, Unlinked};
+use crate::resolver::Resolver;
+use crate::store::{OpenError, Presence, Store};
+use crate::sweeper::Sweeper;
+
+/// How often the mailbox is emptied before something is done about what was in it.
+const MOST_MAIL: usize = 16;
+
+/// Why driving ended before it was stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The thread that deletes could not be started.
+    #[error("cannot start the sweeper thread")]
+    Sweeper(#[source] std::io::Error),
+    /// The thread that asks the cluster could not be started.
+    #[error("cannot start the resolver thread")]
+    Resolver(#[source] std::io::Error),
+    /// Waiting failed.
+    #[error("cannot wait for events")]
+    Wait(#[source] std::io::Error),
+}
+
+impl Driver {
+    /// Collects until `stop` becomes readable. The store must be locked by the caller.
+    pub fn run(
+        mut self,
+        mailbox: &Receiver,
+        interval: Duration,
+        stop: impl AsFd,
+        mut report: impl FnMut(Event<'_>),
+    ) -> Result<(), RunError> {
+        let sweeper = Sweeper::start(mailbox.sender()).map_err(RunError::Sweeper)?;
+        self.deletes = Deletes::Thread(sweeper);
+        self.asks = match self.asks {
+            Asks::Inline(ask) => {
+                Asks::Thread(Resolver::start(ask, mailbox.sender()).map_err(RunError::Resolver)?)
+            }
+            asks => asks,
+        };
+        let mut dir_watcher = watch(&self.store, &mut report);
+        let mut next_sweep = Duration::ZERO;
+        let mut presence = Presence::Here;
+        loop {
+            let now = (self.now)();
+            let events = dir_watcher.as_ref().map(DirWatcher::events).unwrap_or_default();
+            if events.overflow || events.directory_moved || now.uptime >= next_sweep {
+                next_sweep = now.uptime + around(interval);
+                presence = self.follow_directory(presence, &mut dir_watcher, &mut report);
+                if presence == Presence::Here {
+                    self.sweep(&mut report);
+                }
+            } else if presence == Presence::Here && !events.names.is_empty() {
+                if events.names.iter().any(|(_, how)| *how == Sighting::Closed) {
+                    self.closed.get_or_insert_with(Instant::now);
+                }
+                let looked = events.names.iter().filter_map(|(name, how)| self.store.look(name, *how));
+                let looked = looked.collect();
+                self.handle(Input::Looked(looked));
+            }
+            self.carry_out(Some(self.slice), &mut report);
+            self.handle(Input::Tick);
+            self.carry_out(Some(self.slice), &mut report);
+            let problems = self.catalog.as_ref().map(CatalogWriter::problems).unwrap_or_default();
+            problems.iter().for_each(|problem| report(Event::Catalog(problem)));
+            let mut wake = next_sweep.saturating_sub(now.uptime);
+            if !self.effects.is_empty() {
+                wake = Duration::ZERO;
+            } else if let Some(wanted) = self.engine.wakes_in(now) {
+                wake = wake.min(wanted);
+            }
+            let wakers = [Some(mailbox.as_fd()), dir_watcher.as_ref().map(AsFd::as_fd)];
+            if wait(&stop, wakers, wake).map_err(RunError::Wait)? {
+                if let Deletes::Thread(sweeper) = std::mem::replace(&mut self.deletes, Deletes::Inline) {
+                    sweeper.stop();
+                }
+                self.receive(Mail { outcomes: mailbox.take().outcomes, ..Mail::default() }, &mut report);
+                self.flush(report);
+                return Ok(());
+            }
+            // What comes of reporting something may be in the mailbox already.
+            for _ in 0..MOST_MAIL {
+                let mail = mailbox.take();
+                if mail.is_empty() {
+                    break;
+                }
+                self.receive(mail, &mut report);
+            }
+        }
+    }
+
+    /// Hands in what has arrived.
+    fn receive(&mut self, mail: Mail, report: &mut impl FnMut(Event<'_>)) {
+        for Unlinked { outcome, took } in mail.outcomes {
+            report(Event::Timed(Operation::Unlink, took));
+            report(Event::Finished(&outcome));
+            self.handle(Input::Deleted(outcome));
+        }
+        if let Some((config, haste)) = mail.config {
+            self.handle(Input::Config(config, haste));
+        }
+        mail.answers.into_iter().for_each(|answers| self.handle(Input::Resolved(answers)));
+        mail.updates.into_iter().for_each(|update| self.handle(Input::Cluster(update)));
+    }
+
+    /// Continues with the directory to which the path leads now. Returns whether there is one.
+    fn follow_directory(
+        &mut self,
+        before: Presence,
+        dir_watcher: &mut Option<DirWatcher>,
+        report: &mut impl FnMut(Event<'_>),
+    ) -> Presence {
+        let presence = self.store.presence();
+        match presence {
+            Presence::Here => return presence,
+            Presence::Dead | Presence::Gone if before != Presence::Here => return presence,
+            Presence::Dead => report(Event::DirectoryDead),
+            Presence::Gone => report(Event::DirectoryGone),
+            Presence::Replaced => match reopen(self.store.path()) {
+                Ok(store) => {
+                    report(Event::DirectoryReplaced);
+                    self.store = Arc::new(store);
+                    *dir_watcher = watch(&self.store, report);
+                    self.handle(Input::DirectoryReplaced);
+                    return Presence::Here;
+                }
+                Err(error) => report(Event::DirectoryUnusable(&error)),
+            },
+        }
+        self.handle(Input::DirectoryAway);
+        presence
+    }
+}
+
+fn reopen(path: &Path) -> Result<Store, OpenError> {
+    let store = Store::open(path)?;
+    store.lock()?;
+    Ok(store)
+}
+
+fn watch(store: &Store, report: &mut impl FnMut(Event<'_>)) -> Option<DirWatcher> {
+    DirWatcher::new(store).map_err(|error| report(Event::NoDirWatcher(error))).ok()
+}
+
+/// The interval, changed by up to a tenth at random, so that thousands of nodes that were started together do not all
+/// sweep and send lookups at the same time.
+fn around(interval: Duration) -> Duration {
+    // Each `RandomState` has random keys.
+    let chance = RandomState::new().hash_one(()) % 1_001;
+    interval.mul_f64(0.9 + 0.2 * (chance as f64 / 1_000.0))
+}
+
+/// Waits until `stop` or one of the others is readable, but not longer than `timeout`. Returns whether `stop` is.
+fn wait(stop: &impl AsFd, others: [Option<BorrowedFd<'_>>; 2], timeout: Duration) -> std::io::Result<bool> {
+    let mut descriptors = vec![PollFd::new(stop, PollFlags::IN)];
+    let others = others.iter().flatten();
+    descriptors.extend(others.map(|other| PollFd::from_borrowed_fd(*other, PollFlags::IN)));
+    // At least a moment: with a deadline that has just passed, the loop must not spin.
+    let timeout = Timespec::try_from(timeout.max(Duration::from_millis(1))).ok();
+    match poll(&mut descriptors, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(descriptors.first().is_some_and(|stop| !stop.revents().is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn looks_are_spread_by_a_tenth() {
+        let looks: BTreeSet<Duration> = (0..100).map(|_| around(Duration::from_mins(1))).collect();
+        assert!(looks.len() > 50, "{looks:?}");
+        assert!(looks.first() >= Some(&Duration::from_secs(54)), "{looks:?}");
+        assert!(looks.last() <= Some(&Duration::from_secs(66)), "{looks:?}");
+    }
+}
