@@ -66,6 +66,11 @@ impl<'a> Node<'a> {
         Self { cluster, description, kubelet_port }
     }
 
+    /// Its address, at which its kubelet is reached.
+    pub fn address(&self) -> String {
+        self.description.ip()
+    }
+
     /// Its name.
     pub fn name(&self) -> &'a str {
         &self.description.name

@@ -168,7 +168,7 @@ impl<'a> Agent<'a> {
         command.args(["agent", "--node-name", node.name(), "--namespace", "checkpoint-keeper"]);
         command.args(["--kubeconfig", &kubeconfig, "--directory", directory, "--interval", "2s"]);
         command.args(["--status-interval", "1s"]);
-        command.args(install::kubelet_arguments(node)?);
+        command.args(install::kubelet_arguments(node));
         command.args(["--state", "/var/lib/kubelet/checkpoint-keeper-catalog", "--listen", "127.0.0.1:9464"]);
         let out = std::fs::File::create(&said)?;
         let process = command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn()?;

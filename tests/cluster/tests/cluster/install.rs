@@ -81,16 +81,12 @@ pub(crate) fn agent_kubeconfig(node: Node<'_>) -> String {
 }
 
 /// What tells an agent that runs as a program how to reach the kubelet of its node.
-pub(crate) fn kubelet_arguments(node: Node<'_>) -> anyhow::Result<Vec<String>> {
-    let object = cluster().get(&format!("/api/v1/nodes/{}", node.name()))?;
-    let addresses = object["status"]["addresses"].as_array().context("the node has no addresses")?;
-    let internal = addresses.iter().find(|address| address["type"] == "InternalIP");
-    let address = internal.and_then(|address| address["address"].as_str()).context("no internal address")?;
-    Ok(vec![
-        format!("--kubelet-host={address}"),
+pub(crate) fn kubelet_arguments(node: Node<'_>) -> [String; 3] {
+    [
+        format!("--kubelet-host={}", node.address()),
         format!("--kubelet-token={SHARED}/agent-{}.token", node.name()),
         format!("--kubelet-authorities={PKI}/ca.crt"),
-    ])
+    ]
 }
 
 /// A token of an account, bound to an object, or for null to nothing.
