@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::repository::repository;
 
-/// Cargo in the repository, as if somebody had typed it.
+/// Cargo in the repository, as if it were started from a shell.
 ///
 /// What cargo sets for the program that it runs, which is this one, would else reach the cargo that it starts. There
 /// are build scripts that ask to be run again where such a variable differs (`ring`'s does), so whatever is built on

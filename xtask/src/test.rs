@@ -192,7 +192,7 @@ impl TestCluster {
             return Ok(Outcome::Skipped);
         }
         let step = |what: &str| format!("{} cluster {what}", self.named);
-        // Somebody's own cluster is used, and left to him.
+        // A cluster that is already up is used, and left up.
         let found = self.command(&["status"]).stdout(Stdio::null()).stderr(Stdio::null()).status()?.success();
         if !found {
             let owner = std::process::id().to_string();

@@ -25,24 +25,24 @@ use checkpoint_keeper_runtime::cluster;
 use checkpoint_keeper_runtime::problem_log::Problem;
 use checkpoint_keeper_runtime::watch::{Change, Metadata, WatchHealth, follow, metadata_of};
 
-/// So many are listed at a time. Whoever may write an object may add to its metadata as much as fits.
+/// How many objects are listed at a time. The metadata of one may be as large as the API allows.
 const PAGE: u32 = 100;
 
 /// How long changes are collected before they are shown.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How often the pods are shown even if nothing changed: that none of a lineage runs here counts only
-/// as long as somebody says so.
+/// How often the engine gets the pods even if none changed: that a lineage has no pod here counts only for a limited
+/// time after a list of the pods.
 const AGAIN: Duration = Duration::from_mins(1);
 
-/// Within this time all nodes begin to list namespaces once a policy selects them: each has asked about its
-/// own by then, and thousands of lists at once would be a burden.
+/// When a policy begins to select namespaces, each node starts listing them after a random time of at most this, so
+/// that thousands of nodes do not list at once. Until then, each node looks its own namespaces up.
 const SPREAD: Duration = Duration::from_secs(30);
 
-/// How often it is looked at what only time brings about.
+/// How often to check for changes that come with time alone.
 const TICK: Duration = Duration::from_secs(5);
 
-/// What was seen; shared by whoever watches and whoever asks.
+/// The pods and namespaces, shared by the tasks that watch them and those that read them.
 #[derive(Debug, Clone)]
 pub(super) struct ClusterWatch {
     seen: Arc<Mutex<Seen>>,
@@ -174,16 +174,16 @@ impl ClusterWatch {
                 () = self.until_stale() => {}
                 _ = unwanted.wait_for(|wanted| !wanted) => {}
             }
-            // However it ended, nobody hears of changes from here on, until they are listed anew.
+            // However it ended, changes are missed from here on, until the namespaces are listed again.
             updates.send_update(TimedUpdate { at: clock::now(), what: ClusterUpdate::NamespacesUnknown });
             self.seen().namespaces = None;
         }
     }
 }
 
-/// Some part of it, by chance.
+/// A random part of `length`.
 fn part_of(length: Duration) -> Duration {
-    // Each state has keys of its own.
+    // Each `RandomState` has random keys.
     length.mul_f64((RandomState::new().hash_one(()) % 1_000) as f64 / 1_000.0)
 }
 
@@ -202,7 +202,7 @@ fn update_of(change: Change<Metadata>) -> Option<ClusterUpdate> {
     }
 }
 
-/// Leaves out what nobody here needs.
+/// Removes the metadata that this program does not need.
 fn slim(metadata: &mut ObjectMeta) {
     metadata.managed_fields = None;
     if let Some(annotations) = &mut metadata.annotations {

@@ -108,7 +108,7 @@ struct Known {
 
 impl Known {
     fn of(found: EffectivePolicies) -> Self {
-        // A tenant's is told in its own status: it hinders nobody else.
+        // An invalid policy of one namespace is reported in its own status only, as it affects no other namespace.
         let is_ours = |id: &PolicyRef| {
             id.kind == Kind::CheckpointStoragePolicy
                 || found

@@ -1,5 +1,5 @@
-//! What dry runs would change. Each takes a plan of its own, and anybody may create many: so it is reckoned
-//! now and then, a few at a time.
+//! What policies in dry-run mode would change. Each takes a plan of its own, and tenants may create many such
+//! policies: so a few are computed at a time, at intervals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

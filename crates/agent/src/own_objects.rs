@@ -16,7 +16,7 @@ use kube::runtime::watcher::{self, watcher};
 use super::api::ApiContext;
 use super::problem_type::ProblemType;
 
-/// What the API shows of this node; shared by whoever watches and whoever asks.
+/// The API objects of this node, shared by the tasks that watch them and those that read them.
 #[derive(Clone, Default)]
 pub(super) struct OwnObjects(Arc<Mutex<Seen>>, Arc<Mutex<Watches>>);
 

@@ -1,4 +1,4 @@
-//! What the agent has observed, kept for whoever shows it: the status, the metrics, the events.
+//! What the agent has observed. The status, the metrics and the events are made from it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -88,12 +88,12 @@ impl AgentState {
         Self { observed: Arc::default(), changed: watch::Sender::new(()) }
     }
 
-    /// Tells of every change from here on.
+    /// A receiver that is notified of each later change.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Reads the observations. Nobody writes meanwhile, so it is not for long.
+    /// Reads the observations under their lock, which `look` should hold only for a moment.
     pub(super) fn read<T>(&self, look: impl FnOnce(&Observations) -> T) -> T {
         look(&self.observed())
     }

@@ -331,7 +331,7 @@ fn policy_usage((id, share): (&PolicyRef, &Share)) -> PolicyUsage {
     }
 }
 
-/// To the percent, so that a status is not written for every byte that somebody else writes.
+/// Rounded to the percent, so that the status does not change with every byte that other processes write.
 fn filesystem((total, available): (u64, u64)) -> FileSystemStatus {
     let percent = (total / 100).max(1);
     let free = available.div_ceil(percent).min(100);

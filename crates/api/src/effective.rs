@@ -66,7 +66,8 @@ pub struct Objects {
 pub struct Scope {
     /// The namespaces whose `CheckpointRestoreOperator`s govern the cluster: the operator's own first of all.
     pub operator_namespaces: BTreeSet<String>,
-    /// Whether the older operator runs as well: two collectors on one directory is what nobody wants.
+    /// Whether the older operator runs as well. Its objects are then left to it, as two collectors must not delete in
+    /// one directory.
     pub other_operator: bool,
     /// The directory that agents collect in.
     pub directory: String,

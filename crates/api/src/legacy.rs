@@ -208,7 +208,7 @@ struct Rules {
 }
 
 /// What an object's annotations add to all of its levels. The older operator's definition has no place for it,
-/// and whoever applies that definition again takes no annotation away.
+/// and the annotations stay when that definition is applied again.
 #[derive(Debug)]
 struct Additions {
     mode: policy::Mode,
@@ -274,8 +274,7 @@ const MOST_ANNOTATIONS: usize = 8;
 /// The longest value of such an annotation that is kept, in bytes; a longer one is refused all the same.
 const LONGEST_ANNOTATION: usize = 64;
 
-/// The annotations that decisions are made by. Whoever may write an object may add as many others as fit, so
-/// nothing else is kept of them.
+/// The annotations that decisions depend on. A user may add many others, so no others are kept in memory.
 pub fn deciding_annotations(annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
     let ours = annotations.into_iter().filter(|(key, _)| key.starts_with(ANNOTATION_PREFIX));
     let known = [MODE, KEEP_LATEST, KEEP_LATEST_FOR, ORPHAN_GRACE_PERIOD, SUSPEND];

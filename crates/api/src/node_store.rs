@@ -1,7 +1,7 @@
 //! `NodeCheckpointStore`: what one node's checkpoint directory holds, as its agent sees it.
 //!
-//! Every list in the status is bounded; whoever fills the status keeps to the bounds, and keeps all of it below
-//! [`LARGEST_STATUS`].
+//! Every list in the status is bounded. The agent, which writes the status, keeps to the bounds, and keeps the whole
+//! status below [`LARGEST_STATUS`].
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;

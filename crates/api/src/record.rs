@@ -16,7 +16,7 @@ pub struct Record<'a> {
     pub uid: Option<&'a str>,
     /// Which version of the whole object.
     pub resource_version: Option<&'a str>,
-    /// Its status; none: nobody has written one yet.
+    /// Its status; none where it was not written yet.
     pub status: Option<&'a PolicyStatus>,
 }
 

@@ -243,7 +243,7 @@ fn read_duration(text: &str, path: &str, problems: &mut Problems) -> Option<Dura
     }
 }
 
-/// What somebody meant who wrote `30 days`, `1y` or ` 7d`.
+/// The duration that was probably meant by `30 days`, `1y` or ` 7d`.
 fn duration_hint(text: &str) -> Option<String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -434,7 +434,7 @@ fn read_bytes(value: &IntOrText, path: &str, problems: &mut Problems) -> Option<
     }
 }
 
-/// What somebody meant who wrote `10GB`, `10gi`, `10 Gi` or `-1`.
+/// The size that was probably meant by `10GB`, `10gi`, `10 Gi` or `-1`.
 fn size_hint(text: &str) -> Option<String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

@@ -45,7 +45,7 @@ struct AgentPod {
     health: AgentHealth,
 }
 
-/// The agents' pods; shared by whoever watches and whoever asks.
+/// The agents' pods, shared by the task that watches them and those that read them.
 #[derive(Debug, Clone)]
 pub(super) struct Agents {
     pods: Arc<Mutex<Cache<AgentPod>>>,
@@ -64,10 +64,14 @@ impl Agents {
         let kind = ApiResource::erase::<Pod>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
         let events = watcher(api, watcher::Config::default().labels(AGENTS));
+        let mut before = self.health();
         follow(events.modify(strip), |change| {
-            let before = self.health();
-            let is_change = self.pods().note(change, now(), |pod| agent_pod(&pod));
-            if is_change && self.health() != before {
+            if !self.pods().note(change, now(), |pod| agent_pod(&pod)) {
+                return;
+            }
+            let health = self.health();
+            if health != before {
+                before = health;
                 self.changed.send_replace(());
             }
         })
@@ -78,7 +82,7 @@ impl Agents {
         self.pods.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells of every change from here on.
+    /// A receiver that is notified of each later change.
     pub(super) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }

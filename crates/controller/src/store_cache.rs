@@ -20,7 +20,7 @@ use checkpoint_keeper_runtime::guarded;
 use checkpoint_keeper_runtime::problem_log::Problem;
 use checkpoint_keeper_runtime::watch::{Change, follow, objects_of};
 
-/// What was seen of the nodes; shared by whoever watches and whoever asks.
+/// The nodes' reports, shared by the task that watches them and those that read them.
 #[derive(Debug, Clone)]
 pub struct StoreCache {
     stores: Arc<Mutex<Cache<Arc<NodeReport>>>>,

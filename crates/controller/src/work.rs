@@ -128,7 +128,7 @@ impl Work {
         let effective = effective_policies(&objects, &scope);
         self.metrics.policies(&effective);
         let ids: BTreeSet<String> = effective.acceptances.keys().map(ToString::to_string).collect();
-        // Nobody writes any more to a policy that is gone.
+        // No status is written to a deleted policy, so problems with that are over.
         let is_there = |kind, subject: &str| kind != WRITE_STATUS || ids.contains(subject);
         self.problems.retain(is_there, Instant::now().into_std()).iter().for_each(Entry::log);
         let writes = desired(&objects, &effective, &reports, Timestamp::now());

@@ -1,4 +1,4 @@
-//! Whether somebody has a file open for writing, as the kernel tells with a lease (`fcntl(2)`).
+//! Whether a process has a file open for writing, as the kernel tells with a lease (`fcntl(2)`).
 //!
 //! The only unsafe code of this program, as neither rustix nor nix wraps `F_SETLEASE`: one system call
 //! on a descriptor that is borrowed, with integers alone.
@@ -6,27 +6,27 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// What is sent to this process when somebody waits for the lease to end: a signal that does nothing unless
-/// it is handled. By default it would be `SIGIO`, which ends a process.
+/// The signal that the kernel sends to this process when another one waits for the lease to end. This one does
+/// nothing unless it is handled; the default would be `SIGIO`, which ends a process.
 const SIGNAL: libc::c_int = libc::SIGURG;
 
-/// The command that says so (`include/uapi/asm-generic/fcntl.h`).
+/// The `fcntl` command that sets this signal (`include/uapi/asm-generic/fcntl.h`).
 const F_SETSIG: libc::c_int = 10;
 
-/// A lease: while it lasts, nobody opens the file for writing, but waits.
+/// A lease: while it lasts, a process that opens the file for writing has to wait.
 #[derive(Debug)]
 pub struct ReadLease<'fd>(BorrowedFd<'fd>);
 
 impl<'fd> ReadLease<'fd> {
-    /// Takes a lease on a file that is open for reading alone. `WouldBlock` where somebody has it open
-    /// for writing; other errors where the file system has no leases, or the file is another user's.
+    /// Takes a lease on a file that is open for reading only. Fails with `WouldBlock` where a process has the file
+    /// open for writing, and with other errors where the file system has no leases or the file is another user's.
     pub fn take(file: BorrowedFd<'fd>) -> io::Result<Self> {
         fcntl(file, F_SETSIG, SIGNAL)?;
         fcntl(file, libc::F_SETLEASE, libc::F_RDLCK)?;
         Ok(Self(file))
     }
 
-    /// Whether somebody waits to open the file for writing.
+    /// Whether a process waits to open the file for writing.
     pub fn is_waited_for(&self) -> bool {
         !fcntl(self.0, libc::F_GETLEASE, 0).is_ok_and(|lease| lease == libc::F_RDLCK)
     }

@@ -70,7 +70,7 @@ pub enum CatalogProblem {
 /// Why a catalog cannot be used. Collecting goes on without one.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// Somebody else has it open.
+    /// Another process has it open.
     #[error("another process uses the catalog {0}")]
     InUse(PathBuf),
     /// The file cannot be opened or made.
@@ -131,7 +131,7 @@ enum Failure {
 }
 
 impl Catalog {
-    /// Whether what lies there is a catalog, however damaged, or nothing: anything else is somebody's.
+    /// Fails unless there is a catalog at `path`, damaged or not, or nothing: other files must not be overwritten.
     pub fn check(path: &Path) -> Result<(), CatalogError> {
         let wrong = |what| Err(CatalogError::NotACatalog { path: path.to_owned(), what });
         // A pipe would be waited for.
@@ -272,7 +272,7 @@ fn json(value: &impl Serialize) -> io::Result<Vec<u8>> {
 }
 
 /// Moves a damaged catalog to `<path>.damaged`, or the first such name with a number that is
-/// free: it may be somebody's, and so may what lies beside it.
+/// free: neither the catalog nor an earlier damaged one is overwritten, as both may still be needed.
 fn set_aside(path: &Path) -> io::Result<PathBuf> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     for number in 0..MOST_SET_ASIDE {

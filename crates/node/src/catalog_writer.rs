@@ -1,4 +1,4 @@
-//! Writing the catalog on a thread of its own: whoever plans and deletes never waits for its disk.
+//! Writing the catalog on a thread of its own, so that planning and deleting never wait for its disk.
 //!
 //! What is to be written waits by its keys, the latest for each, so that a disk that hangs costs no
 //! more memory than there is to remember.
@@ -44,7 +44,7 @@ struct State {
     /// Whether it is to be opened again.
     reopen: bool,
     stop: bool,
-    /// Whether somebody waits for everything to be written.
+    /// Whether a caller waits until everything is written.
     is_urgent: bool,
     /// Whether an end has waited for it already, in vain.
     is_given_up: bool,

@@ -1,4 +1,4 @@
-//! Asking the cluster, on a thread of its own: whoever plans and deletes never waits for an API.
+//! Sending lookups on a thread of its own, so that planning and deleting never wait for the API.
 //!
 //! Here is neither a client nor what answers mean: the one comes in as a function, the other is
 //! [`checkpoint_keeper_core::pods`]' part.

@@ -32,10 +32,10 @@ pub struct Store {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// Why it cannot be told whether somebody writes to a file, once that was found out.
+    /// Why leases do not work here, once that was found out: then it is unknown whether a process writes to a file.
     no_leases: OnceLock<io::Error>,
-    /// Held by whoever unpacks an archive. That may take 16 MiB for a window, and whoever writes archives may
-    /// write many: the memory of this process is to have a bound that an agent's pod can be given.
+    /// Held while an archive is unpacked, so that only one is at a time. One may take 16 MiB for its window, and an
+    /// agent's pod has a memory limit.
     unpacking: Mutex<()>,
 }
 
@@ -50,7 +50,7 @@ pub enum OpenError {
         /// What the system says.
         source: io::Error,
     },
-    /// Somebody else collects here.
+    /// Another collector works there.
     #[error("another collector works on {0}; two on one directory would each delete")]
     Locked(PathBuf),
 }
@@ -172,10 +172,10 @@ impl Store {
             return Vec::new();
         }
         let mut there: HashSet<&FileName> = listing.files.iter().map(|(name, _)| name).collect();
-        // What could not be looked at may well be there.
+        // A file whose `stat` failed may still be there.
         there.extend(listing.failures.iter().map(|(name, _)| name));
         let markers = listing.pinned.iter().filter(|archive| !there.contains(archive)).map(FileName::marker);
-        // What is no file is nobody's litter.
+        // Only regular files are litter.
         let is_file = |marker: FileName| Some((marker.clone(), self.stat(&marker).ok()??));
         markers.chain(unfinished).filter_map(is_file).collect()
     }
@@ -206,8 +206,8 @@ impl Store {
         }
     }
 
-    /// Whether a marker lies beside the archive. Any doubt counts as a pin; only a name too long
-    /// to exist does not, or a long enough pod name would make its archives immortal.
+    /// Whether a marker lies beside the archive. An error counts as a pin. A name that is too long for a file does
+    /// not: else archives of pods with long names could never be deleted.
     pub fn is_pinned(&self, archive: &FileName) -> bool {
         let marker = archive.marker();
         let found = rustix::fs::statat(&self.handle, marker.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
@@ -269,7 +269,7 @@ impl Store {
         let file = match rustix::fs::openat(&self.handle, name.as_bytes(), flags, Mode::empty()) {
             Ok(file) => Some(file),
             Err(Errno::NOENT) => return Removal::AlreadyGone,
-            // Somebody else's lease: it is being opened for writing.
+            // Another process has a lease, which it loses while the file is being opened for writing.
             Err(Errno::WOULDBLOCK) => return Removal::InUse,
             // What cannot be opened may well be removed.
             Err(_) => None,
@@ -283,7 +283,7 @@ impl Store {
             }
             None => None,
         };
-        // From here on nobody begins to write, but somebody may have done so before and ended.
+        // From here on no process begins to write, but one may have written before the lease was taken.
         let is_same = |file| rustix::fs::fstat(file).is_ok_and(|stat| stat_of(&stat).is_same(expected));
         if !file.as_ref().is_none_or(is_same) {
             return Removal::Changed;
@@ -302,13 +302,13 @@ impl Store {
         }
     }
 
-    /// Why it cannot be told here whether somebody writes to a file, as far as that was tried.
+    /// Why leases do not work in this directory, as far as that was tried.
     pub fn no_leases(&self) -> Option<&io::Error> {
         self.no_leases.get()
     }
 
-    /// Removes a marker whose archive is gone, if it is either empty or of this program's making; what
-    /// somebody else wrote into one is not ours to judge. Says whether it did.
+    /// Removes a marker whose archive is gone, if it is empty or was written by this program. Other contents may be of
+    /// use to a user, so such a marker stays. Returns whether it was removed.
     pub fn remove_litter(&self, marker: &FileName) -> bool {
         let archive = match marker.kind() {
             NameKind::Marker { archive } => Some(archive),
@@ -355,7 +355,7 @@ impl Store {
 }
 
 /// Reads all that the archive at `path` can tell, wherever that is. Symbolic links are followed:
-/// whoever names a path means what it leads to.
+/// a user who gives a path means the file to which it leads.
 pub fn inspect_file(path: &Path) -> io::Result<(Stat, Inspection)> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = rustix::fs::open(path, flags, Mode::empty())?;

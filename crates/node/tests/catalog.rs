@@ -14,10 +14,10 @@ use std::time::Duration;
 use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::engine::config::EngineConfig;
-use checkpoint_keeper_core::engine::file::{Outcome, ReadArchive};
+use checkpoint_keeper_core::engine::file::Outcome;
 use checkpoint_keeper_core::engine::memory::Changes;
 use checkpoint_keeper_core::engine::problem::Problem;
-use checkpoint_keeper_core::engine::{Deletes, Effect, Engine, Haste, Input, Settings, View};
+use checkpoint_keeper_core::engine::{Deletes, Engine, Haste, Input, Settings, View};
 use checkpoint_keeper_core::plan::{FileSystem, Reason, Release};
 use checkpoint_keeper_core::policy::{Kind, LabelSelector, PolicyRef, PolicySet, StoragePolicy};
 use checkpoint_keeper_node::catalog::{Catalog, CatalogError, CatalogProblem};
@@ -27,7 +27,7 @@ use checkpoint_keeper_node::mailbox::channel;
 use checkpoint_keeper_node::store::Store;
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
-use support::{Hand, SETTLE, archive, by_hand, files, per_container, wait_until, write_old};
+use support::{EngineOnly, Hand, SETTLE, archive, by_hand, files, per_container, wait_until, write_old};
 use tempfile::TempDir;
 
 struct Place {
@@ -468,18 +468,25 @@ fn what_the_watermark_waits_for_outlives_a_restart() {
 }
 
 /// An engine on a disk that is full and stays so, whatever is deleted.
-struct FullDisk {
-    engine: Engine,
-    store: Store,
-    catalog: Catalog,
-}
+struct FullDisk(EngineOnly);
 
 impl FullDisk {
     fn start(place: &Place, now: Now) -> Self {
-        let store = Store::open(&place.directory).unwrap();
         let opened = Catalog::open(&place.state).unwrap();
         let settings = Settings { boot: "first".to_owned(), remembers: true, ..Settings::default() };
-        let mut full = Self { engine: Engine::new(settings, opened.memory), store, catalog: opened.catalog };
+        let full = FileSystem {
+            total_bytes: 1 << 40,
+            available_bytes: 0,
+            total_inodes: 1_000,
+            available_inodes: 1_000,
+            release: Release::Shown,
+        };
+        let mut node = EngineOnly {
+            engine: Engine::new(settings, opened.memory),
+            store: Store::open(&place.directory).unwrap(),
+            filesystem: Some(full),
+            catalog: Some(opened.catalog),
+        };
         let id = PolicyRef {
             kind: Kind::CheckpointStoragePolicy,
             namespace: None,
@@ -493,52 +500,22 @@ impl FullDisk {
             ..StoragePolicy::silent(id, LabelSelector::default())
         };
         let policies = PolicySet { storage: vec![storage], ..PolicySet::default() };
-        full.input(Input::Config(EngineConfig::policies(policies), Haste::NextPlan), now);
-        full
+        node.handle(Input::Config(EngineConfig::policies(policies), Haste::NextPlan), now);
+        Self(node)
     }
 
     /// Looks at everything, plans, and carries that out.
     fn plan(&mut self, now: Now) -> (Arc<View>, Vec<Problem>) {
-        let (_, mut problems) = self.input(Input::Sweep, now);
-        let (view, more) = self.input(Input::Tick, now);
-        problems.extend(more);
-        // What is to be remembered of its end.
-        self.input(Input::Stop, now);
-        (view.unwrap(), problems)
-    }
-
-    fn input(&mut self, input: Input, now: Now) -> (Option<Arc<View>>, Vec<Problem>) {
-        let (mut view, mut problems) = (None, Vec::new());
-        let mut inputs = vec![input];
-        while let Some(input) = inputs.pop() {
-            for effect in self.engine.handle(input, now) {
-                match effect {
-                    Effect::List => inputs.push(Input::Listed(self.store.list())),
-                    Effect::Read(archives) => {
-                        let read = |(name, stat)| {
-                            let contents = self.store.read(&name, &stat);
-                            ReadArchive { name, stat, contents }
-                        };
-                        inputs.push(Input::Read(archives.into_iter().map(read).collect()));
-                    }
-                    Effect::MeasureFileSystem => inputs.push(Input::FileSystem(Ok(FileSystem {
-                        total_bytes: 1 << 40,
-                        available_bytes: 0,
-                        total_inodes: 1_000,
-                        available_inodes: 1_000,
-                        release: Release::Shown,
-                    }))),
-                    Effect::Unlink(deletion) => {
-                        let removal = self.store.remove(&deletion.archive.file, &deletion.stat);
-                        inputs.push(Input::Deleted(Outcome { deletion, removal }));
-                    }
-                    Effect::Persist(changes) => self.catalog.update(&changes).unwrap(),
-                    Effect::Publish(made) => view = Some(made),
-                    Effect::Report(problem) => problems.push(problem),
-                    _ => {}
-                }
-            }
+        let Self(node) = self;
+        let mut problems = node.handle(Input::Sweep, now).problems;
+        let planned = node.handle(Input::Tick, now);
+        problems.extend(planned.problems);
+        for deletion in planned.deletions {
+            let removal = node.store.remove(&deletion.archive.file, &deletion.stat);
+            problems.extend(node.handle(Input::Deleted(Outcome { deletion, removal }), now).problems);
         }
-        (view, problems)
+        // What is to be remembered of its end.
+        node.handle(Input::Stop, now);
+        (planned.view.unwrap(), problems)
     }
 }

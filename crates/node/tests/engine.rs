@@ -24,7 +24,9 @@ use checkpoint_keeper_node::driver::CatalogUse;
 use checkpoint_keeper_node::store::Store;
 use checkpoint_keeper_testkit::ArchiveBuilder;
 use jiff::{Timestamp, ToSpan};
-use support::{Hand, SETTLE, archive, by_hand, files, name, per_container, policy, write_old};
+use support::{
+    EngineOnly, Followed, Hand, SETTLE, archive, by_hand, files, name, per_container, policy, write_old,
+};
 use tempfile::TempDir;
 
 /// One that has looked.
@@ -147,63 +149,28 @@ fn an_archive_arrives_once_and_what_lay_there_does_not() {
     assert_eq!(see(&mut second, &came), 1);
 }
 
-/// An engine alone, whose deletions a test carries out itself.
-struct Alone {
-    engine: Engine,
-    store: Store,
-}
-
-impl Alone {
+impl EngineOnly {
     fn new(directory: &TempDir, policies: PolicySet, now: Now) -> (Self, Vec<Deletion>) {
         let store = Store::open(directory.path()).unwrap();
         let settings = Settings { settle: SETTLE, ..Settings::default() };
-        let mut alone = Self { engine: Engine::new(settings, Memory::default()), store };
+        let engine = Engine::new(settings, Memory::default());
+        let mut alone = Self { engine, store, filesystem: None, catalog: None };
         alone.input(Input::Config(EngineConfig::policies(policies), Haste::AtOnce), now);
-        let deletions = alone.input(Input::Sweep, now).0;
+        let deletions = alone.input(Input::Sweep, now).deletions;
         (alone, deletions)
     }
 
-    /// Hands it in, a tick after it, and all that follows; returns what is to be deleted, and the last plan.
-    fn input(&mut self, input: Input, now: Now) -> (Vec<Deletion>, Option<Arc<View>>) {
-        let (mut deletions, mut view) = (Vec::new(), None);
-        for input in [input, Input::Tick] {
-            let mut inputs = vec![input];
-            while let Some(input) = inputs.pop() {
-                for effect in self.engine.handle(input, now) {
-                    inputs.extend(match effect {
-                        Effect::List => Some(Input::Listed(self.store.list())),
-                        Effect::MeasureFileSystem => Some(Input::FileSystem(self.store.filesystem())),
-                        Effect::Look(files) => {
-                            let looked =
-                                files.iter().filter_map(|file| self.store.look(file, Sighting::Again));
-                            Some(Input::Looked(looked.collect()))
-                        }
-                        Effect::Read(archives) => {
-                            let read = |(name, stat)| {
-                                let contents = self.store.read(&name, &stat);
-                                ReadArchive { name, stat, contents }
-                            };
-                            Some(Input::Read(archives.into_iter().map(read).collect()))
-                        }
-                        Effect::Unlink(deletion) => {
-                            deletions.push(deletion);
-                            None
-                        }
-                        Effect::Publish(made) => {
-                            view = Some(made);
-                            None
-                        }
-                        _ => None,
-                    });
-                }
-            }
-        }
-        (deletions, view)
+    /// Hands it in, and a tick after it.
+    fn input(&mut self, input: Input, now: Now) -> Followed {
+        let mut first = self.handle(input, now);
+        let then = self.handle(Input::Tick, now);
+        first.deletions.extend(then.deletions);
+        Followed { view: then.view.or(first.view.take()), ..first }
     }
 
     /// The plan that an order to make one leads to.
     fn plan(&mut self, policies: PolicySet, now: Now) -> Arc<View> {
-        self.input(Input::Config(EngineConfig::policies(policies), Haste::AtOnce), now).1.unwrap()
+        self.input(Input::Config(EngineConfig::policies(policies), Haste::AtOnce), now).view.unwrap()
     }
 }
 
@@ -212,7 +179,7 @@ fn an_archive_that_is_being_deleted_counts_as_gone_until_that_fails() {
     let directory = TempDir::new().unwrap();
     let now = clock::now();
     (0..3).for_each(|second| _ = write_old(directory.path(), &archive("server", second)));
-    let (mut alone, deletions) = Alone::new(&directory, per_container(1), now);
+    let (mut alone, deletions) = EngineOnly::new(&directory, per_container(1), now);
     assert_eq!(deletions.len(), 2);
     let view = alone.plan(per_container(1), now);
     assert_eq!(view.snapshot.archives.len(), 1, "a second plan does not decide about them again");
@@ -229,7 +196,7 @@ fn another_archive_of_the_same_name_is_not_forgotten_with_the_old_one() {
     let directory = TempDir::new().unwrap();
     let now = clock::now();
     (0..2).for_each(|second| _ = write_old(directory.path(), &archive("server", second)));
-    let (mut alone, deletions) = Alone::new(&directory, per_container(1), now);
+    let (mut alone, deletions) = EngineOnly::new(&directory, per_container(1), now);
     let [deletion] = <[Deletion; 1]>::try_from(deletions).unwrap();
     let removal = alone.store.remove(&deletion.archive.file, &deletion.stat);
     // Two checkpoints within one second have one name: here comes the second, before anybody has
@@ -249,7 +216,7 @@ fn nothing_that_waited_is_deleted_in_the_directory_that_took_the_place() {
     let directory = TempDir::new().unwrap();
     let now = clock::now();
     (0..9).for_each(|second| _ = write_old(directory.path(), &archive("server", second)));
-    let (mut alone, mut deletions) = Alone::new(&directory, per_container(1), now);
+    let (mut alone, mut deletions) = EngineOnly::new(&directory, per_container(1), now);
     let deletion = deletions.pop().unwrap();
     let removal = alone.store.remove(&deletion.archive.file, &deletion.stat);
     alone.engine.handle(Input::Deleted(Outcome { deletion, removal }), now);

@@ -159,7 +159,7 @@ fn metrics(page: &str) -> Vec<Metric> {
                 });
             }
             ("TYPE", Some(metric)) => {
-                // Samples of counters have it, and so does whoever asks for one.
+                // The samples of such a metric have this suffix, and queries use it, too.
                 match rest {
                     "counter" => metric.name.push_str("_total"),
                     "info" => metric.name.push_str("_info"),

@@ -109,7 +109,7 @@ async fn ready(State(server): State<Arc<AdminServer>>) -> (StatusCode, String) {
     if not_ready_reasons.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
-        // Names and replies from outside, which whoever asks shows on a terminal.
+        // The reasons hold names and replies from outside, and may be shown on a terminal.
         let lines = not_ready_reasons.iter().map(|trouble| printable(trouble).into_owned() + "\n");
         (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
     }

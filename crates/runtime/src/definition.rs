@@ -14,7 +14,7 @@ use super::liveness::{WATCH_SECONDS, now};
 use super::problem_log::Problem;
 use super::watch::{Metadata, follow, metadata_of};
 
-/// A kind's definition, as far as it was seen; shared by whoever watches and whoever asks.
+/// A kind's definition, as far as it was seen, shared by the task that watches it and those that read it.
 #[derive(Debug, Clone)]
 pub struct Definition {
     name: Arc<str>,

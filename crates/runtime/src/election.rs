@@ -1,8 +1,8 @@
-//! Who leads, decided from what was seen of one lease. Asking for the lease and writing it is `lease`'s part.
+//! Leader election, decided from what was seen of one lease. `lease` sends the requests.
 //!
-//! No two clocks are ever compared. Somebody else's lease has expired once it was seen unchanged for as
-//! long as it says that it holds, by our own clock. Our own counts from the moment at which the request
-//! that renewed it was *begun*: every other replica saw it later than that, and so waits for longer.
+//! Clocks of two machines are never compared. Another replica's lease has expired once this replica, by its own
+//! clock, has seen it unchanged for the lease's duration. The own lease counts from the moment at which the request
+//! that renewed it was *sent*: every other replica saw the renewal later than that, and so waits longer.
 
 use std::time::Duration;
 
@@ -32,11 +32,11 @@ impl LeaseTimings {
 pub struct Record {
     /// Which version of it.
     pub version: String,
-    /// Who has it; nobody: it was given back.
+    /// The identity of the holder; none: it was given back.
     pub holder: Option<String>,
     /// How long it holds.
     pub duration: Duration,
-    /// When it was renewed, by the clock of whoever did so: only to tell one writing from another.
+    /// When it was renewed, by the holder's clock. It is only compared for equality, to recognise a renewal.
     pub renewed: Option<Timestamp>,
 }
 
@@ -45,7 +45,7 @@ pub struct Record {
 struct Leadership {
     /// When the last renewal that is known to have arrived was begun.
     since: Instant,
-    /// Whether somebody else has written the lease, or may have.
+    /// Whether another client has written the lease, or may have.
     disputed: bool,
     /// Renewals whose outcome is not known: what they wrote, and when they were begun.
     unanswered: Vec<(Timestamp, Instant)>,
@@ -78,7 +78,7 @@ pub enum Step {
     Look,
     /// Create it: there is none.
     Create,
-    /// Take it: nobody has it any more.
+    /// Take it: it was given back or has expired.
     Take,
     /// Renew it.
     Renew,
@@ -91,13 +91,13 @@ pub enum Step {
 /// Why a leader does not lead any more.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
-    /// Somebody else has it.
+    /// Another replica has it.
     #[error("the lease was taken by {0}")]
     Taken(String),
     /// It is not there any more.
     #[error("the lease was deleted")]
     Deleted,
-    /// Nobody answered in time.
+    /// The API did not answer in time.
     #[error("the lease could not be renewed in time")]
     NotRenewed,
 }
@@ -206,7 +206,8 @@ impl Seen {
             leadership.unanswered.clear();
             leadership.refused = None;
         } else {
-            let holder = found.holder.clone().unwrap_or_else(|| "nobody".to_owned());
+            let holder = found.holder.clone();
+            let holder = holder.unwrap_or_else(|| "another replica, which gave it back".to_owned());
             self.lost = Some(Lost::Taken(holder));
         }
     }
@@ -383,7 +384,7 @@ mod tests {
         assert_eq!(next(&seen, after(begin, 5)), Step::Look);
         for (found, lost) in [
             (Some(record("7", "other")), Lost::Taken("other".to_owned())),
-            (Some(record("7", "")), Lost::Taken("nobody".to_owned())),
+            (Some(record("7", "")), Lost::Taken("another replica, which gave it back".to_owned())),
             // Another process of our name.
             (Some(record("7", "me")), Lost::Taken("me".to_owned())),
             (None, Lost::Deleted),

@@ -29,7 +29,7 @@ const ELSEWHERE: &str = "default";
 pub struct Note {
     /// The object concerned.
     pub about: ObjectReference,
-    /// Whether it is as somebody wants it.
+    /// Whether the object is as its author wants it: the event is then of type `Normal`, else `Warning`.
     pub is_good: bool,
     /// Why, in one word.
     pub reason: String,

@@ -29,8 +29,8 @@ pub struct Broken {
     pub error: String,
 }
 
-/// Leaves of an object's metadata what says which object it is, and the annotations that decide. Whoever may
-/// write it may add as much as fits.
+/// Removes all metadata of an object except its identity and the annotations that decisions depend on. The rest may
+/// be as large as the API allows.
 pub fn strip(metadata: &mut ObjectMeta) {
     let all = std::mem::take(metadata);
     *metadata = ObjectMeta {

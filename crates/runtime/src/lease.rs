@@ -192,7 +192,7 @@ impl LeaderElector {
         }
     }
 
-    /// An update where there is one, so that whoever saw an older version loses.
+    /// Updates the lease where there is one: the update fails for a replica that saw an older version.
     async fn send(&self, lease: &Lease) -> Result<Lease, kube::Error> {
         let how = PostParams { field_manager: Some(self.field_manager.to_owned()), dry_run: false };
         if lease.metadata.resource_version.is_some() {
@@ -238,7 +238,7 @@ fn given_back(lease: &Lease) -> Lease {
     let spec = lease.spec.take().unwrap_or_default();
     lease.spec = Some(LeaseSpec {
         holder_identity: None,
-        // Whoever reads it without knowing of us does not wait for long either.
+        // Clients that do not know that a lease without a holder is free wait only for its duration.
         lease_duration_seconds: Some(1),
         renew_time: Some(MicroTime(microseconds(Timestamp::now()))),
         ..spec

@@ -23,9 +23,8 @@ use super::watch::{Change, follow};
 /// The older operator's lease (its `main.go`, `LeaderElectionID`).
 const LEASE_NAME: &str = "f1499914.criu.org";
 
-/// The namespaces that the older operator is installed in unless somebody chose another: its
-/// `config/default/kustomization.yaml` said the second one until July 2026, before its first release, and says the
-/// first one since.
+/// The namespaces into which the older operator is installed by default. Its `config/default/kustomization.yaml` had
+/// the second one until July 2026, before its first release, and has had the first one since.
 pub const OTHER_OPERATOR_NAMESPACES: [&str; 2] =
     ["checkpoint-restore-operator", "checkpoint-restore-operator-system"];
 
@@ -74,8 +73,8 @@ impl OtherOperator {
         tokio::join!(
             follow(events, |change| {
                 let change = change.map(lease);
-                // Where the API knows of no such place, nobody renews a lease; who was seen to do so may all the
-                // same.
+                // Where the API has no such namespace, there is no lease, unless one was seen to be held before: the
+                // answer may then be wrong.
                 let is_free = is_missing.load(Ordering::Relaxed)
                     && !self.leases().get(namespace).is_some_and(Cache::is_held);
                 match change {
@@ -165,9 +164,8 @@ struct Renewal {
 }
 
 impl Renewal {
-    /// By our own clock: whoever renews a lease need not agree with it on what time it is. One that is
-    /// seen for the first time counts as renewed, as nothing says that it was not; one that is only seen
-    /// again does not.
+    /// Notes a lease that was seen. Times are by this process's clock, as the holder's may differ. A lease that is
+    /// seen for the first time, or has changed, counts as renewed just now; an unchanged one does not.
     fn seen(spec: LeaseSpec, before: Option<&Self>, now: Instant) -> Self {
         let same = before.filter(|before| before.spec == spec);
         Self { at: same.map_or(now, |same| same.at), seen: now, spec }
@@ -179,8 +177,7 @@ impl Renewal {
         seconds.map_or(DURATION, Duration::from_secs).min(LONGEST_DURATION)
     }
 
-    /// Whether somebody holds it who, when it was last seen, had renewed it within twice the time that it
-    /// holds.
+    /// Whether it has a holder who, when the lease was last seen, had renewed it within twice its duration.
     fn is_held(&self) -> bool {
         let held = self.spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty());
         held && self.seen.saturating_duration_since(self.at) < self.counts() * 2
@@ -196,13 +193,13 @@ impl Cache<Renewal> {
         self.objects.values().any(Renewal::is_held)
     }
 
-    /// Whether it is held by somebody who was not heard of for so long that it is to be asked.
+    /// Whether it is held, and was last seen so long ago that it has to be read again.
     fn is_quiet(&self, now: Instant) -> bool {
         self.objects.values().any(|renewal| renewal.is_held() && renewal.is_quiet(now))
     }
 }
 
-/// An object as a lease; one that is none is held by nobody.
+/// An object as a lease. One without the fields of a lease has no holder.
 fn lease(object: DynamicObject) -> Lease {
     let spec = object.data.get("spec").and_then(|spec| LeaseSpec::deserialize(spec).ok());
     Lease { metadata: object.metadata, spec }

@@ -138,7 +138,7 @@ impl RequestCounts {
     }
 }
 
-/// A request under way, which is counted when it is over: one that somebody gave up had no reply.
+/// A request under way. It is counted when this is dropped; one that was cancelled counts as having had no reply.
 struct Pending {
     counts: RequestCounts,
     what: What,

@@ -1,11 +1,11 @@
-//! Ending when told to.
+//! Ending by SIGTERM or SIGINT.
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// A stream that becomes readable with SIGTERM or SIGINT, and its other end, by which to end oneself. A
-/// second signal ends the program at once: a long read must not hold up whoever is in a hurry.
+/// A stream that becomes readable with SIGTERM or SIGINT, and its other end: a byte written there has the same
+/// effect. A second signal ends the program at once, also in the middle of a long read.
 pub fn until_told() -> std::io::Result<(UnixStream, UnixStream)> {
     let (stop, trigger) = UnixStream::pair()?;
     let asked = Arc::new(AtomicBool::new(false));

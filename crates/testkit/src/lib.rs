@@ -99,7 +99,7 @@ impl ArchiveBuilder {
         self
     }
 
-    /// Whose way of writing is followed; containerd's if nobody says.
+    /// The runtime whose format is used; containerd's by default.
     #[must_use]
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = dialect;

@@ -33,7 +33,7 @@ const MOST_REQUESTS: f64 = 1.0;
 const MOST_WRITES: f64 = 0.0;
 
 const DEADLINE: Duration = Duration::from_mins(20);
-/// How long nobody has to ask much until all count as idle: longer than a round of questions.
+/// How long there must be few requests until all agents count as idle: longer than a round of lookups.
 const QUIET: Duration = Duration::from_secs(75);
 /// How long an idle one is watched.
 const WINDOW: Duration = Duration::from_mins(4);

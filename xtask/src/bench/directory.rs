@@ -146,7 +146,7 @@ fn write_archive(directory: &Path, container: usize, at: Timestamp) -> anyhow::R
     write_aged(&directory.join(archive.file_name()), &archive.build()?, at.into())
 }
 
-/// A file that nobody has written to for long, so that it counts as settled.
+/// A file that was last written long ago, so that it counts as settled.
 pub(super) fn write_aged(path: &Path, bytes: &[u8], at: SystemTime) -> anyhow::Result<()> {
     let mut file = File::create(path)?;
     std::io::Write::write_all(&mut file, bytes)?;

@@ -19,7 +19,7 @@ use super::policies;
 /// What it says once it has looked at everything and made its first plan.
 const READY: &str = "watching;";
 
-/// How long an archive must have been left alone, where nobody saw it being closed.
+/// How long an archive must have been unchanged, where it was not seen being closed.
 const SETTLE: Duration = Duration::from_secs(5);
 
 /// The process. It ends when this does.

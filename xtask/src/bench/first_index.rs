@@ -28,7 +28,7 @@ pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let archives = bench.either(10_000, 1_000);
     let (directory, bytes) = bench.real(archives)?;
     let rows = measure(bench, &directory, archives, bytes);
-    // Gigabytes, and nobody else asks for them.
+    // It holds gigabytes that no other measurement needs.
     std::fs::remove_dir_all(&directory)?;
     rows
 }

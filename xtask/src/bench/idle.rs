@@ -70,7 +70,7 @@ fn used(engine: &Engine) -> anyhow::Result<Used> {
     })
 }
 
-/// How many system calls it makes in a window; none where nobody can count them.
+/// How many system calls it makes in a window; none where they cannot be counted.
 fn system_calls(engine: &Engine) -> anyhow::Result<Option<u64>> {
     let mut command = Command::new("strace");
     command.args(["-c", "-f", "-q", "-p", &engine.pid().to_string()]);

@@ -1,4 +1,4 @@
-//! Freeing blocks that were really written, and whether anybody waits meanwhile.
+//! Freeing blocks that were really written, and whether other processes have to wait meanwhile.
 
 use std::fs::File;
 use std::io::Write;

@@ -38,8 +38,8 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Whether more is wrong than anybody is told. Nothing is looked at any further then: what to say
-    /// of each field costs more than the field itself.
+    /// Whether there are more findings than are reported. The check then stops, as a finding takes more memory than
+    /// the field that it is about.
     pub(super) fn is_full(&self) -> bool {
         self.found.len() > MOST_ERRORS
     }

@@ -9,13 +9,16 @@ use std::time::{Duration, Instant};
 use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::engine::cluster::Resolved;
 use checkpoint_keeper_core::engine::config::EngineConfig;
-use checkpoint_keeper_core::engine::file::Sighting;
+use checkpoint_keeper_core::engine::file::{Deletion, ReadArchive, Sighting};
 use checkpoint_keeper_core::engine::index::Index;
-use checkpoint_keeper_core::engine::{Deletes, DiscardResults, Input, Settings, View};
+use checkpoint_keeper_core::engine::problem::Problem;
+use checkpoint_keeper_core::engine::{Deletes, DiscardResults, Effect, Engine, Input, Settings, View};
 use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::plan::FileSystem;
 use checkpoint_keeper_core::policy::{
     Kind, Limit, Mode, Policy, PolicyRef, PolicySet, Precedence, Retention, Selector,
 };
+use checkpoint_keeper_node::catalog::Catalog;
 use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event};
 use checkpoint_keeper_node::store::Store;
 use checkpoint_keeper_testkit::ArchiveBuilder;
@@ -232,5 +235,65 @@ impl Hand {
 
     pub(crate) fn index(&self) -> &Index {
         self.driver.engine().index()
+    }
+}
+
+/// An engine without a driver: a test hands in the inputs and carries out the deletions.
+pub(crate) struct EngineOnly {
+    pub(crate) engine: Engine,
+    pub(crate) store: Store,
+    /// What the file system shows; none: what it really does.
+    pub(crate) filesystem: Option<FileSystem>,
+    /// Where records are written; none: nowhere.
+    pub(crate) catalog: Option<Catalog>,
+}
+
+/// What followed from an input.
+#[derive(Default)]
+pub(crate) struct Followed {
+    /// The deletions that are to be carried out.
+    pub(crate) deletions: Vec<Deletion>,
+    /// The last plan.
+    pub(crate) view: Option<Arc<View>>,
+    pub(crate) problems: Vec<Problem>,
+}
+
+impl EngineOnly {
+    /// Hands in an input, and the results of all effects but deletions.
+    pub(crate) fn handle(&mut self, input: Input, now: Now) -> Followed {
+        let mut followed = Followed::default();
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            for effect in self.engine.handle(input, now) {
+                match effect {
+                    Effect::List => inputs.push(Input::Listed(self.store.list())),
+                    Effect::MeasureFileSystem => {
+                        let filesystem = self.filesystem.map_or_else(|| self.store.filesystem(), Ok);
+                        inputs.push(Input::FileSystem(filesystem));
+                    }
+                    Effect::Look(files) => {
+                        let looked = files.iter().filter_map(|file| self.store.look(file, Sighting::Again));
+                        inputs.push(Input::Looked(looked.collect()));
+                    }
+                    Effect::Read(archives) => {
+                        let read = |(name, stat)| {
+                            let contents = self.store.read(&name, &stat);
+                            ReadArchive { name, stat, contents }
+                        };
+                        inputs.push(Input::Read(archives.into_iter().map(read).collect()));
+                    }
+                    Effect::Unlink(deletion) => followed.deletions.push(deletion),
+                    Effect::Persist(changes) => {
+                        if let Some(catalog) = &self.catalog {
+                            catalog.update(&changes).unwrap();
+                        }
+                    }
+                    Effect::Publish(made) => followed.view = Some(made),
+                    Effect::Report(problem) => followed.problems.push(problem),
+                    _ => {}
+                }
+            }
+        }
+        followed
     }
 }

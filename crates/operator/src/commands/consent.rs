@@ -1,5 +1,5 @@
-//! Whether `gc` may carry out what it planned: somebody at a terminal is asked, and elsewhere a run that would
-//! delete most of what there is has to be confirmed beforehand.
+//! Whether `gc` may carry out its plan. A user at a terminal is asked. Without a terminal, a run that would delete
+//! more than half of the archives is refused unless `--yes` was given.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -14,19 +14,19 @@ enum Step {
     Proceed,
     /// Ask the person at the terminal.
     Ask,
-    /// Delete nothing: nobody is there to ask, and this is more than half of the archives.
+    /// Delete nothing: there is no user to ask, and this is more than half of the archives.
     Refuse,
 }
 
 /// Who could be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Audience {
-    /// `--yes` was given: nobody needs to be asked.
+    /// `--yes` was given: no question is needed.
     Confirmed,
-    /// Somebody at a terminal.
+    /// A user at a terminal.
     Terminal,
     /// A script, a timer or a pipe.
-    Nobody,
+    None,
 }
 
 impl Audience {
@@ -36,7 +36,7 @@ impl Audience {
         } else if io::stdin().is_terminal() && io::stderr().is_terminal() {
             Self::Terminal
         } else {
-            Self::Nobody
+            Self::None
         }
     }
 }
@@ -46,17 +46,17 @@ fn next_step(totals: &Totals, audience: Audience) -> Step {
     match audience {
         _ if totals.delete_archives == 0 => Step::Proceed,
         Audience::Terminal => Step::Ask,
-        Audience::Nobody if is_most => Step::Refuse,
-        Audience::Nobody | Audience::Confirmed => Step::Proceed,
+        Audience::None if is_most => Step::Refuse,
+        Audience::None | Audience::Confirmed => Step::Proceed,
     }
 }
 
 /// That a plan may be carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Consent {
-    /// Nobody had to be asked.
+    /// No question was needed.
     NotNeeded,
-    /// Somebody was asked, took their time, and said yes.
+    /// The user was asked and said yes, after any length of time.
     Answered,
 }
 
@@ -101,20 +101,20 @@ mod tests {
 
     #[test]
     fn a_person_is_asked_and_a_script_may_not_delete_more_than_half_without_yes() {
-        use Audience::{Confirmed, Nobody, Terminal};
+        use Audience::{Confirmed, Terminal};
         for (audience, delete_archives, archives, expected) in [
             (Terminal, 0, 0, Step::Proceed),
             (Terminal, 0, 9, Step::Proceed),
             (Terminal, 1, 9, Step::Ask),
             (Terminal, 9, 9, Step::Ask),
-            (Nobody, 0, 0, Step::Proceed),
-            (Nobody, 1, 1, Step::Refuse),
-            (Nobody, 1, 2, Step::Proceed),
-            (Nobody, 2, 3, Step::Refuse),
-            (Nobody, 4, 9, Step::Proceed),
-            (Nobody, 5, 9, Step::Refuse),
-            (Nobody, 5, 10, Step::Proceed),
-            (Nobody, 6, 10, Step::Refuse),
+            (Audience::None, 0, 0, Step::Proceed),
+            (Audience::None, 1, 1, Step::Refuse),
+            (Audience::None, 1, 2, Step::Proceed),
+            (Audience::None, 2, 3, Step::Refuse),
+            (Audience::None, 4, 9, Step::Proceed),
+            (Audience::None, 5, 9, Step::Refuse),
+            (Audience::None, 5, 10, Step::Proceed),
+            (Audience::None, 6, 10, Step::Refuse),
             (Confirmed, 9, 9, Step::Proceed),
         ] {
             let totals = Totals { archives, delete_archives, ..Totals::default() };

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use checkpoint_keeper_core::engine::file::Outcome;
+use checkpoint_keeper_core::engine::file::{Outcome, Removal};
 use jiff::Timestamp;
 
 use super::gc::names_an_archive;
@@ -69,6 +69,21 @@ impl DeletionLog {
                 out.flush()
             }
         }
+    }
+}
+
+/// Why an archive stays that was to be deleted, with the kind of the message; none where there is nothing to say.
+pub(super) fn why_it_stays(outcome: &Outcome) -> Option<(&'static str, String)> {
+    let file = &outcome.deletion.archive.file;
+    match &outcome.removal {
+        Removal::Failed(error) => Some(("error", format!("cannot delete {file}: {error}"))),
+        Removal::Pinned => Some(("note", format!("{file} was pinned meanwhile and stays"))),
+        Removal::InUse => Some(("note", format!("{file} is open for writing and stays"))),
+        Removal::Changed => Some(("note", format!("{file} changed meanwhile and stays"))),
+        Removal::DirectoryMoved => {
+            Some(("warning", format!("{file} stays: the directory was moved meanwhile")))
+        }
+        Removal::Removed | Removal::AlreadyGone | Removal::Withdrawn => None,
     }
 }
 

@@ -23,7 +23,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 
 use super::consent::{self, Consent};
-use super::deletion_log::DeletionLog;
+use super::deletion_log::{DeletionLog, why_it_stays};
 use super::policy_files::{self, PolicyFiles};
 use crate::cli::{GcArguments, Output};
 use crate::failure::{Failure, say};
@@ -213,10 +213,12 @@ fn delete(driver: &mut Driver, deletions: &mut DeletionLog, report: &mut Report)
         report.note(outcome);
         bar.suspend(|| {
             if !matches!(outcome.removal, Removal::Removed) {
-                say_outcome(outcome);
+                if let Some((kind, why)) = why_it_stays(outcome) {
+                    say(kind, why);
+                }
                 return;
             }
-            // Whoever reads it may have had enough; that a line cannot be written keeps nothing from being deleted.
+            // Deleting goes on when a line cannot be written. A closed pipe is no error: its reader needs no more.
             match deletions.deleted(outcome) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
@@ -231,19 +233,6 @@ fn delete(driver: &mut Driver, deletions: &mut DeletionLog, report: &mut Report)
     });
     bar.finish_and_clear();
     unwritten + deletions.audit_failures
-}
-
-/// Says why an archive stays that was to go.
-fn say_outcome(outcome: &Outcome) {
-    let file = &outcome.deletion.archive.file;
-    match &outcome.removal {
-        Removal::Failed(error) => say("error", format!("cannot delete {file}: {error}")),
-        Removal::Pinned => say("note", format!("{file} was pinned meanwhile and stays")),
-        Removal::InUse => say("note", format!("{file} is open for writing and stays")),
-        Removal::Changed => say("note", format!("{file} changed meanwhile and stays")),
-        Removal::DirectoryMoved => say("warning", format!("{file} stays: the directory was moved meanwhile")),
-        Removal::Removed | Removal::AlreadyGone | Removal::Withdrawn => {}
-    }
 }
 
 /// The policies of each namespace, by their names: in a file they have no UIDs.
@@ -320,7 +309,7 @@ fn differences(
         .filter(|policy| policy.mode == Mode::DryRun)
         .map(|policy| &policy.id)
         .collect();
-    // An object of several parts is one policy to whoever wrote it.
+    // The parts of one object are shown as one policy.
     ids.dedup_by_key(|id| id.to_string());
     ids.into_iter().map(|id| (id.to_string(), plan::difference(snapshot, policies, now, plan, id))).collect()
 }

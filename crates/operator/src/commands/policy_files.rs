@@ -138,8 +138,8 @@ fn what_goes_on(last_good: &PolicySet) -> &'static str {
     }
 }
 
-/// The same policies while a file is wrong. Nobody knows what the file was to govern, so it stands for a policy
-/// that goes before all others and cannot be understood.
+/// The same policies while a file has errors. It is unknown which archives its policies were to govern, so the file
+/// counts as an invalid policy that overrides all others: no retention policy deletes anything.
 fn without_retention(last_good: &PolicySet) -> PolicySet {
     let id = PolicyRef {
         kind: Kind::ClusterCheckpointPolicy,

@@ -13,7 +13,7 @@ use checkpoint_keeper_core::quantity;
 use checkpoint_keeper_node::driver::{Driver, Event};
 use checkpoint_keeper_node::mailbox;
 
-use super::deletion_log::DeletionLog;
+use super::deletion_log::{DeletionLog, why_it_stays};
 use super::policy_files::PolicyFiles;
 use crate::cli::GcArguments;
 use crate::failure::{Failure, say};
@@ -40,7 +40,7 @@ pub(super) fn run(
             match log.event(&event) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    // Nobody reads any more: end as if told to.
+                    // The reader of the output is gone: end as with SIGTERM.
                     let _ = (&closed).write_all(b"x");
                 }
                 // A full disk may stop the log, and must not stop what frees it.
@@ -111,23 +111,21 @@ impl Log {
     }
 
     fn finished(&mut self, outcome: &Outcome) -> io::Result<()> {
-        let file = &outcome.deletion.archive.file;
         match &outcome.removal {
-            Removal::Removed => self.deletions.deleted(outcome),
-            Removal::Failed(error) => {
-                self.complain("error", format!("cannot delete {file}: {error}"));
-                Ok(())
+            Removal::Removed => return self.deletions.deleted(outcome),
+            // The next plan decides about it again.
+            Removal::Changed | Removal::DirectoryMoved => {}
+            Removal::Failed(_)
+            | Removal::Pinned
+            | Removal::InUse
+            | Removal::AlreadyGone
+            | Removal::Withdrawn => {
+                if let Some((kind, why)) = why_it_stays(outcome) {
+                    self.complain(kind, why);
+                }
             }
-            Removal::Pinned => {
-                say("note", format!("{file} was pinned meanwhile and stays"));
-                Ok(())
-            }
-            Removal::InUse => {
-                self.complain("note", format!("{file} is open for writing and stays"));
-                Ok(())
-            }
-            Removal::Changed | Removal::AlreadyGone | Removal::DirectoryMoved | Removal::Withdrawn => Ok(()),
         }
+        Ok(())
     }
 
     /// Says it once: the next sweep would say it again.

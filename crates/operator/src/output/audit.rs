@@ -48,7 +48,7 @@ impl AuditFile {
 
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
-    // A pipe that nobody reads must not keep anything from being deleted.
+    // A pipe without a reader must not block deletions.
     let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     options.append(true).create(true).mode(0o640).custom_flags(flags);
     options

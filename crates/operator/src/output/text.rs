@@ -50,7 +50,7 @@ pub fn report(report: &Report, dry_run: bool, fit: Fit) -> io::Result<()> {
     print(&text)
 }
 
-/// Shows on standard error what would be deleted, so that somebody can say whether it may be.
+/// Shows on standard error what would be deleted, before the user is asked to confirm it.
 pub fn deletions_to_confirm(report: &Report) -> io::Result<()> {
     let (directory, totals) = (printable(&report.directory), &report.totals);
     let text = format!(

@@ -182,12 +182,12 @@ pub(super) fn take_token(auth: &mut AuthInfo) -> Result<Option<TokenLayer>, Cred
 
 /// The token that stands in the configuration itself, if it is more than white space.
 fn inline_token(auth: &AuthInfo) -> Option<String> {
-    // The library shows it to whoever writes the configuration down, and to nobody else.
+    // The library gives the token out only when the configuration is serialised.
     let written = serde_json::to_value(auth).ok()?;
     written["token"].as_str().map(str::trim).filter(|token| !token.is_empty()).map(str::to_owned)
 }
 
-/// The header of a token: white space around it is nobody's intention, and inside it is no token's.
+/// The header for a token. White space around the token is removed; inside it is an error.
 fn bearer(token: &str, from: &str) -> Result<HeaderValue, CredentialError> {
     let wrong = |what| CredentialError::Token { from: from.to_owned(), what };
     let token = token.trim();
@@ -209,7 +209,7 @@ fn bearer(token: &str, from: &str) -> Result<HeaderValue, CredentialError> {
 enum Token {
     /// It stays as it is.
     Fixed(HeaderValue),
-    /// A file that somebody renews.
+    /// A file that another process renews.
     File(TokenFile),
     /// A program that gives another one when it is asked.
     Plugin(Arc<Plugin>),

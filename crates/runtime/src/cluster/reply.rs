@@ -132,7 +132,7 @@ fn of_object(object: &Object, body: &[u8]) -> Option<ObjectMeta> {
 
 fn found(wanted: &Wanted, metadata: ObjectMeta) -> LookupResult {
     match wanted {
-        // Every cluster has it from its first moment on, and nobody can delete it.
+        // Every cluster has this namespace from the start, and the API refuses to delete it.
         Wanted::Cluster(_) => metadata.uid.map_or_else(
             || LookupResult::Failed("the namespace has no UID".to_owned()),
             LookupResult::Cluster,

@@ -130,8 +130,8 @@ fn root(api_version: &str) -> String {
     format!("/{kind}/{api_version}")
 }
 
-/// Whether a reference can be made into a path. Whoever may create a pod writes its references as he
-/// likes, and the API does not check them.
+/// Whether an owner reference can be made into a path. Users write the references of their pods, and the API does not
+/// check them.
 pub(super) fn check(owner: &OwnerRef) -> Result<(), String> {
     let is_part = |part: &str| {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte);
