@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use checkpoint_keeper_core::engine::config::EngineConfig;
-use checkpoint_keeper_core::engine::file::{Outcome, Removal};
+use checkpoint_keeper_core::engine::file::Removal;
 use checkpoint_keeper_core::engine::problem::Problem;
 use checkpoint_keeper_core::engine::{ClusterSettings, Deletes, NodePods, Progress, Settings, View};
 use checkpoint_keeper_core::name::{FileName, NameKind};
