@@ -159,7 +159,7 @@ fn each_node_has_its_own_part_of_the_jitter_and_keeps_it() {
     };
     let wait = |number: u64| {
         let mut node = Node::new(vec![], vec![]);
-        node.scheduler = Scheduler::new(number, Memory::default());
+        node.scheduler = Scheduler::new(format!("node-{number}"), Memory::default());
         (node.schedules, node.pods) = (vec![schedule.clone()], vec![pod("web")]);
         node.tell_all();
         let wait = node.scheduler.wakes_in(node.now).unwrap();

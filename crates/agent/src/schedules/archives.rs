@@ -1,23 +1,21 @@
 //! What the engine sees of archives that schedules wait for: the engine reads each new one anyway.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::engine::View;
+use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::plan::{Archive, Clock, EffectiveStorage};
 use checkpoint_keeper_core::schedule::ContainerId;
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
-/// A container's archives are of these three names, whichever pod of that name it was.
-type Names = (String, String, String);
-
 /// What was seen of archives; shared by the engine's side, which tells, and that of the schedules, which waits.
 #[derive(Debug, Clone)]
 pub(crate) struct SeenArchives {
     seen: Arc<Mutex<Seen>>,
-    /// Whether any schedule needs it: else it costs nothing.
+    /// Whether any schedule needs to know sizes and room: else it costs nothing.
     is_wanted: watch::Sender<bool>,
     clock: watch::Sender<Clock>,
 }
@@ -26,8 +24,16 @@ pub(crate) struct SeenArchives {
 struct Seen {
     awaited: Vec<Awaited>,
     room: Option<Room>,
-    /// The size of the latest whole archive of each container.
-    sizes: BTreeMap<Names, u64>,
+    /// The latest whole archive of each container.
+    latest: Vec<Latest>,
+}
+
+/// The latest whole archive of a container.
+#[derive(Debug)]
+struct Latest {
+    identity: Arc<Identity>,
+    taken: Timestamp,
+    size: u64,
 }
 
 #[derive(Debug)]
@@ -72,46 +78,20 @@ impl SeenArchives {
     pub(crate) fn note(&self, view: &View) {
         let snapshot = &view.snapshot;
         self.clock.send_if_modified(|clock| std::mem::replace(clock, snapshot.clock) != snapshot.clock);
-        if !*self.is_wanted.borrow() {
-            return;
-        }
-        let storage =
-            EffectiveStorage::new(&view.policies.storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
         let mut seen = self.seen();
-        seen.room = snapshot.filesystem.map(|filesystem| Room {
-            available: filesystem.available_bytes,
-            min_free: storage.min_free_bytes.as_ref().map_or(0, |(bytes, _)| *bytes),
-        });
-        let mut latest: BTreeMap<Names, (Timestamp, u64)> = BTreeMap::new();
-        for archive in &snapshot.archives {
-            let Some(identity) = archive.identity.as_deref().filter(|_| archive.state.is_whole()) else {
-                continue;
-            };
-            let names = (identity.namespace.clone(), identity.pod.clone(), identity.container.clone());
-            let next = (archive.claimed, archive.size);
-            latest.entry(names).and_modify(|last| *last = next.max(*last)).or_insert(next);
+        if *self.is_wanted.borrow() {
+            seen.note_room(view);
         }
-        seen.sizes = latest.into_iter().map(|(names, (_, size))| (names, size)).collect();
-        if seen.awaited.is_empty() {
-            return;
-        }
-        for archive in
-            snapshot.archives.iter().filter(|archive| archive.settled && archive.state != State::Unread)
-        {
-            while let Some(at) = seen.awaited.iter().position(|awaited| awaited.is(archive)) {
-                let Awaited { tell, .. } = seen.awaited.swap_remove(at);
-                // Whoever waited may have given up.
-                let _ = tell.send(Found::of(archive));
-            }
-        }
-        seen.awaited.retain(|awaited| !awaited.tell.is_closed());
+        // Also of a schedule that was deleted while its last dump was under way.
+        seen.tell(view);
     }
 
-    /// Says whether anything of this is needed.
+    /// Says whether sizes and room are needed.
     pub(super) fn want(&self, wanted: bool) {
         self.is_wanted.send_replace(wanted);
         if !wanted {
-            *self.seen() = Seen::default();
+            let mut seen = self.seen();
+            (seen.room, seen.latest) = (None, Vec::new());
         }
     }
 
@@ -139,8 +119,9 @@ impl SeenArchives {
 
     /// The size of the container's latest whole archive.
     pub(super) fn last_size(&self, container: &ContainerId) -> Option<u64> {
-        let names = (container.namespace.clone(), container.pod.clone(), container.container.clone());
-        self.seen().sizes.get(&names).copied()
+        let seen = self.seen();
+        let of_container = seen.latest.iter().filter(|latest| is_of(&latest.identity, container));
+        of_container.max_by_key(|latest| latest.taken).map(|latest| latest.size)
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -148,19 +129,61 @@ impl SeenArchives {
     }
 }
 
+impl Seen {
+    fn note_room(&mut self, view: &View) {
+        let snapshot = &view.snapshot;
+        let storage =
+            EffectiveStorage::new(&view.policies.storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
+        self.room = snapshot.filesystem.map(|filesystem| Room {
+            available: filesystem.available_bytes,
+            min_free: storage.min_free_bytes.as_ref().map_or(0, |(bytes, _)| *bytes),
+        });
+        // Archives of one container share their identity: no name is compared or copied, as there may be many.
+        let mut latest: HashMap<*const Identity, Latest> = HashMap::new();
+        for archive in snapshot.archives.iter().filter(|archive| archive.state.is_whole()) {
+            let Some(identity) = &archive.identity else { continue };
+            let (taken, size) = (archive.claimed, archive.size);
+            let new = || Latest { identity: Arc::clone(identity), taken, size };
+            let known = latest.entry(Arc::as_ptr(identity)).or_insert_with(new);
+            if taken > known.taken {
+                (known.taken, known.size) = (taken, size);
+            }
+        }
+        self.latest = latest.into_values().collect();
+    }
+
+    /// Tells those that wait of what they wait for.
+    fn tell(&mut self, view: &View) {
+        if self.awaited.is_empty() {
+            return;
+        }
+        let is_read = |archive: &&Archive| archive.settled && archive.state != State::Unread;
+        for archive in view.snapshot.archives.iter().filter(is_read) {
+            while let Some(at) = self.awaited.iter().position(|awaited| awaited.is(archive)) {
+                let Awaited { tell, .. } = self.awaited.swap_remove(at);
+                // Whoever waited may have given up.
+                let _ = tell.send(Found::of(archive));
+            }
+        }
+        self.awaited.retain(|awaited| !awaited.tell.is_closed());
+    }
+}
+
+/// Whether it is of that container, whichever pod of the name it was.
+fn is_of(identity: &Identity, container: &ContainerId) -> bool {
+    identity.namespace == container.namespace
+        && identity.pod == container.pod
+        && identity.container == container.container
+}
+
 impl Awaited {
     /// Whether this is the archive that is waited for.
     fn is(&self, archive: &Archive) -> bool {
-        let is_of_time = archive.changed >= self.since;
-        match &self.file {
-            Some(file) => is_of_time && archive.file.to_json_text() == file.as_str(),
-            None => archive.identity.as_deref().is_some_and(|identity| {
-                is_of_time
-                    && identity.namespace == self.container.namespace
-                    && identity.pod == self.container.pod
-                    && identity.container == self.container.container
-            }),
-        }
+        let is_it = match &self.file {
+            Some(file) => archive.file.to_json_text() == file.as_str(),
+            None => archive.identity.as_deref().is_some_and(|identity| is_of(identity, &self.container)),
+        };
+        is_it && archive.changed >= self.since
     }
 }
 
@@ -177,5 +200,112 @@ impl Found {
         };
         let fault = fault.map(str::to_owned);
         Self { file: archive.file.to_json_text().into_owned(), fault }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint_keeper_core::name::FileName;
+    use checkpoint_keeper_core::plan::{Dated, FileSystem, Snapshot, plan};
+    use checkpoint_keeper_core::policy::PolicySet;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::constant(1_780_000_000, 0);
+
+    fn container() -> ContainerId {
+        ContainerId {
+            namespace: "shop".to_owned(),
+            pod: "db-0".to_owned(),
+            pod_uid: "u".to_owned(),
+            container: "app".to_owned(),
+        }
+    }
+
+    fn archive(file: &str, pod: &str, state: State, taken: i64, size: u64) -> Archive {
+        let taken = Timestamp::from_second(NOW.as_second() + taken).unwrap();
+        let identity = Identity {
+            namespace: "shop".to_owned(),
+            pod: pod.to_owned(),
+            pod_uid: None,
+            container: "app".to_owned(),
+        };
+        Archive {
+            file: FileName::new(file.as_bytes()).unwrap(),
+            identity: Some(Arc::new(identity)),
+            state,
+            taken,
+            claimed: taken,
+            dated: Dated::Trusted,
+            changed: taken,
+            size,
+            allocated: size,
+            pinned: false,
+            settled: true,
+            discarded: false,
+            undeletable: false,
+            pod_labels: None,
+            namespace_labels: None,
+            workload: None,
+            absences: None,
+            idle_since: None,
+            seen_in: None,
+            governed_by: None,
+        }
+    }
+
+    fn view(archives: Vec<Archive>) -> View {
+        let filesystem = FileSystem {
+            total_bytes: 100,
+            available_bytes: 40,
+            total_inodes: 0,
+            available_inodes: 0,
+            release: checkpoint_keeper_core::plan::Release::Shown,
+        };
+        let snapshot = Snapshot { archives, filesystem: Some(filesystem), ..Snapshot::default() };
+        let policies = Arc::new(PolicySet::default());
+        let plan = plan(&snapshot, &policies, NOW);
+        View { snapshot, policies, plan }
+    }
+
+    #[test]
+    fn an_archive_that_is_waited_for_is_told_also_when_its_schedule_is_gone_meanwhile() {
+        let seen = SeenArchives::default();
+        seen.want(true);
+        let mut told = seen.wait_for(&container(), None, NOW);
+        let mut named = seen.wait_for(&container(), Some("b.tar".to_owned()), NOW);
+        seen.want(false);
+        let others = vec![
+            archive("old.tar", "db-0", State::Complete, -1, 1),
+            archive("other.tar", "db-1", State::Complete, 1, 1),
+        ];
+        seen.note(&view(others));
+        assert!(told.try_recv().is_err() && named.try_recv().is_err());
+        seen.note(&view(vec![archive("a.tar", "db-0", State::Complete, 1, 1)]));
+        assert_eq!(told.try_recv().unwrap(), Found { file: "a.tar".to_owned(), fault: None });
+        seen.note(&view(vec![archive("b.tar", "db-0", State::Incomplete, 1, 1)]));
+        assert_eq!(named.try_recv().unwrap().fault.as_deref(), Some("the archive is incomplete"));
+    }
+
+    #[test]
+    fn the_size_of_the_latest_whole_archive_is_known_only_while_it_is_wanted() {
+        let seen = SeenArchives::default();
+        let all = || {
+            view(vec![
+                archive("a.tar", "db-0", State::Complete, 1, 10),
+                archive("b.tar", "db-0", State::Complete, 3, 30),
+                archive("c.tar", "db-0", State::Complete, 2, 20),
+                archive("d.tar", "db-0", State::Incomplete, 4, 40),
+                archive("e.tar", "db-1", State::Complete, 5, 50),
+            ])
+        };
+        seen.note(&all());
+        assert_eq!((seen.last_size(&container()), seen.room()), (None, None));
+        seen.want(true);
+        seen.note(&all());
+        assert_eq!(seen.last_size(&container()), Some(30));
+        assert_eq!(seen.room(), Some(Room { available: 40, min_free: 0 }));
+        seen.want(false);
+        assert_eq!((seen.last_size(&container()), seen.room()), (None, None));
     }
 }

@@ -130,14 +130,18 @@ impl Schedules {
             self.context.problem(ProblemType::ScheduleMemoryUnusable, error.to_string());
             Memory::default()
         });
-        let mut scheduler = Scheduler::new(number_of(&self.context.node), memory);
+        let mut scheduler = Scheduler::new(self.context.node.clone(), memory);
         let mut dumps: FuturesUnordered<Dumping> = FuturesUnordered::new();
         let (mut objects, mut pods) = (self.objects.changes(), self.pods.changes());
         let mut policies = self.context.objects.changes();
         let mut clocks = self.dumper.archives.clock();
+        // What the engine published before this began counts as well.
+        clocks.mark_changed();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut polled = now();
+        // None or one: a kubelet that hangs holds up no dump.
+        let mut polling = FuturesUnordered::new();
         let mut other_operator = None;
         loop {
             let asleep = scheduler.wakes_in(clock::now()).unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
@@ -160,9 +164,13 @@ impl Schedules {
                 changed = clocks.changed() => if changed.is_err() { return } else {
                     vec![Input::Clock(*clocks.borrow_and_update())]
                 },
-                () = sleep(poll.unwrap_or(LONGEST_SLEEP)), if poll.is_some() => {
+                () = sleep(poll.unwrap_or(LONGEST_SLEEP)), if poll.is_some() && polling.is_empty() => {
                     polled = now();
-                    self.usage().await.map(Input::Usage).into_iter().collect()
+                    polling.push(self.usage());
+                    continue;
+                }
+                Some(usage) = polling.next(), if !polling.is_empty() => {
+                    usage.map(Input::Usage).into_iter().collect()
                 }
                 () = sleep(asleep) => vec![Input::Tick],
                 // A watch that has gone quiet changes nothing by itself.
@@ -203,8 +211,11 @@ impl Schedules {
                 let what = format!("what schedules have done cannot be kept: {failed}");
                 self.context.problem(ProblemType::ScheduleMemoryUnusable, what);
             }
-            Effect::Dump(dump) => dumps.push(self.dumping(dump, false)),
-            Effect::Recover(dump) => dumps.push(self.dumping(dump, true)),
+            Effect::Dump(dump) => dumps.push(self.dump(dump)),
+            Effect::Recover(dump) => {
+                let dumper = Arc::clone(&self.dumper);
+                dumps.push(Box::pin(async move { (dump.id, dumper.recover(&dump).await) }));
+            }
             Effect::Report(report) => {
                 log(&report);
                 self.context.state.reported(&report);
@@ -214,12 +225,9 @@ impl Schedules {
         }
     }
 
-    fn dumping(&self, dump: Dump, is_recovery: bool) -> Dumping {
+    fn dump(&self, dump: Dump) -> Dumping {
         let (dumper, timings) = (Arc::clone(&self.dumper), self.timings.clone());
         Box::pin(async move {
-            if is_recovery {
-                return (dump.id, dumper.recover(&dump).await);
-            }
             let began = now();
             let outcome = dumper.make(&dump).await;
             timings.checkpointed(now().saturating_duration_since(began));
@@ -248,28 +256,16 @@ impl Schedules {
                     container: container.name.clone(),
                 };
                 let Some(used) = usage.get(&key) else { continue };
-                let id = ContainerId {
-                    namespace: pod.namespace.clone(),
-                    pod: pod.name.clone(),
-                    pod_uid: pod.uid.clone(),
-                    container: container.name.clone(),
-                };
                 // The kubelet measures now and then, and says when.
                 let age = used.at.map(|at| read.wall.duration_since(at));
                 let age = age.and_then(|age| Duration::try_from(age).ok()).unwrap_or_default();
                 let at = read.uptime.saturating_sub(age);
-                known
-                    .insert(id, Usage { cpu_seconds: used.cpu_seconds, memory_bytes: used.memory_bytes, at });
+                let usage = Usage { cpu_seconds: used.cpu_seconds, memory_bytes: used.memory_bytes, at };
+                known.insert(pod.container(&container.name), usage);
             }
         }
         Some(known)
     }
-}
-
-/// A number that tells nodes apart, the same after each restart.
-fn number_of(node: &str) -> u64 {
-    node.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 fn log(report: &Report) {

@@ -28,12 +28,12 @@ pub(super) fn containers_of<'a>(schedule: &'a Schedule, pod: &'a NodePod) -> imp
 }
 
 /// The disruptions of a pod that the schedule asks to be told of: at most one of its node's drain, and one of its
-/// own end; each with whether it is the drain.
-pub(super) fn disruption_of(
+/// own end.
+pub(super) fn disruptions_of(
     schedule: &Schedule,
     pod: &NodePod,
     is_unschedulable: bool,
-) -> impl Iterator<Item = (Disruption, bool)> {
+) -> impl Iterator<Item = Disruption> {
     let target = pod.disruption_target.as_deref();
     let ends = [
         (Disruption::Preemption, target == Some(PREEMPTED)),
@@ -43,12 +43,12 @@ pub(super) fn disruption_of(
     let is_asked = |disruption: &Disruption| schedule.triggers.on_disruption.contains(disruption);
     let drain = Some(Disruption::NodeDrain).filter(|drain| is_unschedulable && is_asked(drain));
     let end = ends.into_iter().find(|(end, is_so)| *is_so && is_asked(end)).map(|(end, _)| end);
-    drain.map(|drain| (drain, true)).into_iter().chain(end.map(|end| (end, false)))
+    drain.into_iter().chain(end)
 }
 
 impl NodePod {
     /// One of its containers.
-    pub(super) fn container(&self, name: &str) -> ContainerId {
+    pub fn container(&self, name: &str) -> ContainerId {
         ContainerId {
             namespace: self.namespace.clone(),
             pod: self.name.clone(),

@@ -228,12 +228,10 @@ impl Runs {
         waiting.map(|run| self.wait_of(run, now, uptime)).min()
     }
 
-    /// How many dumps are under way, for a schedule or for all.
-    pub(super) fn under_way(&self, schedule_uid: Option<&str>) -> u32 {
-        let of = |run: &&Run| {
-            !run.is_waiting()
-                && schedule_uid.is_none_or(|uid| run.requests.iter().any(|one| one.schedule_uid == uid))
-        };
+    /// How many dumps are under way for a schedule.
+    pub(super) fn under_way(&self, schedule_uid: &str) -> u32 {
+        let of =
+            |run: &&Run| !run.is_waiting() && run.requests.iter().any(|one| one.schedule_uid == schedule_uid);
         u32::try_from(self.all.iter().filter(of).count()).unwrap_or(u32::MAX)
     }
 

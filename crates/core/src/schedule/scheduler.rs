@@ -11,9 +11,9 @@ use super::memory::{AnnotationMemory, Failure, Memory, NoticedDisruption, Schedu
 use super::messages::{
     Answer, ContainerId, Effect, Input, NodePod, Report, Request, RunResult, SkipReason, Trigger,
 };
-use super::occasions::{containers_of, disruption_of, is_selected};
+use super::occasions::{containers_of, disruptions_of, is_selected};
 use super::runs::{Ended, Runs};
-use super::spec::{Dumping, Schedule, ScheduleRef};
+use super::spec::{Disruption, Dumping, Schedule, ScheduleRef};
 use super::timers::{Due, Timers};
 use super::usage::UsageWatch;
 use crate::engine::clock::Now;
@@ -23,8 +23,8 @@ use crate::policy::Mode;
 /// Decides which containers are dumped when. It does no I/O and reads no clock.
 #[derive(Debug)]
 pub struct Scheduler {
-    /// Tells nodes apart, so that they do not all dump at once.
-    node: u64,
+    /// The node's name, so that not all nodes dump at once.
+    node: String,
     schedules: BTreeMap<String, Arc<Schedule>>,
     timers: HashMap<String, Timers>,
     /// Whether an earlier process left something, and nothing was handled since.
@@ -75,8 +75,8 @@ pub struct ScheduleState {
 }
 
 impl Scheduler {
-    /// A scheduler that goes on from what was kept; `node` is any number that tells nodes apart.
-    pub fn new(node: u64, memory: Memory) -> Self {
+    /// A scheduler of that node that goes on from what was kept.
+    pub fn new(node: String, memory: Memory) -> Self {
         let mut runs = Runs::default();
         for run in memory.runs.iter().cloned() {
             runs.restore(run, Dumping::default());
@@ -151,11 +151,6 @@ impl Scheduler {
         self.active().filter_map(|schedule| schedule.triggers.resources.map(|resources| resources.poll)).min()
     }
 
-    /// Whether any schedule asks for anything: else nothing needs to be watched for it.
-    pub fn has_schedules(&self) -> bool {
-        self.schedules.values().any(|schedule| schedule.triggers.any())
-    }
-
     /// What each schedule has done here, and does next.
     pub fn states(&self) -> Vec<ScheduleState> {
         let state = |schedule: &Arc<Schedule>| {
@@ -171,7 +166,7 @@ impl Scheduler {
                 last_success: memory.last_success,
                 interval_successes: memory.interval_successes,
                 next: timers.and_then(|timers| timers.next(self.delay_of(schedule))),
-                active: self.runs.under_way(Some(&schedule.uid)),
+                active: self.runs.under_way(&schedule.uid),
                 failures: memory.failures,
                 last_failure: memory.last_failure,
                 containers: selected.map(|pod| containers_of(schedule, pod).count()).sum(),
@@ -259,11 +254,11 @@ impl Scheduler {
                 continue;
             }
             for pod in pods.values().filter(|pod| pod.is_running && is_selected(&schedule, pod)) {
-                for (disruption, is_drain) in disruption_of(&schedule, pod, self.is_unschedulable) {
+                for disruption in disruptions_of(&schedule, pod, self.is_unschedulable) {
                     let noticed = NoticedDisruption {
                         schedule_uid: schedule.uid.clone(),
                         pod_uid: pod.uid.clone(),
-                        is_drain,
+                        is_drain: disruption == Disruption::NodeDrain,
                     };
                     if self.disruptions.insert(noticed) {
                         let trigger = Trigger::Disruption(disruption);

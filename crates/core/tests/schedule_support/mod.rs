@@ -38,7 +38,7 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(schedules: Vec<Schedule>, pods: Vec<NodePod>) -> Self {
         let mut node = Self {
-            scheduler: Scheduler::new(1, Memory::default()),
+            scheduler: Scheduler::new("node-1".to_owned(), Memory::default()),
             now: Now { wall: BEGIN, uptime: HOUR },
             schedules,
             pods,
@@ -150,7 +150,7 @@ impl Node {
     /// The program ends, and another one begins.
     pub(crate) fn restart(&mut self) -> &mut Self {
         let kept = serde_json::to_string(&self.kept).unwrap();
-        self.scheduler = Scheduler::new(1, serde_json::from_str(&kept).unwrap());
+        self.scheduler = Scheduler::new("node-1".to_owned(), serde_json::from_str(&kept).unwrap());
         self.running.clear();
         self.tell_all();
         self

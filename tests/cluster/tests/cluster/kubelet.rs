@@ -7,7 +7,9 @@ use checkpoint_keeper_testcluster::{Fault, Node, RunningContainer, Runtime, wait
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::support::{DEADLINE, NODES, cluster, counting_pod, files_of, inspect, pod, policy, run_keeper};
+use crate::support::{
+    DEADLINE, NODES, cluster, connected_pod, counting_pod, files_of, inspect, pod, policy, run_keeper,
+};
 
 #[test]
 fn two_checkpoints_within_one_second_share_a_file_and_count_as_one() -> anyhow::Result<()> {
@@ -58,11 +60,7 @@ fn a_container_that_cannot_be_dumped_leaves_nothing_behind_and_runs_on() -> anyh
     let _whole = NODES.read();
     for node in cluster().nodes() {
         let namespace = cluster().namespace("tcp")?;
-        // An established connection: CRIU refuses it unless told otherwise, and the runtimes do not.
-        // Whoever finds nobody listening ends when it next writes, and tries again.
-        let script = "(while :; do nc -l -p 7777 -e /bin/cat; done) & \
-                      while :; do (while sleep 1; do echo x; done) | nc 127.0.0.1 7777; done";
-        namespace.apply(&pod("tcp", node, &["talker"], script))?;
+        namespace.apply(&connected_pod("tcp", node))?;
         namespace.wait_until_running("tcp")?;
         let container = node.containers(namespace.name(), "tcp")?.remove(0);
         wait::until("the connection", DEADLINE, || {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::agents::Agent;
 use crate::controller::Replica;
 use crate::install;
-use crate::support::{DEADLINE, NODES, cluster, counting_pod, files_of, inspect, pod};
+use crate::support::{DEADLINE, NODES, cluster, connected_pod, counting_pod, files_of, inspect};
 
 const SCHEDULES: &str = "/apis/checkpoint-keeper.io/v1alpha1/namespaces";
 
@@ -180,9 +180,7 @@ fn what_cannot_be_dumped_is_told_in_the_kubelets_words_and_harms_no_other() -> a
     let agent = Agent::start(node)?;
     let namespace = cluster().namespace("cannot")?;
     let name = namespace.name();
-    let script = "(while :; do nc -l -p 7777 -e /bin/cat; done) & \
-                  while :; do (while sleep 1; do echo x; done) | nc 127.0.0.1 7777; done";
-    namespace.apply(&pod("tcp", node, &["talker"], script))?;
+    namespace.apply(&connected_pod("tcp", node))?;
     namespace.apply(&counting_pod("web", node, &["app"]))?;
     namespace.wait_until_running("tcp")?;
     namespace.wait_until_running("web")?;

@@ -66,6 +66,15 @@ pub(crate) fn counting_pod(name: &str, node: Node<'_>, containers: &[&str]) -> S
     pod(name, node, containers, "i=0; while :; do i=$((i+1)); echo $i >/tmp/n; sleep 1; done")
 }
 
+/// A pod whose container `talker` has an established connection: CRIU refuses it unless told otherwise, and the
+/// runtimes do not.
+pub(crate) fn connected_pod(name: &str, node: Node<'_>) -> String {
+    // A client that finds no listener ends when it next writes, and tries again.
+    let script = "(while :; do nc -l -p 7777 -e /bin/cat; done) & \
+                  while :; do (while sleep 1; do echo x; done) | nc 127.0.0.1 7777; done";
+    pod(name, node, &["talker"], script)
+}
+
 /// A pod on one node with these containers, each of which runs this script.
 pub(crate) fn pod(name: &str, node: Node<'_>, containers: &[&str], script: &str) -> String {
     let containers: String = containers.iter().map(|container| busybox(container, script, "")).collect();
