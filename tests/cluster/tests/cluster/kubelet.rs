@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::support::{
-    DEADLINE, NODES, cluster, connected_pod, counting_pod, files_of, inspect, pod, policy, run_keeper,
+    DEADLINE, NODES, cluster, connected_pod, counting_pod, files_of, inspect, policy, run_keeper,
 };
 
 #[test]
