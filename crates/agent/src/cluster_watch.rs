@@ -75,7 +75,7 @@ impl ClusterWatch {
         );
     }
 
-    /// Says whether a policy selects namespaces by their labels.
+    /// Sets whether namespaces are watched: they are while a policy selects them by their labels.
     pub(super) fn want_namespaces(&self, wanted: bool) {
         self.wants_namespaces.send_if_modified(|before| std::mem::replace(before, wanted) != wanted);
     }

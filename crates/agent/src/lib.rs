@@ -111,7 +111,7 @@ pub enum Error {
     Start {
         /// What it cannot do.
         what: &'static str,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
     /// The kubelet cannot be asked.

@@ -1207,7 +1207,7 @@ fn namespaces_that_are_shown_are_known_as_they_are_and_asked_about_when_they_are
     assert_eq!(node.pod_index.lookups(node.budget), [about]);
     let mut bare = Node::new(cluster("p"), []);
     assert!(!bare.pod_index.apply_all_namespaces(shown(&labels, created), bare.now), "nothing is here");
-    // Nor does it end a doubt.
+    // Nor does it make an invalidated namespace valid.
     node.pod_index.invalidate_namespace("shop");
     node.pod_index.apply_namespaces(shown(&labels, created), node.now);
     assert_eq!(node.reasons(), [Reason::NoPolicy; 2]);

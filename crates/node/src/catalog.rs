@@ -76,23 +76,23 @@ pub enum CatalogError {
     /// The file cannot be opened or made.
     #[error("cannot open the catalog {path}: {source}")]
     Open {
-        /// Which.
+        /// The catalog's path.
         path: PathBuf,
         /// What went wrong.
         source: Box<redb::Error>,
     },
-    /// What lies there is nothing that this program made, and is left as it is.
+    /// The file was not made by this program, and is left as it is.
     #[error("{path} {what}; it is left as it is", path = path.display())]
     NotACatalog {
-        /// Which.
+        /// The catalog's path.
         path: PathBuf,
-        /// What it is.
+        /// What is wrong with it, as the end of a sentence: `is not a file`.
         what: &'static str,
     },
     /// A damaged catalog cannot be moved aside.
     #[error("cannot move the damaged catalog {path} aside")]
     SetAside {
-        /// Which.
+        /// The catalog's path.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -100,7 +100,7 @@ pub enum CatalogError {
     /// It cannot be written.
     #[error("cannot write the catalog {path}: {source}")]
     Write {
-        /// Which.
+        /// The catalog's path.
         path: PathBuf,
         /// What went wrong.
         source: Box<redb::Error>,

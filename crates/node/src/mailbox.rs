@@ -97,7 +97,7 @@ impl Sender {
         });
     }
 
-    /// Tells what a watch shows.
+    /// Sends an update from a watch.
     pub fn send_update(&self, update: TimedUpdate) {
         self.add(|contents| contents.updates.add(update));
     }

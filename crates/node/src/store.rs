@@ -45,7 +45,7 @@ pub enum OpenError {
     /// It cannot be opened.
     #[error("cannot open the directory {path}")]
     Open {
-        /// Which.
+        /// The directory's path.
         path: PathBuf,
         /// What the system says.
         source: io::Error,

@@ -67,7 +67,7 @@ impl LeaderElector {
         }
     }
 
-    /// Tells from here on until when this replica leads.
+    /// A receiver of the time until which this replica leads.
     pub fn held_until(&self) -> watch::Receiver<HeldUntil> {
         self.held.subscribe()
     }

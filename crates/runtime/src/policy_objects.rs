@@ -195,7 +195,7 @@ impl PolicyObjects {
         self.caches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells of every change from here on.
+    /// A receiver that is notified of each later change.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -216,7 +216,7 @@ impl PolicyObjects {
         self.other_operator.runs()
     }
 
-    /// Tells those who wait for changes that something changed beside the objects.
+    /// Notifies the receivers of changes of something other than the objects.
     pub fn notify(&self) {
         self.changed.send_replace(());
     }

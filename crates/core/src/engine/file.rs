@@ -87,7 +87,7 @@ pub struct Listing {
     pub failures: Vec<(FileName, io::Error)>,
 }
 
-/// What became of a removal.
+/// The result of removing an archive's file.
 #[derive(Debug)]
 pub enum Removal {
     /// It is gone.
@@ -102,7 +102,7 @@ pub enum Removal {
     InUse,
     /// The path leads to another directory by now, or nowhere: what was moved away is left alone.
     DirectoryMoved,
-    /// It was not wanted gone any more: it stays.
+    /// The deletion was withdrawn before it began: it stays.
     Withdrawn,
     /// The system refused.
     Failed(io::Error),
@@ -128,10 +128,10 @@ impl Deletion {
     }
 }
 
-/// What became of a deletion.
+/// The outcome of a deletion.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Which.
+    /// The deletion.
     pub deletion: Deletion,
     /// What became of it.
     pub removal: Removal,

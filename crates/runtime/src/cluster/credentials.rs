@@ -37,15 +37,15 @@ pub enum CredentialError {
     /// A file that cannot be read.
     #[error("{} cannot be read: {source}", path.display())]
     Read {
-        /// Which.
+        /// The file's path.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// A file that is no credential.
     #[error("{} {what}", path.display())]
     File {
-        /// Which.
+        /// The file's path.
         path: PathBuf,
         /// What it is instead.
         what: &'static str,
