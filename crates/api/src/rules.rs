@@ -221,6 +221,12 @@ pub const THRESHOLD_THERE: Rule = Rule {
 pub const ABOVE_OR_BELOW: Rule =
     Rule { cel: "has(self.above) || has(self.below)", message: "must have above or below" };
 
+/// A schedule's retention that says something.
+pub const SCHEDULE_RETENTION_THERE: Rule = Rule {
+    cel: "has(self.keepLatest) || has(self.maxAge)",
+    message: "must have keepLatest or maxAge; leave retention out to keep all",
+};
+
 /// A bucket that lets something through.
 pub const DELETION_LIMIT_NOT_ZERO: Rule = Rule {
     cel: "!has(self.burst) || self.burst > 0 || !has(self.percent) || self.percent > 0",

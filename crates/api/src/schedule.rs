@@ -96,6 +96,10 @@ pub struct CheckpointScheduleSpec {
     /// retries say how often a checkpoint that failed is tried again. Absent: its defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<RetriesSpec>,
+    /// retention says which of the archives that this schedule made stay, for each container and on each node. The
+    /// others go once a newer one is complete. Absent: all stay, as far as this schedule goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<ScheduleRetentionSpec>,
 }
 
 /// When a schedule asks for checkpoints.
@@ -195,6 +199,22 @@ pub struct RetriesSpec {
     pub backoff: Option<Period>,
 }
 
+/// Which of the archives that a schedule made stay: one that is among the newest, and one that is young.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validations(&[&rules::SCHEDULE_RETENTION_THERE])))]
+pub struct ScheduleRetentionSpec {
+    /// keepLatest is how many of the newest archives of each container stay on a node, however old they are. Absent:
+    /// the newest one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub keep_latest: Option<i32>,
+    /// maxAge is the age up to which further ones stay on a node: a length of time such as 7d. Absent: they go whatever
+    /// their age.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Period>,
+}
+
 impl CheckpointSchedule {
     /// Which object this is, in events and reports.
     pub fn schedule_ref(&self) -> ScheduleRef {
@@ -227,7 +247,7 @@ impl CheckpointSchedule {
             mode: spec.mode.into(),
             suspend: spec.suspend.unwrap_or_default(),
             dumping: dumping(spec, at),
-            retention: schedule::ArchiveRetention::default(),
+            retention: spec.retention.as_ref().map(|retention| retention.read(at)).unwrap_or_default(),
         };
         problems.unless(schedule).map_err(|mut fields| match fields.pop() {
             Some(field) if is_zone_unknown && fields.is_empty() => ScheduleError::InvalidTimeZone(field),
@@ -290,16 +310,10 @@ fn dumping(spec: &CheckpointScheduleSpec, problems: &mut Problems) -> schedule::
     let timeout = spec.timeout.as_ref().and_then(|time| time.read("spec.timeout", problems));
     schedule::Dumping {
         timeout: timeout.unwrap_or(defaults.timeout),
-        max_concurrent_per_node: spec.max_concurrent_per_node.map_or(
-            defaults.max_concurrent_per_node,
-            |count| match u32::try_from(count) {
-                Ok(count) if count > 0 => count,
-                _ => {
-                    problems.add(&"spec.maxConcurrentPerNode", format!("{count} is less than 1"), None);
-                    defaults.max_concurrent_per_node
-                }
-            },
-        ),
+        max_concurrent_per_node: spec
+            .max_concurrent_per_node
+            .and_then(|count| at_least_one(count, "spec.maxConcurrentPerNode", problems))
+            .unwrap_or(defaults.max_concurrent_per_node),
         retries: retries
             .limit
             .map_or(defaults.retries, |limit| natural(limit, "spec.retries.limit", problems)),
@@ -348,6 +362,29 @@ impl ThresholdsSpec {
         };
         schedule::Thresholds { above: percent(self.above, "above"), below: percent(self.below, "below") }
     }
+}
+
+impl ScheduleRetentionSpec {
+    fn read(&self, problems: &mut Problems) -> schedule::ArchiveRetention {
+        if self.keep_latest.is_none() && self.max_age.is_none() {
+            problems.add(&"spec.retention", rules::SCHEDULE_RETENTION_THERE.message, None);
+        }
+        schedule::ArchiveRetention {
+            keep_latest: self
+                .keep_latest
+                .and_then(|count| at_least_one(count, "spec.retention.keepLatest", problems)),
+            max_age: self.max_age.as_ref().and_then(|age| age.read("spec.retention.maxAge", problems)),
+        }
+    }
+}
+
+/// A number that is more than 0.
+fn at_least_one(count: i32, path: &str, problems: &mut Problems) -> Option<u32> {
+    let read = u32::try_from(count).ok().filter(|count| *count > 0);
+    if read.is_none() {
+        problems.add(&path, format!("{count} is less than 1"), None);
+    }
+    read
 }
 
 impl From<Disruption> for schedule::Disruption {

@@ -403,6 +403,10 @@ fn refused() -> Vec<(&'static str, Value, rules::Rule)> {
     for interval in ["0s", "0", "500ms", "0.0h", "999us"] {
         cases.push((SCHEDULE, scheduled(json!({"interval": interval})), rules::INTERVAL_AT_LEAST_A_SECOND));
     }
+    let retained =
+        |retention: Value| json!({"selector": {}, "triggers": {"interval": "1h"}, "retention": retention});
+    cases.push((SCHEDULE, retained(json!({})), rules::SCHEDULE_RETENTION_THERE));
+    cases.push((SCHEDULE, retained(json!({"maxAge": "0s"})), rules::PERIOD_NOT_ZERO));
     for timeout in ["0s", "999ms"] {
         let spec = json!({"selector": {}, "triggers": {"interval": "1h"}, "timeout": timeout});
         cases.push((SCHEDULE, spec, rules::TIMEOUT_AT_LEAST_A_SECOND));
@@ -559,6 +563,7 @@ fn what_a_file_may_hold_no_rule_refuses() {
             "selector": {"matchLabels": {"app": "db"}}, "triggers": {"interval": "1h"}, "mode": "DryRun",
             "suspend": false, "jitter": "0", "startingDeadline": "0", "timeout": "1s", "maxConcurrentPerNode": 100,
             "retries": {"limit": 0, "backoff": "1ms"}, "containers": ["app"],
+            "retention": {"keepLatest": 1, "maxAge": "1w"},
         }),
     ));
     for duration in [

@@ -11,7 +11,8 @@ use checkpoint_keeper_api::{
 };
 use checkpoint_keeper_core::policy::{LabelSelector, Mode};
 use checkpoint_keeper_core::schedule::{
-    Disruption, Dumping, ResourceTrigger, RunResult, Schedule, ScheduleKind, SkipReason, Thresholds, Triggers,
+    ArchiveRetention, Disruption, Dumping, ResourceTrigger, RunResult, Schedule, ScheduleKind, SkipReason,
+    Thresholds, Triggers,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -88,6 +89,7 @@ fn every_field_of_a_schedule_arrives() {
         "timeout": "30m",
         "maxConcurrentPerNode": 4,
         "retries": {"limit": 0, "backoff": "1m"},
+        "retention": {"keepLatest": 3, "maxAge": "7d"},
     }))
     .unwrap();
     assert_eq!(
@@ -119,6 +121,8 @@ fn every_field_of_a_schedule_arrives() {
     let dumping =
         Dumping { timeout: seconds(1_800), max_concurrent_per_node: 4, retries: 0, backoff: seconds(60) };
     assert_eq!(read.dumping, dumping);
+    let retention = ArchiveRetention { keep_latest: Some(3), max_age: Some(seconds(604_800)) };
+    assert_eq!(read.retention, retention);
 }
 
 #[test]
@@ -135,6 +139,7 @@ fn a_schedule_that_says_little_has_the_documented_defaults() {
     let defaults =
         Dumping { timeout: seconds(600), max_concurrent_per_node: 1, retries: 3, backoff: seconds(10) };
     assert_eq!((read.dumping, Dumping::default()), (defaults, defaults));
+    assert_eq!(read.retention, ArchiveRetention::default());
     // A deadline of 0 is none, and a cooldown of 0 is one of no length.
     let zero = native(&json!({
         "selector": {}, "startingDeadline": "0", "jitter": "0s",
@@ -213,6 +218,14 @@ fn what_is_wrong_with_a_schedule_is_told_with_the_fields_path() {
         (
             json!({"selector": {"matchLabels": {"a": "-"}}, "triggers": {"interval": "1h"}}),
             "spec.selector.matchLabels.a: \"-\" must be a label's value: at most 63 letters, digits, '-', '_' and '.'",
+        ),
+        (
+            json!({"selector": {}, "triggers": {"interval": "1h"}, "retention": {}}),
+            "spec.retention: must have keepLatest or maxAge; leave retention out to keep all",
+        ),
+        (
+            json!({"selector": {}, "triggers": {"interval": "1h"}, "retention": {"keepLatest": 0}}),
+            "spec.retention.keepLatest: 0 is less than 1",
         ),
     ] {
         let error = native(&spec).unwrap_err();
