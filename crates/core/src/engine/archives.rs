@@ -8,7 +8,7 @@ use super::clock::Now;
 use super::deciding::MOST_CONFIRMATIONS;
 use super::discard::DiscardResult;
 use super::file::{Listing, Looked, ReadArchive, Sighting, Stat};
-use super::index::{Known, Read};
+use super::index::Known;
 use super::problem::Problem;
 use super::{Effect, Engine, NextToSettle};
 use crate::archive::{Contents, State};
@@ -277,30 +277,22 @@ pub(super) fn unread(name: &FileName, stat: &Stat) -> CheckpointTime {
 }
 
 fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
-    let not_read = || Read {
-        state: State::Unread,
-        identity: None,
-        inside: None,
-        taken: unread(name, &known.stat),
-        runtime: None,
-        problem: None,
-        is_failure: false,
-    };
-    let read = known.read.clone().unwrap_or_else(not_read);
+    let read = known.read.as_ref();
+    let taken = read.map_or_else(|| unread(name, &known.stat), |read| read.taken);
     Archive {
         file: name.clone(),
-        identity: read.identity,
-        state: read.state,
-        taken: read.taken.at,
-        claimed: read.taken.claimed,
-        dated: read.taken.dated,
+        identity: known.identity().cloned(),
+        state: read.map_or(State::Unread, |read| read.state),
+        taken: taken.at,
+        claimed: taken.claimed,
+        dated: taken.dated,
         changed: known.changed_at(now),
         size: known.stat.size,
         allocated: known.stat.allocated,
         pinned: known.pinned,
-        settled: known.read.is_some(),
+        settled: read.is_some(),
         discarded: false,
-        undeletable: known.failed_at.is_some_and(|failed| now.uptime < failed + REFUSED),
+        undeletable: known.failed_at().is_some_and(|failed| now.uptime < failed + REFUSED),
         pod_labels: None,
         namespace_labels: None,
         workload: None,

@@ -23,8 +23,8 @@ impl Engine {
     pub(super) fn date(&mut self, name: &FileName, now: Now) -> Option<Problem> {
         let reading = self.clock.reading(now);
         let known = self.index.get_mut(name)?;
-        if let Arrival::Unjudged(shown) = known.arrival {
-            known.arrival = judge_arrival(name, known, shown, now);
+        if let Arrival::Unjudged(shown) = known.arrival() {
+            known.set_arrival(judge_arrival(name, known, shown, now));
         }
         let found = date(name, known, &self.clock, reading, now)?;
         if let Some(read) = &mut known.read {
@@ -34,7 +34,7 @@ impl Engine {
         self.has_undecided_times |= !is_decided(known, found, now);
         // Before the API server's time is known, the date is not worth keeping, as it is about to change; the
         // arrival of an archive that is dated by it is.
-        if self.settings.remembers && (!self.clock.is_unheard() || known.arrival != Arrival::Unremarkable) {
+        if self.settings.remembers && (!self.clock.is_unheard() || known.arrival() != Arrival::Unremarkable) {
             self.unwritten.extend(record_of(name, known, &self.settings.boot));
         }
         (found.dated == Dated::Undated).then(|| Problem::Undated(name.clone(), found.claimed))
@@ -61,12 +61,15 @@ impl Engine {
                 FirstSeen::Uptime(_) if !is_of_this_boot => {
                     is_seen_anew = matches!(known.first_seen, FirstSeen::At(_));
                     // The uptime of an earlier boot cannot be converted to a time.
-                    known.arrival = match record.arrival {
+                    known.set_arrival(match record.arrival {
                         Arrival::Unremarkable => Arrival::Unremarkable,
                         Arrival::Unjudged(_) | Arrival::DatesIt | Arrival::Lost => Arrival::Lost,
-                    };
+                    });
                 }
-                first_seen => (known.first_seen, known.arrival) = (first_seen, record.arrival),
+                first_seen => {
+                    known.first_seen = first_seen;
+                    known.set_arrival(record.arrival);
+                }
             }
             if let Some(found) = date(name, known, &self.clock, reading, now)
                 && let Some(read) = &mut known.read
@@ -147,7 +150,7 @@ pub(super) fn taken_when(known: &Known, read: &Read) -> TakenWhen {
 }
 
 fn claims(name: &FileName, known: &Known) -> Claims {
-    let inside = known.read.as_ref().and_then(|read| read.inside);
+    let inside = known.read.as_ref().and_then(Read::inside);
     Claims { inside, name: name.checkpoint_time(), modified: known.stat.modified_at() }
 }
 
@@ -164,12 +167,12 @@ fn date(
         FirstSeen::At(time) => Some(time),
         FirstSeen::Uptime(_) => None,
     };
-    let arrived = match (known.arrival, known.first_seen) {
+    let arrived = match (known.arrival(), known.first_seen) {
         (Arrival::DatesIt, FirstSeen::At(time)) => Some(time),
         (Arrival::DatesIt, FirstSeen::Uptime(uptime)) => Some(clock.at(uptime, now)),
         _ => None,
     };
-    let is_misdated = known.arrival == Arrival::Lost;
+    let is_misdated = known.arrival() == Arrival::Lost;
     Some(checkpoint_time(claims(name, known), Sighting { first, arrived, is_misdated }, reading))
 }
 

@@ -147,7 +147,7 @@ impl Engine {
             ) => {
                 known.deleting = false;
                 if matches!(outcome.removal, Removal::Failed(_)) {
-                    known.failed_at = Some(now.uptime);
+                    known.note_failed_deletion(now.uptime);
                 }
                 self.effects.push(Effect::Look(vec![name.clone()]));
             }

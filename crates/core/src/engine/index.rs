@@ -1,6 +1,7 @@
 //! What is known about each archive at this moment: its file, whether it is settled, what it holds.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,17 +25,22 @@ pub struct Known {
     pub pinned: bool,
     /// When it was first seen.
     pub first_seen: FirstSeen,
-    /// How far it may be dated by a clock that was not trusted.
-    pub arrival: Arrival,
-    /// Whether it came while somebody watched, until that was counted.
+    /// Whether it came while the directory was being watched, until that was counted.
     pub is_arrival: bool,
     /// What its bytes said; none until it is settled.
     pub read: Option<Read>,
     /// Whether its deletion is under way.
     pub deleting: bool,
-    /// When its deletion last failed, by the uptime.
-    pub failed_at: Option<Duration>,
     quiet: Quiet,
+    /// What holds for few archives. There may be 100 000 of them: what is rare takes a pointer in all the others.
+    rare: Option<Box<Rare>>,
+}
+
+/// What holds for few archives.
+#[derive(Debug, Clone, Default)]
+struct Rare {
+    arrival: Arrival,
+    failed_at: Option<Duration>,
 }
 
 /// What an archive's bytes said.
@@ -44,16 +50,30 @@ pub struct Read {
     pub state: State,
     /// Whose checkpoint it is.
     pub identity: Option<Arc<Identity>>,
-    /// When `config.dump` says that the checkpoint was taken.
-    pub inside: Option<Timestamp>,
     /// When the checkpoint was taken, as far as that is known by now.
     pub taken: CheckpointTime,
-    /// The OCI runtime.
-    pub runtime: Option<Arc<str>>,
-    /// What is wrong with it.
-    pub problem: Option<Arc<str>>,
+    /// Whether `config.dump` says when it was taken: that is the time which the archive claims.
+    pub is_claimed_inside: bool,
+    /// What few archives do not share with others.
+    pub texts: Arc<Texts>,
     /// Whether the system refused to have it read: the next look at everything tries again.
     pub is_failure: bool,
+}
+
+/// What an archive says in words.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Texts {
+    /// The OCI runtime.
+    pub runtime: Option<String>,
+    /// What is wrong with the archive.
+    pub problem: Option<String>,
+}
+
+impl Read {
+    /// When `config.dump` says that the checkpoint was taken.
+    pub fn inside(&self) -> Option<Timestamp> {
+        self.is_claimed_inside.then_some(self.taken.claimed)
+    }
 }
 
 /// When an archive was first seen.
@@ -100,6 +120,28 @@ impl Arrival {
 }
 
 impl Known {
+    /// How far it may be dated by a clock that was not trusted.
+    pub fn arrival(&self) -> Arrival {
+        self.rare.as_ref().map(|rare| rare.arrival).unwrap_or_default()
+    }
+
+    /// Notes how far it may be dated by a clock that was not trusted.
+    pub fn set_arrival(&mut self, arrival: Arrival) {
+        if arrival != self.arrival() {
+            self.rare.get_or_insert_default().arrival = arrival;
+        }
+    }
+
+    /// When its deletion last failed, by the uptime.
+    pub fn failed_at(&self) -> Option<Duration> {
+        self.rare.as_ref()?.failed_at
+    }
+
+    /// Notes that its deletion failed at that uptime.
+    pub fn note_failed_deletion(&mut self, at: Duration) {
+        self.rare.get_or_insert_default().failed_at = Some(at);
+    }
+
     /// Whose checkpoint it is; none where that is not known.
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         self.read.as_ref()?.identity.as_ref()
@@ -146,7 +188,7 @@ pub struct Index {
     /// Boxed: the table has up to twice as many places as archives, and an empty one is then a pointer's size.
     known: HashMap<FileName, Box<Known>>,
     identities: HashSet<Arc<Identity>>,
-    texts: HashSet<Arc<str>>,
+    texts: HashSet<Arc<Texts>>,
 }
 
 impl Index {
@@ -211,8 +253,8 @@ impl Index {
         // So has one that was read meanwhile, as its writer had stalled, and was not whole.
         let is_still_coming = |known: &Known| {
             let is_by_a_wrong_clock = match &known.read {
-                None => known.arrival.is_unjudged(),
-                Some(read) => known.arrival == Arrival::DatesIt && !read.state.is_whole(),
+                None => known.arrival().is_unjudged(),
+                Some(read) => known.arrival() == Arrival::DatesIt && !read.state.is_whole(),
             };
             known.stat.is_same_file(&stat) && is_by_a_wrong_clock
         };
@@ -220,7 +262,7 @@ impl Index {
             self.known.get(name).filter(|known| known.stat.has_same_bytes(&stat) || is_still_coming(known));
         let came_by_a_wrong_clock = sighting != Sighting::First && clock == Clock::Suspect;
         let (first_seen, arrival) = match before {
-            Some(known) => (known.first_seen, known.arrival),
+            Some(known) => (known.first_seen, known.arrival()),
             None if clock == Clock::Trusted => (FirstSeen::At(now.wall), Arrival::Unremarkable),
             None if came_by_a_wrong_clock => (FirstSeen::Uptime(now.uptime), Arrival::Unjudged(now.wall)),
             None => (FirstSeen::Uptime(now.uptime), Arrival::Unremarkable),
@@ -228,8 +270,9 @@ impl Index {
         // Whatever is done to a file that is known, it came but once.
         let same_file = self.known.get(name).filter(|known| known.stat.is_same_file(&stat));
         let is_arrival = same_file.map_or(sighting != Sighting::First, |known| known.is_arrival);
-        let (read, deleting, failed_at) = (None, false, None);
-        let known = Known { stat, pinned, first_seen, arrival, is_arrival, read, deleting, failed_at, quiet };
+        let (read, deleting, rare) = (None, false, None);
+        let mut known = Known { stat, pinned, first_seen, is_arrival, read, deleting, quiet, rare };
+        known.set_arrival(arrival);
         self.known.insert(name.clone(), Box::new(known));
         true
     }
@@ -253,18 +296,10 @@ impl Index {
 
     /// Notes that an archive could not be read.
     pub fn note_failure(&mut self, name: &FileName, taken: CheckpointTime, problem: &str) {
-        let problem = Some(share_text(&mut self.texts, problem));
-        let state = State::Unreadable;
+        let texts = share(&mut self.texts, Texts { runtime: None, problem: Some(problem.to_owned()) });
+        let (state, identity, is_claimed_inside) = (State::Unreadable, None, false);
         if let Some(known) = self.known.get_mut(name) {
-            known.read = Some(Read {
-                state,
-                identity: None,
-                taken,
-                runtime: None,
-                problem,
-                inside: None,
-                is_failure: true,
-            });
+            known.read = Some(Read { state, identity, taken, is_claimed_inside, texts, is_failure: true });
         }
     }
 
@@ -280,15 +315,15 @@ impl Index {
         self.known.iter_mut().map(|(name, known)| (name, &mut **known))
     }
 
-    /// Notes what an archive holds.
+    /// Notes what an archive holds; `taken` is when it was taken, as far as that is known without it.
     pub fn note(&mut self, name: &FileName, contents: &Contents, taken: CheckpointTime) {
+        let texts = Texts { runtime: contents.runtime.clone(), problem: contents.problem.clone() };
         let read = Read {
             state: contents.state,
-            identity: contents.identity.as_ref().map(|identity| share(&mut self.identities, identity)),
-            taken,
-            runtime: contents.runtime.as_deref().map(|runtime| share_text(&mut self.texts, runtime)),
-            problem: contents.problem.as_deref().map(|problem| share_text(&mut self.texts, problem)),
-            inside: contents.checkpointed_at,
+            identity: contents.identity.clone().map(|identity| share(&mut self.identities, identity)),
+            taken: CheckpointTime { claimed: contents.checkpointed_at.unwrap_or(taken.claimed), ..taken },
+            is_claimed_inside: contents.checkpointed_at.is_some(),
+            texts: share(&mut self.texts, texts),
             is_failure: false,
         };
         if let Some(known) = self.known.get_mut(name) {
@@ -298,20 +333,20 @@ impl Index {
 }
 
 /// One allocation for what many archives have in common.
-fn share(shared: &mut HashSet<Arc<Identity>>, identity: &Identity) -> Arc<Identity> {
-    if let Some(known) = shared.get(identity) {
+fn share<T: Eq + Hash>(shared: &mut HashSet<Arc<T>>, value: T) -> Arc<T> {
+    if let Some(known) = shared.get(&value) {
         return Arc::clone(known);
     }
-    let new = Arc::new(identity.clone());
+    let new = Arc::new(value);
     shared.insert(Arc::clone(&new));
     new
 }
 
-fn share_text(shared: &mut HashSet<Arc<str>>, text: &str) -> Arc<str> {
-    if let Some(known) = shared.get(text) {
-        return Arc::clone(known);
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_is_known_of_an_archive_is_small() {
+        // There may be 100 000 of them. It is a boundary between size classes of common allocators.
+        assert!(size_of::<super::Known>() <= 188, "{}", size_of::<super::Known>());
     }
-    let new: Arc<str> = Arc::from(text);
-    shared.insert(Arc::clone(&new));
-    new
 }

@@ -58,16 +58,16 @@ pub(super) fn record_of(name: &FileName, known: &Known, boot: &str) -> Option<(F
     let read = known.read.as_ref().filter(|read| !read.is_failure)?;
     let contents = Contents {
         state: read.state,
-        problem: read.problem.as_deref().map(str::to_owned),
+        problem: read.texts.problem.clone(),
         identity: read.identity.as_deref().cloned(),
-        checkpointed_at: read.inside,
-        runtime: read.runtime.as_deref().map(str::to_owned),
+        checkpointed_at: read.inside(),
+        runtime: read.texts.runtime.clone(),
         image: None,
     };
     let boot = match known.first_seen {
         FirstSeen::At(_) => String::new(),
         FirstSeen::Uptime(_) => boot.to_owned(),
     };
-    let (stat, first_seen, arrival) = (known.stat, known.first_seen, known.arrival);
+    let (stat, first_seen, arrival) = (known.stat, known.first_seen, known.arrival());
     Some((name.clone(), Record { stat, contents, first_seen, arrival, boot }))
 }

@@ -173,7 +173,7 @@ impl Report {
             let (archive, verdict) = (&snapshot.archives[place], &plan.verdicts[place]);
             let identity = archive.identity.as_deref();
             let read = driver.engine().index().get(&archive.file).and_then(|known| known.read.as_ref());
-            let problem = read.and_then(|read| read.problem.as_deref());
+            let problem = read.and_then(|read| read.texts.problem.as_deref());
             let figures = verdict.detail.to_string();
             let detail: Vec<&str> =
                 [figures.as_str()].into_iter().filter(|text| !text.is_empty()).chain(problem).collect();
@@ -184,7 +184,7 @@ impl Report {
                 pod: identity.map(|identity| identity.pod.clone()),
                 pod_uid: identity.and_then(|identity| identity.pod_uid.clone()),
                 container: identity.map(|identity| identity.container.clone()),
-                runtime: read.and_then(|read| read.runtime.as_deref()).map(str::to_owned),
+                runtime: read.and_then(|read| read.texts.runtime.clone()),
                 checkpointed_at: archive.taken,
                 size_bytes: archive.size,
                 state: archive.state,
