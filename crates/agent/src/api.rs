@@ -131,6 +131,7 @@ mod tests {
             source: ConfigSource {
                 context: context.clone(),
                 scope: Scope::default(),
+                schedules: None,
                 staleness: Duration::from_hours(1),
             },
             publisher: StatusPublisher {

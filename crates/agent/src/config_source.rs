@@ -10,8 +10,11 @@ use checkpoint_keeper_core::engine::Haste;
 use checkpoint_keeper_core::engine::config::EngineConfig;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::policy::{Confidence, Kind, PolicyRef, PolicySet};
+use checkpoint_keeper_node::clock;
 use checkpoint_keeper_node::mailbox::Sender;
 use checkpoint_keeper_runtime::liveness::now;
+use checkpoint_keeper_runtime::schedule_objects::ScheduleObjects;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::api::{ApiContext, TICK};
@@ -21,6 +24,8 @@ use super::problem_type::ProblemType;
 pub(super) struct ConfigSource {
     pub(super) context: ApiContext,
     pub(super) scope: Scope,
+    /// The schedules, which say what stays of the archives that they had made; none where no checkpoints are made.
+    pub(super) schedules: Option<ScheduleObjects>,
     /// For how long policies may go unconfirmed until they pause.
     pub(super) staleness: Duration,
 }
@@ -30,6 +35,7 @@ impl ConfigSource {
     /// listed in full it is sent nothing, and so deletes nothing.
     pub(super) async fn run(&self, engine: &Sender) {
         let mut changes = self.context.objects.changes();
+        let mut schedule_changes = self.schedules.as_ref().map(ScheduleObjects::changes);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sent: Option<(EngineConfig, BTreeSet<PolicyRef>)> = None;
@@ -41,6 +47,7 @@ impl ConfigSource {
             let settles = certainty.settles_at().map(|elapsed| begin + elapsed);
             let has_changed = tokio::select! {
                 ended = changes.changed() => if ended.is_err() { return } else { true },
+                () = changed(&mut schedule_changes) => false,
                 () = sleep_until(settles.unwrap_or_else(now).into()), if settles.is_some() => false,
                 _ = tick.tick() => false,
             };
@@ -54,7 +61,13 @@ impl ConfigSource {
                 self.context.cluster_watch.want_namespaces(selects_namespaces(&found.policies));
                 known = Some(Known::of(found));
             }
-            let Some(known) = &known else { continue };
+            let Some(known) = &mut known else { continue };
+            let schedules = self.schedules.as_ref();
+            let schedules = schedules.map(|objects| objects.retention(now(), clock::now().wall));
+            let schedules = schedules.unwrap_or_default();
+            if known.policies.schedules != schedules {
+                Arc::make_mut(&mut known.policies).schedules = schedules;
+            }
             for (policy, why) in &known.invalid {
                 self.context.state.problem(
                     ProblemType::PolicyInvalid,
@@ -93,6 +106,16 @@ impl ConfigSource {
             self.context.own.note(|own| own.sent = generation);
         }
     }
+}
+
+/// Waits for a change; for ever where there can be none.
+async fn changed(changes: &mut Option<watch::Receiver<()>>) {
+    if let Some(changes) = changes
+        && changes.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 /// The most policies that are said not to be understood.
@@ -149,7 +172,8 @@ fn only_patient(
     };
     let urgent = |policies: &PolicySet| {
         let retention = policies.retention.iter().filter(|policy| !may_wait(&policy.id)).cloned();
-        (retention.collect::<Vec<_>>(), policies.storage.clone(), policies.invalid.clone())
+        let schedules = policies.schedules.clone();
+        (retention.collect::<Vec<_>>(), schedules, policies.storage.clone(), policies.invalid.clone())
     };
     let certain = |config: &EngineConfig| match &config.confidence {
         Confidence::Current => Some(urgent(&config.policies)),

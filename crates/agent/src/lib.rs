@@ -214,23 +214,30 @@ fn start_api_side(
         directory: directory.clone(),
     };
     let staleness = arguments.policy_staleness;
-    let source = ConfigSource { context: context.clone(), scope, staleness };
     let publisher =
         StatusPublisher { context: context.clone(), directory, interval: arguments.status_interval };
     let schedules = if let Some(kubelet) = arguments.kubelet.clone() {
         let kubelet = Kubelet::new(kubelet)?;
         let (operator_namespace, archives) = (arguments.namespace.clone(), measures.archives);
-        let means = Means { operator_namespace, kubelet, archives, timings: measures.timings.clone() };
+        let timings = measures.timings.clone();
+        let means = Means { operator_namespace, kubelet, archives, engine: engine.clone(), timings };
         Some(Schedules::new(context.clone(), means, &arguments.state))
     } else {
         tracing::debug!("the kubelet's address is not told: no checkpoints are made by schedules");
         None
     };
+    let objects = context.objects.clone();
+    let source = ConfigSource {
+        context: context.clone(),
+        scope,
+        schedules: schedules.as_ref().map(Schedules::objects),
+        staleness,
+    };
     let api = Api { context: context.clone(), source, publisher, schedules };
     let seen = state.clone();
     let started = Instant::now();
     let limit = stuck(arguments.interval);
-    let (asked, objects) = (context.clone(), context.objects.clone());
+    let asked = context.clone();
     let page = AdminServer {
         metrics: metrics::registry(
             state,

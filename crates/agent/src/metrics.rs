@@ -251,11 +251,13 @@ fn encode_summary(
 fn deletion_reasons() -> impl Iterator<Item = Reason> {
     std::iter::successors(Some(Reason::Discarded), |reason| {
         Some(match reason {
-            Reason::Discarded => Reason::Orphaned,
+            Reason::Discarded => Reason::FailedDump,
+            Reason::FailedDump => Reason::Orphaned,
             Reason::Orphaned => Reason::Incomplete,
             Reason::Incomplete => Reason::Damaged,
             Reason::Damaged => Reason::MaxArchiveSize,
-            Reason::MaxArchiveSize => Reason::Tiers,
+            Reason::MaxArchiveSize => Reason::ScheduleRetention,
+            Reason::ScheduleRetention => Reason::Tiers,
             Reason::Tiers => Reason::MaxAge,
             Reason::MaxAge => Reason::MaxCountPerContainer,
             Reason::MaxCountPerContainer => Reason::MaxCountPerWorkload,

@@ -159,6 +159,7 @@ fn resource(kind: Kind) -> ApiResource {
         Kind::CheckpointPolicy => ApiResource::erase::<CheckpointPolicy>(&()),
         Kind::CheckpointStoragePolicy => ApiResource::erase::<CheckpointStoragePolicy>(&()),
         Kind::CheckpointRestoreOperator => ApiResource::erase::<CheckpointRestoreOperator>(&()),
+        Kind::CheckpointSchedule => ApiResource::erase::<CheckpointSchedule>(&()),
     }
 }
 

@@ -8,6 +8,7 @@ mod annotations;
 pub mod archive;
 pub mod checkpoint_time;
 pub mod confidence;
+pub mod creation;
 pub mod deletion_limiter;
 pub mod duration;
 pub mod engine;

@@ -26,6 +26,8 @@ pub enum Kind {
     CheckpointStoragePolicy,
     /// `criu.org/v1`, the older operator's retention.
     CheckpointRestoreOperator,
+    /// `checkpoint-keeper.io/v1alpha1`, which checkpoints are made, and which of them stay.
+    CheckpointSchedule,
 }
 
 /// Which object a policy came from.
@@ -52,11 +54,12 @@ pub const LEGACY_VERSION: &str = "v1";
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::ClusterCheckpointPolicy,
         Self::CheckpointPolicy,
         Self::CheckpointStoragePolicy,
         Self::CheckpointRestoreOperator,
+        Self::CheckpointSchedule,
     ];
 
     /// The kind's name on the wire.
@@ -66,15 +69,17 @@ impl Kind {
             Self::CheckpointPolicy => "CheckpointPolicy",
             Self::CheckpointStoragePolicy => "CheckpointStoragePolicy",
             Self::CheckpointRestoreOperator => "CheckpointRestoreOperator",
+            Self::CheckpointSchedule => "CheckpointSchedule",
         }
     }
 
     /// The kind's API group and version, as `apiVersion` has them.
     pub const fn api_version(self) -> &'static str {
         match self {
-            Self::ClusterCheckpointPolicy | Self::CheckpointPolicy | Self::CheckpointStoragePolicy => {
-                "checkpoint-keeper.io/v1alpha1"
-            }
+            Self::ClusterCheckpointPolicy
+            | Self::CheckpointPolicy
+            | Self::CheckpointStoragePolicy
+            | Self::CheckpointSchedule => "checkpoint-keeper.io/v1alpha1",
             Self::CheckpointRestoreOperator => "criu.org/v1",
         }
     }
@@ -86,6 +91,7 @@ impl Kind {
             Self::CheckpointPolicy => "ckpol",
             Self::CheckpointStoragePolicy => "ckstorage",
             Self::CheckpointRestoreOperator => "cro",
+            Self::CheckpointSchedule => "cksched",
         }
     }
 }
@@ -130,6 +136,8 @@ pub struct PolicySet {
     pub retention: Vec<Policy>,
     /// Storage policies, in any order; the strictest value wins field by field.
     pub storage: Vec<StoragePolicy>,
+    /// What schedules keep of the archives that they had made, of those of which this is known for certain.
+    pub schedules: Vec<ScheduleRetention>,
     /// Objects that are there but could not be understood.
     pub invalid: Vec<InvalidPolicy>,
     /// The generation of each object that these policies come from, where it has one: a report of a decision names
@@ -158,8 +166,23 @@ impl PolicySet {
                 || retention.tiers.is_some()
         };
         self.retention.iter().any(by_time)
+            || self.schedules.iter().any(|schedule| schedule.max_age.is_some())
             || self.storage.iter().any(|policy| policy.per_namespace.max_age.is_some())
     }
+}
+
+/// Which of the archives that a schedule had made stay, of each container: the newest, and those that are young. The
+/// others go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScheduleRetention {
+    /// The schedule.
+    pub id: PolicyRef,
+    /// The schedule's UID.
+    pub uid: String,
+    /// So many of the newest stay, whatever their age.
+    pub keep_latest: u32,
+    /// Others stay up to this age; none: they go whatever their age.
+    pub max_age: Option<Duration>,
 }
 
 /// How certain it is that a [`PolicySet`] is what the API holds now.

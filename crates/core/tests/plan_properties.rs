@@ -8,20 +8,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoint_keeper_core::archive::State;
+use checkpoint_keeper_core::creation::{Creation, CreationRequest};
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{
     Absence, Absences, Action, Allowance, Archive, Clock, Dated, FileSystem, Level, Origin, Reason, Release,
 };
 use checkpoint_keeper_core::policy::{
-    Ceiling, KeepFor, Kind, LabelSelector, Limit, Mode, OrphanRule, OrphanWhen, Policy, Retention, Selector,
-    Size, StoragePolicy, Tiers,
+    Ceiling, KeepFor, Kind, LabelSelector, Limit, Mode, OrphanRule, OrphanWhen, Policy, Retention,
+    ScheduleRetention, Selector, Size, StoragePolicy, Tiers,
 };
 use jiff::Timestamp;
 use plan_support::*;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::sample::{select, subsequence};
 
 // ---- Generators -------------------------------------------------------------------------------------
 
@@ -241,6 +242,33 @@ fn storage_policy(node_wide: bool) -> impl Strategy<Value = StoragePolicy> {
     )
 }
 
+const SCHEDULES: [&str; 3] = ["s0", "s1", "s2"];
+
+/// How an archive came into being: most did not by a schedule.
+fn creation() -> impl Strategy<Value = Option<Arc<Creation>>> {
+    let requests = subsequence(SCHEDULES.to_vec(), 1..=3).prop_map(|uids| {
+        let request = |uid: &str| CreationRequest {
+            api_version: String::new(),
+            namespace: String::new(),
+            name: uid.to_owned(),
+            uid: uid.to_owned(),
+            trigger: "Interval".to_owned(),
+            due: now(),
+        };
+        uids.into_iter().map(request).collect()
+    });
+    let creation = (requests, proptest::bool::weighted(0.1))
+        .prop_map(|(requests, is_failed)| Arc::new(Creation { requests, is_failed }));
+    option::weighted(0.4, creation)
+}
+
+fn schedule_retention() -> impl Strategy<Value = ScheduleRetention> {
+    (1_u32..4, option::of((0_u32..72).prop_map(|hours| HOUR * hours))).prop_map(|(keep_latest, max_age)| {
+        let id = reference(Kind::CheckpointSchedule, Some("shop"), "s");
+        ScheduleRetention { id, uid: String::new(), keep_latest, max_age }
+    })
+}
+
 fn file_system() -> impl Strategy<Value = FileSystem> {
     (select(vec![10 * MI, GI, 100 * GI, 1_000 * GI]), 0_u64..=100, 0_u64..100, proptest::bool::weighted(0.1))
         .prop_map(|(total, free, inodes, awaiting)| FileSystem {
@@ -267,30 +295,40 @@ fn cases(node_wide: bool) -> impl Strategy<Value = Case> {
         option::weighted(0.8, file_system()),
         node,
         proptest::bool::weighted(0.1),
+        (vec(creation(), 60), vec(option::weighted(0.5, schedule_retention()), 3)),
     )
-        .prop_map(|(archives, policies, storage, invalid, namespaces, disk, node, suspect)| {
-            let mut case = case(archives);
-            for (number, mut policy) in policies.into_iter().enumerate() {
-                policy.id.name = format!("p{number}");
-                case = case.policy(policy);
-            }
-            for (number, mut policy) in storage.into_iter().enumerate() {
-                policy.id.name = format!("s{number}");
-                case = case.storage(policy);
-            }
-            for namespace in invalid {
-                case = case.broken(namespace);
-            }
-            for (name, known) in NAMESPACES.iter().zip(namespaces) {
-                let Some((env, created)) = known else { continue };
-                let labels: Vec<_> = env.map(|env| ("env", env)).into_iter().collect();
-                case = case.namespace(name, &labels, created.map(|hours| ago(HOUR * hours)));
-            }
-            case.snapshot.filesystem = disk;
-            case.snapshot.node_labels = node.map(|pool| labels(&[("pool", pool)]));
-            case.snapshot.clock = if suspect { Clock::Suspect } else { Clock::Trusted };
-            case
-        })
+        .prop_map(
+            |(archives, policies, storage, invalid, namespaces, disk, node, suspect, by_schedule)| {
+                let (creations, schedules) = by_schedule;
+                let created = archives.into_iter().zip(creations);
+                let mut case = case(created.map(|(archive, creation)| Archive { creation, ..archive }));
+                for (number, schedule) in schedules.into_iter().enumerate() {
+                    let named =
+                        |schedule| ScheduleRetention { uid: SCHEDULES[number].to_owned(), ..schedule };
+                    case.policies.schedules.extend(schedule.map(named));
+                }
+                for (number, mut policy) in policies.into_iter().enumerate() {
+                    policy.id.name = format!("p{number}");
+                    case = case.policy(policy);
+                }
+                for (number, mut policy) in storage.into_iter().enumerate() {
+                    policy.id.name = format!("s{number}");
+                    case = case.storage(policy);
+                }
+                for namespace in invalid {
+                    case = case.broken(namespace);
+                }
+                for (name, known) in NAMESPACES.iter().zip(namespaces) {
+                    let Some((env, created)) = known else { continue };
+                    let labels: Vec<_> = env.map(|env| ("env", env)).into_iter().collect();
+                    case = case.namespace(name, &labels, created.map(|hours| ago(HOUR * hours)));
+                }
+                case.snapshot.filesystem = disk;
+                case.snapshot.node_labels = node.map(|pool| labels(&[("pool", pool)]));
+                case.snapshot.clock = if suspect { Clock::Suspect } else { Clock::Trusted };
+                case
+            },
+        )
 }
 
 // ---- What the design says, once more ------------------------------------------------------------------
@@ -438,7 +476,8 @@ proptest! {
             prop_assert_eq!(verdict.reason == Reason::Pinned, archive.pinned);
             prop_assert_eq!(verdict.reason == Reason::Discarded, archive.discarded && may_go);
             prop_assert_eq!(verdict.reason == Reason::Settling, !archive.pinned && !archive.settled);
-            let by_policy = verdict.action() == Action::Delete && verdict.reason != Reason::Discarded;
+            let needs_no_policy = matches!(verdict.reason, Reason::Discarded | Reason::FailedDump);
+            let by_policy = verdict.action() == Action::Delete && !needs_no_policy;
             prop_assert!(!by_policy || verdict.policy.is_some(), "{:?}", verdict);
         }
     }
@@ -449,8 +488,10 @@ proptest! {
         let mut case = case;
         case.policies.retention.clear();
         case.policies.storage.clear();
+        case.policies.schedules.clear();
         for verdict in &case.run().plan.verdicts {
-            prop_assert!(verdict.action() == Action::Keep || verdict.reason == Reason::Discarded);
+            let is_no_policys = matches!(verdict.reason, Reason::Discarded | Reason::FailedDump);
+            prop_assert!(verdict.action() == Action::Keep || is_no_policys);
         }
     }
 

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use checkpoint_keeper_core::creation::DumpEnd;
 use checkpoint_keeper_core::engine::Haste;
 use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::engine::cluster::{ClusterUpdate, Resolved, TimedUpdate};
@@ -32,6 +33,8 @@ pub struct Mail {
     pub answers: Vec<Vec<Resolved>>,
     /// What became of deletions.
     pub outcomes: Vec<Unlinked>,
+    /// Dumps that have ended.
+    pub dumps: Vec<DumpEnd>,
 }
 
 /// What became of a deletion.
@@ -50,6 +53,7 @@ impl Mail {
             && self.updates.is_empty()
             && self.answers.is_empty()
             && self.outcomes.is_empty()
+            && self.dumps.is_empty()
     }
 }
 
@@ -59,6 +63,7 @@ struct Contents {
     updates: Updates,
     answers: Vec<Vec<Resolved>>,
     outcomes: Vec<Unlinked>,
+    dumps: Vec<DumpEnd>,
 }
 
 #[derive(Debug)]
@@ -102,6 +107,11 @@ impl Sender {
         self.add(|contents| contents.updates.add(update));
     }
 
+    /// Tells of a dump that has ended. The node's dumps are few, and each has one end.
+    pub fn send_dump(&self, end: DumpEnd) {
+        self.add(|contents| contents.dumps.push(end));
+    }
+
     pub(crate) fn send_answers(&self, answers: Vec<Resolved>) {
         self.add(|contents| contents.answers.push(answers));
     }
@@ -126,8 +136,9 @@ impl Receiver {
     pub fn take(&self) -> Mail {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.0.bell, &mut count);
-        let Contents { config, mut updates, answers, outcomes } = std::mem::take(&mut *self.0.contents());
-        Mail { config, updates: updates.take().collect(), answers, outcomes }
+        let Contents { config, mut updates, answers, outcomes, dumps } =
+            std::mem::take(&mut *self.0.contents());
+        Mail { config, updates: updates.take().collect(), answers, outcomes, dumps }
     }
 }
 

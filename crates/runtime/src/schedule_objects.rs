@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use checkpoint_keeper_api::{CheckpointSchedule, LegacyCheckpointSchedule};
+use checkpoint_keeper_core::policy::ScheduleRetention;
 use checkpoint_keeper_core::schedule::{Schedule, ScheduleKind, ScheduleRef};
 use jiff::Timestamp;
 use kube::runtime::WatchStreamExt;
@@ -139,6 +140,18 @@ impl ScheduleObjects {
         let legacy = all.legacy.iter().flatten().filter(|_| !other_operator);
         let legacy = legacy.filter_map(|schedule| schedule.to_schedule(&self.operator_namespace, now).ok());
         Some(native.chain(legacy.map(|legacy| legacy.schedule)).map(Arc::new).collect())
+    }
+
+    /// What schedules keep of the archives that they had made, as far as the watch shows it for certain at this moment;
+    /// otherwise nothing is said, and so all archives stay.
+    pub fn retention(&self, now: Instant, wall: Timestamp) -> Vec<ScheduleRetention> {
+        let caches = self.caches();
+        if !caches.native.is_up(now) {
+            return Vec::new();
+        }
+        let schedules = caches.native.objects.values().flatten();
+        let schedules = schedules.filter_map(|schedule| schedule.to_schedule(wall).ok());
+        schedules.filter_map(|schedule| schedule.archive_retention()).collect()
     }
 
     /// The operator's own namespace, whose objects of the older operator may name other namespaces.

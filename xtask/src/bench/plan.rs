@@ -150,6 +150,7 @@ fn of_pod(
             claimed: taken,
             dated: Dated::Trusted,
             governed_by: None,
+            creation: None,
         });
     }
     Ok(())

@@ -251,6 +251,7 @@ mod tests {
             idle_since: None,
             seen_in: None,
             governed_by: None,
+            creation: None,
         }
     }
 

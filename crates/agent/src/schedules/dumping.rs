@@ -4,8 +4,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use checkpoint_keeper_core::creation::{DumpEnd, DumpResult};
+use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::quantity::human;
-use checkpoint_keeper_core::schedule::{Dump, Outcome};
+use checkpoint_keeper_core::schedule::{ContainerId, Dump, Outcome, Request};
+use checkpoint_keeper_node::clock;
+use checkpoint_keeper_node::mailbox::Sender;
 use checkpoint_keeper_runtime::chain;
 use checkpoint_keeper_runtime::kubelet::{CheckpointError, Kubelet};
 use tokio::sync::oneshot;
@@ -30,16 +34,59 @@ const RECOVERED_WITHIN: Duration = Duration::from_secs(30);
 pub(super) struct Dumper {
     pub(super) kubelet: Kubelet,
     pub(super) archives: SeenArchives,
+    pub(super) engine: Sender,
 }
 
 impl Dumper {
-    /// Makes one, and tells how it ended.
+    /// Makes one, tells the engine how it ended, and returns that.
     pub(super) async fn make(&self, dump: &Dump) -> Outcome {
+        let ended = self.ask(dump).await;
+        self.tell_engine(dump, &ended);
+        ended.outcome()
+    }
+
+    /// Finds out how one ended that an earlier process began.
+    pub(super) async fn recover(&self, dump: &Dump) -> Outcome {
+        let appeared = self.archives.wait_for(&dump.container, None, dump.started);
+        let ended = match timeout(RECOVERED_WITHIN, appeared).await {
+            Ok(Ok(found)) => Ended::Found(found),
+            _ => Ended::Uncertain(Outcome::Failed(
+                "the agent was restarted while it was made, and no archive came of it".to_owned(),
+            )),
+        };
+        self.tell_engine(dump, &ended);
+        ended.outcome()
+    }
+
+    /// Tells the engine, for certain ends only, so that it knows of an archive that a schedule had it made, and removes
+    /// what a failed dump left.
+    fn tell_engine(&self, dump: &Dump, ended: &Ended) {
+        let result = match ended {
+            Ended::Found(Found { file, fault: None }) => match FileName::new(file.as_bytes()) {
+                Some(file) => DumpResult::Made { file },
+                None => return,
+            },
+            Ended::Found(_) | Ended::Refused(_) => DumpResult::Failed,
+            Ended::Uncertain(_) => return,
+        };
+        let ContainerId { namespace, pod, container, .. } = dump.container.clone();
+        self.engine.send_dump(DumpEnd {
+            namespace,
+            pod,
+            container,
+            started: dump.started,
+            ended: clock::now().wall,
+            requests: dump.requests.iter().map(Request::creation).collect(),
+            result,
+        });
+    }
+
+    async fn ask(&self, dump: &Dump) -> Ended {
         let container = &dump.container;
         if let Some(shortage) =
             self.archives.room().and_then(|room| shortage(room, self.archives.last_size(container)))
         {
-            return Outcome::InsufficientStorage(shortage);
+            return Ended::Uncertain(Outcome::InsufficientStorage(shortage));
         }
         // Before it is asked for: the engine may have read the archive before the answer is here.
         let appeared = self.archives.wait_for(container, None, dump.started);
@@ -52,21 +99,11 @@ impl Dumper {
         }
     }
 
-    /// Finds out how one ended that an earlier process began.
-    pub(super) async fn recover(&self, dump: &Dump) -> Outcome {
-        let appeared = self.archives.wait_for(&dump.container, None, dump.started);
-        match timeout(RECOVERED_WITHIN, appeared).await {
-            Ok(Ok(found)) => found.outcome(),
-            _ => Outcome::Failed(
-                "the agent was restarted while it was made, and no archive came of it".to_owned(),
-            ),
-        }
-    }
-
     /// Waits until the engine has read the archive that the kubelet named.
-    async fn confirm(&self, dump: &Dump, path: &Path, appeared: oneshot::Receiver<Found>) -> Outcome {
+    async fn confirm(&self, dump: &Dump, path: &Path, appeared: oneshot::Receiver<Found>) -> Ended {
         let Some(file) = path.file_name().and_then(|file| file.to_str()) else {
-            return Outcome::FailedForGood(format!("the kubelet named {}, which is no file", path.display()));
+            let what = format!("the kubelet named {}, which is no file", path.display());
+            return Ended::Uncertain(Outcome::FailedForGood(what));
         };
         let told = self.archives.wait_for(&dump.container, Some(file.to_owned()), dump.started);
         // The engine may have read it before its name was known here. An archive that somebody else asked for may have
@@ -85,27 +122,39 @@ impl Dumper {
             }
         };
         match timeout(CONFIRMED_WITHIN, found).await {
-            Ok(Some(found)) => found.outcome(),
-            _ => Outcome::Failed(format!(
+            Ok(Some(found)) => Ended::Found(found),
+            _ => Ended::Uncertain(Outcome::Failed(format!(
                 "the kubelet named {file}, which did not appear in the checkpoint directory"
-            )),
+            ))),
         }
     }
 
     /// Waits for what may come of a request that was not answered in full.
-    async fn claim(&self, appeared: oneshot::Receiver<Found>, error: &CheckpointError) -> Outcome {
+    async fn claim(&self, appeared: oneshot::Receiver<Found>, error: &CheckpointError) -> Ended {
         match timeout(CLAIMED_WITHIN, appeared).await {
-            Ok(Ok(found)) => found.outcome(),
-            _ => Outcome::Failed(chain(error)),
+            Ok(Ok(found)) => Ended::Found(found),
+            _ => Ended::Uncertain(Outcome::Failed(chain(error))),
         }
     }
 }
 
-impl Found {
+/// How a dump ended.
+#[derive(Debug)]
+enum Ended {
+    /// There is an archive of it, whole or not.
+    Found(Found),
+    /// The kubelet said that it failed. Nothing is written any more.
+    Refused(Outcome),
+    /// It was not made, or it is not known for certain what came of it.
+    Uncertain(Outcome),
+}
+
+impl Ended {
     fn outcome(self) -> Outcome {
-        match self.fault {
-            None => Outcome::Done { file: self.file },
-            Some(fault) => Outcome::Failed(format!("{}: {fault}", self.file)),
+        match self {
+            Self::Found(Found { file, fault: None }) => Outcome::Done { file },
+            Self::Found(Found { file, fault: Some(fault) }) => Outcome::Failed(format!("{file}: {fault}")),
+            Self::Refused(outcome) | Self::Uncertain(outcome) => outcome,
         }
     }
 }
@@ -124,12 +173,13 @@ fn shortage(room: Room, last: Option<u64>) -> Option<String> {
     ))
 }
 
-fn failed(error: &CheckpointError) -> Outcome {
+fn failed(error: &CheckpointError) -> Ended {
     let text = chain(error);
     match error {
-        CheckpointError::Transient { .. } => Outcome::Collided(text),
-        error if error.retry_may_help() => Outcome::Failed(text),
-        _ => Outcome::FailedForGood(text),
+        // Another dump of the container is under way, and may be the one that writes.
+        CheckpointError::Transient { .. } => Ended::Uncertain(Outcome::Collided(text)),
+        error if error.retry_may_help() => Ended::Refused(Outcome::Failed(text)),
+        _ => Ended::Refused(Outcome::FailedForGood(text)),
     }
 }
 

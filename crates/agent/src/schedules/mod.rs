@@ -18,6 +18,7 @@ use checkpoint_keeper_core::schedule::{
     ContainerId, Dump, DumpId, Effect, Input, Memory, Outcome, Report, RunResult, Scheduler, Usage,
 };
 use checkpoint_keeper_node::clock;
+use checkpoint_keeper_node::mailbox::Sender;
 use checkpoint_keeper_runtime::chain;
 use checkpoint_keeper_runtime::kubelet::{self, Kubelet};
 use checkpoint_keeper_runtime::liveness::now;
@@ -57,6 +58,8 @@ pub(super) struct Means {
     pub(super) operator_namespace: String,
     pub(super) kubelet: Kubelet,
     pub(super) archives: SeenArchives,
+    /// The engine, which is told how dumps ended.
+    pub(super) engine: Sender,
     pub(super) timings: Timings,
 }
 
@@ -66,15 +69,20 @@ type Dumping = Pin<Box<dyn Future<Output = (DumpId, Outcome)> + Send>>;
 impl Schedules {
     /// Schedules that are carried out with these; their memory is kept beside the catalog.
     pub(super) fn new(context: ApiContext, means: Means, catalog: &Path) -> Self {
-        let Means { operator_namespace, kubelet, archives, timings } = means;
+        let Means { operator_namespace, kubelet, archives, engine, timings } = means;
         Self {
             objects: ScheduleObjects::new(operator_namespace),
             pods: NodePods::default(),
-            dumper: Arc::new(Dumper { kubelet, archives }),
+            dumper: Arc::new(Dumper { kubelet, archives, engine }),
             memory: Arc::new(MemoryFile::beside(catalog)),
             timings,
             context,
         }
+    }
+
+    /// The schedules' objects.
+    pub(super) fn objects(&self) -> ScheduleObjects {
+        self.objects.clone()
     }
 
     /// Carries them out for as long as it is polled.

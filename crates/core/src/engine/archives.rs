@@ -216,6 +216,7 @@ impl Engine {
             let namespace = contents.identity.map(|identity| identity.namespace).unwrap_or_default();
             *self.arrivals.entry(namespace).or_default() += 1;
         }
+        self.note_creation(&name, now);
         self.date(&name, now)
     }
 
@@ -300,5 +301,6 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
         idle_since: None,
         seen_in: None,
         governed_by: None,
+        creation: known.creation().cloned(),
     }
 }

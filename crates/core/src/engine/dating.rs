@@ -1,5 +1,6 @@
 //! When the archives' checkpoints were taken: what each claims, when it was first seen, and what the clock is worth.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::checkpoint_time::{CheckpointTime, Claims, Reading, Sighting, TOLERANCE, checkpoint_time};
@@ -57,6 +58,7 @@ impl Engine {
         let is_of_this_boot = record.boot == self.settings.boot;
         let mut is_seen_anew = false;
         if let Some(known) = self.index.get_mut(name) {
+            known.set_creation(record.creation.clone().map(Arc::new));
             match record.first_seen {
                 FirstSeen::Uptime(_) if !is_of_this_boot => {
                     is_seen_anew = matches!(known.first_seen, FirstSeen::At(_));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::archive::{Contents, State};
 use crate::checkpoint_time::CheckpointTime;
+use crate::creation::Creation;
 use crate::identity::Identity;
 use crate::name::FileName;
 use crate::plan::Clock;
@@ -41,6 +42,7 @@ pub struct Known {
 struct Rare {
     arrival: Arrival,
     failed_at: Option<Duration>,
+    creation: Option<Arc<Creation>>,
 }
 
 /// What an archive's bytes said.
@@ -129,6 +131,18 @@ impl Known {
     pub fn set_arrival(&mut self, arrival: Arrival) {
         if arrival != self.arrival() {
             self.rare.get_or_insert_default().arrival = arrival;
+        }
+    }
+
+    /// How it came into being; none where this program did not ask for it, or does not know any more that it did.
+    pub fn creation(&self) -> Option<&Arc<Creation>> {
+        self.rare.as_ref()?.creation.as_ref()
+    }
+
+    /// Notes how it came into being.
+    pub fn set_creation(&mut self, creation: Option<Arc<Creation>>) {
+        if creation.is_some() || self.creation().is_some() {
+            self.rare.get_or_insert_default().creation = creation;
         }
     }
 
@@ -267,12 +281,15 @@ impl Index {
             None if came_by_a_wrong_clock => (FirstSeen::Uptime(now.uptime), Arrival::Unjudged(now.wall)),
             None => (FirstSeen::Uptime(now.uptime), Arrival::Unremarkable),
         };
+        let creation = self.known.get(name).filter(|known| known.stat.has_same_bytes(&stat));
+        let creation = creation.and_then(|known| known.creation()).cloned();
         // Whatever is done to a file that is known, it came but once.
         let same_file = self.known.get(name).filter(|known| known.stat.is_same_file(&stat));
         let is_arrival = same_file.map_or(sighting != Sighting::First, |known| known.is_arrival);
         let (read, deleting, rare) = (None, false, None);
         let mut known = Known { stat, pinned, first_seen, is_arrival, read, deleting, quiet, rare };
         known.set_arrival(arrival);
+        known.set_creation(creation);
         self.known.insert(name.clone(), Box::new(known));
         true
     }

@@ -9,6 +9,7 @@ use super::file::Stat;
 use super::index::{Arrival, FirstSeen};
 use super::litter::Stray;
 use crate::archive::Contents;
+use crate::creation::Creation;
 use crate::identity::Identity;
 use crate::name::FileName;
 use crate::pods::{PodKey, PodRecord};
@@ -27,6 +28,9 @@ pub struct Record {
     /// How far it may be dated by a clock that was not trusted.
     #[serde(default)]
     pub arrival: Arrival,
+    /// How it came into being; none where this program did not ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation: Option<Creation>,
     /// Which boot an uptime in [`Self::first_seen`] is of; empty where there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub boot: String,

@@ -11,6 +11,7 @@ use super::discard::DiscardResult;
 use super::file::{Deletion, Listing, Looked, Outcome, ReadArchive, Stat};
 use super::memory::Changes;
 use super::problem::Problem;
+use crate::creation::DumpEnd;
 use crate::deletion_limiter::DeletionLimiter;
 use crate::name::FileName;
 use crate::plan::{FileSystem, Plan, Snapshot};
@@ -39,6 +40,8 @@ pub enum Input {
     Deleted(Outcome),
     /// The answer to [`Effect::LookUp`].
     Resolved(Vec<Resolved>),
+    /// A dump that this program asked for has ended.
+    Dumped(DumpEnd),
     /// A watch shows something of the cluster.
     Cluster(TimedUpdate),
     /// From now on the engine goes by this.

@@ -14,6 +14,7 @@ mod dating;
 mod deciding;
 mod deletions;
 pub mod discard;
+mod dumps;
 pub mod file;
 pub mod index;
 mod litter;
@@ -35,6 +36,7 @@ use self::clock::{ClockWatch, Now};
 use self::config::EngineConfig;
 use self::deletions::Deletions;
 use self::discard::Discards;
+use self::dumps::RecentDumps;
 use self::index::Index;
 pub use self::litter::Stray;
 use self::litter::Strays;
@@ -108,6 +110,8 @@ pub struct Engine {
     /// namespace is unknown.
     arrivals: BTreeMap<String, u64>,
     next_to_settle: NextToSettle,
+    /// Dumps that ended a moment ago, whose archives may still have to be read.
+    dumps: RecentDumps,
     /// Archives that have settled and are to be read.
     to_read: VecDeque<FileName>,
     /// Whether some of them are being read.
@@ -180,6 +184,7 @@ impl Engine {
             has_undecided_times: false,
             arrivals: BTreeMap::new(),
             next_to_settle: NextToSettle::Unknown,
+            dumps: RecentDumps::default(),
             to_read: VecDeque::new(),
             is_reading: false,
             progress: Progress::default(),
@@ -206,6 +211,7 @@ impl Engine {
             Input::MarkersRemoved(markers) => markers.iter().for_each(|marker| self.strays.forget(marker)),
             Input::Deleted(outcome) => self.learn_outcome(&outcome, now),
             Input::Resolved(answers) => self.learn_answers(answers),
+            Input::Dumped(end) => self.learn_dump(end, now),
             Input::Cluster(update) => self.learn_update(update),
             Input::Config(config, haste) => self.follow(config, haste),
             Input::DirectoryAway => self.is_here = false,
@@ -246,6 +252,7 @@ impl Engine {
         // The waiting deletions were decided for the old directory.
         self.take_back();
         self.index = Index::default();
+        self.dumps = RecentDumps::default();
         self.to_read.clear();
         self.next_to_settle = NextToSettle::Unknown;
         self.has_looked = false;

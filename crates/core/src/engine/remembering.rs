@@ -4,6 +4,7 @@ use super::index::{FirstSeen, Known};
 use super::memory::{Changes, Record, RememberedReclaim};
 use super::{Effect, Engine};
 use crate::archive::Contents;
+use crate::creation::Creation;
 use crate::name::FileName;
 use crate::pods::PodIndex;
 
@@ -69,5 +70,6 @@ pub(super) fn record_of(name: &FileName, known: &Known, boot: &str) -> Option<(F
         FirstSeen::Uptime(_) => boot.to_owned(),
     };
     let (stat, first_seen, arrival) = (known.stat, known.first_seen, known.arrival());
-    Some((name.clone(), Record { stat, contents, first_seen, arrival, boot }))
+    let creation = known.creation().map(|creation| Creation::clone(creation));
+    Some((name.clone(), Record { stat, contents, first_seen, arrival, creation, boot }))
 }

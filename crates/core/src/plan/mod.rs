@@ -15,6 +15,7 @@ mod groups;
 mod limits;
 mod planner;
 mod rules;
+mod schedules;
 mod snapshot;
 mod storage;
 mod tiers;
@@ -134,7 +135,7 @@ pub fn plan_with(snapshot: &Snapshot, policies: &PolicySet, confidence: &Confide
     let groups = Groups::new(snapshot, &policy_index, &order);
     let storage = effective_storage(snapshot, policies);
     let mut planner = Planner::new((snapshot, order), storage, &policy_index, &groups, now);
-    take_by_retention(&mut planner);
+    take_by_retention(&mut planner, policies);
     match (confidence, confirmed) {
         (Confidence::Current, _) => {}
         (Confidence::Stale { .. }, Some(wanted)) => planner.keep_unless(|place| wanted[place]),
@@ -156,21 +157,24 @@ fn wanted_gone(snapshot: &Snapshot, policies: &PolicySet, order: Vec<usize>, now
     let groups = Groups::new(snapshot, &policy_index, &order);
     let storage = effective_storage(snapshot, policies);
     let mut planner = Planner::new((snapshot, order), storage, &policy_index, &groups, now);
-    take_by_retention(&mut planner);
+    take_by_retention(&mut planner, policies);
     let mut wanted = vec![false; planner.archives.len()];
     planner.taken_by_rules().for_each(|place| wanted[place] = true);
     wanted
 }
 
-/// The rules of retention policies, in their order.
-fn take_by_retention(planner: &mut Planner<'_>) {
+/// The rules of retention policies and schedules, in their order.
+fn take_by_retention(planner: &mut Planner<'_>, policies: &PolicySet) {
     planner.protect();
     planner.discard();
+    planner.take_failed_dumps();
     planner.take_orphans();
     planner.take_broken();
     planner.take_oversized();
     // From here on the newest of each lineage stay.
     planner.raise_floor();
+    planner.take_replaced(&policies.schedules);
+    planner.renew_floor();
     planner.take_by_tiers();
     planner.take_by_age();
     planner.take_by_limits();

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::State;
+use crate::creation::Creation;
 use crate::identity::Identity;
 use crate::name::FileName;
 use crate::policy::{Labels, PolicyRef};
@@ -73,6 +74,8 @@ pub struct Archive {
     pub seen_in: Option<Timestamp>,
     /// Which policy governed it until now or a moment ago; none where that is not known or long enough ago.
     pub governed_by: Option<Arc<PolicyRef>>,
+    /// How it came into being; none where this program did not ask for it, or does not know any more that it did.
+    pub creation: Option<Arc<Creation>>,
 }
 
 /// How far it is known when a checkpoint was taken.

@@ -55,6 +55,8 @@ pub enum Reason {
     PolicyInvalid,
     /// Its deletion was requested.
     Discarded,
+    /// A dump that this program asked for failed, and left it.
+    FailedDump,
     /// Its pod, workload or namespace is gone for longer than the grace period.
     Orphaned,
     /// It was cut off, longer ago than the grace period.
@@ -63,6 +65,8 @@ pub enum Reason {
     Damaged,
     /// It is larger than one archive may be.
     MaxArchiveSize,
+    /// The schedule that had it made keeps newer ones in its place.
+    ScheduleRetention,
     /// No tier keeps it.
     Tiers,
     /// It is older than archives may be.
@@ -109,10 +113,12 @@ impl Reason {
             | Self::PolicyStale
             | Self::PolicyInvalid => Action::Keep,
             Self::Discarded
+            | Self::FailedDump
             | Self::Orphaned
             | Self::Incomplete
             | Self::Damaged
             | Self::MaxArchiveSize
+            | Self::ScheduleRetention
             | Self::Tiers
             | Self::MaxAge
             | Self::MaxCountPerContainer

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::memory::Memory;
 use super::spec::{Disruption, Schedule, ScheduleRef};
+use crate::creation::CreationRequest;
 use crate::plan::Clock;
 use crate::policy::Labels;
 
@@ -168,6 +169,20 @@ pub struct Request {
     pub trigger: Trigger,
     /// When it was due.
     pub due: Timestamp,
+}
+
+impl Request {
+    /// The same, as it is kept with the archive that comes of it.
+    pub fn creation(&self) -> CreationRequest {
+        CreationRequest {
+            api_version: self.schedule.kind.api_version().to_owned(),
+            namespace: self.schedule.namespace.clone(),
+            name: self.schedule.name.clone(),
+            uid: self.schedule_uid.clone(),
+            trigger: self.trigger.name().to_owned(),
+            due: self.due,
+        }
+    }
 }
 
 /// A dump to be made.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cron::Cron;
 use super::messages::Trigger;
-use crate::policy::{LabelSelector, Mode};
+use crate::policy::{Kind, LabelSelector, Mode, PolicyRef, ScheduleRetention};
 
 /// The kinds that ask for checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,6 +80,29 @@ pub struct Schedule {
     pub dumping: Dumping,
     /// Which of the archives that it made are kept.
     pub retention: ArchiveRetention,
+}
+
+impl Schedule {
+    /// What it keeps of the archives that it had made; none: all of them. While it only reports what it would do, it
+    /// lets none go.
+    pub fn archive_retention(&self) -> Option<ScheduleRetention> {
+        let ArchiveRetention { keep_latest, max_age } = self.retention;
+        if self.mode == Mode::DryRun || self.id.kind != ScheduleKind::Native {
+            return None;
+        }
+        let is_limited = keep_latest.is_some() || max_age.is_some();
+        is_limited.then(|| ScheduleRetention {
+            id: PolicyRef {
+                kind: Kind::CheckpointSchedule,
+                namespace: Some(self.id.namespace.clone()),
+                name: self.id.name.clone(),
+                part: None,
+            },
+            uid: self.uid.clone(),
+            keep_latest: keep_latest.unwrap_or(1),
+            max_age,
+        })
+    }
 }
 
 /// When a schedule asks for checkpoints. Each one works by itself.
@@ -195,11 +218,11 @@ impl Default for Dumping {
     }
 }
 
-/// Which of the archives that a schedule made are kept, for each container.
+/// Which of the archives that a schedule had made stay, of each container; all of them where neither is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ArchiveRetention {
-    /// So many of the newest.
+    /// So many of the newest stay, whatever their age; none: one, where there is a `max_age`.
     pub keep_latest: Option<u32>,
-    /// Those that are younger.
+    /// Others stay up to this age; none: they go whatever their age, where there is a `keep_latest`.
     pub max_age: Option<Duration>,
 }

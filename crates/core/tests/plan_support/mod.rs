@@ -64,6 +64,7 @@ pub(crate) fn archive(short: &str) -> Archive {
         claimed: now(),
         dated: Dated::Trusted,
         governed_by: None,
+        creation: None,
     }
 }
 

@@ -116,6 +116,7 @@ impl Driver {
             self.handle(Input::Config(config, haste));
         }
         mail.answers.into_iter().for_each(|answers| self.handle(Input::Resolved(answers)));
+        mail.dumps.into_iter().for_each(|end| self.handle(Input::Dumped(end)));
         mail.updates.into_iter().for_each(|update| self.handle(Input::Cluster(update)));
     }
 

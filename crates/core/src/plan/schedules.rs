@@ -1,0 +1,106 @@
+//! What becomes of the archives that schedules had made: the older ones go once newer ones are there, and so does what
+//! a failed dump left.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::governing::Governing;
+use super::limits::{Limit, Measure};
+use super::planner::{By, Planner, Scope, age};
+use super::verdict::{Detail, Reason};
+use crate::archive::State;
+use crate::policy::ScheduleRetention;
+
+impl Planner<'_> {
+    /// Takes what a dump left that failed for certain: it was made by us, and is of no use. No policy is needed.
+    pub(super) fn take_failed_dumps(&mut self) {
+        for place in 0..self.archives.len() {
+            let is_failed = self.archive(place).creation.as_ref().is_some_and(|creation| creation.is_failed);
+            if is_failed && self.archives[place].state == State::Incomplete && self.reason(place).is_none() {
+                self.take(place, Reason::FailedDump, By::NO_POLICY, Detail::None);
+            }
+        }
+    }
+
+    /// Takes archives that every schedule that had them made has let go. The newest of each lineage stay, and what is
+    /// younger than the `minAge` of the policy that governs it; and all that a policy governs which is not understood.
+    pub(super) fn take_replaced(&mut self, schedules: &[ScheduleRetention]) {
+        for (place, by, detail) in self.replaced(schedules) {
+            let (is_governed_for_certain, min_age) = match self.groups.of(place).governing {
+                Governing::Policy(_) => {
+                    (true, self.policy(place).and_then(|(_, policy)| policy.retention.min_age))
+                }
+                Governing::Nothing => (true, None),
+                Governing::Uncertain(..) | Governing::Invalid(_) | Governing::Handover(_) => (false, None),
+            };
+            let reason = Reason::ScheduleRetention;
+            let limit = Limit {
+                measure: Measure::Count,
+                most: 0,
+                keep_newest: 0,
+                min_age: min_age.unwrap_or_default(),
+                scope: Scope::Retention,
+                reason,
+                by,
+            };
+            if !is_governed_for_certain {
+            } else if self.floor[place] {
+                self.keep_as_newest(place, reason, by);
+            } else if self.is_too_young(place, &limit) {
+            } else if matches!(detail, Detail::Age { .. }) {
+                self.take_by_time(place, reason, by, detail);
+            } else {
+                self.take(place, reason, by, detail);
+            }
+        }
+    }
+
+    /// The archives that may be taken and that no schedule keeps of those that had them made, oldest first.
+    fn replaced(&mut self, schedules: &[ScheduleRetention]) -> Vec<(usize, By, Detail)> {
+        if schedules.is_empty() {
+            return Vec::new();
+        }
+        let by_uid: HashMap<&str, usize> =
+            schedules.iter().enumerate().map(|(at, schedule)| (schedule.uid.as_str(), at)).collect();
+        // Of each schedule, the archives of each container, oldest first.
+        let mut made: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        let mut makers: HashMap<usize, usize> = HashMap::new();
+        for place in 0..self.archives.len() {
+            let archive = self.archive(place);
+            let (Some(creation), Some(identity)) = (&archive.creation, &archive.identity) else { continue };
+            let is_whole = self.archives[place].state == State::Complete;
+            if creation.is_failed || !is_whole || !self.counts(place, Scope::Retention) {
+                continue;
+            }
+            let uids: HashSet<&str> = creation.requests.iter().map(|request| request.uid.as_str()).collect();
+            // A schedule that keeps all of its archives, or is not known, is counted here and lets none go.
+            makers.insert(place, uids.len());
+            let container = (&identity.namespace, &identity.pod, &identity.container);
+            for schedule in uids.iter().filter_map(|uid| by_uid.get(uid)) {
+                made.entry((*schedule, container)).or_default().push(place);
+            }
+        }
+        let mut let_go: BTreeMap<usize, Vec<(usize, Detail)>> = BTreeMap::new();
+        for ((schedule, _), places) in made {
+            let ScheduleRetention { keep_latest, max_age, .. } = &schedules[schedule];
+            let keep = usize::try_from(*keep_latest).unwrap_or(usize::MAX);
+            for &place in places.iter().rev().skip(keep) {
+                let taken = self.archives[place].taken;
+                let detail = match *max_age {
+                    Some(limit) if !self.is_due(taken, limit) => continue,
+                    Some(limit) => Detail::Age { age: age(taken, self.now), limit },
+                    None => Detail::Count { have: places.len() as u64, limit: u64::from(*keep_latest) },
+                };
+                let_go.entry(place).or_default().push((schedule, detail));
+            }
+        }
+        let mut replaced = Vec::new();
+        for (place, by) in let_go {
+            let is_let_go_by_all = makers.get(&place) == Some(&by.len());
+            if let Some(&(schedule, detail)) = by.first().filter(|_| is_let_go_by_all && self.may_take(place))
+            {
+                replaced.push((place, self.by(&schedules[schedule].id), detail));
+            }
+        }
+        replaced
+    }
+}
