@@ -15,7 +15,7 @@ use checkpoint_keeper_core::archive::{self, Contents, Format, Inspection};
 use checkpoint_keeper_core::engine::file::{Listing, Looked, Removal, Sighting, Stat};
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{FileSystem, Release};
-use checkpoint_keeper_lease::ReadLease;
+use checkpoint_keeper_sys::lease::ReadLease;
 use rustix::fs::{Advice, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 

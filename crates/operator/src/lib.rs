@@ -20,6 +20,7 @@ use cli::{Arguments, Command};
 
 /// Runs a command line to its end.
 pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    checkpoint_keeper_sys::memory::give_large_blocks_back();
     let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -1,7 +1,5 @@
-//! Whether a process has a file open for writing, as the kernel tells with a lease (`fcntl(2)`).
-//!
-//! The only unsafe code of this program, as neither rustix nor nix wraps `F_SETLEASE`: one system call
-//! on a descriptor that is borrowed, with integers alone.
+//! Whether a process has a file open for writing, as the kernel tells with a lease (`fcntl(2)`): one system call on a
+//! descriptor that is borrowed, with integers alone.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
