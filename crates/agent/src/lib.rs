@@ -220,7 +220,14 @@ fn start_api_side(
         let kubelet = Kubelet::new(kubelet)?;
         let (operator_namespace, archives) = (arguments.namespace.clone(), measures.archives);
         let timings = measures.timings.clone();
-        let means = Means { operator_namespace, kubelet, archives, engine: engine.clone(), timings };
+        let means = Means {
+            operator_namespace,
+            kubelet,
+            archives,
+            engine: engine.clone(),
+            timings,
+            directory: arguments.directory.clone(),
+        };
         Some(Schedules::new(context.clone(), means, &arguments.state))
     } else {
         tracing::debug!("the kubelet's address is not told: no checkpoints are made by schedules");

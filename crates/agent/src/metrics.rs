@@ -1,11 +1,14 @@
 //! The agent's metrics: read from the observations when they are asked for, so that nothing is counted twice.
 //!
-//! No label names an archive, a pod or a namespace: what there is of each metric is bounded by the
-//! reasons.
+//! No label names an archive or a pod: what there is of each metric is bounded by the reasons, and by
+//! [`MOST_SCHEDULES`].
 
 use std::fmt::Error;
+use std::fs::File;
+use std::path::Path;
 use std::time::Duration;
 
+use checkpoint_keeper_core::archive::inspect;
 use checkpoint_keeper_core::plan::Reason;
 use checkpoint_keeper_core::schedule::ScheduleState;
 use checkpoint_keeper_node::driver::Operation;
@@ -22,7 +25,10 @@ use prometheus_client::registry::{Registry, Unit};
 use super::state::{AgentState, Observations};
 use super::summary::{Summary, Tokens};
 
-/// How long operations take.
+/// The most schedules that have a series of their own.
+const MOST_SCHEDULES: usize = 200;
+
+/// How long operations take, and how large their results are.
 #[derive(Debug, Clone)]
 pub(super) struct Timings {
     sweep: Histogram,
@@ -31,6 +37,8 @@ pub(super) struct Timings {
     unlink: Histogram,
     close_to_unlink: Histogram,
     checkpoint: Histogram,
+    checkpoint_frozen: Histogram,
+    checkpoint_size: Histogram,
 }
 
 impl Default for Timings {
@@ -45,6 +53,10 @@ impl Default for Timings {
             close_to_unlink: histogram(),
             // 100 ms, 300 ms … 30 min.
             checkpoint: Histogram::new(exponential_buckets(0.1, 3.0, 10)),
+            // 1 ms, 4 ms … 4 min.
+            checkpoint_frozen: Histogram::new(exponential_buckets(0.001, 4.0, 10)),
+            // 1 MiB, 4 MiB … 256 GiB.
+            checkpoint_size: Histogram::new(exponential_buckets(1_048_576.0, 4.0, 10)),
         }
     }
 }
@@ -67,6 +79,19 @@ impl Timings {
         self.checkpoint.observe(took.as_secs_f64());
     }
 
+    /// Notes the figures of a new archive that a schedule had made: its size, and how long CRIU held its processes. One
+    /// that cannot be read any more is not counted.
+    pub(super) fn made(&self, file: &Path) {
+        let Ok(mut file) = File::open(file) else { return };
+        let Ok(size) = file.metadata().map(|metadata| metadata.len()) else { return };
+        self.checkpoint_size.observe(size as f64);
+        let statistics = inspect(&mut file).ok().and_then(|inspection| inspection.statistics);
+        if let Some(statistics) = statistics {
+            let frozen = Duration::from_micros(u64::from(statistics.frozen_time));
+            self.checkpoint_frozen.observe(frozen.as_secs_f64());
+        }
+    }
+
     fn register(&self, registry: &mut Registry) {
         for (name, help, histogram) in [
             ("sweep", "Time to list the directory and look at each file", &self.sweep),
@@ -83,9 +108,16 @@ impl Timings {
                 "Time from the request for a checkpoint to the proof that its archive is whole, or to its failure",
                 &self.checkpoint,
             ),
+            (
+                "checkpoint_frozen",
+                "Time for which CRIU held the processes of a container that a schedule checkpointed, as CRIU says",
+                &self.checkpoint_frozen,
+            ),
         ] {
             registry.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         }
+        let help = "Size of the archives that schedules had made";
+        registry.register_with_unit("checkpoint_size", help, Unit::Bytes, self.checkpoint_size.clone());
     }
 }
 
@@ -175,7 +207,20 @@ fn encode_schedules(
     let age = since.map_or(0, |at| u64::try_from(now.duration_since(at).as_secs()).unwrap_or_default());
     let help =
         "Time since the last success of the schedule that has been failing for longest; 0 while none fails.";
-    with_unit(encoder, "schedule_failing_age", help, &Unit::Seconds, age)
+    with_unit(encoder, "schedule_failing_age", help, &Unit::Seconds, age)?;
+    let help = "Time of the last checkpoint that each schedule made here, in seconds since 1970, of up to 200 schedules.";
+    let name = "schedule_last_success_timestamp";
+    let mut last = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+    let succeeded = schedules.iter().filter_map(|one| Some((&one.schedule, one.last_success?)));
+    for (schedule, at) in succeeded.take(MOST_SCHEDULES) {
+        let labels = [
+            ("api_version", schedule.kind.api_version()),
+            ("schedule_namespace", schedule.namespace.as_str()),
+            ("schedule", schedule.name.as_str()),
+        ];
+        ConstGauge::new(at.as_second()).encode(last.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 /// The figures of the last plan.

@@ -46,6 +46,8 @@ pub(super) enum ProblemType {
     PolicyInvalid,
     /// What schedules have done cannot be kept across restarts.
     ScheduleMemoryUnusable,
+    /// Schedules cannot be watched: those that are known may be out of date.
+    SchedulesUnwatched,
     /// The wall clock differs from the API server's.
     ServerClockDiffers,
     /// The node's store cannot be watched.
@@ -89,7 +91,8 @@ impl ProblemType {
             Self::NodeLabelsUnknown => Self::NodeUnwatched,
             Self::NodeUnwatched => Self::PolicyInvalid,
             Self::PolicyInvalid => Self::ScheduleMemoryUnusable,
-            Self::ScheduleMemoryUnusable => Self::ServerClockDiffers,
+            Self::ScheduleMemoryUnusable => Self::SchedulesUnwatched,
+            Self::SchedulesUnwatched => Self::ServerClockDiffers,
             Self::ServerClockDiffers => Self::StoreUnwatched,
             Self::StoreUnwatched => Self::StoreUnwritten,
             Self::StoreUnwritten => Self::Undated,
@@ -123,6 +126,7 @@ impl ProblemType {
             Self::NodeUnwatched => "NodeUnwatched",
             Self::PolicyInvalid => "PolicyInvalid",
             Self::ScheduleMemoryUnusable => "ScheduleMemoryUnusable",
+            Self::SchedulesUnwatched => "SchedulesUnwatched",
             Self::ServerClockDiffers => "ServerClockDiffers",
             Self::StoreUnwatched => "StoreUnwatched",
             Self::StoreUnwritten => "StoreUnwritten",

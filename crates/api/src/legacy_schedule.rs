@@ -29,7 +29,8 @@ use crate::schedule_status::ScheduleError;
 /// The annotation that stops a schedule of the older operator while it is `true`.
 pub const SUSPEND: &str = "checkpoint-keeper.io/suspend";
 
-/// The finalizer that the older operator puts on its schedules. With that operator gone nobody else takes it off.
+/// The finalizer that the older operator puts on its schedules. Where that operator is gone, nothing else takes it
+/// off.
 pub const FINALIZER: &str = "criu.org/checkpoint-schedule-finalizer";
 
 /// What `pollIntervalSeconds` may be, in seconds: no busy loop, and no sum with a time that overflows.

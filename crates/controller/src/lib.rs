@@ -8,6 +8,7 @@
 
 mod agents;
 pub mod enforcement;
+pub mod finalizers;
 pub mod metrics;
 pub mod schedules;
 pub mod statuses;

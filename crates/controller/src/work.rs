@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::agents::{Absences, Agents};
+use super::finalizers;
 use super::metrics::Metrics;
 use super::schedules::{self, ScheduleThrottle};
 use super::statuses::{StatusWrite, desired};
@@ -66,6 +67,7 @@ pub struct Work {
 /// The types of problems with writes, in the log.
 const WRITE_STATUS: &str = "StatusUnwritten";
 const WRITE_SCHEDULE: &str = "ScheduleUnwritten";
+const RELEASE_SCHEDULE: &str = "FinalizerStays";
 const WRITE_STORE: &str = "StoreUnwritten";
 const WRITE_EVENT: &str = "EventsUnwritten";
 
@@ -137,6 +139,7 @@ impl Work {
             return Some(Instant::now() + PAUSE);
         }
         let schedules = self.write_schedules(&reports).await;
+        self.release_schedules().await;
         let agents = self.tell_of_agents(&reports).await;
         [later, schedules, agents].into_iter().flatten().min()
     }
@@ -164,6 +167,29 @@ impl Work {
             }
         }
         later
+    }
+
+    /// Takes the older operator's finalizer off schedules that are deleted. What fails is tried again the next time.
+    async fn release_schedules(&mut self) {
+        let Some(objects) = self.schedules.all() else { return };
+        for release in finalizers::releases(&objects, self.objects.other_operator_runs()) {
+            if !self.may_go_on() {
+                return;
+            }
+            let written = self.writer.release(&release).await;
+            self.metrics.wrote(written.label());
+            let id = format!("{}/{}", release.namespace, release.name);
+            match written {
+                Written::Refused(why) | Written::Unanswered(why) => {
+                    let message = format!(
+                        "cannot take the older operator's finalizer off CheckpointSchedule {id} (criu.org), which is \
+                         deleted: {why}"
+                    );
+                    self.failed(RELEASE_SCHEDULE, id, message);
+                }
+                Written::Done | Written::Conflict | Written::Gone => self.succeeded(RELEASE_SCHEDULE, &id),
+            }
+        }
     }
 
     /// Says in the stores of nodes without an agent that there is none; says when to look again.

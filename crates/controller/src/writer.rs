@@ -18,6 +18,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::FIELD_MANAGER;
+use super::finalizers::Release;
 use super::schedules::ScheduleWrite;
 use super::statuses::{StatusWrite, Transition};
 use super::totals::NodeReport;
@@ -118,6 +119,19 @@ impl Writer {
         }));
         let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         Written::of(timeout(WRITE, api.patch_status(&write.id.name, &how, &patch)).await)
+    }
+
+    /// Takes the older operator's finalizer off a schedule that is deleted, unless the schedule has changed since.
+    pub async fn release(&self, release: &Release) -> Written {
+        let patch = Patch::Merge(json!({"metadata": {
+            "uid": release.uid, "resourceVersion": release.resource_version, "finalizers": release.finalizers,
+        }}));
+        let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let resource = ApiResource::erase::<LegacyCheckpointSchedule>(&());
+        // As no kind in particular: an object that is not what its kind says is deleted, too.
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &release.namespace, &resource);
+        Written::of(timeout(WRITE, api.patch(&release.name, &how, &patch)).await)
     }
 
     /// Says in a node's store that no agent is at work there, unless the store has changed since.

@@ -41,6 +41,7 @@ pub fn strip(metadata: &mut ObjectMeta) {
         generation: all.generation,
         creation_timestamp: all.creation_timestamp,
         deletion_timestamp: all.deletion_timestamp,
+        finalizers: all.finalizers,
         annotations: all.annotations.map(deciding_annotations).filter(|kept| !kept.is_empty()),
         ..ObjectMeta::default()
     };

@@ -169,6 +169,14 @@ impl ScheduleObjects {
         }
     }
 
+    /// What is wrong with each watch, if that is so for so long that it counts: schedules may be out of date.
+    pub fn watch_errors(&self, now: Instant) -> Vec<String> {
+        let caches = self.caches();
+        let is_defined = self.legacy_definition.is_defined().unwrap_or_default();
+        let legacy = caches.legacy.error("checkpointschedules.criu.org", now).filter(|_| is_defined);
+        caches.native.error("checkpointschedules", now).into_iter().chain(legacy).collect()
+    }
+
     /// What is wrong with each watch at this moment, for the log.
     pub fn watch_problems(&self, now: Instant) -> Vec<Problem> {
         let caches = self.caches();

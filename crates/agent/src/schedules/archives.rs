@@ -1,12 +1,16 @@
 //! What the engine sees of archives that schedules wait for: the engine reads each new one anyway.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::engine::View;
 use checkpoint_keeper_core::identity::Identity;
-use checkpoint_keeper_core::plan::{Archive, Clock, EffectiveStorage};
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::plan::{
+    Archive, Clock, Dated, EffectiveStorage, Namespace, Reason, Snapshot, plan,
+};
+use checkpoint_keeper_core::policy::{Labels, PolicySet};
 use checkpoint_keeper_core::schedule::ContainerId;
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
@@ -15,8 +19,10 @@ use tokio::sync::{oneshot, watch};
 #[derive(Debug, Clone)]
 pub(crate) struct SeenArchives {
     seen: Arc<Mutex<Seen>>,
-    /// Whether any schedule needs to know sizes and room: else it costs nothing.
-    is_wanted: watch::Sender<bool>,
+    /// Whether there is any schedule: else sizes and room cost nothing.
+    is_followed: watch::Sender<bool>,
+    /// Tells of each view.
+    views: watch::Sender<()>,
     clock: watch::Sender<Clock>,
 }
 
@@ -24,8 +30,17 @@ pub(crate) struct SeenArchives {
 struct Seen {
     awaited: Vec<Awaited>,
     room: Option<Room>,
+    rules: Rules,
     /// The latest whole archive of each container.
     latest: Vec<Latest>,
+}
+
+/// By what an archive would be judged.
+#[derive(Debug, Default)]
+struct Rules {
+    policies: Arc<PolicySet>,
+    namespaces: BTreeMap<String, Namespace>,
+    clock: Clock,
 }
 
 /// The latest whole archive of a container.
@@ -61,13 +76,16 @@ pub(super) struct Room {
     pub(super) available: u64,
     /// What a storage policy wants left free, in bytes.
     pub(super) min_free: u64,
+    /// How many archives are to be deleted now.
+    pub(super) deletions: usize,
 }
 
 impl Default for SeenArchives {
     fn default() -> Self {
         Self {
             seen: Arc::default(),
-            is_wanted: watch::Sender::new(false),
+            is_followed: watch::Sender::new(false),
+            views: watch::Sender::new(()),
             clock: watch::Sender::new(Clock::Suspect),
         }
     }
@@ -79,20 +97,52 @@ impl SeenArchives {
         let snapshot = &view.snapshot;
         self.clock.send_if_modified(|clock| std::mem::replace(clock, snapshot.clock) != snapshot.clock);
         let mut seen = self.seen();
-        if *self.is_wanted.borrow() {
+        if *self.is_followed.borrow() {
             seen.note_room(view);
         }
         // Also of a schedule that was deleted while its last dump was under way.
         seen.tell(view);
+        drop(seen);
+        self.views.send_replace(());
     }
 
-    /// Says whether sizes and room are needed.
-    pub(super) fn want(&self, wanted: bool) {
-        self.is_wanted.send_replace(wanted);
-        if !wanted {
-            let mut seen = self.seen();
-            (seen.room, seen.latest) = (None, Vec::new());
-        }
+    /// From here on sizes and room are followed.
+    pub(super) fn follow(&self) {
+        self.is_followed.send_replace(true);
+    }
+
+    /// From here on sizes and room are not followed.
+    pub(super) fn unfollow(&self) {
+        self.is_followed.send_replace(false);
+        let mut seen = self.seen();
+        (seen.room, seen.rules, seen.latest) = (None, Rules::default(), Vec::new());
+    }
+
+    /// Tells of each view from here on.
+    pub(super) fn views(&self) -> watch::Receiver<()> {
+        self.views.subscribe()
+    }
+
+    /// Why a policy would take an archive of that size of a pod with these labels as soon as it is there, as it is
+    /// larger than any may be. None where no policy would, or where that is not certain.
+    pub(super) fn is_oversized(
+        &self,
+        container: &ContainerId,
+        pod_labels: Option<Labels>,
+        size: u64,
+        now: Timestamp,
+    ) -> Option<String> {
+        let seen = self.seen();
+        let archive = expected(container, pod_labels, size, now)?;
+        let snapshot = Snapshot {
+            archives: vec![archive],
+            namespaces: seen.rules.namespaces.clone(),
+            clock: seen.rules.clock,
+            ..Snapshot::default()
+        };
+        let verdict = plan(&snapshot, &seen.rules.policies, now).verdicts.pop()?;
+        let policy = verdict.policy.filter(|_| verdict.reason == Reason::MaxArchiveSize)?;
+        Some(format!("an archive as large as expected would not stay ({policy}: {})", verdict.detail))
     }
 
     /// Tells whether the clock is trusted, from here on.
@@ -137,7 +187,11 @@ impl Seen {
         self.room = snapshot.filesystem.map(|filesystem| Room {
             available: filesystem.available_bytes,
             min_free: storage.min_free_bytes.as_ref().map_or(0, |(bytes, _)| *bytes),
+            deletions: view.plan.deletions().count(),
         });
+        self.rules.policies = Arc::clone(&view.policies);
+        self.rules.namespaces.clone_from(&snapshot.namespaces);
+        self.rules.clock = snapshot.clock;
         // Archives of one container share their identity: no name is compared or copied, as there may be many.
         let mut latest: HashMap<*const Identity, Latest> = HashMap::new();
         for archive in snapshot.archives.iter().filter(|archive| archive.state.is_whole()) {
@@ -167,6 +221,42 @@ impl Seen {
         }
         self.awaited.retain(|awaited| !awaited.tell.is_closed());
     }
+}
+
+/// A whole archive of that size of a container, as it would come now.
+fn expected(
+    container: &ContainerId,
+    pod_labels: Option<Labels>,
+    size: u64,
+    now: Timestamp,
+) -> Option<Archive> {
+    let ContainerId { namespace, pod, pod_uid, container } = container.clone();
+    let file = FileName::new(format!("checkpoint-{pod}_{namespace}-{container}-{now:.0}.tar").into_bytes())?;
+    let identity = Identity { namespace, pod, pod_uid: Some(pod_uid), container };
+    Some(Archive {
+        file,
+        identity: Some(Arc::new(identity)),
+        state: State::Complete,
+        taken: now,
+        claimed: now,
+        dated: Dated::Trusted,
+        changed: now,
+        size,
+        allocated: size,
+        pinned: false,
+        settled: true,
+        discarded: false,
+        undeletable: false,
+        pod_labels: pod_labels.map(Arc::new),
+        namespace_labels: None,
+        workload: None,
+        absences: None,
+        idle_since: None,
+        // It is of a pod that runs: its namespace is the one of now.
+        seen_in: None,
+        governed_by: None,
+        creation: None,
+    })
 }
 
 /// Whether it is of that container, whichever pod of the name it was.
@@ -205,9 +295,7 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
-    use checkpoint_keeper_core::name::FileName;
-    use checkpoint_keeper_core::plan::{Dated, FileSystem, Snapshot, plan};
-    use checkpoint_keeper_core::policy::PolicySet;
+    use checkpoint_keeper_core::plan::FileSystem;
 
     use super::*;
 
@@ -272,10 +360,10 @@ mod tests {
     #[test]
     fn an_archive_that_is_waited_for_is_told_also_when_its_schedule_is_gone_meanwhile() {
         let seen = SeenArchives::default();
-        seen.want(true);
+        seen.follow();
         let mut told = seen.wait_for(&container(), None, NOW);
         let mut named = seen.wait_for(&container(), Some("b.tar".to_owned()), NOW);
-        seen.want(false);
+        seen.unfollow();
         let others = vec![
             archive("old.tar", "db-0", State::Complete, -1, 1),
             archive("other.tar", "db-1", State::Complete, 1, 1),
@@ -302,11 +390,11 @@ mod tests {
         };
         seen.note(&all());
         assert_eq!((seen.last_size(&container()), seen.room()), (None, None));
-        seen.want(true);
+        seen.follow();
         seen.note(&all());
         assert_eq!(seen.last_size(&container()), Some(30));
-        assert_eq!(seen.room(), Some(Room { available: 40, min_free: 0 }));
-        seen.want(false);
+        assert_eq!(seen.room(), Some(Room { available: 40, min_free: 0, deletions: 0 }));
+        seen.unfollow();
         assert_eq!((seen.last_size(&container()), seen.room()), (None, None));
     }
 }

@@ -1,12 +1,10 @@
-//! Making one checkpoint through the node's kubelet, from the question whether there is room to the proof that the
-//! archive is whole.
+//! Making one checkpoint through the node's kubelet, up to the proof that the archive is whole.
 
 use std::path::Path;
 use std::time::Duration;
 
 use checkpoint_keeper_core::creation::{DumpEnd, DumpResult};
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::quantity::human;
 use checkpoint_keeper_core::schedule::{ContainerId, Dump, Outcome, Request};
 use checkpoint_keeper_node::clock;
 use checkpoint_keeper_node::mailbox::Sender;
@@ -15,10 +13,8 @@ use checkpoint_keeper_runtime::kubelet::{CheckpointError, Kubelet};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::archives::{Found, Room, SeenArchives};
-
-/// A runtime writes the images before it packs them: until it is done, there are both.
-const STAGING: u64 = 2;
+use super::archives::{Found, SeenArchives};
+use super::node_pods::NodePods;
 
 /// How long an archive that the kubelet named may take until the engine has read it.
 const CONFIRMED_WITHIN: Duration = Duration::from_mins(2);
@@ -35,14 +31,15 @@ pub(super) struct Dumper {
     pub(super) kubelet: Kubelet,
     pub(super) archives: SeenArchives,
     pub(super) engine: Sender,
+    pub(super) pods: NodePods,
 }
 
 impl Dumper {
     /// Makes one, tells the engine how it ended, and returns that.
-    pub(super) async fn make(&self, dump: &Dump) -> Outcome {
+    pub(super) async fn make(&self, dump: &Dump) -> Ended {
         let ended = self.ask(dump).await;
         self.tell_engine(dump, &ended);
-        ended.outcome()
+        ended
     }
 
     /// Finds out how one ended that an earlier process began.
@@ -67,7 +64,7 @@ impl Dumper {
                 None => return,
             },
             Ended::Found(_) | Ended::Refused(_) => DumpResult::Failed,
-            Ended::Uncertain(_) => return,
+            Ended::RuntimeLost(_) | Ended::Uncertain(_) => return,
         };
         let ContainerId { namespace, pod, container, .. } = dump.container.clone();
         self.engine.send_dump(DumpEnd {
@@ -83,10 +80,8 @@ impl Dumper {
 
     async fn ask(&self, dump: &Dump) -> Ended {
         let container = &dump.container;
-        if let Some(shortage) =
-            self.archives.room().and_then(|room| shortage(room, self.archives.last_size(container)))
-        {
-            return Ended::Uncertain(Outcome::InsufficientStorage(shortage));
+        if let Some(objection) = self.objection(dump).await {
+            return Ended::Uncertain(Outcome::InsufficientStorage(objection));
         }
         // Before it is asked for: the engine may have read the archive before the answer is here.
         let appeared = self.archives.wait_for(container, None, dump.started);
@@ -133,6 +128,9 @@ impl Dumper {
     async fn claim(&self, appeared: oneshot::Receiver<Found>, error: &CheckpointError) -> Ended {
         match timeout(CLAIMED_WITHIN, appeared).await {
             Ok(Ok(found)) => Ended::Found(found),
+            _ if matches!(error, CheckpointError::RuntimeTimedOut(_)) => {
+                Ended::RuntimeLost(Outcome::Failed(chain(error)))
+            }
             _ => Ended::Uncertain(Outcome::Failed(chain(error))),
         }
     }
@@ -140,37 +138,39 @@ impl Dumper {
 
 /// How a dump ended.
 #[derive(Debug)]
-enum Ended {
+pub(super) enum Ended {
     /// There is an archive of it, whole or not.
     Found(Found),
     /// The kubelet said that it failed. Nothing is written any more.
     Refused(Outcome),
+    /// The runtime died meanwhile, or did not finish: it may have left the container frozen.
+    RuntimeLost(Outcome),
     /// It was not made, or it is not known for certain what came of it.
     Uncertain(Outcome),
 }
 
 impl Ended {
-    fn outcome(self) -> Outcome {
+    /// Whether the container may have been left frozen, while its pod shows Running.
+    pub(super) fn may_have_frozen(&self) -> bool {
+        matches!(self, Self::RuntimeLost(_))
+    }
+
+    /// The file of the archive that was made; none where there is none, or it is not whole.
+    pub(super) fn file(&self) -> Option<&str> {
+        match self {
+            Self::Found(Found { file, fault: None }) => Some(file),
+            _ => None,
+        }
+    }
+
+    /// What the scheduler is told.
+    pub(super) fn outcome(self) -> Outcome {
         match self {
             Self::Found(Found { file, fault: None }) => Outcome::Done { file },
             Self::Found(Found { file, fault: Some(fault) }) => Outcome::Failed(format!("{file}: {fault}")),
-            Self::Refused(outcome) | Self::Uncertain(outcome) => outcome,
+            Self::Refused(outcome) | Self::RuntimeLost(outcome) | Self::Uncertain(outcome) => outcome,
         }
     }
-}
-
-/// What is missing for a dump that is as large as the last one; none: there is room, as far as is known.
-fn shortage(room: Room, last: Option<u64>) -> Option<String> {
-    let expected = last.unwrap_or(0).saturating_mul(STAGING);
-    let usable = room.available.saturating_sub(room.min_free);
-    if expected <= usable && (usable > 0 || room.min_free == 0) {
-        return None;
-    }
-    let (available, min_free) = (human(room.available), human(room.min_free));
-    Some(format!(
-        "{available} are available, of which {min_free} are to stay free, and {} are expected to be needed",
-        human(expected)
-    ))
 }
 
 fn failed(error: &CheckpointError) -> Ended {
@@ -178,24 +178,8 @@ fn failed(error: &CheckpointError) -> Ended {
     match error {
         // Another dump of the container is under way, and may be the one that writes.
         CheckpointError::Transient { .. } => Ended::Uncertain(Outcome::Collided(text)),
+        error if error.is_runtime_lost() => Ended::RuntimeLost(Outcome::Failed(text)),
         error if error.retry_may_help() => Ended::Refused(Outcome::Failed(text)),
         _ => Ended::Refused(Outcome::FailedForGood(text)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn there_is_no_dump_where_what_it_needs_would_not_leave_what_is_to_stay_free() {
-        let room = |available, min_free| Room { available, min_free };
-        assert_eq!(shortage(room(100, 0), None), None);
-        assert_eq!(shortage(room(100, 0), Some(50)), None);
-        assert!(shortage(room(100, 0), Some(51)).is_some());
-        assert_eq!(shortage(room(100, 40), Some(30)), None);
-        assert!(shortage(room(100, 41), Some(30)).is_some());
-        assert!(shortage(room(100, 100), None).is_some(), "nothing is left to use");
-        assert!(shortage(room(100, 200), Some(u64::MAX)).is_some());
     }
 }

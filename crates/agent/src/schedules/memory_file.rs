@@ -4,9 +4,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use checkpoint_keeper_core::schedule::Memory;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 /// Of a larger one nothing is read: it is not ours.
 const LARGEST: u64 = 64 << 20;
@@ -82,8 +87,66 @@ impl MemoryFile {
     }
 }
 
+/// How long decisions wait for the disk. What is decided after that may be decided again after a crash.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// Writes memories one after the other; of those that wait for the disk only the latest counts.
+pub(super) struct MemoryWriter {
+    latest: watch::Sender<(u64, Memory)>,
+    written: watch::Receiver<(u64, Option<String>)>,
+}
+
+/// Does the writing, for as long as it is polled.
+pub(super) struct MemoryWriting {
+    file: Arc<dyn Fn(Memory) -> io::Result<()> + Send + Sync>,
+    latest: watch::Receiver<(u64, Memory)>,
+    written: watch::Sender<(u64, Option<String>)>,
+}
+
+/// Both sides of writing memories, each of which `write` keeps.
+pub(super) fn writing(
+    write: impl Fn(Memory) -> io::Result<()> + Send + Sync + 'static,
+) -> (MemoryWriter, MemoryWriting) {
+    let (latest, latest_read) = watch::channel((0, Memory::default()));
+    let (written, written_read) = watch::channel((0, None));
+    let writing = MemoryWriting { file: Arc::new(write), latest: latest_read, written };
+    (MemoryWriter { latest, written: written_read }, writing)
+}
+
+impl MemoryWriter {
+    /// Has it written, and waits a moment for that. The error says why it is not known to be written.
+    pub(super) async fn write(&mut self, memory: Memory) -> Result<(), String> {
+        let number = self.latest.borrow().0 + 1;
+        self.latest.send_replace((number, memory));
+        match timeout(WRITTEN_WITHIN, self.written.wait_for(|(written, _)| *written >= number)).await {
+            Ok(Ok(written)) => written.1.clone().map_or(Ok(()), Err),
+            Ok(Err(_)) => Err("its writing has ended".to_owned()),
+            Err(_) => Err(format!("the disk did not take it within {WRITTEN_WITHIN:?}")),
+        }
+    }
+}
+
+impl MemoryWriting {
+    /// Writes what there is to write, for as long as it is polled.
+    pub(super) async fn run(mut self) {
+        while self.latest.changed().await.is_ok() {
+            let (number, memory) = self.latest.borrow_and_update().clone();
+            let file = Arc::clone(&self.file);
+            let failed = match spawn_blocking(move || file(memory)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            self.written.send_replace((number, failed));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+    use std::sync::mpsc;
+
     use checkpoint_keeper_core::schedule::ScheduleMemory;
 
     use super::*;
@@ -103,5 +166,32 @@ mod tests {
         }
         file.write(memory.clone()).unwrap();
         assert_eq!(file.read().unwrap(), memory);
+    }
+
+    fn memory(uid: &str) -> Memory {
+        let mut memory = Memory::default();
+        memory.schedules.insert(uid.to_owned(), ScheduleMemory::default());
+        memory
+    }
+
+    /// A disk that hangs holds up a decision for a moment only, and takes the latest once it works again.
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_not_waited_for_and_takes_the_latest_later() {
+        let (works, disk) = mpsc::channel();
+        let (disk, taken) = (Mutex::new(disk), Arc::new(Mutex::new(Vec::new())));
+        let seen = Arc::clone(&taken);
+        let (mut writer, writing) = writing(move |memory| {
+            disk.lock().unwrap().recv().unwrap();
+            seen.lock().unwrap().push(memory);
+            Ok(())
+        });
+        let running = tokio::spawn(writing.run());
+        works.send(()).unwrap();
+        assert_eq!(writer.write(memory("a")).await, Ok(()));
+        assert!(writer.write(memory("b")).await.unwrap_err().contains("within 2s"));
+        (0..2).for_each(|_| works.send(()).unwrap());
+        assert_eq!(writer.write(memory("c")).await, Ok(()));
+        assert_eq!(*taken.lock().unwrap(), [memory("a"), memory("b"), memory("c")]);
+        running.abort();
     }
 }

@@ -5,11 +5,12 @@ mod archives;
 mod dumping;
 mod memory_file;
 mod node_pods;
+mod objections;
 mod reports;
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,12 +32,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 pub(super) use archives::SeenArchives;
 
 use self::dumping::Dumper;
-use self::memory_file::MemoryFile;
+use self::memory_file::{MemoryFile, MemoryWriter};
 use self::node_pods::NodePods;
 use self::reports::{Teller, channel};
 use super::api::{ApiContext, TICK};
 use super::metrics::Timings;
 use super::problem_type::ProblemType;
+use super::state::AgentState;
 
 /// The longest sleep: what wakes it otherwise may have been lost.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
@@ -50,6 +52,8 @@ pub(super) struct Schedules {
     dumper: Arc<Dumper>,
     memory: Arc<MemoryFile>,
     timings: Timings,
+    /// The checkpoint directory.
+    directory: PathBuf,
 }
 
 /// What schedules are carried out with.
@@ -61,6 +65,8 @@ pub(super) struct Means {
     /// The engine, which is told how dumps ended.
     pub(super) engine: Sender,
     pub(super) timings: Timings,
+    /// The checkpoint directory.
+    pub(super) directory: PathBuf,
 }
 
 /// A dump under way.
@@ -69,13 +75,15 @@ type Dumping = Pin<Box<dyn Future<Output = (DumpId, Outcome)> + Send>>;
 impl Schedules {
     /// Schedules that are carried out with these; their memory is kept beside the catalog.
     pub(super) fn new(context: ApiContext, means: Means, catalog: &Path) -> Self {
-        let Means { operator_namespace, kubelet, archives, engine, timings } = means;
+        let Means { operator_namespace, kubelet, archives, engine, timings, directory } = means;
+        let pods = NodePods::default();
         Self {
             objects: ScheduleObjects::new(operator_namespace),
-            pods: NodePods::default(),
-            dumper: Arc::new(Dumper { kubelet, archives, engine }),
+            dumper: Arc::new(Dumper { kubelet, archives, engine, pods: pods.clone() }),
+            pods,
             memory: Arc::new(MemoryFile::beside(catalog)),
             timings,
+            directory,
             context,
         }
     }
@@ -88,16 +96,19 @@ impl Schedules {
     /// Carries them out for as long as it is polled.
     pub(super) async fn run(&self) {
         let (teller, told) = channel();
+        let file = Arc::clone(&self.memory);
+        let (mut memory, writing) = memory_file::writing(move |memory| file.write(memory));
         tokio::join!(
             self.objects.watch(&self.context.client),
             self.watch_pods(),
-            self.decide(&teller),
+            self.decide(&teller, &mut memory),
+            writing.run(),
             self.log_watch_problems(),
             told.run(&self.context.client, &self.context.node, |schedule| self.objects.uid_of(schedule)),
         );
     }
 
-    /// Logs what is wrong with each watch, when it begins and when it ends.
+    /// Logs what is wrong with each watch, when it begins and when it ends; what lasts is a problem of the node.
     async fn log_watch_problems(&self) {
         let mut log = ProblemLog::default();
         let mut tick = interval(TICK);
@@ -107,6 +118,9 @@ impl Schedules {
             let problems =
                 self.objects.watch_problems(now()).into_iter().chain(self.pods.watch_problems(now()));
             log.update(problems.collect(), now()).iter().for_each(Entry::log);
+            for error in self.objects.watch_errors(now()) {
+                self.context.problem(ProblemType::SchedulesUnwatched, error);
+            }
         }
     }
 
@@ -119,20 +133,20 @@ impl Schedules {
                     return;
                 }
             }
-            self.dumper.archives.want(true);
+            self.dumper.archives.follow();
             tokio::select! {
                 () = self.pods.watch(&self.context.client, &self.context.node) => {}
                 () = async {
                     while self.objects.any() && changes.changed().await.is_ok() {}
                 } => {}
             }
-            self.dumper.archives.want(false);
+            self.dumper.archives.unfollow();
             self.pods.forget();
         }
     }
 
     /// Decides what is dumped when.
-    async fn decide(&self, teller: &Teller) {
+    async fn decide(&self, teller: &Teller, writer: &mut MemoryWriter) {
         let memory = self.memory.read().unwrap_or_else(|error| {
             tracing::warn!("{}; schedules go on from what their status says", chain(&error));
             self.context.problem(ProblemType::ScheduleMemoryUnusable, error.to_string());
@@ -186,7 +200,7 @@ impl Schedules {
             };
             for input in inputs {
                 for effect in scheduler.handle(input, clock::now()) {
-                    self.carry_out(effect, teller, &mut dumps).await;
+                    self.carry_out(effect, teller, writer, &mut dumps).await;
                 }
             }
             self.context.state.scheduled(scheduler.states());
@@ -205,40 +219,52 @@ impl Schedules {
         schedules.map(Input::Schedules).into_iter().collect()
     }
 
-    async fn carry_out(&self, effect: Effect, teller: &Teller, dumps: &mut FuturesUnordered<Dumping>) {
+    async fn carry_out(
+        &self,
+        effect: Effect,
+        teller: &Teller,
+        writer: &mut MemoryWriter,
+        dumps: &mut FuturesUnordered<Dumping>,
+    ) {
         match effect {
             Effect::Persist(memory) => {
-                let file = Arc::clone(&self.memory);
-                // On a thread of its own: a disk that is busy holds up nothing but what comes after.
-                let written = tokio::task::spawn_blocking(move || file.write(memory)).await;
-                let failed = match written {
-                    Ok(Ok(())) => return,
-                    Ok(Err(error)) => error.to_string(),
-                    Err(error) => error.to_string(),
-                };
-                let what = format!("what schedules have done cannot be kept: {failed}");
-                self.context.problem(ProblemType::ScheduleMemoryUnusable, what);
+                if let Err(failed) = writer.write(memory).await {
+                    let what = format!("what schedules have done cannot be kept: {failed}");
+                    self.context.problem(ProblemType::ScheduleMemoryUnusable, what);
+                }
             }
-            Effect::Dump(dump) => dumps.push(self.dump(dump)),
+            Effect::Dump(dump) => dumps.push(self.dump(dump, teller.clone())),
             Effect::Recover(dump) => {
                 let dumper = Arc::clone(&self.dumper);
                 dumps.push(Box::pin(async move { (dump.id, dumper.recover(&dump).await) }));
             }
-            Effect::Report(report) => {
-                log(&report);
-                self.context.state.reported(&report);
-                teller.report(report);
-            }
+            Effect::Report(report) => report_to(&self.context.state, teller, report),
             Effect::Answer(answer) => teller.answer(answer),
         }
     }
 
-    fn dump(&self, dump: Dump) -> Dumping {
-        let (dumper, timings) = (Arc::clone(&self.dumper), self.timings.clone());
+    fn dump(&self, dump: Dump, teller: Teller) -> Dumping {
+        let (dumper, timings, state) =
+            (Arc::clone(&self.dumper), self.timings.clone(), self.context.state.clone());
+        let directory = self.directory.clone();
         Box::pin(async move {
             let began = now();
-            let outcome = dumper.make(&dump).await;
+            let ended = dumper.make(&dump).await;
             timings.checkpointed(now().saturating_duration_since(began));
+            if let Some(file) = ended.file().map(|file| directory.join(file)) {
+                let timings = timings.clone();
+                // Beside all else: it is only for the figures.
+                tokio::task::spawn_blocking(move || timings.made(&file));
+            }
+            let may_have_frozen = ended.may_have_frozen();
+            let outcome = ended.outcome();
+            if let (true, Outcome::Failed(text)) = (may_have_frozen, &outcome) {
+                for request in &dump.requests {
+                    let (request, container) = (request.clone(), Some(dump.container.clone()));
+                    let result = RunResult::MayBeFrozen(text.clone());
+                    report_to(&state, &teller, Report { request, container, result });
+                }
+            }
             (dump.id, outcome)
         })
     }
@@ -276,6 +302,13 @@ impl Schedules {
     }
 }
 
+/// Tells what came of a request: in the log, in the figures and in events.
+fn report_to(state: &AgentState, teller: &Teller, report: Report) {
+    log(&report);
+    state.reported(&report);
+    teller.report(report);
+}
+
 fn log(report: &Report) {
     let Report { request, container, result } = report;
     let container = container
@@ -285,7 +318,10 @@ fn log(report: &Report) {
     let (container, reason) = (container.unwrap_or_default(), result.name());
     match result {
         RunResult::Done(file) => tracing::info!(schedule, trigger, container, file, "checkpoint made"),
-        RunResult::Retrying(error) | RunResult::Failed(error) | RunResult::InsufficientStorage(error) => {
+        RunResult::Retrying(error)
+        | RunResult::MayBeFrozen(error)
+        | RunResult::Failed(error)
+        | RunResult::InsufficientStorage(error) => {
             tracing::warn!(schedule, trigger, container, reason, error, "checkpoint not made");
         }
         RunResult::WouldDump | RunResult::Skipped(_) => {

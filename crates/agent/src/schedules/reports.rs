@@ -190,6 +190,10 @@ fn text(result: &RunResult) -> String {
     match result {
         RunResult::Done(file) => format!("checkpointed to {file}"),
         RunResult::WouldDump => "would have been checkpointed; the schedule is a dry run".to_owned(),
+        RunResult::MayBeFrozen(error) => format!(
+            "may have been left frozen, though its pod shows Running: the runtime did not finish a checkpoint of it \
+             ({error}). Where it does not answer, delete the pod"
+        ),
         RunResult::Retrying(error) => format!("not checkpointed yet, and tried again: {error}"),
         RunResult::Failed(error) => format!("not checkpointed: {error}"),
         RunResult::InsufficientStorage(error) => format!("not checkpointed for want of room: {error}"),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::messages::{ContainerId, Request};
+use super::messages::{ContainerId, Request, RunResult, SkipReason, Trigger};
 
 /// What is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -85,4 +85,39 @@ pub struct RunMemory {
     pub tries: u32,
     /// When it began; none while it waits.
     pub started: Option<Timestamp>,
+}
+
+impl ScheduleMemory {
+    /// When a time trigger was last due.
+    pub(super) fn last_of(&mut self, trigger: Trigger) -> &mut Option<Timestamp> {
+        match trigger {
+            Trigger::Cron => &mut self.last_cron,
+            _ => &mut self.last_interval,
+        }
+    }
+
+    /// Notes what came of a request.
+    pub(super) fn note(&mut self, result: &RunResult, now: Timestamp) {
+        let message = match result {
+            RunResult::Done(_) => {
+                (self.last_success, self.failures, self.last_failure) = (Some(now), 0, None);
+                return;
+            }
+            RunResult::Failed(message) | RunResult::InsufficientStorage(message) => {
+                self.failures = self.failures.saturating_add(1);
+                message.clone()
+            }
+            RunResult::Skipped(SkipReason::Missed(count)) => {
+                self.failures = self.failures.saturating_add(1);
+                match count {
+                    1 => "a due time was missed".to_owned(),
+                    count => format!("{count} due times were missed"),
+                }
+            }
+            RunResult::Retrying(message) => message.clone(),
+            RunResult::WouldDump | RunResult::MayBeFrozen(_) | RunResult::Skipped(_) => return,
+        };
+        let reason = result.name().to_owned();
+        self.last_failure = Some(Failure { reason, message, at: now });
+    }
 }

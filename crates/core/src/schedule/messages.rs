@@ -235,6 +235,9 @@ pub enum RunResult {
     WouldDump,
     /// A try failed, and there will be another one. This is not final.
     Retrying(String),
+    /// The runtime died in the middle of a dump, or did not finish it: the container may have been left frozen. This is
+    /// not final.
+    MayBeFrozen(String),
     /// It failed for good.
     Failed(String),
     /// There was too little room, whenever it was tried.
@@ -250,6 +253,7 @@ impl RunResult {
             Self::Done(_) => "CheckpointCreated",
             Self::WouldDump => "CheckpointDryRun",
             Self::Retrying(_) => "CheckpointRetrying",
+            Self::MayBeFrozen(_) => "ContainerMayBeFrozen",
             Self::Failed(_) => "CheckpointFailed",
             Self::InsufficientStorage(_) => "InsufficientStorage",
             Self::Skipped(reason) => reason.name(),
@@ -258,7 +262,7 @@ impl RunResult {
 
     /// Whether nothing more comes of the request.
     pub fn is_final(&self) -> bool {
-        !matches!(self, Self::Retrying(_))
+        !matches!(self, Self::Retrying(_) | Self::MayBeFrozen(_))
     }
 }
 

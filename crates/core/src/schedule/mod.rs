@@ -1,5 +1,6 @@
 //! When checkpoints are made, and of which containers: everything but the making itself.
 
+mod annotations;
 pub mod cron;
 mod memory;
 mod messages;

@@ -194,10 +194,11 @@ impl Runs {
         Some(Ended { container, requests, result })
     }
 
-    /// Takes those requests out of dumps that have not begun of which `reason_of` gives a reason.
+    /// Takes those requests out of dumps that wait of which `reason_of` gives a reason. It is told whether the dump was
+    /// tried before.
     pub(super) fn withdraw<R>(
         &mut self,
-        mut reason_of: impl FnMut(&ContainerId, &Request) -> Option<R>,
+        mut reason_of: impl FnMut(&ContainerId, &Request, bool) -> Option<R>,
     ) -> Vec<(ContainerId, Request, R)> {
         let mut withdrawn = Vec::new();
         self.all.retain_mut(|run| {
@@ -205,7 +206,8 @@ impl Runs {
                 return true;
             }
             let container = run.container.clone();
-            run.requests.retain(|request| match reason_of(&container, request) {
+            let was_tried = run.tries > 0 || run.collisions > 0;
+            run.requests.retain(|request| match reason_of(&container, request, was_tried) {
                 Some(reason) => {
                     withdrawn.push((container.clone(), request.clone(), reason));
                     false
@@ -334,7 +336,7 @@ impl Request {
         self.schedule_uid == other.schedule_uid && self.trigger == other.trigger
     }
 
-    fn is_timed(&self) -> bool {
+    pub(super) fn is_timed(&self) -> bool {
         matches!(self.trigger, Trigger::Interval | Trigger::Cron)
     }
 }

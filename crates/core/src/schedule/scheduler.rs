@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::json;
 
-use super::memory::{AnnotationMemory, Failure, Memory, NoticedDisruption, ScheduleMemory};
-use super::messages::{
-    Answer, ContainerId, Effect, Input, NodePod, Report, Request, RunResult, SkipReason, Trigger,
-};
+use super::annotations::Annotations;
+use super::memory::{Failure, Memory, NoticedDisruption, ScheduleMemory};
+use super::messages::{ContainerId, Effect, Input, NodePod, Report, Request, RunResult, SkipReason, Trigger};
 use super::occasions::{containers_of, disruptions_of, is_selected};
 use super::runs::{Ended, Runs};
 use super::spec::{Disruption, Dumping, Schedule, ScheduleRef};
@@ -36,10 +34,7 @@ pub struct Scheduler {
     clock: Clock,
     memory: BTreeMap<String, ScheduleMemory>,
     disruptions: BTreeSet<NoticedDisruption>,
-    /// The pods whose annotation asks.
-    annotated: BTreeMap<String, AnnotationMemory>,
-    /// Those of them whose answer an earlier process may not have written.
-    to_be_answered: BTreeSet<String>,
+    annotations: Annotations,
     usage: UsageWatch,
     runs: Runs,
     /// What was last persisted.
@@ -92,8 +87,7 @@ impl Scheduler {
             clock: Clock::Suspect,
             memory: memory.schedules.clone(),
             disruptions: memory.disruptions.clone(),
-            annotated: memory.annotated.clone(),
-            to_be_answered: memory.annotated.keys().cloned().collect(),
+            annotations: Annotations::new(memory.annotated.clone()),
             usage: UsageWatch::default(),
             runs,
             persisted: memory,
@@ -198,12 +192,7 @@ impl Scheduler {
             return;
         };
         let pods: BTreeMap<String, NodePod> = pods.into_iter().map(|pod| (pod.uid.clone(), pod)).collect();
-        // Where our last answer can be read beside it, an annotation was put on anew.
-        self.annotated.retain(|uid, asked| {
-            let is_answered = |pod: &NodePod| asked.last_answer.is_some() && asked.last_answer == pod.answer;
-            pods.get(uid).is_some_and(|pod| pod.is_annotated && !is_answered(pod))
-        });
-        self.to_be_answered.retain(|uid| self.annotated.contains_key(uid));
+        self.annotations.learn_pods(&pods);
         self.disruptions.retain(|noticed| pods.contains_key(&noticed.pod_uid));
         self.usage.retain(|container| pods.contains_key(&container.pod_uid));
         self.pods = Some(Arc::new(pods));
@@ -220,9 +209,9 @@ impl Scheduler {
     fn notice_annotations(&mut self, now: Now) {
         let Some(pods) = self.pods.clone() else { return };
         for pod in pods.values().filter(|pod| pod.is_annotated && pod.is_running) {
-            if self.annotated.contains_key(&pod.uid) {
+            if self.annotations.is_noticed(&pod.uid) {
                 let is_asked = self.runs.is_pod_asked(&pod.uid, Trigger::Annotation);
-                if self.to_be_answered.remove(&pod.uid) && !is_asked {
+                if self.annotations.take_unanswered(&pod.uid) && !is_asked {
                     self.answer(&pod.container(""), now);
                 }
                 continue;
@@ -233,10 +222,10 @@ impl Scheduler {
                 .cloned()
                 .collect();
             if schedules.is_empty() {
-                // Whoever may annotate a pod may not freeze it by that alone.
+                // The right to annotate a pod is not enough to freeze it.
                 continue;
             }
-            self.annotated.insert(pod.uid.clone(), AnnotationMemory::default());
+            self.annotations.notice(&pod.uid);
             for schedule in &schedules {
                 self.ask(schedule, pod, &request(schedule, Trigger::Annotation, now.wall), now);
             }
@@ -311,18 +300,20 @@ impl Scheduler {
         let pods: Vec<&NodePod> =
             all.values().filter(|pod| pod.is_running && is_selected(schedule, pod)).collect();
         if pods.is_empty() {
-            // Nothing to do on this node, and nothing to be kept.
+            // Nothing to do on this node. Where it did something before, the time counts as served: after a restart it
+            // would else be missed.
+            if let Some(memory) = self.memory.get_mut(&schedule.uid) {
+                *memory.last_of(trigger) = Some(due);
+            }
             return;
         }
         let memory = self.memory.entry(schedule.uid.clone()).or_default();
-        let last = match trigger {
-            Trigger::Cron => &mut memory.last_cron,
-            _ => &mut memory.last_interval,
-        };
-        *last = Some(due);
+        *memory.last_of(trigger) = Some(due);
         let request = request(schedule, trigger, due);
         if missed > 0 {
-            self.report(request.clone(), None, RunResult::Skipped(SkipReason::Missed(missed)));
+            let result = RunResult::Skipped(SkipReason::Missed(missed));
+            memory.note(&result, now.wall);
+            self.report(request.clone(), None, result);
         }
         if is_served {
             for pod in pods {
@@ -355,7 +346,7 @@ impl Scheduler {
             return;
         }
         let (schedules, pods) = (&self.schedules, &self.pods);
-        let withdrawn = self.runs.withdraw(|container, request| {
+        let withdrawn = self.runs.withdraw(|container, request, was_tried| {
             let Some(schedule) = schedules.get(&request.schedule_uid).filter(|schedule| !schedule.suspend)
             else {
                 return Some(SkipReason::ScheduleChanged);
@@ -370,6 +361,9 @@ impl Scheduler {
             // An annotation that is taken off asks for nothing more.
             let is_wanted = request.trigger != Trigger::Annotation || pod.is_annotated;
             match (is_asked, is_wanted) {
+                (true, true) if !was_tried && is_too_late(schedule, request, now) => {
+                    Some(SkipReason::Missed(1))
+                }
                 (true, true) => None,
                 (true, false) => Some(SkipReason::RequestWithdrawn),
                 (false, _) => Some(SkipReason::ScheduleChanged),
@@ -387,6 +381,7 @@ impl Scheduler {
 
     fn begin(&mut self, now: Now) {
         self.runs.retain_seconds(now.wall);
+        self.withdraw(now);
         let begun = if self.can_begin() { self.runs.begin(now.wall, now.uptime) } else { Vec::new() };
         if !self.is_persisted() {
             self.persisted = self.memory();
@@ -419,40 +414,16 @@ impl Scheduler {
         }
         let is_annotation = request.trigger == Trigger::Annotation;
         self.report(request, Some(container.clone()), result.clone());
-        if is_annotation {
-            self.note_annotation(container, result, now);
+        if is_annotation && self.annotations.note(container, result) {
+            self.answer(container, now);
         }
-    }
-
-    /// Notes what came of a container whose pod's annotation asked, and answers.
-    fn note_annotation(&mut self, container: &ContainerId, result: &RunResult, now: Now) {
-        let Some(asked) = self.annotated.get_mut(&container.pod_uid) else { return };
-        let answer = match result {
-            RunResult::Done(file) => Ok(file.clone()),
-            RunResult::Retrying(text) => Err(format!("{text}; it is tried again")),
-            RunResult::Failed(text) | RunResult::InsufficientStorage(text) => Err(text.clone()),
-            RunResult::Skipped(reason) => Err(reason.name().to_owned()),
-            RunResult::WouldDump => return,
-        };
-        asked.results.insert(container.container.clone(), answer);
-        self.answer(container, now);
     }
 
     /// Answers the annotation of a container's pod.
     fn answer(&mut self, container: &ContainerId, now: Now) {
         let is_over = !self.runs.is_pod_asked(&container.pod_uid, Trigger::Annotation);
-        let Some(asked) = self.annotated.get_mut(&container.pod_uid) else { return };
-        let text = answer_text(&asked.results, now.wall);
-        if is_over {
-            asked.last_answer = Some(text.clone());
-        }
-        self.effects.push(Effect::Answer(Answer {
-            namespace: container.namespace.clone(),
-            pod: container.pod.clone(),
-            pod_uid: container.pod_uid.clone(),
-            text,
-            is_over,
-        }));
+        let answer = self.annotations.answer(container, is_over, now.wall);
+        self.effects.extend(answer.map(Effect::Answer));
     }
 
     fn report(&mut self, request: Request, container: Option<ContainerId>, result: RunResult) {
@@ -489,7 +460,7 @@ impl Scheduler {
         Memory {
             schedules: self.memory.clone(),
             disruptions: self.disruptions.clone(),
-            annotated: self.annotated.clone(),
+            annotated: self.annotations.memory().clone(),
             runs: self.runs.memory(),
         }
     }
@@ -499,7 +470,7 @@ impl Scheduler {
         let Memory { schedules, disruptions, annotated, runs } = &self.persisted;
         self.memory == *schedules
             && self.disruptions == *disruptions
-            && self.annotated == *annotated
+            && self.annotations.memory() == annotated
             && self.runs.are_kept(runs)
     }
 }
@@ -508,36 +479,11 @@ fn request(schedule: &Schedule, trigger: Trigger, due: Timestamp) -> Request {
     Request { schedule: schedule.id.clone(), schedule_uid: schedule.uid.clone(), trigger, due }
 }
 
-/// What an annotation is answered: a time that no two answers share, and what came of each container.
-fn answer_text(results: &BTreeMap<String, Result<String, String>>, now: Timestamp) -> String {
-    let container = |(name, result): (&String, &Result<String, String>)| match result {
-        Ok(file) => json!({"name": name, "archive": file}),
-        Err(error) => json!({"name": name, "error": error}),
+/// Whether a due time has waited for its turn for longer than its schedule allows.
+fn is_too_late(schedule: &Schedule, request: &Request, now: Now) -> bool {
+    let Some(deadline) = schedule.triggers.starting_deadline.filter(|_| request.is_timed()) else {
+        return false;
     };
-    let containers: Vec<_> = results.iter().map(container).collect();
-    if containers.is_empty() {
-        let message = "no container matched, or the schedule is a dry run; nothing was checkpointed";
-        return json!({"time": now.to_string(), "message": message}).to_string();
-    }
-    json!({"time": now.to_string(), "containers": containers}).to_string()
-}
-
-impl ScheduleMemory {
-    /// Notes what came of a request.
-    fn note(&mut self, result: &RunResult, now: Timestamp) {
-        let message = match result {
-            RunResult::Done(_) => {
-                (self.last_success, self.failures, self.last_failure) = (Some(now), 0, None);
-                return;
-            }
-            RunResult::Failed(message) | RunResult::InsufficientStorage(message) => {
-                self.failures = self.failures.saturating_add(1);
-                message
-            }
-            RunResult::Retrying(message) => message,
-            RunResult::WouldDump | RunResult::Skipped(_) => return,
-        };
-        let reason = result.name().to_owned();
-        self.last_failure = Some(Failure { reason, message: message.clone(), at: now });
-    }
+    let latest = deadline.saturating_add(schedule.triggers.jitter);
+    Duration::try_from(now.wall.duration_since(request.due)).is_ok_and(|late| late > latest)
 }

@@ -135,6 +135,18 @@ impl CheckpointError {
         }
     }
 
+    /// Whether the kubelet lost the runtime while that made the checkpoint. (Where it finds none to begin with, the
+    /// connection is refused.)
+    pub fn is_runtime_lost(&self) -> bool {
+        match self {
+            Self::Refused(reply) => {
+                let text = &reply.text;
+                text.contains("code = Unavailable") && !text.contains("connection refused")
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the runtime may still finish an archive, or has finished one of which nobody was told: not yet a
     /// failure. (A definite failure may leave an incomplete archive too.)
     pub fn archive_may_appear(&self) -> bool {

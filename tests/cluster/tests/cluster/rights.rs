@@ -54,7 +54,7 @@ const CONTROLLER_RIGHTS: [Right; 18] = [
     ("customresourcedefinitions.apiextensions.k8s.io", OLDER_OPERATORS_DEFINITION, &["list", "watch"]),
     ("customresourcedefinitions.apiextensions.k8s.io", OLDER_SCHEDULES_DEFINITION, &["list", "watch"]),
     ("checkpointschedules.checkpoint-keeper.io", "", &["list", "watch"]),
-    ("checkpointschedules.criu.org", "", &["list", "watch"]),
+    ("checkpointschedules.criu.org", "", &["list", "watch", "patch"]),
     ("clustercheckpointpolicies.checkpoint-keeper.io/status", "", &["patch"]),
     ("checkpointpolicies.checkpoint-keeper.io/status", "", &["patch"]),
     ("checkpointstoragepolicies.checkpoint-keeper.io/status", "", &["patch"]),
@@ -275,7 +275,12 @@ fn lists_by_name_are_answered_and_lists_of_all_leases_are_not() -> anyhow::Resul
 fn the_api_server_finds_no_fault_with_the_admission_policies() -> anyhow::Result<()> {
     let _whole = NODES.read();
     install::rights()?;
-    for name in ["checkpoint-keeper-agent-own-node", "checkpoint-keeper-status-by-agent"] {
+    for name in [
+        "checkpoint-keeper-agent-own-node",
+        "checkpoint-keeper-status-by-agent",
+        "checkpoint-keeper-agent-pod-annotations",
+        "checkpoint-keeper-controller-finalizer",
+    ] {
         let path = format!("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{name}");
         wait::until(&format!("{name} to be checked"), DEADLINE, || {
             let policy = cluster().get(&path)?;
@@ -533,4 +538,39 @@ fn nobody_but_agents_writes_what_they_report() -> anyhow::Result<()> {
         let path = format!("{STORES}/node-1/status?fieldManager=rights&force=true{TRY}");
         cluster().administrator().apply(&path, &status_of("node-1"))
     })
+}
+
+#[test]
+fn the_controller_takes_the_older_operators_finalizer_off_what_is_deleted_and_changes_nothing_else()
+-> anyhow::Result<()> {
+    let _whole = NODES.read();
+    install::rights()?;
+    let namespace = cluster().namespace("finalizer")?;
+    let controller = cluster().with_token(&token(CONTROLLER, &Value::Null)?)?;
+    let path = format!("/apis/criu.org/v1/namespaces/{}/checkpointschedules/nightly", namespace.name());
+    let finalizers = json!(["example.org/other", "criu.org/checkpoint-schedule-finalizer"]);
+    namespace.apply(
+        &json!({
+            "apiVersion": "criu.org/v1", "kind": "CheckpointSchedule",
+            "metadata": {"name": "nightly", "finalizers": finalizers},
+            "spec": {"namespace": namespace.name(), "selector": {}, "triggers": {"interval": "9999h"}},
+        })
+        .to_string(),
+    )?;
+    let stay = json!({"metadata": {"finalizers": ["example.org/other"]}});
+    let alive = format!("{path}?dryRun=All");
+    refused("may only take the finalizer", || controller.merge(&alive, &stay))?;
+    let (status, answer) = cluster().request("DELETE", &path)?;
+    ensure!(status == 200, "{status} {answer}");
+    for other in [json!(["criu.org/checkpoint-schedule-finalizer"]), json!([])] {
+        let other = json!({"metadata": {"finalizers": other}});
+        refused("may only take the finalizer", || controller.merge(&alive, &other))?;
+    }
+    let mut more = stay.clone();
+    more["spec"] = json!({"selector": {"matchLabels": {"a": "b"}}});
+    refused("may change nothing of a CheckpointSchedule", || controller.merge(&alive, &more))?;
+    accepted(controller.merge(&path, &stay)?)?;
+    // Nobody else would take off the other one.
+    accepted(cluster().administrator().merge(&path, &json!({"metadata": {"finalizers": []}}))?)?;
+    Ok(())
 }

@@ -1,0 +1,100 @@
+//! What speaks against a dump before it begins: too little room, or a policy that would take its archive at once.
+
+use std::time::Duration;
+
+use checkpoint_keeper_core::policy::Labels;
+use checkpoint_keeper_core::quantity::human;
+use checkpoint_keeper_core::schedule::{ContainerId, Dump};
+use checkpoint_keeper_node::clock;
+use checkpoint_keeper_runtime::kubelet::ContainerKey;
+use checkpoint_keeper_runtime::liveness::now;
+use tokio::time::{sleep, timeout};
+
+use super::archives::Room;
+use super::dumping::Dumper;
+
+/// A runtime writes the images before it packs them: until it is done, there are both.
+const STAGING: u64 = 2;
+
+/// How long a dump waits for room while archives are being deleted.
+const ROOM_WITHIN: Duration = Duration::from_secs(30);
+
+/// How long the kubelet may take to say what a container uses: a dump for a pod that is about to end does not wait.
+const USAGE_WITHIN: Duration = Duration::from_millis(100);
+
+impl Dumper {
+    /// Why the dump should not begin; none: nothing speaks against it, as far as is known. Where there is too little
+    /// room and archives are being deleted, it waits for these.
+    pub(super) async fn objection(&self, dump: &Dump) -> Option<String> {
+        let container = &dump.container;
+        let expected = self.expected_size(container).await;
+        if let Some(size) = expected {
+            let labels = self.labels_of(container);
+            let oversized = self.archives.is_oversized(container, labels, size, clock::now().wall);
+            if oversized.is_some() {
+                return oversized;
+            }
+        }
+        let mut views = self.archives.views();
+        let waited = sleep(ROOM_WITHIN);
+        tokio::pin!(waited);
+        loop {
+            views.mark_unchanged();
+            let room = self.archives.room()?;
+            let shortage = shortage(room, expected)?;
+            if room.deletions == 0 {
+                return Some(shortage);
+            }
+            tokio::select! {
+                changed = views.changed() => if changed.is_err() { return Some(shortage) },
+                () = &mut waited => return Some(shortage),
+            }
+        }
+    }
+
+    /// How large its archive may become: as large as the last one, or else as what it has in memory.
+    async fn expected_size(&self, container: &ContainerId) -> Option<u64> {
+        if let Some(size) = self.archives.last_size(container) {
+            return Some(size);
+        }
+        let usage = timeout(USAGE_WITHIN, self.kubelet.resource_usage()).await.ok()?.ok()?;
+        let ContainerId { namespace, pod, container, .. } = container.clone();
+        usage.get(&ContainerKey { namespace, pod, container })?.memory_bytes
+    }
+
+    fn labels_of(&self, container: &ContainerId) -> Option<Labels> {
+        let pods = self.pods.pods(now())?;
+        pods.into_iter().find(|pod| pod.uid == container.pod_uid).map(|pod| pod.labels)
+    }
+}
+
+/// What is missing for a dump of that size; none: there is room, as far as is known.
+fn shortage(room: Room, expected: Option<u64>) -> Option<String> {
+    let needed = expected.unwrap_or(0).saturating_mul(STAGING);
+    let usable = room.available.saturating_sub(room.min_free);
+    if needed <= usable && (usable > 0 || room.min_free == 0) {
+        return None;
+    }
+    let (available, min_free) = (human(room.available), human(room.min_free));
+    Some(format!(
+        "{available} are available, of which {min_free} are to stay free, and {} are expected to be needed",
+        human(needed)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_no_dump_where_what_it_needs_would_not_leave_what_is_to_stay_free() {
+        let room = |available, min_free| Room { available, min_free, deletions: 0 };
+        assert_eq!(shortage(room(100, 0), None), None);
+        assert_eq!(shortage(room(100, 0), Some(50)), None);
+        assert!(shortage(room(100, 0), Some(51)).is_some());
+        assert_eq!(shortage(room(100, 40), Some(30)), None);
+        assert!(shortage(room(100, 41), Some(30)).is_some());
+        assert!(shortage(room(100, 100), None).is_some(), "nothing is left to use");
+        assert!(shortage(room(100, 200), Some(u64::MAX)).is_some());
+    }
+}
