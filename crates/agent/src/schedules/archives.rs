@@ -295,7 +295,15 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use checkpoint_keeper_core::plan::FileSystem;
+    use checkpoint_keeper_core::policy::{
+        Kind, LabelSelector, Limit, Mode, Operator, Policy, PolicyRef, Precedence, Requirement, Retention,
+        Selector,
+    };
+
+    use super::super::objections::shortage_in_the_end;
 
     use super::*;
 
@@ -344,17 +352,105 @@ mod tests {
     }
 
     fn view(archives: Vec<Archive>) -> View {
+        view_by(PolicySet::default(), archives, 40)
+    }
+
+    fn view_by(policies: PolicySet, archives: Vec<Archive>, available_bytes: u64) -> View {
         let filesystem = FileSystem {
             total_bytes: 100,
-            available_bytes: 40,
+            available_bytes,
             total_inodes: 0,
             available_inodes: 0,
             release: checkpoint_keeper_core::plan::Release::Shown,
         };
-        let snapshot = Snapshot { archives, filesystem: Some(filesystem), ..Snapshot::default() };
-        let policies = Arc::new(PolicySet::default());
+        let created = NOW.checked_sub(Duration::from_hours(1)).ok();
+        let namespaces = BTreeMap::from([("shop".to_owned(), Namespace { created, is_invalidated: false })]);
+        let snapshot = Snapshot { archives, namespaces, filesystem: Some(filesystem), ..Snapshot::default() };
+        let policies = Arc::new(policies);
         let plan = plan(&snapshot, &policies, NOW);
         View { snapshot, policies, plan }
+    }
+
+    fn policies(selector: Selector, retention: Retention) -> PolicySet {
+        let id = PolicyRef {
+            kind: Kind::CheckpointPolicy,
+            namespace: Some("shop".to_owned()),
+            name: "default".to_owned(),
+            part: None,
+        };
+        let policy = Policy {
+            id,
+            created: None,
+            namespace: Some("shop".to_owned()),
+            mode: Mode::Enforce,
+            selector,
+            retention,
+            orphans: None,
+            incomplete_grace: None,
+            damaged_grace: None,
+            precedence: Precedence::Default,
+        };
+        PolicySet { retention: vec![policy], ..PolicySet::default() }
+    }
+
+    #[test]
+    fn an_archive_that_its_policy_would_take_for_its_size_is_told_before_it_is_made() {
+        let seen = SeenArchives::default();
+        seen.follow();
+        let of_web = Selector {
+            pod_labels: LabelSelector(vec![Requirement {
+                key: "app".to_owned(),
+                operator: Operator::In(vec!["web".to_owned()]),
+            }]),
+            ..Selector::default()
+        };
+        let retention = Retention { max_archive_size: Some(1_000), ..Retention::default() };
+        seen.note(&view_by(policies(of_web, retention), Vec::new(), 40));
+        let labelled = |app: &str| Some(Labels::from([("app".to_owned(), app.to_owned())]));
+        let told = |labels, size| seen.is_oversized(&container(), labels, size, NOW);
+        let oversized = told(labelled("web"), 1_001).unwrap();
+        assert!(
+            oversized.contains("CheckpointPolicy/shop/default") && oversized.contains("limit"),
+            "{oversized}"
+        );
+        assert_eq!(told(labelled("web"), 1_000), None);
+        assert_eq!(told(labelled("db"), 1_001), None);
+        assert_eq!(told(None, 1_001), None, "it is not known whether the policy governs it");
+        let elsewhere = ContainerId { namespace: "other".to_owned(), ..container() };
+        assert_eq!(seen.is_oversized(&elsewhere, labelled("web"), 1_001, NOW), None);
+    }
+
+    /// The two archives beyond the limit of one are being deleted.
+    #[tokio::test(start_paused = true)]
+    async fn a_dump_waits_for_room_while_archives_are_being_deleted_and_no_longer() {
+        let full = || {
+            let archives =
+                (0..3).map(|at| archive(&format!("checkpoint-{at}.tar"), "db-0", State::Complete, at, 1));
+            let limit = Limit { max_count: Some(1), max_total_size: None };
+            let retention = Retention { per_container: limit, ..Retention::default() };
+            view_by(policies(Selector::default(), retention), archives.collect(), 10)
+        };
+        let begin = tokio::time::Instant::now();
+        let seen = SeenArchives::default();
+        seen.follow();
+        seen.note(&full());
+        assert_eq!(seen.room().unwrap().deletions, 2);
+        let shortage = shortage_in_the_end(&seen, Some(20)).await;
+        assert!(shortage.unwrap().contains("are expected to be needed"));
+        assert_eq!(begin.elapsed(), Duration::from_secs(30));
+
+        let waits = shortage_in_the_end(&seen, Some(20));
+        tokio::pin!(waits);
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        seen.note(&full());
+        assert!(futures_util::poll!(&mut waits).is_pending());
+        seen.note(&view_by(PolicySet::default(), Vec::new(), 40));
+        assert_eq!(waits.await, None);
+        // Nothing is being deleted: there is nothing to wait for.
+        let begin = tokio::time::Instant::now();
+        seen.note(&view_by(PolicySet::default(), Vec::new(), 10));
+        assert!(shortage_in_the_end(&seen, Some(20)).await.is_some());
+        assert!(begin.elapsed().is_zero());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use checkpoint_keeper_runtime::kubelet::ContainerKey;
 use checkpoint_keeper_runtime::liveness::now;
 use tokio::time::{sleep, timeout};
 
-use super::archives::Room;
+use super::archives::{Room, SeenArchives};
 use super::dumping::Dumper;
 
 /// A runtime writes the images before it packs them: until it is done, there are both.
@@ -35,21 +35,7 @@ impl Dumper {
                 return oversized;
             }
         }
-        let mut views = self.archives.views();
-        let waited = sleep(ROOM_WITHIN);
-        tokio::pin!(waited);
-        loop {
-            views.mark_unchanged();
-            let room = self.archives.room()?;
-            let shortage = shortage(room, expected)?;
-            if room.deletions == 0 {
-                return Some(shortage);
-            }
-            tokio::select! {
-                changed = views.changed() => if changed.is_err() { return Some(shortage) },
-                () = &mut waited => return Some(shortage),
-            }
-        }
+        shortage_in_the_end(&self.archives, expected).await
     }
 
     /// How large its archive may become: as large as the last one, or else as what it has in memory.
@@ -65,6 +51,25 @@ impl Dumper {
     fn labels_of(&self, container: &ContainerId) -> Option<Labels> {
         let pods = self.pods.pods(now())?;
         pods.into_iter().find(|pod| pod.uid == container.pod_uid).map(|pod| pod.labels)
+    }
+}
+
+/// What is missing for a dump of that size, also after the archives are gone that are being deleted.
+pub(super) async fn shortage_in_the_end(archives: &SeenArchives, expected: Option<u64>) -> Option<String> {
+    let mut views = archives.views();
+    let waited = sleep(ROOM_WITHIN);
+    tokio::pin!(waited);
+    loop {
+        views.mark_unchanged();
+        let room = archives.room()?;
+        let shortage = shortage(room, expected)?;
+        if room.deletions == 0 {
+            return Some(shortage);
+        }
+        tokio::select! {
+            changed = views.changed() => if changed.is_err() { return Some(shortage) },
+            () = &mut waited => return Some(shortage),
+        }
     }
 }
 

@@ -296,6 +296,27 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_runtime_that_died_meanwhile_is_told_from_one_that_was_not_there() {
+        for (words, is_lost) in [
+            (
+                "checkpointing of a/b/c failed (rpc error: code = Unavailable desc = error reading from server: EOF)",
+                true,
+            ),
+            (
+                "rpc error: code = Unavailable desc = connection error: dial unix /run/containerd.sock: connect: connection refused",
+                false,
+            ),
+            ("rpc error: code = Unknown desc = criu failed", false),
+        ] {
+            assert_eq!(
+                failure_of("500 Internal Server Error", words).await.is_runtime_lost(),
+                is_lost,
+                "{words}"
+            );
+        }
+    }
+
     /// Rows A3 and A4.
     #[tokio::test]
     async fn anything_but_200_is_an_error_with_the_status_and_the_kubelets_words() {
