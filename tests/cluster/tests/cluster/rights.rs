@@ -549,14 +549,12 @@ fn the_controller_takes_the_older_operators_finalizer_off_what_is_deleted_and_ch
     let controller = cluster().with_token(&token(CONTROLLER, &Value::Null)?)?;
     let path = format!("/apis/criu.org/v1/namespaces/{}/checkpointschedules/nightly", namespace.name());
     let finalizers = json!(["example.org/other", "criu.org/checkpoint-schedule-finalizer"]);
-    namespace.apply(
-        &json!({
-            "apiVersion": "criu.org/v1", "kind": "CheckpointSchedule",
-            "metadata": {"name": "nightly", "finalizers": finalizers},
-            "spec": {"namespace": namespace.name(), "selector": {}, "triggers": {"interval": "9999h"}},
-        })
-        .to_string(),
-    )?;
+    let schedule = json!({
+        "apiVersion": "criu.org/v1", "kind": "CheckpointSchedule",
+        "metadata": {"namespace": namespace.name(), "name": "nightly", "finalizers": finalizers},
+        "spec": {"namespace": namespace.name(), "selector": {}, "triggers": {"interval": "9999h"}},
+    });
+    cluster().apply(&schedule.to_string())?;
     let stay = json!({"metadata": {"finalizers": ["example.org/other"]}});
     let alive = format!("{path}?dryRun=All");
     refused("may only take the finalizer", || controller.merge(&alive, &stay))?;
