@@ -68,7 +68,12 @@ impl Client {
 
     /// Merges this into the object at this path; the status, and what came back.
     pub fn merge(&self, path: &str, change: &Value) -> anyhow::Result<(u16, Value)> {
-        let request = self.agent.patch(self.url(path)).content_type("application/merge-patch+json");
+        self.patch(path, "application/merge-patch+json", change)
+    }
+
+    /// Patches the object at this path in a way that its content type says; the status, and what came back.
+    pub fn patch(&self, path: &str, content_type: &str, change: &Value) -> anyhow::Result<(u16, Value)> {
+        let request = self.agent.patch(self.url(path)).content_type(content_type);
         answer(request.send(&change.to_string()).with_context(|| format!("PATCH {path}"))?)
     }
 

@@ -23,6 +23,7 @@ mod reads;
 mod row;
 mod saturated;
 mod saturation;
+mod schedules;
 mod sparse;
 mod sweep;
 mod timing;
@@ -111,6 +112,8 @@ pub(crate) enum RowId {
     UnlinkSpace,
     /// What an idle collector costs
     IdleCost,
+    /// What schedules cost while nothing is due
+    Schedules,
 }
 
 /// Measures and prints. An error where a budget is missed.
@@ -169,6 +172,7 @@ fn measure(id: RowId, bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
         RowId::Sparse => sparse::rows(bench),
         RowId::UnlinkSpace => unlink_space::rows(bench),
         RowId::IdleCost => idle::rows(bench),
+        RowId::Schedules => schedules::rows(bench),
     }
 }
 

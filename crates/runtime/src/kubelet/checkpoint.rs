@@ -63,7 +63,7 @@ impl NotFound {
     /// What to know about it.
     fn hint(self) -> &'static str {
         match self {
-            Self::Pod => "the pod is gone",
+            Self::Pod => "the pod is gone, or the kubelet was just started",
             Self::Container => "the pod has no such container",
             Self::Endpoint => "its feature gate ContainerCheckpoint is off",
             Self::Unknown => "pod or container is unknown, or the feature gate ContainerCheckpoint is off",
@@ -131,7 +131,9 @@ impl CheckpointError {
             Self::Request(error) => error.retry_may_help(),
             Self::Transient(_) | Self::RuntimeTimedOut(_) => true,
             Self::Refused(reply) => reply.status >= 500 || reply.status == 429,
-            Self::InvalidName { .. } | Self::NotFound { .. } | Self::Malformed(_) => false,
+            // A kubelet that was just started knows no pods for a moment.
+            Self::NotFound { missing, .. } => *missing == NotFound::Pod,
+            Self::InvalidName { .. } | Self::Malformed(_) => false,
         }
     }
 
@@ -410,7 +412,9 @@ mod tests {
             let CheckpointError::NotFound { missing, .. } = &error else { panic!("{error:?}") };
             assert_eq!(*missing, what);
             assert!(error.to_string().contains(what.hint()));
-            assert!(!error.retry_may_help() && !error.archive_may_appear());
+            // A pod may only not be known yet.
+            assert_eq!(error.retry_may_help(), what == NotFound::Pod);
+            assert!(!error.archive_may_appear());
         }
     }
 

@@ -21,6 +21,7 @@ mod mishaps;
 mod pods;
 mod retention;
 mod rights;
+mod schedule_proofs;
 mod schedules;
 mod smoke;
 mod support;

@@ -12,7 +12,7 @@ use crate::support::{DEADLINE, NODES, cluster, connected_pod, counting_pod, file
 const SCHEDULES: &str = "/apis/checkpoint-keeper.io/v1alpha1/namespaces";
 
 /// A schedule for all pods of a namespace.
-fn schedule(namespace: &str, name: &str, spec: &Value) -> anyhow::Result<()> {
+pub(crate) fn schedule(namespace: &str, name: &str, spec: &Value) -> anyhow::Result<()> {
     let mut all = json!({"selector": {}});
     for (field, value) in spec.as_object().into_iter().flatten() {
         all[field] = value.clone();
@@ -27,7 +27,7 @@ fn schedule(namespace: &str, name: &str, spec: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn annotate(namespace: &str, pod: &str, value: &str) -> anyhow::Result<()> {
+pub(crate) fn annotate(namespace: &str, pod: &str, value: &str) -> anyhow::Result<()> {
     let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}");
     let change = json!({"metadata": {"annotations": {"checkpoint.criu.org/trigger": value}}});
     let (status, answer) = cluster().administrator().merge(&path, &change)?;
@@ -35,14 +35,14 @@ fn annotate(namespace: &str, pod: &str, value: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn annotation(namespace: &str, pod: &str, name: &str) -> anyhow::Result<Option<String>> {
+pub(crate) fn annotation(namespace: &str, pod: &str, name: &str) -> anyhow::Result<Option<String>> {
     let pod = cluster().get(&format!("/api/v1/namespaces/{namespace}/pods/{pod}"))?;
     let annotation = &pod["metadata"]["annotations"][format!("checkpoint.criu.org/{name}")];
     Ok(annotation.as_str().map(str::to_owned))
 }
 
 /// Waits until the annotation of a pod is answered and taken off; the answer.
-fn answered(namespace: &str, pod: &str) -> anyhow::Result<Value> {
+pub(crate) fn answered(namespace: &str, pod: &str) -> anyhow::Result<Value> {
     let answer = wait::for_value("the answer to the annotation", DEADLINE, || {
         let is_open = annotation(namespace, pod, "trigger")?.is_some();
         Ok(annotation(namespace, pod, "result")?.filter(|_| !is_open))
@@ -51,7 +51,7 @@ fn answered(namespace: &str, pod: &str) -> anyhow::Result<Value> {
 }
 
 /// Waits until a namespace has so many archives here, all of them whole.
-fn archives(node: Node<'_>, namespace: &str, least: usize) -> anyhow::Result<Vec<String>> {
+pub(crate) fn archives(node: Node<'_>, namespace: &str, least: usize) -> anyhow::Result<Vec<String>> {
     wait::for_value("the archives", DEADLINE, || {
         let files = files_of(node, namespace)?;
         if files.len() < least {

@@ -1,0 +1,316 @@
+//! What schedules do when something happens meanwhile: pods that are evicted, deleted or restarted, a kubelet that is
+//! down, a disk that fills; and what they keep of what they had made.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::{Daemon, Fault, Namespace, Node, wait};
+use serde_json::{Value, json};
+
+use crate::agents::Agent;
+use crate::install;
+use crate::schedules::{annotate, annotation, answered, archives, schedule};
+use crate::support::{DEADLINE, NODES, busybox, cluster, counting_pod, files_of, inspect};
+
+/// A pod that runs on for a while when it is told to end, as a real one does that has work to finish.
+fn patient_pod(name: &str, node: Node<'_>, grace_seconds: u32) -> String {
+    let script = "trap \"\" TERM; i=0; while :; do i=$((i+1)); echo $i >/tmp/n; sleep 1; done";
+    format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  nodeName: {}
+  terminationGracePeriodSeconds: {grace_seconds}
+  containers:
+{}",
+        node.name(),
+        busybox("app", script, "")
+    )
+}
+
+fn running(namespace: &Namespace<'_>, manifest: &str, pod: &str) -> anyhow::Result<()> {
+    namespace.apply(manifest)?;
+    namespace.wait_until_running(pod)
+}
+
+fn evict(namespace: &str, pod: &str) -> anyhow::Result<()> {
+    let eviction = json!({
+        "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"namespace": namespace, "name": pod},
+    });
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
+    let (status, answer) = cluster().create(&path, &eviction)?;
+    ensure!(status == 201, "{status} {answer}");
+    Ok(())
+}
+
+/// Which pods have a whole archive here.
+fn archived(node: Node<'_>, namespace: &str) -> anyhow::Result<BTreeSet<String>> {
+    let mut pods = BTreeSet::new();
+    for file in files_of(node, namespace)? {
+        let inspected = inspect(node, &file)?;
+        if inspected["state"] == "Complete" {
+            pods.insert(inspected["pod"].as_str().context("no pod")?.to_owned());
+        }
+    }
+    Ok(pods)
+}
+
+/// Waits until the dump of a container has begun, as the agent keeps it.
+fn begun(node: Node<'_>) -> anyhow::Result<()> {
+    wait::until("the dump to begin", DEADLINE, || {
+        let memory = node.run("cat", &["/var/lib/kubelet/schedules.json"]).unwrap_or_default();
+        Ok(memory.contains("\"started\":\""))
+    })
+}
+
+#[test]
+fn a_pod_that_is_evicted_or_deleted_is_archived_within_its_grace_period() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[0];
+    let agent = Agent::start(node)?;
+    let namespace = cluster().namespace("ends")?;
+    let name = namespace.name();
+    for pod in ["evicted", "deleted", "preempted"] {
+        running(&namespace, &patient_pod(pod, node, 20), pod)?;
+    }
+    schedule(
+        name,
+        "ends",
+        &json!({"triggers": {"onDisruption": ["PodEviction", "Preemption", "PodDeletion"]}}),
+    )?;
+    evict(name, "evicted")?;
+    let (status, answer) = cluster().request("DELETE", &format!("/api/v1/namespaces/{name}/pods/deleted"))?;
+    ensure!(status == 200, "{status} {answer}");
+    // As the scheduler writes it before it deletes the pod (Kubernetes: pkg/scheduler/framework/preemption).
+    let condition = json!({"status": {"conditions": [{
+        "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+        "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }]}});
+    let path = format!("/api/v1/namespaces/{name}/pods/preempted/status");
+    let change = "application/strategic-merge-patch+json";
+    let (status, answer) = cluster().administrator().patch(&path, change, &condition)?;
+    ensure!(status == 200, "{status} {answer}");
+    wait::until("the archive of each", DEADLINE, || {
+        let done = archived(node, name)?;
+        ensure!(
+            done == ["deleted", "evicted", "preempted"].map(str::to_owned).into(),
+            "{done:?} {}",
+            namespace.events()?
+        );
+        Ok(true)
+    })?;
+    agent.stop().map(drop)
+}
+
+/// What could be dumped before its process ended is archived; of each other pod an event says why not.
+#[test]
+fn a_drain_of_ten_pods_archives_them_or_says_why_not() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[1];
+    let agent = Agent::start(node)?;
+    let namespace = cluster().namespace("drain")?;
+    let name = namespace.name();
+    let pods: BTreeSet<String> = (0..10).map(|number| format!("web-{number}")).collect();
+    for pod in &pods {
+        namespace.apply(&patient_pod(pod, node, 5))?;
+    }
+    pods.iter().try_for_each(|pod| namespace.wait_until_running(pod))?;
+    schedule(name, "drain", &json!({"triggers": {"onDisruption": ["NodeDrain", "PodEviction"]}}))?;
+    let path = format!("/api/v1/nodes/{}", node.name());
+    let cordon = |is: bool| cluster().administrator().merge(&path, &json!({"spec": {"unschedulable": is}}));
+    cordon(true)?;
+    let drained = pods.iter().try_for_each(|pod| evict(name, pod)).and_then(|()| {
+        wait::until("each pod to be archived, or an event that says why not", DEADLINE, || {
+            let done = archived(node, name)?;
+            let events = namespace.events()?;
+            let is_told = |pod: &&String| {
+                events.lines().any(|line| {
+                    line.contains(pod.as_str())
+                        && ["PodEnded", "CheckpointFailed"].iter().any(|reason| line.contains(reason))
+                })
+            };
+            let untold: Vec<_> = pods.iter().filter(|pod| !done.contains(*pod) && !is_told(pod)).collect();
+            ensure!(untold.is_empty(), "neither archived nor told of: {untold:?}\n{events}");
+            Ok(!done.is_empty())
+        })
+    });
+    cordon(false)?;
+    drained?;
+    agent.stop().map(drop)
+}
+
+/// The kubelet answers when its runtime is done, and the pod goes after that.
+#[test]
+fn a_pod_that_is_deleted_in_the_middle_of_a_dump_ends_in_one_result_and_the_next_dump_works()
+-> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[0];
+    let agent = Agent::start(node)?;
+    let namespace = cluster().namespace("middle")?;
+    let name = namespace.name();
+    running(&namespace, &counting_pod("web", node, &["app"]), "web")?;
+    let retries = json!({"limit": 0});
+    schedule(name, "on-demand", &json!({"retries": retries, "triggers": {"onAnnotation": true}}))?;
+    let slow = cluster().inject(Fault::SlowCriu { node: node.name().to_owned(), seconds: 3 })?;
+    annotate(name, "web", "true")?;
+    begun(node)?;
+    namespace.delete_pod("web")?;
+    wait::until("one result to be told", DEADLINE, || {
+        let events = namespace.events()?;
+        let told = ["CheckpointCreated", "CheckpointFailed", "PodEnded", "RequestWithdrawn"];
+        Ok(told.iter().any(|reason| events.contains(reason)))
+    })?;
+    drop(slow);
+    wait::until("no dump to be under way", DEADLINE, || Ok(agent.metric("checkpoints_under_way")? == 0.0))?;
+    running(&namespace, &counting_pod("next", node, &["app"]), "next")?;
+    annotate(name, "next", "true")?;
+    let answer = answered(name, "next")?;
+    ensure!(answer["containers"][0]["archive"].is_string(), "{answer}");
+    agent.stop().map(drop)
+}
+
+#[test]
+fn while_the_kubelet_is_down_a_request_is_tried_again_and_succeeds_afterwards() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[1];
+    let agent = Agent::start(node)?;
+    let namespace = cluster().namespace("down")?;
+    let name = namespace.name();
+    running(&namespace, &counting_pod("web", node, &["app"]), "web")?;
+    let retries = json!({"limit": 10, "backoff": "1s"});
+    schedule(name, "on-demand", &json!({"retries": retries, "triggers": {"onAnnotation": true}}))?;
+    let down = cluster().inject(Fault::Down { machine: node.name().to_owned(), daemon: Daemon::Kubelet })?;
+    annotate(name, "web", "true")?;
+    wait::until("the failure to be told", DEADLINE, || {
+        let result = annotation(name, "web", "result")?.unwrap_or_default();
+        Ok(result.contains("tried again"))
+    })?;
+    ensure!(annotation(name, "web", "trigger")?.is_some(), "the request stands");
+    drop(down);
+    let answer = answered(name, "web")?;
+    ensure!(answer["containers"][0]["archive"].is_string(), "{answer}");
+    let file = answer["containers"][0]["archive"].as_str().context("no archive")?;
+    ensure!(inspect(node, file)?["state"] == "Complete", "{answer}");
+    agent.stop().map(drop)
+}
+
+#[test]
+fn a_disk_that_fills_in_the_middle_of_a_dump_costs_nothing_that_was_there() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[0];
+    let agent = Agent::start(node)?;
+    let namespace = cluster().namespace("fills")?;
+    let name = namespace.name();
+    running(&namespace, &counting_pod("web", node, &["app"]), "web")?;
+    let (retention, retries) = (json!({"keepLatest": 1}), json!({"limit": 10, "backoff": "1s"}));
+    schedule(
+        name,
+        "on-demand",
+        &json!({"retention": retention, "retries": retries, "triggers": {"onAnnotation": true}}),
+    )?;
+    annotate(name, "web", "true")?;
+    let first = answered(name, "web")?;
+    let old = first["containers"][0]["archive"].as_str().context("no archive")?.to_owned();
+    let slow = cluster().inject(Fault::SlowCriu { node: node.name().to_owned(), seconds: 3 })?;
+    annotate(name, "web", "true")?;
+    begun(node)?;
+    let full = cluster().inject(Fault::DiskFull { node: node.name().to_owned(), free_kib: 64 })?;
+    wait::until("the failure to be told", DEADLINE, || {
+        let result = annotation(name, "web", "result")?.unwrap_or_default();
+        Ok(result.contains("no space left on device"))
+    })?;
+    // What the failed dump left goes, without any policy. The old archive is there, though only one is to stay.
+    wait::until("what was cut off to go", DEADLINE, || {
+        Ok(agent.metric("deletions_total{reason=\"FailedDump\"}")? >= 1.0
+            && files_of(node, name)? == [old.clone()])
+    })?;
+    ensure!(inspect(node, &old)?["state"] == "Complete");
+    // There is too little room, and the next try says so before it begins.
+    wait::until("the want of room to be told", DEADLINE, || {
+        Ok(annotation(name, "web", "result")?.unwrap_or_default().contains("are expected to be needed"))
+    })?;
+    drop(full);
+    drop(slow);
+    let new = wait::for_value("the archive", DEADLINE, || {
+        let answer = answered(name, "web")?;
+        Ok(answer["containers"][0]["archive"].as_str().map(str::to_owned))
+    })?;
+    wait::until("the old one to be replaced", DEADLINE, || Ok(files_of(node, name)? == [new.clone()]))?;
+    ensure!(inspect(node, &new)?["state"] == "Complete");
+    agent.stop().map(drop)
+}
+
+#[test]
+fn a_schedule_keeps_as_many_as_it_says_of_its_own_archives_and_no_others_go() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[1];
+    let agent = Agent::start(node)?;
+    let namespace = cluster().namespace("keeps")?;
+    let name = namespace.name();
+    running(&namespace, &counting_pod("web", node, &["app"]), "web")?;
+    let by_hand = node.checkpoint(name, "web", "app")?.file()?;
+    let spec = json!({"retention": {"keepLatest": 2}, "triggers": {"interval": "2s"}});
+    schedule(name, "often", &spec)?;
+    wait::until("some to be replaced", DEADLINE, || {
+        let files = files_of(node, name)?;
+        ensure!(files.contains(&by_hand), "it is of no schedule: {files:?}");
+        Ok(agent.metric("deletions_total{reason=\"ScheduleRetention\"}")? >= 3.0)
+    })?;
+    // The agent's successor knows from its catalog which are the schedule's.
+    agent.stop()?;
+    let agent = Agent::start(node)?;
+    let mut suspended = spec;
+    suspended["suspend"] = json!(true);
+    schedule(name, "often", &suspended)?;
+    wait::until("two to be left", DEADLINE, || {
+        let files = files_of(node, name)?;
+        Ok(files.len() == 3 && files.contains(&by_hand))
+    })?;
+    archives(node, name, 3)?;
+    // Also by the field's own tools.
+    let listed = node.run("checkpointctl", &["list"])?;
+    let files = files_of(node, name)?;
+    ensure!(files.iter().all(|file| listed.contains(file.as_str())), "{files:?}: {listed}");
+    agent.stop().map(drop)
+}
+
+#[test]
+fn a_container_that_uses_much_of_its_limit_is_archived_once_a_cooldown() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[0];
+    let agent = Agent::start(node)?;
+    let namespace = cluster().namespace("uses")?;
+    let name = namespace.name();
+    let limits = "resources: {limits: {cpu: 100m, memory: 64Mi}},";
+    let pod = |pod: &str, script: &str| {
+        format!(
+            "apiVersion: v1
+kind: Pod
+metadata: {{name: {pod}}}
+spec:
+  nodeName: {}
+  terminationGracePeriodSeconds: 1
+  containers:
+{}",
+            node.name(),
+            busybox("app", script, limits)
+        )
+    };
+    running(&namespace, &pod("busy", "while :; do :; done"), "busy")?;
+    running(&namespace, &pod("calm", "while :; do sleep 1; done"), "calm")?;
+    let resources = json!({"cpuPercent": {"above": 50}, "poll": "5s", "cooldown": "1h"});
+    schedule(name, "busy", &json!({"triggers": {"resources": resources}}))?;
+    wait::until("the busy one to be archived", DEADLINE, || Ok(archived(node, name)?.contains("busy")))?;
+    let done: Value = serde_json::from_str(&node.run("cat", &["/var/lib/kubelet/schedules.json"])?)?;
+    ensure!(archived(node, name)? == ["busy".to_owned()].into(), "{done}");
+    ensure!(files_of(node, name)?.len() == 1, "it is left alone for an hour");
+    agent.stop().map(drop)
+}
