@@ -10,32 +10,32 @@ use jiff::Timestamp;
 
 use super::summary::{Share, Summary, whole};
 
-/// So many are reckoned at a time.
+/// So many are computed at a time.
 const AT_A_TIME: usize = 8;
 
-/// What was reckoned, and when.
+/// What was computed, and when.
 #[derive(Debug)]
 pub(super) struct DryRuns {
-    /// How long nothing is reckoned after it was.
-    rest: Duration,
+    /// How long nothing is computed after something was.
+    interval: Duration,
     at: Option<Instant>,
-    /// The last one reckoned: the next time it is others' turn.
+    /// The last one computed: the next time it is the turn of the others.
     last: Option<PolicyRef>,
     shares: BTreeMap<PolicyRef, Share>,
 }
 
 impl DryRuns {
-    pub(super) fn new(rest: Duration) -> Self {
-        Self { rest, at: None, last: None, shares: BTreeMap::new() }
+    pub(super) fn new(interval: Duration) -> Self {
+        Self { interval, at: None, last: None, shares: BTreeMap::new() }
     }
 
-    /// Adds to a summary what is known of the dry runs; `reckon` finds out about one.
+    /// Adds to a summary what is known of the dry runs; `share_of_dry_run` finds out about one.
     pub(super) fn add_to(
         &mut self,
         summary: &mut Summary,
         policies: &PolicySet,
         now: Instant,
-        reckon: impl Fn(&PolicyRef) -> Share,
+        share_of_dry_run: impl Fn(&PolicyRef) -> Share,
     ) {
         // Where a namespace has nothing, its policies change nothing.
         let concerned = policies.retention.iter().filter(|policy| {
@@ -45,15 +45,15 @@ impl DryRuns {
         let dry: BTreeSet<PolicyRef> = concerned.map(|policy| whole(&policy.id)).collect();
         self.shares.retain(|id, _| dry.contains(id));
         if summary.archives == 0 {
-            // Where nothing lies, nothing is to be reckoned.
+            // Where there is no archive, there is nothing to compute.
             let nothing = Share { mode: Mode::DryRun, ..Share::default() };
             self.shares = dry.iter().map(|id| (id.clone(), nothing)).collect();
-        } else if self.at.is_none_or(|at| now.duration_since(at) >= self.rest) {
+        } else if self.at.is_none_or(|at| now.duration_since(at) >= self.interval) {
             self.at = Some(now);
             let last = self.last.take();
             let (earlier, later): (Vec<_>, Vec<_>) = dry.iter().partition(|id| Some(*id) <= last.as_ref());
             for id in later.into_iter().chain(earlier).take(AT_A_TIME) {
-                self.shares.insert(id.clone(), reckon(id));
+                self.shares.insert(id.clone(), share_of_dry_run(id));
                 self.last = Some(id.clone());
             }
         }
@@ -63,14 +63,14 @@ impl DryRuns {
                     let generation = policies.generations.get(&id).copied();
                     summary.policies.insert(id, Share { generation, ..*share });
                 }
-                None => summary.unreckoned += 1,
+                None => summary.dry_runs_waiting += 1,
             }
         }
     }
 }
 
 /// What a policy would change if it were enforced.
-pub(super) fn reckon(
+pub(super) fn share_of_dry_run(
     snapshot: &Snapshot,
     policies: &PolicySet,
     plan: &Plan,
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn however_many_dry_runs_there_are_a_plan_reckons_few_of_them_and_most_none() {
+    fn however_many_dry_runs_there_are_a_plan_computes_few_of_them_and_most_none() {
         const MANY: usize = 1_000;
         let mut retention: Vec<Policy> =
             (0..MANY).map(|number| dry_run("busy", &format!("{number:04}"))).collect();
@@ -128,18 +128,18 @@ mod tests {
         let policies = PolicySet { retention, ..PolicySet::default() };
         let mut dry_runs = DryRuns::new(Duration::from_mins(1));
         let begin = Instant::now();
-        let reckoned = RefCell::new(Vec::new());
+        let computed = RefCell::new(Vec::new());
         let mut plan_at = |second| {
             let mut summary = Summary { archives: 1, ..Summary::default() };
             summary.namespaces.insert("busy".to_owned(), (1, 1));
             let share = Share { mode: Mode::DryRun, ..Share::default() };
-            reckoned.borrow_mut().clear();
+            computed.borrow_mut().clear();
             dry_runs.add_to(&mut summary, &policies, begin + Duration::from_secs(second), |id| {
-                reckoned.borrow_mut().push(id.name.clone());
+                computed.borrow_mut().push(id.name.clone());
                 Share { pending: 7, ..share }
             });
             let told = summary.policies.values().filter(|share| share.pending == 7).count();
-            (reckoned.borrow().clone(), told, summary.policies.len(), summary.unreckoned)
+            (computed.borrow().clone(), told, summary.policies.len(), summary.dry_runs_waiting)
         };
         let names = |range: std::ops::Range<usize>| range.map(|number| format!("{number:04}")).collect();
         // Of the one in a namespace without archives here nothing is told.

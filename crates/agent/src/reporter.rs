@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::Audit;
 use super::deciding::Deciding;
-use super::dry_runs::{DryRuns, reckon};
+use super::dry_runs::{DryRuns, share_of_dry_run};
 use super::metrics::Timings;
 use super::problem_type::ProblemType;
 use super::schedules::SeenArchives;
@@ -55,8 +55,9 @@ impl Reporter {
                 self.state.problem(ProblemType::LimitUnreachable, about, limit.to_string(), now);
             }
             let wall = Timestamp::now();
-            self.dry_runs
-                .add_to(&mut summary, policies, now, |id| reckon(snapshot, policies, plan, wall, id));
+            self.dry_runs.add_to(&mut summary, policies, now, |id| {
+                share_of_dry_run(snapshot, policies, plan, wall, id)
+            });
             self.state.planned(summary, now);
         }
         let state = &self.state;

@@ -91,7 +91,7 @@ pub(super) fn status(
         more_namespaces: whole(summary.namespaces.len().saturating_sub(MOST_NAMESPACES) as u64),
         namespaces: namespaces(summary),
         more_policies: whole(
-            summary.policies.len().saturating_sub(MOST_POLICIES) as u64 + summary.unreckoned,
+            summary.policies.len().saturating_sub(MOST_POLICIES) as u64 + summary.dry_runs_waiting,
         ),
         policies: policies(summary),
         unreachable_limits: summary.unreachable.iter().take(MOST_UNREACHABLE).map(unreachable).collect(),
@@ -442,9 +442,9 @@ mod tests {
     }
 
     #[test]
-    fn policies_that_were_not_reckoned_yet_are_counted_among_those_left_out() {
+    fn policies_that_were_not_computed_yet_are_counted_among_those_left_out() {
         let state = AgentState::new();
-        state.planned(Summary { unreckoned: 7, ..much() }, Instant::now());
+        state.planned(Summary { dry_runs_waiting: 7, ..much() }, Instant::now());
         let made = state.read(|observed| status(observed, &StatusContext::default(), None, now()));
         assert_eq!(made.policies.len() as u64 + made.more_policies.unsigned_abs(), 5_007);
     }

@@ -42,8 +42,8 @@ pub(super) struct Summary {
     pub(super) namespaces: BTreeMap<String, (u64, u64)>,
     /// What each policy governs: of those of the cluster, and of namespaces that have archives here.
     pub(super) policies: BTreeMap<PolicyRef, Share>,
-    /// How many dry runs are left out, as what they would change was not reckoned yet.
-    pub(super) unreckoned: u64,
+    /// How many dry runs are left out, as what they would change was not computed yet.
+    pub(super) dry_runs_waiting: u64,
     /// The file system's size and what is available, in bytes.
     pub(super) filesystem: Option<(u64, u64)>,
     /// The storage limits in effect here.
@@ -209,7 +209,7 @@ impl Summary {
     fn add_policies(&mut self, policies: &PolicySet, snapshot: &Snapshot) {
         let retention = policies.retention.iter().map(|policy| (&policy.id, &policy.namespace, policy.mode));
         let invalid = policies.invalid.iter().map(|policy| (&policy.id, &policy.namespace, Mode::Enforce));
-        // What a dry run would change is added once it was reckoned.
+        // What a dry run would change is added once it was computed.
         let retention = retention.chain(invalid).filter(|(_, namespace, mode)| {
             let is_here = |name: &String| self.namespaces.contains_key(name);
             *mode == Mode::Enforce && namespace.as_ref().is_none_or(is_here)

@@ -125,17 +125,20 @@ pub enum ScheduleHealthyReason {
     InsufficientStorage,
     /// On some node times were missed since the last one that succeeded.
     ScheduleMissed,
+    /// On some node the runtime went away in the middle of a checkpoint, and may have left the container frozen.
+    ContainerMayBeFrozen,
 }
 
 impl ScheduleHealthyReason {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Succeeded,
         Self::NotYetDue,
         Self::NothingSelected,
         Self::CheckpointFailed,
         Self::InsufficientStorage,
         Self::ScheduleMissed,
+        Self::ContainerMayBeFrozen,
     ];
 
     /// Its name in a condition. Of failures it is that of the result, which events have as well.
@@ -147,6 +150,7 @@ impl ScheduleHealthyReason {
             Self::CheckpointFailed => "CheckpointFailed",
             Self::InsufficientStorage => "InsufficientStorage",
             Self::ScheduleMissed => "ScheduleMissed",
+            Self::ContainerMayBeFrozen => "ContainerMayBeFrozen",
         }
     }
 
@@ -155,9 +159,10 @@ impl ScheduleHealthyReason {
         match self {
             Self::Succeeded => ConditionStatus::True,
             Self::NotYetDue | Self::NothingSelected => ConditionStatus::Unknown,
-            Self::CheckpointFailed | Self::InsufficientStorage | Self::ScheduleMissed => {
-                ConditionStatus::False
-            }
+            Self::CheckpointFailed
+            | Self::InsufficientStorage
+            | Self::ScheduleMissed
+            | Self::ContainerMayBeFrozen => ConditionStatus::False,
         }
     }
 }

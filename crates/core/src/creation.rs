@@ -91,8 +91,8 @@ impl DumpEnd {
     }
 
     /// Whether the kubelet names an archive of this dump like that: by the container, and by a second in which the dump
-    /// was under way. (Names of pods and namespaces have dashes, so that one file name may fit two containers. Two such
-    /// dumps within these seconds that both left an incomplete file would be confused: neither is of any use.)
+    /// was under way. (Names of namespaces and containers have dashes, so that one file name may fit two containers: of
+    /// such a one no end is told.)
     fn names(&self, file: &FileName) -> bool {
         let begin = format!("checkpoint-{}_{}-{}-", self.pod, self.namespace, self.container);
         let seconds = self.started.as_second()..=self.ended.as_second();

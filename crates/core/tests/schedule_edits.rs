@@ -311,46 +311,6 @@ fn a_dry_run_by_use_is_told_once_a_cooldown() {
     assert_eq!((node.dumps(), node.results()), (vec![], vec!["CheckpointDryRun"; 2]));
 }
 
-#[test]
-fn what_was_missed_shows_until_the_next_success() {
-    let mut old = every(HOUR);
-    old.created = BEGIN - HOUR * 5;
-    old.triggers.starting_deadline = Some(MINUTE * 10);
-    let mut node = Node::new(vec![old], vec![pod("web")]);
-    let state = node.scheduler.states().remove(0);
-    assert_eq!(state.failures, 1);
-    let failure = state.last_failure.unwrap();
-    assert_eq!(
-        (failure.reason.as_str(), failure.message.as_str()),
-        ("ScheduleMissed", "5 due times were missed")
-    );
-    node.live(HOUR + SECOND);
-    node.finish_all();
-    let state = node.scheduler.states().remove(0);
-    assert_eq!((state.failures, state.last_failure), (0, None));
-}
-
-#[test]
-fn a_due_time_that_waits_for_its_turn_for_too_long_is_missed() {
-    let mut hourly = every(HOUR);
-    hourly.triggers.starting_deadline = Some(MINUTE * 10);
-    let mut node = Node::new(vec![hourly], vec![pod("one"), pod("two")]);
-    node.pass(HOUR);
-    assert_eq!(node.dumps().len(), 1, "one at a time");
-    node.pass(MINUTE * 10);
-    assert_eq!(node.results(), [""; 0]);
-    node.pass(SECOND);
-    assert_eq!(node.results(), ["ScheduleMissed"]);
-    node.end(done());
-    assert_eq!((node.dumps(), node.results()), (vec![], vec!["CheckpointCreated"]));
-    // What was begun in time and failed is tried again whatever the time is.
-    node.pass(MINUTE * 50);
-    node.dumps();
-    node.end(failed());
-    node.pass(MINUTE * 11);
-    assert!(!node.dumps().is_empty());
-}
-
 /// It is told by the pods that run whether a time is served, also after a restart.
 #[test]
 fn a_node_that_had_no_pods_for_a_while_has_missed_nothing() {

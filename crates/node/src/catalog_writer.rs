@@ -56,9 +56,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while `condition` holds, but no longer than `patience`; says whether it still does.
-    fn wait_while(&self, patience: Duration, mut condition: impl FnMut(&mut State) -> bool) -> bool {
-        let end = Instant::now() + patience;
+    /// Waits while `condition` holds, but no longer than `limit`; says whether it still does.
+    fn wait_while(&self, limit: Duration, mut condition: impl FnMut(&mut State) -> bool) -> bool {
+        let end = Instant::now() + limit;
         let mut state = self.state();
         while condition(&mut state) {
             let left = end.saturating_duration_since(Instant::now());

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use checkpoint_keeper_core::creation::{DumpEnd, DumpResult};
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::schedule::{ContainerId, Dump, Outcome, Request};
+use checkpoint_keeper_core::schedule::{ContainerId, Dump, NodePod, Outcome, Request};
 use checkpoint_keeper_node::clock;
 use checkpoint_keeper_node::mailbox::Sender;
 use checkpoint_keeper_runtime::chain;
 use checkpoint_keeper_runtime::kubelet::{CheckpointError, Kubelet};
+use checkpoint_keeper_runtime::liveness::now;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -63,8 +64,11 @@ impl Dumper {
                 Some(file) => DumpResult::Made { file },
                 None => return,
             },
-            Ended::Found(_) | Ended::Refused(_) => DumpResult::Failed,
-            Ended::RuntimeLost(_) | Ended::Uncertain(_) => return,
+            // What it left may say nothing of itself, and has to be told by its name.
+            Ended::Found(_) | Ended::Refused(_) if self.has_name_of_its_own(&dump.container) => {
+                DumpResult::Failed
+            }
+            Ended::Found(_) | Ended::Refused(_) | Ended::Uncertain(_) => return,
         };
         let ContainerId { namespace, pod, container, .. } = dump.container.clone();
         self.engine.send_dump(DumpEnd {
@@ -78,10 +82,15 @@ impl Dumper {
         });
     }
 
+    /// Whether the kubelet names archives of no other container of this node like those of this one.
+    fn has_name_of_its_own(&self, container: &ContainerId) -> bool {
+        self.pods.pods(now()).is_some_and(|pods| !shares_its_name(container, &pods))
+    }
+
     async fn ask(&self, dump: &Dump) -> Ended {
         let container = &dump.container;
         if let Some(objection) = self.objection(dump).await {
-            return Ended::Uncertain(Outcome::InsufficientStorage(objection));
+            return Ended::Uncertain(objection);
         }
         // Before it is asked for: the engine may have read the archive before the answer is here.
         let appeared = self.archives.wait_for(container, None, dump.started);
@@ -129,7 +138,7 @@ impl Dumper {
         match timeout(CLAIMED_WITHIN, appeared).await {
             Ok(Ok(found)) => Ended::Found(found),
             _ if matches!(error, CheckpointError::RuntimeTimedOut(_)) => {
-                Ended::RuntimeLost(Outcome::Failed(chain(error)))
+                Ended::Uncertain(Outcome::RuntimeLost(chain(error)))
             }
             _ => Ended::Uncertain(Outcome::Failed(chain(error))),
         }
@@ -143,18 +152,11 @@ pub(super) enum Ended {
     Found(Found),
     /// The kubelet said that it failed. Nothing is written any more.
     Refused(Outcome),
-    /// The runtime died meanwhile, or did not finish: it may have left the container frozen.
-    RuntimeLost(Outcome),
     /// It was not made, or it is not known for certain what came of it.
     Uncertain(Outcome),
 }
 
 impl Ended {
-    /// Whether the container may have been left frozen, while its pod shows Running.
-    pub(super) fn may_have_frozen(&self) -> bool {
-        matches!(self, Self::RuntimeLost(_))
-    }
-
     /// The file of the archive that was made; none where there is none, or it is not whole.
     pub(super) fn file(&self) -> Option<&str> {
         match self {
@@ -168,9 +170,20 @@ impl Ended {
         match self {
             Self::Found(Found { file, fault: None }) => Outcome::Done { file },
             Self::Found(Found { file, fault: Some(fault) }) => Outcome::Failed(format!("{file}: {fault}")),
-            Self::Refused(outcome) | Self::RuntimeLost(outcome) | Self::Uncertain(outcome) => outcome,
+            Self::Refused(outcome) | Self::Uncertain(outcome) => outcome,
         }
     }
+}
+
+/// Whether the kubelet names archives of another container like those of this one: in `checkpoint-<pod>_<namespace>-
+/// <container>-<time>.tar`, namespace `b-c` and container `d` read like namespace `b` and container `c-d`.
+fn shares_its_name(container: &ContainerId, pods: &[NodePod]) -> bool {
+    let named = |namespace: &str, container: &str| format!("{namespace}-{container}");
+    let ours = named(&container.namespace, &container.container);
+    let others = pods.iter().filter(|pod| pod.name == container.pod && pod.namespace != container.namespace);
+    others
+        .flat_map(|pod| pod.containers.iter().map(|one| named(&pod.namespace, &one.name)))
+        .any(|other| other == ours)
 }
 
 fn failed(error: &CheckpointError) -> Ended {
@@ -178,8 +191,34 @@ fn failed(error: &CheckpointError) -> Ended {
     match error {
         // Another dump of the container is under way, and may be the one that writes.
         CheckpointError::Transient { .. } => Ended::Uncertain(Outcome::Collided(text)),
-        error if error.is_runtime_lost() => Ended::RuntimeLost(Outcome::Failed(text)),
+        error if error.is_runtime_lost() => Ended::Uncertain(Outcome::RuntimeLost(text)),
         error if error.retry_may_help() => Ended::Refused(Outcome::Failed(text)),
         _ => Ended::Refused(Outcome::FailedForGood(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint_keeper_core::schedule::PodContainer;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_fits_two_containers_is_noticed() {
+        let pod = |namespace: &str, name: &str, container: &str| NodePod {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            containers: vec![PodContainer { name: container.to_owned(), ..PodContainer::default() }],
+            ..NodePod::default()
+        };
+        let ours = ContainerId {
+            namespace: "b".to_owned(),
+            pod: "a".to_owned(),
+            pod_uid: "u".to_owned(),
+            container: "c-d".to_owned(),
+        };
+        let own = pod("b", "a", "c-d");
+        assert!(!shares_its_name(&ours, &[own.clone(), pod("b-c", "a", "e"), pod("b-c", "other", "d")]));
+        assert!(shares_its_name(&ours, &[own, pod("b-c", "a", "d")]));
     }
 }

@@ -38,7 +38,6 @@ use self::reports::{Teller, channel};
 use super::api::{ApiContext, TICK};
 use super::metrics::Timings;
 use super::problem_type::ProblemType;
-use super::state::AgentState;
 
 /// The longest sleep: what wakes it otherwise may have been lost.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
@@ -233,20 +232,23 @@ impl Schedules {
                     self.context.problem(ProblemType::ScheduleMemoryUnusable, what);
                 }
             }
-            Effect::Dump(dump) => dumps.push(self.dump(dump, teller.clone())),
+            Effect::Dump(dump) => dumps.push(self.dump(dump)),
             Effect::Recover(dump) => {
                 let dumper = Arc::clone(&self.dumper);
                 dumps.push(Box::pin(async move { (dump.id, dumper.recover(&dump).await) }));
             }
-            Effect::Report(report) => report_to(&self.context.state, teller, report),
+            Effect::Report(report) => {
+                log(&report);
+                self.context.state.reported(&report);
+                teller.report(report);
+            }
             Effect::Answer(answer) => teller.answer(answer),
         }
     }
 
-    fn dump(&self, dump: Dump, teller: Teller) -> Dumping {
-        let (dumper, timings, state) =
-            (Arc::clone(&self.dumper), self.timings.clone(), self.context.state.clone());
-        let directory = self.directory.clone();
+    fn dump(&self, dump: Dump) -> Dumping {
+        let (dumper, timings, directory) =
+            (Arc::clone(&self.dumper), self.timings.clone(), self.directory.clone());
         Box::pin(async move {
             let began = now();
             let ended = dumper.make(&dump).await;
@@ -256,16 +258,7 @@ impl Schedules {
                 // Beside all else: it is only for the figures.
                 tokio::task::spawn_blocking(move || timings.made(&file));
             }
-            let may_have_frozen = ended.may_have_frozen();
-            let outcome = ended.outcome();
-            if let (true, Outcome::Failed(text)) = (may_have_frozen, &outcome) {
-                for request in &dump.requests {
-                    let (request, container) = (request.clone(), Some(dump.container.clone()));
-                    let result = RunResult::MayBeFrozen(text.clone());
-                    report_to(&state, &teller, Report { request, container, result });
-                }
-            }
-            (dump.id, outcome)
+            (dump.id, ended.outcome())
         })
     }
 
@@ -300,13 +293,6 @@ impl Schedules {
         }
         Some(known)
     }
-}
-
-/// Tells what came of a request: in the log, in the figures and in events.
-fn report_to(state: &AgentState, teller: &Teller, report: Report) {
-    log(&report);
-    state.reported(&report);
-    teller.report(report);
 }
 
 fn log(report: &Report) {

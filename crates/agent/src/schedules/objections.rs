@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use checkpoint_keeper_core::policy::Labels;
 use checkpoint_keeper_core::quantity::human;
-use checkpoint_keeper_core::schedule::{ContainerId, Dump};
+use checkpoint_keeper_core::schedule::{ContainerId, Dump, Outcome};
 use checkpoint_keeper_node::clock;
 use checkpoint_keeper_runtime::kubelet::ContainerKey;
 use checkpoint_keeper_runtime::liveness::now;
@@ -25,17 +25,17 @@ const USAGE_WITHIN: Duration = Duration::from_millis(100);
 impl Dumper {
     /// Why the dump should not begin; none: nothing speaks against it, as far as is known. Where there is too little
     /// room and archives are being deleted, it waits for these.
-    pub(super) async fn objection(&self, dump: &Dump) -> Option<String> {
+    pub(super) async fn objection(&self, dump: &Dump) -> Option<Outcome> {
         let container = &dump.container;
         let expected = self.expected_size(container).await;
         if let Some(size) = expected {
             let labels = self.labels_of(container);
             let oversized = self.archives.is_oversized(container, labels, size, clock::now().wall);
             if oversized.is_some() {
-                return oversized;
+                return oversized.map(Outcome::TooLarge);
             }
         }
-        shortage_in_the_end(&self.archives, expected).await
+        shortage_in_the_end(&self.archives, expected).await.map(Outcome::InsufficientStorage)
     }
 
     /// How large its archive may become: as large as the last one, or else as what it has in memory.

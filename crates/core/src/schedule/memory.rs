@@ -103,7 +103,9 @@ impl ScheduleMemory {
                 (self.last_success, self.failures, self.last_failure) = (Some(now), 0, None);
                 return;
             }
-            RunResult::Failed(message) | RunResult::InsufficientStorage(message) => {
+            RunResult::Failed(message)
+            | RunResult::InsufficientStorage(message)
+            | RunResult::MayBeFrozen(message) => {
                 self.failures = self.failures.saturating_add(1);
                 message.clone()
             }
@@ -115,9 +117,13 @@ impl ScheduleMemory {
                 }
             }
             RunResult::Retrying(message) => message.clone(),
-            RunResult::WouldDump | RunResult::MayBeFrozen(_) | RunResult::Skipped(_) => return,
+            RunResult::WouldDump | RunResult::Skipped(_) => return,
         };
-        let reason = result.name().to_owned();
-        self.last_failure = Some(Failure { reason, message, at: now });
+        // That a container may be frozen is not hidden by what fails because of it.
+        let frozen = RunResult::MayBeFrozen(String::new()).name();
+        let may_be_frozen = self.last_failure.as_ref().is_some_and(|failure| failure.reason == frozen);
+        if !may_be_frozen || result.name() == frozen {
+            self.last_failure = Some(Failure { reason: result.name().to_owned(), message, at: now });
+        }
     }
 }

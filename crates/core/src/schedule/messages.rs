@@ -121,8 +121,12 @@ pub enum Outcome {
     Failed(String),
     /// It failed, and will again.
     FailedForGood(String),
-    /// There is too little room for it.
+    /// There is too little room for it: later there may be more.
     InsufficientStorage(String),
+    /// Its archive would be larger than its policy allows, and would be deleted at once: no later try helps.
+    TooLarge(String),
+    /// The runtime went away in the middle of it, or did not finish it: the container may have been left frozen.
+    RuntimeLost(String),
 }
 
 /// Why a schedule asks.

@@ -170,6 +170,7 @@ impl Runs {
         let result = match outcome {
             Outcome::Done { file } => RunResult::Done(file),
             Outcome::FailedForGood(text) => RunResult::Failed(text),
+            Outcome::TooLarge(text) => RunResult::InsufficientStorage(text),
             Outcome::Collided(text) => {
                 run.collisions += 1;
                 if run.collisions < COLLISIONS {
@@ -180,7 +181,7 @@ impl Runs {
                         .map_or(RunResult::Failed(text.clone()), |()| RunResult::Retrying(text))
                 }
             }
-            Outcome::Failed(text) => {
+            Outcome::Failed(text) | Outcome::RuntimeLost(text) => {
                 run.try_again(uptime).map_or(RunResult::Failed(text.clone()), |()| RunResult::Retrying(text))
             }
             Outcome::InsufficientStorage(text) => run

@@ -8,9 +8,11 @@ use jiff::Timestamp;
 
 use super::annotations::Annotations;
 use super::memory::{Failure, Memory, NoticedDisruption, ScheduleMemory};
-use super::messages::{ContainerId, Effect, Input, NodePod, Report, Request, RunResult, SkipReason, Trigger};
+use super::messages::{
+    ContainerId, Effect, Input, NodePod, Outcome, Report, Request, RunResult, SkipReason, Trigger,
+};
 use super::occasions::{containers_of, disruptions_of, is_selected};
-use super::runs::{Ended, Runs};
+use super::runs::Runs;
 use super::spec::{Disruption, Dumping, Schedule, ScheduleRef};
 use super::timers::{Due, Timers};
 use super::usage::UsageWatch;
@@ -116,8 +118,16 @@ impl Scheduler {
             }
             Input::Usage(usage) => self.learn_usage(&usage, now),
             Input::Ended { dump, outcome } => {
+                let frozen = match &outcome {
+                    Outcome::RuntimeLost(text) => Some(RunResult::MayBeFrozen(text.clone())),
+                    _ => None,
+                };
                 if let Some(ended) = self.runs.end(dump, outcome, now.uptime) {
-                    self.note_end(ended, now);
+                    for result in frozen.iter().chain([&ended.result]) {
+                        for request in &ended.requests {
+                            self.note_result(&ended.container, request.clone(), result, now);
+                        }
+                    }
                     // One that is tried again may not be asked for any more.
                     self.withdraw(now);
                 }
@@ -345,7 +355,8 @@ impl Scheduler {
         if !self.knows_schedules {
             return;
         }
-        let (schedules, pods) = (&self.schedules, &self.pods);
+        let (schedules, pods, node) = (&self.schedules, &self.pods, &self.node);
+        let is_trusted = self.clock == Clock::Trusted;
         let withdrawn = self.runs.withdraw(|container, request, was_tried| {
             let Some(schedule) = schedules.get(&request.schedule_uid).filter(|schedule| !schedule.suspend)
             else {
@@ -361,7 +372,11 @@ impl Scheduler {
             // An annotation that is taken off asks for nothing more.
             let is_wanted = request.trigger != Trigger::Annotation || pod.is_annotated;
             match (is_asked, is_wanted) {
-                (true, true) if !was_tried && is_too_late(schedule, request, now) => {
+                (true, true)
+                    if is_trusted
+                        && !was_tried
+                        && is_too_late(schedule, request, delay_on(node, schedule), now) =>
+                {
                     Some(SkipReason::Missed(1))
                 }
                 (true, true) => None,
@@ -388,13 +403,6 @@ impl Scheduler {
             self.effects.push(Effect::Persist(self.persisted.clone()));
         }
         self.effects.extend(begun.into_iter().map(Effect::Dump));
-    }
-
-    fn note_end(&mut self, ended: Ended, now: Now) {
-        let Ended { container, requests, result } = ended;
-        for request in requests {
-            self.note_result(&container, request, &result, now);
-        }
     }
 
     fn note_result(&mut self, container: &ContainerId, request: Request, result: &RunResult, now: Now) {
@@ -446,14 +454,8 @@ impl Scheduler {
         self.schedules.values().filter(|schedule| !schedule.suspend)
     }
 
-    /// This node's part of a schedule's jitter.
     fn delay_of(&self, schedule: &Schedule) -> Duration {
-        let text = format!("{} {}", schedule.uid, self.node);
-        // FNV-1a: any hash that is the same after a restart.
-        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        schedule.triggers.jitter.mul_f64((hash % 1_000) as f64 / 1_000.0)
+        delay_on(&self.node, schedule)
     }
 
     fn memory(&self) -> Memory {
@@ -479,11 +481,22 @@ fn request(schedule: &Schedule, trigger: Trigger, due: Timestamp) -> Request {
     Request { schedule: schedule.id.clone(), schedule_uid: schedule.uid.clone(), trigger, due }
 }
 
-/// Whether a due time has waited for its turn for longer than its schedule allows.
-fn is_too_late(schedule: &Schedule, request: &Request, now: Now) -> bool {
+/// A node's part of a schedule's jitter.
+fn delay_on(node: &str, schedule: &Schedule) -> Duration {
+    let text = format!("{} {node}", schedule.uid);
+    // FNV-1a: any hash that is the same after a restart.
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    schedule.triggers.jitter.mul_f64((hash % 1_000) as f64 / 1_000.0)
+}
+
+/// Whether a due time has waited for its turn for longer than its schedule allows, by a clock that is trusted; `delay` is this
+/// node's part of the jitter.
+fn is_too_late(schedule: &Schedule, request: &Request, delay: Duration, now: Now) -> bool {
     let Some(deadline) = schedule.triggers.starting_deadline.filter(|_| request.is_timed()) else {
         return false;
     };
-    let latest = deadline.saturating_add(schedule.triggers.jitter);
+    let latest = deadline.saturating_add(delay);
     Duration::try_from(now.wall.duration_since(request.due)).is_ok_and(|late| late > latest)
 }

@@ -152,23 +152,34 @@ impl<'a> Agent<'a> {
 
     /// Starts one.
     pub(crate) fn spawn_in(node: Node<'a>, directory: &str) -> anyhow::Result<Self> {
-        Self::run(node, node.command(keeper())?, directory)
+        Self::run(node, node.command(keeper())?, directory, &install::kubelet_arguments(node))
+    }
+
+    /// Starts one that knows the kubelet by these arguments.
+    pub(crate) fn spawn_by_kubelet(node: Node<'a>, arguments: &[String]) -> anyhow::Result<Self> {
+        Self::run(node, node.command(keeper())?, node.directory(), arguments)
     }
 
     /// Starts one that goes by a clock that can be set.
     pub(crate) fn spawn_by_clock(node: Node<'a>, offset: &str) -> anyhow::Result<Self> {
         node.set_clock(offset)?;
-        Self::run(node, node.command_by_set_clock(keeper())?, node.directory())
+        let command = node.command_by_set_clock(keeper())?;
+        Self::run(node, command, node.directory(), &install::kubelet_arguments(node))
     }
 
-    fn run(node: Node<'a>, mut command: Command, directory: &str) -> anyhow::Result<Self> {
+    fn run(
+        node: Node<'a>,
+        mut command: Command,
+        directory: &str,
+        kubelet: &[String],
+    ) -> anyhow::Result<Self> {
         let files = tempfile::tempdir()?;
         let said = files.path().join("said");
         let kubeconfig = install::agent_kubeconfig(node);
         command.args(["agent", "--node-name", node.name(), "--namespace", "checkpoint-keeper"]);
         command.args(["--kubeconfig", &kubeconfig, "--directory", directory, "--interval", "2s"]);
         command.args(["--status-interval", "1s"]);
-        command.args(install::kubelet_arguments(node));
+        command.args(kubelet);
         command.args(["--state", "/var/lib/kubelet/checkpoint-keeper-catalog", "--listen", "127.0.0.1:9464"]);
         let out = std::fs::File::create(&said)?;
         let process = command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn()?;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::machine::PKI;
 use checkpoint_keeper_testcluster::{Daemon, Fault, Namespace, Node, Runtime, wait};
 use serde_json::{Value, json};
 
@@ -376,5 +377,73 @@ fn an_annotation_is_acted_on_within_moments() -> anyhow::Result<()> {
     // A busy machine has outliers.
     let is_quick = median < Duration::from_millis(200) && p99 < Duration::from_secs(1);
     ensure!(is_quick, "median {median:?}, p99 {p99:?}");
+    agent.stop().map(drop)
+}
+
+/// The kubelet's certificate is of the cluster's authority, which these agents do not know: to them it is as good as one
+/// that the kubelet signed itself.
+#[test]
+fn a_kubelet_that_no_authority_vouches_for_is_known_by_its_own_certificate_and_no_other() -> anyhow::Result<()>
+{
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[0];
+    let namespace = cluster().namespace("pinned")?;
+    let name = namespace.name();
+    running(&namespace, &counting_pod("web", node, &["app"]), "web")?;
+    let retries = json!({"limit": 0});
+    schedule(name, "often", &json!({"retries": retries, "triggers": {"interval": "3s"}}))?;
+    let agent = |pinned: &str| {
+        let mut arguments = install::kubelet_arguments(node).to_vec();
+        // A file that is not there names no authority.
+        arguments.retain(|argument| !argument.starts_with("--kubelet-authorities"));
+        arguments.push(format!("--kubelet-authorities={PKI}/none.crt"));
+        arguments.push(format!("--kubelet-certificate={PKI}/kubelet-{pinned}.crt"));
+        Agent::spawn_by_kubelet(node, &arguments)
+    };
+    let wrong = agent(cluster().nodes()[1].name())?;
+    wait::until("the refusal to be told", DEADLINE, || {
+        let events = namespace.events()?;
+        ensure!(events.contains("its certificate is neither the cluster's"), "{events}");
+        Ok(true)
+    })?;
+    ensure!(files_of(node, name)?.is_empty(), "it was shown the token");
+    wrong.stop()?;
+    let right = agent(node.name())?;
+    archives(node, name, 1)?;
+    right.stop().map(drop)
+}
+
+#[test]
+fn a_right_that_is_missing_is_told_and_the_request_is_served_once_it_is_given() -> anyhow::Result<()> {
+    const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles/checkpoint-keeper-agent";
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[1];
+    let agent = Agent::start(node)?;
+    let namespace = cluster().namespace("right")?;
+    let name = namespace.name();
+    running(&namespace, &counting_pod("web", node, &["app"]), "web")?;
+    let retries = json!({"limit": 10, "backoff": "1s"});
+    schedule(name, "on-demand", &json!({"retries": retries, "triggers": {"onAnnotation": true}}))?;
+    let rules = cluster().get(ROLE)?["rules"].take();
+    let with = |rules: &Value| cluster().administrator().merge(ROLE, &json!({"rules": rules}));
+    let mut fewer = rules.clone();
+    let is_it = |rule: &Value| {
+        rule["resources"].as_array().is_some_and(|all| all.contains(&json!("nodes/checkpoint")))
+    };
+    fewer.as_array_mut().context("no rules")?.retain(|rule| !is_it(rule));
+    ensure!(fewer != rules, "the role does not name nodes/checkpoint alone: {rules}");
+    with(&fewer)?;
+    let told = annotate(name, "web", "true").and_then(|()| {
+        wait::until("the missing right to be told", DEADLINE, || {
+            let result = annotation(name, "web", "result")?.unwrap_or_default();
+            Ok(result.contains("403") && result.contains("tried again"))
+        })
+    });
+    with(&rules)?;
+    told?;
+    let answer = answered(name, "web")?;
+    ensure!(answer["containers"][0]["archive"].is_string(), "{answer}");
     agent.stop().map(drop)
 }

@@ -1,0 +1,117 @@
+//! What a schedule says of itself when all is not well: times that were missed, dumps that cannot be made, containers
+//! that may be frozen.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod schedule_support;
+
+use checkpoint_keeper_core::engine::clock::Now;
+use checkpoint_keeper_core::plan::Clock;
+use checkpoint_keeper_core::schedule::{Input, Outcome, Schedule, ScheduleState};
+use schedule_support::{BEGIN, HOUR, MINUTE, Node, SECOND, asked, every, failed, on_annotation, pod};
+
+fn state(node: &Node) -> ScheduleState {
+    node.scheduler.states().remove(0)
+}
+
+/// How often it failed since its last success, and the reason of the last failure.
+fn health(node: &Node) -> (u32, Option<String>) {
+    let state = state(node);
+    (state.failures, state.last_failure.map(|failure| failure.reason))
+}
+
+fn with_deadline(mut schedule: Schedule) -> Schedule {
+    schedule.triggers.starting_deadline = Some(MINUTE * 5);
+    schedule
+}
+
+#[test]
+fn a_time_that_was_missed_shows_until_the_next_success_also_after_a_restart() {
+    let created = BEGIN - HOUR - MINUTE * 30;
+    let mut node = Node::new(vec![with_deadline(Schedule { created, ..every(HOUR) })], vec![pod("web")]);
+    assert_eq!((node.dumps(), node.results()), (vec![], vec!["ScheduleMissed"]));
+    let missed = (1, Some("ScheduleMissed".to_owned()));
+    assert_eq!(health(&node), missed);
+    node.restart();
+    assert_eq!(health(&node), missed);
+    node.live(HOUR);
+    node.finish_all();
+    assert_eq!((node.dumps(), health(&node)), (vec!["web/app".to_owned()], (0, None)));
+}
+
+#[test]
+fn what_waits_for_its_turn_until_its_starting_deadline_is_over_is_missed() {
+    let mut node = Node::new(vec![with_deadline(every(HOUR))], vec![pod("a"), pod("b")]);
+    node.pass(HOUR);
+    assert_eq!(node.dumps(), ["a/app"], "one at a time");
+    node.pass(MINUTE * 5);
+    assert_eq!(node.results(), [""; 0], "it is not too late yet");
+    node.pass(SECOND);
+    assert_eq!(node.results(), ["ScheduleMissed"]);
+    // The one that is under way began in time.
+    node.finish_all();
+    assert_eq!((node.dumps(), node.results()), (vec![], vec!["CheckpointCreated"]));
+}
+
+#[test]
+fn the_starting_deadline_is_for_the_first_try_for_timed_requests_and_by_a_clock_that_is_trusted() {
+    // A second try comes after the deadline.
+    let mut late = with_deadline(every(HOUR));
+    late.dumping.backoff = MINUTE * 10;
+    let mut node = Node::new(vec![late], vec![pod("a")]);
+    node.pass(HOUR).end(failed());
+    node.pass(MINUTE * 10);
+    assert_eq!((node.dumps().len(), node.results()), (2, vec!["CheckpointRetrying"]));
+    // An annotation asks for as long as it is there.
+    let mut node = Node::new(vec![with_deadline(on_annotation())], vec![asked("a"), asked("b")]);
+    node.pass(HOUR);
+    assert_eq!(node.results(), [""; 0]);
+    // By a clock that was set, nothing is late.
+    let mut node = Node::new(vec![with_deadline(every(HOUR))], vec![pod("a"), pod("b")]);
+    node.pass(HOUR);
+    node.tell(Input::Clock(Clock::Suspect));
+    node.now = Now { wall: node.now.wall + HOUR * 24, ..node.now };
+    node.pass(SECOND);
+    assert_eq!(node.results(), [""; 0]);
+}
+
+#[test]
+fn this_nodes_part_of_the_jitter_does_not_count_against_the_deadline() {
+    let mut schedule = with_deadline(every(HOUR));
+    schedule.triggers.jitter = MINUTE * 50;
+    let mut node = Node::new(vec![schedule], vec![pod("a"), pod("b")]);
+    let wait = node.scheduler.wakes_in(node.now).unwrap();
+    assert!(wait > HOUR + MINUTE * 5, "this node's part must be longer than the deadline: {wait:?}");
+    node.pass(wait);
+    assert_eq!((node.dumps().len(), node.results()), (1, vec![]));
+    node.pass(MINUTE * 5 + SECOND);
+    assert_eq!(node.results(), ["ScheduleMissed"]);
+}
+
+#[test]
+fn an_archive_that_its_policy_would_delete_at_once_is_not_tried_again() {
+    let mut node = Node::new(vec![every(HOUR)], vec![pod("web")]);
+    node.pass(HOUR).end(Outcome::TooLarge("too large".to_owned()));
+    assert_eq!(node.results(), ["InsufficientStorage"]);
+    node.dumps();
+    node.pass(MINUTE * 59);
+    assert_eq!(node.dumps(), [""; 0]);
+    assert_eq!(health(&node), (1, Some("InsufficientStorage".to_owned())));
+}
+
+#[test]
+fn a_container_that_may_be_frozen_is_reported_and_stays_in_the_status_until_a_success() {
+    let mut node = Node::new(vec![every(HOUR)], vec![pod("web")]);
+    node.pass(HOUR).end(Outcome::RuntimeLost("it went away".to_owned()));
+    assert_eq!(node.results(), ["ContainerMayBeFrozen", "CheckpointRetrying"]);
+    let frozen = Some("ContainerMayBeFrozen".to_owned());
+    assert_eq!(health(&node), (1, frozen.clone()));
+    for _ in 0..3 {
+        node.pass(MINUTE).end(failed());
+    }
+    assert_eq!(node.results().last(), Some(&"CheckpointFailed"), "each request has one end");
+    assert_eq!(health(&node), (2, frozen), "what fails because of it does not hide it");
+    assert_eq!(state(&node).last_failure.unwrap().message, "it went away");
+    node.live(HOUR);
+    node.finish_all();
+    assert_eq!(health(&node), (0, None));
+}
