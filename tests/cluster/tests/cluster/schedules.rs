@@ -119,7 +119,7 @@ fn an_annotation_is_answered_with_the_archive_and_only_where_a_schedule_allows_i
 }
 
 /// The same once it is another answer.
-fn answered_after(namespace: &str, pod: &str, before: &Value) -> anyhow::Result<Value> {
+pub(crate) fn answered_after(namespace: &str, pod: &str, before: &Value) -> anyhow::Result<Value> {
     wait::for_value("another answer", DEADLINE, || {
         let answer = answered(namespace, pod)?;
         Ok((answer != *before).then_some(answer))
