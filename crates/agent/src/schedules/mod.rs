@@ -117,7 +117,11 @@ impl Schedules {
             let problems =
                 self.objects.watch_problems(now()).into_iter().chain(self.pods.watch_problems(now()));
             log.update(problems.collect(), now()).iter().for_each(Entry::log);
-            for error in self.objects.watch_errors(now()) {
+            let mut errors = self.objects.watch_errors(now());
+            if self.objects.any() {
+                errors.extend(self.pods.watch_errors(now()));
+            }
+            for error in errors {
                 self.context.problem(ProblemType::SchedulesUnwatched, error);
             }
         }
