@@ -79,7 +79,7 @@ struct Sum {
     last_interval: Option<Timestamp>,
     last_success: Option<Timestamp>,
     next: Option<Timestamp>,
-    /// The nodes on which it fails: how many, and the latest of them with what is wrong.
+    /// The nodes on which it fails: how many, and the one that is shown with what is wrong there.
     failing: usize,
     failure: Option<(String, ScheduleUsage)>,
 }
@@ -196,14 +196,18 @@ impl Sum {
         self.next = self.next.into_iter().chain(time(&usage.next_schedule_time)).min();
         if usage.failures > 0 {
             self.failing += 1;
-            let is_later = |(_, known): &(String, ScheduleUsage)| {
-                time(&known.last_schedule_time) >= time(&usage.last_schedule_time)
-            };
-            if !self.failure.as_ref().is_some_and(is_later) {
+            let is_shown = |(_, known): &(String, ScheduleUsage)| weight(known) >= weight(usage);
+            if !self.failure.as_ref().is_some_and(is_shown) {
                 self.failure = Some((node.to_owned(), usage.clone()));
             }
         }
     }
+}
+
+/// Which of two failures is shown: that of a container that may be frozen, as a user has to act, and else the later one.
+fn weight(usage: &ScheduleUsage) -> (bool, Option<Timestamp>) {
+    let is_frozen = usage.reason.as_deref() == Some(ScheduleHealthyReason::ContainerMayBeFrozen.name());
+    (is_frozen, usage.last_schedule_time.as_ref().map(|time| time.0))
 }
 
 fn ready(read: Result<&Schedule, &Unusable>, ignored: &[FieldError]) -> Said {
@@ -412,6 +416,28 @@ mod tests {
         let failing = [report("n1", 2, 0), report("n2", 0, 30)];
         let next = one(&native(&hourly, &write.status), &failing).unwrap();
         assert_eq!(said(&next, "Healthy"), "False CheckpointFailed: On n1: 500: no");
+    }
+
+    #[test]
+    fn each_kind_of_failure_is_a_reason_and_a_container_that_may_be_frozen_goes_first() {
+        use ScheduleHealthyReason::{
+            CheckpointFailed, ContainerMayBeFrozen, InsufficientStorage, ScheduleMissed,
+        };
+        let failing = |node: &str, reason: ScheduleHealthyReason, asked| {
+            let mut report = (*report(node, 1, asked)).clone();
+            report.schedules[0].reason = Some(reason.name().to_owned());
+            Arc::new(report)
+        };
+        let shown = |reports: &[Arc<NodeReport>]| {
+            said(&one(&native(&json!({"interval": "1h"}), &json!(null)), reports).unwrap(), "Healthy")
+        };
+        for reason in [CheckpointFailed, InsufficientStorage, ScheduleMissed, ContainerMayBeFrozen] {
+            let told = shown(&[failing("n1", reason, 0)]);
+            assert!(told.starts_with(&format!("False {}: On n1: ", reason.name())), "{told}");
+        }
+        let later = failing("n2", CheckpointFailed, 60);
+        assert!(shown(&[failing("n1", ScheduleMissed, 0), Arc::clone(&later)]).contains("On n2"));
+        assert!(shown(&[failing("n1", ContainerMayBeFrozen, 0), later]).contains("On n1"));
     }
 
     #[test]

@@ -115,3 +115,25 @@ fn a_container_that_may_be_frozen_is_reported_and_stays_in_the_status_until_a_su
     node.finish_all();
     assert_eq!(health(&node), (0, None));
 }
+
+#[test]
+fn the_pause_after_a_failure_goes_on_across_a_restart_and_is_bounded_whatever_the_clock_says() {
+    let node = || {
+        let mut patient = every(HOUR);
+        patient.dumping.backoff = MINUTE * 4;
+        let mut node = Node::new(vec![patient], vec![pod("web")]);
+        node.pass(HOUR).end(failed());
+        node.dumps();
+        node
+    };
+    let mut restarted = node();
+    restarted.pass(MINUTE).restart();
+    assert_eq!(restarted.pass(SECOND * 179).dumps(), [""; 0]);
+    assert_eq!(restarted.pass(SECOND).dumps(), ["web/app"]);
+    // The clock is set back a year while nothing runs.
+    let mut set_back = node();
+    set_back.now.wall -= HOUR * 24 * 365;
+    set_back.restart();
+    assert_eq!(set_back.pass(MINUTE * 4).dumps(), [""; 0]);
+    assert_eq!(set_back.pass(MINUTE).dumps(), ["web/app"]);
+}

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::archives::{Found, SeenArchives};
 use super::node_pods::NodePods;
+use super::usage::NodeUsage;
 
 /// How long an archive that the kubelet named may take until the engine has read it.
 const CONFIRMED_WITHIN: Duration = Duration::from_mins(2);
@@ -33,6 +34,7 @@ pub(super) struct Dumper {
     pub(super) archives: SeenArchives,
     pub(super) engine: Sender,
     pub(super) pods: NodePods,
+    pub(super) usage: NodeUsage,
 }
 
 impl Dumper {

@@ -7,6 +7,7 @@ mod memory_file;
 mod node_pods;
 mod objections;
 mod reports;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -35,6 +36,7 @@ use self::dumping::Dumper;
 use self::memory_file::{MemoryFile, MemoryWriter};
 use self::node_pods::NodePods;
 use self::reports::{Teller, channel};
+use self::usage::NodeUsage;
 use super::api::{ApiContext, TICK};
 use super::metrics::Timings;
 use super::problem_type::ProblemType;
@@ -78,7 +80,13 @@ impl Schedules {
         let pods = NodePods::default();
         Self {
             objects: ScheduleObjects::new(operator_namespace),
-            dumper: Arc::new(Dumper { kubelet, archives, engine, pods: pods.clone() }),
+            dumper: Arc::new(Dumper {
+                usage: NodeUsage::new(kubelet.clone()),
+                kubelet,
+                archives,
+                engine,
+                pods: pods.clone(),
+            }),
             pods,
             memory: Arc::new(MemoryFile::beside(catalog)),
             timings,
@@ -117,7 +125,11 @@ impl Schedules {
             let problems =
                 self.objects.watch_problems(now()).into_iter().chain(self.pods.watch_problems(now()));
             log.update(problems.collect(), now()).iter().for_each(Entry::log);
-            for error in self.objects.watch_errors(now()) {
+            let mut errors = self.objects.watch_errors(now());
+            if self.objects.any() {
+                errors.extend(self.pods.watch_errors(now()));
+            }
+            for error in errors {
                 self.context.problem(ProblemType::SchedulesUnwatched, error);
             }
         }

@@ -97,6 +97,14 @@ impl NodePods {
         self.seen().node.objects.values().next().copied()
     }
 
+    /// What is wrong with each watch, where that counts.
+    pub(super) fn watch_errors(&self, now: Instant) -> Vec<String> {
+        let seen = self.seen();
+        let errors =
+            [seen.pods.error("pods for schedules", now), seen.node.error("the node for schedules", now)];
+        errors.into_iter().flatten().collect()
+    }
+
     /// What is wrong with each watch at this moment, for the log.
     pub(super) fn watch_problems(&self, now: Instant) -> Vec<Problem> {
         let seen = self.seen();

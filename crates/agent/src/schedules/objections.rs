@@ -43,7 +43,7 @@ impl Dumper {
         if let Some(size) = self.archives.last_size(container) {
             return Some(size);
         }
-        let usage = timeout(USAGE_WITHIN, self.kubelet.resource_usage()).await.ok()?.ok()?;
+        let usage = timeout(USAGE_WITHIN, self.usage.recent()).await.ok()??;
         let ContainerId { namespace, pod, container, .. } = container.clone();
         usage.get(&ContainerKey { namespace, pod, container })?.memory_bytes
     }

@@ -85,6 +85,9 @@ pub struct RunMemory {
     pub tries: u32,
     /// When it began; none while it waits.
     pub started: Option<Timestamp>,
+    /// When it is tried again after a failure; none: at once.
+    #[serde(default)]
+    pub not_before: Option<Timestamp>,
 }
 
 impl ScheduleMemory {

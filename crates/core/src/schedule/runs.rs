@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use super::memory::RunMemory;
 use super::messages::{ContainerId, Dump, DumpId, Outcome, Request, RunResult, Trigger};
 use super::spec::Dumping;
+use crate::engine::clock::Now;
 
 /// How often a dump that collided with another one is tried again at once.
 const COLLISIONS: u32 = 3;
@@ -29,6 +30,8 @@ pub(super) struct Run {
     /// How often it failed.
     tries: u32,
     collisions: u32,
+    /// When the back-off of the last failure is over, by the wall clock: for a process that takes over.
+    not_before: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +77,8 @@ impl Runs {
         let Some(run) = waiting else {
             let state = State::Waiting { until: Duration::ZERO };
             let requests = vec![request];
-            self.all.push(Run { container, requests, dumping, state, tries: 0, collisions: 0 });
+            let (tries, collisions, not_before) = (0, 0, None);
+            self.all.push(Run { container, requests, dumping, state, tries, collisions, not_before });
             return None;
         };
         let known = run.requests.iter_mut().find(|known| known.is_of_same_trigger(&request));
@@ -82,8 +86,8 @@ impl Runs {
         if known.as_ref().is_some_and(|known| !known.is_timed() || known.due == request.due) {
             return None;
         }
-        // Who asks now does not wait for what failed before.
-        run.state = State::Waiting { until: Duration::ZERO };
+        // A new request does not wait out the back-off of an earlier failure.
+        (run.state, run.not_before) = (State::Waiting { until: Duration::ZERO }, None);
         run.dumping = run.dumping.with(dumping);
         if let Some(known) = known {
             return Some(std::mem::replace(known, request));
@@ -92,19 +96,25 @@ impl Runs {
         None
     }
 
-    /// Notes when this process took over from an earlier one.
-    pub(super) fn take_over(&mut self, now: Timestamp) {
-        self.took_over = Some(now.as_second());
+    /// Notes when this process took over from an earlier one, whose back-offs go on.
+    pub(super) fn take_over(&mut self, now: Now) {
+        self.took_over = Some(now.wall.as_second());
+        for run in self.all.iter_mut().filter(|run| run.is_waiting()) {
+            let left = run.not_before.map(|end| end.duration_since(now.wall));
+            let left = left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default();
+            // By a clock that was set meanwhile it could be years.
+            run.state = State::Waiting { until: now.uptime + left.min(LONGEST_BACKOFF) };
+        }
     }
 
     /// Takes up one that an earlier process left.
     pub(super) fn restore(&mut self, memory: RunMemory, dumping: Dumping) {
-        let RunMemory { container, requests, tries, started } = memory;
+        let RunMemory { container, requests, tries, started, not_before } = memory;
         let state = match started {
             Some(started) => State::Interrupted { started },
             None => State::Waiting { until: Duration::ZERO },
         };
-        self.all.push(Run { container, requests, dumping, state, tries, collisions: 0 });
+        self.all.push(Run { container, requests, dumping, state, tries, collisions: 0, not_before });
     }
 
     /// Goes by what schedules say by now: of one that is under way, for when it is tried again.
@@ -163,7 +173,7 @@ impl Runs {
     }
 
     /// Notes how a dump ended. A run that is tried again stays.
-    pub(super) fn end(&mut self, dump: DumpId, outcome: Outcome, uptime: Duration) -> Option<Ended> {
+    pub(super) fn end(&mut self, dump: DumpId, outcome: Outcome, now: Now) -> Option<Ended> {
         let is_it = |run: &Run| matches!(run.state, State::UnderWay { dump: its, .. } if its == dump);
         let at = self.all.iter().position(is_it)?;
         let run = &mut self.all[at];
@@ -174,18 +184,17 @@ impl Runs {
             Outcome::Collided(text) => {
                 run.collisions += 1;
                 if run.collisions < COLLISIONS {
-                    run.state = State::Waiting { until: uptime + AFTER_COLLISION };
+                    run.state = State::Waiting { until: now.uptime + AFTER_COLLISION };
                     RunResult::Retrying(text)
                 } else {
-                    run.try_again(uptime)
-                        .map_or(RunResult::Failed(text.clone()), |()| RunResult::Retrying(text))
+                    run.try_again(now).map_or(RunResult::Failed(text.clone()), |()| RunResult::Retrying(text))
                 }
             }
             Outcome::Failed(text) | Outcome::RuntimeLost(text) => {
-                run.try_again(uptime).map_or(RunResult::Failed(text.clone()), |()| RunResult::Retrying(text))
+                run.try_again(now).map_or(RunResult::Failed(text.clone()), |()| RunResult::Retrying(text))
             }
             Outcome::InsufficientStorage(text) => run
-                .try_again(uptime)
+                .try_again(now)
                 .map_or(RunResult::InsufficientStorage(text.clone()), |()| RunResult::Retrying(text)),
         };
         let (container, requests) = (run.container.clone(), run.requests.clone());
@@ -263,6 +272,7 @@ impl Runs {
             requests: run.requests.clone(),
             tries: run.tries,
             started: run.started(),
+            not_before: run.not_before,
         };
         self.all.iter().map(memory).collect()
     }
@@ -273,6 +283,7 @@ impl Runs {
             && self.all.iter().zip(memory).all(|(run, kept)| {
                 run.started() == kept.started
                     && run.tries == kept.tries
+                    && run.not_before == kept.not_before
                     && run.container == kept.container
                     && run.requests == kept.requests
             })
@@ -293,7 +304,7 @@ impl Run {
     }
 
     fn begin(&mut self, dump: DumpId, started: Timestamp) -> Dump {
-        self.state = State::UnderWay { dump, started };
+        (self.state, self.not_before) = (State::UnderWay { dump, started }, None);
         Dump {
             id: dump,
             container: self.container.clone(),
@@ -318,14 +329,15 @@ impl Run {
     }
 
     /// Waits for another try, if there is one left. Who asked by an annotation is served as long as it is there.
-    fn try_again(&mut self, uptime: Duration) -> Option<()> {
+    fn try_again(&mut self, now: Now) -> Option<()> {
         let is_asked_for = self.requests.iter().any(|request| request.trigger == Trigger::Annotation);
         if self.tries >= self.dumping.retries && !is_asked_for {
             return None;
         }
         let doubled = 1_u32.checked_shl(self.tries).unwrap_or(u32::MAX);
         let backoff = self.dumping.backoff.saturating_mul(doubled).min(LONGEST_BACKOFF);
-        self.state = State::Waiting { until: uptime + backoff };
+        self.state = State::Waiting { until: now.uptime + backoff };
+        self.not_before = now.wall.checked_add(backoff).ok();
         self.tries += 1;
         self.collisions = 0;
         Some(())

@@ -100,7 +100,7 @@ impl Scheduler {
     /// Learns something, and returns what is to be done, in this order.
     pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
         if std::mem::take(&mut self.takes_over) {
-            self.runs.take_over(now.wall);
+            self.runs.take_over(now);
         }
         match input {
             Input::Schedules(schedules) => self.learn_schedules(schedules, now),
@@ -122,7 +122,7 @@ impl Scheduler {
                     Outcome::RuntimeLost(text) => Some(RunResult::MayBeFrozen(text.clone())),
                     _ => None,
                 };
-                if let Some(ended) = self.runs.end(dump, outcome, now.uptime) {
+                if let Some(ended) = self.runs.end(dump, outcome, now) {
                     for result in frozen.iter().chain([&ended.result]) {
                         for request in &ended.requests {
                             self.note_result(&ended.container, request.clone(), result, now);
