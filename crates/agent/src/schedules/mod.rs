@@ -44,6 +44,9 @@ use super::problem_type::ProblemType;
 /// The longest sleep: what wakes it otherwise may have been lost.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 
+/// How long after the start a watch that shows nothing yet is a problem.
+const UNWATCHED: Duration = Duration::from_mins(3);
+
 /// What the node's schedules need.
 #[derive(Clone)]
 pub(super) struct Schedules {
@@ -118,6 +121,7 @@ impl Schedules {
     /// Logs what is wrong with each watch, when it begins and when it ends; what lasts is a problem of the node.
     async fn log_watch_problems(&self) {
         let mut log = ProblemLog::default();
+        let started = now();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -129,7 +133,8 @@ impl Schedules {
             if self.objects.any() {
                 errors.extend(self.pods.watch_errors(now()));
             }
-            for error in errors {
+            // A moment after the start nothing was listed yet.
+            for error in errors.into_iter().filter(|_| started.elapsed() >= UNWATCHED) {
                 self.context.problem(ProblemType::SchedulesUnwatched, error);
             }
         }

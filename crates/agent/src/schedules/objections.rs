@@ -27,22 +27,24 @@ impl Dumper {
     /// room and archives are being deleted, it waits for these.
     pub(super) async fn objection(&self, dump: &Dump) -> Option<Outcome> {
         let container = &dump.container;
-        let expected = self.expected_size(container).await;
-        if let Some(size) = expected {
+        let last = self.archives.last_size(container);
+        // By what the container has in memory this would be a guess: caches are in it that are not dumped.
+        if let Some(size) = last {
             let labels = self.labels_of(container);
             let oversized = self.archives.is_oversized(container, labels, size, clock::now().wall);
             if oversized.is_some() {
                 return oversized.map(Outcome::TooLarge);
             }
         }
+        let expected = match last {
+            Some(size) => Some(size),
+            None => self.working_set(container).await,
+        };
         shortage_in_the_end(&self.archives, expected).await.map(Outcome::InsufficientStorage)
     }
 
-    /// How large its archive may become: as large as the last one, or else as what it has in memory.
-    async fn expected_size(&self, container: &ContainerId) -> Option<u64> {
-        if let Some(size) = self.archives.last_size(container) {
-            return Some(size);
-        }
+    /// What the container has in memory; none where the kubelet does not say so at once.
+    async fn working_set(&self, container: &ContainerId) -> Option<u64> {
         let usage = timeout(USAGE_WITHIN, self.usage.recent()).await.ok()??;
         let ContainerId { namespace, pod, container, .. } = container.clone();
         usage.get(&ContainerKey { namespace, pod, container })?.memory_bytes

@@ -29,6 +29,8 @@ pub(super) struct Facts {
     pub(super) has_identity: bool,
     /// Whether the kubelet names archives like this.
     pub(super) is_kubelets: bool,
+    /// Whether it is what a dump left that this program asked for and that failed for certain.
+    pub(super) is_of_failed_dump: bool,
 }
 
 impl Facts {
@@ -48,6 +50,8 @@ impl Facts {
             undeletable: archive.undeletable,
             has_identity: archive.identity.is_some(),
             is_kubelets: archive.file.kind() == NameKind::Kubelet,
+            is_of_failed_dump: archive.state == State::Incomplete
+                && archive.creation.as_ref().is_some_and(|creation| creation.is_failed),
         }
     }
 

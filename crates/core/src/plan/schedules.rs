@@ -14,8 +14,7 @@ impl Planner<'_> {
     /// Takes what a dump left that failed for certain: it was made by us, and is of no use. No policy is needed.
     pub(super) fn take_failed_dumps(&mut self) {
         for place in 0..self.archives.len() {
-            let is_failed = self.archive(place).creation.as_ref().is_some_and(|creation| creation.is_failed);
-            if is_failed && self.archives[place].state == State::Incomplete && self.reason(place).is_none() {
+            if self.archives[place].is_of_failed_dump && self.reason(place).is_none() {
                 self.take(place, Reason::FailedDump, By::NO_POLICY, Detail::None);
             }
         }

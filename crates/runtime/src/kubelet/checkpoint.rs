@@ -137,13 +137,13 @@ impl CheckpointError {
         }
     }
 
-    /// Whether the kubelet lost the runtime while that made the checkpoint. (Where it finds none to begin with, the
-    /// connection is refused.)
+    /// Whether the kubelet lost the runtime while that made the checkpoint, and did not find it missing to begin with.
     pub fn is_runtime_lost(&self) -> bool {
         match self {
             Self::Refused(reply) => {
                 let text = &reply.text;
-                text.contains("code = Unavailable") && !text.contains("connection refused")
+                let is_lost = text.contains("code = Unavailable") || text.contains("transport is closing");
+                is_lost && !text.contains("connection refused") && !text.contains("while dialing")
             }
             _ => false,
         }
@@ -307,6 +307,10 @@ mod tests {
             ),
             (
                 "rpc error: code = Unavailable desc = connection error: dial unix /run/containerd.sock: connect: connection refused",
+                false,
+            ),
+            (
+                "rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial unix /run/crio.sock: connect: no such file or directory\"",
                 false,
             ),
             ("rpc error: code = Unknown desc = criu failed", false),
