@@ -132,18 +132,20 @@ fn every_binding_gives_a_role_of_ours_to_the_account_of_its_name() {
 }
 
 #[test]
-fn admission_policies_refuse_where_they_cannot_tell_and_speak_of_the_agents_account() {
+fn admission_policies_refuse_where_they_cannot_tell_and_speak_of_our_accounts() {
     let account = |kind: &str| only(kind)["spec"]["template"]["spec"]["serviceAccountName"].clone();
     assert_eq!(
         (account("DaemonSet"), account("Deployment")),
         (AGENT_ACCOUNT.into(), CONTROLLER_ACCOUNT.into())
     );
-    let user = format!("'system:serviceaccount:{NAMESPACE}:{AGENT_ACCOUNT}'");
     let policies = of_kind("ValidatingAdmissionPolicy");
-    assert_eq!(policies.len(), 3);
+    assert_eq!(policies.len(), 4);
     for policy in policies {
         let (name, spec) = (&policy["metadata"]["name"], &policy["spec"]);
         assert_eq!(spec["failurePolicy"], "Fail", "{name}");
+        let is_controllers = name.as_str().is_some_and(|name| name.contains("-controller-"));
+        let account = if is_controllers { CONTROLLER_ACCOUNT } else { AGENT_ACCOUNT };
+        let user = format!("'system:serviceaccount:{NAMESPACE}:{account}'");
         assert!(spec.to_string().contains(&user), "{name} is not about {user}");
         for validation in list(&spec["validations"]) {
             assert!(validation["message"].is_string(), "{name}: {validation}");

@@ -40,8 +40,9 @@ pub fn strip(metadata: &mut ObjectMeta) {
         resource_version: all.resource_version,
         generation: all.generation,
         creation_timestamp: all.creation_timestamp,
+        // What a deleted object waits for.
+        finalizers: all.finalizers.filter(|_| all.deletion_timestamp.is_some()),
         deletion_timestamp: all.deletion_timestamp,
-        finalizers: all.finalizers,
         annotations: all.annotations.map(deciding_annotations).filter(|kept| !kept.is_empty()),
         ..ObjectMeta::default()
     };

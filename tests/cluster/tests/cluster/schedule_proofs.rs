@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::agents::Agent;
 use crate::install;
-use crate::schedules::{annotate, annotation, answered, answered_after, archives, schedule};
+use crate::schedules::{annotate, annotation, answered, answered_after, archives, begun, schedule};
 use crate::support::{DEADLINE, NODES, busybox, cluster, counting_pod, files_of, inspect};
 
 /// What a container does before it is told to end.
@@ -67,14 +67,6 @@ fn archived(node: Node<'_>, namespace: &str) -> anyhow::Result<BTreeSet<String>>
         }
     }
     Ok(pods)
-}
-
-/// Waits until the dump of a container has begun, as the agent keeps it.
-fn begun(node: Node<'_>) -> anyhow::Result<()> {
-    wait::until("the dump to begin", DEADLINE, || {
-        let memory = node.run("cat", &["/var/lib/kubelet/schedules.json"]).unwrap_or_default();
-        Ok(memory.contains("\"started\":\""))
-    })
 }
 
 /// CRI-O dumps no container that it was told to stop: there it takes a hook before that.
@@ -182,19 +174,23 @@ fn a_pod_that_is_deleted_in_the_middle_of_a_dump_ends_in_one_result_and_the_next
     schedule(name, "on-demand", &json!({"retries": retries, "triggers": {"onAnnotation": true}}))?;
     let slow = cluster().inject(Fault::SlowCriu { node: node.name().to_owned(), seconds: 3 })?;
     annotate(name, "web", "true")?;
-    begun(node)?;
+    begun(node, name)?;
     namespace.delete_pod("web")?;
-    wait::until("one result to be told", DEADLINE, || {
+    let ends = || -> anyhow::Result<usize> {
         let events = namespace.events()?;
-        let told = ["CheckpointCreated", "CheckpointFailed", "PodEnded", "RequestWithdrawn"];
-        Ok(told.iter().any(|reason| events.contains(reason)))
-    })?;
+        let reasons = ["CheckpointCreated", "CheckpointFailed", "PodEnded", "RequestWithdrawn"];
+        let is_told =
+            |reason: &&&str| events.lines().any(|line| line.contains("Pod/web") && line.contains(**reason));
+        Ok(reasons.iter().filter(is_told).count())
+    };
+    wait::until("a result to be told", DEADLINE, || Ok(ends()? > 0))?;
     drop(slow);
     wait::until("no dump to be under way", DEADLINE, || Ok(agent.metric("checkpoints_under_way")? == 0.0))?;
     running(&namespace, &counting_pod("next", node, &["app"]), "next")?;
     annotate(name, "next", "true")?;
     let answer = answered(name, "next")?;
     ensure!(answer["containers"][0]["archive"].is_string(), "{answer}");
+    ensure!(ends()? == 1, "of one request two results are told: {}", namespace.events()?);
     agent.stop().map(drop)
 }
 
@@ -244,7 +240,7 @@ fn a_disk_that_fills_in_the_middle_of_a_dump_costs_nothing_that_was_there() -> a
     let old = first["containers"][0]["archive"].as_str().context("no archive")?.to_owned();
     let slow = cluster().inject(Fault::SlowCriu { node: node.name().to_owned(), seconds: 3 })?;
     annotate(name, "web", "true")?;
-    begun(node)?;
+    begun(node, name)?;
     let full = cluster().inject(Fault::DiskFull { node: node.name().to_owned(), free_kib: 64 })?;
     wait::until("the failure to be told", DEADLINE, || {
         let result = annotation(name, "web", "result")?.unwrap_or_default();
@@ -334,9 +330,11 @@ spec:
     let resources = json!({"cpuPercent": {"above": 50}, "poll": "5s", "cooldown": "1h"});
     schedule(name, "busy", &json!({"triggers": {"resources": resources}}))?;
     wait::until("the busy one to be archived", DEADLINE, || Ok(archived(node, name)?.contains("busy")))?;
-    let done: Value = serde_json::from_str(&node.run("cat", &["/var/lib/kubelet/schedules.json"])?)?;
-    ensure!(archived(node, name)? == ["busy".to_owned()].into(), "{done}");
-    ensure!(files_of(node, name)?.len() == 1, "it is left alone for an hour");
+    // When one that comes later is archived, the others were looked at again and again.
+    running(&namespace, &pod("later", "while :; do :; done"), "later")?;
+    wait::until("the later one to be archived", DEADLINE, || Ok(archived(node, name)?.contains("later")))?;
+    ensure!(archived(node, name)? == ["busy", "later"].map(str::to_owned).into());
+    ensure!(files_of(node, name)?.len() == 2, "each is left alone for an hour");
     agent.stop().map(drop)
 }
 
@@ -449,5 +447,41 @@ fn a_right_that_is_missing_is_told_at_once() -> anyhow::Result<()> {
         annotate(name, "web", "true")?;
         Ok(answered_after(name, "web", &told)?["containers"][0]["archive"].is_string())
     })?;
+    agent.stop().map(drop)
+}
+
+/// With CRI-O, which freezes a container itself, this one would stay frozen for good, and so would its pod.
+#[test]
+fn a_runtime_that_dies_in_the_middle_is_told_of_as_it_may_have_left_the_container_frozen()
+-> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[0];
+    if node.runtime() != Runtime::Containerd {
+        return Ok(());
+    }
+    let agent = Agent::start(node)?;
+    let namespace = cluster().namespace("dies")?;
+    let name = namespace.name();
+    running(&namespace, &counting_pod("web", node, &["app"]), "web")?;
+    let retries = json!({"limit": 10, "backoff": "1s"});
+    schedule(name, "on-demand", &json!({"retries": retries, "triggers": {"onAnnotation": true}}))?;
+    let slow = cluster().inject(Fault::SlowCriu { node: node.name().to_owned(), seconds: 5 })?;
+    annotate(name, "web", "true")?;
+    begun(node, name)?;
+    // The kubelet has asked the runtime once CRIU is there.
+    wait::until("CRIU to be started", DEADLINE, || Ok(node.run("pgrep", &["-f", "criu"]).is_ok()))?;
+    let down =
+        cluster().inject(Fault::Down { machine: node.name().to_owned(), daemon: Daemon::Containerd })?;
+    let told = wait::until("what may be frozen to be told", DEADLINE, || {
+        let events = namespace.events()?;
+        ensure!(events.contains("ContainerMayBeFrozen"), "{events}");
+        Ok(true)
+    });
+    drop(down);
+    drop(slow);
+    told?;
+    let page = agent.page("metrics")?;
+    ensure!(page.contains("result=\"ContainerMayBeFrozen\"}"), "{page}");
     agent.stop().map(drop)
 }
