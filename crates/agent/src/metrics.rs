@@ -1,7 +1,6 @@
 //! The agent's metrics: read from the observations when they are asked for, so that nothing is counted twice.
 //!
-//! No label names an archive or a pod: what there is of each metric is bounded by the reasons, and by
-//! [`MOST_SCHEDULES`].
+//! No label names an archive or a pod: what there is of each metric is bounded by the reasons, and by a number of schedules.
 
 use std::fmt::Error;
 use std::fs::File;
