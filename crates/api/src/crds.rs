@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
-    ClusterCheckpointPolicy, LegacyCheckpointSchedule, NodeCheckpointStore,
+    ClusterCheckpointPolicy, ContainerCheckpoint, LegacyCheckpointSchedule, NodeCheckpointStore,
 };
 
 /// The annotation of a definition that says which release it is of.
@@ -27,7 +27,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         CheckpointSchedule::crd(),
     ];
     let judged = judged.into_iter().map(waiting_for_the_controller);
-    judged.chain([NodeCheckpointStore::crd()]).map(finished).collect()
+    judged.chain([ContainerCheckpoint::crd(), NodeCheckpointStore::crd()]).map(finished).collect()
 }
 
 /// The definitions of the older operator's kinds, with their fields and no others. What their statuses may hold is open:

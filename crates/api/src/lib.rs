@@ -10,6 +10,7 @@
 #![allow(clippy::duplicated_attributes)]
 
 mod cluster_policy;
+pub mod container_checkpoint;
 pub mod crds;
 pub mod effective;
 mod error;
@@ -30,6 +31,7 @@ pub mod storage_limits;
 pub mod unknown;
 
 pub use cluster_policy::{ClusterCheckpointPolicy, ClusterCheckpointPolicySpec, ClusterSelectorSpec};
+pub use container_checkpoint::{ContainerCheckpoint, ContainerCheckpointSpec, ContainerCheckpointStatus};
 pub use error::FieldError;
 pub use legacy::{
     CheckpointRestoreOperator, CheckpointRestoreOperatorSpec, ContainerPolicySpec, GlobalPolicySpec, Governs,

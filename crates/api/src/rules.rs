@@ -258,6 +258,21 @@ pub const FILE_NAME: Rule = Rule {
     message: "must be the name of a file in the checkpoint directory, without a path",
 };
 
+/// A text that says something.
+pub const NOT_EMPTY: Rule = Rule { cel: r"self.matches('[^ \\t\\r\\n]')", message: "must not be empty" };
+
+/// A hold and a discard of one archive contradict each other.
+pub const HOLD_OR_DISCARD: Rule = Rule {
+    cel: "!has(self.hold) || !has(self.discard)",
+    message: "hold and discard exclude each other: take hold out in a change of its own first",
+};
+
+/// A discard may be carried out already.
+pub const DISCARD_IS_FINAL: Rule = Rule {
+    cel: "!has(oldSelf.discard) || (has(self.discard) && self.discard == oldSelf.discard)",
+    message: "discard cannot be changed or taken back once it is set",
+};
+
 /// [`LABEL_KEY`] for files.
 pub fn is_label_key(text: &str) -> bool {
     match text.split_once('/') {

@@ -95,6 +95,10 @@ text!(
     FileNameText, 255, [FILE_NAME]
 );
 text!(
+    /// Why a user wants something, for people.
+    ReasonText, 256, [NOT_EMPTY]
+);
+text!(
     /// The key of a label.
     LabelKey, 317, [LABEL_KEY]
 );

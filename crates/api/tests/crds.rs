@@ -95,10 +95,11 @@ fn names_and_scopes_are_the_documented_ones() {
             "checkpointpolicies checkpoint-keeper.io/v1alpha1 Namespaced ckpol",
             "checkpointstoragepolicies checkpoint-keeper.io/v1alpha1 Cluster ckstorage",
             "checkpointschedules checkpoint-keeper.io/v1alpha1 Namespaced cksched",
+            "containercheckpoints checkpoint-keeper.io/v1alpha1 Namespaced cckpt",
             "nodecheckpointstores checkpoint-keeper.io/v1alpha1 Cluster nckstore",
         ]
     );
-    assert_eq!(crds_yaml().matches("\n---\n").count(), 5);
+    assert_eq!(crds_yaml().matches("\n---\n").count(), 6);
     for crd in all() {
         let names = &crd.spec.names;
         assert_eq!(names.list_kind, Some(format!("{}List", names.kind)));
@@ -214,7 +215,8 @@ fn check_structural(schema: &Value, path: &str) {
     if path.contains(".spec.") {
         match schema["type"].as_str() {
             Some("string") => {
-                assert!(schema["maxLength"].is_number() || schema["enum"].is_array(), "{path}: no maxLength");
+                let is_bounded = schema["maxLength"].is_number() || schema["format"] == "date-time";
+                assert!(is_bounded || schema["enum"].is_array(), "{path}: no maxLength");
             }
             Some("array") => {
                 assert!(schema["maxItems"].is_number(), "{path}: no maxItems");
@@ -505,8 +507,10 @@ fn every_rule_has_a_manifest_that_it_refuses() {
     let mut pending: Vec<Value> = all().iter().map(|crd| schema(&crd.spec.names.kind)).collect();
     while let Some(value) = pending.pop() {
         for rule in value["x-kubernetes-validations"].as_array().into_iter().flatten() {
-            // A file names no files to be discarded: the API server's test has that rule.
-            let is_tested = rule["rule"] == rules::FILE_NAME.cel
+            // A file holds no objects that agents make: tests below and those of the API server have these rules.
+            let of_agents_objects =
+                [rules::FILE_NAME, rules::NOT_EMPTY, rules::HOLD_OR_DISCARD, rules::DISCARD_IS_FINAL];
+            let is_tested = of_agents_objects.iter().any(|known| rule["rule"] == known.cel)
                 || cases.iter().any(|(_, _, known)| rule["rule"] == known.cel);
             assert!(is_tested, "untested rule: {rule}");
         }
@@ -515,6 +519,23 @@ fn every_rule_has_a_manifest_that_it_refuses() {
             Value::Array(items) => pending.extend(items),
             _ => {}
         }
+    }
+}
+
+#[test]
+fn a_hold_and_a_discard_have_a_reason_and_exclude_each_other() {
+    let reason = json!({"reason": "incident 4711"});
+    let refused = |spec: Value, rule: rules::Rule| {
+        let errors = by_cel("ContainerCheckpoint", &spec);
+        assert!(errors.iter().any(|error| error.contains(rule.message)), "{spec}: {errors:?}");
+    };
+    for empty in ["", " ", "\t\n"] {
+        refused(json!({"hold": {"reason": empty}}), rules::NOT_EMPTY);
+        refused(json!({"discard": {"reason": empty}}), rules::NOT_EMPTY);
+    }
+    refused(json!({"hold": reason, "discard": reason}), rules::HOLD_OR_DISCARD);
+    for accepted in [json!({}), json!({"hold": reason}), json!({"discard": reason})] {
+        assert_eq!(by_cel("ContainerCheckpoint", &accepted), Vec::<String>::new(), "{accepted}");
     }
 }
 

@@ -9,7 +9,7 @@ use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::{
-    Archive, Dated, FileSystem, Namespace, Release, Snapshot, Workload, plan,
+    Archive, Dated, FileId, FileSystem, Namespace, Release, Snapshot, Workload, plan,
 };
 use checkpoint_keeper_core::policy::{
     Ceiling, Kind, LabelSelector, Labels, Limit, Mode, Operator, Policy, PolicyRef, PolicySet, Precedence,
@@ -132,7 +132,9 @@ fn of_pod(
         archives.push(Archive {
             file: FileName::new(file.into_bytes()).context("a file name")?,
             identity: Some(Arc::clone(&identity)),
+            file_id: FileId::default(),
             state: if place.is_multiple_of(101) { State::Incomplete } else { State::Complete },
+            texts: None,
             taken,
             changed: taken,
             size,

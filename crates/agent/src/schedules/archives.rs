@@ -8,7 +8,7 @@ use checkpoint_keeper_core::engine::View;
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::{
-    Archive, Clock, Dated, EffectiveStorage, Namespace, Reason, Snapshot, plan,
+    Archive, Clock, Dated, EffectiveStorage, FileId, Namespace, Reason, Snapshot, plan,
 };
 use checkpoint_keeper_core::policy::{Labels, PolicySet};
 use checkpoint_keeper_core::schedule::ContainerId;
@@ -236,7 +236,9 @@ fn expected(
     Some(Archive {
         file,
         identity: Some(Arc::new(identity)),
+        file_id: FileId::default(),
         state: State::Complete,
+        texts: None,
         taken: now,
         claimed: now,
         dated: Dated::Trusted,
@@ -329,7 +331,9 @@ mod tests {
         Archive {
             file: FileName::new(file.as_bytes()).unwrap(),
             identity: Some(Arc::new(identity)),
+            file_id: FileId::default(),
             state,
+            texts: None,
             taken,
             claimed: taken,
             dated: Dated::Trusted,

@@ -84,6 +84,17 @@ pub struct Contents {
     pub image: Option<String>,
 }
 
+/// What an archive says in words; many archives say the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Texts {
+    /// The OCI runtime, such as `runc`.
+    pub runtime: Option<String>,
+    /// The image that the container was made of.
+    pub image: Option<String>,
+    /// What is wrong with the archive.
+    pub problem: Option<String>,
+}
+
 /// How an archive's bytes are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Format {

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Now;
@@ -282,8 +283,10 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
     let taken = read.map_or_else(|| unread(name, &known.stat), |read| read.taken);
     Archive {
         file: name.clone(),
+        file_id: known.stat.id(),
         identity: known.identity().cloned(),
         state: read.map_or(State::Unread, |read| read.state),
+        texts: read.map(|read| Arc::clone(&read.texts)),
         taken: taken.at,
         claimed: taken.claimed,
         dated: taken.dated,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::archive::Contents;
 use crate::name::FileName;
-use crate::plan::{Archive, Draw, Verdict};
+use crate::plan::{Archive, Draw, FileId, Verdict};
 
 /// How an archive came to be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +39,11 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// Which file it is, and with which bytes.
+    pub fn id(&self) -> FileId {
+        FileId { inode: self.inode, modified: self.modified }
+    }
+
     /// Whether this is the same file with the same contents.
     pub fn is_same(&self, other: &Self) -> bool {
         let what = |stat: &Self| (stat.device, stat.inode, stat.size, stat.modified, stat.changed);

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::archive::{Contents, State};
+use crate::archive::{Contents, State, Texts};
 use crate::checkpoint_time::CheckpointTime;
 use crate::creation::Creation;
 use crate::identity::Identity;
@@ -60,15 +60,6 @@ pub struct Read {
     pub texts: Arc<Texts>,
     /// Whether the system refused to have it read: the next look at everything tries again.
     pub is_failure: bool,
-}
-
-/// What an archive says in words.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Texts {
-    /// The OCI runtime.
-    pub runtime: Option<String>,
-    /// What is wrong with the archive.
-    pub problem: Option<String>,
 }
 
 impl Read {
@@ -313,7 +304,7 @@ impl Index {
 
     /// Notes that an archive could not be read.
     pub fn note_failure(&mut self, name: &FileName, taken: CheckpointTime, problem: &str) {
-        let texts = share(&mut self.texts, Texts { runtime: None, problem: Some(problem.to_owned()) });
+        let texts = share(&mut self.texts, Texts { problem: Some(problem.to_owned()), ..Texts::default() });
         let (state, identity, is_claimed_inside) = (State::Unreadable, None, false);
         if let Some(known) = self.known.get_mut(name) {
             known.read = Some(Read { state, identity, taken, is_claimed_inside, texts, is_failure: true });
@@ -334,7 +325,11 @@ impl Index {
 
     /// Notes what an archive holds; `taken` is when it was taken, as far as that is known without it.
     pub fn note(&mut self, name: &FileName, contents: &Contents, taken: CheckpointTime) {
-        let texts = Texts { runtime: contents.runtime.clone(), problem: contents.problem.clone() };
+        let texts = Texts {
+            runtime: contents.runtime.clone(),
+            image: contents.image.clone(),
+            problem: contents.problem.clone(),
+        };
         let read = Read {
             state: contents.state,
             identity: contents.identity.clone().map(|identity| share(&mut self.identities, identity)),

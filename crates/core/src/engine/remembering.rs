@@ -63,7 +63,7 @@ pub(super) fn record_of(name: &FileName, known: &Known, boot: &str) -> Option<(F
         identity: read.identity.as_deref().cloned(),
         checkpointed_at: read.inside(),
         runtime: read.texts.runtime.clone(),
-        image: None,
+        image: read.texts.image.clone(),
     };
     let boot = match known.first_seen {
         FirstSeen::At(_) => String::new(),

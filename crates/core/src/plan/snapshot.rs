@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::archive::State;
+use crate::archive::{State, Texts};
 use crate::creation::Creation;
 use crate::identity::Identity;
 use crate::name::FileName;
@@ -36,10 +36,14 @@ pub struct Snapshot {
 pub struct Archive {
     /// Its name in the directory.
     pub file: FileName,
+    /// Which file that is.
+    pub file_id: FileId,
     /// Whose checkpoint it holds; none where that is not certain.
     pub identity: Option<Arc<Identity>>,
     /// What its bytes said.
     pub state: State,
+    /// What else they said; none before they were read.
+    pub texts: Option<Arc<Texts>>,
     /// When the checkpoint was taken, as far as [`Self::dated`] says that this is known.
     pub taken: Timestamp,
     /// What the archive itself says of that, believed or not: it orders those of equal times.
@@ -76,6 +80,15 @@ pub struct Archive {
     pub governed_by: Option<Arc<PolicyRef>>,
     /// How it came into being; none where this program did not ask for it, or does not know any more that it did.
     pub creation: Option<Arc<Creation>>,
+}
+
+/// Which file an archive is: another one of the same name has another, and so has one whose bytes changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct FileId {
+    /// Its number in the file system.
+    pub inode: u64,
+    /// When its bytes last changed: seconds and nanoseconds since 1970.
+    pub modified: (i64, u32),
 }
 
 /// How far it is known when a checkpoint was taken.

@@ -11,8 +11,8 @@ use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::{
-    Absence, Absences, Action, Allowance, Archive, Clock, Dated, Detail, FileSystem, Namespace, Origin, Plan,
-    Reason, Release, Snapshot, Verdict, Workload, plan,
+    Absence, Absences, Action, Allowance, Archive, Clock, Dated, Detail, FileId, FileSystem, Namespace,
+    Origin, Plan, Reason, Release, Snapshot, Verdict, Workload, plan,
 };
 use checkpoint_keeper_core::policy::{
     Ceiling, InvalidPolicy, Kind, LabelSelector, Labels, Limit, Mode, Operator, Policy, PolicyRef, PolicySet,
@@ -46,7 +46,9 @@ pub(crate) fn archive(short: &str) -> Archive {
     Archive {
         file: file(short),
         identity: Some(identity("shop/web-0/server")),
+        file_id: FileId::default(),
         state: State::Complete,
+        texts: None,
         taken: now(),
         changed: now(),
         size: MI,
