@@ -10,6 +10,7 @@ use kube::Client;
 
 use super::cluster_watch::ClusterWatch;
 use super::config_source::ConfigSource;
+use super::inventory::Inventory;
 use super::own_objects::OwnObjects;
 use super::problem_type::ProblemType;
 use super::schedules::Schedules;
@@ -38,6 +39,7 @@ pub(super) struct Api {
     pub(super) publisher: StatusPublisher,
     /// None where no checkpoints are made.
     pub(super) schedules: Option<Schedules>,
+    pub(super) inventory: Inventory,
 }
 
 impl Api {
@@ -51,6 +53,7 @@ impl Api {
             context.own.watch_store(context),
             self.source.run(&engine),
             self.publisher.run(),
+            Box::pin(self.inventory.run()),
             context.log_problems(),
             async {
                 if let Some(schedules) = &self.schedules {
@@ -98,6 +101,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::inventory::ShownArchives;
     use crate::status::Staleness;
     use checkpoint_keeper_runtime::other_operator::OTHER_OPERATOR_NAMESPACES;
 
@@ -140,6 +144,11 @@ mod tests {
                 interval: Duration::from_mins(1),
             },
             schedules: None,
+            inventory: Inventory::new(
+                context.clone(),
+                ShownArchives::new(String::new(), 0),
+                mailbox::channel().unwrap().0,
+            ),
             context,
         }
     }

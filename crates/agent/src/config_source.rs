@@ -90,6 +90,7 @@ impl ConfigSource {
                 policies_by_namespace: Arc::new(self.context.objects.policies_by_namespace()),
                 node_labels: own.node.map(|(labels, _)| labels),
                 discard: own.is_listed.then(|| Arc::new(discard)),
+                discard_in_namespaces: own.discards,
             };
             self.context.own.note(|own| own.is_paused = next.confidence == Confidence::Paused);
             let haste = match &sent {
@@ -184,4 +185,5 @@ fn only_patient(
         && certain(before) == certain(next)
         && before.node_labels == next.node_labels
         && before.discard == next.discard
+        && before.discard_in_namespaces == next.discard_in_namespaces
 }

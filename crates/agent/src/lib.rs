@@ -7,6 +7,7 @@ mod config_source;
 mod deciding;
 mod dry_runs;
 mod events;
+mod inventory;
 pub mod metrics;
 mod own_objects;
 mod problem_type;
@@ -41,6 +42,7 @@ use self::cluster_watch::ClusterWatch;
 use self::config_source::ConfigSource;
 use self::deciding::Deciding;
 use self::dry_runs::DryRuns;
+use self::inventory::{Inventory, ShownArchives};
 use self::metrics::Timings;
 use self::own_objects::OwnObjects;
 use self::reporter::{Reporter, note_catalog_problem};
@@ -86,6 +88,8 @@ pub struct Settings {
     pub settle: Duration,
     /// How long the status rests after it was written, unless a problem appears.
     pub status_interval: Duration,
+    /// The most archives that are shown as ContainerCheckpoints; 0: none.
+    pub inventory_limit: usize,
     /// Where probes and metrics are served.
     pub listen: SocketAddr,
     /// The kubeconfig of the cluster; none: the one around this pod.
@@ -150,7 +154,9 @@ pub fn run(arguments: Settings) -> Result<(), Error> {
     let (stop, trigger) = signals::until_told().map_err(start("cannot listen for signals"))?;
     let timings = Timings::default();
     let archives = SeenArchives::default();
-    let measures = Measures { requests, timings: timings.clone(), archives: archives.clone() };
+    let shown = ShownArchives::new(arguments.node_name.clone(), arguments.inventory_limit);
+    let measures =
+        Measures { requests, timings: timings.clone(), archives: archives.clone(), shown: shown.clone() };
     start_api_side(&arguments, state.clone(), sender, measures)?;
     let mut reporter = Reporter {
         state,
@@ -160,6 +166,7 @@ pub fn run(arguments: Settings) -> Result<(), Error> {
         interval: arguments.interval,
         deciding: Deciding::default(),
         archives,
+        shown,
         is_dead: false,
         end: Box::new(move || {
             let _ = (&trigger).write_all(b"x");
@@ -182,6 +189,7 @@ struct Measures {
     requests: RequestCounts,
     timings: Timings,
     archives: SeenArchives,
+    shown: ShownArchives,
 }
 
 /// Starts the thread that speaks with the API and serves probes and metrics.
@@ -240,7 +248,8 @@ fn start_api_side(
         schedules: schedules.as_ref().map(Schedules::objects),
         staleness,
     };
-    let api = Api { context: context.clone(), source, publisher, schedules };
+    let inventory = Inventory::new(context.clone(), measures.shown, engine.clone());
+    let api = Api { context: context.clone(), source, publisher, schedules, inventory };
     let seen = state.clone();
     let started = Instant::now();
     let limit = stuck(arguments.interval);

@@ -1,9 +1,12 @@
 //! What the API shows of this node: the `Node`, and the `NodeCheckpointStore` in which the agent reports.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use checkpoint_keeper_api::NodeCheckpointStore;
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::plan::FileId;
 use checkpoint_keeper_core::policy::Labels;
 use checkpoint_keeper_runtime::liveness::now;
 use checkpoint_keeper_runtime::problem_log::Problem;
@@ -38,6 +41,8 @@ pub(super) struct Seen {
     pub(super) is_listed: bool,
     /// The generation of its spec that was sent to the engine.
     pub(super) sent: Option<i64>,
+    /// The archives whose deletion was asked for through their `ContainerCheckpoint`s.
+    pub(super) discards: Arc<BTreeMap<FileName, FileId>>,
     /// Whether policies are paused, as they could not be confirmed for long.
     pub(super) is_paused: bool,
 }

@@ -12,6 +12,10 @@ pub(super) enum ProblemType {
     CatalogSetAside,
     /// The catalog cannot be used.
     CatalogUnusable,
+    /// The node's ContainerCheckpoints cannot be watched.
+    CheckpointsUnwatched,
+    /// ContainerCheckpoints cannot be written.
+    CheckpointsUnwritten,
     /// The wall clock is behind the files.
     ClockBehind,
     /// The wall clock was set.
@@ -74,7 +78,9 @@ impl ProblemType {
         Some(match self {
             Self::AuditFailed => Self::CatalogSetAside,
             Self::CatalogSetAside => Self::CatalogUnusable,
-            Self::CatalogUnusable => Self::ClockBehind,
+            Self::CatalogUnusable => Self::CheckpointsUnwatched,
+            Self::CheckpointsUnwatched => Self::CheckpointsUnwritten,
+            Self::CheckpointsUnwritten => Self::ClockBehind,
             Self::ClockBehind => Self::ClockSet,
             Self::ClockSet => Self::DeletionFailed,
             Self::DeletionFailed => Self::DirectoryGone,
@@ -109,6 +115,8 @@ impl ProblemType {
             Self::AuditFailed => "AuditFailed",
             Self::CatalogSetAside => "CatalogSetAside",
             Self::CatalogUnusable => "CatalogUnusable",
+            Self::CheckpointsUnwatched => "CheckpointsUnwatched",
+            Self::CheckpointsUnwritten => "CheckpointsUnwritten",
             Self::ClockBehind => "ClockBehind",
             Self::ClockSet => "ClockSet",
             Self::DeletionFailed => "DeletionFailed",
@@ -173,7 +181,7 @@ mod tests {
     fn each_type_has_a_name_of_its_own_that_holds_no_spaces() {
         let names: Vec<_> = ProblemType::all().map(ProblemType::name).collect();
         let distinct: std::collections::BTreeSet<_> = names.iter().collect();
-        assert_eq!((names.len(), distinct.len()), (28, 28), "{names:?}");
+        assert_eq!((names.len(), distinct.len()), (30, 30), "{names:?}");
         assert!(names.iter().all(|name| name.chars().all(char::is_alphabetic)), "{names:?}");
     }
 }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::Audit;
 use super::deciding::Deciding;
 use super::dry_runs::{DryRuns, share_of_dry_run};
+use super::inventory::ShownArchives;
 use super::metrics::Timings;
 use super::problem_type::ProblemType;
 use super::schedules::SeenArchives;
@@ -29,6 +30,8 @@ pub(super) struct Reporter {
     pub(super) deciding: Deciding,
     /// Tells schedules of their archives.
     pub(super) archives: SeenArchives,
+    /// Shows archives through the API.
+    pub(super) shown: ShownArchives,
     /// Whether the directory was removed under its mount.
     pub(super) is_dead: bool,
     /// Has the driver end.
@@ -50,6 +53,7 @@ impl Reporter {
                 self.deciding.begin(&archive.file, verdict.policy.as_deref(), policies);
             }
             let mut summary = Summary::of(snapshot, policies, plan);
+            summary.unlisted = self.shown.note(view);
             for limit in summary.unreachable.iter().take(MOST_UNREACHABLE) {
                 let about = format!("{} {}", limit.policy, limit.limit);
                 self.state.problem(ProblemType::LimitUnreachable, about, limit.to_string(), now);

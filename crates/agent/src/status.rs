@@ -85,6 +85,9 @@ pub(super) fn status(
         pinned: whole(summary.pinned),
         incomplete: whole(summary.incomplete),
         unknown: whole(summary.unknown),
+        unlisted: whole(summary.unlisted.left_out),
+        without_namespace: summary.unlisted.homeless.clone(),
+        more_without_namespace: whole(summary.unlisted.more_homeless),
         deletion_pending: whole(summary.pending()),
         filesystem: summary.filesystem.map(filesystem),
         storage_limits: summary.storage_limits.clone(),
@@ -126,6 +129,7 @@ fn fit(status: &mut NodeCheckpointStoreStatus) {
         sizes(&status.discards),
         sizes(&status.unreachable_limits),
         sizes(&status.schedules),
+        sizes(&status.without_namespace),
     ];
     while total > LARGEST_STATUS - COUNTERS
         && let Some(longest) = lists.iter_mut().max_by_key(|list| list.iter().sum::<usize>())
@@ -134,7 +138,8 @@ fn fit(status: &mut NodeCheckpointStoreStatus) {
         // With the comma before it.
         total = total.saturating_sub(last + 1);
     }
-    let [deletions, policies, namespaces, discards, unreachable, schedules] = lists.map(|list| list.len());
+    let [deletions, policies, namespaces, discards, unreachable, schedules, homeless] =
+        lists.map(|list| list.len());
     status.deletions.truncate(deletions);
     status.more_policies += whole((status.policies.len() - policies) as u64);
     status.policies.truncate(policies);
@@ -145,6 +150,8 @@ fn fit(status: &mut NodeCheckpointStoreStatus) {
     status.unreachable_limits.truncate(unreachable);
     status.more_schedules += whole((status.schedules.len() - schedules) as u64);
     status.schedules.truncate(schedules);
+    status.more_without_namespace += whole((status.without_namespace.len() - homeless) as u64);
+    status.without_namespace.truncate(homeless);
 }
 
 fn schedule(state: &ScheduleState) -> ScheduleUsage {

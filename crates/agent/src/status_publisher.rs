@@ -26,7 +26,7 @@ use super::throttle::{StatusThrottle, UrgentPart};
 const REQUEST: Duration = Duration::from_secs(10);
 
 /// Who writes, in the objects' managed fields.
-const WRITER: &str = "checkpoint-keeper-agent";
+pub(super) const WRITER: &str = "checkpoint-keeper-agent";
 
 /// The types of problems with writes, in the log.
 const STORE_UNWRITTEN: &str = "StoreUnwritten";
@@ -190,7 +190,7 @@ fn problem(kind: &'static str, message: String) -> Problem {
 
 /// Why a write came to nothing.
 #[derive(Debug, thiserror::Error)]
-enum WriteError {
+pub(super) enum WriteError {
     /// The API refused it, or did not reply.
     #[error("{}", plain(.0))]
     Api(#[from] kube::Error),
@@ -199,6 +199,6 @@ enum WriteError {
     Late,
 }
 
-async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
+pub(super) async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
     Ok(timeout(REQUEST, request).await.map_err(|_| WriteError::Late)??)
 }

@@ -13,6 +13,8 @@ use checkpoint_keeper_core::plan::{
 use checkpoint_keeper_core::policy::{Mode, PolicyRef, PolicySet, StoragePolicy};
 use jiff::Timestamp;
 
+use super::inventory::Unlisted;
+
 /// The figures of one plan.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Summary {
@@ -52,6 +54,8 @@ pub(super) struct Summary {
     pub(super) watermark: Option<WatermarkReport>,
     /// The limits that pins make unreachable.
     pub(super) unreachable: Vec<HeldLimit>,
+    /// The archives that have no object of their own in the API.
+    pub(super) unlisted: Unlisted,
     /// The archives that it counts and that are to be deleted.
     pub(super) deleting: BTreeMap<FileName, Counted>,
 }

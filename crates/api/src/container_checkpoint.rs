@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::rules::{self, validations};
-use crate::scalars::{QuantityText, ReasonText};
+use crate::scalars::{QuantityText, ReasonText, UserName};
 
 /// The label of a `ContainerCheckpoint` that names its node: by [`node_label`].
 pub const NODE_LABEL: &str = "checkpoint-keeper.io/node";
@@ -90,6 +90,9 @@ pub struct HoldSpec {
     /// until is when the hold ends by itself. Absent: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Time>,
+    /// by is the user who asked for it; the API server takes no other name than that of who writes it. Absent: not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<UserName>,
 }
 
 /// That an archive is to be deleted.
@@ -98,6 +101,9 @@ pub struct HoldSpec {
 pub struct DiscardSpec {
     /// reason is why the archive is deleted, for people.
     pub reason: ReasonText,
+    /// by is the user who asked for it; the API server takes no other name than that of who writes it. Absent: not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<UserName>,
 }
 
 /// What an archive is, as the agent of its node sees it.

@@ -21,6 +21,8 @@ pub const MOST_POLICIES: usize = 100;
 pub const MOST_DELETIONS: usize = 16;
 /// The most discarded files in a status: as many as a spec may name.
 pub const MOST_DISCARDS: usize = 100;
+/// The most archives without a namespace that the status names.
+pub const MOST_WITHOUT_NAMESPACE: usize = 20;
 /// The most schedules that the status names.
 pub const MOST_SCHEDULES: usize = 100;
 /// The most limits that the status names which pins make unreachable.
@@ -107,6 +109,19 @@ pub struct NodeCheckpointStoreStatus {
     /// unknown is the number of archives of which it is not known whose container they are of.
     #[serde(default)]
     pub unknown: i64,
+    /// unlisted is the number of archives of namespaces that are there which have no ContainerCheckpoint, as there are
+    /// more than the agent shows.
+    #[serde(default)]
+    pub unlisted: i64,
+    /// withoutNamespace are archives that no namespace has: it is gone or was made anew, or it is not known whose
+    /// container they are of. The largest are named; spec.discard of this object deletes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["file"]))]
+    pub without_namespace: Vec<ArchiveStatus>,
+    /// moreWithoutNamespace is the number of further such archives.
+    #[serde(default)]
+    pub more_without_namespace: i64,
     /// deletionPending is the number of archives that are to be deleted and wait, as policies may only delete so
     /// many a minute on a node.
     #[serde(default)]
@@ -314,6 +329,32 @@ pub struct NamespaceUsage {
     pub archives: i64,
     /// size is the size of its archives on this node together, rounded up to three digits.
     pub size: QuantityText,
+}
+
+/// One archive, for the cluster's administrators.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchiveStatus {
+    /// file is the name of the archive's file.
+    #[schemars(length(max = 255))]
+    pub file: String,
+    /// namespace is the name of the namespace that it is from. Absent: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub namespace: Option<String>,
+    /// pod is the name of the pod that it is a checkpoint of. Absent: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub pod: Option<String>,
+    /// container is the name of the container. Absent: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub container: Option<String>,
+    /// size is the size of the archive, rounded up to three digits.
+    pub size: QuantityText,
+    /// checkpointedAt is when the checkpoint was taken. Absent: nothing that says so is believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpointed_at: Option<Time>,
 }
 
 /// What one schedule does on a node.

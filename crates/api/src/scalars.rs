@@ -99,6 +99,10 @@ text!(
     ReasonText, 256, [NOT_EMPTY]
 );
 text!(
+    /// The name of a user, as the API server knows them.
+    UserName, 512, [NOT_EMPTY]
+);
+text!(
     /// The key of a label.
     LabelKey, 317, [LABEL_KEY]
 );

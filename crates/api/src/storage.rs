@@ -125,6 +125,10 @@ pub struct NamespaceCeilingSpec {
     /// Default, and 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<LengthOfTime>,
+    /// maxHeld is how much of a namespace its users may hold on a node with spec.hold of ContainerCheckpoints: a hold
+    /// beyond it is refused, and the condition Held says so. Absent: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_held: Option<LimitSpec>,
 }
 
 /// How fast policies may delete: a bucket of max(burst, percent of the archives) deletions that fills
@@ -249,6 +253,7 @@ impl NamespaceCeilingSpec {
         policy::Ceiling {
             limit: LimitSpec::read(Some(&limit), path, problems),
             max_age: self.max_age.as_ref().and_then(|age| age.read(&format!("{path}.maxAge"), problems)),
+            max_held: LimitSpec::read(self.max_held.as_ref(), &format!("{path}.maxHeld"), problems),
         }
     }
 }

@@ -67,6 +67,12 @@ pub struct NamespaceCeilingInEffect {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub max_age: Option<String>,
+    /// maxHeldCount is how many archives its users may hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_held_count: Option<i64>,
+    /// maxHeldSize is how much the archives that they hold may have together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_held_size: Option<QuantityText>,
 }
 
 /// How fast policies may delete on a node.
@@ -95,6 +101,8 @@ impl From<&EffectiveStorage> for StorageLimits {
             max_count: number(&storage.namespace_count),
             max_total_size: bytes(&storage.namespace_size),
             max_age: storage.namespace_age.as_ref().map(|(age, _)| duration::exact(*age)),
+            max_held_count: number(&storage.held_count),
+            max_held_size: bytes(&storage.held_size),
         };
         Self {
             high_watermark: share(&storage.high_watermark),

@@ -14,6 +14,7 @@ pub mod duration;
 pub mod engine;
 pub mod fact;
 pub mod handover;
+pub mod hold;
 pub mod identity;
 mod json_scalar;
 pub mod name;

@@ -103,6 +103,12 @@ impl FileName {
         Self::of_allowed([&self.bytes, MARKER].concat().into())
     }
 
+    /// The name of that marker until it is written to its end.
+    #[must_use]
+    pub fn marker_being_written(&self) -> Self {
+        Self::of_allowed([&self.bytes, MARKER_BEING_WRITTEN].concat().into())
+    }
+
     /// The name as JSON output has it: exactly the name where that is valid UTF-8, else the text
     /// of [`Display`](fmt::Display).
     pub fn to_json_text(&self) -> Cow<'_, str> {

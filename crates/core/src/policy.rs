@@ -515,6 +515,8 @@ pub struct Ceiling {
     pub limit: Limit,
     /// How long a memory dump may lie around, the newest included.
     pub max_age: Option<Duration>,
+    /// How many archives its users may hold through the API.
+    pub max_held: Limit,
 }
 
 /// The capacity and refill of the deletion bucket.

@@ -228,7 +228,7 @@ fn storage_policy(node_wide: bool) -> impl Strategy<Value = StoragePolicy> {
     (share(), share(), share(), free, size, limit(), age, gpu).prop_map(
         move |(high, low, reserved, free, max_total_size, limit, max_age, gpu)| {
             with(storage("s"), |policy| {
-                policy.per_namespace = Ceiling { limit, max_age };
+                policy.per_namespace = Ceiling { limit, max_age, ..Ceiling::default() };
                 if gpu {
                     policy.node_selector = label_is("pool", "gpu");
                 }

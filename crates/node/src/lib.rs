@@ -11,6 +11,7 @@ pub mod clock;
 pub mod dir_watcher;
 pub mod driver;
 pub mod mailbox;
+pub mod markers;
 mod overlay;
 mod reading;
 pub mod resolver;

@@ -18,6 +18,8 @@ use checkpoint_keeper_core::engine::file::Outcome;
 use checkpoint_keeper_core::pods::LookupResult;
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::store::Store;
+
 /// So many namespaces that changed and may be gone are kept. That one is gone is no more than a reason to ask,
 /// and what is not asked about at once has its turn.
 const MOST_CHANGED: usize = 10_000;
@@ -35,6 +37,22 @@ pub struct Mail {
     pub outcomes: Vec<Unlinked>,
     /// Dumps that have ended.
     pub dumps: Vec<DumpEnd>,
+    /// Tasks for the store.
+    pub tasks: Vec<StoreTask>,
+}
+
+/// Something to do in the directory while nothing is being deleted there.
+pub struct StoreTask {
+    /// Whether it may protect an archive: deletions that have not begun then wait until they are decided about anew.
+    pub protects: bool,
+    /// What to do.
+    pub run: Box<dyn FnOnce(&Store) + Send>,
+}
+
+impl std::fmt::Debug for StoreTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoreTask")
+    }
 }
 
 /// What became of a deletion.
@@ -54,6 +72,7 @@ impl Mail {
             && self.answers.is_empty()
             && self.outcomes.is_empty()
             && self.dumps.is_empty()
+            && self.tasks.is_empty()
     }
 }
 
@@ -64,6 +83,7 @@ struct Contents {
     answers: Vec<Vec<Resolved>>,
     outcomes: Vec<Unlinked>,
     dumps: Vec<DumpEnd>,
+    tasks: Vec<StoreTask>,
 }
 
 #[derive(Debug)]
@@ -112,6 +132,12 @@ impl Sender {
         self.add(|contents| contents.dumps.push(end));
     }
 
+    /// Has something done in the directory while nothing is being deleted there; `protects` as in [`StoreTask`]. The
+    /// sender of one waits for it before the next, so there are few.
+    pub fn send_task(&self, protects: bool, task: impl FnOnce(&Store) + Send + 'static) {
+        self.add(|contents| contents.tasks.push(StoreTask { protects, run: Box::new(task) }));
+    }
+
     pub(crate) fn send_answers(&self, answers: Vec<Resolved>) {
         self.add(|contents| contents.answers.push(answers));
     }
@@ -136,9 +162,9 @@ impl Receiver {
     pub fn take(&self) -> Mail {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.0.bell, &mut count);
-        let Contents { config, mut updates, answers, outcomes, dumps } =
+        let Contents { config, mut updates, answers, outcomes, dumps, tasks } =
             std::mem::take(&mut *self.0.contents());
-        Mail { config, updates: updates.take().collect(), answers, outcomes, dumps }
+        Mail { config, updates: updates.take().collect(), answers, outcomes, dumps, tasks }
     }
 }
 

@@ -19,12 +19,6 @@ use checkpoint_keeper_sys::lease::ReadLease;
 use rustix::fs::{Advice, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-/// No marker of ours is larger, in bytes.
-const LARGEST_MARKER: u64 = 64 << 10;
-
-/// What this program writes as `managedBy` into its markers.
-const MANAGER: &str = "checkpoint-keeper";
-
 /// A directory of archives.
 #[derive(Debug)]
 pub struct Store {
@@ -305,40 +299,6 @@ impl Store {
     /// Why leases do not work in this directory, as far as that was tried.
     pub fn no_leases(&self) -> Option<&io::Error> {
         self.no_leases.get()
-    }
-
-    /// Removes a marker whose archive is gone, if it is empty or was written by this program. Other contents may be of
-    /// use to a user, so such a marker stays. Returns whether it was removed.
-    pub fn remove_litter(&self, marker: &FileName) -> bool {
-        let archive = match marker.kind() {
-            NameKind::Marker { archive } => Some(archive),
-            NameKind::MarkerBeingWritten => None,
-            _ => return false,
-        };
-        let Ok(Some(stat)) = self.stat(marker) else { return false };
-        if stat.size > 0 && !self.is_our_marker(marker) {
-            return false;
-        }
-        // The archive may have come back since the directory was listed.
-        let is_stray = archive.is_none_or(|archive| {
-            let found = rustix::fs::statat(&self.handle, archive.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
-            found.is_err_and(|error| error == Errno::NOENT)
-        });
-        is_stray && rustix::fs::unlinkat(&self.handle, marker.as_bytes(), AtFlags::empty()).is_ok()
-    }
-
-    fn is_our_marker(&self, marker: &FileName) -> bool {
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Marker {
-            managed_by: String,
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(file) = rustix::fs::openat(&self.handle, marker.as_bytes(), flags, Mode::empty()) else {
-            return false;
-        };
-        let text = File::from(file).take(LARGEST_MARKER);
-        serde_json::from_reader(text).is_ok_and(|marker: Marker| marker.managed_by == MANAGER)
     }
 
     /// The file system's size and what is free of it, as an ordinary process sees it.

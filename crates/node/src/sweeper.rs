@@ -9,13 +9,21 @@ use std::time::Instant;
 
 use checkpoint_keeper_core::engine::file::{Deletion, Outcome, Removal};
 
-use crate::mailbox::{Sender, Unlinked};
+use crate::mailbox::{Sender, StoreTask, Unlinked};
 use crate::store::Store;
 
-/// A thread that carries out deletions in the order in which they come.
+/// Something to do in a directory.
+#[derive(Debug)]
+enum Work {
+    /// An archive is to go, unless that was withdrawn since: the number says how often it had been by then.
+    Delete(u64, Deletion),
+    Task(StoreTask),
+}
+
+/// A thread that carries out deletions and other tasks in the order in which they come.
 #[derive(Debug)]
 pub struct Sweeper {
-    queue: Option<mpsc::Sender<(u64, Arc<Store>, Deletion)>>,
+    queue: Option<mpsc::Sender<(Arc<Store>, Work)>>,
     /// How often what was wanted before was withdrawn; each deletion carries what it was by then.
     withdrawals: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -25,15 +33,22 @@ pub struct Sweeper {
 impl Sweeper {
     /// Starts the thread, which puts the outcomes into the mailbox.
     pub fn start(mailbox: Sender) -> std::io::Result<Self> {
-        let (queue, deletions) = mpsc::channel::<(u64, Arc<Store>, Deletion)>();
+        let (queue, deletions) = mpsc::channel::<(Arc<Store>, Work)>();
         let stop = Arc::new(AtomicBool::new(false));
         let withdrawals = Arc::new(AtomicU64::new(0));
         let (stopped, now) = (Arc::clone(&stop), Arc::clone(&withdrawals));
         let work = move || {
-            for (then, store, deletion) in deletions {
+            for (store, work) in deletions {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
+                let (then, deletion) = match work {
+                    Work::Delete(then, deletion) => (then, deletion),
+                    Work::Task(task) => {
+                        (task.run)(&store);
+                        continue;
+                    }
+                };
                 let begin = Instant::now();
                 let removal = if then == now.load(Ordering::Relaxed) {
                     store.remove(&deletion.archive.file, &deletion.stat)
@@ -53,7 +68,18 @@ impl Sweeper {
         if let Some(queue) = &self.queue {
             let withdrawals = self.withdrawals.load(Ordering::Relaxed);
             // The thread ends only with this.
-            let _ = queue.send((withdrawals, Arc::clone(store), deletion));
+            let _ = queue.send((Arc::clone(store), Work::Delete(withdrawals, deletion)));
+        }
+    }
+
+    /// Has a task carried out after the deletion under way. If it protects, those that have not begun come back as
+    /// withdrawn, to be decided about anew.
+    pub fn carry_out(&self, store: &Arc<Store>, task: StoreTask) {
+        if task.protects {
+            self.withdraw();
+        }
+        if let Some(queue) = &self.queue {
+            let _ = queue.send((Arc::clone(store), Work::Task(task)));
         }
     }
 

@@ -195,6 +195,10 @@ pub struct AgentArguments {
     /// Write the status of this node's store no more often than this, unless a problem appears
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_interval)]
     pub status_interval: Duration,
+    /// Show at most so many archives of this node as ContainerCheckpoints: those that are pinned, then the newest.
+    /// 0: none
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    pub inventory_limit: usize,
     /// Serve /livez, /readyz and /metrics here; the address :: is every one of both families, or of IPv4
     /// alone where there is no IPv6
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:9464")]

@@ -1,6 +1,6 @@
 //! The archives of the directory: updated from listings, single looks and reads, and handed to the plan.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::{Effect, Engine, NextToSettle};
 use crate::archive::{Contents, State};
 use crate::checkpoint_time::{CheckpointTime, Source};
 use crate::name::{FileName, NameKind};
-use crate::plan::{Archive, Clock, Dated, Snapshot};
+use crate::plan::{Archive, Clock, Dated, FileId, Home, Snapshot};
 
 /// How long the watermark passes over an archive after the system refused to delete it.
 const REFUSED: Duration = Duration::from_mins(10);
@@ -232,13 +232,9 @@ impl Engine {
                 }
             };
             let Some(bound) = self.discards.bind(&name, file) else { continue };
-            let known = self.index.get(&name).filter(|known| known.stat.is_same(&bound));
             let result = match file {
                 None => DiscardResult::NotFound,
                 Some(file) if !file.is_same(&bound) => DiscardResult::Changed,
-                Some(_) if known.is_some_and(|known| known.identity().is_some()) => {
-                    DiscardResult::IdentityKnown
-                }
                 Some(_) => continue,
             };
             self.discards.note(&name, result);
@@ -252,16 +248,44 @@ impl Engine {
             if known.deleting {
                 is_deleting = true;
             } else if !is_foreign(name, known) {
-                let archive = archive(name, known, now);
-                // Only files of unknown identity are discarded by name: an archive with an identity is discarded
-                // through its namespace. The identity of a file that could not be read may still become known.
-                let is_unknown =
-                    known.read.as_ref().is_some_and(|read| read.identity.is_none() && !read.is_failure);
-                let discarded = is_unknown && self.discards.is_wanted(name, &known.stat);
-                snapshot.archives.push(Archive { discarded, ..archive });
+                snapshot.archives.push(archive(name, known, now));
             }
         }
         is_deleting
+    }
+
+    /// Marks the archives whose deletion was requested, once it is known whose they are. By the file's name alone go
+    /// those of nobody: an archive with an identity is discarded through its namespace, while there is one.
+    pub(super) fn mark_discarded(
+        &mut self,
+        snapshot: &mut Snapshot,
+        in_namespaces: &BTreeMap<FileName, FileId>,
+    ) {
+        let has_any = self.discards.results().next().is_some();
+        if in_namespaces.is_empty() && !has_any {
+            return;
+        }
+        for archive in &mut snapshot.archives {
+            let is_wanted = |known: &&Known| self.discards.is_wanted(&archive.file, &known.stat);
+            let wanted = self.index.get(&archive.file).filter(is_wanted);
+            let home = match &archive.identity {
+                // The identity of a file that could not be read may still become known.
+                None if archive.state == State::Unreadable => Home::Unknown,
+                None => Home::None,
+                Some(_) if self.pod_index.is_none() => Home::There,
+                Some(_) => archive.home(&snapshot.namespaces),
+            };
+            match home {
+                Home::None => archive.discarded = wanted.is_some(),
+                Home::There => {
+                    archive.discarded = in_namespaces.get(&archive.file) == Some(&archive.file_id);
+                    if wanted.is_some() {
+                        self.discards.note(&archive.file, DiscardResult::IdentityKnown);
+                    }
+                }
+                Home::Unknown => {}
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::name::FileName;
+use crate::plan::FileId;
 use crate::policy::{Confidence, Labels, PolicySet};
 
 /// The configuration of the engine: the policies, and what is known about them and about this node.
@@ -18,9 +19,11 @@ pub struct EngineConfig {
     /// The UIDs of the policy objects in each namespace. When a new one appears, the API is asked whether the
     /// namespace is still the one that the archives are from.
     pub policies_by_namespace: Arc<BTreeMap<String, BTreeSet<String>>>,
-    /// Files of unknown identity whose deletion was requested in the node's `spec.discard`; none where it is not
-    /// known whether there are any.
+    /// Files whose deletion was requested in the node's `spec.discard`: of unknown identity, or of a namespace that is
+    /// gone. None where it is not known whether there are any.
     pub discard: Option<Arc<BTreeSet<FileName>>>,
+    /// Archives whose deletion was requested in their namespace, each by the very file that was meant.
+    pub discard_in_namespaces: Arc<BTreeMap<FileName, FileId>>,
 }
 
 impl EngineConfig {

@@ -103,6 +103,7 @@ impl Engine {
         self.see_pods(&config.policies);
         self.deletions.is_provisional &= self.deletions.is_in_flight();
         let mut snapshot = self.snapshot(filesystem, config.node_labels.as_ref(), now);
+        self.mark_discarded(&mut snapshot, &config.discard_in_namespaces);
         if let Some(limiter) = &mut self.limiter {
             let arrived = std::mem::take(&mut self.arrivals);
             let storage = &config.policies.storage;
@@ -133,6 +134,7 @@ impl Engine {
             self.last_view = Some(Arc::clone(&view));
         }
         self.effects.push(Effect::Publish(view));
+        self.publish_discards();
         if self.settings.deletes == Deletes::AtOnce {
             self.begin_deletions();
         }

@@ -46,6 +46,10 @@ pub struct EffectiveStorage {
     pub namespace_size: Asked<u64>,
     /// How old an archive may be.
     pub namespace_age: Asked<Duration>,
+    /// Archives that a namespace's users may hold.
+    pub held_count: Asked<u64>,
+    /// Bytes that the archives together may have which a namespace's users hold.
+    pub held_size: Asked<u64>,
     /// How fast policies may delete.
     pub deletion_limit: DeletionLimit,
     /// Policies that say nothing here, as the node's labels are not known.
@@ -96,6 +100,9 @@ impl EffectiveStorage {
             least(&mut storage.namespace_count, ceiling.limit.max_count.filter(some), id);
             least(&mut storage.namespace_size, ceiling.limit.max_total_size.and_then(bytes).filter(some), id);
             least(&mut storage.namespace_age, ceiling.max_age.filter(|age| !age.is_zero()), id);
+            let held = ceiling.max_held;
+            least(&mut storage.held_count, held.max_count.filter(some), id);
+            least(&mut storage.held_size, held.max_total_size.and_then(bytes).filter(some), id);
             deletion_limits.extend(policy.deletion_limit);
         }
         if let Some(limit) = deletion_limits.into_iter().reduce(slowest) {

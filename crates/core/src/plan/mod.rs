@@ -29,7 +29,7 @@ pub use difference::{Difference, difference};
 pub use effective_storage::{EffectiveStorage, WatermarkReport};
 pub(crate) use governing::precedence;
 pub use snapshot::{
-    Absence, Absences, Allowance, Archive, Clock, Dated, Draw, FileId, FileSystem, Namespace, Origin,
+    Absence, Absences, Allowance, Archive, Clock, Dated, Draw, FileId, FileSystem, Home, Namespace, Origin,
     Release, Snapshot, Workload,
 };
 pub use verdict::{Action, Detail, KeptBy, Level, Reason, Verdict};

@@ -117,6 +117,32 @@ impl Archive {
             _ => Origin::Present,
         }
     }
+
+    /// Whether the namespace that it is from is there, where a cluster can be asked.
+    pub fn home(&self, namespaces: &BTreeMap<String, Namespace>) -> Home {
+        let Some(identity) = &self.identity else { return Home::Unknown };
+        if self.absences.as_ref().is_some_and(|absences| absences.namespace.is_some()) {
+            return Home::None;
+        }
+        let there = namespaces.get(&identity.namespace).filter(|namespace| !namespace.is_invalidated);
+        let Some(created) = there.and_then(|namespace| namespace.created) else { return Home::Unknown };
+        match self.origin(Some(created)) {
+            Origin::Present => Home::There,
+            Origin::Former => Home::None,
+            Origin::Uncertain => Home::Unknown,
+        }
+    }
+}
+
+/// Whether the namespace that an archive is from is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// It is: its users see the archive, and ask for what becomes of it.
+    There,
+    /// It is gone, or one of the same name took its place: only administrators see the archive.
+    None,
+    /// That is not known yet: nobody's.
+    Unknown,
 }
 
 /// How far apart this node's clock, which dates checkpoints, and the API's, which dates namespaces, may

@@ -116,6 +116,12 @@ impl Driver {
             self.handle(Input::Config(config, haste));
         }
         mail.answers.into_iter().for_each(|answers| self.handle(Input::Resolved(answers)));
+        for task in mail.tasks {
+            match &self.deletes {
+                Deletes::Thread(sweeper) => sweeper.carry_out(&self.store, task),
+                Deletes::Inline => (task.run)(&self.store),
+            }
+        }
         mail.dumps.into_iter().for_each(|end| self.handle(Input::Dumped(end)));
         mail.updates.into_iter().for_each(|update| self.handle(Input::Cluster(update)));
     }

@@ -30,6 +30,7 @@ pub fn run(arguments: AgentArguments) -> Result<(), Failure> {
         interval: arguments.interval,
         settle: arguments.settle,
         status_interval: arguments.status_interval,
+        inventory_limit: arguments.inventory_limit,
         listen: arguments.listen,
         kubeconfig: arguments.kubeconfig,
         audit: Box::new(move |outcome, policy_generation| {
@@ -73,6 +74,7 @@ fn log_start(arguments: &AgentArguments) {
         interval,
         settle,
         status_interval,
+        inventory_limit,
         listen,
         kubelet,
         kubeconfig,
@@ -91,6 +93,7 @@ fn log_start(arguments: &AgentArguments) {
         ?interval,
         ?settle,
         ?status_interval,
+        inventory_limit,
         %listen,
         ?kubelet,
         ?kubeconfig,

@@ -19,12 +19,13 @@ pub(crate) const AGENT: &str = "checkpoint-keeper-agent";
 pub(crate) const CONTROLLER: &str = "checkpoint-keeper-controller";
 
 /// All of `config/deploy` but what runs.
-const RIGHTS: [&str; 5] = [
+const RIGHTS: [&str; 6] = [
     "0-namespace.yaml",
     "1-accounts.yaml",
     "2-agent-rights.yaml",
     "3-controller-rights.yaml",
     "4-admission.yaml",
+    "7-user-roles.yaml",
 ];
 
 /// The image that `config/deploy` names.

@@ -15,6 +15,7 @@ mod faults;
 mod host;
 mod image;
 mod install;
+mod inventory;
 mod kubelet;
 mod legacy;
 mod mishaps;

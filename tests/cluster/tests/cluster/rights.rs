@@ -19,7 +19,7 @@ const OLDER_SCHEDULES_DEFINITION: &str = "checkpointschedules.criu.org";
 /// A resource as `kubectl auth can-i` takes it, the one object it is about (or all), and verbs.
 type Right = (&'static str, &'static str, &'static [&'static str]);
 
-const AGENT_RIGHTS: [Right; 24] = [
+const AGENT_RIGHTS: [Right; 26] = [
     ("clustercheckpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointstoragepolicies.checkpoint-keeper.io", "", &["list", "watch"]),
@@ -30,6 +30,8 @@ const AGENT_RIGHTS: [Right; 24] = [
     ("checkpointschedules.criu.org", "", &["list", "watch"]),
     ("nodecheckpointstores.checkpoint-keeper.io", "", &["list", "watch", "create", "patch"]),
     ("nodecheckpointstores.checkpoint-keeper.io/status", "", &["patch"]),
+    ("containercheckpoints.checkpoint-keeper.io", "", &["list", "watch", "create", "patch", "delete"]),
+    ("containercheckpoints.checkpoint-keeper.io/status", "", &["patch"]),
     ("nodes", "", &["list", "watch"]),
     ("pods", "", &["get", "list", "watch", "patch"]),
     ("nodes/checkpoint", "", &["create"]),

@@ -1,0 +1,590 @@
+//! What is to be done so that disk and API say the same of each archive. Pure.
+
+use std::collections::BTreeMap;
+
+use checkpoint_keeper_api::ContainerCheckpoint;
+use checkpoint_keeper_api::container_checkpoint::{ContainerCheckpointStatus, DISCARDED, HELD, HoldSpec};
+use checkpoint_keeper_api::scalars::{ReasonText, UserName};
+use checkpoint_keeper_core::hold::{Hold, HoldStep, Marker, Wish, step};
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::plan::FileId;
+use checkpoint_keeper_core::quantity::human;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::entries::{Entries, Entry, Key, MaxHeld, seconds};
+
+/// An object of this node, as far as it matters.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Object {
+    pub(super) uid: String,
+    pub(super) generation: i64,
+    pub(super) hold: Option<Hold>,
+    pub(super) is_discarded: bool,
+    /// Whether it is being deleted.
+    pub(super) is_ending: bool,
+    pub(super) status: Option<ContainerCheckpointStatus>,
+}
+
+/// The reason of a hold that is in force as the object asks for it.
+const IN_FORCE: &str = "Held";
+
+impl Object {
+    pub(super) fn of(object: &ContainerCheckpoint) -> Self {
+        Self {
+            uid: object.metadata.uid.clone().unwrap_or_default(),
+            generation: object.metadata.generation.unwrap_or(0),
+            hold: object.spec.hold.as_ref().map(hold_of),
+            is_discarded: object.spec.discard.is_some(),
+            is_ending: object.metadata.deletion_timestamp.is_some(),
+            status: object.status.clone(),
+        }
+    }
+
+    fn wish(&self) -> Wish {
+        let held = self.status.as_ref().and_then(|status| status.condition(HELD));
+        let was_held_before = held.is_some_and(|held| {
+            held.status == "True"
+                && held.reason == IN_FORCE
+                && held.observed_generation.is_some_and(|generation| generation < self.generation)
+        });
+        Wish { hold: self.hold.clone(), was_held_before }
+    }
+}
+
+fn hold_of(spec: &HoldSpec) -> Hold {
+    Hold {
+        reason: spec.reason.0.clone(),
+        until: spec.until.as_ref().map(|until| until.0),
+        by: spec.by.as_ref().map(|by| by.0.clone()),
+    }
+}
+
+/// A hold as a spec says it.
+pub(super) fn spec_of(hold: &Hold) -> HoldSpec {
+    HoldSpec {
+        reason: ReasonText(hold.reason.clone()),
+        until: hold.until.map(seconds),
+        by: hold.by.clone().map(UserName),
+    }
+}
+
+/// What lies beside each archive that is pinned or whose object has a hold.
+pub(super) type Markers = BTreeMap<Key, Marker>;
+
+/// The objects of this node.
+pub(super) type Objects = BTreeMap<Key, Object>;
+
+/// The archives of which it has to be known what lies beside them.
+pub(super) fn to_be_read(entries: &Entries, objects: &Objects) -> Vec<(Key, FileName)> {
+    let is_concerned = |(key, entry): &(&Key, &Entry)| {
+        entry.is_pinned || objects.get(*key).is_some_and(|object| object.hold.is_some())
+    };
+    let concerned = entries.shown.iter().filter(is_concerned);
+    concerned.map(|(key, entry)| (key.clone(), entry.file.clone())).collect()
+}
+
+/// Why a hold that was asked for is not in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NoHold {
+    /// The namespace's users hold as much as they may.
+    Refused(String),
+    /// The archive was deleted before.
+    Gone,
+    /// The marker could not be written.
+    Failed(String),
+}
+
+/// A change of what lies beside an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MarkerChange {
+    pub(super) key: Key,
+    pub(super) file: FileName,
+    pub(super) file_id: FileId,
+    /// The hold that is to be there; none: none.
+    pub(super) hold: Option<Hold>,
+}
+
+/// What is to be changed on the disk, and which holds are refused.
+pub(super) fn marker_changes(
+    entries: &Entries,
+    objects: &Objects,
+    markers: &Markers,
+    now: Timestamp,
+) -> (Vec<MarkerChange>, BTreeMap<Key, NoHold>) {
+    let mut held: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for (key, entry) in &entries.shown {
+        if matches!(markers.get(key), Some(Marker::Hold(_))) {
+            add(&mut held, key, entry);
+        }
+    }
+    let (mut changes, mut refused) = (Vec::new(), BTreeMap::new());
+    for (key, entry) in &entries.shown {
+        let marker = markers.get(key).unwrap_or(&Marker::None);
+        let wish = objects.get(key).map(Object::wish);
+        let hold = match step(marker, wish.as_ref(), now, entries.clock) {
+            HoldStep::None | HoldStep::Restore(_) => continue,
+            HoldStep::Remove => None,
+            HoldStep::Write(hold) => {
+                if *marker == Marker::None {
+                    add(&mut held, key, entry);
+                    let (count, bytes) = held.get(key.0.as_str()).copied().unwrap_or_default();
+                    if let Some(why) = too_much(entries.max_held, count, bytes) {
+                        let (count, bytes) = (count - 1, bytes - entry.bytes);
+                        held.insert(&key.0, (count, bytes));
+                        refused.insert(key.clone(), NoHold::Refused(why));
+                        continue;
+                    }
+                }
+                Some(hold)
+            }
+        };
+        changes.push(MarkerChange {
+            key: key.clone(),
+            file: entry.file.clone(),
+            file_id: entry.file_id,
+            hold,
+        });
+    }
+    (changes, refused)
+}
+
+fn add<'a>(held: &mut BTreeMap<&'a str, (u64, u64)>, key: &'a Key, entry: &Entry) {
+    let (count, bytes) = held.entry(&key.0).or_default();
+    (*count, *bytes) = (*count + 1, bytes.saturating_add(entry.bytes));
+}
+
+/// Why a namespace may not hold so much.
+fn too_much(max: MaxHeld, count: u64, bytes: u64) -> Option<String> {
+    if let Some(max) = max.count.filter(|max| count > *max) {
+        return Some(format!(
+            "this would be archive {count} that the namespace holds on this node, of at most {max} that the cluster's \
+             storage policy allows"
+        ));
+    }
+    let max = max.bytes.filter(|max| bytes > *max)?;
+    let (bytes, max) = (human(bytes), human(max));
+    Some(format!(
+        "with this one the namespace would hold {bytes} on this node, of at most {max} that the cluster's storage \
+         policy allows"
+    ))
+}
+
+/// A write to the API.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum ApiWrite {
+    /// Make the object of an archive, with the hold that is in force.
+    Create(Key, Option<Hold>),
+    /// Give back the hold that is in force.
+    Restore(Key, Hold),
+    /// Say how it is.
+    Status(Key, Box<ContainerCheckpointStatus>),
+    /// Take an object away whose archive is gone.
+    Delete(Key, String),
+}
+
+impl ApiWrite {
+    pub(super) fn key(&self) -> &Key {
+        match self {
+            Self::Create(key, _) | Self::Restore(key, _) | Self::Status(key, _) | Self::Delete(key, _) => key,
+        }
+    }
+}
+
+/// What is to be written to the API, once the disk is as it should be.
+pub(super) fn api_writes(
+    entries: &Entries,
+    objects: &Objects,
+    markers: &Markers,
+    no_holds: &BTreeMap<Key, NoHold>,
+    now: Timestamp,
+) -> Vec<ApiWrite> {
+    let mut writes = Vec::new();
+    for (key, object) in objects {
+        if !entries.shown.contains_key(key) && !object.is_ending {
+            writes.push(ApiWrite::Delete(key.clone(), object.uid.clone()));
+        }
+    }
+    for (key, entry) in &entries.shown {
+        let marker = markers.get(key).unwrap_or(&Marker::None);
+        let Some(object) = objects.get(key) else {
+            if entry.is_home_known {
+                let hold = match marker {
+                    Marker::Hold(hold) => Some(hold.clone()),
+                    Marker::None | Marker::Foreign => None,
+                };
+                writes.push(ApiWrite::Create(key.clone(), hold));
+            }
+            continue;
+        };
+        if object.is_ending {
+            continue;
+        }
+        let restore = match step(marker, Some(&object.wish()), now, entries.clock) {
+            HoldStep::Restore(hold) => Some(hold),
+            HoldStep::None | HoldStep::Write(_) | HoldStep::Remove => None,
+        };
+        let seen = Seen { entry, object, marker, is_restored: restore.is_some(), no_hold: no_holds.get(key) };
+        if let Some(hold) = restore {
+            writes.push(ApiWrite::Restore(key.clone(), hold));
+        }
+        let status = seen.status(now);
+        if object.status.as_ref() != Some(&status) {
+            writes.push(ApiWrite::Status(key.clone(), Box::new(status)));
+        }
+    }
+    writes
+}
+
+/// The archives whose deletion was asked for through their objects.
+pub(super) fn discards(entries: &Entries, objects: &Objects) -> BTreeMap<FileName, FileId> {
+    let is_asked = |key: &Key| objects.get(key).is_some_and(|object| object.is_discarded);
+    let asked = entries.shown.iter().filter(|(key, _)| is_asked(key));
+    asked.map(|(_, entry)| (entry.file.clone(), entry.file_id)).collect()
+}
+
+/// What the status of an object is made from.
+struct Seen<'a> {
+    entry: &'a Entry,
+    object: &'a Object,
+    marker: &'a Marker,
+    /// Whether the object lacks the hold that is in force, and gets it back.
+    is_restored: bool,
+    no_hold: Option<&'a NoHold>,
+}
+
+impl Seen<'_> {
+    fn status(&self, now: Timestamp) -> ContainerCheckpointStatus {
+        let (is_held, reason, message) = self.held();
+        let mut conditions = vec![self.condition(HELD, (is_held, reason, message), now)];
+        if self.object.is_discarded {
+            let (reason, message) = if is_held {
+                ("Pinned", "The archive is pinned: it is deleted once nothing keeps it any more.".to_owned())
+            } else {
+                ("Waiting", "The archive is to be deleted.".to_owned())
+            };
+            conditions.push(self.condition(DISCARDED, (false, reason, message), now));
+        }
+        ContainerCheckpointStatus {
+            observed_generation: Some(self.object.generation),
+            conditions,
+            ..self.entry.status.clone()
+        }
+    }
+
+    fn held(&self) -> (bool, &'static str, String) {
+        match (self.marker, self.no_hold) {
+            (Marker::Hold(hold), _) => {
+                let until = hold.until.map(|until| format!(" until {until}")).unwrap_or_default();
+                let by = hold.by.as_ref().map(|by| format!(", by {by}")).unwrap_or_default();
+                let message = format!("Held{until}{by}: {}", hold.reason);
+                // Only what the object itself asks for can be ended by taking it out there.
+                (true, if self.is_restored { "Restoring" } else { IN_FORCE }, message)
+            }
+            (Marker::Foreign, _) => {
+                let message = "A marker beside the archive pins it, which was put there on the node; it can only be \
+                               removed there.";
+                (true, "PinnedOnNode", message.to_owned())
+            }
+            (Marker::None, Some(NoHold::Refused(why))) => {
+                (false, "MaxHeldExceeded", format!("Not held: {why}."))
+            }
+            (Marker::None, Some(NoHold::Gone)) => {
+                (false, "ArchiveGone", "The archive was deleted before it could be held.".to_owned())
+            }
+            (Marker::None, Some(NoHold::Failed(why))) => {
+                (false, "HoldFailed", format!("Not held yet: {why}."))
+            }
+            (Marker::None, None) if self.object.hold.is_some() => {
+                (false, "HoldExpired", "spec.hold.until is over.".to_owned())
+            }
+            (Marker::None, None) => (false, "NotHeld", "Policies decide about the archive.".to_owned()),
+        }
+    }
+
+    fn condition(
+        &self,
+        type_: &str,
+        (status, reason, message): (bool, &str, String),
+        now: Timestamp,
+    ) -> Condition {
+        let status = if status { "True" } else { "False" };
+        let before = self.object.status.as_ref().and_then(|before| before.condition(type_));
+        let same = before.filter(|before| before.status == status);
+        Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.chars().take(1_024).collect(),
+            observed_generation: Some(self.object.generation),
+            last_transition_time: same
+                .map_or_else(|| Time(seconds(now).0), |same| same.last_transition_time.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint_keeper_core::plan::Clock;
+
+    use super::super::entries::tests::{at, entries_of};
+    use super::*;
+
+    fn now() -> Timestamp {
+        at("2026-11-27T12:00:00Z")
+    }
+
+    /// An API and a disk that do what they are told, for as long as there is anything to do.
+    #[derive(Default)]
+    struct World {
+        objects: Objects,
+        markers: Markers,
+        /// How many writes the API saw.
+        writes: usize,
+    }
+
+    impl World {
+        fn settle(&mut self, entries: &Entries) {
+            for _ in 0..10 {
+                let (changes, refused) = marker_changes(entries, &self.objects, &self.markers, now());
+                let is_disk_settled = changes.is_empty();
+                for change in changes {
+                    let marker = change.hold.map_or(Marker::None, Marker::Hold);
+                    self.markers.insert(change.key, marker);
+                }
+                let writes = api_writes(entries, &self.objects, &self.markers, &refused, now());
+                if is_disk_settled && writes.is_empty() {
+                    return;
+                }
+                self.writes += writes.len();
+                writes.into_iter().for_each(|write| self.carry_out(write));
+            }
+            panic!("it does not settle: {:?}", self.objects);
+        }
+
+        fn carry_out(&mut self, write: ApiWrite) {
+            match write {
+                ApiWrite::Create(key, hold) => {
+                    let object = Object {
+                        uid: format!("uid-{}", self.writes),
+                        generation: 1,
+                        hold,
+                        is_discarded: false,
+                        is_ending: false,
+                        status: None,
+                    };
+                    assert!(self.objects.insert(key, object).is_none(), "it was there already");
+                }
+                ApiWrite::Restore(key, hold) => {
+                    self.edit(&key, |object| object.hold = Some(hold));
+                }
+                ApiWrite::Status(key, status) => {
+                    self.objects.get_mut(&key).unwrap().status = Some(*status);
+                }
+                ApiWrite::Delete(key, _) => _ = self.objects.remove(&key).unwrap(),
+            }
+        }
+
+        /// A user changes a spec.
+        fn edit(&mut self, key: &Key, change: impl FnOnce(&mut Object)) {
+            let object = self.objects.get_mut(key).unwrap();
+            change(object);
+            object.generation += 1;
+        }
+
+        fn held(&self, key: &Key) -> (bool, String) {
+            let condition = self.objects[key].status.as_ref().unwrap().condition(HELD).unwrap();
+            (condition.status == "True", condition.reason.clone())
+        }
+
+        fn is_pinned(&self, key: &Key) -> bool {
+            self.markers.get(key).is_some_and(|marker| *marker != Marker::None)
+        }
+    }
+
+    fn hold(reason: &str) -> Hold {
+        Hold { reason: reason.to_owned(), until: None, by: None }
+    }
+
+    #[test]
+    fn an_agent_that_starts_anew_writes_nothing_of_what_is_there() {
+        let entries = entries_of(&[1, 2, 3]);
+        let mut world = World::default();
+        world.settle(&entries);
+        // Each is made, and its status written.
+        assert_eq!((world.objects.len(), world.writes), (3, 6));
+        let (before, writes) = (world.objects.clone(), world.writes);
+        let later = at("2026-11-28T12:00:00Z");
+        assert_eq!(api_writes(&entries, &world.objects, &world.markers, &BTreeMap::new(), later), []);
+        world.settle(&entries);
+        assert_eq!((world.objects, world.writes), (before, writes));
+    }
+
+    #[test]
+    fn an_object_goes_with_its_archive() {
+        let mut world = World::default();
+        world.settle(&entries_of(&[1, 2]));
+        world.settle(&entries_of(&[2]));
+        assert_eq!(
+            world.objects.keys().collect::<Vec<_>>(),
+            entries_of(&[2]).shown.keys().collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_hold_outlives_its_object_its_status_and_an_object_that_knows_nothing_of_it() {
+        let entries = entries_of(&[1]);
+        let key = entries.shown.keys().next().unwrap().clone();
+        let mut world = World::default();
+        world.settle(&entries);
+        world.edit(&key, |object| object.hold = Some(hold("incident 4711")));
+        world.settle(&entries);
+        assert_eq!(world.held(&key), (true, "Held".to_owned()));
+        // The object, its namespace or the kind is deleted.
+        world.objects.clear();
+        world.settle(&entries);
+        assert_eq!(world.objects[&key].hold, Some(hold("incident 4711")));
+        // It is brought back from a backup that is older than the hold, with or without what the status said.
+        for status in [None, world.objects[&key].status.clone()] {
+            let older = Object {
+                uid: "other".to_owned(),
+                generation: 1,
+                hold: None,
+                status,
+                ..world.objects[&key].clone()
+            };
+            world.objects.insert(key.clone(), older);
+            world.settle(&entries);
+            assert!(world.is_pinned(&key));
+            assert_eq!(world.objects[&key].hold, Some(hold("incident 4711")));
+        }
+    }
+
+    #[test]
+    fn what_a_user_takes_out_of_a_live_object_ends() {
+        let entries = entries_of(&[1]);
+        let key = entries.shown.keys().next().unwrap().clone();
+        let mut world = World::default();
+        world.settle(&entries);
+        for _ in 0..2 {
+            world.edit(&key, |object| object.hold = Some(hold("incident 4711")));
+            world.settle(&entries);
+            assert!(world.is_pinned(&key));
+            world.edit(&key, |object| object.hold = None);
+            world.settle(&entries);
+            assert!(!world.is_pinned(&key));
+            assert_eq!(world.held(&key), (false, "NotHeld".to_owned()));
+        }
+        // Also of an object that was made anew with its hold.
+        world.edit(&key, |object| object.hold = Some(hold("incident 4712")));
+        world.settle(&entries);
+        world.objects.clear();
+        world.settle(&entries);
+        world.edit(&key, |object| object.hold = None);
+        world.settle(&entries);
+        assert!(!world.is_pinned(&key));
+    }
+
+    #[test]
+    fn a_discard_beside_a_hold_that_the_object_lacks_ends_no_hold() {
+        let entries = entries_of(&[1]);
+        let key = entries.shown.keys().next().unwrap().clone();
+        let mut world = World::default();
+        world.settle(&entries);
+        world.edit(&key, |object| object.hold = Some(hold("evidence")));
+        world.settle(&entries);
+        let bare = Object { hold: None, status: None, generation: 1, ..world.objects[&key].clone() };
+        world.objects.insert(key.clone(), bare);
+        // The status is written, and before the hold is back the user asks for the deletion.
+        let writes = api_writes(&entries, &world.objects, &world.markers, &BTreeMap::new(), now());
+        for write in writes {
+            if matches!(write, ApiWrite::Status(..)) {
+                world.carry_out(write);
+            }
+        }
+        world.edit(&key, |object| object.is_discarded = true);
+        let (changes, _) = marker_changes(&entries, &world.objects, &world.markers, now());
+        assert_eq!(changes, []);
+        assert_eq!(discards(&entries, &world.objects).len(), 1);
+        let writes = api_writes(&entries, &world.objects, &world.markers, &BTreeMap::new(), now());
+        assert!(writes.iter().any(|write| matches!(write, ApiWrite::Restore(..))), "{writes:?}");
+    }
+
+    #[test]
+    fn no_more_is_held_than_may_be_and_the_figure_is_said() {
+        let mut entries = entries_of(&[1, 2, 3]);
+        entries.max_held.count = Some(2);
+        let keys: Vec<Key> = entries.shown.keys().cloned().collect();
+        let mut world = World::default();
+        world.settle(&entries);
+        for key in &keys {
+            world.edit(key, |object| object.hold = Some(hold("mine")));
+        }
+        world.settle(&entries);
+        assert!(world.is_pinned(&keys[0]) && world.is_pinned(&keys[1]) && !world.is_pinned(&keys[2]));
+        let refused = world.objects[&keys[2]].status.as_ref().unwrap().condition(HELD).unwrap();
+        assert_eq!(refused.reason, "MaxHeldExceeded");
+        assert!(
+            refused.message.contains("archive 3") && refused.message.contains("at most 2"),
+            "{}",
+            refused.message
+        );
+        // One that ends makes room.
+        world.edit(&keys[0], |object| object.hold = None);
+        world.settle(&entries);
+        assert!(!world.is_pinned(&keys[0]) && world.is_pinned(&keys[2]));
+        entries.max_held = MaxHeld { count: None, bytes: Some(2 * 1_234_567) };
+        world.edit(&keys[0], |object| object.hold = Some(hold("mine")));
+        world.settle(&entries);
+        assert!(!world.is_pinned(&keys[0]));
+        // What is held already stays so when the limit is lowered.
+        entries.max_held.bytes = Some(1);
+        world.settle(&entries);
+        assert!(world.is_pinned(&keys[1]) && world.is_pinned(&keys[2]));
+    }
+
+    #[test]
+    fn until_ends_a_hold_and_the_object_says_so() {
+        let mut entries = entries_of(&[1]);
+        let key = entries.shown.keys().next().unwrap().clone();
+        let mut world = World::default();
+        world.settle(&entries);
+        let until = Some(at("2026-11-27T11:59:59Z"));
+        world.markers.insert(key.clone(), Marker::Hold(Hold { until, ..hold("evidence") }));
+        world.edit(&key, |object| object.hold = Some(Hold { until, ..hold("evidence") }));
+        entries.clock = Clock::Suspect;
+        world.settle(&entries);
+        assert_eq!(world.held(&key), (true, "Held".to_owned()));
+        entries.clock = Clock::Trusted;
+        world.settle(&entries);
+        assert_eq!(world.held(&key), (false, "HoldExpired".to_owned()));
+        assert!(!world.is_pinned(&key));
+    }
+
+    #[test]
+    fn a_pin_on_the_node_is_shown_and_cannot_be_ended_through_the_api() {
+        let entries = entries_of(&[1]);
+        let key = entries.shown.keys().next().unwrap().clone();
+        let mut world = World::default();
+        world.markers.insert(key.clone(), Marker::Foreign);
+        world.settle(&entries);
+        assert_eq!(world.held(&key), (true, "PinnedOnNode".to_owned()));
+        world.edit(&key, |object| object.hold = Some(hold("mine")));
+        world.settle(&entries);
+        world.edit(&key, |object| object.hold = None);
+        world.settle(&entries);
+        assert_eq!(world.markers[&key], Marker::Foreign);
+    }
+
+    #[test]
+    fn of_an_archive_whose_namespace_is_in_doubt_no_object_is_made_and_none_taken_away() {
+        let mut entries = entries_of(&[1]);
+        let mut world = World::default();
+        entries.shown.values_mut().for_each(|entry| entry.is_home_known = false);
+        world.settle(&entries);
+        assert_eq!(world.objects.len(), 0);
+        world.settle(&entries_of(&[1]));
+        world.settle(&entries);
+        assert_eq!(world.objects.len(), 1);
+    }
+}

@@ -1,0 +1,385 @@
+//! Which archives of a view the API shows, and as what. Pure.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use checkpoint_keeper_api::container_checkpoint::{
+    CheckpointState, ContainerCheckpointStatus, CreatedBy, OwnerReference, fnv,
+};
+use checkpoint_keeper_api::node_store::{ArchiveStatus, MOST_WITHOUT_NAMESPACE};
+use checkpoint_keeper_api::scalars::QuantityText;
+use checkpoint_keeper_core::engine::View;
+use checkpoint_keeper_core::identity::Identity;
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::plan::{Archive, Clock, Dated, EffectiveStorage, FileId, Home};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+/// The namespace and the name of an object.
+pub(super) type Key = (String, String);
+
+/// The archives of a node that the API shows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Entries {
+    /// Each by its object.
+    pub(super) shown: BTreeMap<Key, Entry>,
+    /// What is not shown.
+    pub(crate) unlisted: Unlisted,
+    /// Whether the clock may end a hold.
+    pub(super) clock: Clock,
+    /// What a namespace's users may hold.
+    pub(super) max_held: MaxHeld,
+}
+
+/// The archives that have no object.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Unlisted {
+    /// How many are of namespaces that are there, and more than may be shown.
+    pub(crate) left_out: u64,
+    /// The largest of those that no namespace has.
+    pub(crate) homeless: Vec<ArchiveStatus>,
+    /// How many more of these there are.
+    pub(crate) more_homeless: u64,
+}
+
+/// What a namespace's users may hold on the node: archives and bytes; none: as much as they like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct MaxHeld {
+    pub(super) count: Option<u64>,
+    pub(super) bytes: Option<u64>,
+}
+
+/// One archive that the API shows.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Entry {
+    pub(super) file: FileName,
+    pub(super) file_id: FileId,
+    pub(super) bytes: u64,
+    /// Whether something lies beside it.
+    pub(super) is_pinned: bool,
+    /// Whether its namespace is certain to be the one that it is from. Of another one its object stays if it is there,
+    /// and is not made.
+    pub(super) is_home_known: bool,
+    /// The status of its object, without what depends on its spec.
+    pub(super) status: ContainerCheckpointStatus,
+}
+
+impl Entries {
+    /// What is shown of a view by the agent of this node: at most so many archives, first those that are pinned, then
+    /// the newest.
+    pub(crate) fn of(view: &View, node: &str, limit: usize) -> Self {
+        let View { snapshot, policies, .. } = view;
+        let storage =
+            EffectiveStorage::new(&policies.storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
+        let max_held = MaxHeld {
+            count: storage.held_count.map(|(count, _)| count),
+            bytes: storage.held_size.map(|(bytes, _)| bytes),
+        };
+        let mut candidates: Vec<(usize, Home)> = Vec::new();
+        let mut homeless: Vec<&Archive> = Vec::new();
+        for (place, archive) in snapshot.archives.iter().enumerate() {
+            if !archive.settled {
+                continue;
+            }
+            let home = archive.identity.as_ref().map_or(Home::None, |_| archive.home(&snapshot.namespaces));
+            match home {
+                Home::None => homeless.push(archive),
+                home => candidates.push((place, home)),
+            }
+        }
+        let left_out = candidates.len().saturating_sub(limit);
+        let rank = |(place, _): &(usize, Home)| {
+            snapshot.archives.get(*place).map(|archive| {
+                (
+                    Reverse(archive.pinned),
+                    Reverse(archive.dated == Dated::Trusted),
+                    Reverse(archive.taken),
+                    *place,
+                )
+            })
+        };
+        if left_out > 0 && limit > 0 {
+            candidates.select_nth_unstable_by_key(limit, rank);
+        }
+        candidates.truncate(limit);
+        let shown = candidates.into_iter().filter_map(|(place, home)| {
+            let archive = snapshot.archives.get(place)?;
+            let identity = archive.identity.as_deref()?;
+            let entry = Entry::of(archive, identity, node, home);
+            Some(((identity.namespace.clone(), object_name(archive, identity, node)), entry))
+        });
+        let more_homeless = homeless.len().saturating_sub(MOST_WITHOUT_NAMESPACE);
+        let by_size = |archive: &&Archive| (Reverse(archive.size), archive.file.clone());
+        if more_homeless > 0 {
+            homeless.select_nth_unstable_by_key(MOST_WITHOUT_NAMESPACE, by_size);
+            homeless.truncate(MOST_WITHOUT_NAMESPACE);
+        }
+        homeless.sort_by_key(by_size);
+        let unlisted = Unlisted {
+            left_out: left_out as u64,
+            homeless: homeless.into_iter().map(archive_status).collect(),
+            more_homeless: more_homeless as u64,
+        };
+        Self { shown: shown.collect(), unlisted, clock: snapshot.clock, max_held }
+    }
+}
+
+impl Entry {
+    fn of(archive: &Archive, identity: &Identity, node: &str, home: Home) -> Self {
+        let texts = archive.texts.as_deref();
+        let text = |text: Option<&String>, longest| text.map(|text| text.chars().take(longest).collect());
+        let creation = archive.creation.as_deref();
+        let request = creation.and_then(|creation| {
+            creation.requests.iter().find(|request| request.namespace == identity.namespace)
+        });
+        let status = ContainerCheckpointStatus {
+            node_name: node.to_owned(),
+            file: archive.file.to_json_text().chars().take(255).collect(),
+            pod_name: identity.pod.clone(),
+            pod_uid: identity.pod_uid.clone(),
+            container_name: identity.container.clone(),
+            owner: archive.workload.as_deref().map(|owner| OwnerReference {
+                api_group: owner.group.clone(),
+                kind: owner.kind.clone(),
+                name: owner.name.clone(),
+            }),
+            checkpointed_at: (archive.dated != Dated::Undated).then(|| seconds(archive.taken)),
+            size: QuantityText::bytes(archive.size),
+            image: text(texts.and_then(|texts| texts.image.as_ref()), 512),
+            runtime: text(texts.and_then(|texts| texts.runtime.as_ref()), 63),
+            state: CheckpointState::from(archive.state),
+            created_by: request.map(|request| CreatedBy {
+                api_version: request.api_version.clone(),
+                schedule: request.name.clone(),
+                trigger: request.trigger.clone(),
+                requested_at: seconds(request.due),
+            }),
+            expires_at: None,
+            observed_generation: None,
+            conditions: Vec::new(),
+        };
+        Self {
+            file: archive.file.clone(),
+            file_id: archive.file_id,
+            bytes: archive.size,
+            is_pinned: archive.pinned,
+            is_home_known: home == Home::There,
+            status,
+        }
+    }
+}
+
+fn archive_status(archive: &Archive) -> ArchiveStatus {
+    let identity = archive.identity.as_deref();
+    ArchiveStatus {
+        file: archive.file.to_json_text().chars().take(255).collect(),
+        namespace: identity.map(|identity| identity.namespace.clone()),
+        pod: identity.map(|identity| identity.pod.clone()),
+        container: identity.map(|identity| identity.container.clone()),
+        size: QuantityText::bytes(archive.size),
+        checkpointed_at: (archive.dated != Dated::Undated).then(|| seconds(archive.taken)),
+    }
+}
+
+/// The API keeps times of whole seconds.
+pub(super) fn seconds(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
+
+/// How much of a pod's and of a container's name the name of an object has.
+const POD: usize = 40;
+const CONTAINER: usize = 20;
+
+/// The name of an archive's object. Another file of the same name has another one, so that what was asked for one is
+/// never done to the other.
+fn object_name(archive: &Archive, identity: &Identity, node: &str) -> String {
+    let begin = |name: &str, longest: usize| {
+        let begin: String = name.chars().take(longest).collect();
+        begin.trim_end_matches(['-', '.']).to_owned()
+    };
+    let FileId { inode, modified: (seconds, nanoseconds) } = archive.file_id;
+    let hash = fnv(&[
+        node.as_bytes(),
+        archive.file.as_bytes(),
+        &inode.to_le_bytes(),
+        &seconds.to_le_bytes(),
+        &nanoseconds.to_le_bytes(),
+    ]);
+    let (pod, container) = (begin(&identity.pod, POD), begin(&identity.container, CONTAINER));
+    format!("{pod}-{container}-{}-{hash:08x}", archive.taken.strftime("%Y%m%d%H%M%S"))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc;
+
+    use checkpoint_keeper_core::archive::{State, Texts};
+    use checkpoint_keeper_core::creation::{Creation, CreationRequest};
+    use checkpoint_keeper_core::plan::{Namespace, Snapshot, plan};
+    use checkpoint_keeper_core::policy::PolicySet;
+
+    use super::*;
+
+    pub(in crate::inventory) fn at(time: &str) -> Timestamp {
+        time.parse().unwrap()
+    }
+
+    /// An archive of that pod's container `app`, taken at that second of the day.
+    fn archive(namespace: &str, pod: &str, second: u32) -> Archive {
+        let (hour, minute, rest) = (second / 3_600, second / 60 % 60, second % 60);
+        let taken = at(&format!("2026-11-27T{hour:02}:{minute:02}:{rest:02}Z"));
+        let file = format!("checkpoint-{pod}_{namespace}-app-{taken}.tar");
+        let identity = Identity {
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+            pod_uid: Some("b1e0c6a2-0000-4000-8000-000000000001".to_owned()),
+            container: "app".to_owned(),
+        };
+        Archive {
+            file: FileName::new(file.as_bytes()).unwrap(),
+            file_id: FileId { inode: u64::from(second), modified: (taken.as_second(), 0) },
+            identity: Some(Arc::new(identity)),
+            state: State::Complete,
+            texts: Some(Arc::new(Texts {
+                runtime: Some("runc".to_owned()),
+                image: Some("docker.io/library/redis:7".to_owned()),
+                problem: None,
+            })),
+            taken,
+            claimed: taken,
+            dated: Dated::Trusted,
+            changed: taken,
+            size: 1_234_567,
+            allocated: 1_236_992,
+            pinned: false,
+            settled: true,
+            discarded: false,
+            undeletable: false,
+            pod_labels: None,
+            namespace_labels: None,
+            workload: None,
+            absences: None,
+            idle_since: None,
+            seen_in: None,
+            governed_by: None,
+            creation: None,
+        }
+    }
+
+    fn view(archives: Vec<Archive>, namespaces: &[(&str, Namespace)]) -> View {
+        let namespaces = namespaces.iter().map(|(name, namespace)| ((*name).to_owned(), namespace.clone()));
+        let snapshot = Snapshot { archives, namespaces: namespaces.collect(), ..Snapshot::default() };
+        let policies = Arc::new(PolicySet::default());
+        let plan = plan(&snapshot, &policies, at("2026-11-27T12:00:00Z"));
+        View { snapshot, policies, plan }
+    }
+
+    fn there(created: &str) -> Namespace {
+        Namespace { created: Some(at(created)), is_invalidated: false }
+    }
+
+    /// The entries of a node with one archive of each of these seconds.
+    pub(in crate::inventory) fn entries_of(seconds: &[u32]) -> Entries {
+        let archives = seconds.iter().map(|second| archive("shop", "web-0", *second)).collect();
+        Entries::of(&view(archives, &[("shop", there("2026-01-01T00:00:00Z"))]), "node-1", 100)
+    }
+
+    fn names(entries: &Entries) -> Vec<String> {
+        entries.shown.keys().map(|(namespace, name)| format!("{namespace}/{name}")).collect()
+    }
+
+    #[test]
+    fn an_object_says_which_archive_it_is() {
+        let mut made = archive("shop", "web-0", 3_600);
+        made.creation = Some(Arc::new(Creation {
+            requests: vec![CreationRequest {
+                api_version: "checkpoint-keeper.io/v1alpha1".to_owned(),
+                namespace: "shop".to_owned(),
+                name: "hourly".to_owned(),
+                uid: "u".to_owned(),
+                trigger: "Interval".to_owned(),
+                due: at("2026-11-27T00:59:59.5Z"),
+            }],
+            is_failed: false,
+        }));
+        let view = view(vec![made], &[("shop", there("2026-01-01T00:00:00Z"))]);
+        let entries = Entries::of(&view, "node-1", 100);
+        let ((namespace, name), entry) = entries.shown.first_key_value().unwrap();
+        assert_eq!(namespace, "shop");
+        assert!(name.starts_with("web-0-app-20261127010000-") && name.len() == 33, "{name}");
+        assert_eq!(
+            serde_json::to_value(&entry.status).unwrap(),
+            serde_json::json!({
+                "nodeName": "node-1",
+                "file": "checkpoint-web-0_shop-app-2026-11-27T01:00:00Z.tar",
+                "podName": "web-0",
+                "podUID": "b1e0c6a2-0000-4000-8000-000000000001",
+                "containerName": "app",
+                "checkpointedAt": "2026-11-27T01:00:00Z",
+                "size": QuantityText::bytes(1_234_567).0,
+                "image": "docker.io/library/redis:7",
+                "runtime": "runc",
+                "state": "Complete",
+                "createdBy": {
+                    "apiVersion": "checkpoint-keeper.io/v1alpha1", "schedule": "hourly", "trigger": "Interval",
+                    "requestedAt": "2026-11-27T00:59:59Z",
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn another_file_of_the_same_name_has_another_object() {
+        let (first, mut second) = (archive("shop", "web-0", 1), archive("shop", "web-0", 1));
+        second.file_id.inode += 1;
+        let name =
+            |archive: &Archive, node: &str| object_name(archive, archive.identity.as_deref().unwrap(), node);
+        assert_ne!(name(&first, "a"), name(&second, "a"));
+        assert_ne!(name(&first, "a"), name(&first, "b"));
+        let long = archive("shop", &format!("{}.{}", "p".repeat(39), "q".repeat(100)), 1);
+        let name = name(&long, "a");
+        assert!(name.starts_with(&format!("{}-app-", "p".repeat(39))), "{name}");
+    }
+
+    #[test]
+    fn the_newest_are_shown_after_those_that_are_pinned_and_the_rest_is_counted() {
+        let mut archives: Vec<Archive> = (0..300).map(|second| archive("shop", "web-0", second)).collect();
+        archives[7].pinned = true;
+        let shop = [("shop", there("2026-01-01T00:00:00Z"))];
+        let entries = Entries::of(&view(archives, &shop), "node-1", 3);
+        let shown: Vec<_> = entries.shown.values().map(|entry| entry.file_id.inode).collect();
+        assert_eq!((shown, entries.unlisted.left_out), (vec![7, 298, 299], 297));
+        let none = Entries::of(&view(vec![archive("shop", "web-0", 1)], &shop), "node-1", 0);
+        assert_eq!((none.shown.len(), none.unlisted.left_out), (0, 1));
+    }
+
+    #[test]
+    fn only_who_has_the_namespace_that_an_archive_is_from_sees_it() {
+        let archives = ["there", "anew", "asked", "unknown"].map(|namespace| archive(namespace, "web-0", 1));
+        let invalidated = Namespace { is_invalidated: true, ..there("2026-01-01T00:00:00Z") };
+        let namespaces = [
+            ("there", there("2026-01-01T00:00:00Z")),
+            ("anew", there("2026-11-27T06:00:00Z")),
+            ("asked", invalidated),
+        ];
+        let entries = Entries::of(&view(archives.into(), &namespaces), "node-1", 100);
+        let shown: Vec<_> =
+            names(&entries).iter().map(|name| name.split('/').next().unwrap().to_owned()).collect();
+        assert_eq!(shown, ["asked", "there", "unknown"]);
+        let known: Vec<_> = entries.shown.values().map(|entry| entry.is_home_known).collect();
+        assert_eq!(known, [false, true, false]);
+        let homeless: Vec<_> =
+            entries.unlisted.homeless.iter().map(|archive| archive.namespace.as_deref().unwrap()).collect();
+        assert_eq!(homeless, ["anew"]);
+    }
+
+    #[test]
+    fn what_is_not_known_to_be_whose_or_still_written_is_not_shown() {
+        let (mut unknown, mut growing) = (archive("shop", "web-0", 1), archive("shop", "web-0", 2));
+        unknown.identity = None;
+        growing.settled = false;
+        let view = view(vec![unknown, growing], &[("shop", there("2026-01-01T00:00:00Z"))]);
+        let entries = Entries::of(&view, "node-1", 100);
+        assert_eq!((entries.shown.len(), entries.unlisted.homeless.len()), (0, 1));
+    }
+}
