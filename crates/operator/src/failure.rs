@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use checkpoint_keeper_runtime::chain;
 
-pub use crate::say::say;
+pub use checkpoint_keeper_terminal::say::say;
 
 /// A command that did not do all it should.
 #[derive(Debug)]

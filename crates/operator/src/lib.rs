@@ -7,7 +7,6 @@ pub mod commands;
 pub mod failure;
 mod logging;
 pub mod output;
-mod say;
 #[cfg(test)]
 mod signals;
 

@@ -1,4 +1,4 @@
-//! The log of agent and controller, on standard error. Commands for a person at a terminal use [`crate::say`].
+//! The log of agent and controller, on standard error. Commands for a person at a terminal use `checkpoint_keeper_terminal::say`.
 
 use std::fmt;
 use std::panic::PanicHookInfo;

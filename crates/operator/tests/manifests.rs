@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use checkpoint_keeper_api::{AGENT_ACCOUNT, CONTROLLER_ACCOUNT, NAMESPACE};
@@ -73,7 +73,9 @@ fn every_object_is_ours_and_the_namespace_comes_first() {
 
 #[test]
 fn no_role_grants_what_nobody_of_ours_is_to_have() {
-    let roles = [of_kind("ClusterRole"), of_kind("Role")].concat();
+    let is_for_users = |role: &Value| role["metadata"]["labels"].to_string().contains("/aggregate-to-");
+    let mut roles = [of_kind("ClusterRole"), of_kind("Role")].concat();
+    roles.retain(|role| !is_for_users(role));
     assert_eq!(roles.len(), 3);
     for role in &roles {
         let name = &role["metadata"]["name"];
@@ -115,6 +117,36 @@ fn no_role_grants_what_nobody_of_ours_is_to_have() {
 }
 
 #[test]
+fn roles_of_users_are_about_kinds_of_their_namespaces_and_each_adds_what_it_should() {
+    let mut granted = BTreeMap::new();
+    for role in of_kind("ClusterRole") {
+        let labels = role["metadata"]["labels"].as_object().unwrap();
+        let Some(to) = labels.keys().find_map(|label| label.split_once("/aggregate-to-")) else { continue };
+        for rule in list(&role["rules"]) {
+            assert_eq!(strings(&rule["apiGroups"]), ["checkpoint-keeper.io"].into(), "{rule}");
+            for resource in strings(&rule["resources"]) {
+                let verbs: Vec<_> = strings(&rule["verbs"]).into_iter().collect();
+                granted.insert(format!("{} {resource}", to.1), verbs.join(" "));
+            }
+        }
+    }
+    let granted: Vec<_> = granted.iter().map(|(what, verbs)| format!("{what}: {verbs}")).collect();
+    assert_eq!(
+        granted,
+        [
+            "admin containercheckpoints: discard",
+            "edit checkpointpolicies: create delete deletecollection patch update",
+            "edit checkpointschedules: create delete deletecollection patch update",
+            "edit containercheckpoints: hold patch update",
+            "view checkpointpolicies: get list watch",
+            "view checkpointquotas: get list watch",
+            "view checkpointschedules: get list watch",
+            "view containercheckpoints: get list watch",
+        ]
+    );
+}
+
+#[test]
 fn every_binding_gives_a_role_of_ours_to_the_account_of_its_name() {
     let bindings = [of_kind("ClusterRoleBinding"), of_kind("RoleBinding")].concat();
     assert_eq!(bindings.len(), 3);
@@ -139,7 +171,7 @@ fn admission_policies_refuse_where_they_cannot_tell_and_speak_of_our_accounts() 
         (AGENT_ACCOUNT.into(), CONTROLLER_ACCOUNT.into())
     );
     let policies = of_kind("ValidatingAdmissionPolicy");
-    assert_eq!(policies.len(), 4);
+    assert_eq!(policies.len(), 6);
     for policy in policies {
         let (name, spec) = (&policy["metadata"]["name"], &policy["spec"]);
         assert_eq!(spec["failurePolicy"], "Fail", "{name}");

@@ -9,5 +9,5 @@ pub mod report;
 #[cfg(test)]
 pub(crate) mod schema;
 pub mod summary;
-mod table;
+
 pub mod text;

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 use super::report::{Report, Row};
 use super::summary::{Mark, NamespaceSum, Sum, Summary};
-use super::table::{Column, Fitted, Kind, Table};
+use checkpoint_keeper_terminal::table::{Column, Fitted, Kind, Table};
 
 /// The widest that a file name may make the column of pods; the column FILE and the JSON have it whole.
 const WIDEST_NAME: usize = 44;

@@ -8,7 +8,7 @@ const GAP: usize = 2;
 
 /// What a column holds, which says how it may be shortened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// A figure, set to the right and never shortened.
     Figure,
     /// A word that is never shortened.
@@ -21,19 +21,23 @@ pub(super) enum Kind {
 
 /// A column.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Column {
-    pub(super) title: &'static str,
-    pub(super) kind: Kind,
+pub struct Column {
+    /// What stands above it.
+    pub title: &'static str,
+    /// What it holds.
+    pub kind: Kind,
     /// Whether it may be left out where the table does not fit otherwise. The first such column goes first.
-    pub(super) is_optional: bool,
+    pub is_optional: bool,
 }
 
 impl Column {
-    pub(super) const fn new(title: &'static str, kind: Kind) -> Self {
+    /// One that is always there.
+    pub const fn new(title: &'static str, kind: Kind) -> Self {
         Self { title, kind, is_optional: false }
     }
 
-    pub(super) const fn optional(title: &'static str, kind: Kind) -> Self {
+    /// One that may be left out where there is no room.
+    pub const fn optional(title: &'static str, kind: Kind) -> Self {
         Self { title, kind, is_optional: true }
     }
 
@@ -47,33 +51,35 @@ impl Column {
 }
 
 /// A table.
-pub(super) struct Table {
+#[derive(Debug)]
+pub struct Table {
     columns: Vec<Column>,
     rows: Vec<(Style, Vec<String>)>,
 }
 
 /// A table as it is shown.
 #[derive(Debug)]
-pub(super) struct Fitted {
+pub struct Fitted {
     /// The lines, each in its row's style. The last column is not padded.
-    pub(super) lines: Vec<String>,
+    pub lines: Vec<String>,
     /// The titles of the columns that were left out.
-    pub(super) left_out: Vec<&'static str>,
+    pub left_out: Vec<&'static str>,
 }
 
 impl Table {
-    pub(super) fn new(columns: &[Column]) -> Self {
+    /// One without rows.
+    pub fn new(columns: &[Column]) -> Self {
         Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row; what comes from outside does nothing to the terminal.
-    pub(super) fn row(&mut self, style: Style, cells: Vec<String>) {
+    pub fn row(&mut self, style: Style, cells: Vec<String>) {
         let cells = cells.into_iter().map(|cell| printable(&cell).into_owned()).collect();
         self.rows.push((style, cells));
     }
 
     /// The table, not wider than `most` characters if it can be made so; none: as wide as it is.
-    pub(super) fn fit(mut self, most: Option<usize>) -> Fitted {
+    pub fn fit(mut self, most: Option<usize>) -> Fitted {
         let mut widths = self.widths();
         let mut left_out = Vec::new();
         if let Some(most) = most {

@@ -1,0 +1,201 @@
+//! Asking agents for what only they know: every archive of a node with what becomes of it, and why.
+//!
+//! An agent answers inside its pod only. Whoever may forward a port of that pod may ask.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::failure::{Failure, said};
+use crate::session::Session;
+
+/// Where an agent answers, inside its pod.
+const PORT: u16 = 9_091;
+
+/// How many agents are asked at a time.
+const AT_ONCE: usize = 8;
+
+/// How much longer than another request a question may take: an agent may have 100 000 archives to plan for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What is asked of an agent.
+#[derive(Debug, Clone)]
+pub enum Question {
+    /// All archives, with what becomes of each.
+    Archives,
+    /// Why one archive stays or goes.
+    Explain(String),
+    /// What would change if these manifests were applied.
+    Preview(String),
+}
+
+impl Question {
+    fn request(&self) -> (Method, String, String) {
+        match self {
+            Self::Archives => (Method::GET, "/v1alpha1/archives".to_owned(), String::new()),
+            Self::Explain(file) => {
+                (Method::GET, format!("/v1alpha1/explain?file={}", encoded(file)), String::new())
+            }
+            Self::Preview(manifests) => (Method::POST, "/v1alpha1/preview".to_owned(), manifests.clone()),
+        }
+    }
+}
+
+/// A text as it stands in a query.
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// An agent, by its node.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Agent {
+    /// The node.
+    pub node: String,
+    /// Its pod.
+    pub pod: String,
+}
+
+/// All agents, or that of one node.
+pub async fn find(session: &Session, node: Option<&str>) -> Result<Vec<Agent>, Failure> {
+    if session.agent_address.is_some() {
+        return Ok(vec![Agent { node: node.unwrap_or("-").to_owned(), pod: String::new() }]);
+    }
+    let mut params = ListParams::default()
+        .labels("app.kubernetes.io/name=checkpoint-keeper,app.kubernetes.io/component=agent");
+    if let Some(node) = node {
+        params = params.fields(&format!("spec.nodeName={node}"));
+    }
+    let api: Api<Pod> = Api::namespaced(session.client.clone(), &session.operator_namespace);
+    let pods = api.list(&params).await.map_err(|error| Failure::of_request("find the agents", &error))?;
+    let agent = |pod: Pod| {
+        let node = pod.spec.as_ref()?.node_name.clone()?;
+        Some(Agent { node, pod: pod.name_any() })
+    };
+    let mut agents: Vec<Agent> = pods.items.into_iter().filter_map(agent).collect();
+    agents.sort();
+    if agents.is_empty() {
+        let what = match node {
+            Some(node) => format!("no agent runs on the node {node}"),
+            None => format!("no agent runs in the namespace {}", session.operator_namespace),
+        };
+        let hint = "name the namespace that checkpoint-keeper is installed in with --operator-namespace";
+        return Err(Failure::with_hint(what, hint));
+    }
+    Ok(agents)
+}
+
+/// Asks one agent.
+pub async fn ask(session: &Session, agent: &Agent, question: &Question) -> Result<Value, Failure> {
+    let node = &agent.node;
+    let late = || Failure::new(format!("the agent of {node} does not answer"));
+    let asked = async {
+        match &session.agent_address {
+            Some(address) => {
+                let stream = TcpStream::connect(address)
+                    .await
+                    .map_err(|error| Failure::new(format!("cannot reach the agent at {address}: {error}")))?;
+                exchange(stream, question).await
+            }
+            None => {
+                let api: Api<Pod> = Api::namespaced(session.client.clone(), &session.operator_namespace);
+                let mut forwarder = api.portforward(&agent.pod, &[PORT]).await.map_err(|error| {
+                    let what = format!("cannot forward a port of {node}'s agent: {}", said(&error));
+                    let right = format!(
+                        "this takes the right to create pods/portforward in the namespace {}",
+                        session.operator_namespace
+                    );
+                    Failure::with_hint(what, right)
+                })?;
+                let stream = forwarder.take_stream(PORT).ok_or_else(late)?;
+                exchange(stream, question).await
+            }
+        }
+    };
+    let (code, body) = timeout(session.request_timeout + PATIENCE, asked).await.map_err(|_| late())??;
+    let value: Value = serde_json::from_slice(&body).map_err(|_| {
+        Failure::new(format!("the agent of {node} answers {code} and no JSON: is it of another version?"))
+    })?;
+    if code == 200 {
+        return Ok(value);
+    }
+    Err(Failure::new(format!("the agent of {node}: {}", complaint(&value))))
+}
+
+/// What an answer that is none says.
+fn complaint(value: &Value) -> String {
+    if let Some(text) = value["error"].as_str() {
+        return text.to_owned();
+    }
+    let errors = value["errors"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let errors: Vec<&str> = errors.collect();
+    if errors.is_empty() { value.to_string() } else { errors.join("\n") }
+}
+
+/// Asks all of them, some at a time.
+pub async fn ask_all(
+    session: &Session,
+    agents: Vec<Agent>,
+    question: &Question,
+) -> Vec<(Agent, Result<Value, Failure>)> {
+    let asked = agents.into_iter().map(|agent| async move {
+        let answer = ask(session, &agent, question).await;
+        (agent, answer)
+    });
+    let mut answers: Vec<_> = futures_util::stream::iter(asked).buffer_unordered(AT_ONCE).collect().await;
+    answers.sort_by(|(one, _), (other, _)| one.cmp(other));
+    answers
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    question: &Question,
+) -> Result<(u16, Bytes), Failure> {
+    let wrong = |error: &dyn std::fmt::Display| Failure::new(format!("the agent does not answer: {error}"));
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| wrong(&error))?;
+    let (method, path, body) = question.request();
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| wrong(&error))?;
+    let answer = async {
+        let answer = sender.send_request(request).await.map_err(|error| wrong(&error))?;
+        let code = answer.status().as_u16();
+        let body = answer.into_body().collect().await.map_err(|error| wrong(&error))?;
+        Ok((code, body.to_bytes()))
+    };
+    tokio::select! {
+        answer = answer => answer,
+        Err(error) = async { connection.await.map_err(|error| error.to_string()) } => Err(wrong(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_is_a_query_whatever_it_holds() {
+        assert_eq!(
+            encoded("checkpoint-a_b-c-2026-11-27T10:00:00+01:00.tar"),
+            "checkpoint-a_b-c-2026-11-27T10%3A00%3A00%2B01%3A00.tar"
+        );
+        assert_eq!(encoded("é&?"), "%C3%A9%26%3F");
+    }
+}

@@ -1,0 +1,306 @@
+//! What can be asked for on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use checkpoint_keeper_core::duration;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Lists, explains, protects and previews container checkpoints.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl checkpoints",
+    bin_name = "kubectl checkpoints",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub struct Arguments {
+    /// What all commands have.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What all commands have.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Reach the cluster by this kubeconfig
+    #[arg(long, value_name = "FILE", global = true)]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig
+    #[arg(long, value_name = "NAME", global = true)]
+    pub context: Option<String>,
+    /// The namespace; without it, that of the context
+    #[arg(long, short, value_name = "NAME", global = true)]
+    pub namespace: Option<String>,
+    /// Act as this user
+    #[arg(long = "as", value_name = "USER", global = true)]
+    pub impersonate: Option<String>,
+    /// The namespace that checkpoint-keeper is installed in
+    #[arg(long, value_name = "NAME", default_value = checkpoint_keeper_api::NAMESPACE, global = true)]
+    pub operator_namespace: String,
+    /// Ask the agent at this address, rather than through a forwarded port of its pod
+    #[arg(long, value_name = "ADDRESS:PORT", global = true)]
+    pub agent_address: Option<String>,
+    /// How long one request may take
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration, global = true)]
+    pub request_timeout: Duration,
+    /// Whether to use colours
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    pub color: Color,
+}
+
+/// Whether to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Color {
+    /// Has all output go by it.
+    pub fn apply(self) {
+        match self {
+            Self::Auto => {}
+            Self::Always => anstream::ColorChoice::Always.write_global(),
+            Self::Never => anstream::ColorChoice::Never.write_global(),
+        }
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List checkpoints
+    List(List),
+    /// Show all that is known of a checkpoint
+    Show(Show),
+    /// Say what becomes of an archive and why, rule by rule, and what would take it next
+    Explain(Explain),
+    /// Show what is to be deleted; with -f, what would change if these policies were applied
+    Plan(Plan),
+    /// Show what checkpoints use, by node, namespace or workload
+    Usage(Usage),
+    /// Keep a checkpoint from every rule
+    Pin(Pin),
+    /// End what pin began
+    Unpin(Unpin),
+    /// Have a checkpoint deleted
+    Discard(Discard),
+    /// Make a checkpoint of a pod's containers now
+    Create(Create),
+    /// Look for what is wrong, with a hint for each finding
+    Doctor,
+    /// Print a script that completes commands and names in a shell
+    Completion(Completion),
+    /// Print the version
+    Version,
+    /// What completes the words of a command line
+    #[command(name = "__complete", hide = true)]
+    Complete(Complete),
+}
+
+/// How a result is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table with more columns
+    Wide,
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+    /// The names alone
+    Name,
+}
+
+/// By what a list is ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SortBy {
+    /// The name
+    Name,
+    /// The newest first
+    Age,
+    /// The largest first
+    Size,
+    /// The node
+    Node,
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Of all namespaces
+    #[arg(long, short = 'A')]
+    pub all_namespaces: bool,
+    /// Of this node, all that its agent knows of, with what becomes of it; needs the right to forward ports of its pod
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// Only of this pod
+    #[arg(long, value_name = "NAME")]
+    pub pod: Option<String>,
+    /// Only of containers of this name
+    #[arg(long, value_name = "NAME")]
+    pub container: Option<String>,
+    /// Only with these labels
+    #[arg(long, short = 'l', value_name = "SELECTOR")]
+    pub selector: Option<String>,
+    /// Only with these fields
+    #[arg(long, value_name = "SELECTOR")]
+    pub field_selector: Option<String>,
+    /// In this order
+    #[arg(long, value_name = "ORDER", default_value = "age")]
+    pub sort_by: SortBy,
+    /// In this form
+    #[arg(long, short, value_name = "FORM")]
+    pub output: Option<Output>,
+}
+
+/// `show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The name of a ContainerCheckpoint
+    pub name: String,
+    /// In this form
+    #[arg(long, short, value_name = "FORM")]
+    pub output: Option<Output>,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The name of a ContainerCheckpoint; with --node, of an archive's file
+    pub archive: String,
+    /// The node that the file lies on
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// In this form
+    #[arg(long, short, value_name = "FORM")]
+    pub output: Option<Output>,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// Files with policies that are to be tried; - is standard input
+    #[arg(long = "filename", short = 'f', value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Only on this node
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// In this form
+    #[arg(long, short, value_name = "FORM")]
+    pub output: Option<Output>,
+}
+
+/// By what usage is added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// Nodes
+    Node,
+    /// Namespaces
+    Namespace,
+    /// Topmost owners of pods
+    Workload,
+}
+
+/// `usage`.
+#[derive(Debug, Args)]
+pub struct Usage {
+    /// Added up by
+    #[arg(long, value_name = "WHAT", default_value = "namespace")]
+    pub by: By,
+    /// Of all namespaces; only for workloads
+    #[arg(long, short = 'A')]
+    pub all_namespaces: bool,
+    /// In this form
+    #[arg(long, short, value_name = "FORM")]
+    pub output: Option<Output>,
+}
+
+/// `pin`.
+#[derive(Debug, Args)]
+pub struct Pin {
+    /// The names of ContainerCheckpoints
+    #[arg(required = true)]
+    pub names: Vec<String>,
+    /// Why, for people
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Until then: a time such as 2027-01-01T00:00:00Z, or a length of time such as 30d
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    /// Do not wait until the archive is held
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `unpin`.
+#[derive(Debug, Args)]
+pub struct Unpin {
+    /// The names of ContainerCheckpoints
+    #[arg(required = true)]
+    pub names: Vec<String>,
+    /// Do not wait until it is done
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `discard`.
+#[derive(Debug, Args)]
+pub struct Discard {
+    /// The names of ContainerCheckpoints
+    #[arg(required = true)]
+    pub names: Vec<String>,
+    /// Why, for people
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Do not wait until the archive is gone
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `create`.
+#[derive(Debug, Args)]
+pub struct Create {
+    /// The pod
+    pub pod: String,
+    /// Wait for what comes of it in this container only
+    #[arg(long, short, value_name = "NAME")]
+    pub container: Option<String>,
+    /// Wait for what comes of it
+    #[arg(long)]
+    pub wait: bool,
+    /// Wait so long
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+/// `completion`.
+#[derive(Debug, Args)]
+pub struct Completion {
+    /// The shell; none: the script by which kubectl itself completes `kubectl checkpoints`, with the names of objects
+    pub shell: Option<Shell>,
+}
+
+/// `__complete`.
+#[derive(Debug, Args)]
+pub struct Complete {
+    /// The words of the command line, the last one unfinished
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map_err(|error| error.to_string())
+}

@@ -1,0 +1,117 @@
+//! `create`: asks for a checkpoint by the annotation of a pod, and waits for its answer.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use checkpoint_keeper_terminal::say::say;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::cli::Create;
+use crate::failure::Failure;
+use crate::session::Session;
+use crate::show::line;
+
+/// The annotation that asks.
+const TRIGGER: &str = "checkpoint.criu.org/trigger";
+/// The annotation that answers.
+const RESULT: &str = "checkpoint.criu.org/result";
+
+/// How often is looked for an answer.
+const POLL: Duration = Duration::from_millis(500);
+
+/// For how long an annotation that no schedule goes by is waited for.
+const NOTICED: Duration = Duration::from_secs(20);
+
+/// Has a checkpoint made.
+pub async fn run(session: &Session, arguments: &Create) -> Result<(), Failure> {
+    let pods = session.api::<Pod>();
+    let pod = &arguments.pod;
+    let wrong =
+        |doing: &str, error: &kube::Error| Failure::of_request(&format!("{doing} the pod {pod}"), error);
+    let before = pods.get(pod).await.map_err(|error| wrong("get", &error))?;
+    let containers = before.spec.as_ref().map(|spec| &spec.containers[..]).unwrap_or_default();
+    if let Some(container) = &arguments.container
+        && !containers.iter().any(|known| known.name == *container)
+    {
+        let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
+        return Err(Failure::Usage(format!(
+            "the pod {pod} has no container {container}; it has {}",
+            names.join(", ")
+        )));
+    }
+    let last = before.annotations().get(RESULT).cloned();
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {TRIGGER: "true"}}}));
+    pods.patch(pod, &PatchParams::default(), &patch).await.map_err(|error| wrong("annotate", &error))?;
+    if !arguments.wait {
+        line(&format!("{pod}: asked for; the annotation {RESULT} will say what came of it"))?;
+        return Ok(());
+    }
+    let begin = Instant::now();
+    let shows_progress = std::io::stderr().is_terminal();
+    loop {
+        let now = pods.get(pod).await.map_err(|error| wrong("get", &error))?;
+        let answer = now.annotations().get(RESULT).filter(|answer| Some(*answer) != last.as_ref());
+        let is_over = !now.annotations().contains_key(TRIGGER);
+        if let (Some(answer), true) = (answer, is_over) {
+            clear(shows_progress)?;
+            return say_answer(pod, answer, arguments.container.as_deref());
+        }
+        let waited = begin.elapsed();
+        if !is_over && answer.is_none() && waited > NOTICED {
+            clear(shows_progress)?;
+            say(
+                "warning",
+                format!(
+                    "{pod} is not answered yet: does a CheckpointSchedule with triggers.onAnnotation select it?"
+                ),
+            );
+            return Err(Failure::with_hint(
+                format!("{pod}: no answer within {} s", waited.as_secs()),
+                "kubectl get cksched shows the schedules; the annotation stays, and is acted on as soon as one selects the pod",
+            ));
+        }
+        if waited > arguments.timeout {
+            clear(shows_progress)?;
+            return Err(Failure::new(format!("{pod}: not done within {} s; it goes on", waited.as_secs())));
+        }
+        if shows_progress {
+            write!(anstream::stderr(), "\rcheckpointing {pod} … {} s ", waited.as_secs())?;
+        }
+        sleep(POLL).await;
+    }
+}
+
+fn clear(shows_progress: bool) -> Result<(), Failure> {
+    if shows_progress {
+        write!(anstream::stderr(), "\r\x1b[K")?;
+    }
+    Ok(())
+}
+
+/// Says what came of each container.
+fn say_answer(pod: &str, answer: &str, container: Option<&str>) -> Result<(), Failure> {
+    let answer: Value = serde_json::from_str(answer)
+        .map_err(|_| Failure::new(format!("{pod}: the answer is not understood: {answer}")))?;
+    let Some(results) = answer["containers"].as_array() else {
+        let message = answer["message"].as_str().unwrap_or("nothing was checkpointed");
+        return Err(Failure::new(format!("{pod}: {message}")));
+    };
+    let mut has_failed = false;
+    for result in results {
+        let name = result["name"].as_str().unwrap_or_default();
+        if container.is_some_and(|wanted| wanted != name) {
+            continue;
+        }
+        if let Some(file) = result["archive"].as_str() {
+            line(&format!("{pod}/{name}: {file}"))?;
+        } else {
+            has_failed = true;
+            say("error", format!("{pod}/{name}: {}", result["error"].as_str().unwrap_or("it failed")));
+        }
+    }
+    if has_failed { Err(Failure::AlreadyReported) } else { Ok(()) }
+}

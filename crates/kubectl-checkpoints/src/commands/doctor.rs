@@ -1,0 +1,349 @@
+//! `doctor`: looks for what is wrong, with a hint for each finding. What it may not see it says.
+
+use std::collections::BTreeSet;
+
+use anstyle::Style;
+use checkpoint_keeper_api::legacy_schedule::LegacyCheckpointSchedule;
+use checkpoint_keeper_api::{
+    CheckpointPolicy, CheckpointSchedule, CheckpointStoragePolicy, ClusterCheckpointPolicy,
+    NodeCheckpointStore,
+};
+use jiff::Timestamp;
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{ListParams, PostParams};
+use kube::{Api, ResourceExt};
+
+use crate::failure::{Failure, said};
+use crate::session::Session;
+use crate::show::{bad, doubtful, good, styled};
+
+/// The lease of the older operator, and where it is installed (its own manifests).
+const OLDER_OPERATOR: (&str, [&str; 2]) =
+    ("f1499914.criu.org", ["checkpoint-restore-operator", "checkpoint-restore-operator-system"]);
+
+/// The older operator's finalizer of its schedules.
+const OLDER_FINALIZER: &str = "criu.org/checkpoint-schedule-finalizer";
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grade {
+    Good,
+    Unseen,
+    Doubtful,
+    Bad,
+}
+
+/// Everything that was found.
+#[derive(Default)]
+struct Findings {
+    is_bad: bool,
+}
+
+impl Findings {
+    fn add(&mut self, grade: Grade, what: &str, hint: Option<&str>) -> Result<(), Failure> {
+        let (style, sign) = match grade {
+            Grade::Good => (good(), "ok     "),
+            Grade::Unseen => (Style::new(), "unseen "),
+            Grade::Doubtful => (doubtful(), "look   "),
+            Grade::Bad => (bad(), "wrong  "),
+        };
+        self.is_bad |= grade == Grade::Bad;
+        styled(style, &format!("{sign}{what}"))?;
+        hint.map_or(Ok(()), |hint| styled(Style::new().dimmed(), &format!("       {hint}")))
+    }
+
+    fn unseen(&mut self, what: &str, error: &kube::Error) -> Result<(), Failure> {
+        self.add(Grade::Unseen, &format!("{what}: {}", said(error)), None)
+    }
+}
+
+/// Looks for what is wrong.
+pub async fn run(session: &Session) -> Result<(), Failure> {
+    let mut findings = Findings::default();
+    let all = &mut findings;
+    if kinds(session, all).await? {
+        agents(session, all).await?;
+        policies(session, all).await?;
+        schedules(session, all).await?;
+    }
+    older_operator(session, all).await?;
+    rights(session, all).await?;
+    if findings.is_bad { Err(Failure::AlreadyReported) } else { Ok(()) }
+}
+
+/// Whether the kinds are defined, and whose.
+async fn kinds(session: &Session, findings: &mut Findings) -> Result<bool, Failure> {
+    let found = session
+        .list::<CheckpointPolicy>(
+            Some(&session.namespace),
+            &ListParams { limit: Some(1), ..ListParams::default() },
+        )
+        .await;
+    let is_there = !matches!(&found, Err(kube::Error::Api(status)) if status.code == 404);
+    if is_there {
+        findings.add(Grade::Good, "the kinds of checkpoint-keeper.io are defined", None)?;
+    } else {
+        let hint = "kubectl apply -f config/crd -f config/deploy installs checkpoint-keeper";
+        findings.add(
+            Grade::Bad,
+            "the kinds of checkpoint-keeper.io are not defined in this cluster",
+            Some(hint),
+        )?;
+    }
+    match session.client.list_api_group_resources("criu.org/v1").await {
+        Ok(resources) => {
+            let kinds: Vec<String> = resources
+                .resources
+                .iter()
+                .filter(|one| !one.name.contains('/'))
+                .map(|one| one.kind.clone())
+                .collect();
+            let what = format!("the older operator's kinds are defined: {}", kinds.join(", "));
+            findings.add(Grade::Good, &what, Some("its objects are read as they are"))?;
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => findings.unseen("whether the older operator's kinds are defined", &error)?,
+    }
+    Ok(is_there)
+}
+
+/// Whether each node has an agent that collects.
+async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
+    let stores = match session.list::<NodeCheckpointStore>(None, &ListParams::default()).await {
+        Ok(stores) => stores,
+        Err(error) => return findings.unseen("the nodes' stores", &error),
+    };
+    match session.list::<Node>(None, &ListParams::default()).await {
+        Ok(nodes) => {
+            let reporting: BTreeSet<String> = stores.iter().map(ResourceExt::name_any).collect();
+            let without: Vec<String> =
+                nodes.iter().map(ResourceExt::name_any).filter(|name| !reporting.contains(name)).collect();
+            let ours = nodes.len() - without.len();
+            let what = format!("{ours} of {} nodes have an agent that has reported", nodes.len());
+            if without.is_empty() {
+                findings.add(Grade::Good, &what, None)?;
+            } else {
+                let hint = format!(
+                    "without one: {}; kubectl -n {} get pods -o wide",
+                    without.join(", "),
+                    session.operator_namespace
+                );
+                findings.add(Grade::Doubtful, &what, Some(&hint))?;
+            }
+        }
+        Err(error) => findings.unseen("the nodes", &error)?,
+    }
+    for store in &stores {
+        let (node, Some(status)) = (store.name_any(), store.status.as_ref()) else { continue };
+        match status.ready() {
+            Some(ready) if ready.status == "True" => {}
+            Some(ready) => {
+                let hint = match ready.reason.as_str() {
+                    "AgentNotReady" => format!(
+                        "kubectl -n {} get pods --field-selector spec.nodeName={node}",
+                        session.operator_namespace
+                    ),
+                    _ => format!("kubectl describe nodecheckpointstore {node}"),
+                };
+                findings.add(
+                    Grade::Bad,
+                    &format!("{node}: {} ({})", ready.message, ready.reason),
+                    Some(&hint),
+                )?;
+            }
+            None => {
+                findings.add(Grade::Doubtful, &format!("{node}: its agent has not reported yet"), None)?
+            }
+        }
+        for problem in &status.problems {
+            let what = format!("{node}: {} {}", problem.type_, problem.message);
+            findings.add(Grade::Doubtful, &what, None)?;
+        }
+        if status.more_without_namespace > 0 || !status.without_namespace.is_empty() {
+            let count = status.without_namespace.len() as i64 + status.more_without_namespace;
+            let hint = format!(
+                "kubectl get nodecheckpointstore {node} -o yaml names them; its spec.discard deletes them"
+            );
+            findings.add(
+                Grade::Doubtful,
+                &format!("{node}: {count} archives belong to no namespace that is there"),
+                Some(&hint),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether each policy is in force and can act.
+async fn policies(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
+    let mut judged: Vec<(String, Vec<Condition>)> = Vec::new();
+    macro_rules! collect {
+        ($($kind:ty),+) => {$(
+            match session.list::<$kind>(None, &ListParams::default()).await {
+                Ok(objects) => judged.extend(objects.into_iter().map(|object| {
+                    let namespace = object.namespace().map(|name| format!("{name}/")).unwrap_or_default();
+                    let name = format!("{} {namespace}{}", <$kind as kube::Resource>::kind(&()), object.name_any());
+                    (name, object.status.map(|status| status.conditions).unwrap_or_default())
+                })),
+                Err(error) => findings.unseen(&<$kind as kube::Resource>::plural(&()), &error)?,
+            }
+        )+};
+    }
+    collect!(ClusterCheckpointPolicy, CheckpointPolicy, CheckpointStoragePolicy, CheckpointSchedule);
+    let mut good = 0;
+    for (name, conditions) in &judged {
+        let is_wrong = |condition: &&Condition| match condition.type_.as_str() {
+            "Ready" | "Accepted" | "Healthy" => condition.status != "True",
+            "LimitsUnreachable" | "ContainerMayBeFrozen" => condition.status == "True",
+            _ => false,
+        };
+        match conditions.iter().find(is_wrong) {
+            Some(condition) => {
+                let grade = if condition.status == "Unknown" { Grade::Doubtful } else { Grade::Bad };
+                let what = format!("{name}: {} ({})", condition.message, condition.reason);
+                findings.add(grade, &what, None)?;
+            }
+            None => good += 1,
+        }
+        let lint = conditions
+            .iter()
+            .find(|condition| condition.type_ == "Ready" && condition.message.contains("never"));
+        if let Some(lint) = lint {
+            findings.add(Grade::Doubtful, &format!("{name}: {}", lint.message), None)?;
+        }
+    }
+    if judged.is_empty() {
+        let hint = "without one nothing is deleted: examples/ has some to begin with";
+        return findings.add(Grade::Doubtful, "there are no policies", Some(hint));
+    }
+    findings.add(
+        Grade::Good,
+        &format!("{good} of {} policies and schedules are in force and well", judged.len()),
+        None,
+    )
+}
+
+/// Whether kubelets make checkpoints, as far as schedules have tried.
+async fn schedules(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
+    let Ok(stores) = session.list::<NodeCheckpointStore>(None, &ListParams::default()).await else {
+        return Ok(());
+    };
+    for store in &stores {
+        for schedule in store.status.iter().flat_map(|status| &status.schedules) {
+            let Some(reason) = &schedule.reason else { continue };
+            let hint = match reason.as_str() {
+                "FeatureDisabled" | "NotFound" => Some(
+                    "is the kubelet's feature gate ContainerCheckpoint on, and CRIU installed on the node?",
+                ),
+                "Forbidden" => Some("the agents' account lacks the right to create nodes/checkpoint"),
+                _ => None,
+            };
+            let what = format!(
+                "{}: schedule {}/{}: {} ({reason})",
+                store.name_any(),
+                schedule.namespace,
+                schedule.name,
+                schedule.message.as_deref().unwrap_or_default()
+            );
+            findings.add(Grade::Bad, &what, hint)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the older operator runs, or left something behind.
+async fn older_operator(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
+    let (name, namespaces) = OLDER_OPERATOR;
+    for namespace in namespaces {
+        let api: Api<Lease> = Api::namespaced(session.client.clone(), namespace);
+        let lease = match api.get_opt(name).await {
+            Ok(lease) => lease.and_then(|lease| lease.spec),
+            Err(error) => {
+                findings.unseen(&format!("whether the older operator runs in {namespace}"), &error)?;
+                continue;
+            }
+        };
+        let renewed = lease.and_then(|lease| lease.renew_time).map(|time| time.0);
+        let is_fresh = |time: Timestamp| Timestamp::now().duration_since(time).as_secs() < 60;
+        if renewed.is_some_and(is_fresh) {
+            let hint = "two collectors on one directory: its policies are left to it; end it to have them obeyed here";
+            findings.add(Grade::Bad, &format!("the older operator runs in {namespace}"), Some(hint))?;
+        }
+    }
+    match session.list::<LegacyCheckpointSchedule>(None, &ListParams::default()).await {
+        Ok(objects) => {
+            for object in &objects {
+                let has_finalizer = object.finalizers().iter().any(|one| one == OLDER_FINALIZER);
+                if has_finalizer && object.metadata.deletion_timestamp.is_some() {
+                    let what = format!(
+                        "CheckpointSchedule {}/{} is deleted and waits for the older operator's finalizer",
+                        object.namespace().unwrap_or_default(),
+                        object.name_any()
+                    );
+                    let hint = "the controller takes it off where the older operator does not run";
+                    findings.add(Grade::Bad, &what, Some(hint))?;
+                }
+            }
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => findings.unseen("the older operator's schedules", &error)?,
+    }
+    Ok(())
+}
+
+/// What the commands need: a verb, a group, a resource, the namespace that is meant or the operator's.
+const RIGHTS: [(&str, &str, &str, &str, &str, bool); 6] = [
+    ("list, show", "list", "checkpoint-keeper.io", "containercheckpoints", "", false),
+    ("pin, unpin", "hold", "checkpoint-keeper.io", "containercheckpoints", "", false),
+    ("discard", "discard", "checkpoint-keeper.io", "containercheckpoints", "", false),
+    ("create", "patch", "", "pods", "", false),
+    ("usage, list --node", "list", "checkpoint-keeper.io", "nodecheckpointstores", "", true),
+    ("explain, plan, list --node", "create", "", "pods", "portforward", true),
+];
+
+/// Which commands this user may use.
+async fn rights(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
+    let api: Api<SelfSubjectAccessReview> = Api::all(session.client.clone());
+    for (commands, verb, group, resource, subresource, is_operators) in RIGHTS {
+        let namespace = match resource {
+            "nodecheckpointstores" => None,
+            _ if is_operators => Some(session.operator_namespace.clone()),
+            _ => Some(session.namespace.clone()),
+        };
+        let attributes = ResourceAttributes {
+            group: Some(group.to_owned()),
+            namespace,
+            resource: Some(resource.to_owned()),
+            subresource: Some(subresource.to_owned()).filter(|text| !text.is_empty()),
+            verb: Some(verb.to_owned()),
+            ..ResourceAttributes::default()
+        };
+        let spec = SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(attributes),
+            ..SelfSubjectAccessReviewSpec::default()
+        };
+        let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
+        match api.create(&PostParams::default(), &review).await {
+            Ok(review) if review.status.as_ref().is_some_and(|status| status.allowed) => {
+                findings.add(Grade::Good, &format!("you may {commands}"), None)?;
+            }
+            Ok(_) => {
+                let path = [resource, subresource]
+                    .iter()
+                    .filter(|part| !part.is_empty())
+                    .copied()
+                    .collect::<Vec<_>>()
+                    .join("/");
+                let what = format!("you may not {commands}: {verb} {path} is not allowed to you");
+                findings.add(Grade::Doubtful, &what, None)?;
+            }
+            Err(error) => findings.unseen(&format!("whether you may {commands}"), &error)?,
+        }
+    }
+    Ok(())
+}

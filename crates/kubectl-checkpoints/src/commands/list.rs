@@ -1,0 +1,214 @@
+//! `list`: the checkpoints of a namespace, of all, or of one node.
+
+use std::cmp::Reverse;
+
+use anstyle::Style;
+use checkpoint_keeper_api::{ContainerCheckpoint, NodeCheckpointStore};
+use checkpoint_keeper_core::quantity::human;
+use checkpoint_keeper_terminal::say::say;
+use checkpoint_keeper_terminal::table::{Column, Kind};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::ListParams;
+use serde_json::{Value, json};
+
+use crate::agents::{self, Question};
+use crate::cli::{List, Output, SortBy};
+use crate::failure::Failure;
+use crate::kinds::{age, is_held, status, taken, until};
+use crate::session::Session;
+use crate::show::{bad, data, doubtful, figure, line, name, or_dash, prose, table, word};
+
+/// Lists checkpoints.
+pub async fn run(session: &Session, arguments: &List) -> Result<(), Failure> {
+    if let Some(node) = &arguments.node {
+        return of_node(session, node, arguments).await;
+    }
+    let namespace = (!arguments.all_namespaces).then_some(session.namespace.as_str());
+    let named = [("status.podName", &arguments.pod), ("status.containerName", &arguments.container)];
+    let named =
+        named.iter().filter_map(|(field, value)| value.as_ref().map(|value| format!("{field}={value}")));
+    let fields: Vec<String> = arguments.field_selector.iter().cloned().chain(named).collect();
+    let params = ListParams {
+        label_selector: arguments.selector.clone(),
+        field_selector: (!fields.is_empty()).then(|| fields.join(",")),
+        ..ListParams::default()
+    };
+    let mut objects = session
+        .list::<ContainerCheckpoint>(namespace, &params)
+        .await
+        .map_err(|error| Failure::of_request("list the checkpoints", &error))?;
+    sort(&mut objects, arguments.sort_by);
+    match arguments.output {
+        Some(Output::Name) => {
+            for object in &objects {
+                line(&format!("containercheckpoint.checkpoint-keeper.io/{}", object.name_any()))?;
+            }
+            Ok(())
+        }
+        Some(output @ (Output::Json | Output::Yaml)) => {
+            data(&json!({"apiVersion": "v1", "kind": "List", "items": objects}), output)
+        }
+        form => {
+            show(session, &objects, namespace, form == Some(Output::Wide))?;
+            say_unlisted(session).await;
+            Ok(())
+        }
+    }
+}
+
+fn sort(objects: &mut [ContainerCheckpoint], by: SortBy) {
+    // By name first, so that what is equal in the order that is asked for is in that one.
+    objects.sort_by_key(|object| (object.namespace(), object.name_any()));
+    match by {
+        SortBy::Name => {}
+        SortBy::Age => objects.sort_by_key(|object| Reverse(taken(object))),
+        SortBy::Size => objects.sort_by_key(|object| Reverse(status(object).size.value())),
+        SortBy::Node => objects.sort_by(|one, other| status(one).node_name.cmp(&status(other).node_name)),
+    }
+}
+
+fn show(
+    session: &Session,
+    objects: &[ContainerCheckpoint],
+    namespace: Option<&str>,
+    is_wide: bool,
+) -> Result<(), Failure> {
+    if objects.is_empty() {
+        let where_ =
+            namespace.map_or_else(|| "the cluster".to_owned(), |name| format!("the namespace {name}"));
+        say("note", format!("there are no checkpoints in {where_}"));
+        return Ok(());
+    }
+    let now = Timestamp::now();
+    let mut columns = Vec::new();
+    columns.extend(namespace.is_none().then(|| name("NAMESPACE")));
+    columns.extend([
+        name("NAME"),
+        name("POD"),
+        Column::optional("CONTAINER", Kind::Name(8)),
+        name("NODE"),
+        figure("SIZE"),
+        word("STATE"),
+        word("HELD"),
+        word("EXPIRES"),
+        word("AGE"),
+    ]);
+    if is_wide {
+        columns.extend([name("OWNER"), word("RUNTIME"), name("CREATED BY"), name("IMAGE"), name("FILE")]);
+    }
+    let row = |object: &ContainerCheckpoint| {
+        let is = status(object);
+        let style = match is.state.name() {
+            "Complete" => Style::new(),
+            "Unread" => doubtful(),
+            _ => bad(),
+        };
+        let mut cells = Vec::new();
+        cells.extend(namespace.is_none().then(|| object.namespace().unwrap_or_default()));
+        cells.extend([
+            object.name_any(),
+            is.pod_name.clone(),
+            is.container_name.clone(),
+            is.node_name.clone(),
+            human(is.size.value()),
+            is.state.name().to_owned(),
+            if is_held(object) { "yes" } else { "-" }.to_owned(),
+            until(is.expires_at.as_ref().map(|time| time.0), now),
+            age(taken(object), now),
+        ]);
+        if is_wide {
+            let owner = is.owner.as_ref().map(|owner| format!("{}/{}", owner.kind, owner.name));
+            let by = is.created_by.as_ref().map(|by| format!("{} ({})", by.schedule, by.trigger));
+            cells.extend([
+                or_dash(owner.as_deref()),
+                or_dash(is.runtime.as_deref()),
+                or_dash(by.as_deref()),
+                or_dash(is.image.as_deref()),
+                is.file.clone(),
+            ]);
+        }
+        (style, cells)
+    };
+    table(&columns, objects.iter().map(row).collect())?;
+    let bytes = objects.iter().map(|object| status(object).size.value()).sum();
+    let held = objects.iter().filter(|object| is_held(object)).count();
+    let held = if held == 0 { String::new() } else { format!(", {held} held") };
+    let _ = session;
+    line("")?;
+    line(&format!("{} checkpoints, {}{held}", objects.len(), human(bytes)))
+}
+
+/// Says which nodes have more than the API shows.
+async fn say_unlisted(session: &Session) {
+    // Who may not read the nodes' stores is not told of them at each list.
+    let stores = session.list::<NodeCheckpointStore>(None, &ListParams::default()).await.unwrap_or_default();
+    for store in stores {
+        let unlisted = store.status.as_ref().map_or(0, |status| status.unlisted);
+        if unlisted > 0 {
+            let node = store.name_any();
+            say(
+                "note",
+                format!(
+                    "{node} has {unlisted} more, older ones, of all namespaces: kubectl checkpoints list --node {node}"
+                ),
+            );
+        }
+    }
+}
+
+/// Lists all that a node's agent knows of.
+async fn of_node(session: &Session, node: &str, arguments: &List) -> Result<(), Failure> {
+    let agent = agents::find(session, Some(node)).await?.remove(0);
+    let answer = agents::ask(session, &agent, &Question::Archives).await?;
+    if let Some(output @ (Output::Json | Output::Yaml)) = arguments.output {
+        return data(&answer, output);
+    }
+    let archives: Vec<&Value> = answer["archives"].as_array().into_iter().flatten().collect();
+    let fits = |archive: &&Value| {
+        let is = |field: &str, wanted: &Option<String>| {
+            wanted.as_ref().is_none_or(|wanted| archive[field].as_str() == Some(wanted))
+        };
+        is("pod", &arguments.pod) && is("container", &arguments.container)
+    };
+    let archives: Vec<&Value> = archives.into_iter().filter(fits).collect();
+    if arguments.output == Some(Output::Name) {
+        for archive in archives {
+            line(archive["file"].as_str().unwrap_or_default())?;
+        }
+        return Ok(());
+    }
+    let columns = [
+        name("FILE"),
+        Column::optional("NAMESPACE", Kind::Name(8)),
+        name("POD"),
+        Column::optional("CONTAINER", Kind::Name(8)),
+        figure("SIZE"),
+        word("STATE"),
+        word("VERDICT"),
+        word("REASON"),
+        Column::optional("POLICY", Kind::Name(12)),
+        prose("WHY"),
+    ];
+    let text = |archive: &Value, field: &str| or_dash(archive[field].as_str());
+    let row = |archive: &&Value| {
+        let style = if archive["verdict"] == "Delete" { bad() } else { Style::new() };
+        let cells = vec![
+            text(archive, "file"),
+            text(archive, "namespace"),
+            text(archive, "pod"),
+            text(archive, "container"),
+            human(archive["sizeBytes"].as_u64().unwrap_or(0)),
+            text(archive, "state"),
+            text(archive, "verdict"),
+            text(archive, "reason"),
+            text(archive, "policy"),
+            text(archive, "detail"),
+        ];
+        (style, cells)
+    };
+    table(&columns, archives.iter().map(row).collect())?;
+    let bytes = archives.iter().filter_map(|archive| archive["sizeBytes"].as_u64()).sum();
+    line("")?;
+    line(&format!("{} archives on {node}, {}", archives.len(), human(bytes)))
+}

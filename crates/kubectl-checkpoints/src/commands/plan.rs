@@ -1,0 +1,167 @@
+//! `plan`: what is to be deleted now, or what would change if other policies were applied.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+
+use anstyle::Style;
+use checkpoint_keeper_core::quantity::human;
+use checkpoint_keeper_terminal::say::say;
+use checkpoint_keeper_terminal::table::{Column, Kind};
+use serde_json::{Value, json};
+
+use crate::agents::{self, Agent, Question};
+use crate::cli::{Output, Plan};
+use crate::failure::Failure;
+use crate::session::Session;
+use crate::show::{bad, data, figure, good, line, name, or_dash, prose, table, word};
+
+/// One archive of which something changes.
+struct Change {
+    node: String,
+    namespace: String,
+    file: String,
+    bytes: u64,
+    is_deleted: bool,
+    before: String,
+    after: String,
+    why: String,
+}
+
+/// Shows a plan.
+pub async fn run(session: &Session, arguments: &Plan) -> Result<(), Failure> {
+    let question = if arguments.files.is_empty() {
+        Question::Archives
+    } else {
+        Question::Preview(read(&arguments.files)?)
+    };
+    let agents = agents::find(session, arguments.node.as_deref()).await?;
+    let answers = agents::ask_all(session, agents, &question).await;
+    let mut failures: Vec<Failure> = Vec::new();
+    let mut given: Vec<(Agent, Value)> = Vec::new();
+    for (agent, answer) in answers {
+        match answer {
+            Ok(answer) => given.push((agent, answer)),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    if given.is_empty()
+        && let Some(first) = failures.pop()
+    {
+        return Err(first);
+    }
+    if let Some(output @ (Output::Json | Output::Yaml)) = arguments.output {
+        let nodes: Vec<Value> = given.iter().map(|(_, answer)| answer.clone()).collect();
+        data(&json!({"isComplete": failures.is_empty(), "nodes": nodes}), output)?;
+    } else {
+        let is_preview = matches!(question, Question::Preview(_));
+        show(&given, is_preview)?;
+    }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    say("warning", "the plan is incomplete: these nodes are not in it");
+    for failure in failures {
+        let _ = failure.report();
+    }
+    Err(Failure::AlreadyReported)
+}
+
+/// All files as one stream of documents.
+fn read(files: &[PathBuf]) -> Result<String, Failure> {
+    let mut all = String::new();
+    for path in files {
+        let text = if path.as_os_str() == "-" {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).map(|_| text)
+        } else {
+            std::fs::read_to_string(path)
+        };
+        let text =
+            text.map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
+        all = format!("{all}---\n{text}\n");
+    }
+    Ok(all)
+}
+
+fn changes(given: &[(Agent, Value)], is_preview: bool) -> Vec<Change> {
+    let text = |value: &Value| or_dash(value.as_str());
+    let mut changes = Vec::new();
+    for (agent, answer) in given {
+        let node = answer["node"].as_str().unwrap_or(&agent.node);
+        let list = if is_preview { &answer["changes"] } else { &answer["archives"] };
+        for archive in list.as_array().into_iter().flatten() {
+            let (before, after) =
+                if is_preview { (&archive["before"], &archive["after"]) } else { (archive, archive) };
+            if !is_preview && archive["verdict"] != "Delete" {
+                continue;
+            }
+            changes.push(Change {
+                node: node.to_owned(),
+                namespace: text(&archive["namespace"]),
+                file: text(&archive["file"]),
+                bytes: archive["sizeBytes"].as_u64().unwrap_or(0),
+                is_deleted: after["verdict"] == "Delete",
+                before: format!("{} {}", text(&before["reason"]), text(&before["policy"])),
+                after: format!("{} {}", text(&after["reason"]), text(&after["policy"])),
+                why: text(&after["detail"]),
+            });
+        }
+    }
+    changes
+}
+
+fn show(given: &[(Agent, Value)], is_preview: bool) -> Result<(), Failure> {
+    let changes = changes(given, is_preview);
+    for (_, answer) in given {
+        for problem in answer["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            say("note", problem);
+        }
+    }
+    if changes.is_empty() {
+        let what = if is_preview { "nothing would change" } else { "nothing is to be deleted" };
+        return line(what);
+    }
+    let mut columns = vec![name("NODE"), name("NAMESPACE"), name("FILE"), figure("SIZE"), word("VERDICT")];
+    columns.extend(is_preview.then(|| Column::optional("NOW", Kind::Name(16))));
+    columns.extend([Column::new(if is_preview { "THEN" } else { "REASON" }, Kind::Name(16)), prose("WHY")]);
+    let row = |change: &Change| {
+        let (style, verdict) = if change.is_deleted { (bad(), "Delete") } else { (good(), "Keep") };
+        let mut cells = vec![
+            change.node.clone(),
+            change.namespace.clone(),
+            change.file.clone(),
+            human(change.bytes),
+            verdict.to_owned(),
+        ];
+        cells.extend(is_preview.then(|| change.before.clone()));
+        cells.extend([change.after.clone(), change.why.clone()]);
+        (style, cells)
+    };
+    table(&columns, changes.iter().map(row).collect())?;
+    line("")?;
+    for (title, by) in [
+        ("NODE", (|change: &Change| &change.node) as fn(&Change) -> &String),
+        ("NAMESPACE", |change| &change.namespace),
+    ] {
+        let mut freed: BTreeMap<&String, (u64, u64)> = BTreeMap::new();
+        for change in changes.iter().filter(|change| change.is_deleted) {
+            let (count, bytes) = freed.entry(by(change)).or_default();
+            (*count, *bytes) = (*count + 1, *bytes + change.bytes);
+        }
+        if freed.is_empty() {
+            continue;
+        }
+        let row = |(name, (count, bytes)): (&&String, &(u64, u64))| {
+            (Style::new(), vec![(*name).clone(), count.to_string(), human(*bytes)])
+        };
+        table(&[name(title), figure("DELETES"), figure("FREES")], freed.iter().map(row).collect())?;
+        line("")?;
+    }
+    let deleted = changes.iter().filter(|change| change.is_deleted);
+    let (count, bytes) = deleted.fold((0, 0), |(count, bytes), change| (count + 1, bytes + change.bytes));
+    let kept = changes.len() - count;
+    let kept = if kept == 0 { String::new() } else { format!("; {kept} would stay that go now") };
+    let verb = if is_preview { "more would be deleted" } else { "are to be deleted" };
+    line(&format!("{count} archives {verb}, {}{kept}", human(bytes)))
+}

@@ -1,0 +1,142 @@
+//! `usage`: what checkpoints use, by node, namespace or workload.
+
+use std::collections::BTreeMap;
+
+use anstyle::Style;
+use checkpoint_keeper_api::{ContainerCheckpoint, NodeCheckpointStore};
+use checkpoint_keeper_core::quantity::human;
+use checkpoint_keeper_terminal::say::say;
+use checkpoint_keeper_terminal::table::{Column, Kind};
+use kube::ResourceExt;
+use kube::api::ListParams;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::cli::{By, Output, Usage};
+use crate::failure::Failure;
+use crate::kinds::status;
+use crate::session::Session;
+use crate::show::{bar, data, figure, line, name, table};
+
+/// What one node, namespace or workload uses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Used {
+    archives: u64,
+    bytes: u64,
+}
+
+/// Shows what checkpoints use.
+pub async fn run(session: &Session, arguments: &Usage) -> Result<(), Failure> {
+    let (title, used, incomplete) = match arguments.by {
+        By::Node => ("NODE", by_node(&stores(session).await?), None),
+        By::Namespace => {
+            let (used, more) = by_namespace(&stores(session).await?);
+            let incomplete = (more > 0)
+                .then(|| format!("the smallest of some nodes' namespaces are left out ({more} in all)"));
+            ("NAMESPACE", used, incomplete)
+        }
+        By::Workload => {
+            let namespace = (!arguments.all_namespaces).then_some(session.namespace.as_str());
+            let objects = session
+                .list::<ContainerCheckpoint>(namespace, &ListParams::default())
+                .await
+                .map_err(|error| Failure::of_request("list the checkpoints", &error))?;
+            let unlisted: i64 = session
+                .list_if_allowed::<NodeCheckpointStore>(None)
+                .await
+                .unwrap_or_default()
+                .iter()
+                .filter_map(|store| store.status.as_ref().map(|status| status.unlisted))
+                .sum();
+            let incomplete = (unlisted > 0)
+                .then(|| format!("{unlisted} archives of the cluster have no ContainerCheckpoint"));
+            ("WORKLOAD", by_workload(&objects, arguments.all_namespaces), incomplete)
+        }
+    };
+    if let Some(output @ (Output::Json | Output::Yaml)) = arguments.output {
+        return data(&json!({"by": title.to_lowercase(), "usage": used, "incomplete": incomplete}), output);
+    }
+    if used.is_empty() {
+        say("note", "there are no checkpoints");
+        return Ok(());
+    }
+    let mut rows: Vec<(&String, &Used)> = used.iter().collect();
+    rows.sort_by_key(|(name, used)| (std::cmp::Reverse(used.bytes), *name));
+    let most = rows.first().map_or(0, |(_, used)| used.bytes);
+    let row = |(name, used): &(&String, &Used)| {
+        let cells =
+            vec![(*name).clone(), used.archives.to_string(), human(used.bytes), bar(used.bytes, most)];
+        (Style::new(), cells)
+    };
+    let columns = [name(title), figure("ARCHIVES"), figure("SIZE"), Column::optional("", Kind::Word)];
+    table(&columns, rows.iter().map(row).collect())?;
+    let (archives, bytes) = rows
+        .iter()
+        .fold((0, 0), |(archives, bytes), (_, used)| (archives + used.archives, bytes + used.bytes));
+    line("")?;
+    line(&format!("{archives} archives, {}", human(bytes)))?;
+    if let Some(incomplete) = incomplete {
+        say("note", format!("incomplete: {incomplete}"));
+    }
+    Ok(())
+}
+
+async fn stores(session: &Session) -> Result<Vec<NodeCheckpointStore>, Failure> {
+    session.list(None, &ListParams::default()).await.map_err(|error| {
+        let failure = Failure::of_request("list the nodes' stores", &error);
+        match failure {
+            Failure::Failed { what, .. } => Failure::with_hint(
+                what,
+                "`usage --by workload` adds up what you may see of your own namespace",
+            ),
+            other => other,
+        }
+    })
+}
+
+fn whole(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn by_node(stores: &[NodeCheckpointStore]) -> BTreeMap<String, Used> {
+    let used = |store: &NodeCheckpointStore| {
+        let status = store.status.as_ref()?;
+        Some((store.name_any(), Used { archives: whole(status.archives), bytes: status.size.value() }))
+    };
+    stores.iter().filter_map(used).collect()
+}
+
+/// What each namespace uses, and how many are not named by some node.
+fn by_namespace(stores: &[NodeCheckpointStore]) -> (BTreeMap<String, Used>, u64) {
+    let (mut all, mut more) = (BTreeMap::<String, Used>::new(), 0);
+    for status in stores.iter().filter_map(|store| store.status.as_ref()) {
+        for namespace in &status.namespaces {
+            let used = all.entry(namespace.name.clone()).or_default();
+            used.archives += whole(namespace.archives);
+            used.bytes += namespace.size.value();
+        }
+        more += whole(status.more_namespaces);
+    }
+    (all, more)
+}
+
+fn by_workload(objects: &[ContainerCheckpoint], with_namespace: bool) -> BTreeMap<String, Used> {
+    let mut all = BTreeMap::<String, Used>::new();
+    for object in objects {
+        let is = status(object);
+        let workload = match &is.owner {
+            Some(owner) => format!("{}/{}", owner.kind, owner.name),
+            None => format!("Pod/{}", is.pod_name),
+        };
+        let name = if with_namespace {
+            format!("{}/{workload}", object.namespace().unwrap_or_default())
+        } else {
+            workload
+        };
+        let used = all.entry(name).or_default();
+        used.archives += 1;
+        used.bytes += is.size.value();
+    }
+    all
+}

@@ -1,0 +1,111 @@
+//! How a command fails: what it says, with a hint where there is one, and the exit code that follows from the kind.
+
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+
+use checkpoint_keeper_terminal::say::say;
+
+/// A command that did not do all it should.
+#[derive(Debug)]
+pub enum Failure {
+    /// Wrong usage: exit code 2.
+    Usage(String),
+    /// Something went wrong: exit code 1.
+    Failed {
+        /// What.
+        what: String,
+        /// What may help.
+        hint: Option<String>,
+    },
+    /// Something is wrong and was shown: exit code 1.
+    AlreadyReported,
+    /// The reader of the output closed the pipe, which is not an error.
+    ClosedPipe,
+}
+
+impl Failure {
+    /// Something went wrong.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self::Failed { what: what.into(), hint: None }
+    }
+
+    /// Something went wrong, and this may help.
+    pub fn with_hint(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Failed { what: what.into(), hint: Some(hint.into()) }
+    }
+
+    /// A request to the cluster that failed.
+    pub fn of_request(doing: &str, error: &kube::Error) -> Self {
+        Self::Failed {
+            what: format!("cannot {doing}: {}", said(error)),
+            hint: hint(error).map(str::to_owned),
+        }
+    }
+
+    /// Says what is wrong, and gives the exit code.
+    pub fn report(self) -> ExitCode {
+        match self {
+            Self::Usage(what) => {
+                say("error", what);
+                ExitCode::from(2)
+            }
+            Self::Failed { what, hint } => {
+                let hint = hint.map(|hint| format!("\n  hint: {hint}")).unwrap_or_default();
+                say("error", format!("{what}{hint}"));
+                ExitCode::FAILURE
+            }
+            Self::AlreadyReported => ExitCode::FAILURE,
+            Self::ClosedPipe => ExitCode::SUCCESS,
+        }
+    }
+}
+
+/// What an error says, with all that caused it.
+pub fn said(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return status.message.clone();
+    }
+    let mut texts = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !texts.last().is_some_and(|last| last.contains(&text)) {
+            texts.push(text);
+        }
+        cause = error.source();
+    }
+    texts.join(": ")
+}
+
+fn hint(error: &kube::Error) -> Option<&'static str> {
+    match error {
+        kube::Error::Api(status) => match status.code {
+            401 => Some("the cluster does not know you: log in again, or name another --context"),
+            403 => Some("you lack a right; `kubectl checkpoints doctor` shows which ones there are for"),
+            404 if status.message.contains("page not found")
+                || status.message.contains("requested resource") =>
+            {
+                Some(
+                    "checkpoint-keeper is not installed in this cluster; `kubectl checkpoints doctor` says more",
+                )
+            }
+            _ => None,
+        },
+        kube::Error::Service(_) | kube::Error::HyperError(_) => {
+            Some("is the cluster up, and the --context the right one?")
+        }
+        _ => None,
+    }
+}
+
+/// A failure to write output.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::ClosedPipe
+        } else {
+            Self::new(format!("cannot write the output: {error}"))
+        }
+    }
+}
