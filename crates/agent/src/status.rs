@@ -90,6 +90,9 @@ pub(super) fn status(
         storage_limits: summary.storage_limits.clone(),
         more_namespaces: whole(summary.namespaces.len().saturating_sub(MOST_NAMESPACES) as u64),
         namespaces: namespaces(summary),
+        quotas: Vec::new(),
+        more_quotas: 0,
+        latest_quota_time: None,
         more_policies: whole(
             summary.policies.len().saturating_sub(MOST_POLICIES) as u64 + summary.dry_runs_waiting,
         ),

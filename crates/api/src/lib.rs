@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod node_store;
 pub mod parts;
 mod policy;
+pub mod quota;
 pub mod record;
 pub mod rules;
 pub mod scalars;
@@ -38,6 +39,7 @@ pub use legacy::{
 pub use legacy_schedule::{LegacyCheckpointSchedule, LegacySchedule};
 pub use node_store::{NodeCheckpointStore, NodeCheckpointStoreSpec, NodeCheckpointStoreStatus};
 pub use policy::{CheckpointPolicy, CheckpointPolicySpec, SelectorSpec};
+pub use quota::{CheckpointQuota, CheckpointQuotaSpec, CheckpointQuotaStatus};
 pub use schedule::{CheckpointSchedule, CheckpointScheduleSpec};
 pub use schedule_status::{CheckpointScheduleStatus, ScheduleError};
 pub use storage::{

@@ -22,5 +22,6 @@ pub mod pods;
 pub mod policy;
 pub mod policy_lint;
 pub mod quantity;
+pub mod quota;
 pub mod reclaim;
 pub mod schedule;
