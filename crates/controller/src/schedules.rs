@@ -421,7 +421,7 @@ mod tests {
     #[test]
     fn each_kind_of_failure_is_a_reason_and_a_container_that_may_be_frozen_goes_first() {
         use ScheduleHealthyReason::{
-            CheckpointFailed, ContainerMayBeFrozen, InsufficientStorage, ScheduleMissed,
+            CheckpointFailed, ContainerMayBeFrozen, InsufficientStorage, QuotaExceeded, ScheduleMissed,
         };
         let failing = |node: &str, reason: ScheduleHealthyReason, asked| {
             let mut report = (*report(node, 1, asked)).clone();
@@ -431,7 +431,9 @@ mod tests {
         let shown = |reports: &[Arc<NodeReport>]| {
             said(&one(&native(&json!({"interval": "1h"}), &json!(null)), reports).unwrap(), "Healthy")
         };
-        for reason in [CheckpointFailed, InsufficientStorage, ScheduleMissed, ContainerMayBeFrozen] {
+        let reasons =
+            [CheckpointFailed, InsufficientStorage, QuotaExceeded, ScheduleMissed, ContainerMayBeFrozen];
+        for reason in reasons {
             let told = shown(&[failing("n1", reason, 0)]);
             assert!(told.starts_with(&format!("False {}: On n1: ", reason.name())), "{told}");
         }

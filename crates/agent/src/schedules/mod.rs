@@ -324,7 +324,8 @@ fn log(report: &Report) {
         RunResult::Retrying(error)
         | RunResult::MayBeFrozen(error)
         | RunResult::Failed(error)
-        | RunResult::InsufficientStorage(error) => {
+        | RunResult::InsufficientStorage(error)
+        | RunResult::QuotaExceeded(error) => {
             tracing::warn!(schedule, trigger, container, reason, error, "checkpoint not made");
         }
         RunResult::WouldDump | RunResult::Skipped(_) => {
