@@ -103,9 +103,11 @@ impl Quota {
     /// unknown size it is only known that it has some bytes.
     pub fn excess(&self, held: Held, expected: Option<u64>) -> Option<String> {
         let with_it = held.plus(Held { count: 1, bytes: expected.unwrap_or(1) });
-        let count = self.hard.count.filter(|hard| with_it.count > *hard).map(|hard| {
-            format!("{} of {hard} {} are there", held.count, if hard == 1 { "archive" } else { "archives" })
-        });
+        let count = self
+            .hard
+            .count
+            .filter(|hard| with_it.count > *hard)
+            .map(|hard| format!("{} of {hard} archives are there", held.count));
         let bytes = self.hard.bytes.filter(|hard| with_it.bytes > *hard).map(|hard| {
             let expected = expected.map_or_else(String::new, |expected| {
                 format!(", and {} are expected to be needed", human(expected))
