@@ -28,9 +28,9 @@ fn load(text: &str) -> Loaded {
 fn example(name: &str) -> Loaded {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    // A file has to hold a policy; schedules are checked beside it.
-    let policy =
-        if name == "schedule.yaml" { include_str!("../../../examples/newest-only.yaml") } else { "" };
+    // A file has to hold a policy; schedules and quotas are checked beside it.
+    let is_none = ["schedule.yaml", "quota.yaml"].contains(&name);
+    let policy = if is_none { include_str!("../../../examples/newest-only.yaml") } else { "" };
     load(&format!("{text}\n---\n{policy}"))
 }
 

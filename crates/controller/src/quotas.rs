@@ -411,5 +411,4 @@ fn whole(number: usize) -> i64 {
 }
 
 #[cfg(test)]
-#[path = "quotas_tests.rs"]
 mod tests;

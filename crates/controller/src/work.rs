@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::agents::{Absences, Agents};
 use super::finalizers;
 use super::metrics::Metrics;
-use super::quotas;
+use super::quotas::{self, QuotaWrite};
 use super::schedules;
 use super::statuses::{StatusWrite, desired};
 use super::store_cache::StoreCache;
@@ -198,19 +198,23 @@ impl Work {
                 continue;
             }
             self.succeeded(WRITE_QUOTA, &id);
-            let event = write.event.as_ref().filter(|_| written == Written::Done && self.may_go_on());
-            match event {
-                Some(event) => match self.writer.publish_quota(&write, event).await {
-                    Ok(()) => self.succeeded(WRITE_EVENT, ""),
-                    Err(error) => {
-                        let message = format!("cannot write an event on {id}: {error}");
-                        self.failed(WRITE_EVENT, String::new(), message);
-                    }
-                },
-                None => {}
+            if written == Written::Done && self.may_go_on() {
+                self.tell_of_quota(&id, &write).await;
             }
         }
         later
+    }
+
+    /// Says as an event what has come true of a quota, if anything has.
+    async fn tell_of_quota(&mut self, id: &str, write: &QuotaWrite) {
+        let Some(event) = &write.event else { return };
+        match self.writer.publish_quota(write, event).await {
+            Ok(()) => self.succeeded(WRITE_EVENT, ""),
+            Err(error) => {
+                let message = format!("cannot write an event on {id}: {error}");
+                self.failed(WRITE_EVENT, String::new(), message);
+            }
+        }
     }
 
     /// Takes the older operator's finalizer off schedules that are deleted. What fails is tried again the next time.

@@ -8,6 +8,7 @@ use super::*;
 
 const NOW: Timestamp = Timestamp::constant(1_780_000_000, 0); // 2026-05-28T20:26:40Z
 
+#[allow(clippy::unnecessary_wraps, reason = "one that cannot be read is seen as well")]
 fn quota(spec: &Value, status: &Value) -> SeenQuota {
     let object: CheckpointQuota = serde_json::from_value(json!({
         "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointQuota",
