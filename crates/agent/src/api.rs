@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use checkpoint_keeper_node::mailbox::Sender;
 use checkpoint_keeper_runtime::liveness::now;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
+use checkpoint_keeper_runtime::quota_objects::QuotaObjects;
 use kube::Client;
 
 use super::cluster_watch::ClusterWatch;
@@ -27,6 +28,7 @@ pub(super) struct ApiContext {
     /// The node's name.
     pub(super) node: String,
     pub(super) objects: PolicyObjects,
+    pub(super) quotas: QuotaObjects,
     pub(super) own: OwnObjects,
     pub(super) cluster_watch: ClusterWatch,
     pub(super) state: AgentState,
@@ -49,6 +51,7 @@ impl Api {
         tokio::join!(
             context.cluster_watch.run(&context.client, &context.node, &engine),
             context.objects.watch(&context.client),
+            context.quotas.watch(&context.client),
             context.own.watch_node(context),
             context.own.watch_store(context),
             self.source.run(&engine),
@@ -123,6 +126,7 @@ mod tests {
             client: Client::new(axum::Router::new().fallback(answer), "default"),
             node: "node-1".to_owned(),
             objects: PolicyObjects::new(&OTHER_OPERATOR_NAMESPACES.map(str::to_owned)),
+            quotas: QuotaObjects::new(Some("node-1".to_owned())),
             state: AgentState::new(),
             own: OwnObjects::default(),
             cluster_watch: ClusterWatch::default(),

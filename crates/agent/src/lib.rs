@@ -12,6 +12,7 @@ pub mod metrics;
 mod own_objects;
 mod problem_type;
 mod problems;
+mod quotas;
 mod reporter;
 mod schedules;
 mod state;
@@ -54,6 +55,7 @@ use checkpoint_keeper_runtime::cluster::{self, Cluster, ConnectError};
 use checkpoint_keeper_runtime::kubelet::{Kubelet, KubeletConfig, SetupError};
 use checkpoint_keeper_runtime::liveness;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
+use checkpoint_keeper_runtime::quota_objects::QuotaObjects;
 use checkpoint_keeper_runtime::requests::RequestCounts;
 use checkpoint_keeper_runtime::signals;
 use checkpoint_keeper_runtime::telemetry;
@@ -212,6 +214,7 @@ fn start_api_side(
         client,
         node: arguments.node_name.clone(),
         objects,
+        quotas: QuotaObjects::new(Some(arguments.node_name.clone())),
         own: OwnObjects::default(),
         cluster_watch: ClusterWatch::default(),
         state: state.clone(),

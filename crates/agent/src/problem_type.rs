@@ -48,6 +48,8 @@ pub(super) enum ProblemType {
     NodeUnwatched,
     /// A policy for the whole cluster does not parse.
     PolicyInvalid,
+    /// Quotas cannot be watched: those that are known may be out of date.
+    QuotasUnwatched,
     /// What schedules have done cannot be kept across restarts.
     ScheduleMemoryUnusable,
     /// Schedules cannot be watched: those that are known may be out of date.
@@ -96,7 +98,8 @@ impl ProblemType {
             Self::NoFileLeases => Self::NodeLabelsUnknown,
             Self::NodeLabelsUnknown => Self::NodeUnwatched,
             Self::NodeUnwatched => Self::PolicyInvalid,
-            Self::PolicyInvalid => Self::ScheduleMemoryUnusable,
+            Self::PolicyInvalid => Self::QuotasUnwatched,
+            Self::QuotasUnwatched => Self::ScheduleMemoryUnusable,
             Self::ScheduleMemoryUnusable => Self::SchedulesUnwatched,
             Self::SchedulesUnwatched => Self::ServerClockDiffers,
             Self::ServerClockDiffers => Self::StoreUnwatched,
@@ -133,6 +136,7 @@ impl ProblemType {
             Self::NodeLabelsUnknown => "NodeLabelsUnknown",
             Self::NodeUnwatched => "NodeUnwatched",
             Self::PolicyInvalid => "PolicyInvalid",
+            Self::QuotasUnwatched => "QuotasUnwatched",
             Self::ScheduleMemoryUnusable => "ScheduleMemoryUnusable",
             Self::SchedulesUnwatched => "SchedulesUnwatched",
             Self::ServerClockDiffers => "ServerClockDiffers",
@@ -181,7 +185,7 @@ mod tests {
     fn each_type_has_a_name_of_its_own_that_holds_no_spaces() {
         let names: Vec<_> = ProblemType::all().map(ProblemType::name).collect();
         let distinct: std::collections::BTreeSet<_> = names.iter().collect();
-        assert_eq!((names.len(), distinct.len()), (30, 30), "{names:?}");
+        assert_eq!((names.len(), distinct.len()), (31, 31), "{names:?}");
         assert!(names.iter().all(|name| name.chars().all(char::is_alphabetic)), "{names:?}");
     }
 }

@@ -25,6 +25,7 @@ impl ApiContext {
         let now = now();
         let mut problems = self.objects.watch_problems(now);
         problems.extend(self.own.watch_problems(now));
+        problems.extend(self.quotas.watch_problem(now));
         problems.extend(self.cluster_watch.watch_problems(now));
         if self.own.now().is_paused {
             let message = "policies could not be confirmed for too long and delete nothing".to_owned();

@@ -43,7 +43,6 @@ impl Reporter {
     pub(super) fn note(&mut self, event: &Event<'_>) {
         let now = Instant::now();
         if let Event::Planned(view) = event {
-            self.archives.note(view);
             let View { snapshot, policies, plan } = &***view;
             for place in plan.deletions() {
                 let (Some(archive), Some(verdict)) = (snapshot.archives.get(place), plan.verdicts.get(place))
@@ -63,6 +62,8 @@ impl Reporter {
                 share_of_dry_run(snapshot, policies, plan, wall, id)
             });
             self.state.planned(summary, now);
+            // Who waits for an archive then finds it counted.
+            self.archives.note(view);
         }
         let state = &self.state;
         let wrong = |kind, about, what| state.problem(kind, about, what, now);

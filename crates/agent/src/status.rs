@@ -2,12 +2,13 @@
 //! whatever lies on the node.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use checkpoint_keeper_api::node_store::{
     DeletionRecord, DiscardOutcome, DiscardRecord, FileSystemStatus, LARGEST_STATUS, LONGEST_MESSAGE,
-    MOST_DISCARDS, MOST_NAMESPACES, MOST_POLICIES, MOST_PROBLEMS, MOST_SCHEDULES, MOST_UNREACHABLE,
-    NamespaceUsage, NodeCheckpointStoreStatus, PolicyUsage, ProblemStatus, ReadyReason, ScheduleUsage,
-    UnreachableLimit,
+    MOST_DISCARDS, MOST_NAMESPACES, MOST_POLICIES, MOST_PROBLEMS, MOST_QUOTAS, MOST_SCHEDULES,
+    MOST_UNREACHABLE, NamespaceUsage, NodeCheckpointStoreStatus, PolicyUsage, ProblemStatus, QuotaUsage,
+    ReadyReason, ScheduleUsage, UnreachableLimit,
 };
 use checkpoint_keeper_api::parts;
 use checkpoint_keeper_api::scalars::QuantityText;
@@ -36,6 +37,8 @@ pub(super) struct StatusContext {
     pub(super) not_ready_reasons: Vec<String>,
     /// Whether the policies can be confirmed.
     pub(super) stale: Staleness,
+    /// The namespaces that have quotas, and when the newest of these was created; none: there are no quotas.
+    pub(super) quotas: Option<(BTreeSet<String>, Timestamp)>,
 }
 
 /// Whether policies can be confirmed, and why not.
@@ -75,6 +78,7 @@ pub(super) fn status(
     let summary = observed.summary.as_ref().unwrap_or(&nothing);
     let discards = before.map(|before| &before.discards[..]).unwrap_or_default();
     let (problems, more_problems) = problems(observed, context, before, now);
+    let (quotas, more_quotas) = quotas(summary, context);
     let schedules: Vec<_> = observed.schedules.iter().filter(|state| state.containers > 0).collect();
     let mut status = NodeCheckpointStoreStatus {
         observed_generation: context.generation,
@@ -93,6 +97,9 @@ pub(super) fn status(
         storage_limits: summary.storage_limits.clone(),
         more_namespaces: whole(summary.namespaces.len().saturating_sub(MOST_NAMESPACES) as u64),
         namespaces: namespaces(summary),
+        latest_quota_time: context.quotas.as_ref().map(|(_, latest)| seconds(*latest)),
+        more_quotas,
+        quotas,
         more_policies: whole(
             summary.policies.len().saturating_sub(MOST_POLICIES) as u64 + summary.dry_runs_waiting,
         ),
@@ -112,8 +119,53 @@ pub(super) fn status(
         more_problems,
         conditions: vec![ready(observed, context, before, now)],
     };
+    if let Some(before) = before.filter(|_| observed.summary.is_none()) {
+        as_last_seen(&mut status, before);
+    }
     fit(&mut status);
+    if status.more_namespaces == 0 {
+        status.latest_quota_time = None;
+    }
     status
+}
+
+/// Before the directory was looked at, there is what was there at last: nobody is to take it for gone.
+fn as_last_seen(status: &mut NodeCheckpointStoreStatus, before: &NodeCheckpointStoreStatus) {
+    (status.archives, status.size) = (before.archives, before.size.clone());
+    (status.pinned, status.incomplete, status.unknown) = (before.pinned, before.incomplete, before.unknown);
+    (status.namespaces, status.more_namespaces) = (before.namespaces.clone(), before.more_namespaces);
+    (status.quotas, status.more_quotas) = (before.quotas.clone(), before.more_quotas);
+    status.latest_quota_time.clone_from(&before.latest_quota_time);
+}
+
+/// The most bytes that namespaces with quotas may take: what is less than this they have for themselves.
+const QUOTA_BYTES: usize = LARGEST_STATUS / 2;
+
+/// What namespaces with quotas have here, and how many of them are left out.
+fn quotas(summary: &Summary, context: &StatusContext) -> (Vec<QuotaUsage>, i64) {
+    let Some((with_quota, _)) = &context.quotas else { return (Vec::new(), 0) };
+    let here = summary.namespaces.iter().filter(|(name, _)| with_quota.contains(*name));
+    let usage = |(name, (archives, bytes)): (&String, &(u64, u64))| QuotaUsage {
+        namespace: name.clone(),
+        archives: whole(*archives),
+        bytes: whole(*bytes),
+    };
+    let mut all: Vec<_> = here.map(usage).collect();
+    let count = all.len();
+    all.sort_by(|one, other| {
+        (Reverse(one.bytes), &one.namespace).cmp(&(Reverse(other.bytes), &other.namespace))
+    });
+    all.truncate(MOST_QUOTAS);
+    let mut total = 0;
+    let fitting = sizes(&all).into_iter().take_while(|size| {
+        total += size + 1;
+        total <= QUOTA_BYTES
+    });
+    all.truncate(fitting.count());
+    let left_out = whole((count - all.len()) as u64);
+    // By name, so that a size that changes does not move the others.
+    all.sort_by(|one, other| one.namespace.cmp(&other.namespace));
+    (all, left_out)
 }
 
 /// How many bytes the counters of what was left out may grow by.
@@ -439,6 +491,7 @@ mod tests {
             generation: Some(i64::MAX),
             not_ready_reasons: vec!["x".repeat(10_000); 5],
             stale: Staleness::Stale(vec!["x".repeat(10_000); 5]),
+            quotas: None,
         };
         let made = state.read(|observed| status(observed, &context, None, now()));
         let size = serde_json::to_vec(&made).unwrap().len();
@@ -446,6 +499,74 @@ mod tests {
         assert_eq!(made.policies.len() as u64 + made.more_policies.unsigned_abs(), 5_000);
         assert!(made.policies.len() > 10 && made.discards.len() > 20, "{made:?}");
         assert_eq!((made.problems.len(), made.more_problems), (MOST_PROBLEMS, 995));
+    }
+
+    #[test]
+    fn namespaces_with_a_quota_are_named_to_the_byte_however_small_and_however_many_there_are() {
+        let state = AgentState::new();
+        state.planned(much(), Instant::now());
+        let name = |number: u64| format!("{number:0>63}");
+        let with_quotas = |names: &[String], latest: &str| {
+            let quotas = names.iter().cloned().collect();
+            let context = StatusContext {
+                quotas: Some((quotas, latest.parse().unwrap())),
+                directory: "/".repeat(4_096),
+                ..StatusContext::default()
+            };
+            let made = state.read(|observed| status(observed, &context, None, now()));
+            let size = serde_json::to_vec(&made).unwrap().len();
+            assert!(size < LARGEST_STATUS, "{size} bytes");
+            made
+        };
+        // The smallest of all, one that is not rounded, and one that has nothing here.
+        let few = with_quotas(&[name(0), name(4_321), "empty".to_owned()], "2026-11-24T11:00:00.5Z");
+        let usage = |number: u64| QuotaUsage { namespace: name(number), archives: 1, bytes: whole(number) };
+        assert_eq!((few.quotas.as_slice(), few.more_quotas), (&[usage(0), usage(4_321)][..], 0));
+        assert_eq!(few.latest_quota_time, Some(Time("2026-11-24T11:00:00Z".parse().unwrap())));
+        assert!(few.namespaces.iter().all(|one| one.name != name(0)), "it is not among the largest");
+        // Where not even these fit, the largest do, and it is said how many are left out.
+        let all: Vec<_> = (0..5_000).map(name).collect();
+        let many = with_quotas(&all, "2026-11-24T11:00:00Z");
+        assert!(many.quotas.len() > 100, "{}", many.quotas.len());
+        assert_eq!(many.quotas.len() as u64 + many.more_quotas.unsigned_abs(), 5_000);
+        assert_eq!(many.quotas.last().unwrap(), &usage(4_999));
+        assert!(many.policies.len() > 5, "{}", many.policies.len());
+    }
+
+    /// Where all namespaces are named, a new quota changes nothing: no node has to write its status for it.
+    #[test]
+    fn when_the_newest_quota_was_created_is_said_only_where_namespaces_are_left_out() {
+        let state = AgentState::new();
+        let few = Summary { namespaces: [("a".to_owned(), (1, 5))].into(), ..Summary::default() };
+        state.planned(few, Instant::now());
+        let context = StatusContext {
+            quotas: Some((BTreeSet::from(["b".to_owned()]), now())),
+            ..StatusContext::default()
+        };
+        let made = state.read(|observed| status(observed, &context, None, now()));
+        assert_eq!((made.latest_quota_time, made.quotas.len(), made.namespaces.len()), (None, 0, 1));
+    }
+
+    /// An agent that begins has not looked yet: what is there is not gone.
+    #[test]
+    fn before_the_directory_was_looked_at_the_status_says_what_was_there_at_last() {
+        let context = StatusContext {
+            quotas: Some((BTreeSet::from([format!("{:0>63}", 7)]), now())),
+            ..StatusContext::default()
+        };
+        let state = AgentState::new();
+        state.planned(much(), Instant::now());
+        let before = state.read(|observed| status(observed, &context, None, now()));
+        let began = AgentState::new();
+        let context = StatusContext::default();
+        let first = began.read(|observed| status(observed, &context, Some(&before), now()));
+        assert_eq!(first.ready().unwrap().reason, "Starting");
+        assert_eq!((&first.quotas, &first.namespaces), (&before.quotas, &before.namespaces));
+        assert_eq!((first.archives, first.more_namespaces), (before.archives, before.more_namespaces));
+        assert_eq!(first.latest_quota_time, before.latest_quota_time);
+        began.planned(Summary::default(), Instant::now());
+        let looked = began.read(|observed| status(observed, &context, Some(&first), now()));
+        assert_eq!((looked.archives, looked.quotas.len(), looked.namespaces.len()), (0, 0, 0));
     }
 
     #[test]

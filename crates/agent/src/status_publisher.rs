@@ -102,6 +102,7 @@ impl StatusPublisher {
             // Until the engine is told anything, what it was told before a restart.
             generation: own.sent.or(before.and_then(|before| before.observed_generation)),
             not_ready_reasons: self.context.api_not_ready_reasons(now),
+            quotas: self.context.quotas.namespaces(),
             stale: match self.context.objects.stale(now) {
                 stale if own.is_paused => Staleness::Paused(stale),
                 stale if stale.is_empty() => Staleness::Current,

@@ -8,8 +8,9 @@ use kube::CustomResourceExt;
 use serde_json::Value;
 
 use crate::{
-    CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
-    ClusterCheckpointPolicy, ContainerCheckpoint, LegacyCheckpointSchedule, NodeCheckpointStore,
+    CheckpointPolicy, CheckpointQuota, CheckpointRestoreOperator, CheckpointSchedule,
+    CheckpointStoragePolicy, ClusterCheckpointPolicy, ContainerCheckpoint, LegacyCheckpointSchedule,
+    NodeCheckpointStore,
 };
 
 /// The annotation of a definition that says which release it is of.
@@ -25,6 +26,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         CheckpointPolicy::crd(),
         CheckpointStoragePolicy::crd(),
         CheckpointSchedule::crd(),
+        CheckpointQuota::crd(),
     ];
     let judged = judged.into_iter().map(waiting_for_the_controller);
     judged.chain([ContainerCheckpoint::crd(), NodeCheckpointStore::crd()]).map(finished).collect()

@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod node_store;
 pub mod parts;
 mod policy;
+pub mod quota;
 pub mod record;
 pub mod rules;
 pub mod scalars;
@@ -40,6 +41,7 @@ pub use legacy::{
 pub use legacy_schedule::{LegacyCheckpointSchedule, LegacySchedule};
 pub use node_store::{NodeCheckpointStore, NodeCheckpointStoreSpec, NodeCheckpointStoreStatus};
 pub use policy::{CheckpointPolicy, CheckpointPolicySpec, SelectorSpec};
+pub use quota::{CheckpointQuota, CheckpointQuotaSpec, CheckpointQuotaStatus};
 pub use schedule::{CheckpointSchedule, CheckpointScheduleSpec};
 pub use schedule_status::{CheckpointScheduleStatus, ScheduleError};
 pub use storage::{

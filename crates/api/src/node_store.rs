@@ -15,6 +15,8 @@ use crate::storage_limits::StorageLimits;
 
 /// The most namespaces that the status names; the largest are.
 pub const MOST_NAMESPACES: usize = 40;
+/// The most namespaces with a quota that the status names; the largest are.
+pub const MOST_QUOTAS: usize = 256;
 /// The most policies that the status names.
 pub const MOST_POLICIES: usize = 100;
 /// The most deletions that the status remembers; the latest are.
@@ -141,6 +143,19 @@ pub struct NodeCheckpointStoreStatus {
     /// moreNamespaces is the number of further namespaces with archives on this node.
     #[serde(default)]
     pub more_namespaces: i64,
+    /// quotas are the namespaces with archives on this node that have a CheckpointQuota, by name, with exact figures.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["namespace"]))]
+    pub quotas: Vec<QuotaUsage>,
+    /// moreQuotas is the number of further such namespaces.
+    #[serde(default)]
+    pub more_quotas: i64,
+    /// latestQuotaTime is the metadata.creationTimestamp of the newest CheckpointQuota that the agent knows of: what is in
+    /// neither namespaces nor quotas has no archives on this node where its quotas are not newer. Absent: namespaces names
+    /// all that have archives here, or the agent knows of no CheckpointQuota.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest_quota_time: Option<Time>,
     /// policies are the policies by which the agent acts on this node: those of the cluster, and those of
     /// namespaces that have archives here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -355,6 +370,19 @@ pub struct ArchiveStatus {
     /// checkpointedAt is when the checkpoint was taken. Absent: nothing that says so is believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpointed_at: Option<Time>,
+}
+
+/// What one namespace with a quota has on a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QuotaUsage {
+    /// namespace is the namespace.
+    #[schemars(length(max = 63))]
+    pub namespace: String,
+    /// archives is the number of its archives on this node.
+    pub archives: i64,
+    /// bytes is the size of its archives on this node together, in bytes.
+    pub bytes: i64,
 }
 
 /// What one schedule does on a node.

@@ -227,6 +227,17 @@ pub const SCHEDULE_RETENTION_THERE: Rule = Rule {
     message: "must have keepLatest or maxAge; leave retention out to keep all",
 };
 
+/// A quota that bounds something.
+pub const QUOTA_THERE: Rule =
+    Rule { cel: "has(self.count) || has(self.bytes)", message: "must have count or bytes" };
+
+/// No quota of bytes is below 1Ki, except 0.
+pub const QUOTA_SIZE_MINIMUM: Rule = Rule {
+    cel: SIZE_MINIMUM.cel,
+    message: "is below 1Ki: the value is in bytes, and so little would reject every checkpoint; write a unit, for \
+        example 10Gi (0 rejects every checkpoint on purpose)",
+};
+
 /// A bucket that lets something through.
 pub const DELETION_LIMIT_NOT_ZERO: Rule = Rule {
     cel: "!has(self.burst) || self.burst > 0 || !has(self.percent) || self.percent > 0",

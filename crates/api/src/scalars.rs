@@ -122,6 +122,11 @@ impl QuantityText {
         Self(quantity::rounded_up(bytes))
     }
 
+    /// A size to the byte, with the largest suffix that divides it.
+    pub fn exact_bytes(bytes: u64) -> Self {
+        Self(quantity::exact(bytes))
+    }
+
     /// A number.
     pub fn number(number: u64) -> Self {
         Self(number.to_string())
@@ -373,6 +378,14 @@ size!(
     }
 );
 size!(
+    /// A number of bytes that a quota allows, of which 0 is one like others.
+    QuotaSizeText,
+    {
+        "x-kubernetes-int-or-string": true,
+        "x-kubernetes-validations": validations(&[&rules::SIZE, &rules::QUOTA_SIZE_MINIMUM]),
+    }
+);
+size!(
     /// A number of bytes, or a share of the file system: `10%`.
     SizeOrShareText,
     {
@@ -397,6 +410,13 @@ impl SizeText {
     }
 }
 
+impl QuotaSizeText {
+    /// The bytes, where 0 is a value like others.
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<u64> {
+        read_size(&self.0, &rules::QUOTA_SIZE_MINIMUM, path, problems)
+    }
+}
+
 impl ListedSizeText {
     /// The bytes; 0 is what "absent" is: none.
     pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<u64> {
@@ -416,15 +436,20 @@ impl SizeOrShareText {
     }
 }
 
+/// The bytes; 0 is what "absent" is: none.
 fn read_bytes(value: &IntOrText, path: &str, problems: &mut Problems) -> Option<u64> {
+    read_size(value, &rules::SIZE_MINIMUM, path, problems).filter(|bytes| *bytes > 0)
+}
+
+fn read_size(value: &IntOrText, minimum: &rules::Rule, path: &str, problems: &mut Problems) -> Option<u64> {
     let text = value.text();
     match quantity::parse(&text) {
-        Ok(bytes) if rules::size_is_plausible(bytes) => Some(bytes).filter(|bytes| *bytes > 0),
+        Ok(bytes) if rules::size_is_plausible(bytes) => Some(bytes),
         Ok(bytes) => {
             let hint = matches!(text.parse::<u64>(), Ok(number) if number == bytes);
             problems.add(
                 &path,
-                format!("{text} {}", rules::SIZE_MINIMUM.message),
+                format!("{text} {}", minimum.message),
                 hint.then(|| format!("did you mean \"{bytes}Mi\"?")),
             );
             None

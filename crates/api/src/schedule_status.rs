@@ -123,6 +123,8 @@ pub enum ScheduleHealthyReason {
     CheckpointFailed,
     /// On some node there was too little room for the last one.
     InsufficientStorage,
+    /// On some node a quota of the namespace had no room for the last one.
+    QuotaExceeded,
     /// On some node times were missed since the last one that succeeded.
     ScheduleMissed,
     /// On some node the runtime went away in the middle of a checkpoint, and may have left the container frozen.
@@ -131,12 +133,13 @@ pub enum ScheduleHealthyReason {
 
 impl ScheduleHealthyReason {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Succeeded,
         Self::NotYetDue,
         Self::NothingSelected,
         Self::CheckpointFailed,
         Self::InsufficientStorage,
+        Self::QuotaExceeded,
         Self::ScheduleMissed,
         Self::ContainerMayBeFrozen,
     ];
@@ -149,6 +152,7 @@ impl ScheduleHealthyReason {
             Self::NothingSelected => "NothingSelected",
             Self::CheckpointFailed => "CheckpointFailed",
             Self::InsufficientStorage => "InsufficientStorage",
+            Self::QuotaExceeded => "QuotaExceeded",
             Self::ScheduleMissed => "ScheduleMissed",
             Self::ContainerMayBeFrozen => "ContainerMayBeFrozen",
         }
@@ -161,6 +165,7 @@ impl ScheduleHealthyReason {
             Self::NotYetDue | Self::NothingSelected => ConditionStatus::Unknown,
             Self::CheckpointFailed
             | Self::InsufficientStorage
+            | Self::QuotaExceeded
             | Self::ScheduleMissed
             | Self::ContainerMayBeFrozen => ConditionStatus::False,
         }

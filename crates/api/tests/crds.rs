@@ -7,7 +7,7 @@ use std::path::Path;
 
 use checkpoint_keeper_api::crds::{BUNDLE_VERSION, crd_files, crds, crds_yaml, legacy_crds};
 use checkpoint_keeper_api::{
-    CATEGORY, GROUP, LEGACY_GROUP, LEGACY_VERSION, VERSION, manifest, node_store, rules,
+    CATEGORY, GROUP, LEGACY_GROUP, LEGACY_VERSION, VERSION, manifest, node_store, quota, rules,
 };
 use checkpoint_keeper_core::policy::Kind;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -29,6 +29,7 @@ fn the_bounds_of_a_report_are_those_of_its_definition() {
     let schema = schema("NodeCheckpointStore");
     for (list, most) in [
         ("namespaces", node_store::MOST_NAMESPACES),
+        ("quotas", node_store::MOST_QUOTAS),
         ("policies", node_store::MOST_POLICIES),
         ("schedules", node_store::MOST_SCHEDULES),
         ("deletions", node_store::MOST_DELETIONS),
@@ -39,6 +40,8 @@ fn the_bounds_of_a_report_are_those_of_its_definition() {
         let list_schema = &schema["properties"]["status"]["properties"][list];
         assert_eq!(list_schema["maxItems"], most, "{list}");
     }
+    let nodes = &self::schema(QUOTA)["properties"]["status"]["properties"]["nodes"];
+    assert_eq!(nodes["maxItems"], quota::MOST_NODES);
 }
 
 /// What the controller may not change in a report, the rules of admission say field by field.
@@ -95,11 +98,12 @@ fn names_and_scopes_are_the_documented_ones() {
             "checkpointpolicies checkpoint-keeper.io/v1alpha1 Namespaced ckpol",
             "checkpointstoragepolicies checkpoint-keeper.io/v1alpha1 Cluster ckstorage",
             "checkpointschedules checkpoint-keeper.io/v1alpha1 Namespaced cksched",
+            "checkpointquotas checkpoint-keeper.io/v1alpha1 Namespaced ckquota",
             "containercheckpoints checkpoint-keeper.io/v1alpha1 Namespaced cckpt",
             "nodecheckpointstores checkpoint-keeper.io/v1alpha1 Cluster nckstore",
         ]
     );
-    assert_eq!(crds_yaml().matches("\n---\n").count(), 6);
+    assert_eq!(crds_yaml().matches("\n---\n").count(), 7);
     for crd in all() {
         let names = &crd.spec.names;
         assert_eq!(names.list_kind, Some(format!("{}List", names.kind)));
@@ -321,11 +325,11 @@ fn by_cel(kind: &str, spec: &Value) -> Vec<String> {
     }
 }
 
-/// What a file's reader says. Beside a schedule, which it leaves to the agents, it wants a policy.
+/// What a file's reader says. Beside a schedule or a quota, which it leaves to the cluster, it wants a policy.
 fn by_file(kind: &str, spec: &Value) -> Vec<String> {
     let beside = object(CLUSTER, &json!({"retention": {"maxAge": "1d"}})).to_string();
     let mut files = vec![("x.yaml", object(kind, spec).to_string())];
-    files.extend((kind == SCHEDULE).then_some(("policy.yaml", beside)));
+    files.extend([SCHEDULE, QUOTA].contains(&kind).then_some(("policy.yaml", beside)));
     match manifest::load(&files) {
         Ok(_) => Vec::new(),
         Err(errors) => errors.iter().map(ToString::to_string).collect(),
@@ -336,6 +340,7 @@ const CLUSTER: &str = "ClusterCheckpointPolicy";
 const STORAGE: &str = "CheckpointStoragePolicy";
 const LEGACY: &str = "CheckpointRestoreOperator";
 const SCHEDULE: &str = "CheckpointSchedule";
+const QUOTA: &str = "CheckpointQuota";
 
 /// Kind, spec, and the rule whose message the API server must give; a file must be refused as well.
 fn refused() -> Vec<(&'static str, Value, rules::Rule)> {
@@ -419,6 +424,17 @@ fn refused() -> Vec<(&'static str, Value, rules::Rule)> {
     }
     for cron in ["", "* * * *", "* * * * * *", "@daily", "0 0 * * * UTC"] {
         cases.push((SCHEDULE, scheduled(json!({"schedule": cron})), rules::CRON_FIELDS));
+    }
+    let hard = |hard: Value| json!({"hard": hard});
+    cases.push((QUOTA, hard(json!({})), rules::QUOTA_THERE));
+    for bytes in [json!(1), json!("1023"), json!("0.5Ki"), json!(-1)] {
+        cases.push((QUOTA, hard(json!({"bytes": bytes})), rules::QUOTA_SIZE_MINIMUM));
+    }
+    for bytes in ["", "10GB", "10%"] {
+        cases.push((QUOTA, hard(json!({"bytes": bytes})), rules::SIZE));
+    }
+    for share in ["80", "101%"] {
+        cases.push((QUOTA, json!({"hard": {"count": 1}, "warnAt": share}), rules::SHARE));
     }
     for duration in ["", "1", "30 days", "-1h", "1y", "d", "1h ", ".h", "1.2.3h"] {
         cases.push((CLUSTER, retention(json!({"maxAge": duration})), rules::DURATION));
@@ -587,6 +603,15 @@ fn what_a_file_may_hold_no_rule_refuses() {
             "retention": {"keepLatest": 1, "maxAge": "1w"},
         }),
     ));
+    for hard in [
+        json!({"count": 0}),
+        json!({"bytes": 0}),
+        json!({"bytes": "1Ki"}),
+        json!({"count": 1_000_000_000, "bytes": "100Gi"}),
+    ] {
+        cases.push((QUOTA, json!({"hard": hard})));
+        cases.push((QUOTA, json!({"hard": hard, "warnAt": "0%", "onExceed": "Warn"})));
+    }
     for duration in [
         "0",
         "0s",

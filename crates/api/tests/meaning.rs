@@ -28,9 +28,9 @@ fn load(text: &str) -> Loaded {
 fn example(name: &str) -> Loaded {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    // A file has to hold a policy; schedules are checked beside it.
-    let policy =
-        if name == "schedule.yaml" { include_str!("../../../examples/newest-only.yaml") } else { "" };
+    // A file has to hold a policy; schedules and quotas are checked beside it.
+    let is_none = ["schedule.yaml", "quota.yaml"].contains(&name);
+    let policy = if is_none { include_str!("../../../examples/newest-only.yaml") } else { "" };
     load(&format!("{text}\n---\n{policy}"))
 }
 
@@ -201,7 +201,7 @@ fn every_field_of_a_storage_policy_arrives() {
     );
     assert_eq!((policy.min_free_bytes, policy.min_free_inodes), (Some(10 * GI), Some(1_000)));
     assert_eq!(policy.max_total_size, Some(Size::Bytes(200 * GI)));
-    let ceiling = Ceiling { limit: limit(500, 50 * GI), max_age: Some(seconds(90 * DAY)) };
+    let ceiling = Ceiling { limit: limit(500, 50 * GI), max_age: Some(seconds(90 * DAY)), ..Ceiling::default() };
     assert_eq!(policy.per_namespace, ceiling);
     assert_eq!(policy.deletion_limit, Some(DeletionLimit::default()));
     let gpu = &example("storage.yaml").policies.storage[1];

@@ -8,13 +8,14 @@ use checkpoint_keeper_core::policy::{KeepFor, Size};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-const EXAMPLES: [&str; 6] = [
+const EXAMPLES: [&str; 7] = [
     include_str!("../../../examples/policy.yaml"),
     include_str!("../../../examples/newest-only.yaml"),
     include_str!("../../../examples/team-policy.yaml"),
     include_str!("../../../examples/storage.yaml"),
     include_str!("../../../examples/existing-operator.yaml"),
     include_str!("../../../examples/schedule.yaml"),
+    include_str!("../../../examples/quota.yaml"),
 ];
 
 fn must_not_panic(text: &str) {

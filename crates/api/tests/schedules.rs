@@ -440,6 +440,7 @@ fn reasons_have_names_of_their_own_and_those_of_failures_are_the_events() {
     for result in [
         RunResult::Failed(String::new()),
         RunResult::InsufficientStorage(String::new()),
+        RunResult::QuotaExceeded(String::new()),
         RunResult::Skipped(SkipReason::Missed(1)),
     ] {
         let reason = ScheduleHealthyReason::ALL.into_iter().find(|reason| reason.name() == result.name());

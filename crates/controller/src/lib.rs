@@ -10,6 +10,8 @@ mod agents;
 pub mod enforcement;
 pub mod finalizers;
 pub mod metrics;
+pub mod quota_sums;
+pub mod quotas;
 pub mod schedules;
 pub mod statuses;
 pub mod store_cache;
@@ -31,14 +33,14 @@ use checkpoint_keeper_runtime::lease::LeaderElector;
 use checkpoint_keeper_runtime::liveness;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
 use checkpoint_keeper_runtime::problem_log::{Entry, ProblemLog};
+use checkpoint_keeper_runtime::quota_objects::QuotaObjects;
 use checkpoint_keeper_runtime::requests::RequestCounts;
 use checkpoint_keeper_runtime::schedule_objects::ScheduleObjects;
 use checkpoint_keeper_runtime::telemetry;
 use metrics::Metrics;
 use prometheus_client::registry::Registry;
-use schedules::ScheduleThrottle;
 use store_cache::StoreCache;
-use throttle::StatusThrottle;
+use throttle::{RestThrottle, StatusThrottle};
 use work::Work;
 use writer::Writer;
 
@@ -75,6 +77,7 @@ pub struct Controller {
     settings: Settings,
     objects: PolicyObjects,
     schedules: ScheduleObjects,
+    quotas: QuotaObjects,
     stores: StoreCache,
     agents: Agents,
     metrics: Metrics,
@@ -93,6 +96,7 @@ impl Controller {
             settings,
             objects,
             schedules,
+            quotas: QuotaObjects::new(None),
             stores: StoreCache::default(),
             agents: Agents::default(),
             metrics: Metrics::default(),
@@ -133,7 +137,18 @@ impl Controller {
     /// Leads whenever possible, until it is told to stop. Who lost the lease stops for good: what it
     /// began while it led may be under way still.
     pub async fn run(self, stop: watch::Receiver<bool>) -> Result<(), Lost> {
-        let Self { client, settings, objects, schedules, stores, agents, metrics, pulse, requests: _ } = self;
+        let Self {
+            client,
+            settings,
+            objects,
+            schedules,
+            quotas,
+            stores,
+            agents,
+            metrics,
+            pulse,
+            requests: _,
+        } = self;
         let Settings { namespace, identity, cluster_policy_namespaces, directory, .. } = settings;
         let mut elector =
             LeaderElector::new(&client, &namespace, identity.clone(), FIELD_MANAGER, LeaseTimings::of(LEASE));
@@ -153,16 +168,19 @@ impl Controller {
             stop,
             pulse,
             throttle: StatusThrottle::default(),
-            schedule_throttle: ScheduleThrottle::default(),
+            schedule_throttle: RestThrottle::default(),
+            quotas: quotas.clone(),
+            quota_throttle: RestThrottle::default(),
             problems: ProblemLog::default(),
         };
         let watches = async {
             tokio::join!(
                 objects.watch(&client),
                 schedules.watch(&client),
+                quotas.watch(&client),
                 stores.watch(&client),
                 agents.watch(&client, &namespace),
-                log_watches(&objects, &schedules, &stores, &agents),
+                log_watches(&objects, &schedules, &quotas, &stores, &agents),
             );
             // Watches do not end.
             std::future::pending::<()>().await;
@@ -186,6 +204,7 @@ impl Controller {
 async fn log_watches(
     objects: &PolicyObjects,
     schedules: &ScheduleObjects,
+    quotas: &QuotaObjects,
     stores: &StoreCache,
     agents: &Agents,
 ) {
@@ -196,6 +215,7 @@ async fn log_watches(
         let now = std::time::Instant::now();
         let mut problems = objects.watch_problems(now);
         problems.extend(schedules.watch_problems(now));
+        problems.extend(quotas.watch_problem(now));
         problems.extend(stores.watch_problem(now));
         problems.extend(agents.watch_problem(now));
         log.update(problems, now).iter().for_each(Entry::log);

@@ -1,6 +1,7 @@
 //! What the controller counts.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 
 use checkpoint_keeper_api::effective::EffectivePolicies;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -9,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::quotas::{QuotaState, UsedRatio};
 use super::writer::Written;
 use checkpoint_keeper_runtime::telemetry;
 
@@ -25,6 +27,23 @@ struct Became {
     reason: &'static str,
 }
 
+/// How a quota is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Is {
+    state: &'static str,
+}
+
+/// One limit of a quota.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Limit {
+    namespace: String,
+    quota: String,
+    resource: &'static str,
+}
+
+/// The most limits of quotas that have a series of their own.
+const MOST_LIMITS: usize = 500;
+
 /// The counts.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -32,6 +51,8 @@ pub struct Metrics {
     writes: Family<Outcome, Counter>,
     policies: Family<Became, Gauge>,
     nodes_without_agent: Gauge,
+    quotas: Family<Is, Gauge>,
+    quota_used: Family<Limit, Gauge<f64, AtomicU64>>,
 }
 
 impl Default for Metrics {
@@ -45,6 +66,8 @@ impl Default for Metrics {
             writes,
             policies: Family::default(),
             nodes_without_agent: Gauge::default(),
+            quotas: Family::default(),
+            quota_used: Family::default(),
         }
     }
 }
@@ -68,6 +91,35 @@ impl Metrics {
             "Number of nodes with a NodeCheckpointStore and no agent that is ready; only the leader reports it",
             self.nodes_without_agent.clone(),
         );
+        registry.register(
+            "quotas",
+            "Number of CheckpointQuota objects by how they are; only the leader reports it",
+            self.quotas.clone(),
+        );
+        registry.register(
+            "quota_used_ratio",
+            "What a namespace holds divided by what a CheckpointQuota allows, of the 500 limits that are used most; only the leader reports it",
+            self.quota_used.clone(),
+        );
+    }
+
+    /// Notes how the quotas are, and how much of their limits is used.
+    pub fn quotas(&self, states: &[QuotaState], mut ratios: Vec<UsedRatio>) {
+        self.quotas.clear();
+        for state in QuotaState::ALL {
+            let count = states.iter().filter(|its| **its == state).count();
+            self.quotas
+                .get_or_create(&Is { state: state.name() })
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        ratios.sort_by(|one, other| {
+            let by_name = || (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name));
+            other.ratio.total_cmp(&one.ratio).then_with(by_name)
+        });
+        self.quota_used.clear();
+        for UsedRatio { namespace, name, resource, ratio } in ratios.into_iter().take(MOST_LIMITS) {
+            self.quota_used.get_or_create(&Limit { namespace, quota: name, resource }).set(ratio);
+        }
     }
 
     /// Notes on how many nodes no agent is at work.
@@ -81,6 +133,8 @@ impl Metrics {
         if !leads {
             self.policies.clear();
             self.nodes_without_agent.set(0);
+            self.quotas.clear();
+            self.quota_used.clear();
         }
     }
 
@@ -115,6 +169,9 @@ pub fn example() -> String {
     let metrics = Metrics::default();
     let became = Became { kind: "CheckpointPolicy", reason: "Accepted" };
     metrics.policies.get_or_create(&became).set(1);
+    let (namespace, name) = ("shop".to_owned(), "evidence".to_owned());
+    let ratio = UsedRatio { namespace, name, resource: "count", ratio: 0.5 };
+    metrics.quotas(&[QuotaState::Fine], vec![ratio]);
     let mut text = String::new();
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry(&metrics, telemetry::example()));
     text

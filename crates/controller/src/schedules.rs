@@ -1,9 +1,8 @@
 //! What the status of each schedule should say, and which of them say something else. Pure: carrying it out is
 //! `writer`'s part.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use checkpoint_keeper_api::FieldError;
 use checkpoint_keeper_api::node_store::ScheduleUsage;
@@ -16,12 +15,9 @@ use checkpoint_keeper_runtime::schedule_objects::AllSchedules;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
+use super::throttle::Rested;
 use super::totals::NodeReport;
-
-/// How long a status rests after it was written, unless a condition changes.
-const REST: Duration = Duration::from_secs(30);
 
 /// The longest message of a condition, in bytes.
 const LONGEST_MESSAGE: usize = 4096;
@@ -39,6 +35,15 @@ pub struct ScheduleWrite {
     pub status: Value,
     /// Whether a condition says something else: other figures may wait.
     pub is_urgent: bool,
+}
+
+impl Rested for ScheduleWrite {
+    fn uid(&self) -> &str {
+        &self.uid
+    }
+    fn is_urgent(&self) -> bool {
+        self.is_urgent
+    }
 }
 
 /// What a condition says.
@@ -328,32 +333,13 @@ fn text(errors: &[FieldError]) -> String {
     errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// When each status was last written.
-#[derive(Debug, Default)]
-pub struct ScheduleThrottle {
-    written: HashMap<String, Instant>,
-}
-
-impl ScheduleThrottle {
-    /// Those that may be written now; and when the next of the others may be.
-    pub fn due(&mut self, writes: Vec<ScheduleWrite>, now: Instant) -> (Vec<ScheduleWrite>, Option<Instant>) {
-        self.written.retain(|_, at| now.saturating_duration_since(*at) < REST);
-        let (due, waiting): (Vec<_>, Vec<_>) =
-            writes.into_iter().partition(|write| write.is_urgent || !self.written.contains_key(&write.uid));
-        let later = waiting.iter().filter_map(|write| self.written.get(&write.uid)).min();
-        (due, later.map(|at| *at + REST))
-    }
-
-    /// Notes a writing, whatever came of it.
-    pub fn note(&mut self, write: &ScheduleWrite, now: Instant) {
-        self.written.insert(write.uid.clone(), now);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use checkpoint_keeper_api::{CheckpointSchedule, LegacyCheckpointSchedule};
 
+    use tokio::time::Instant;
+
+    use super::super::throttle::{FIGURES, RestThrottle};
     use super::*;
 
     const NOW: Timestamp = Timestamp::constant(1_780_000_000, 0);
@@ -421,7 +407,7 @@ mod tests {
     #[test]
     fn each_kind_of_failure_is_a_reason_and_a_container_that_may_be_frozen_goes_first() {
         use ScheduleHealthyReason::{
-            CheckpointFailed, ContainerMayBeFrozen, InsufficientStorage, ScheduleMissed,
+            CheckpointFailed, ContainerMayBeFrozen, InsufficientStorage, QuotaExceeded, ScheduleMissed,
         };
         let failing = |node: &str, reason: ScheduleHealthyReason, asked| {
             let mut report = (*report(node, 1, asked)).clone();
@@ -431,7 +417,9 @@ mod tests {
         let shown = |reports: &[Arc<NodeReport>]| {
             said(&one(&native(&json!({"interval": "1h"}), &json!(null)), reports).unwrap(), "Healthy")
         };
-        for reason in [CheckpointFailed, InsufficientStorage, ScheduleMissed, ContainerMayBeFrozen] {
+        let reasons =
+            [CheckpointFailed, InsufficientStorage, QuotaExceeded, ScheduleMissed, ContainerMayBeFrozen];
+        for reason in reasons {
             let told = shown(&[failing("n1", reason, 0)]);
             assert!(told.starts_with(&format!("False {}: On n1: ", reason.name())), "{told}");
         }
@@ -505,10 +493,10 @@ mod tests {
             status: json!({}),
             is_urgent,
         };
-        let (mut throttle, now) = (ScheduleThrottle::default(), Instant::now());
+        let (mut throttle, now) = (RestThrottle::default(), Instant::now());
         throttle.note(&write(false), now);
-        assert_eq!(throttle.due(vec![write(false)], now), (vec![], Some(now + REST)));
+        assert_eq!(throttle.due(vec![write(false)], now), (vec![], Some(now + FIGURES)));
         assert_eq!(throttle.due(vec![write(true)], now), (vec![write(true)], None));
-        assert_eq!(throttle.due(vec![write(false)], now + REST), (vec![write(false)], None));
+        assert_eq!(throttle.due(vec![write(false)], now + FIGURES), (vec![write(false)], None));
     }
 }

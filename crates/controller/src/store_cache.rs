@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::quota_sums;
 use super::totals::NodeReport;
 use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::guarded;
@@ -87,8 +88,19 @@ fn strip(store: &mut DynamicObject) {
         fields.retain(|name, _| name == "status");
     }
     if let Some(status) = store.data.get_mut("status").and_then(Value::as_object_mut) {
-        const NEEDED: [&str; 5] =
-            ["policies", "morePolicies", "unreachableLimits", "conditions", "schedules"];
+        const NEEDED: [&str; 11] = [
+            "archives",
+            "conditions",
+            "latestQuotaTime",
+            "moreNamespaces",
+            "morePolicies",
+            "moreQuotas",
+            "namespaces",
+            "policies",
+            "quotas",
+            "schedules",
+            "unreachableLimits",
+        ];
         status.retain(|name, _| NEEDED.contains(&name.as_str()));
     }
 }
@@ -108,6 +120,9 @@ fn report(store: &DynamicObject) -> NodeReport {
         resource_version,
         ready: status.ready().map(|ready| ready.status.clone()).unwrap_or_default(),
         acts_by_policies: status.acts_by_policies(),
+        held: quota_sums::namespaces(&status),
+        named: quota_sums::named(&status),
+        stale_since: quota_sums::stale_since(&status),
         policies: status.policies,
         more_policies: status.more_policies,
         unreachable: status.unreachable_limits,

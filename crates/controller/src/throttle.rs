@@ -2,7 +2,7 @@
 //!
 //! Thousands of nodes report each minute; figures that change all the time are written now and then.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use checkpoint_keeper_core::policy::PolicyRef;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::statuses::StatusWrite;
 
 /// How long new figures wait after a writing.
-const FIGURES: Duration = Duration::from_secs(30);
+pub(super) const FIGURES: Duration = Duration::from_secs(30);
 
 /// How long one waits after it failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
@@ -57,6 +57,37 @@ impl StatusThrottle {
     /// Notes that one was written, or that it failed.
     pub fn note(&mut self, write: StatusWrite, has_failed: bool, at: Instant) {
         self.0.insert(write.id.clone(), Last { at, write, has_failed });
+    }
+}
+
+/// A status that rests after it was written, unless it is urgent.
+pub trait Rested {
+    /// Which object it is of.
+    fn uid(&self) -> &str;
+    /// Whether a condition says something else: other figures may wait.
+    fn is_urgent(&self) -> bool;
+}
+
+/// When the status of each object was last written, of kinds whose statuses rest.
+#[derive(Debug, Default)]
+pub struct RestThrottle {
+    written: HashMap<String, Instant>,
+}
+
+impl RestThrottle {
+    /// Those that may be written now; and when the next of the others may be.
+    pub fn due<W: Rested>(&mut self, writes: Vec<W>, now: Instant) -> (Vec<W>, Option<Instant>) {
+        self.written.retain(|_, at| now.saturating_duration_since(*at) < FIGURES);
+        let (due, waiting): (Vec<_>, Vec<_>) = writes
+            .into_iter()
+            .partition(|write| write.is_urgent() || !self.written.contains_key(write.uid()));
+        let later = waiting.iter().filter_map(|write| self.written.get(write.uid())).min();
+        (due, later.map(|at| *at + FIGURES))
+    }
+
+    /// Notes a writing, whatever came of it.
+    pub fn note<W: Rested>(&mut self, write: &W, now: Instant) {
+        self.written.insert(write.uid().to_owned(), now);
     }
 }
 

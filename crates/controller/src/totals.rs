@@ -7,6 +7,9 @@ use checkpoint_keeper_api::node_store::{PolicyUsage, ScheduleUsage, UnreachableL
 use checkpoint_keeper_api::scalars::QuantityText;
 use checkpoint_keeper_api::status::{DryRunUsage, PolicyReference, PolicyTotals};
 use checkpoint_keeper_core::policy::PolicyRef;
+use jiff::Timestamp;
+
+use super::quota_sums::{Named, NamespaceHeld};
 
 /// What one node's agent reports, as far as it concerns policies.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -29,6 +32,12 @@ pub struct NodeReport {
     pub unreachable: Vec<UnreachableLimit>,
     /// What each schedule does there.
     pub schedules: Vec<ScheduleUsage>,
+    /// What namespaces have there.
+    pub held: Vec<NamespaceHeld>,
+    /// Which namespaces are named there.
+    pub named: Named,
+    /// Since when what namespaces have is old, as no agent sees the directory; none: it is not.
+    pub stale_since: Option<Timestamp>,
 }
 
 /// What one policy governs.

@@ -12,15 +12,17 @@ use tokio::time::{Instant, sleep_until};
 use super::agents::{Absences, Agents};
 use super::finalizers;
 use super::metrics::Metrics;
-use super::schedules::{self, ScheduleThrottle};
+use super::quotas::{self, QuotaWrite};
+use super::schedules;
 use super::statuses::{StatusWrite, desired};
 use super::store_cache::StoreCache;
-use super::throttle::StatusThrottle;
+use super::throttle::{RestThrottle, StatusThrottle};
 use super::totals::NodeReport;
 use super::writer::{WRITE, Writer, Written};
 use checkpoint_keeper_runtime::lease::HeldUntil;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
 use checkpoint_keeper_runtime::problem_log::{Entry, Problem, ProblemLog};
+use checkpoint_keeper_runtime::quota_objects::QuotaObjects;
 use checkpoint_keeper_runtime::schedule_objects::ScheduleObjects;
 
 /// No two reconciliations begin closer to each other: what comes in a burst is worked off at once.
@@ -59,7 +61,9 @@ pub struct Work {
     /// When it last got on.
     pub(super) pulse: watch::Sender<Instant>,
     pub(super) throttle: StatusThrottle,
-    pub(super) schedule_throttle: ScheduleThrottle,
+    pub(super) schedule_throttle: RestThrottle,
+    pub(super) quotas: QuotaObjects,
+    pub(super) quota_throttle: RestThrottle,
     /// Which writes fail.
     pub(super) problems: ProblemLog,
 }
@@ -67,6 +71,7 @@ pub struct Work {
 /// The types of problems with writes, in the log.
 const WRITE_STATUS: &str = "StatusUnwritten";
 const WRITE_SCHEDULE: &str = "ScheduleUnwritten";
+const WRITE_QUOTA: &str = "QuotaUnwritten";
 const RELEASE_SCHEDULE: &str = "FinalizerStays";
 const WRITE_STORE: &str = "StoreUnwritten";
 const WRITE_EVENT: &str = "EventsUnwritten";
@@ -76,6 +81,7 @@ impl Work {
     pub async fn run(mut self) {
         let (mut objects, mut stores) = (self.objects.changes(), self.stores.changes());
         let (mut agents, mut schedules) = (self.agents.changes(), self.schedules.changes());
+        let mut quotas = self.quotas.changes();
         let (mut held, mut stop) = (self.held.clone(), self.stop.clone());
         while !*stop.borrow_and_update() {
             let begun = Instant::now();
@@ -84,6 +90,7 @@ impl Work {
             stores.mark_unchanged();
             agents.mark_unchanged();
             schedules.mark_unchanged();
+            quotas.mark_unchanged();
             let led = held.borrow_and_update().is_some();
             let next = if self.may_write() { self.reconcile().await } else { None };
             self.metrics.leads(self.held.borrow().is_some());
@@ -97,6 +104,7 @@ impl Work {
                     _ = stores.changed() => {}
                     _ = agents.changed() => {}
                     _ = schedules.changed() => {}
+                    _ = quotas.changed() => {}
                     () = sleep_until(next) => {}
                 }
                 break;
@@ -139,9 +147,10 @@ impl Work {
             return Some(Instant::now() + PAUSE);
         }
         let schedules = self.write_schedules(&reports).await;
+        let quotas = self.write_quotas(&reports).await;
         self.release_schedules().await;
         let agents = self.tell_of_agents(&reports).await;
-        [later, schedules, agents].into_iter().flatten().min()
+        [later, schedules, quotas, agents].into_iter().flatten().min()
     }
 
     /// Says in schedules what became of them; says when to look again.
@@ -167,6 +176,45 @@ impl Work {
             }
         }
         later
+    }
+
+    /// Says in quotas what their namespaces hold; says when to look again.
+    async fn write_quotas(&mut self, reports: &[Arc<NodeReport>]) -> Option<Instant> {
+        let objects = self.quotas.all()?;
+        let judged = quotas::desired(&objects, reports, Timestamp::now());
+        self.metrics.quotas(&judged.states, judged.ratios);
+        let (due, later) = self.quota_throttle.due(judged.writes, Instant::now());
+        for write in due {
+            if !self.may_go_on() {
+                return later;
+            }
+            let written = self.writer.write_quota(&write).await;
+            self.metrics.wrote(written.label());
+            self.quota_throttle.note(&write, Instant::now());
+            let id = format!("CheckpointQuota/{}/{}", write.namespace, write.name);
+            if let Written::Refused(why) | Written::Unanswered(why) = &written {
+                let message = format!("cannot write the status of {id}: {why}");
+                self.failed(WRITE_QUOTA, id, message);
+                continue;
+            }
+            self.succeeded(WRITE_QUOTA, &id);
+            if written == Written::Done && self.may_go_on() {
+                self.tell_of_quota(&id, &write).await;
+            }
+        }
+        later
+    }
+
+    /// Says as an event what has come true of a quota, if anything has.
+    async fn tell_of_quota(&mut self, id: &str, write: &QuotaWrite) {
+        let Some(event) = &write.event else { return };
+        match self.writer.publish_quota(write, event).await {
+            Ok(()) => self.succeeded(WRITE_EVENT, ""),
+            Err(error) => {
+                let message = format!("cannot write an event on {id}: {error}");
+                self.failed(WRITE_EVENT, String::new(), message);
+            }
+        }
     }
 
     /// Takes the older operator's finalizer off schedules that are deleted. What fails is tried again the next time.

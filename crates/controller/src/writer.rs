@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use checkpoint_keeper_api::node_store::ReadyReason;
 use checkpoint_keeper_api::{
-    CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
-    ClusterCheckpointPolicy, LegacyCheckpointSchedule, NodeCheckpointStore,
+    CheckpointPolicy, CheckpointQuota, CheckpointRestoreOperator, CheckpointSchedule,
+    CheckpointStoragePolicy, ClusterCheckpointPolicy, LegacyCheckpointSchedule, NodeCheckpointStore,
 };
 use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 use checkpoint_keeper_core::schedule::ScheduleKind;
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::FIELD_MANAGER;
 use super::finalizers::Release;
+use super::quotas::{QuotaEvent, QuotaWrite};
 use super::schedules::ScheduleWrite;
 use super::statuses::{StatusWrite, Transition};
 use super::totals::NodeReport;
@@ -121,6 +122,40 @@ impl Writer {
         Written::of(timeout(WRITE, api.patch_status(&write.id.name, &how, &patch)).await)
     }
 
+    /// Writes the status of a quota over the version that it follows from, and over no other.
+    pub async fn write_quota(&self, write: &QuotaWrite) -> Written {
+        // As no kind in particular: an object that is not what its kind says gets its status, too.
+        let resource = ApiResource::erase::<CheckpointQuota>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &write.namespace, &resource);
+        let patch = Patch::Merge(json!({
+            "metadata": {"uid": write.uid, "resourceVersion": write.resource_version},
+            "status": write.status,
+        }));
+        let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        Written::of(timeout(WRITE, api.patch_status(&write.name, &how, &patch)).await)
+    }
+
+    /// Publishes what has come true of a quota as an event about it. The error says why that failed.
+    pub async fn publish_quota(&self, write: &QuotaWrite, event: &QuotaEvent) -> Result<(), String> {
+        let resource = ApiResource::erase::<CheckpointQuota>(&());
+        let about = ObjectReference {
+            api_version: Some(resource.api_version),
+            kind: Some(resource.kind),
+            namespace: Some(write.namespace.clone()),
+            name: Some(write.name.clone()),
+            uid: Some(write.uid.clone()),
+            ..ObjectReference::default()
+        };
+        self.tell(Note {
+            about,
+            is_good: false,
+            reason: event.reason.to_owned(),
+            action: "Reconcile",
+            note: event.note.clone(),
+        })
+        .await
+    }
+
     /// Takes the older operator's finalizer off a schedule that is deleted, unless the schedule has changed since.
     pub async fn release(&self, release: &Release) -> Written {
         let patch = Patch::Merge(json!({"metadata": {
@@ -159,6 +194,10 @@ impl Writer {
             action: "Reconcile",
             note: transition.message.clone(),
         };
+        self.tell(note).await
+    }
+
+    async fn tell(&self, note: Note) -> Result<(), String> {
         match timeout(WRITE, self.publisher.publish(note)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(plain(&error)),

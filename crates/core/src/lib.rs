@@ -23,5 +23,6 @@ pub mod pods;
 pub mod policy;
 pub mod policy_lint;
 pub mod quantity;
+pub mod quota;
 pub mod reclaim;
 pub mod schedule;

@@ -183,6 +183,15 @@ pub fn rounded_up(bytes: u64) -> String {
     bytes.to_string()
 }
 
+/// A number of bytes as a Kubernetes quantity, to the byte: with the largest binary suffix that divides it, `3Gi`,
+/// `1536Mi`, `3221225473`.
+pub fn exact(bytes: u64) -> String {
+    const SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+    let power = if bytes == 0 { 0 } else { bytes.trailing_zeros() / 10 };
+    let suffix = SUFFIXES.get(usize::try_from(power).unwrap_or(0)).copied().unwrap_or_default();
+    format!("{}{suffix}", bytes >> (10 * power))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,6 +289,26 @@ mod tests {
             for bytes in [(1_u64 << shift) - 1, 1 << shift, (1 << shift) + 1, 3 << (shift / 2)] {
                 let read = parse(&rounded_up(bytes)).unwrap();
                 assert!(read >= bytes && read - bytes <= bytes / 100 + 1, "{bytes}: {}", rounded_up(bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn exact_sizes_lose_no_byte() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1, "1"),
+            (1_023, "1023"),
+            (1 << 10, "1Ki"),
+            (3 << 29, "1536Mi"),
+            (3 << 30, "3Gi"),
+            ((3 << 30) + 1, "3221225473"),
+            (1 << 63, "8Ei"),
+            (u64::MAX, "18446744073709551615"),
+        ] {
+            assert_eq!(exact(bytes), text);
+            if bytes < 1 << 63 {
+                assert_eq!(parse(text), Ok(bytes), "{text}");
             }
         }
     }

@@ -98,6 +98,26 @@ fn an_archive_that_its_policy_would_delete_at_once_is_not_tried_again() {
     assert_eq!(health(&node), (1, Some("InsufficientStorage".to_owned())));
 }
 
+/// It is refused, as by the quotas of Kubernetes: whoever asked asks again once there is room.
+#[test]
+fn a_checkpoint_that_exceeds_a_quota_is_refused_and_not_tried_again_before_the_next_time() {
+    let mut node = Node::new(vec![every(HOUR)], vec![pod("web")]);
+    node.pass(HOUR).end(Outcome::QuotaExceeded("3 of 3 archives are there".to_owned()));
+    assert_eq!(node.results(), ["QuotaExceeded"]);
+    node.dumps();
+    node.pass(MINUTE * 59);
+    assert_eq!(node.dumps(), [""; 0]);
+    assert_eq!(health(&node), (1, Some("QuotaExceeded".to_owned())));
+    node.pass(MINUTE);
+    assert_eq!(node.dumps().len(), 1, "the next time asks again");
+
+    let mut node = Node::new(vec![on_annotation()], vec![asked("a")]);
+    node.pass(SECOND).end(Outcome::QuotaExceeded("3 of 3 archives are there".to_owned()));
+    assert_eq!(node.results(), ["QuotaExceeded"]);
+    let answer = node.answers.pop().unwrap();
+    assert!(answer.is_over && answer.text.contains("QuotaExceeded: 3 of 3 archives"), "{answer:?}");
+}
+
 #[test]
 fn a_container_that_may_be_frozen_is_reported_and_stays_in_the_status_until_a_success() {
     let mut node = Node::new(vec![every(HOUR)], vec![pod("web")]);

@@ -44,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0_usize..5).prop_map(Step::Run),
         1 => any::<bool>().prop_map(Step::Cordon),
         1 => (0_usize..5, any::<bool>()).prop_map(|(which, is)| Step::Suspend(which, is)),
-        8 => (0_usize..4, 0_u8..6).prop_map(|(which, how)| Step::End(which, how)),
+        8 => (0_usize..4, 0_u8..7).prop_map(|(which, how)| Step::End(which, how)),
         1 => Just(Step::Restart),
     ]
 }
@@ -149,6 +149,7 @@ fn take(node: &mut Node, step: &Step, uids: &mut u32) {
                 1 => Outcome::Collided("x".to_owned()),
                 2 => Outcome::FailedForGood("x".to_owned()),
                 3 => Outcome::InsufficientStorage("x".to_owned()),
+                4 => Outcome::QuotaExceeded("x".to_owned()),
                 _ => done(),
             };
             node.tell(Input::Ended { dump: dump.id, outcome });

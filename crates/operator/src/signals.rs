@@ -5,6 +5,7 @@ use std::path::Path;
 
 use checkpoint_keeper_api::effective::Acceptance;
 use checkpoint_keeper_api::node_store::ReadyReason;
+use checkpoint_keeper_api::quota::QuotaReadyReason;
 use checkpoint_keeper_controller::enforcement::EnforcedReason;
 use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 
@@ -29,8 +30,8 @@ fn the_page_of_signals_is_what_the_code_tells() {
 }
 
 fn page() -> String {
-    let mut page = "# What it tells\n\nMade from the code by `cargo xtask generate`. No metric names an archive, a pod or a \
-                    namespace.\n\n## Metrics\n\n| metric | type | labels | of | what |\n| --- | --- | --- | --- | --- |\n"
+    let mut page = "# What it tells\n\nMade from the code by `cargo xtask generate`. No metric names an archive or a pod; \
+                    those that name a schedule or a quota do so for a bounded number of them.\n\n## Metrics\n\n| metric | type | labels | of | what |\n| --- | --- | --- | --- | --- |\n"
         .to_owned();
     let (of_agent, of_controller) =
         (metrics(&agent::metrics::example()), metrics(&controller::metrics::example()));
@@ -54,6 +55,12 @@ fn page() -> String {
         let _ = writeln!(page, "| `{}` | controller | the policy | {message} |", acceptance.reason());
     }
     page.push_str(
+        "| `QuotaNearlyExceeded`, `QuotaExceeded` | controller | the `CheckpointQuota` | the namespace holds nearly as much as \
+         the quota, or more than it: each once whenever it comes true |\n| `QuotaExceeded` | agent | the pod, and the \
+         `CheckpointSchedule` | a checkpoint was not made, as a quota has no room for it; with `onExceed: Warn`, on the pod \
+         only, it is made all the same |\n",
+    );
+    page.push_str(
         "\nThe same reasons are those of the policies' condition `Accepted`. Beside it stand `Enforced` (whether every \
          node that the policy concerns acts by it as it is now), `Ready` (both in one; `Pending` until the controller has \
          looked at it), `DeletionPending` (archives wait, as only so many may go a minute) and `LimitsUnreachable` (pins \
@@ -67,6 +74,12 @@ fn page() -> String {
         _ => "False",
     };
     page.push_str(&names(ReadyReason::ALL.map(|reason| (reason.name(), status(reason))).into_iter()));
+    page.push_str(
+        ".\n\nA `CheckpointQuota` has the conditions `Exceeded` (more is used than `hard` allows; `WithinHard`, \
+         `CountExceeded`, `BytesExceeded`, `CountAndBytesExceeded`), `NearlyExceeded` (`BelowWarnAt`, `WarnAtReached`, \
+         `HardReached`) and `Ready`, with the reasons ",
+    );
+    page.push_str(&names(QuotaReadyReason::ALL.map(|reason| (reason.name(), reason.status())).into_iter()));
     page.push_str(
         ".\n\n## Audit lines\n\nAn agent writes one line of \
          JSON to standard output for each archive that it deleted:\n\n",

@@ -16,6 +16,7 @@ pub mod liveness;
 pub mod other_operator;
 pub mod policy_objects;
 pub mod problem_log;
+pub mod quota_objects;
 pub mod requests;
 pub mod schedule_objects;
 pub mod signals;

@@ -17,6 +17,8 @@ use tokio::time::timeout;
 use super::archives::{Found, SeenArchives};
 use super::node_pods::NodePods;
 use super::usage::NodeUsage;
+use super::warnings::QuotaWarnings;
+use crate::quotas::QuotaGate;
 
 /// How long an archive that the kubelet named may take until the engine has read it.
 const CONFIRMED_WITHIN: Duration = Duration::from_mins(2);
@@ -35,6 +37,8 @@ pub(super) struct Dumper {
     pub(super) engine: Sender,
     pub(super) pods: NodePods,
     pub(super) usage: NodeUsage,
+    pub(super) quotas: QuotaGate,
+    pub(super) warnings: QuotaWarnings,
 }
 
 impl Dumper {
@@ -47,7 +51,10 @@ impl Dumper {
 
     /// Finds out how one ended that an earlier process began.
     pub(super) async fn recover(&self, dump: &Dump) -> Outcome {
-        let appeared = self.archives.wait_for(&dump.container, None, dump.started);
+        let (container, expected) = (&dump.container, self.archives.last_size(&dump.container));
+        // Until it is known what came of it.
+        let _reserved = self.quotas.reserve_anyway(&container.namespace, expected);
+        let appeared = self.archives.wait_for(container, None, dump.started);
         let ended = match timeout(RECOVERED_WITHIN, appeared).await {
             Ok(Ok(found)) => Ended::Found(found),
             _ => Ended::Uncertain(Outcome::Failed(
@@ -91,9 +98,11 @@ impl Dumper {
 
     async fn ask(&self, dump: &Dump) -> Ended {
         let container = &dump.container;
-        if let Some(objection) = self.objection(dump).await {
-            return Ended::Uncertain(objection);
-        }
+        // What is reserved stays so until its archive is counted.
+        let _reserved = match self.permission(dump).await {
+            Ok(reserved) => reserved,
+            Err(objection) => return Ended::Uncertain(objection),
+        };
         // Before it is asked for: the engine may have read the archive before the answer is here.
         let appeared = self.archives.wait_for(container, None, dump.started);
         let asked =

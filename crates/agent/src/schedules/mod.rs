@@ -8,6 +8,7 @@ mod node_pods;
 mod objections;
 mod reports;
 mod usage;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -37,9 +38,11 @@ use self::memory_file::{MemoryFile, MemoryWriter};
 use self::node_pods::NodePods;
 use self::reports::{Teller, channel};
 use self::usage::NodeUsage;
+use self::warnings::QuotaWarnings;
 use super::api::{ApiContext, TICK};
 use super::metrics::Timings;
 use super::problem_type::ProblemType;
+use super::quotas::QuotaGate;
 
 /// The longest sleep: what wakes it otherwise may have been lost.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
@@ -81,6 +84,7 @@ impl Schedules {
     pub(super) fn new(context: ApiContext, means: Means, catalog: &Path) -> Self {
         let Means { operator_namespace, kubelet, archives, engine, timings, directory } = means;
         let pods = NodePods::default();
+        let quotas = QuotaGate::new(context.quotas.clone(), context.state.clone(), context.node.clone());
         Self {
             objects: ScheduleObjects::new(operator_namespace),
             dumper: Arc::new(Dumper {
@@ -89,6 +93,8 @@ impl Schedules {
                 archives,
                 engine,
                 pods: pods.clone(),
+                quotas,
+                warnings: QuotaWarnings::default(),
             }),
             pods,
             memory: Arc::new(MemoryFile::beside(catalog)),
@@ -114,6 +120,7 @@ impl Schedules {
             self.decide(&teller, &mut memory),
             writing.run(),
             self.log_watch_problems(),
+            self.dumper.warnings.run(&self.context.client, &self.context.node),
             told.run(&self.context.client, &self.context.node, |schedule| self.objects.uid_of(schedule)),
         );
     }
@@ -134,8 +141,14 @@ impl Schedules {
                 errors.extend(self.pods.watch_errors(now()));
             }
             // A moment after the start nothing was listed yet.
-            for error in errors.into_iter().filter(|_| started.elapsed() >= UNWATCHED) {
+            if started.elapsed() < UNWATCHED {
+                continue;
+            }
+            for error in errors {
                 self.context.problem(ProblemType::SchedulesUnwatched, error);
+            }
+            if let Some(error) = self.context.quotas.watch_error(now()) {
+                self.context.problem(ProblemType::QuotasUnwatched, error);
             }
         }
     }
@@ -324,7 +337,8 @@ fn log(report: &Report) {
         RunResult::Retrying(error)
         | RunResult::MayBeFrozen(error)
         | RunResult::Failed(error)
-        | RunResult::InsufficientStorage(error) => {
+        | RunResult::InsufficientStorage(error)
+        | RunResult::QuotaExceeded(error) => {
             tracing::warn!(schedule, trigger, container, reason, error, "checkpoint not made");
         }
         RunResult::WouldDump | RunResult::Skipped(_) => {

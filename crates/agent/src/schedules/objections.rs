@@ -1,4 +1,5 @@
-//! What speaks against a dump before it begins: too little room, or a policy that would take its archive at once.
+//! What speaks against a dump before it begins: a quota of its namespace, too little room, or a policy that would take its
+//! archive at once.
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::archives::{Room, SeenArchives};
 use super::dumping::Dumper;
+use crate::quotas::Reservation;
 
 /// A runtime writes the images before it packs them: until it is done, there are both.
 const STAGING: u64 = 2;
@@ -23,24 +25,30 @@ const ROOM_WITHIN: Duration = Duration::from_secs(30);
 const USAGE_WITHIN: Duration = Duration::from_millis(100);
 
 impl Dumper {
-    /// Why the dump should not begin; none: nothing speaks against it, as far as is known. Where there is too little
-    /// room and archives are being deleted, it waits for these.
-    pub(super) async fn objection(&self, dump: &Dump) -> Option<Outcome> {
+    /// What the dump holds of its namespace's quotas, where nothing speaks against it as far as is known; else why it should
+    /// not begin. Where there is too little room and archives are being deleted, it waits for these.
+    pub(super) async fn permission(&self, dump: &Dump) -> Result<Reservation, Outcome> {
         let container = &dump.container;
         let last = self.archives.last_size(container);
         // By what the container has in memory this would be a guess: caches are in it that are not dumped.
         if let Some(size) = last {
             let labels = self.labels_of(container);
             let oversized = self.archives.is_oversized(container, labels, size, clock::now().wall);
-            if oversized.is_some() {
-                return oversized.map(Outcome::TooLarge);
+            if let Some(oversized) = oversized {
+                return Err(Outcome::TooLarge(oversized));
             }
         }
         let expected = match last {
             Some(size) => Some(size),
             None => self.working_set(container).await,
         };
-        shortage_in_the_end(&self.archives, expected).await.map(Outcome::InsufficientStorage)
+        let reserved = self.quotas.reserve(&container.namespace, expected).await;
+        let reserved = reserved.map_err(Outcome::QuotaExceeded)?;
+        if let Some(shortage) = shortage_in_the_end(&self.archives, expected).await {
+            return Err(Outcome::InsufficientStorage(shortage));
+        }
+        self.warnings.warn(container, &reserved.warnings);
+        Ok(reserved)
     }
 
     /// What the container has in memory; none where the kubelet does not say so at once.

@@ -197,6 +197,9 @@ fn text(result: &RunResult) -> String {
         RunResult::Retrying(error) => format!("not checkpointed yet, and tried again: {error}"),
         RunResult::Failed(error) => format!("not checkpointed: {error}"),
         RunResult::InsufficientStorage(error) => format!("not checkpointed for want of room: {error}"),
+        RunResult::QuotaExceeded(error) => {
+            format!("not checkpointed, as a quota has no room for it: {error}")
+        }
         RunResult::Skipped(SkipReason::Missed(1)) => "missed a due time".to_owned(),
         RunResult::Skipped(SkipReason::Missed(count)) => format!("missed {count} due times"),
         RunResult::Skipped(SkipReason::PodEnded) => "not checkpointed: it ended before".to_owned(),

@@ -211,6 +211,11 @@ impl Loader {
                 }));
                 self.skip(file, node, "is skipped: it says what is checkpointed, and agents carry it out");
             }
+            Meaning::Quota => self.skip(
+                file,
+                node,
+                "is skipped: it says how much is checkpointed over all nodes, and a cluster counts that",
+            ),
         }
         self.seen.insert(id, origin);
     }

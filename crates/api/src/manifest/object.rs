@@ -13,9 +13,9 @@ use super::tree::{Node, Tree};
 use crate::crds::schema;
 use crate::rules;
 use crate::{
-    CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
-    ClusterCheckpointPolicy, FieldError, Governs, LegacyCheckpointSchedule, LegacyPolicies, LegacySettings,
-    ScheduleError,
+    CheckpointPolicy, CheckpointQuota, CheckpointRestoreOperator, CheckpointSchedule,
+    CheckpointStoragePolicy, ClusterCheckpointPolicy, FieldError, Governs, LegacyCheckpointSchedule,
+    LegacyPolicies, LegacySettings, ScheduleError,
 };
 
 /// An object of a kind that says what may be deleted, or of one that says what is checkpointed.
@@ -26,6 +26,7 @@ pub(super) enum Object {
     Legacy(CheckpointRestoreOperator),
     Schedule(CheckpointSchedule),
     LegacySchedule(LegacyCheckpointSchedule),
+    Quota(CheckpointQuota),
 }
 
 /// What an object means to the engine.
@@ -35,6 +36,8 @@ pub(super) enum Meaning {
     Legacy(Box<(LegacySettings, LegacyPolicies)>),
     /// Nothing, as it says what is checkpointed: with what of it agents do not act on.
     Schedule(Vec<FieldError>),
+    /// Nothing, as it says how much is checkpointed.
+    Quota,
 }
 
 /// Whether a cron expression names a time that comes, is asked from here on: a file means the same whenever it is
@@ -60,6 +63,7 @@ impl Object {
                 let read = object.to_schedule(&own, ANY_TIME);
                 read.map(|read| Meaning::Schedule(read.ignored)).map_err(ScheduleError::into_fields)
             }
+            Self::Quota(object) => object.to_quota().map(|_| Meaning::Quota),
         }
     }
 }
@@ -93,7 +97,7 @@ fn spec<S: DeserializeOwned>(value: Value) -> Result<S, serde_path_to_error::Err
     serde_path_to_error::deserialize(value)
 }
 
-static KNOWN: [Known; 6] = [
+static KNOWN: [Known; 7] = [
     Known {
         kind: Kind::ClusterCheckpointPolicy.name(),
         api_version: Kind::ClusterCheckpointPolicy.api_version(),
@@ -158,14 +162,27 @@ static KNOWN: [Known; 6] = [
             }))
         },
     },
+    Known {
+        kind: QUOTA,
+        api_version: "checkpoint-keeper.io/v1alpha1",
+        is_policy: false,
+        namespaced: true,
+        schema: LazyLock::new(|| with_metadata(schema::<CheckpointQuota>())),
+        build: |metadata, value| {
+            Ok(Object::Quota(CheckpointQuota { metadata, spec: spec(value)?, status: None }))
+        },
+    },
 ];
 
 /// The kind, of both groups, that says what is checkpointed.
 const SCHEDULE: &str = "CheckpointSchedule";
 
+/// The kind that says how much a namespace may hold.
+const QUOTA: &str = "CheckpointQuota";
+
 /// Kinds of either group that decide nothing about deletion, and are not looked at.
-const OTHER_KINDS: [&str; 5] =
-    ["CheckpointQuota", "ContainerCheckpoint", "NodeCheckpointStore", "ForensicSnapshotChain", "PodRestore"];
+const OTHER_KINDS: [&str; 4] =
+    ["ContainerCheckpoint", "NodeCheckpointStore", "ForensicSnapshotChain", "PodRestore"];
 
 /// The schema of a whole object: the CRD leaves out what every object has.
 fn with_metadata(mut schema: Value) -> Value {
@@ -269,7 +286,7 @@ fn kind(node: &Node, check: &mut Check<'_>) -> Option<&'static Known> {
     let Some(known) = KNOWN.iter().find(is_it) else {
         let policies = KNOWN.iter().filter(|known| known.is_policy).map(|known| known.kind);
         let near = nearest(kind, policies).map(|near| format!("did you mean {near:?}?"));
-        let other = kind == SCHEDULE || OTHER_KINDS.contains(&kind);
+        let other = [SCHEDULE, QUOTA].contains(&kind) || OTHER_KINDS.contains(&kind);
         let message = format!("{:?} is not a kind that says what is kept", shortened(kind));
         let hint = near
             .filter(|_| !other)

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value)]
 
 mod fake;
+mod quotas;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -60,6 +60,8 @@ impl Annotations {
             RunResult::Done(file) => Ok(file.clone()),
             RunResult::Retrying(text) => Err(format!("{text}; it is tried again")),
             RunResult::Failed(text) | RunResult::InsufficientStorage(text) => Err(text.clone()),
+            // Whoever reads the answer can tell it from a failure.
+            RunResult::QuotaExceeded(text) => Err(format!("{}: {text}", result.name())),
             RunResult::Skipped(reason) => Err(reason.name().to_owned()),
             RunResult::WouldDump | RunResult::MayBeFrozen(_) => return false,
         };

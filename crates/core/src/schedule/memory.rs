@@ -108,6 +108,7 @@ impl ScheduleMemory {
             }
             RunResult::Failed(message)
             | RunResult::InsufficientStorage(message)
+            | RunResult::QuotaExceeded(message)
             | RunResult::MayBeFrozen(message) => {
                 self.failures = self.failures.saturating_add(1);
                 message.clone()

@@ -125,6 +125,8 @@ pub enum Outcome {
     InsufficientStorage(String),
     /// Its archive would be larger than its policy allows, and would be deleted at once: no later try helps.
     TooLarge(String),
+    /// A quota of its namespace has no room for it. It is refused, and not tried again by itself.
+    QuotaExceeded(String),
     /// The runtime went away in the middle of it, or did not finish it: the container may have been left frozen.
     RuntimeLost(String),
 }
@@ -246,6 +248,8 @@ pub enum RunResult {
     Failed(String),
     /// There was too little room, whenever it was tried.
     InsufficientStorage(String),
+    /// A quota of its namespace had no room for it.
+    QuotaExceeded(String),
     /// Nothing was dumped.
     Skipped(SkipReason),
 }
@@ -260,6 +264,7 @@ impl RunResult {
             Self::MayBeFrozen(_) => "ContainerMayBeFrozen",
             Self::Failed(_) => "CheckpointFailed",
             Self::InsufficientStorage(_) => "InsufficientStorage",
+            Self::QuotaExceeded(_) => "QuotaExceeded",
             Self::Skipped(reason) => reason.name(),
         }
     }

@@ -181,6 +181,7 @@ impl Runs {
             Outcome::Done { file } => RunResult::Done(file),
             Outcome::FailedForGood(text) => RunResult::Failed(text),
             Outcome::TooLarge(text) => RunResult::InsufficientStorage(text),
+            Outcome::QuotaExceeded(text) => RunResult::QuotaExceeded(text),
             Outcome::Collided(text) => {
                 run.collisions += 1;
                 if run.collisions < COLLISIONS {

@@ -21,6 +21,8 @@ const LEGACY: (&str, &str) =
     ("criu.org/v1/namespaces/default/checkpointrestoreoperators", "CheckpointRestoreOperator");
 const SCHEDULE: (&str, &str) =
     ("checkpoint-keeper.io/v1alpha1/namespaces/default/checkpointschedules", "CheckpointSchedule");
+const QUOTA: (&str, &str) =
+    ("checkpoint-keeper.io/v1alpha1/namespaces/default/checkpointquotas", "CheckpointQuota");
 const OLDER_SCHEDULE: (&str, &str) =
     ("criu.org/v1/namespaces/default/checkpointschedules", "CheckpointSchedule");
 const STORE: (&str, &str) = ("checkpoint-keeper.io/v1alpha1/nodecheckpointstores", "NodeCheckpointStore");
@@ -117,6 +119,9 @@ fn the_api_server_takes_what_is_right() -> anyhow::Result<()> {
         ),
         (SCHEDULE, hourly("retention", json!({"keepLatest": 3, "maxAge": "7d"}))),
         (SCHEDULE, hourly("timeout", json!("1s"))),
+        (QUOTA, json!({"hard": {"count": 0}})),
+        (QUOTA, json!({"hard": {"count": 200, "bytes": "100Gi"}, "warnAt": "80%", "onExceed": "Reject"})),
+        (QUOTA, json!({"hard": {"bytes": 0}, "warnAt": "0%", "onExceed": "Warn"})),
         (OLDER_SCHEDULE, older(&json!({}))),
         (OLDER_SCHEDULE, older(&json!({"interval": "12h", "onKubernetesEvents": ["NodeDrain", "Unknown"]}))),
         (
@@ -238,6 +243,17 @@ fn the_api_server_refuses_what_is_wrong_in_words_that_help() -> anyhow::Result<(
         (SCHEDULE, hourly("retention", json!({})), "must have keepLatest or maxAge"),
         (SCHEDULE, hourly("retention", json!({"keepLatest": 0})), "should be greater than or equal to 1"),
         (SCHEDULE, hourly("containers", json!(["app*"])), name),
+        (QUOTA, json!({}), "spec.hard: Required value"),
+        (QUOTA, json!({"hard": {}}), "must have count or bytes"),
+        (QUOTA, json!({"hard": {"count": -1}}), "should be greater than or equal to 0"),
+        (QUOTA, json!({"hard": {"bytes": 100}}), "so little would reject every checkpoint"),
+        (QUOTA, json!({"hard": {"bytes": "100GB"}}), "must be a size such as"),
+        (QUOTA, json!({"hard": {"count": 1}, "warnAt": "80"}), "must be a share between 0% and 100%"),
+        (
+            QUOTA,
+            json!({"hard": {"count": 1}, "onExceed": "Delete"}),
+            "supported values: \"Reject\", \"Warn\"",
+        ),
         (OLDER_SCHEDULE, older(&json!({"interval": "0s"})), "interval must be at least 1s"),
         (OLDER_SCHEDULE, json!({"selector": {}, "triggers": {}}), "spec.namespace: Required value"),
     ];
@@ -268,9 +284,14 @@ fn kubectl_explains_and_lists_our_kinds() -> anyhow::Result<()> {
             && retention.contains("keepLatest is how many of the newest"),
         "{retention}"
     );
-    for path in
-        ["ckpol.spec", "ckstorage.spec", "cksched.spec", "nckstore.spec", "checkpointrestoreoperators.spec"]
-    {
+    for path in [
+        "ckpol.spec",
+        "ckstorage.spec",
+        "cksched.spec",
+        "ckquota.spec",
+        "nckstore.spec",
+        "checkpointrestoreoperators.spec",
+    ] {
         let fields = wait::for_value(path, DEADLINE, || explain(path).map(Some))?;
         ensure!(!fields.contains("<no description>"), "{path} has a field without a description: {fields}");
     }

@@ -20,6 +20,7 @@ mod kubelet;
 mod legacy;
 mod mishaps;
 mod pods;
+mod quota;
 mod retention;
 mod rights;
 mod schedule_proofs;

@@ -19,7 +19,7 @@ const OLDER_SCHEDULES_DEFINITION: &str = "checkpointschedules.criu.org";
 /// A resource as `kubectl auth can-i` takes it, the one object it is about (or all), and verbs.
 type Right = (&'static str, &'static str, &'static [&'static str]);
 
-const AGENT_RIGHTS: [Right; 26] = [
+const AGENT_RIGHTS: [Right; 27] = [
     ("clustercheckpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointstoragepolicies.checkpoint-keeper.io", "", &["list", "watch"]),
@@ -27,6 +27,7 @@ const AGENT_RIGHTS: [Right; 26] = [
     ("customresourcedefinitions.apiextensions.k8s.io", OLDER_OPERATORS_DEFINITION, &["list", "watch"]),
     ("customresourcedefinitions.apiextensions.k8s.io", OLDER_SCHEDULES_DEFINITION, &["list", "watch"]),
     ("checkpointschedules.checkpoint-keeper.io", "", &["list", "watch"]),
+    ("checkpointquotas.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointschedules.criu.org", "", &["list", "watch"]),
     ("nodecheckpointstores.checkpoint-keeper.io", "", &["list", "watch", "create", "patch"]),
     ("nodecheckpointstores.checkpoint-keeper.io/status", "", &["patch"]),
@@ -48,7 +49,7 @@ const AGENT_RIGHTS: [Right; 26] = [
     ("events.events.k8s.io", "", &["create"]),
 ];
 
-const CONTROLLER_RIGHTS: [Right; 18] = [
+const CONTROLLER_RIGHTS: [Right; 20] = [
     ("clustercheckpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointpolicies.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointstoragepolicies.checkpoint-keeper.io", "", &["list", "watch"]),
@@ -56,12 +57,14 @@ const CONTROLLER_RIGHTS: [Right; 18] = [
     ("customresourcedefinitions.apiextensions.k8s.io", OLDER_OPERATORS_DEFINITION, &["list", "watch"]),
     ("customresourcedefinitions.apiextensions.k8s.io", OLDER_SCHEDULES_DEFINITION, &["list", "watch"]),
     ("checkpointschedules.checkpoint-keeper.io", "", &["list", "watch"]),
+    ("checkpointquotas.checkpoint-keeper.io", "", &["list", "watch"]),
     ("checkpointschedules.criu.org", "", &["list", "watch", "patch"]),
     ("clustercheckpointpolicies.checkpoint-keeper.io/status", "", &["patch"]),
     ("checkpointpolicies.checkpoint-keeper.io/status", "", &["patch"]),
     ("checkpointstoragepolicies.checkpoint-keeper.io/status", "", &["patch"]),
     ("checkpointrestoreoperators.criu.org/status", "", &["patch"]),
     ("checkpointschedules.checkpoint-keeper.io/status", "", &["patch"]),
+    ("checkpointquotas.checkpoint-keeper.io/status", "", &["patch"]),
     ("checkpointschedules.criu.org/status", "", &["patch"]),
     ("nodecheckpointstores.checkpoint-keeper.io", "", &["list", "watch"]),
     ("nodecheckpointstores.checkpoint-keeper.io/status", "", &["patch"]),

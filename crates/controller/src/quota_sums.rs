@@ -1,0 +1,152 @@
+//! What namespaces with quotas hold, added up over the nodes: from what each node's agent reports. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use checkpoint_keeper_api::node_store::{NodeCheckpointStoreStatus, ReadyReason};
+use checkpoint_keeper_core::quota::Held;
+use jiff::Timestamp;
+
+use super::totals::NodeReport;
+
+/// What a namespace has on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceHeld {
+    /// The namespace.
+    pub namespace: Box<str>,
+    /// What it has.
+    pub held: Held,
+}
+
+/// Which namespaces a node's report names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Named {
+    /// All that have archives there.
+    All,
+    /// Of the others only all that have a quota that is not newer than this.
+    WithQuotas(Timestamp),
+    /// Some.
+    #[default]
+    Some,
+}
+
+impl Named {
+    /// Whether a namespace with a quota that is that old has no archives there if it is not named.
+    fn is_complete(self, created: Timestamp) -> bool {
+        match self {
+            Self::All => true,
+            Self::WithQuotas(latest) => created <= latest,
+            Self::Some => false,
+        }
+    }
+}
+
+/// What a report says of namespaces: exactly of those that the agent knows to have a quota, and rounded up of others.
+pub fn namespaces(status: &NodeCheckpointStoreStatus) -> Vec<NamespaceHeld> {
+    let count = |number: i64| u64::try_from(number).unwrap_or(0);
+    let exact = status.quotas.iter().map(|usage| NamespaceHeld {
+        namespace: usage.namespace.as_str().into(),
+        held: Held { count: count(usage.archives), bytes: count(usage.bytes) },
+    });
+    let others = status
+        .namespaces
+        .iter()
+        .filter(|usage| !status.quotas.iter().any(|exact| exact.namespace == usage.name));
+    let rounded = others.map(|usage| NamespaceHeld {
+        namespace: usage.name.as_str().into(),
+        held: Held { count: count(usage.archives), bytes: usage.size.value() },
+    });
+    exact.chain(rounded).collect()
+}
+
+/// Which namespaces it names.
+pub fn named(status: &NodeCheckpointStoreStatus) -> Named {
+    let reason = status.ready().map(|ready| ready.reason.as_str());
+    let has_not_looked =
+        |reason: ReadyReason| [ReadyReason::Starting, ReadyReason::PoliciesUnknown].contains(&reason);
+    let known = ReadyReason::ALL.into_iter().find(|known| Some(known.name()) == reason);
+    // One that says nothing, and one that never looked and has nothing to go by from before.
+    if reason.is_none() || (known.is_some_and(has_not_looked) && status.archives == 0) {
+        return Named::Some;
+    }
+    if status.more_namespaces <= 0 {
+        return Named::All;
+    }
+    let latest = status.latest_quota_time.as_ref().filter(|_| status.more_quotas <= 0);
+    latest.map_or(Named::Some, |latest| Named::WithQuotas(latest.0))
+}
+
+/// Since when the figures of a report are old, as no agent sees the directory; none: they are not.
+pub fn stale_since(status: &NodeCheckpointStoreStatus) -> Option<Timestamp> {
+    let ready = status.ready()?;
+    let is_stale = ReadyReason::ALL.into_iter().any(|reason| {
+        reason.name() == ready.reason
+            && matches!(
+                reason,
+                ReadyReason::Starting
+                    | ReadyReason::PoliciesUnknown
+                    | ReadyReason::DirectoryGone
+                    | ReadyReason::DirectoryUnreadable
+                    | ReadyReason::AgentNotReady
+            )
+    });
+    is_stale.then_some(ready.last_transition_time.0)
+}
+
+/// What one namespace holds over all nodes.
+#[derive(Debug, Default)]
+pub struct NamespaceSum<'a> {
+    /// In all.
+    pub held: Held,
+    /// On each node that has any.
+    pub nodes: Vec<(&'a Arc<NodeReport>, Held)>,
+    /// A node whose report may leave the namespace out, and how many more there are; none: there is none.
+    pub left_out: Option<(&'a str, usize)>,
+}
+
+impl NamespaceSum<'_> {
+    /// On how many nodes the figures are old, and since when the oldest are.
+    pub fn stale(&self) -> (usize, Option<Timestamp>) {
+        let since = || self.nodes.iter().filter_map(|(report, _)| report.stale_since);
+        (since().count(), since().min())
+    }
+}
+
+/// What namespaces hold.
+#[derive(Debug)]
+pub struct Sums<'a> {
+    nodes: BTreeMap<&'a str, Vec<(&'a Arc<NodeReport>, Held)>>,
+    /// The nodes that do not name all namespaces.
+    incomplete: Vec<&'a Arc<NodeReport>>,
+}
+
+impl<'a> Sums<'a> {
+    /// Adds up what the nodes say of these namespaces.
+    pub fn of(namespaces: &'a BTreeSet<String>, reports: &'a [Arc<NodeReport>]) -> Self {
+        let mut nodes: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+        if !namespaces.is_empty() {
+            for report in reports {
+                for usage in &report.held {
+                    if let Some(namespace) = namespaces.get(&*usage.namespace) {
+                        nodes.entry(namespace).or_default().push((report, usage.held));
+                    }
+                }
+            }
+        }
+        let incomplete = reports.iter().filter(|report| report.named != Named::All).collect();
+        Self { nodes, incomplete }
+    }
+
+    /// What a namespace holds, by the reports that are to name it for a quota that is that old.
+    pub fn of_namespace(&self, namespace: &str, created: Timestamp) -> NamespaceSum<'a> {
+        let nodes = self.nodes.get(namespace).cloned().unwrap_or_default();
+        let naming: BTreeSet<&str> = nodes.iter().map(|(report, _)| report.node.as_str()).collect();
+        let leaves_out = |report: &&&'a Arc<NodeReport>| {
+            !report.named.is_complete(created) && !naming.contains(report.node.as_str())
+        };
+        let mut left_out = self.incomplete.iter().filter(leaves_out).map(|report| report.node.as_str());
+        let left_out = left_out.next().map(|first| (first, left_out.count()));
+        let held = nodes.iter().fold(Held::default(), |sum, (_, held)| sum.plus(*held));
+        NamespaceSum { held, nodes, left_out }
+    }
+}
