@@ -11,7 +11,8 @@ use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::creation::{Creation, CreationRequest};
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{
-    Absence, Absences, Action, Allowance, Archive, Clock, Dated, FileSystem, Level, Origin, Reason, Release,
+    Absence, Absences, Action, Allowance, Archive, Clock, Dated, Detail, Expiration, FileSystem, Level,
+    Origin, Plan, Reason, Release, Verdict, expirations, plan,
 };
 use checkpoint_keeper_core::policy::{
     Ceiling, KeepFor, Kind, LabelSelector, Limit, Mode, OrphanRule, OrphanWhen, Policy, Retention,
@@ -842,6 +843,90 @@ proptest! {
         let outcome = case.run();
         for verdict in &outcome.plan.verdicts {
             prop_assert!(verdict.detail.to_string().len() < 200);
+        }
+    }
+}
+
+/// Any case, with `minAge` and `damagedGracePeriod` as well. `minAge` and ceilings end at no time at which something
+/// else does: of equal times it is not foreseen which limit takes what.
+fn timed_cases() -> impl Strategy<Value = Case> {
+    let hours = |weight| option::weighted(weight, (0_u32..90).prop_map(|hours| HOUR * hours));
+    (cases(false), vec((hours(0.4), hours(0.4)), 5)).prop_map(|(mut case, extra)| {
+        for (policy, (min_age, damaged_grace)) in case.policies.retention.iter_mut().zip(extra) {
+            policy.retention.min_age = min_age.map(|age| age + MINUTE);
+            policy.damaged_grace = damaged_grace;
+        }
+        for policy in &mut case.policies.storage {
+            policy.per_namespace.max_age = policy.per_namespace.max_age.map(|age| age + MINUTE * 2);
+        }
+        case
+    })
+}
+
+/// The plan at another time, with everything else as it was: what is gone was confirmed again.
+fn plan_at(case: &Case, time: Timestamp) -> Plan {
+    let mut snapshot = case.snapshot.clone();
+    for archive in &mut snapshot.archives {
+        archive.absences = archive.absences.as_deref().map(|absences| {
+            let again =
+                |absence: Option<Absence>| absence.map(|absence| Absence { confirmed: time, ..absence });
+            let Absences { pod, workload, namespace } = *absences;
+            Arc::new(Absences { pod: again(pod), workload: again(workload), namespace: again(namespace) })
+        });
+    }
+    plan(&snapshot, &case.policies, time)
+}
+
+/// Whether a verdict says that an archive goes for its age or the end of a grace period.
+fn is_by_time(verdict: &Verdict) -> bool {
+    let is_by_age = matches!(verdict.detail, Detail::Age { .. });
+    match verdict.reason {
+        Reason::Orphaned | Reason::Incomplete | Reason::Damaged | Reason::MaxAge => true,
+        Reason::ScheduleRetention | Reason::NamespaceCeiling => is_by_age,
+        _ => false,
+    }
+}
+
+const SECOND: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
+
+proptest! {
+    #![proptest_config(tries(100))]
+
+    /// What is foreseen comes true, and not a second earlier, unless another rule comes first.
+    #[test]
+    fn an_archive_expires_when_that_is_foreseen(case in timed_cases()) {
+        let current = case.run().plan;
+        let foreseen = expirations(&case.snapshot, &case.policies, &current, now());
+        for (place, expiration) in foreseen.iter().enumerate() {
+            let archive = &case.snapshot.archives[place];
+            let Some(Expiration { at, reason, policy }) = expiration else { continue };
+            prop_assert!(current.verdicts[place].action() == Action::Keep);
+            let is_overdue = *reason == Reason::Orphaned && *at <= now();
+            prop_assert!(is_overdue || *at > now());
+            let before = plan_at(&case, (*at - SECOND).max(now())).verdicts[place].clone();
+            prop_assert!(is_overdue || before.reason != *reason || !is_by_time(&before), "{before:?} before {expiration:?} of {archive:?}");
+            let then = plan_at(&case, (*at).max(now())).verdicts[place].clone();
+            // Limits may take what is not whole from the same moment on as the rules of age.
+            let becomes_quiet = !archive.state.is_whole() && *at == archive.changed + MINUTE * 10;
+            let is_as_foreseen = (then.reason == *reason && then.policy == *policy) || becomes_quiet;
+            prop_assert!(is_as_foreseen || before.action() == Action::Delete, "{then:?} in place of {expiration:?} of {archive:?}");
+            prop_assert!(then.action() == Action::Delete, "{then:?} at {expiration:?} of {archive:?}");
+        }
+    }
+
+    /// What is not foreseen to go by time never does.
+    #[test]
+    fn what_does_not_expire_is_taken_by_no_rule_of_time(case in timed_cases(), later in 0_u32..400) {
+        let current = case.run().plan;
+        let foreseen = expirations(&case.snapshot, &case.policies, &current, now());
+        for hours in [later, 10_000] {
+            let then = plan_at(&case, now() + HOUR * hours);
+            for (place, verdict) in then.verdicts.iter().enumerate() {
+                let was_to_go = current.verdicts[place].action() == Action::Delete;
+                let is_foreseen = foreseen[place].as_ref().is_some_and(|foreseen| foreseen.at <= now() + HOUR * hours);
+                prop_assert!(is_foreseen || was_to_go || !is_by_time(verdict),
+                    "{verdict:?} after {hours} h, {:?} before; {:?}", current.verdicts[place], case.snapshot.archives[place]);
+            }
         }
     }
 }

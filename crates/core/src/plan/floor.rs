@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::planner::{FloorRule, Planner};
+use super::planner::{FloorRule, Planner, end_of};
+use super::rules::max_age;
 use crate::policy::{DEFAULT_KEEP_LATEST, KeepFor};
 
 impl Planner<'_> {
@@ -11,11 +12,7 @@ impl Planner<'_> {
         self.floor_taken = false;
         self.floor.fill(false);
         for lineage in self.groups.lineages() {
-            // The lineage has left the node when that is confirmed for all that is known of it.
-            let idle_since = lineage
-                .iter()
-                .map(|&place| self.archive(place).idle_since)
-                .try_fold(Timestamp::MIN, |latest, idle| Some(latest.max(idle?)));
+            let idle_since = self.idle_since(lineage);
             // Where the clock is wrong, so may be what is dated ahead of it: then both readings have a newest.
             for is_candidate in [Self::is_candidate_for_newest, Self::is_candidate_ahead] {
                 let newest = lineage.iter().rev().copied().filter(|&place| is_candidate(self, place));
@@ -23,33 +20,54 @@ impl Planner<'_> {
                 let mut newer = 0;
                 for place in newest {
                     self.floor[place] = self.is_on_floor(place, newer, idle_since);
-                    // What its own policy is about to take for its age stands in for no other.
-                    newer += usize::from(self.floor[place] || !self.is_about_to_go(place));
+                    newer += usize::from(self.stands_in(place, newer, idle_since));
                 }
             }
         }
     }
 
+    /// Since when a lineage has left the node: that is confirmed for all that is known of it.
+    pub(super) fn idle_since(&self, lineage: &[usize]) -> Option<Timestamp> {
+        let mut idle = lineage.iter().map(|&place| self.archive(place).idle_since);
+        idle.try_fold(Timestamp::MIN, |latest, idle| Some(latest.max(idle?)))
+    }
+
     /// Whether an archive stays that has so many newer ones in its lineage.
-    fn is_on_floor(&self, place: usize, newer: usize, idle_since: Option<Timestamp>) -> bool {
+    pub(super) fn is_on_floor(&self, place: usize, newer: usize, idle_since: Option<Timestamp>) -> bool {
+        let (keep, _) = self.floor_of(place);
+        let has_ended = self.floor_end(place, idle_since).is_some_and(|end| self.has_come(end));
+        !has_ended && newer < usize::try_from(keep).unwrap_or(usize::MAX)
+    }
+
+    /// Whether an archive that has so many newer ones in its lineage can stand in for older ones. What its own policy
+    /// is about to take for its age stands in for no other.
+    pub(super) fn stands_in(&self, place: usize, newer: usize, idle_since: Option<Timestamp>) -> bool {
+        self.is_on_floor(place, newer, idle_since) || !self.is_about_to_go(place)
+    }
+
+    /// When the floor ends for an archive of a lineage that has left the node; none: it does not.
+    pub(super) fn floor_end(&self, place: usize, idle_since: Option<Timestamp>) -> Option<Timestamp> {
+        match self.floor_of(place).1 {
+            KeepFor::Forever => None,
+            KeepFor::For(length) => idle_since.map(|idle| end_of(idle, length)),
+        }
+    }
+
+    /// How many of the newest stay in the lineage of an archive, and for how long after it left the node.
+    fn floor_of(&self, place: usize) -> (u32, KeepFor) {
         let retention = self.policy(place).map(|(_, policy)| &policy.retention);
-        let (keep, keep_for) = match (self.floor_rule, retention) {
+        match (self.floor_rule, retention) {
             (FloorRule::Storage, _) => (self.storage.protect_latest(), KeepFor::default()),
             (FloorRule::Retention, Some(retention)) => (retention.keep_latest, retention.keep_latest_for),
             (FloorRule::Retention, None) => (DEFAULT_KEEP_LATEST, KeepFor::default()),
-        };
-        let has_ended = match keep_for {
-            KeepFor::Forever => false,
-            KeepFor::For(length) => idle_since.is_some_and(|idle| self.has_passed(idle, length)),
-        };
-        !has_ended && newer < usize::try_from(keep).unwrap_or(usize::MAX)
+        }
     }
 
     /// Whether its policy takes it for its age, unless it is a newest that stays.
     fn is_about_to_go(&self, place: usize) -> bool {
-        let limit = self.policy(place).and_then(|(_, policy)| policy.retention.max_age);
+        let limit = self.policy(place).and_then(|(_, policy)| max_age(policy));
         self.floor_rule == FloorRule::Retention
-            && limit.is_some_and(|limit| !limit.is_zero() && self.is_due(self.archives[place].taken, limit))
+            && limit.is_some_and(|limit| self.is_due(self.archives[place].taken, limit))
     }
 
     /// Marks them again where a limit took some, so that the rules after it spare the newest of

@@ -8,6 +8,7 @@
 mod deletion_draw;
 mod difference;
 mod effective_storage;
+mod expirations;
 mod facts;
 mod floor;
 mod governing;
@@ -27,6 +28,7 @@ use jiff::Timestamp;
 
 pub use difference::{Difference, difference};
 pub use effective_storage::{EffectiveStorage, WatermarkReport};
+pub use expirations::{Expiration, expirations};
 pub(crate) use governing::precedence;
 pub use snapshot::{
     Absence, Absences, Allowance, Archive, Clock, Dated, Draw, FileId, FileSystem, Home, Namespace, Origin,

@@ -104,7 +104,7 @@ pub(super) struct Planner<'a> {
     /// archive's place is its place here.
     pub(super) archives: Vec<Facts>,
     /// Each archive's place in the snapshot.
-    order: Vec<usize>,
+    pub(super) order: Vec<usize>,
     pub(super) groups: &'a Groups<'a>,
     /// Whether the archive is among the newest of its lineage.
     pub(super) floor: Vec<bool>,
@@ -230,9 +230,9 @@ impl<'a> Planner<'a> {
         self.states[place] == ArchiveState::Open && self.archives[place].state == State::Complete
     }
 
-    /// Whether `length` has passed since `start`, by a clock that can be trusted.
-    pub(super) fn has_passed(&self, start: Timestamp, length: Duration) -> bool {
-        self.snapshot.clock == Clock::Trusted && self.is_due(start, length)
+    /// Whether it is that time by now, by a clock that can be trusted.
+    pub(super) fn has_come(&self, time: Timestamp) -> bool {
+        self.snapshot.clock == Clock::Trusted && time <= self.now
     }
 
     pub(super) fn is_due(&self, start: Timestamp, length: Duration) -> bool {

@@ -6,11 +6,19 @@ use jiff::Timestamp;
 
 use super::limits::{Limit, Measure};
 use super::planner::{By, Planner, Scope, age, end_of};
-use super::snapshot::Absences;
+use super::snapshot::Absence;
 use super::tiers;
 use super::verdict::{Detail, Level, Reason};
 use crate::archive::State;
 use crate::policy::{Kind, OrphanWhen, Policy, Size, Tiers};
+
+/// The states that have a rule of their own, and the grace period that a policy gives them.
+pub(super) const BROKEN: [(State, Reason, GracePeriod); 2] = [
+    (State::Incomplete, Reason::Incomplete, |policy| policy.incomplete_grace),
+    (State::Damaged, Reason::Damaged, |policy| policy.damaged_grace),
+];
+
+type GracePeriod = fn(&Policy) -> Option<Duration>;
 
 impl<'a> Planner<'a> {
     /// What no rule may touch.
@@ -38,7 +46,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Every undecided archive that a policy governs to which `rule` applies, and that rule.
-    fn governed<T: Copy>(&self, rule: impl Fn(&'a Policy) -> Option<T>) -> Vec<(usize, By, T)> {
+    pub(super) fn governed<T: Copy>(&self, rule: impl Fn(&'a Policy) -> Option<T>) -> Vec<(usize, By, T)> {
         let rules: Vec<Option<T>> = self.policy_index.ranked().iter().map(|policy| rule(policy)).collect();
         if rules.iter().all(Option::is_none) {
             return Vec::new();
@@ -53,13 +61,7 @@ impl<'a> Planner<'a> {
 
     pub(super) fn take_orphans(&mut self) {
         for (place, by, rule) in self.governed(|policy| policy.orphans) {
-            let Some(absences) = &self.archive(place).absences else { continue };
-            let absence = match rule.when {
-                OrphanWhen::WorkloadDeleted => absences.workload,
-                OrphanWhen::PodDeleted => absences.pod,
-                OrphanWhen::NamespaceDeleted => absences.namespace,
-            };
-            let Some(absence) = absence else { continue };
+            let Some(absence) = self.absence(place, rule.when) else { continue };
             let end = end_of(absence.since, rule.grace);
             // Absent at the end of the grace period, not only at its beginning.
             if absence.confirmed >= end && self.is_due(absence.since, rule.grace) {
@@ -72,12 +74,7 @@ impl<'a> Planner<'a> {
 
     /// What was cut off, and what contradicts itself: each by a rule of its own.
     pub(super) fn take_broken(&mut self) {
-        type Grace = fn(&Policy) -> Option<Duration>;
-        let rules: [(State, Reason, Grace); 2] = [
-            (State::Incomplete, Reason::Incomplete, |policy| policy.incomplete_grace),
-            (State::Damaged, Reason::Damaged, |policy| policy.damaged_grace),
-        ];
-        for (state, reason, grace) in rules {
+        for (state, reason, grace) in BROKEN {
             for (place, by, grace) in self.governed(grace) {
                 if self.archives[place].state != state {
                     continue;
@@ -147,9 +144,7 @@ impl<'a> Planner<'a> {
     }
 
     pub(super) fn take_by_age(&mut self) {
-        // 0 is off.
-        let rule = |policy: &Policy| policy.retention.max_age.filter(|limit| !limit.is_zero());
-        for (place, by, limit) in self.governed(rule) {
+        for (place, by, limit) in self.governed(max_age) {
             let taken = self.archives[place].taken;
             if !self.is_due(taken, limit) || !self.may_take(place) {
             } else if self.floor[place] {
@@ -218,14 +213,25 @@ impl<'a> Planner<'a> {
 
     /// Whether what the archive belongs to is known to be gone, by its policy's measure.
     pub(super) fn is_orphan(&self, place: usize) -> bool {
-        let absences: Absences = self.archive(place).absences.as_deref().copied().unwrap_or_default();
         let when = self.policy(place).and_then(|(_, policy)| policy.orphans).map(|rule| rule.when);
-        match when.unwrap_or_default() {
-            OrphanWhen::WorkloadDeleted => absences.workload.is_some(),
-            OrphanWhen::PodDeleted => absences.pod.is_some(),
-            OrphanWhen::NamespaceDeleted => absences.namespace.is_some(),
+        self.absence(place, when.unwrap_or_default()).is_some()
+    }
+
+    /// That what the archive belongs to is gone, by that measure.
+    pub(super) fn absence(&self, place: usize, when: OrphanWhen) -> Option<Absence> {
+        let absences = self.archive(place).absences.as_deref()?;
+        match when {
+            OrphanWhen::WorkloadDeleted => absences.workload,
+            OrphanWhen::PodDeleted => absences.pod,
+            OrphanWhen::NamespaceDeleted => absences.namespace,
         }
     }
+}
+
+/// The age from which on a policy takes archives.
+pub(super) fn max_age(policy: &Policy) -> Option<Duration> {
+    // 0 is off.
+    policy.retention.max_age.filter(|limit| !limit.is_zero())
 }
 
 /// Whether a policy is one of the older operator's.

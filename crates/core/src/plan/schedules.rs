@@ -58,28 +58,9 @@ impl Planner<'_> {
         if schedules.is_empty() {
             return Vec::new();
         }
-        let by_uid: HashMap<&str, usize> =
-            schedules.iter().enumerate().map(|(at, schedule)| (schedule.uid.as_str(), at)).collect();
-        // Of each schedule, the archives of each container, oldest first.
-        let mut made: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-        let mut makers: HashMap<usize, usize> = HashMap::new();
-        for place in 0..self.archives.len() {
-            let archive = self.archive(place);
-            let (Some(creation), Some(identity)) = (&archive.creation, &archive.identity) else { continue };
-            let is_whole = self.archives[place].state == State::Complete;
-            if creation.is_failed || !is_whole || !self.counts(place, Scope::Retention) {
-                continue;
-            }
-            let uids: HashSet<&str> = creation.requests.iter().map(|request| request.uid.as_str()).collect();
-            // A schedule that keeps all of its archives, or is not known, is counted here and lets none go.
-            makers.insert(place, uids.len());
-            let container = (&identity.namespace, &identity.pod, &identity.container);
-            for schedule in uids.iter().filter_map(|uid| by_uid.get(uid)) {
-                made.entry((*schedule, container)).or_default().push(place);
-            }
-        }
+        let Made { groups, makers } = self.made_by(schedules);
         let mut let_go: BTreeMap<usize, Vec<(usize, Detail)>> = BTreeMap::new();
-        for ((schedule, _), places) in made {
+        for (schedule, places) in groups {
             let ScheduleRetention { keep_latest, max_age, .. } = &schedules[schedule];
             let keep = usize::try_from(*keep_latest).unwrap_or(usize::MAX);
             for &place in places.iter().rev().skip(keep) {
@@ -102,4 +83,36 @@ impl Planner<'_> {
         }
         replaced
     }
+    /// The archives that schedules had made and that count.
+    pub(super) fn made_by(&self, schedules: &[ScheduleRetention]) -> Made {
+        let by_uid: HashMap<&str, usize> =
+            schedules.iter().enumerate().map(|(at, schedule)| (schedule.uid.as_str(), at)).collect();
+        let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        let mut makers: HashMap<usize, usize> = HashMap::new();
+        for place in 0..self.archives.len() {
+            let archive = self.archive(place);
+            let (Some(creation), Some(identity)) = (&archive.creation, &archive.identity) else { continue };
+            let is_whole = self.archives[place].state == State::Complete;
+            if creation.is_failed || !is_whole || !self.counts(place, Scope::Retention) {
+                continue;
+            }
+            let uids: HashSet<&str> = creation.requests.iter().map(|request| request.uid.as_str()).collect();
+            // A schedule that keeps all of its archives, or is not known, is counted here and lets none go.
+            makers.insert(place, uids.len());
+            let container = (&identity.namespace, &identity.pod, &identity.container);
+            for schedule in uids.iter().filter_map(|uid| by_uid.get(uid)) {
+                groups.entry((*schedule, container)).or_default().push(place);
+            }
+        }
+        let groups = groups.into_iter().map(|((schedule, _), places)| (schedule, places)).collect();
+        Made { groups, makers }
+    }
+}
+
+/// Archives that schedules had made.
+pub(super) struct Made {
+    /// Of each schedule, by its place among them, the archives of each container, oldest first.
+    pub(super) groups: Vec<(usize, Vec<usize>)>,
+    /// How many schedules had each archive made.
+    pub(super) makers: HashMap<usize, usize>,
 }
