@@ -201,7 +201,8 @@ fn every_field_of_a_storage_policy_arrives() {
     );
     assert_eq!((policy.min_free_bytes, policy.min_free_inodes), (Some(10 * GI), Some(1_000)));
     assert_eq!(policy.max_total_size, Some(Size::Bytes(200 * GI)));
-    let ceiling = Ceiling { limit: limit(500, 50 * GI), max_age: Some(seconds(90 * DAY)), ..Ceiling::default() };
+    let ceiling =
+        Ceiling { limit: limit(500, 50 * GI), max_age: Some(seconds(90 * DAY)), ..Ceiling::default() };
     assert_eq!(policy.per_namespace, ceiling);
     assert_eq!(policy.deletion_limit, Some(DeletionLimit::default()));
     let gpu = &example("storage.yaml").policies.storage[1];

@@ -66,8 +66,13 @@ pub(super) struct Entry {
 
 impl Entries {
     /// What is shown of a view by the agent of this node: at most so many archives, first those that are pinned, then
-    /// the newest.
-    pub(crate) fn of(view: &View, node: &str, limit: usize) -> Self {
+    /// the newest. `expires_at` says when a rule by age takes an archive.
+    pub(crate) fn of(
+        view: &View,
+        node: &str,
+        limit: usize,
+        expires_at: impl Fn(&Archive) -> Option<Timestamp>,
+    ) -> Self {
         let View { snapshot, policies, .. } = view;
         let storage =
             EffectiveStorage::new(&policies.storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
@@ -105,7 +110,8 @@ impl Entries {
         let shown = candidates.into_iter().filter_map(|(place, home)| {
             let archive = snapshot.archives.get(place)?;
             let identity = archive.identity.as_deref()?;
-            let entry = Entry::of(archive, identity, node, home);
+            let mut entry = Entry::of(archive, identity, node, home);
+            entry.status.expires_at = expires_at(archive).map(seconds);
             Some(((identity.namespace.clone(), object_name(archive, identity, node)), entry))
         });
         let more_homeless = homeless.len().saturating_sub(MOST_WITHOUT_NAMESPACE);
@@ -281,7 +287,7 @@ pub(super) mod tests {
     /// The entries of a node with one archive of each of these seconds.
     pub(in crate::inventory) fn entries_of(seconds: &[u32]) -> Entries {
         let archives = seconds.iter().map(|second| archive("shop", "web-0", *second)).collect();
-        Entries::of(&view(archives, &[("shop", there("2026-01-01T00:00:00Z"))]), "node-1", 100)
+        Entries::of(&view(archives, &[("shop", there("2026-01-01T00:00:00Z"))]), "node-1", 100, |_| None)
     }
 
     fn names(entries: &Entries) -> Vec<String> {
@@ -303,7 +309,7 @@ pub(super) mod tests {
             is_failed: false,
         }));
         let view = view(vec![made], &[("shop", there("2026-01-01T00:00:00Z"))]);
-        let entries = Entries::of(&view, "node-1", 100);
+        let entries = Entries::of(&view, "node-1", 100, |_| None);
         let ((namespace, name), entry) = entries.shown.first_key_value().unwrap();
         assert_eq!(namespace, "shop");
         assert!(name.starts_with("web-0-app-20261127010000-") && name.len() == 33, "{name}");
@@ -346,10 +352,10 @@ pub(super) mod tests {
         let mut archives: Vec<Archive> = (0..300).map(|second| archive("shop", "web-0", second)).collect();
         archives[7].pinned = true;
         let shop = [("shop", there("2026-01-01T00:00:00Z"))];
-        let entries = Entries::of(&view(archives, &shop), "node-1", 3);
+        let entries = Entries::of(&view(archives, &shop), "node-1", 3, |_| None);
         let shown: Vec<_> = entries.shown.values().map(|entry| entry.file_id.inode).collect();
         assert_eq!((shown, entries.unlisted.left_out), (vec![7, 298, 299], 297));
-        let none = Entries::of(&view(vec![archive("shop", "web-0", 1)], &shop), "node-1", 0);
+        let none = Entries::of(&view(vec![archive("shop", "web-0", 1)], &shop), "node-1", 0, |_| None);
         assert_eq!((none.shown.len(), none.unlisted.left_out), (0, 1));
     }
 
@@ -362,7 +368,7 @@ pub(super) mod tests {
             ("anew", there("2026-11-27T06:00:00Z")),
             ("asked", invalidated),
         ];
-        let entries = Entries::of(&view(archives.into(), &namespaces), "node-1", 100);
+        let entries = Entries::of(&view(archives.into(), &namespaces), "node-1", 100, |_| None);
         let shown: Vec<_> =
             names(&entries).iter().map(|name| name.split('/').next().unwrap().to_owned()).collect();
         assert_eq!(shown, ["asked", "there", "unknown"]);
@@ -379,7 +385,7 @@ pub(super) mod tests {
         unknown.identity = None;
         growing.settled = false;
         let view = view(vec![unknown, growing], &[("shop", there("2026-01-01T00:00:00Z"))]);
-        let entries = Entries::of(&view, "node-1", 100);
+        let entries = Entries::of(&view, "node-1", 100, |_| None);
         assert_eq!((entries.shown.len(), entries.unlisted.homeless.len()), (0, 1));
     }
 }

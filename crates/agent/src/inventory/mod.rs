@@ -6,6 +6,7 @@
 
 mod difference;
 mod entries;
+mod expiry;
 mod rate;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use self::difference::{ApiWrite, MarkerChange, Markers, NoHold, Object, Objects};
 pub(crate) use self::entries::Unlisted;
 use self::entries::{Entries, Key};
+use self::expiry::Expiry;
 use self::rate::WriteRate;
 use super::api::{ApiContext, TICK};
 use super::problem_type::ProblemType;
@@ -52,17 +54,23 @@ pub(crate) struct ShownArchives {
     node: String,
     limit: usize,
     entries: watch::Sender<Option<Arc<Entries>>>,
+    expiry: Arc<Mutex<Expiry>>,
 }
 
 impl ShownArchives {
     /// Of this node, at most so many.
     pub(crate) fn new(node: String, limit: usize) -> Self {
-        Self { node, limit, entries: watch::Sender::new(None) }
+        Self { node, limit, entries: watch::Sender::new(None), expiry: Arc::default() }
     }
 
     /// Learns from what the engine published. Returns what is not shown.
     pub(crate) fn note(&self, view: &View) -> Unlisted {
-        let entries = Entries::of(view, &self.node, self.limit);
+        let mut expiry = self.expiry.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.limit > 0 {
+            expiry.update(view, Timestamp::now(), now());
+        }
+        let entries = Entries::of(view, &self.node, self.limit, |archive| expiry.of(archive));
+        drop(expiry);
         let unlisted = entries.unlisted.clone();
         self.entries.send_if_modified(|before| {
             let is_news = before.as_deref() != Some(&entries);
