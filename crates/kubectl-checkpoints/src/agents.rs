@@ -71,8 +71,8 @@ pub struct Agent {
 
 /// All agents, or that of one node.
 pub async fn find(session: &Session, node: Option<&str>) -> Result<Vec<Agent>, Failure> {
-    if session.agent_address.is_some() {
-        return Ok(vec![Agent { node: node.unwrap_or("-").to_owned(), pod: String::new() }]);
+    if let Some(address) = &session.agent_address {
+        return Ok(vec![Agent { node: node.unwrap_or(address).to_owned(), pod: String::new() }]);
     }
     let mut params = ListParams::default()
         .labels("app.kubernetes.io/name=checkpoint-keeper,app.kubernetes.io/component=agent");

@@ -100,6 +100,11 @@ pub fn bad() -> Style {
     AnsiColor::Red.on_default()
 }
 
+/// So many of something.
+pub fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
 /// Text that is there, or a dash.
 pub fn or_dash(text: Option<&str>) -> String {
     text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned()

@@ -17,7 +17,7 @@ use crate::cli::{List, Output, SortBy};
 use crate::failure::Failure;
 use crate::kinds::{age, is_held, status, taken, until};
 use crate::session::Session;
-use crate::show::{bad, data, doubtful, figure, line, name, or_dash, prose, table, word};
+use crate::show::{bad, count, data, doubtful, figure, line, name, or_dash, prose, table, word};
 
 /// Lists checkpoints.
 pub async fn run(session: &Session, arguments: &List) -> Result<(), Failure> {
@@ -50,7 +50,7 @@ pub async fn run(session: &Session, arguments: &List) -> Result<(), Failure> {
             data(&json!({"apiVersion": "v1", "kind": "List", "items": objects}), output)
         }
         form => {
-            show(session, &objects, namespace, form == Some(Output::Wide))?;
+            show(&objects, namespace, form == Some(Output::Wide))?;
             say_unlisted(session).await;
             Ok(())
         }
@@ -68,12 +68,7 @@ fn sort(objects: &mut [ContainerCheckpoint], by: SortBy) {
     }
 }
 
-fn show(
-    session: &Session,
-    objects: &[ContainerCheckpoint],
-    namespace: Option<&str>,
-    is_wide: bool,
-) -> Result<(), Failure> {
+fn show(objects: &[ContainerCheckpoint], namespace: Option<&str>, is_wide: bool) -> Result<(), Failure> {
     if objects.is_empty() {
         let where_ =
             namespace.map_or_else(|| "the cluster".to_owned(), |name| format!("the namespace {name}"));
@@ -134,9 +129,8 @@ fn show(
     let bytes = objects.iter().map(|object| status(object).size.value()).sum();
     let held = objects.iter().filter(|object| is_held(object)).count();
     let held = if held == 0 { String::new() } else { format!(", {held} held") };
-    let _ = session;
     line("")?;
-    line(&format!("{} checkpoints, {}{held}", objects.len(), human(bytes)))
+    line(&format!("{}, {}{held}", count(objects.len(), "checkpoint"), human(bytes)))
 }
 
 /// Says which nodes have more than the API shows.
@@ -210,5 +204,5 @@ async fn of_node(session: &Session, node: &str, arguments: &List) -> Result<(), 
     table(&columns, archives.iter().map(row).collect())?;
     let bytes = archives.iter().filter_map(|archive| archive["sizeBytes"].as_u64()).sum();
     line("")?;
-    line(&format!("{} archives on {node}, {}", archives.len(), human(bytes)))
+    line(&format!("{} on {node}, {}", count(archives.len(), "archive"), human(bytes)))
 }

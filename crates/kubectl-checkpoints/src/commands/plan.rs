@@ -162,6 +162,10 @@ fn show(given: &[(Agent, Value)], is_preview: bool) -> Result<(), Failure> {
     let (count, bytes) = deleted.fold((0, 0), |(count, bytes), change| (count + 1, bytes + change.bytes));
     let kept = changes.len() - count;
     let kept = if kept == 0 { String::new() } else { format!("; {kept} would stay that go now") };
-    let verb = if is_preview { "more would be deleted" } else { "are to be deleted" };
-    line(&format!("{count} archives {verb}, {}{kept}", human(bytes)))
+    let archives = crate::show::count(count, "archive");
+    if is_preview {
+        line(&format!("{archives} would be deleted that stay now, {}{kept}", human(bytes)))
+    } else {
+        line(&format!("to be deleted: {archives}, {}", human(bytes)))
+    }
 }

@@ -16,7 +16,7 @@ use crate::cli::{By, Output, Usage};
 use crate::failure::Failure;
 use crate::kinds::status;
 use crate::session::Session;
-use crate::show::{bar, data, figure, line, name, table};
+use crate::show::{bar, count, data, figure, line, name, table};
 
 /// What one node, namespace or workload uses.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -75,7 +75,11 @@ pub async fn run(session: &Session, arguments: &Usage) -> Result<(), Failure> {
         .iter()
         .fold((0, 0), |(archives, bytes), (_, used)| (archives + used.archives, bytes + used.bytes));
     line("")?;
-    line(&format!("{archives} archives, {}", human(bytes)))?;
+    line(&format!(
+        "{}, {}",
+        count(usize::try_from(archives).unwrap_or(usize::MAX), "archive"),
+        human(bytes)
+    ))?;
     if let Some(incomplete) = incomplete {
         say("note", format!("incomplete: {incomplete}"));
     }

@@ -1,0 +1,372 @@
+//! What each command says, on both streams, and its exit code; with nothing of the user's own environment.
+
+mod support;
+
+use insta::assert_snapshot;
+use serde_json::{Value, json};
+use support::{ALL_CHECKPOINTS, CHECKPOINTS, STORES, World, ago, checkpoint, held, status, store};
+
+/// A namespace with three checkpoints.
+fn shop() -> World {
+    let world = World::new();
+    let mut first = checkpoint("web-0-app-1", "web-0", 30, "28Gi");
+    first["status"]["conditions"] = json!([held("True", "Held", "Held: incident 4711", 1)]);
+    let mut second = checkpoint("web-1-app-2", "web-1", 3, "1.68Mi");
+    second["status"]["state"] = "Incomplete".into();
+    second["status"]["createdBy"] = json!({
+        "apiVersion": "checkpoint-keeper.io/v1alpha1", "schedule": "hourly", "trigger": "Interval",
+        "requestedAt": "2026-01-01T00:00:00Z",
+    });
+    let mut third = checkpoint("db-0-app-3", "db-0", 0, "286Ki");
+    third["status"]["expiresAt"] = ago(-51).into();
+    world.list(CHECKPOINTS, &[first, second, third]);
+    world
+}
+
+#[test]
+fn list_says_which_where_how_big_how_old_and_until_when() {
+    let world = shop();
+    world.list(STORES, &[store("node-1", json!({"unlisted": 17}))]);
+    assert_snapshot!("list", world.run(&["list"]));
+    assert_snapshot!("list_wide", world.run(&["list", "-o", "wide", "--sort-by", "size"]));
+    assert_snapshot!("list_name", world.run(&["list", "-o", "name", "--sort-by", "name"]));
+}
+
+#[test]
+fn list_of_all_namespaces_needs_a_right_and_says_so() {
+    let world = World::new();
+    world.refuse(&format!("GET {ALL_CHECKPOINTS}"));
+    assert_snapshot!("list_refused", world.run(&["list", "-A"]));
+}
+
+#[test]
+fn list_where_there_is_nothing_says_so() {
+    let world = World::new();
+    world.list(CHECKPOINTS, &[]);
+    assert_snapshot!("list_empty", world.run(&["list"]));
+}
+
+#[test]
+fn a_cluster_without_the_kinds_gets_a_hint() {
+    let world = World::new();
+    let message = "the server could not find the requested resource";
+    world.on(&format!("GET {CHECKPOINTS}"), 404, status(404, "NotFound", message));
+    assert_snapshot!("list_not_installed", world.run(&["list"]));
+}
+
+#[test]
+fn what_comes_from_the_cluster_does_nothing_to_the_terminal() {
+    let world = World::new();
+    let mut evil = checkpoint("evil-app-1", "evil", 1, "1Ki");
+    evil["status"]["image"] = "a\u{1b}[2J\u{202e}b".into();
+    evil["status"]["file"] = "x\ny".into();
+    world.list(CHECKPOINTS, std::slice::from_ref(&evil));
+    world.on(&format!("GET {CHECKPOINTS}/evil-app-1"), 200, evil);
+    for arguments in [&["list", "-o", "wide"][..], &["show", "evil-app-1"]] {
+        let said = world.run(arguments);
+        assert!(!said.contains('\u{1b}') && !said.contains('\u{202e}'), "{said}");
+        assert!(said.contains(r"a\x1b[2J\u{202e}b"), "{said}");
+    }
+}
+
+#[test]
+fn show_tells_all_and_of_what_is_not_there_how_to_find_it() {
+    let world = World::new();
+    let mut object = checkpoint("web-0-app-1", "web-0", 0, "28Gi");
+    object["status"]["checkpointedAt"] = Value::Null;
+    object["spec"] =
+        json!({"hold": {"reason": "incident 4711", "until": "2027-01-01T00:00:00Z", "by": "alice"}});
+    object["status"]["conditions"] = json!([held("True", "Held", "Held until 2027: incident 4711", 1)]);
+    world.on(&format!("GET {CHECKPOINTS}/web-0-app-1"), 200, object);
+    assert_snapshot!("show", world.run(&["show", "web-0-app-1"]));
+    assert_snapshot!("show_not_found", world.run(&["show", "web-0-app-9"]));
+}
+
+#[test]
+fn usage_adds_up_and_says_what_it_leaves_out() {
+    let world = shop();
+    let namespaces = json!([
+        {"name": "shop", "archives": 12, "size": "30Gi"}, {"name": "blog", "archives": 3, "size": "100Mi"},
+    ]);
+    let first = json!({"archives": 15, "size": "30.1Gi", "namespaces": namespaces, "moreNamespaces": 2});
+    let second =
+        json!({"archives": 1, "size": "1Gi", "namespaces": [{"name": "blog", "archives": 1, "size": "1Gi"}]});
+    world.list(STORES, &[store("node-1", first), store("node-2", second)]);
+    assert_snapshot!("usage_namespace", world.run(&["usage"]));
+    assert_snapshot!("usage_node", world.run(&["usage", "--by", "node"]));
+    assert_snapshot!("usage_workload", world.run(&["usage", "--by", "workload"]));
+}
+
+#[test]
+fn usage_by_workload_works_for_who_sees_a_namespace_only() {
+    let world = shop();
+    world.refuse(&format!("GET {STORES}"));
+    assert_snapshot!("usage_workload_refused", world.run(&["usage", "--by", "workload"]));
+    assert_snapshot!("usage_refused", world.run(&["usage"]));
+}
+
+/// A checkpoint whose spec is changed, and whose agent then says this of its hold.
+fn changed(condition: Value) -> World {
+    let world = World::new();
+    let before = checkpoint("web-0-app-1", "web-0", 1, "1Gi");
+    let mut after = before.clone();
+    after["metadata"]["generation"] = 2.into();
+    let mut answered = after.clone();
+    answered["status"]["conditions"] = json!([condition]);
+    let path = format!("{CHECKPOINTS}/web-0-app-1");
+    world.on(&format!("PATCH {path}"), 200, after.clone());
+    for object in [before, after, answered] {
+        world.on(&format!("GET {path}"), 200, object);
+    }
+    world
+}
+
+#[test]
+fn pin_waits_until_the_disk_has_it() {
+    let world = changed(held("True", "Held", "Held: evidence", 2));
+    assert_snapshot!(
+        "pin",
+        world.run(&["pin", "web-0-app-1", "--reason", "evidence", "--until", "2127-01-01T00:00:00Z"])
+    );
+    let hold = json!({"reason": "evidence", "until": "2127-01-01T00:00:00Z", "by": "alice"});
+    assert!(world.written().contains(&json!({"spec": {"hold": hold}})), "{:?}", world.written());
+}
+
+#[test]
+fn pin_that_is_refused_says_the_figure() {
+    let message = "Not held: this would be archive 6 that the namespace holds on this node, of at most 5.";
+    let world = changed(held("False", "MaxHeldExceeded", message, 2));
+    assert_snapshot!("pin_refused", world.run(&["pin", "web-0-app-1", "--reason", "evidence"]));
+    assert_snapshot!("pin_until", world.run(&["pin", "x", "--reason", "evidence", "--until", "yesterday"]));
+}
+
+#[test]
+fn unpin_ends_a_hold_and_leaves_a_pin_on_the_node() {
+    let world = changed(held("False", "NotHeld", "", 2));
+    assert_snapshot!("unpin", world.run(&["unpin", "web-0-app-1"]));
+    assert!(world.written().contains(&json!({"spec": {"hold": null}})));
+    let world = changed(held("True", "PinnedOnNode", "A marker beside the archive pins it.", 2));
+    assert_snapshot!("unpin_on_node", world.run(&["unpin", "web-0-app-1"]));
+}
+
+#[test]
+fn discard_asks_and_without_a_terminal_refuses() {
+    let world = changed(held("False", "NotHeld", "", 2));
+    assert_snapshot!("discard_unasked", world.run(&["discard", "web-0-app-1", "--reason", "too much"]));
+    assert_eq!(world.written(), Vec::<Value>::new());
+}
+
+#[test]
+fn discard_of_what_is_held_is_refused() {
+    let world = World::new();
+    let mut object = checkpoint("web-0-app-1", "web-0", 1, "1Gi");
+    object["status"]["conditions"] = json!([held("True", "Held", "Held: incident 4711", 1)]);
+    world.on(&format!("GET {CHECKPOINTS}/web-0-app-1"), 200, object);
+    assert_snapshot!("discard_held", world.run(&["discard", "web-0-app-1", "--reason", "too much", "--yes"]));
+}
+
+#[test]
+fn discard_waits_until_the_archive_is_gone() {
+    let world = World::new();
+    let object = checkpoint("web-0-app-1", "web-0", 1, "1Gi");
+    let path = format!("{CHECKPOINTS}/web-0-app-1");
+    world.on(&format!("PATCH {path}"), 200, object.clone());
+    world.on(&format!("GET {path}"), 200, object.clone());
+    world.on(&format!("GET {path}"), 200, object);
+    world.on(&format!("GET {path}"), 404, status(404, "NotFound", "not found"));
+    assert_snapshot!("discard", world.run(&["discard", "web-0-app-1", "--reason", "too much", "--yes"]));
+    let discard = json!({"spec": {"discard": {"reason": "too much", "by": "alice"}}});
+    assert!(world.written().contains(&discard), "{:?}", world.written());
+}
+
+fn pod(annotations: Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-0", "namespace": "shop", "annotations": annotations},
+           "spec": {"containers": [{"name": "app"}, {"name": "proxy"}]}})
+}
+
+#[test]
+fn create_says_what_came_of_each_container() {
+    let world = World::new();
+    let path = "/api/v1/namespaces/shop/pods/web-0";
+    let asking = json!({"checkpoint.criu.org/trigger": "true"});
+    let answer = json!({"time": "2026-11-27T10:00:00Z", "containers": [
+        {"name": "app", "archive": "checkpoint-web-0_shop-app-2026-11-27T10:00:00Z.tar"},
+        {"name": "proxy", "error": "QuotaExceeded"},
+    ]});
+    world.on(&format!("PATCH {path}"), 200, pod(asking.clone()));
+    for annotations in [json!({}), asking, json!({"checkpoint.criu.org/result": answer.to_string()})] {
+        world.on(&format!("GET {path}"), 200, pod(annotations));
+    }
+    assert_snapshot!("create", world.run(&["create", "web-0", "--wait"]));
+    assert_snapshot!("create_no_container", world.run(&["create", "web-0", "-c", "nginx"]));
+}
+
+/// What an agent says of its archives.
+fn archives() -> Value {
+    json!({"node": "node-1", "archives": [
+        {"file": "a.tar", "namespace": "shop", "pod": "web-0", "container": "app", "sizeBytes": 1024, "state": "Complete",
+         "verdict": "Keep", "reason": "WithinLimits", "policy": "cckpol/default", "detail": ""},
+        {"file": "b.tar", "namespace": "shop", "pod": "web-0", "container": "app", "sizeBytes": 30_000_000_000_u64,
+         "state": "Complete", "verdict": "Delete", "reason": "MaxAge", "policy": "cckpol/default",
+         "detail": "older than 30d"},
+    ]})
+}
+
+#[test]
+fn an_agent_is_asked_for_all_that_it_knows() {
+    let world = World::new();
+    world.on("GET /v1alpha1/archives", 200, archives());
+    let agent = world.agent();
+    assert_snapshot!("list_node", world.run(&["list", "--node", "node-1", &agent]));
+    assert_snapshot!("plan_now", world.run(&["plan", &agent]));
+}
+
+#[test]
+fn a_policy_is_tried_before_it_is_applied() {
+    let world = World::new();
+    let keep = json!({"verdict": "Keep", "reason": "WithinLimits", "policy": "cckpol/default", "detail": ""});
+    let delete = json!({"verdict": "Delete", "reason": "MaxCountPerContainer", "policy": "ckpol/shop/three",
+                        "detail": "4 archives, limit 3"});
+    let pending = json!({"verdict": "Delete", "reason": "MaxAge", "policy": "cckpol/default", "detail": "older than 30d"});
+    let kept =
+        json!({"verdict": "Keep", "reason": "WithinLimits", "policy": "ckpol/shop/three", "detail": ""});
+    let change = |file: &str, before: &Value, after: &Value| {
+        json!({"file": file, "namespace": "shop", "pod": "web-0", "container": "app", "sizeBytes": 1_073_741_824,
+               "before": before, "after": after})
+    };
+    world.on("POST /v1alpha1/preview", 200, json!({
+        "node": "node-1", "problems": ["CheckpointPolicy shop/three is a dry run; it is tried as if it were enforced"],
+        "changes": [change("a.tar", &keep, &delete), change("b.tar", &pending, &kept)],
+    }));
+    let policy = world.file("policy.yaml", "kind: CheckpointPolicy\n");
+    assert_snapshot!("plan_preview", world.run(&["plan", "-f", &policy, &world.agent()]));
+    assert_snapshot!("plan_no_file", world.run(&["plan", "-f", "/nowhere/policy.yaml", &world.agent()]));
+}
+
+#[test]
+fn a_policy_that_is_not_understood_is_told_as_the_agent_tells_it() {
+    let world = World::new();
+    world.on(
+        "POST /v1alpha1/preview",
+        400,
+        json!({"error": "line 4: spec.retention.maxAge: must be a length of time"}),
+    );
+    let policy = world.file("policy.yaml", "kind: CheckpointPolicy\n");
+    assert_snapshot!("plan_invalid", world.run(&["plan", "-f", &policy, &world.agent()]));
+}
+
+#[test]
+fn no_agent_is_an_error_with_a_hint() {
+    let world = World::new();
+    world.list("/api/v1/namespaces/checkpoint-keeper/pods", &[]);
+    assert_snapshot!("no_agent", world.run(&["plan"]));
+}
+
+/// A user of one namespace, who may see its policies and nothing of the cluster.
+#[test]
+fn doctor_says_what_it_could_not_see() {
+    let world = World::new();
+    world.list("/apis/checkpoint-keeper.io/v1alpha1/namespaces/shop/checkpointpolicies", &[]);
+    world.on(
+        "GET /apis/criu.org/v1",
+        404,
+        status(404, "NotFound", "the server could not find the requested resource"),
+    );
+    let all = [
+        "clustercheckpointpolicies",
+        "checkpointpolicies",
+        "checkpointstoragepolicies",
+        "checkpointschedules",
+    ];
+    for kind in all {
+        world.refuse(&format!("GET /apis/checkpoint-keeper.io/v1alpha1/{kind}"));
+    }
+    world.refuse(&format!("GET {STORES}"));
+    for namespace in ["checkpoint-restore-operator", "checkpoint-restore-operator-system"] {
+        world.refuse(&format!(
+            "GET /apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/f1499914.criu.org"
+        ));
+    }
+    world.on("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", 201, json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {}, "status": {"allowed": true},
+    }));
+    world.on("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", 201, json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {}, "status": {"allowed": false},
+    }));
+    assert_snapshot!("doctor_restricted", world.run(&["doctor"]));
+}
+
+#[test]
+fn doctor_names_what_is_wrong() {
+    let world = World::new();
+    world.list("/apis/checkpoint-keeper.io/v1alpha1/namespaces/shop/checkpointpolicies", &[]);
+    world.on(
+        "GET /apis/criu.org/v1",
+        200,
+        json!({
+            "kind": "APIResourceList", "groupVersion": "criu.org/v1",
+            "resources": [{"name": "checkpointrestoreoperators", "singularName": "", "namespaced": true,
+                           "kind": "CheckpointRestoreOperator", "verbs": ["list"]}],
+        }),
+    );
+    let ready = |status: &str, reason: &str, message: &str| {
+        json!([{"type": "Ready", "status": status, "reason": reason, "message": message,
+                "lastTransitionTime": "2026-01-01T00:00:00Z"}])
+    };
+    world.list(
+        STORES,
+        &[
+            store("node-1", json!({"moreWithoutNamespace": 3})),
+            store(
+                "node-2",
+                json!({"conditions": ready("Unknown", "AgentNotReady", "No agent is at work on this node.")}),
+            ),
+        ],
+    );
+    let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    world.list("/api/v1/nodes", &[node("node-1"), node("node-2"), node("node-3")]);
+    world.list("/apis/checkpoint-keeper.io/v1alpha1/clustercheckpointpolicies", &[json!({
+        "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "ClusterCheckpointPolicy",
+        "metadata": {"name": "default"}, "spec": {},
+        "status": {"conditions": ready("False", "Invalid", "spec.retention.maxAge: must be a length of time")},
+    })]);
+    for kind in ["checkpointpolicies", "checkpointstoragepolicies", "checkpointschedules"] {
+        world.list(&format!("/apis/checkpoint-keeper.io/v1alpha1/{kind}"), &[]);
+    }
+    world.list("/apis/criu.org/v1/checkpointschedules", &[]);
+    let lease = |renewed: &str| {
+        json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "f1499914.criu.org"},
+            "spec": {"renewTime": renewed, "leaseDurationSeconds": 15},
+        })
+    };
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.000000Z").to_string();
+    let path = "/apis/coordination.k8s.io/v1/namespaces/checkpoint-restore-operator/leases/f1499914.criu.org";
+    world.on(&format!("GET {path}"), 200, lease(&now));
+    world.on("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", 201, json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {}, "status": {"allowed": true},
+    }));
+    assert_snapshot!("doctor", world.run(&["doctor"]));
+}
+
+#[test]
+fn words_are_completed_with_the_names_that_there_are() {
+    let world = shop();
+    assert_snapshot!("complete_names", world.run(&["__complete", "show", "web"]));
+    assert_snapshot!("complete_commands", world.run(&["__complete", "p"]));
+    assert!(world.run(&["completion", "bash"]).contains("complete -F"));
+    assert!(world.run(&["completion"]).contains("kubectl checkpoints __complete"));
+}
+
+#[test]
+fn the_help_shows_what_there_is() {
+    let world = World::new();
+    assert_snapshot!("help", world.run(&["--help"]));
+}
+
+#[test]
+fn a_cluster_that_is_not_there_is_an_error_with_a_hint() {
+    let world = World::new();
+    let said = world.run(&["--kubeconfig", "/nowhere/config", "list"]);
+    assert!(said.contains("exit code 1") && said.contains("hint: name a file with --kubeconfig"), "{said}");
+}
