@@ -16,23 +16,15 @@ pub(crate) fn run() -> anyhow::Result<()> {
         println!("config/{name}");
     }
     // The tests that hold these against the code write them when they are told to.
-    let mut cargo = cargo();
-    cargo.args([
-        "test",
-        "--quiet",
-        "--locked",
-        "--package",
-        "checkpoint-keeper",
-        "--lib",
-        "--",
-        "signals::",
-        "schema::",
-    ]);
-    let status = cargo.env("CHECKPOINT_KEEPER_GENERATE", "1").stdout(Stdio::null()).status();
-    ensure!(
-        status.context("cannot run cargo")?.success(),
-        "docs/signals.md and docs/gc.schema.json cannot be made"
-    );
+    for (package, test) in [("checkpoint-keeper", "signals::"), ("checkpoint-keeper-core", "schema::")] {
+        let mut cargo = cargo();
+        cargo.args(["test", "--quiet", "--locked", "--package", package, "--lib", "--", test]);
+        let status = cargo.env("CHECKPOINT_KEEPER_GENERATE", "1").stdout(Stdio::null()).status();
+        ensure!(
+            status.context("cannot run cargo")?.success(),
+            "docs/signals.md and docs/gc.schema.json cannot be made"
+        );
+    }
     println!("docs/signals.md\ndocs/gc.schema.json");
     Ok(())
 }

@@ -43,7 +43,7 @@ impl Reporter {
     pub(super) fn note(&mut self, event: &Event<'_>) {
         let now = Instant::now();
         if let Event::Planned(view) = event {
-            let View { snapshot, policies, plan } = &***view;
+            let View { snapshot, policies, plan, .. } = &***view;
             for place in plan.deletions() {
                 let (Some(archive), Some(verdict)) = (snapshot.archives.get(place), plan.verdicts.get(place))
                 else {

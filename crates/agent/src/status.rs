@@ -134,6 +134,8 @@ fn as_last_seen(status: &mut NodeCheckpointStoreStatus, before: &NodeCheckpointS
     (status.archives, status.size) = (before.archives, before.size.clone());
     (status.pinned, status.incomplete, status.unknown) = (before.pinned, before.incomplete, before.unknown);
     (status.namespaces, status.more_namespaces) = (before.namespaces.clone(), before.more_namespaces);
+    status.without_namespace.clone_from(&before.without_namespace);
+    status.more_without_namespace = before.more_without_namespace;
     (status.quotas, status.more_quotas) = (before.quotas.clone(), before.more_quotas);
     status.latest_quota_time.clone_from(&before.latest_quota_time);
 }

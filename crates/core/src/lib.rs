@@ -25,4 +25,5 @@ pub mod policy_lint;
 pub mod quantity;
 pub mod quota;
 pub mod reclaim;
+pub mod report;
 pub mod schedule;

@@ -11,12 +11,12 @@ use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::creation::{Creation, CreationRequest};
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{
-    Absence, Absences, Action, Allowance, Archive, Clock, Dated, Detail, Expiration, FileSystem, Level,
-    Origin, Plan, Reason, Release, Verdict, expirations, plan,
+    Absence, Absences, Action, Allowance, Archive, Clock, Dated, Detail, Expiration, FileSystem, Level, Next,
+    Origin, Outcome as RuleOutcome, Plan, Reason, Release, Verdict, expirations, explain, plan, plan_with,
 };
 use checkpoint_keeper_core::policy::{
-    Ceiling, KeepFor, Kind, LabelSelector, Limit, Mode, OrphanRule, OrphanWhen, Policy, Retention,
-    ScheduleRetention, Selector, Size, StoragePolicy, Tiers,
+    Ceiling, Confidence, KeepFor, Kind, LabelSelector, Limit, Mode, OrphanRule, OrphanWhen, Policy,
+    PolicySet, Retention, ScheduleRetention, Selector, Size, StoragePolicy, Tiers,
 };
 use jiff::Timestamp;
 use plan_support::*;
@@ -927,6 +927,53 @@ proptest! {
                 prop_assert!(is_foreseen || was_to_go || !is_by_time(verdict),
                     "{verdict:?} after {hours} h, {:?} before; {:?}", current.verdicts[place], case.snapshot.archives[place]);
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(tries(200))]
+
+    /// An explanation ends in the plan's verdict, and one of the rules it names gave that.
+    #[test]
+    fn an_explanation_is_of_the_plan_s_verdict(
+        case in cases(true), index in any::<proptest::sample::Index>(), allowance in option::of(0_u64..20),
+        confidence in 0..3,
+    ) {
+        let mut case = case;
+        if case.snapshot.archives.is_empty() { return Ok(()); }
+        case.snapshot.allowance = allowance.map(shared);
+        let confidence = match confidence {
+            0 => Confidence::Current,
+            1 => Confidence::Stale { confirmed: Arc::new(PolicySet { retention: case.policies.retention.iter().skip(1).cloned().collect(), ..case.policies.clone() }) },
+            _ => Confidence::Paused,
+        };
+        let plan = plan_with(&case.snapshot, &case.policies, &confidence, now());
+        let place = index.index(case.snapshot.archives.len());
+        let explanation = explain(&case.snapshot, &case.policies, &confidence, now(), place).unwrap();
+        prop_assert_eq!(&explanation.verdict, &plan.verdicts[place]);
+        prop_assert_eq!(&explanation.governed, &plan.governed[place]);
+        let verdict = &explanation.verdict;
+        let given = explanation.judgements.iter().any(|judgement| match judgement.outcome {
+            RuleOutcome::Took { reason, detail } => (reason, detail) == (verdict.reason, verdict.detail),
+            RuleOutcome::Spared { reason, detail } => {
+                (reason, detail) == (verdict.reason, verdict.detail) && verdict.action() == Action::Keep
+            }
+            RuleOutcome::Kept | RuleOutcome::DoesNotApply(_) => false,
+        });
+        let by_no_rule = matches!(verdict.reason, Reason::WithinLimits | Reason::NoPolicy | Reason::Undated | Reason::ClockSuspect);
+        prop_assert!(given || by_no_rule, "{explanation:?}");
+        prop_assert_eq!(matches!(explanation.next, Next::Now), verdict.action() == Action::Delete);
+    }
+
+    /// What is foreseen in an explanation comes true.
+    #[test]
+    fn what_an_explanation_foresees_comes_true(case in timed_cases(), index in any::<proptest::sample::Index>()) {
+        if case.snapshot.archives.is_empty() { return Ok(()); }
+        let place = index.index(case.snapshot.archives.len());
+        let explanation = explain(&case.snapshot, &case.policies, &Confidence::Current, now(), place).unwrap();
+        if let Next::At(Expiration { at, .. }) = explanation.next {
+            prop_assert_eq!(plan_at(&case, at + SECOND).verdicts[place].action(), Action::Delete);
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct Mail {
     pub dumps: Vec<DumpEnd>,
     /// Tasks for the store.
     pub tasks: Vec<StoreTask>,
+    /// Whether someone wants to see a plan.
+    pub is_plan_wanted: bool,
 }
 
 /// Something to do in the directory while nothing is being deleted there.
@@ -73,6 +75,7 @@ impl Mail {
             && self.outcomes.is_empty()
             && self.dumps.is_empty()
             && self.tasks.is_empty()
+            && !self.is_plan_wanted
     }
 }
 
@@ -84,6 +87,7 @@ struct Contents {
     outcomes: Vec<Unlinked>,
     dumps: Vec<DumpEnd>,
     tasks: Vec<StoreTask>,
+    is_plan_wanted: bool,
 }
 
 #[derive(Debug)]
@@ -138,6 +142,11 @@ impl Sender {
         self.add(|contents| contents.tasks.push(StoreTask { protects, run: Box::new(task) }));
     }
 
+    /// Has a plan made, although nothing changed.
+    pub fn request_plan(&self) {
+        self.add(|contents| contents.is_plan_wanted = true);
+    }
+
     pub(crate) fn send_answers(&self, answers: Vec<Resolved>) {
         self.add(|contents| contents.answers.push(answers));
     }
@@ -162,9 +171,9 @@ impl Receiver {
     pub fn take(&self) -> Mail {
         let mut count = [0; 8];
         let _ = rustix::io::read(&self.0.bell, &mut count);
-        let Contents { config, mut updates, answers, outcomes, dumps, tasks } =
+        let Contents { config, mut updates, answers, outcomes, dumps, tasks, is_plan_wanted } =
             std::mem::take(&mut *self.0.contents());
-        Mail { config, updates: updates.take().collect(), answers, outcomes, dumps, tasks }
+        Mail { config, updates: updates.take().collect(), answers, outcomes, dumps, tasks, is_plan_wanted }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use checkpoint_keeper_core::duration;
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use crate::logging::LogArguments;
@@ -61,6 +61,8 @@ Examples:
     checkpoint-keeper gc --policy policy.yaml --yes --audit /var/log/checkpoint-keeper.json
   Keep a directory tidy for as long as this runs:
     checkpoint-keeper gc --watch --policy policy.yaml --state /var/lib/checkpoint-keeper/catalog
+  Ask why one archive stays or goes, and what would take it next:
+    checkpoint-keeper gc --policy policy.yaml --explain checkpoint-web-0_shop-server-2026-11-22T15:59:42Z.tar
   See which archives are orphans by what a cluster says, and since when:
     checkpoint-keeper gc --dry-run --policy policy.yaml --kubeconfig reader.kubeconfig
 
@@ -105,6 +107,7 @@ pub enum InspectOutput {
 
 /// What `gc` is told.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("only_shows").args(["dry_run", "explain"]).multiple(true)))]
 pub struct GcArguments {
     /// The directory that archives lie in
     #[arg(default_value = KUBELET_DIRECTORY)]
@@ -116,6 +119,9 @@ pub struct GcArguments {
     /// Only show what would be deleted; write nothing at all
     #[arg(long, conflicts_with = "watch")]
     pub dry_run: bool,
+    /// Explain the verdict about this one archive, rule by rule, and what would take it next; implies --dry-run
+    #[arg(long, value_name = "FILE", conflicts_with = "watch")]
+    pub explain: Option<String>,
     /// Go on until stopped: collect whenever something changes
     #[arg(long)]
     pub watch: bool,
@@ -129,7 +135,7 @@ pub struct GcArguments {
     #[arg(long, value_name = "FILE")]
     pub audit: Option<PathBuf>,
     /// Decide as if it were that time
-    #[arg(long, value_name = "RFC3339", requires = "dry_run")]
+    #[arg(long, value_name = "RFC3339", requires = "only_shows")]
     pub now: Option<Timestamp>,
     /// Remember in FILE what was read, so that it need not be read again, and since when what is gone
     #[arg(long, value_name = "FILE")]
@@ -156,6 +162,13 @@ pub struct GcArguments {
     /// This node's name, so that keepLatest ends keepLatestFor after the last pod left it
     #[arg(long, value_name = "NAME", requires = "cluster", value_parser = parse_node_name)]
     pub node_name: Option<String>,
+}
+
+impl GcArguments {
+    /// Whether nothing is to be written.
+    pub fn only_shows(&self) -> bool {
+        self.dry_run || self.explain.is_some()
+    }
 }
 
 /// What `agent` is told.

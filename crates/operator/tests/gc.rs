@@ -69,7 +69,7 @@ fn a_dry_run_over_real_archives_says_what_would_happen_and_why() {
             "container": "proxy", "runtime": "io.containerd.runc.v2",
             "checkpointedAt": "2026-11-22T15:59:46.507168732Z", "sizeBytes": 292_864, "state": "Complete",
             "verdict": "Keep", "reason": "WithinLimits", "policy": "ClusterCheckpointPolicy/default",
-            "detail": "", "deleted": false,
+            "detail": "", "deleted": false, "createdBy": null,
         })
     );
     assert_eq!(
@@ -94,6 +94,65 @@ fn the_table_is_one_that_a_person_enjoys_reading() {
     // The disk is this machine's.
     let shown = run.stdout.split("; the disk").next().unwrap().to_owned();
     insta::assert_snapshot!(shown);
+}
+
+const REPLACED: &str = "checkpoint-web-b97f476fd-5dfj4_shop-server-2026-11-22T15:59:42Z.tar";
+
+/// `gc --explain` of one of the real archives, by a policy with several rules.
+fn explained(file: &str, options: &[&str]) -> (Place, Run) {
+    let place = with_real_archives();
+    place.cluster_policy(
+        "retention: {minAge: 1h, maxAge: 2d, perContainer: {maxCount: 1}}\nincomplete: {action: Delete, gracePeriod: 1h}",
+    );
+    let before = place.files();
+    let run = place.gc(&[&["--explain", file, "--now", NOON], options].concat());
+    assert_eq!(place.files(), before, "what is explained stays");
+    (place, run)
+}
+
+#[test]
+fn a_verdict_is_explained_for_a_person_rule_by_rule() {
+    let (_, replaced) = explained(REPLACED, &[]);
+    assert_eq!((replaced.code, replaced.stderr.as_str()), (Some(0), ""));
+    insta::assert_snapshot!(replaced.stdout);
+    let kept = REPLACED.replace("42Z", "44Z");
+    let (_, kept) = explained(&kept, &["--dry-run"]);
+    assert_eq!((kept.code, kept.stderr.as_str()), (Some(0), ""));
+    insta::assert_snapshot!(kept.stdout);
+}
+
+#[test]
+fn a_verdict_is_explained_for_programs_as_the_report_has_it() {
+    let (place, run) = explained(REPLACED, &["--output", "json"]);
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));
+    let explanation: Value = serde_json::from_str(&run.stdout).unwrap();
+    let report = place.gc_json(&["--dry-run", "--now", NOON]);
+    let row = report["archives"].as_array().unwrap().iter().find(|row| row["file"] == REPLACED).unwrap();
+    assert_eq!(explanation["archive"], *row);
+    assert_eq!(explanation["governedBy"], "ClusterCheckpointPolicy/default");
+    assert_eq!((&explanation["waitsFor"], &explanation["next"]), (&json!("Now"), &Value::Null));
+    let rule = |name: &str| {
+        explanation["rules"].as_array().unwrap().iter().find(|rule| rule["rule"] == name).unwrap().clone()
+    };
+    let count = rule("MaxCountPerContainer");
+    assert_eq!((&count["outcome"], &count["reason"]), (&json!("Takes"), &json!("MaxCountPerContainer")));
+    assert_eq!(
+        count["figures"],
+        json!({"unit": "Archives", "have": 2, "limit": 1, "position": 2, "since": null, "until": null})
+    );
+    assert_eq!(rule("MaxAge")["outcome"], "Keeps");
+    assert_eq!(rule("Orphaned")["outcome"], "DoesNotApply");
+}
+
+#[test]
+fn an_archive_that_is_not_there_is_not_explained_and_close_names_are_told() {
+    let (_, run) = explained(&REPLACED.replace("42Z", "43Z"), &[]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""));
+    let hint = format!("hint: did you mean {REPLACED}");
+    assert!(run.stderr.contains("there is no archive") && run.stderr.contains(&hint), "{}", run.stderr);
+    let (_, run) = explained("nothing-like-it", &[]);
+    assert_eq!(run.code, Some(2));
+    assert!(!run.stderr.contains("hint"), "{}", run.stderr);
 }
 
 /// Lines of the table, without the age and the order, which are those of the machine.

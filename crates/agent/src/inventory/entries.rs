@@ -277,7 +277,8 @@ pub(super) mod tests {
         let snapshot = Snapshot { archives, namespaces: namespaces.collect(), ..Snapshot::default() };
         let policies = Arc::new(PolicySet::default());
         let plan = plan(&snapshot, &policies, at("2026-11-27T12:00:00Z"));
-        View { snapshot, policies, plan }
+        let confidence = checkpoint_keeper_core::policy::Confidence::Current;
+        View { snapshot, policies, plan, confidence, made_at: Timestamp::UNIX_EPOCH }
     }
 
     fn there(created: &str) -> Namespace {

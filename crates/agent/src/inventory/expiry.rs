@@ -27,7 +27,7 @@ pub(super) struct Expiry {
 impl Expiry {
     /// Finds it out anew, if it is time to.
     pub(super) fn update(&mut self, view: &View, wall: Timestamp, now: Instant) {
-        let View { snapshot, policies, plan } = view;
+        let View { snapshot, policies, plan, .. } = view;
         if !policies.goes_by_time() {
             *self = Self::default();
             return;

@@ -372,7 +372,8 @@ mod tests {
         let snapshot = Snapshot { archives, namespaces, filesystem: Some(filesystem), ..Snapshot::default() };
         let policies = Arc::new(policies);
         let plan = plan(&snapshot, &policies, NOW);
-        View { snapshot, policies, plan }
+        let confidence = checkpoint_keeper_core::policy::Confidence::Current;
+        View { snapshot, policies, plan, confidence, made_at: jiff::Timestamp::UNIX_EPOCH }
     }
 
     fn policies(selector: Selector, retention: Retention) -> PolicySet {

@@ -129,7 +129,13 @@ impl Engine {
             self.see_pods(&config.policies);
             self.confirm(&snapshot, &plan, &config.policies, wall);
         }
-        let view = Arc::new(View { snapshot, policies: Arc::clone(&config.policies), plan });
+        let view = Arc::new(View {
+            snapshot,
+            policies: Arc::clone(&config.policies),
+            plan,
+            confidence: config.confidence,
+            made_at: wall,
+        });
         if self.settings.deletes == Deletes::WhenTold {
             self.last_view = Some(Arc::clone(&view));
         }

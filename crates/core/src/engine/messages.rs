@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::cluster::{Resolved, TimedUpdate};
 use super::config::EngineConfig;
 use super::discard::DiscardResult;
@@ -16,7 +18,7 @@ use crate::deletion_limiter::DeletionLimiter;
 use crate::name::FileName;
 use crate::plan::{FileSystem, Plan, Snapshot};
 use crate::pods::Lookup;
-use crate::policy::PolicySet;
+use crate::policy::{Confidence, PolicySet};
 
 /// Something that happened. The engine learns of the world by these alone.
 #[derive(Debug)]
@@ -54,6 +56,8 @@ pub enum Input {
     MemoryLost,
     /// Carry out the plan that was published last. Only for an engine that deletes [`Deletes::WhenTold`].
     CarryOut,
+    /// Someone wants to see a plan: one is made, although nothing changed.
+    Plan,
     /// Everything that has arrived so far was handed in: time to decide.
     Tick,
     /// This is the end: have remembered what is not yet.
@@ -124,6 +128,10 @@ pub struct View {
     pub policies: Arc<PolicySet>,
     /// What becomes of each archive.
     pub plan: Plan,
+    /// How certain it was that the policies are those of now.
+    pub confidence: Confidence,
+    /// The wall clock when it was made.
+    pub made_at: Timestamp,
 }
 
 /// How far the reading of archives has come since the engine last knew them all.

@@ -218,6 +218,7 @@ impl Engine {
             Input::DirectoryReplaced => self.move_on(),
             Input::MemoryLost => self.remember_all(),
             Input::CarryOut => self.carry_out(),
+            Input::Plan => self.has_news = true,
             Input::Tick => self.decide(now),
             Input::Stop => self.persist(),
         }

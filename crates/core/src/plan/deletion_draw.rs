@@ -3,18 +3,23 @@
 
 use std::collections::BTreeMap;
 
-use super::planner::Planner;
+use super::judgement::{Rule, Saw};
+use super::planner::{By, Planner};
 use super::snapshot::Draw;
 use super::verdict::Reason;
 
 impl Planner<'_> {
     /// Lets the oldest of what is to go, go now, and has the rest wait for the deletion bucket.
     pub(super) fn draw_from_bucket(&mut self) {
+        self.begin(Rule::DeletionLimit);
         let Some(allowance) = &self.snapshot.allowance else {
             let taken: Vec<usize> = self.taken_by_rules().collect();
             taken.into_iter().for_each(|place| self.draws[place] = Draw::Shared);
             return;
         };
+        if let Some(place) = self.watched().filter(|&place| !self.stays(place)) {
+            self.watch_saw(place, By::NO_POLICY, Saw::Deletions(allowance.shared));
+        }
         let mut queues: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for place in self.taken_by_rules() {
             let namespace = self.groups.of(place).identity.map_or("", |identity| identity.namespace.as_str());

@@ -67,6 +67,7 @@ impl Planner<'_> {
     /// Takes what a limit on `group` (oldest first) has too much of.
     pub(super) fn limit(&mut self, group: &[usize], limit: Limit) {
         let Limit { measure, most, scope, reason, by, .. } = limit;
+        self.watch_limit(group, (measure, scope), by, most);
         if measure == Measure::Count && group.len() as u64 <= most {
             return;
         }

@@ -9,10 +9,12 @@ mod deletion_draw;
 mod difference;
 mod effective_storage;
 mod expirations;
+mod explain;
 mod facts;
 mod floor;
 mod governing;
 mod groups;
+mod judgement;
 mod limits;
 mod planner;
 mod rules;
@@ -29,16 +31,20 @@ use jiff::Timestamp;
 pub use difference::{Difference, difference};
 pub use effective_storage::{EffectiveStorage, WatermarkReport};
 pub use expirations::{Expiration, expirations};
+pub use explain::{Explanation, Next, explain};
 pub(crate) use governing::precedence;
+pub use judgement::{Because, Judgement, Outcome, Rule, Saw};
 pub use snapshot::{
     Absence, Absences, Allowance, Archive, Clock, Dated, Draw, FileId, FileSystem, Home, Namespace, Origin,
     Release, Snapshot, Workload,
 };
+pub(crate) use verdict::seconds;
 pub use verdict::{Action, Detail, KeptBy, Level, Reason, Verdict};
 
 use crate::policy::{Confidence, PolicyRef, PolicySet};
 use governing::PolicyIndex;
 use groups::Groups;
+use judgement::Watch;
 use planner::Planner;
 
 /// How long an archive that is not whole must have been left alone before limits and the watermark may
@@ -128,6 +134,17 @@ pub fn plan(snapshot: &Snapshot, policies: &PolicySet, now: Timestamp) -> Plan {
 
 /// Decides about every archive, by policies of which it may not be certain that they are those of now.
 pub fn plan_with(snapshot: &Snapshot, policies: &PolicySet, confidence: &Confidence, now: Timestamp) -> Plan {
+    plan_watching(snapshot, policies, confidence, now, None).0
+}
+
+/// The same, with what each rule says of the archive at the place `watched` in the snapshot.
+fn plan_watching(
+    snapshot: &Snapshot,
+    policies: &PolicySet,
+    confidence: &Confidence,
+    now: Timestamp,
+    watched: Option<usize>,
+) -> (Plan, Vec<Judgement>) {
     let order = facts::order(snapshot);
     let confirmed = match confidence {
         Confidence::Stale { confirmed } => Some(wanted_gone(snapshot, confirmed, order.clone(), now)),
@@ -136,8 +153,11 @@ pub fn plan_with(snapshot: &Snapshot, policies: &PolicySet, confidence: &Confide
     let policy_index = PolicyIndex::new(policies, &snapshot.namespaces);
     let groups = Groups::new(snapshot, &policy_index, &order);
     let storage = effective_storage(snapshot, policies);
+    let watched = watched.and_then(|watched| order.iter().position(|&place| place == watched));
     let mut planner = Planner::new((snapshot, order), storage, &policy_index, &groups, now);
+    planner.watch = watched.map(Watch::new);
     take_by_retention(&mut planner, policies);
+    planner.begin(Rule::Confidence);
     match (confidence, confirmed) {
         (Confidence::Current, _) => {}
         (Confidence::Stale { .. }, Some(wanted)) => planner.keep_unless(|place| wanted[place]),
@@ -146,7 +166,8 @@ pub fn plan_with(snapshot: &Snapshot, policies: &PolicySet, confidence: &Confide
     planner.take_by_storage_limits();
     planner.draw_from_bucket();
     let watermark = planner.take_by_watermark();
-    planner.finish(watermark)
+    let judgements = planner.judgements();
+    (planner.finish(watermark), judgements)
 }
 
 fn effective_storage(snapshot: &Snapshot, policies: &PolicySet) -> EffectiveStorage {
@@ -167,17 +188,26 @@ fn wanted_gone(snapshot: &Snapshot, policies: &PolicySet, order: Vec<usize>, now
 
 /// The rules of retention policies and schedules, in their order.
 fn take_by_retention(planner: &mut Planner<'_>, policies: &PolicySet) {
+    planner.watch_governing();
+    planner.begin(Rule::Protection);
     planner.protect();
+    planner.begin(Rule::Taking(Reason::Discarded));
     planner.discard();
+    planner.begin(Rule::Taking(Reason::FailedDump));
     planner.take_failed_dumps();
+    planner.begin(Rule::Taking(Reason::Orphaned));
     planner.take_orphans();
     planner.take_broken();
+    planner.begin(Rule::Taking(Reason::MaxArchiveSize));
     planner.take_oversized();
     // From here on the newest of each lineage stay.
     planner.raise_floor();
+    planner.begin(Rule::Taking(Reason::ScheduleRetention));
     planner.take_replaced(&policies.schedules);
     planner.renew_floor();
+    planner.begin(Rule::Taking(Reason::Tiers));
     planner.take_by_tiers();
+    planner.begin(Rule::Taking(Reason::MaxAge));
     planner.take_by_age();
     planner.take_by_limits();
 }

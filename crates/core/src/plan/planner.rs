@@ -12,6 +12,7 @@ use super::effective_storage::{EffectiveStorage, WatermarkReport};
 use super::facts::{self, Facts};
 use super::governing::{Governing, PolicyIndex};
 use super::groups::Groups;
+use super::judgement::{Outcome, Watch};
 use super::snapshot::{Archive, Clock, Dated, Draw, Snapshot};
 use super::verdict::{Action, Detail, Reason, Verdict};
 use super::{Governed, Plan, Unreachable};
@@ -124,6 +125,8 @@ pub(super) struct Planner<'a> {
     pub(super) draws: Vec<Draw>,
     /// The limits that pins make unreachable.
     pub(super) unreachable: Vec<Unreachable>,
+    /// What rules say of the one archive that is watched, if any is.
+    pub(super) watch: Option<Box<Watch>>,
 }
 
 impl<'a> Planner<'a> {
@@ -154,6 +157,7 @@ impl<'a> Planner<'a> {
             policies,
             extra_policies: HashMap::new(),
             unreachable: Vec::new(),
+            watch: None,
         }
     }
 
@@ -262,6 +266,7 @@ impl<'a> Planner<'a> {
 
     /// Notes why an archive that stays does so; the first remark is the strongest.
     pub(super) fn note(&mut self, place: usize, reason: Reason, by: By, detail: Detail) {
+        self.watch_outcome(place, by, Outcome::Spared { reason, detail });
         self.reasons[place].get_or_insert(Decision { reason, by, detail });
     }
 
@@ -272,6 +277,11 @@ impl<'a> Planner<'a> {
 
     /// Decides about the archive, for good.
     pub(super) fn decide(&mut self, place: usize, reason: Reason, by: By, detail: Detail) {
+        let outcome = match reason.action() {
+            Action::Delete => Outcome::Took { reason, detail },
+            Action::Keep => Outcome::Spared { reason, detail },
+        };
+        self.watch_outcome(place, by, outcome);
         self.states[place] = ArchiveState::of_decided(&self.archives[place], reason);
         self.reasons[place] = Some(Decision { reason, by, detail });
     }
@@ -290,6 +300,8 @@ impl<'a> Planner<'a> {
             // It is next to go, so no weaker remark may speak for it.
             decision.detail = Detail::Would(decision.reason);
             decision.reason = reason;
+            let Decision { by, detail, .. } = *decision;
+            self.watch_outcome(place, by, Outcome::Spared { reason, detail });
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::judgement::{Rule, Saw};
 use super::limits::{Limit, Measure};
 use super::planner::{By, Planner, Scope, age, end_of};
 use super::snapshot::Absence;
@@ -61,8 +62,12 @@ impl<'a> Planner<'a> {
 
     pub(super) fn take_orphans(&mut self) {
         for (place, by, rule) in self.governed(|policy| policy.orphans) {
-            let Some(absence) = self.absence(place, rule.when) else { continue };
+            let Some(absence) = self.absence(place, rule.when) else {
+                self.watch_saw(place, by, Saw::NotGone);
+                continue;
+            };
             let end = end_of(absence.since, rule.grace);
+            self.watch_saw(place, by, Saw::Gone { since: absence.since, until: end });
             // Absent at the end of the grace period, not only at its beginning.
             if absence.confirmed >= end && self.is_due(absence.since, rule.grace) {
                 self.take_by_time(place, Reason::Orphaned, by, Detail::GoneSince(absence.since));
@@ -75,11 +80,13 @@ impl<'a> Planner<'a> {
     /// What was cut off, and what contradicts itself: each by a rule of its own.
     pub(super) fn take_broken(&mut self) {
         for (state, reason, grace) in BROKEN {
+            self.begin(Rule::Taking(reason));
             for (place, by, grace) in self.governed(grace) {
                 if self.archives[place].state != state {
                     continue;
                 }
                 let changed = self.archive(place).changed;
+                self.watch_saw(place, by, Saw::Age { age: age(changed, self.now), limit: grace });
                 if self.is_due(changed, grace) {
                     let age = age(changed, self.now);
                     self.take_by_time(place, reason, by, Detail::Age { age, limit: grace });
@@ -96,6 +103,7 @@ impl<'a> Planner<'a> {
         let rule = |policy: &Policy| policy.retention.max_archive_size.filter(|limit| *limit > 0);
         for (place, by, limit) in self.governed(rule) {
             let have = self.archives[place].size;
+            self.watch_saw(place, by, Saw::Size { have, limit });
             if have > limit && self.may_take(place) {
                 self.take(place, Reason::MaxArchiveSize, by, Detail::Size { have, limit });
             }
@@ -130,6 +138,9 @@ impl<'a> Planner<'a> {
                 let times: Vec<Timestamp> = whole.iter().map(|&place| archives[place].taken).collect();
                 // Of what is not complete, tiers keep none and take none: these have rules of their own.
                 for (place, kept_by) in whole.into_iter().zip(tiers::kept_by(wanted, &times)) {
+                    if self.may_take(place) {
+                        self.watch_saw(place, by, Saw::Tiers(kept_by));
+                    }
                     if !self.may_take(place) {
                     } else if kept_by.any() {
                         self.note(place, Reason::TierKept, by, Detail::KeptBy(kept_by));
@@ -146,6 +157,7 @@ impl<'a> Planner<'a> {
     pub(super) fn take_by_age(&mut self) {
         for (place, by, limit) in self.governed(max_age) {
             let taken = self.archives[place].taken;
+            self.watch_saw(place, by, Saw::Age { age: age(taken, self.now), limit });
             if !self.is_due(taken, limit) || !self.may_take(place) {
             } else if self.floor[place] {
                 self.keep_as_newest(place, Reason::MaxAge, by);
@@ -170,6 +182,10 @@ impl<'a> Planner<'a> {
 
     fn take_by_level(&mut self, level: Level, measure: Measure, is_meant: impl Fn(&Policy) -> bool) {
         self.renew_floor();
+        self.begin(Rule::Taking(match measure {
+            Measure::Count => level.count_reason(),
+            Measure::TotalSize => level.size_reason(),
+        }));
         let total = self.snapshot.filesystem.map(|filesystem| filesystem.total_bytes);
         for place in 0..self.policy_index.ranked().len() {
             let policy = self.policy_index.ranked()[place];
@@ -205,6 +221,9 @@ impl<'a> Planner<'a> {
 
     pub(super) fn take_ceiling_age(&mut self, place: usize, limit: Duration, by: By) {
         let taken = self.archives[place].taken;
+        if self.may_take(place) {
+            self.watch_saw(place, by, Saw::Age { age: age(taken, self.now), limit });
+        }
         if self.is_due(taken, limit) && self.may_take(place) {
             let detail = Detail::Age { age: age(taken, self.now), limit };
             self.take_by_time(place, Reason::NamespaceCeiling, by, detail);

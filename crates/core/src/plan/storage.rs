@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::effective_storage::WatermarkReport;
 use super::facts::Facts;
+use super::judgement::{Rule, Saw};
 use super::limits::{Limit, Measure};
 use super::planner::{By, Planner, Scope};
 use super::snapshot::{Dated, Draw, FileSystem, Release};
@@ -65,6 +66,7 @@ impl Planner<'_> {
     pub(super) fn take_by_storage_limits(&mut self) {
         let storage = self.storage.clone();
         let groups = self.groups;
+        self.begin(Rule::NamespaceMaxAge);
         if let Some((limit, id)) = &storage.namespace_age {
             let by = self.by(id);
             for place in groups.namespaces().flatten() {
@@ -75,6 +77,10 @@ impl Planner<'_> {
         let ceilings =
             [(Measure::Count, storage.namespace_count), (Measure::TotalSize, storage.namespace_size)];
         for (measure, ceiling) in ceilings {
+            self.begin(match measure {
+                Measure::Count => Rule::NamespaceMaxCount,
+                Measure::TotalSize => Rule::NamespaceMaxTotalSize,
+            });
             let Some((most, id)) = ceiling else { continue };
             self.renew_floor();
             let limit = Limit {
@@ -90,6 +96,7 @@ impl Planner<'_> {
                 self.limit(namespace, limit);
             }
         }
+        self.begin(Rule::NodeMaxTotalSize);
         if let Some((most, id)) = storage.max_total_size {
             self.renew_floor();
             self.take_by_node_total(most, &id);
@@ -98,6 +105,11 @@ impl Planner<'_> {
 
     /// The node's total goes down as the watermark does: the largest namespace loses its oldest first.
     fn take_by_node_total(&mut self, most: u64, id: &PolicyRef) {
+        if self.watched().is_some() {
+            let all: Vec<usize> = (0..self.archives.len()).collect();
+            let by = self.by(id);
+            self.watch_limit(&all, (Measure::TotalSize, Scope::Storage), by, most);
+        }
         let counted = (0..self.archives.len()).filter(|&place| self.counts(place, Scope::Storage));
         let have = counted.map(|place| self.archives[place].size).fold(0, u64::saturating_add);
         if have <= most {
@@ -140,8 +152,13 @@ impl Planner<'_> {
 
     /// Frees space while the file system is too full.
     pub(super) fn take_by_watermark(&mut self) -> Option<WatermarkReport> {
+        self.begin(Rule::Watermark);
         let filesystem = self.snapshot.filesystem.filter(|filesystem| filesystem.total_bytes > 0)?;
         let (mut round, mut report) = self.begin_round(filesystem)?;
+        if let Some(place) = self.watched().filter(|&place| self.stays(place)) {
+            let saw = Saw::Disk { used: report.used, wanted: report.wanted_bytes };
+            self.watch_saw(place, round.by, saw);
+        }
         if report.waiting || report.below_reserve {
             return Some(report);
         }

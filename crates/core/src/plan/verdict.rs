@@ -318,7 +318,7 @@ impl fmt::Display for Detail {
 }
 
 /// A time to the second.
-fn seconds(time: Timestamp) -> Timestamp {
+pub(crate) fn seconds(time: Timestamp) -> Timestamp {
     time.round(jiff::Unit::Second).unwrap_or(time)
 }
 

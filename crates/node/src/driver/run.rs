@@ -124,6 +124,9 @@ impl Driver {
         }
         mail.dumps.into_iter().for_each(|end| self.handle(Input::Dumped(end)));
         mail.updates.into_iter().for_each(|update| self.handle(Input::Cluster(update)));
+        if mail.is_plan_wanted {
+            self.handle(Input::Plan);
+        }
     }
 
     /// Continues with the directory to which the path leads now. Returns whether there is one.

@@ -4,8 +4,8 @@
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use crate::failure::{Failure, say};
-use crate::output::report::{Report, Totals};
 use crate::output::text;
+use checkpoint_keeper_core::report::{Report, Totals};
 
 /// What is to be done before anything is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -44,7 +44,7 @@ impl DeletionLog {
             (Output::Text | Output::Wide, _) => Lines::Text,
         };
         // A dry run writes nothing at all.
-        let audit = arguments.audit.clone().filter(|_| !arguments.dry_run).map(open).transpose()?;
+        let audit = arguments.audit.clone().filter(|_| !arguments.only_shows()).map(open).transpose()?;
         Ok(Self { lines, audit, said: HashSet::new(), audit_failures: 0 })
     }
 

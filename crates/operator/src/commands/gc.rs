@@ -15,6 +15,7 @@ use checkpoint_keeper_core::plan::{self, Plan, Snapshot};
 use checkpoint_keeper_core::pods::{LookupResult, RequestBudget};
 use checkpoint_keeper_core::policy::{Labels, Mode, PolicySet};
 use checkpoint_keeper_core::policy_lint;
+use checkpoint_keeper_core::report::{Explanation, Report};
 use checkpoint_keeper_node::catalog::Catalog;
 use checkpoint_keeper_node::clock;
 use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event, UNHURRIED};
@@ -27,7 +28,7 @@ use super::deletion_log::{DeletionLog, why_it_stays};
 use super::policy_files::{self, PolicyFiles};
 use crate::cli::{GcArguments, Output};
 use crate::failure::{Failure, say};
-use crate::output::{self, report::Report, text::Fit};
+use crate::output::{self, text::Fit};
 use checkpoint_keeper_runtime::cluster::{Cluster, ConnectError};
 
 /// Collects once, or for as long as wanted.
@@ -46,13 +47,13 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     }
     let mut deletions = DeletionLog::new(arguments)?;
     let store = Store::open(&arguments.directory).map_err(anyhow::Error::new)?;
-    if !arguments.dry_run {
+    if !arguments.only_shows() {
         store.lock().map_err(anyhow::Error::new)?;
     }
     let catalog = match &arguments.state {
         None => CatalogUse::None,
         // Its lock and its repairs would be writing.
-        Some(state) if arguments.dry_run => CatalogUse::ReadOnly(state.clone()),
+        Some(state) if arguments.only_shows() => CatalogUse::ReadOnly(state.clone()),
         Some(state) => CatalogUse::File(state.clone()),
     };
     let (mut driver, problems) =
@@ -91,6 +92,9 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     if not_asked > 0 {
         say("warning", format!("the API does not answer: {not_asked} more lookups were not made"));
     }
+    if let Some(file) = &arguments.explain {
+        return explain(&view, file, arguments.output);
+    }
     for policy in &view.plan.unjudged_storage {
         say("warning", format!("{policy} has a nodeSelector; without --node-labels it does nothing here"));
     }
@@ -98,7 +102,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         say("warning", found);
     }
     let mut report = report_of(&driver, &view, policies, arguments);
-    if !arguments.dry_run {
+    if !arguments.only_shows() {
         let consent = loop {
             match consent::obtain(&report, arguments.yes) {
                 // While the user was deciding, the directory and the cluster may have changed.
@@ -132,10 +136,21 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     report.totals.failures += said.failures;
     match arguments.output {
         Output::Json => output::json::report(&report)?,
-        Output::Text => output::text::report(&report, arguments.dry_run, Fit::Terminal)?,
-        Output::Wide => output::text::report(&report, arguments.dry_run, Fit::Everything)?,
+        Output::Text => output::text::report(&report, arguments.only_shows(), Fit::Terminal)?,
+        Output::Wide => output::text::report(&report, arguments.only_shows(), Fit::Everything)?,
     }
     if report.totals.failures > 0 { Err(Failure::AlreadyReported) } else { Ok(()) }
+}
+
+/// Explains one verdict.
+fn explain(view: &View, file: &str, output: Output) -> Result<(), Failure> {
+    let explanation =
+        Explanation::of(view, file).map_err(|error| Failure::Usage(vec![format!("--explain: {error}")]))?;
+    match output {
+        Output::Json => output::json::explanation(&explanation)?,
+        Output::Text | Output::Wide => output::text::explanation(&explanation)?,
+    }
+    Ok(())
 }
 
 fn settings(arguments: &GcArguments, policies: &PolicySet, has_cluster: bool) -> Settings {
@@ -189,7 +204,8 @@ fn make_plan(driver: &mut Driver, said: &mut Said) -> Result<Arc<View>, Failure>
 fn report_of(driver: &Driver, view: &View, policies: &PolicySet, arguments: &GcArguments) -> Report {
     let View { snapshot, plan, .. } = view;
     let wall = arguments.now.unwrap_or_else(Timestamp::now);
-    let mut report = Report::new(driver, snapshot, plan, wall);
+    let directory = driver.store().path().display().to_string();
+    let mut report = Report::new(directory, snapshot, plan, wall);
     report.add_differences(snapshot, &differences(snapshot, policies, wall, plan));
     report
 }

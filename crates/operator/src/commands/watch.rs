@@ -66,7 +66,7 @@ impl Log {
     fn event(&mut self, event: &Event<'_>) -> io::Result<()> {
         match event {
             Event::Planned(view) => {
-                let View { snapshot, plan, policies } = &***view;
+                let View { snapshot, plan, policies, .. } = &***view;
                 if !self.begun {
                     self.begun = true;
                     let archives = text::count(snapshot.archives.len() as u64);

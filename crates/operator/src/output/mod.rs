@@ -5,9 +5,6 @@ pub mod audit;
 pub mod blocks;
 pub mod inspection;
 pub mod json;
-pub mod report;
-#[cfg(test)]
-pub(crate) mod schema;
 pub mod summary;
 
 pub mod text;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use checkpoint_keeper_core::plan::{Action, Reason};
 
-use super::report::Row;
+use checkpoint_keeper_core::report::Row;
 
 /// Some archives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

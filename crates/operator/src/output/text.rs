@@ -14,8 +14,8 @@ use checkpoint_keeper_core::plan::{Action, Reason};
 use checkpoint_keeper_core::{duration, quantity};
 use jiff::Timestamp;
 
-use super::report::{Report, Row};
 use super::summary::{Mark, NamespaceSum, Sum, Summary};
+use checkpoint_keeper_core::report::{Explanation, Report, Row};
 use checkpoint_keeper_terminal::table::{Column, Fitted, Kind, Table};
 
 /// The widest that a file name may make the column of pods; the column FILE and the JSON have it whole.
@@ -48,6 +48,11 @@ pub fn report(report: &Report, dry_run: bool, fit: Fit) -> io::Result<()> {
     let mut text = String::new();
     render_report(&mut text, report, dry_run, fit).map_err(io::Error::other)?;
     print(&text)
+}
+
+/// Prints the explanation of one verdict.
+pub fn explanation(explanation: &Explanation) -> io::Result<()> {
+    write!(io::stdout().lock(), "{explanation}")
 }
 
 /// Shows on standard error what would be deleted, before the user is asked to confirm it.

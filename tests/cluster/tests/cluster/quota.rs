@@ -181,7 +181,7 @@ fn a_quota_that_only_warns_lets_all_be_made_and_an_event_says_so() -> anyhow::Re
     agent.stop().map(drop)
 }
 
-/// The role `edit` of Kubernetes grants what it is told to, and nothing of ours tells it to grant this.
+/// What the roles of Kubernetes grant of our kinds is what ours add to them.
 #[test]
 fn who_may_edit_a_namespace_may_not_change_its_quotas() -> anyhow::Result<()> {
     let _whole = NODES.read();
@@ -204,7 +204,12 @@ fn who_may_edit_a_namespace_may_not_change_its_quotas() -> anyhow::Result<()> {
             other => anyhow::bail!("{verb} {resource}: {other:?}"),
         }
     };
-    wait::until("the binding to count", DEADLINE, || may("create", "configmaps"))?;
+    let readable = "checkpointquotas.checkpoint-keeper.io";
+    wait::until(
+        "the roles to count",
+        DEADLINE,
+        || Ok(may("create", "configmaps")? && may("get", readable)?),
+    )?;
     for resource in ["checkpointquotas.checkpoint-keeper.io", "checkpointquotas.checkpoint-keeper.io/status"]
     {
         for verb in ["create", "update", "patch", "delete", "deletecollection"] {

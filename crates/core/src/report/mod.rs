@@ -1,15 +1,23 @@
-//! What `gc` has to say, as data: a row for each archive, totals, and what else was noticed.
+//! What is told of one plan, as data: a row for each archive, totals, and what else was noticed. `gc` prints it, and the
+//! agent serves it.
+
+mod explanation;
+mod json;
+#[cfg(test)]
+pub(crate) mod schema;
 
 use std::collections::HashMap;
 
-use checkpoint_keeper_core::archive::State;
-use checkpoint_keeper_core::engine::file::Outcome;
-use checkpoint_keeper_core::engine::file::Removal;
-use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::plan::{Action, Difference, Plan, Reason, Snapshot, WatermarkReport};
-use checkpoint_keeper_node::driver::Driver;
 use jiff::Timestamp;
 use serde::Serialize;
+
+pub use self::explanation::{Explanation, Figures, NextRow, NoSuchArchive, RuleRow, VerdictRow};
+pub use self::json::{write_line, write_pretty};
+use crate::archive::State;
+use crate::creation::Creation;
+use crate::engine::file::{Outcome, Removal};
+use crate::name::FileName;
+use crate::plan::{Action, Archive, Difference, Plan, Reason, Snapshot, Verdict, WatermarkReport};
 
 /// One pass over a directory: what became of each archive, and why.
 #[derive(Debug, Serialize)]
@@ -72,13 +80,13 @@ pub struct Row {
     /// The file's size in bytes.
     pub size_bytes: u64,
     /// Whether a container could be restored from it (Complete), or what is wrong with it.
-    #[cfg_attr(test, schemars(schema_with = "super::schema::names::<State>"))]
+    #[cfg_attr(test, schemars(schema_with = "schema::names::<State>"))]
     pub state: State,
     /// Whether it stays or is to be deleted.
-    #[cfg_attr(test, schemars(schema_with = "super::schema::names::<Action>"))]
+    #[cfg_attr(test, schemars(schema_with = "schema::names::<Action>"))]
     pub verdict: Action,
     /// Why it stays or is to be deleted.
-    #[cfg_attr(test, schemars(schema_with = "super::schema::names::<Reason>"))]
+    #[cfg_attr(test, schemars(schema_with = "schema::names::<Reason>"))]
     pub reason: Reason,
     /// The policy that gave the reason, as Kind/name or Kind/namespace/name; null where none did.
     pub policy: Option<String>,
@@ -89,6 +97,37 @@ pub struct Row {
     pub detail: String,
     /// Whether this run deleted it; false in a dry run.
     pub deleted: bool,
+    /// The request that the checkpoint was made for; null where it was not made by a schedule, or that is not known any
+    /// more.
+    pub created_by: Option<CreatedBy>,
+}
+
+/// The request that a checkpoint was made for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct CreatedBy {
+    /// The API group and version of the schedule.
+    pub api_version: String,
+    /// The schedule's name, in the namespace of the pod.
+    pub schedule: String,
+    /// What asked: Interval, Schedule, Annotation, …
+    pub trigger: String,
+    /// When the checkpoint was due.
+    pub requested_at: Timestamp,
+}
+
+impl CreatedBy {
+    /// The first of the requests that a dump served.
+    fn of(creation: &Creation) -> Option<Self> {
+        let request = creation.requests.first()?;
+        Some(Self {
+            api_version: request.api_version.clone(),
+            schedule: request.name.clone(),
+            trigger: request.trigger.clone(),
+            requested_at: request.due,
+        })
+    }
 }
 
 /// Sums over all archives.
@@ -134,11 +173,42 @@ pub struct Watermark {
     pub below_reserve: bool,
 }
 
+impl Row {
+    /// One archive, and what a plan says about it.
+    pub fn new(archive: &Archive, verdict: &Verdict) -> Self {
+        let identity = archive.identity.as_deref();
+        let texts = archive.texts.as_deref();
+        let problem = texts.and_then(|texts| texts.problem.as_deref());
+        let figures = verdict.detail.to_string();
+        let detail: Vec<&str> =
+            [figures.as_str()].into_iter().filter(|text| !text.is_empty()).chain(problem).collect();
+        Self {
+            file: archive.file.to_json_text().into_owned(),
+            shown: archive.file.to_string(),
+            namespace: identity.map(|identity| identity.namespace.clone()),
+            pod: identity.map(|identity| identity.pod.clone()),
+            pod_uid: identity.and_then(|identity| identity.pod_uid.clone()),
+            container: identity.map(|identity| identity.container.clone()),
+            runtime: texts.and_then(|texts| texts.runtime.clone()),
+            checkpointed_at: archive.taken,
+            size_bytes: archive.size,
+            state: archive.state,
+            verdict: verdict.action(),
+            reason: verdict.reason,
+            policy: verdict.policy.as_ref().map(ToString::to_string),
+            short_policy: verdict.policy.as_ref().map(|policy| policy.short()),
+            detail: detail.join("; "),
+            deleted: false,
+            created_by: archive.creation.as_deref().and_then(CreatedBy::of),
+        }
+    }
+}
+
 impl Report {
-    /// Everything that a plan says, before anything is done.
-    pub fn new(driver: &Driver, snapshot: &Snapshot, plan: &Plan, now: Timestamp) -> Self {
+    /// Everything that a plan says about `directory`, before anything is done.
+    pub fn new(directory: String, snapshot: &Snapshot, plan: &Plan, now: Timestamp) -> Self {
         let mut report = Self {
-            directory: driver.store().path().display().to_string(),
+            directory,
             filesystem: snapshot.filesystem.map(|filesystem| FileSystem {
                 total_bytes: filesystem.total_bytes,
                 free_bytes: filesystem.available_bytes,
@@ -170,31 +240,11 @@ impl Report {
                 .then_with(|| archive.file.cmp(&beside.file))
         });
         for place in order {
-            let (archive, verdict) = (&snapshot.archives[place], &plan.verdicts[place]);
-            let identity = archive.identity.as_deref();
-            let read = driver.engine().index().get(&archive.file).and_then(|known| known.read.as_ref());
-            let problem = read.and_then(|read| read.texts.problem.as_deref());
-            let figures = verdict.detail.to_string();
-            let detail: Vec<&str> =
-                [figures.as_str()].into_iter().filter(|text| !text.is_empty()).chain(problem).collect();
-            let row = Row {
-                file: archive.file.to_json_text().into_owned(),
-                shown: archive.file.to_string(),
-                namespace: identity.map(|identity| identity.namespace.clone()),
-                pod: identity.map(|identity| identity.pod.clone()),
-                pod_uid: identity.and_then(|identity| identity.pod_uid.clone()),
-                container: identity.map(|identity| identity.container.clone()),
-                runtime: read.and_then(|read| read.texts.runtime.clone()),
-                checkpointed_at: archive.taken,
-                size_bytes: archive.size,
-                state: archive.state,
-                verdict: verdict.action(),
-                reason: verdict.reason,
-                policy: verdict.policy.as_ref().map(ToString::to_string),
-                short_policy: verdict.policy.as_ref().map(|policy| policy.short()),
-                detail: detail.join("; "),
-                deleted: false,
+            let (Some(archive), Some(verdict)) = (snapshot.archives.get(place), plan.verdicts.get(place))
+            else {
+                continue;
             };
+            let row = Row::new(archive, verdict);
             report.totals.archives += 1;
             report.totals.bytes = report.totals.bytes.saturating_add(row.size_bytes);
             if row.verdict == Action::Delete {
@@ -210,7 +260,7 @@ impl Report {
     /// Adds what policies in dry-run mode would change.
     pub fn add_differences(&mut self, snapshot: &Snapshot, differences: &[(String, Difference)]) {
         for (policy, difference) in differences {
-            let files = |changes: &[(usize, checkpoint_keeper_core::plan::Verdict)]| {
+            let files = |changes: &[(usize, Verdict)]| {
                 let names = changes.iter().map(|(place, _)| &snapshot.archives[*place].file);
                 names.map(|file| file.to_json_text().into_owned()).collect()
             };

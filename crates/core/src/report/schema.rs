@@ -8,8 +8,10 @@ use serde::de::value::Error;
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 use serde::forward_to_deserialize_any;
 
-use super::report::Report;
-use crate::signals::GENERATE;
+use super::Report;
+
+/// Whether files that are made from code are to be written: as `cargo xtask generate` does.
+const GENERATE: &str = "CHECKPOINT_KEEPER_GENERATE";
 
 #[test]
 fn the_schema_of_gc_is_what_the_code_prints() {
