@@ -222,6 +222,32 @@ fn an_agent_is_asked_for_all_that_it_knows() {
 }
 
 #[test]
+fn explain_names_each_rule_and_what_is_next() {
+    let world = World::new();
+    let rule = |rule: &str, outcome: &str, policy: Option<&str>, detail: &str| json!({"rule": rule, "outcome": outcome, "policy": policy, "detail": detail});
+    let keep = Some("ClusterCheckpointPolicy/default");
+    let explanation = json!({
+        "verdict": {"verdict": "Keep", "reason": "WithinLimits", "policy": keep, "detail": ""},
+        "rules": [
+            rule("Pinned", "Keeps", None, "no marker lies beside it"),
+            rule("Tiers", "DoesNotApply", None, "the policy has no tiers"),
+            rule("MaxAge", "Keeps", keep, "29d old, limit 30d"),
+            rule("MaxCountPerContainer", "Keeps", keep, "4 archives, limit 10"),
+        ],
+        "next": {"at": "2026-12-27T10:00:00Z", "reason": "MaxAge", "policy": keep}, "waitsFor": "Time",
+    });
+    world.on("GET /v1alpha1/explain", 200, explanation);
+    let object = checkpoint("web-0-app-1", "web-0", 1, "1Gi");
+    world.on(&format!("GET {CHECKPOINTS}/web-0-app-1"), 200, object);
+    assert_snapshot!("explain", world.run(&["explain", "web-0-app-1", &world.agent()]));
+    let world = World::new();
+    let error = "there is no archive x.tar\n  hint: did you mean y.tar?";
+    world.on("GET /v1alpha1/explain", 404, json!({"error": error}));
+    let arguments = ["explain", "x.tar", "--node", "node-1", &world.agent()];
+    assert_snapshot!("explain_not_found", world.run(&arguments));
+}
+
+#[test]
 fn a_policy_is_tried_before_it_is_applied() {
     let world = World::new();
     let keep = json!({"verdict": "Keep", "reason": "WithinLimits", "policy": "cckpol/default", "detail": ""});

@@ -247,6 +247,8 @@ impl Inventory {
 
     async fn carry_out(&self, write: ApiWrite) -> Result<(), WriteError> {
         let (namespace, name) = write.key().clone();
+        // Where nothing can be made, the namespace is gone: that is no success.
+        let is_new = matches!(write, ApiWrite::Create(..));
         let api = Api::<ContainerCheckpoint>::namespaced(self.context.client.clone(), &namespace);
         let params = PatchParams { field_manager: Some(WRITER.to_owned()), ..PatchParams::default() };
         let written = match write {
@@ -287,7 +289,7 @@ impl Inventory {
                 Ok(())
             }
             // It was deleted meanwhile: the watch says so.
-            Err(WriteError::Api(kube::Error::Api(status))) if status.code == 404 => Ok(()),
+            Err(WriteError::Api(kube::Error::Api(status))) if status.code == 404 && !is_new => Ok(()),
             Err(error) => Err(error),
         }
     }

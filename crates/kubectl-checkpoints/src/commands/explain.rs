@@ -1,6 +1,7 @@
 //! `explain`: what becomes of one archive, rule by rule, as its node's agent says.
 
 use anstyle::Style;
+use checkpoint_keeper_terminal::table::{Column, Kind};
 use serde_json::Value;
 
 use super::show::get;
@@ -25,10 +26,10 @@ pub async fn run(session: &Session, arguments: &Explain) -> Result<(), Failure> 
     if let Some(output @ (Output::Json | Output::Yaml)) = arguments.output {
         return data(&answer, output);
     }
-    show(&node, &file, &answer)
+    show(&node, &file, &answer, arguments.output == Some(Output::Wide))
 }
 
-fn show(node: &str, file: &str, answer: &Value) -> Result<(), Failure> {
+fn show(node: &str, file: &str, answer: &Value, is_wide: bool) -> Result<(), Failure> {
     let text = |value: &Value| or_dash(value.as_str());
     let verdict = &answer["verdict"];
     let is_deleted = verdict["verdict"] == "Delete";
@@ -41,19 +42,38 @@ fn show(node: &str, file: &str, answer: &Value) -> Result<(), Failure> {
     line("")?;
     let row = |rule: &Value| {
         let outcome = text(&rule["outcome"]);
-        let style = if outcome == "Takes" { bad() } else { Style::new() };
-        (style, vec![text(&rule["rule"]), outcome, text(&rule["detail"])])
+        let style = match outcome.as_str() {
+            "Takes" => bad(),
+            "Spares" => good(),
+            _ => Style::new(),
+        };
+        (style, vec![text(&rule["rule"]), outcome, text(&rule["policy"]), text(&rule["detail"])])
     };
-    let rules = answer["rules"].as_array().into_iter().flatten().map(row).collect();
-    table(&[name("RULE"), word("OUTCOME"), prose("WHY")], rules)?;
+    // Rules that no policy has say nothing about this archive; -o wide shows that they were asked.
+    let applies = |rule: &&Value| is_wide || rule["outcome"] != "DoesNotApply";
+    let rules = answer["rules"].as_array().into_iter().flatten().filter(applies).map(row).collect();
+    let policy = Column::optional("POLICY", Kind::Name(12));
+    table(&[name("RULE"), word("OUTCOME"), policy, prose("WHY")], rules)?;
     line("")?;
-    match answer["next"].as_object() {
-        Some(next) => {
-            let at = next.get("at").map(text).unwrap_or_default();
-            let reason = next.get("reason").map(text).unwrap_or_default();
-            line(&format!("If nothing else changes, it goes at {at} ({reason})."))
+    let next = &answer["next"];
+    line(&match answer["waitsFor"].as_str() {
+        Some("Now") => "It goes now.".to_owned(),
+        Some("DeletionLimit") => "It goes as soon as the limit of deletions allows.".to_owned(),
+        Some("PoliciesConfirmed") => {
+            "It goes once it is certain that the policies are those of now.".to_owned()
         }
-        None if is_deleted => Ok(()),
-        None => line("If nothing else changes, no passing of time takes it."),
-    }
+        Some("ClockTrusted") => "It goes once the clock is to be trusted.".to_owned(),
+        Some("OrphanConfirmed") => {
+            "It goes once the API confirms again that what it belongs to is gone.".to_owned()
+        }
+        Some("Time") => {
+            let policy = next["policy"].as_str().map(|policy| format!(", by {policy}")).unwrap_or_default();
+            format!(
+                "If nothing else changes, it goes at {} ({}{policy}).",
+                text(&next["at"]),
+                text(&next["reason"])
+            )
+        }
+        _ => "No passing of time alone takes it.".to_owned(),
+    })
 }

@@ -82,6 +82,17 @@ fn with_pod<'a>(prefix: &str, node: Node<'_>) -> anyhow::Result<Namespace<'a>> {
     Ok(namespace)
 }
 
+fn marker(file: &str) -> String {
+    format!("{file}.keep")
+}
+
+/// The archives of a namespace, without the markers beside them.
+fn archives_of(node: Node<'_>, namespace: &str) -> anyhow::Result<Vec<String>> {
+    let mut files = files_of(node, namespace)?;
+    files.retain(|file| !file.ends_with(".keep"));
+    Ok(files)
+}
+
 fn has_marker(node: Node<'_>, file: &str) -> bool {
     node.run("test", &["-e", &format!("{}/{file}.keep", node.directory())]).is_ok()
 }
@@ -161,7 +172,7 @@ fn a_hold_outlives_its_object_its_agent_the_kind_and_the_namespace() -> anyhow::
     held(&of, evidence, "True", "Held")?;
     ensure!(has_marker(node, evidence));
     policy(&namespace, "one", &keep(1))?;
-    let kept = [evidence.clone(), files[2].clone()];
+    let kept = [evidence.clone(), marker(evidence), files[2].clone()];
     left(node, &of, &kept)?;
     // The object is deleted, and the agent is killed right then.
     let one = format!("{}/{}", path(&of), name(&objects_now[evidence]));
@@ -182,9 +193,9 @@ fn a_hold_outlives_its_object_its_agent_the_kind_and_the_namespace() -> anyhow::
     // What a user takes out ends, and the policy takes the archive.
     let (status, answer) = change(cluster().administrator(), &of, &object, &json!({"hold": null}))?;
     ensure!(status == 200, "{status} {answer}");
-    left(node, &of, &kept[1..])?;
+    left(node, &of, &kept[2..])?;
     // At last the namespace: the archive is there, held, and shown to administrators.
-    let last = &kept[1];
+    let last = &kept[2];
     hold(&of, &object_of(&of, last)?, "incident 4712")?;
     held(&of, last, "True", "Held")?;
     drop(namespace);
@@ -195,7 +206,7 @@ fn a_hold_outlives_its_object_its_agent_the_kind_and_the_namespace() -> anyhow::
     };
     let archive = wait::for_value("the archive among those without a namespace", DEADLINE * 2, named)?;
     ensure!(archive["namespace"] == of.as_str(), "{archive}");
-    ensure!(files_of(node, &of)? == [last.clone()] && has_marker(node, last));
+    ensure!(archives_of(node, &of)? == [last.clone()] && has_marker(node, last));
     let stores = format!("/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores/{}", node.name());
     let (status, answer) = cluster().administrator().merge(&stores, &json!({"spec": {"discard": [last]}}))?;
     ensure!(status == 200, "{status} {answer}");
@@ -209,10 +220,10 @@ fn a_hold_outlives_its_object_its_agent_the_kind_and_the_namespace() -> anyhow::
         })
     };
     result("Waiting")?;
-    ensure!(files_of(node, &of)? == [last.clone()], "what is held is not discarded");
+    ensure!(archives_of(node, &of)? == [last.clone()], "what is held is not discarded");
     node.run("rm", &[&format!("{}/{last}.keep", node.directory())])?;
     result("Deleted")?;
-    ensure!(files_of(node, &of)?.is_empty());
+    ensure!(archives_of(node, &of)?.is_empty());
     let (status, answer) = cluster().administrator().merge(&stores, &json!({"spec": {"discard": []}}))?;
     ensure!(status == 200, "{status} {answer}");
     agent.stop()?;
@@ -326,7 +337,7 @@ fn each_asks_only_for_what_is_theirs() -> anyhow::Result<()> {
     let (status, answer) = change(&admin, of, &object, &json!({"discard": null}))?;
     // It may be gone by then.
     ensure!([404, 422].contains(&status), "{status} {answer}");
-    left(node, of, &[second.clone()])?;
+    left(node, of, &[second.clone(), marker(&second)])?;
     shown(of, &[second])?;
     let lines = agent.stop()?;
     let audited = lines.iter().any(|line| line["file"] == file.as_str() && line["reason"] == "Discarded");
@@ -365,7 +376,7 @@ fn a_hold_in_the_moment_of_deletion_is_in_force_or_says_that_it_is_not() -> anyh
         holds.join().map_err(|_| anyhow::anyhow!("the holds panicked")).flatten().and(applied)
     })?;
     wait::until("what is there to be what is said to be there", DEADLINE, || {
-        let (objects, here) = (objects(of)?, files_of(node, of)?);
+        let (objects, here) = (objects(of)?, archives_of(node, of)?);
         let mut shown: Vec<&String> = objects.keys().collect();
         let mut there: Vec<&String> = here.iter().collect();
         (shown.sort(), there.sort());
