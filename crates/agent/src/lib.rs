@@ -20,6 +20,7 @@ mod status;
 mod status_publisher;
 mod summary;
 mod throttle;
+mod view;
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -50,6 +51,7 @@ use self::reporter::{Reporter, note_catalog_problem};
 use self::schedules::{Means, Schedules, SeenArchives};
 use self::state::AgentState;
 use self::status_publisher::StatusPublisher;
+use self::view::{LatestView, ViewServer};
 use checkpoint_keeper_runtime::admin::{self, AdminServer};
 use checkpoint_keeper_runtime::cluster::{self, Cluster, ConnectError};
 use checkpoint_keeper_runtime::kubelet::{Kubelet, KubeletConfig, SetupError};
@@ -94,6 +96,8 @@ pub struct Settings {
     pub inventory_limit: usize,
     /// Where probes and metrics are served.
     pub listen: SocketAddr,
+    /// Where archives, explanations and previews are served: a loopback address.
+    pub view_listen: SocketAddr,
     /// The kubeconfig of the cluster; none: the one around this pod.
     pub kubeconfig: Option<PathBuf>,
     /// Writes the audit line of a deletion, with the generation of the policy that decided.
@@ -157,8 +161,14 @@ pub fn run(arguments: Settings) -> Result<(), Error> {
     let timings = Timings::default();
     let archives = SeenArchives::default();
     let shown = ShownArchives::new(arguments.node_name.clone(), arguments.inventory_limit);
-    let measures =
-        Measures { requests, timings: timings.clone(), archives: archives.clone(), shown: shown.clone() };
+    let latest = LatestView::default();
+    let measures = Measures {
+        requests,
+        timings: timings.clone(),
+        archives: archives.clone(),
+        shown: shown.clone(),
+        latest: latest.clone(),
+    };
     start_api_side(&arguments, state.clone(), sender, measures)?;
     let mut reporter = Reporter {
         state,
@@ -169,6 +179,7 @@ pub fn run(arguments: Settings) -> Result<(), Error> {
         deciding: Deciding::default(),
         archives,
         shown,
+        latest,
         is_dead: false,
         end: Box::new(move || {
             let _ = (&trigger).write_all(b"x");
@@ -192,6 +203,7 @@ struct Measures {
     timings: Timings,
     archives: SeenArchives,
     shown: ShownArchives,
+    latest: LatestView,
 }
 
 /// Starts the thread that speaks with the API and serves probes and metrics.
@@ -225,6 +237,23 @@ fn start_api_side(
         directory: directory.clone(),
     };
     let staleness = arguments.policy_staleness;
+    let view = view::router(ViewServer {
+        node: arguments.node_name.clone(),
+        directory: directory.clone(),
+        latest: measures.latest,
+        request_plan: {
+            let engine = engine.clone();
+            Box::new(move || engine.request_plan())
+        },
+        objects: {
+            let (objects, scope) = (context.objects.clone(), scope.clone());
+            Box::new(move || {
+                let other_operator = objects.other_operator_runs();
+                Some((objects.all()?, Scope { other_operator, ..scope.clone() }))
+            })
+        },
+    });
+    let view_address = arguments.view_listen;
     let publisher =
         StatusPublisher { context: context.clone(), directory, interval: arguments.status_interval };
     let schedules = if let Some(kubelet) = arguments.kubelet.clone() {
@@ -280,6 +309,12 @@ fn start_api_side(
                 async {
                     if let Err(error) = admin::serve(address, Arc::new(page)).await {
                         tracing::error!("cannot serve probes and metrics on {address}: {error}");
+                    }
+                },
+                async {
+                    let served = admin::serve_loopback(view_address, view, view::CONNECTION).await;
+                    if let Err(error) = served {
+                        tracing::error!("cannot serve archives and explanations on {view_address}: {error}");
                     }
                 },
                 api.run(engine),

@@ -18,6 +18,7 @@ use super::problem_type::ProblemType;
 use super::schedules::SeenArchives;
 use super::state::AgentState;
 use super::summary::Summary;
+use super::view::LatestView;
 
 /// Reports what the engine does.
 pub(super) struct Reporter {
@@ -32,6 +33,8 @@ pub(super) struct Reporter {
     pub(super) archives: SeenArchives,
     /// Shows archives through the API.
     pub(super) shown: ShownArchives,
+    /// Hands plans over to who asks for one.
+    pub(super) latest: LatestView,
     /// Whether the directory was removed under its mount.
     pub(super) is_dead: bool,
     /// Has the driver end.
@@ -53,6 +56,7 @@ impl Reporter {
             }
             let mut summary = Summary::of(snapshot, policies, plan);
             summary.unlisted = self.shown.note(view);
+            self.latest.note(view);
             for limit in summary.unreachable.iter().take(MOST_UNREACHABLE) {
                 let about = format!("{} {}", limit.policy, limit.limit);
                 self.state.problem(ProblemType::LimitUnreachable, about, limit.to_string(), now);

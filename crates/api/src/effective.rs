@@ -9,6 +9,7 @@ use checkpoint_keeper_core::policy::{
     InvalidPolicy, Kind, Mode, Policy, PolicyRef, PolicySet, Precedence, Retention,
 };
 use jiff::Timestamp;
+use kube::Resource;
 use serde_json::Value;
 
 use crate::{
@@ -59,6 +60,59 @@ pub struct Objects {
     pub storage: Vec<Seen<CheckpointStoragePolicy>>,
     /// The older operator's retention.
     pub legacy: Vec<Seen<CheckpointRestoreOperator>>,
+}
+
+impl Objects {
+    /// Applies others, as the API would: each takes the place of the object of its name, whose age it keeps, or is new
+    /// and the youngest.
+    pub fn apply(&mut self, others: Self) {
+        apply(&mut self.cluster, others.cluster);
+        apply(&mut self.namespaced, others.namespaced);
+        apply(&mut self.storage, others.storage);
+        apply(&mut self.legacy, others.legacy);
+    }
+
+    /// Which objects they are.
+    pub fn refs(&self) -> Vec<PolicyRef> {
+        let mut refs = refs_of(Kind::ClusterCheckpointPolicy, &self.cluster);
+        refs.extend(refs_of(Kind::CheckpointPolicy, &self.namespaced));
+        refs.extend(refs_of(Kind::CheckpointStoragePolicy, &self.storage));
+        refs.extend(refs_of(Kind::CheckpointRestoreOperator, &self.legacy));
+        refs
+    }
+}
+
+fn name_of<K: Resource>(object: &Seen<K>) -> (Option<&str>, &str) {
+    match object {
+        Seen::Parsed(object) => {
+            (object.meta().namespace.as_deref(), object.meta().name.as_deref().unwrap_or_default())
+        }
+        Seen::Unparsable(object) => (object.namespace.as_deref(), &object.name),
+    }
+}
+
+fn refs_of<K: Resource>(kind: Kind, objects: &[Seen<K>]) -> Vec<PolicyRef> {
+    let one = |object| {
+        let (namespace, name) = name_of(object);
+        PolicyRef { kind, namespace: namespace.map(str::to_owned), name: name.to_owned(), part: None }
+    };
+    objects.iter().map(one).collect()
+}
+
+fn apply<K: Resource>(objects: &mut Vec<Seen<K>>, others: Vec<Seen<K>>) {
+    for mut other in others {
+        let same = objects.iter_mut().find(|object| name_of(object) == name_of(&other));
+        let Some(same) = same else {
+            objects.push(other);
+            continue;
+        };
+        if let (Seen::Parsed(before), Seen::Parsed(object)) = (&*same, &mut other) {
+            let (before, now) = (before.meta().clone(), object.meta_mut());
+            (now.creation_timestamp, now.uid) = (before.creation_timestamp, before.uid);
+            now.generation = before.generation;
+        }
+        *same = other;
+    }
 }
 
 /// What beside the objects decides which are in force.

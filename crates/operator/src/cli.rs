@@ -216,6 +216,10 @@ pub struct AgentArguments {
     /// alone where there is no IPv6
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:9464")]
     pub listen: SocketAddr,
+    /// Serve every archive, explanations and previews here, for kubectl port-forward: a loopback address, as it names
+    /// the pods of all tenants
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9091", value_parser = parse_loopback)]
+    pub view_listen: SocketAddr,
     /// The node's kubelet, by which checkpoints are made
     #[command(flatten)]
     pub kubelet: KubeletArguments,
@@ -316,6 +320,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_duration(text)?;
     if interval < Duration::from_secs(1) { Err("is below 1s".to_owned()) } else { Ok(interval) }
+}
+
+fn parse_loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "is not ADDRESS:PORT".to_owned())?;
+    if address.ip().is_loopback() { Ok(address) } else { Err("is no loopback address".to_owned()) }
 }
 
 fn parse_node_name(text: &str) -> Result<String, String> {

@@ -1,7 +1,7 @@
 //! The server for probes and metrics: `/livez`, `/readyz`, `/metrics`.
 
 use std::collections::VecDeque;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +43,24 @@ pub async fn serve(address: SocketAddr, server: Arc<AdminServer>) -> std::io::Re
     Ok(())
 }
 
+/// Answers by `router` on a loopback address, and on that of the other family where there is one, for as long as it is
+/// polled. A connection may take as long as `most`, for one request.
+///
+/// Errors: `address` cannot be bound.
+pub async fn serve_loopback(address: SocketAddr, router: Router, most: Duration) -> std::io::Result<()> {
+    let first = bind(address)?;
+    let other: std::net::IpAddr =
+        if address.is_ipv4() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+    let other = bind(SocketAddr::new(other, first.local_addr()?.port()));
+    let serve_other = async {
+        if let Ok(other) = other {
+            serve_router(other, router.clone(), most).await;
+        }
+    };
+    tokio::join!(serve_router(first, router.clone(), most), serve_other);
+    Ok(())
+}
+
 /// A listener; of every address (`[::]`) one of both families, and of IPv4 alone where there is no IPv6.
 fn listen<L>(address: SocketAddr, bind: impl Fn(SocketAddr) -> std::io::Result<L>) -> std::io::Result<L> {
     let bound = bind(address);
@@ -72,6 +90,10 @@ async fn serve_on(listener: TcpListener, server: Arc<AdminServer>) {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .with_state(server);
+    serve_router(listener, router, CONNECTION).await;
+}
+
+async fn serve_router(listener: TcpListener, router: Router, most: Duration) {
     let mut connections = JoinSet::new();
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
@@ -90,8 +112,8 @@ async fn serve_on(listener: TcpListener, server: Arc<AdminServer>) {
         let service = TowerToHyperService::new(router.clone());
         let connection =
             http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
-        open.push_back(connections.spawn(async {
-            let _ = timeout(CONNECTION, connection).await;
+        open.push_back(connections.spawn(async move {
+            let _ = timeout(most, connection).await;
         }));
     }
 }

@@ -23,6 +23,7 @@ use self::check::Finding;
 pub use self::error::{ManifestError, ManifestWarning};
 use self::object::{Meaning, ObjectId};
 use self::tree::{Node, Place, Tree};
+use crate::effective::Objects;
 use crate::{LegacyPolicies, LegacySettings};
 
 /// The largest file that is read, in bytes.
@@ -39,6 +40,8 @@ const MOST_ERRORS: usize = 200;
 pub struct Loaded {
     /// The policies in force.
     pub policies: PolicySet,
+    /// The objects that say what is kept, in force or not.
+    pub objects: Objects,
     /// What the older operator's objects set beside retention.
     pub legacy: Vec<LegacySettings>,
     /// What is legal and perhaps not meant.
@@ -164,7 +167,7 @@ impl Loader {
                 findings.push(Finding::new(origin.place, "metadata.name", message, None));
             }
             match read.object.meaning() {
-                Ok(meaning) => means = Some((read.id, meaning, origin)),
+                Ok(meaning) => means = Some((read.id, meaning, origin, read.object)),
                 // Where a field was not even readable, what its group lacks without it is no news.
                 Err(problems) => findings.extend(
                     problems
@@ -193,7 +196,8 @@ impl Loader {
             }));
             return;
         }
-        let Some((id, meaning, origin)) = means else { return };
+        let Some((id, meaning, origin, read)) = means else { return };
+        read.add_to(&mut self.loaded.objects);
         match meaning {
             Meaning::Retention(policy) => self.retention(*policy, &origin),
             Meaning::Storage(policy) => self.storage(*policy, &origin),

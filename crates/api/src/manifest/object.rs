@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::check::{Check, Finding, nearest, shortened};
 use super::tree::{Node, Tree};
 use crate::crds::schema;
+use crate::effective::{Objects, Seen};
 use crate::rules;
 use crate::{
     CheckpointPolicy, CheckpointQuota, CheckpointRestoreOperator, CheckpointSchedule,
@@ -45,6 +46,17 @@ pub(super) enum Meaning {
 const ANY_TIME: Timestamp = Timestamp::UNIX_EPOCH;
 
 impl Object {
+    /// Adds it to the objects that say what is kept, if it is one.
+    pub(super) fn add_to(self, objects: &mut Objects) {
+        match self {
+            Self::Cluster(object) => objects.cluster.push(Seen::Parsed(object)),
+            Self::Namespaced(object) => objects.namespaced.push(Seen::Parsed(object)),
+            Self::Storage(object) => objects.storage.push(Seen::Parsed(object)),
+            Self::Legacy(object) => objects.legacy.push(Seen::Parsed(object)),
+            Self::Schedule(_) | Self::LegacySchedule(_) | Self::Quota(_) => {}
+        }
+    }
+
     /// What it means; an object of the older operator is taken to be for the whole cluster.
     pub(super) fn meaning(&self) -> Result<Meaning, Vec<FieldError>> {
         match self {

@@ -12,7 +12,7 @@ impl Planner<'_> {
     /// Lets the oldest of what is to go, go now, and has the rest wait for the deletion bucket.
     pub(super) fn draw_from_bucket(&mut self) {
         self.begin(Rule::DeletionLimit);
-        let Some(allowance) = &self.snapshot.allowance else {
+        let Some(allowance) = self.allowance else {
             let taken: Vec<usize> = self.taken_by_rules().collect();
             taken.into_iter().for_each(|place| self.draws[place] = Draw::Shared);
             return;

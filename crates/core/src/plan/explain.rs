@@ -6,7 +6,7 @@ use super::judgement::Judgement;
 use super::planner::end_of;
 use super::snapshot::Snapshot;
 use super::verdict::{Action, Detail, Reason, Verdict};
-use super::{Expiration, Governed, Plan, expirations, plan_watching, plan_with};
+use super::{Expiration, Governed, Look, Plan, expirations, plan_watching, plan_with};
 use crate::policy::{Confidence, PolicySet};
 
 /// Why an archive has its verdict.
@@ -52,7 +52,8 @@ pub fn explain(
     now: Timestamp,
     place: usize,
 ) -> Option<Explanation> {
-    let (plan, judgements) = plan_watching(snapshot, policies, confidence, now, Some(place));
+    let (plan, judgements) =
+        plan_watching(snapshot, policies, confidence, now, Look { watched: Some(place), ..Look::default() });
     let verdict = plan.verdicts.get(place)?.clone();
     let governed = plan.governed.get(place).cloned().unwrap_or_default();
     let next = next(snapshot, policies, confidence, now, (&plan, place));

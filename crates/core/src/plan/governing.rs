@@ -39,6 +39,8 @@ pub(super) struct PolicyIndex<'a> {
     invalid_cluster_wide: Option<&'a InvalidPolicy>,
     invalid_overriding: Option<&'a InvalidPolicy>,
     namespaces: &'a BTreeMap<String, Namespace>,
+    /// Whether policies act at once that take over from others.
+    pub(super) is_handover_over: bool,
 }
 
 /// The policies that may govern the archives of one namespace. What depends only on the namespace is computed once
@@ -116,6 +118,7 @@ impl<'a> PolicyIndex<'a> {
             invalid_cluster_wide,
             invalid_overriding,
             namespaces,
+            is_handover_over: false,
         }
     }
 
@@ -198,7 +201,8 @@ impl<'a> Candidates<'_, 'a> {
         let found = self.first_that_selects(identity, pod_labels);
         match (found, governed_by) {
             (Governing::Policy(place), Some(before))
-                if !self.policy_index.ranked[place].id.is_same_object(before)
+                if !self.policy_index.is_handover_over
+                    && !self.policy_index.ranked[place].id.is_same_object(before)
                     && !self.selects(before, identity, pod_labels) =>
             {
                 Governing::Handover(place)

@@ -134,28 +134,48 @@ pub fn plan(snapshot: &Snapshot, policies: &PolicySet, now: Timestamp) -> Plan {
 
 /// Decides about every archive, by policies of which it may not be certain that they are those of now.
 pub fn plan_with(snapshot: &Snapshot, policies: &PolicySet, confidence: &Confidence, now: Timestamp) -> Plan {
-    plan_watching(snapshot, policies, confidence, now, None).0
+    plan_watching(snapshot, policies, confidence, now, Look::default()).0
 }
 
-/// The same, with what each rule says of the archive at the place `watched` in the snapshot.
+/// The plan of policies that have been in force for long: none waits to take over from another one, and all that is to
+/// go goes at once, whatever the deletion limit says.
+pub fn plan_in_the_end(snapshot: &Snapshot, policies: &PolicySet, now: Timestamp) -> Plan {
+    let look = Look { is_in_the_end: true, ..Look::default() };
+    plan_watching(snapshot, policies, &Confidence::Current, now, look).0
+}
+
+/// What is wanted of a plan besides.
+#[derive(Debug, Clone, Copy, Default)]
+struct Look {
+    /// The place in the snapshot of the archive of which rules note what they see.
+    watched: Option<usize>,
+    /// Whether nothing waits for its turn.
+    is_in_the_end: bool,
+}
+
+/// The same, with what each rule says of the archive that is watched.
 fn plan_watching(
     snapshot: &Snapshot,
     policies: &PolicySet,
     confidence: &Confidence,
     now: Timestamp,
-    watched: Option<usize>,
+    look: Look,
 ) -> (Plan, Vec<Judgement>) {
     let order = facts::order(snapshot);
     let confirmed = match confidence {
         Confidence::Stale { confirmed } => Some(wanted_gone(snapshot, confirmed, order.clone(), now)),
         Confidence::Current | Confidence::Paused => None,
     };
-    let policy_index = PolicyIndex::new(policies, &snapshot.namespaces);
+    let mut policy_index = PolicyIndex::new(policies, &snapshot.namespaces);
+    policy_index.is_handover_over = look.is_in_the_end;
     let groups = Groups::new(snapshot, &policy_index, &order);
     let storage = effective_storage(snapshot, policies);
-    let watched = watched.and_then(|watched| order.iter().position(|&place| place == watched));
+    let watched = look.watched.and_then(|watched| order.iter().position(|&place| place == watched));
     let mut planner = Planner::new((snapshot, order), storage, &policy_index, &groups, now);
     planner.watch = watched.map(Watch::new);
+    if look.is_in_the_end {
+        planner.allowance = None;
+    }
     take_by_retention(&mut planner, policies);
     planner.begin(Rule::Confidence);
     match (confidence, confirmed) {

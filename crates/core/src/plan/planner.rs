@@ -13,7 +13,7 @@ use super::facts::{self, Facts};
 use super::governing::{Governing, PolicyIndex};
 use super::groups::Groups;
 use super::judgement::{Outcome, Watch};
-use super::snapshot::{Archive, Clock, Dated, Draw, Snapshot};
+use super::snapshot::{Allowance, Archive, Clock, Dated, Draw, Snapshot};
 use super::verdict::{Action, Detail, Reason, Verdict};
 use super::{Governed, Plan, Unreachable};
 use crate::archive::State;
@@ -125,6 +125,8 @@ pub(super) struct Planner<'a> {
     pub(super) draws: Vec<Draw>,
     /// The limits that pins make unreachable.
     pub(super) unreachable: Vec<Unreachable>,
+    /// How many deletions the buckets allow now; none: as many as the plan wants.
+    pub(super) allowance: Option<&'a Allowance>,
     /// What rules say of the one archive that is watched, if any is.
     pub(super) watch: Option<Box<Watch>>,
 }
@@ -157,6 +159,7 @@ impl<'a> Planner<'a> {
             policies,
             extra_policies: HashMap::new(),
             unreachable: Vec::new(),
+            allowance: snapshot.allowance.as_ref(),
             watch: None,
         }
     }

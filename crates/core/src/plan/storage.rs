@@ -282,7 +282,7 @@ impl Planner<'_> {
         let above_reserve = kept_bytes.saturating_sub(self.storage.reserved().of(total));
         report.below_reserve = above_reserve == 0;
         let is_critical = self.storage.is_critical(&filesystem);
-        let allowance = self.snapshot.allowance.as_ref().filter(|_| !is_critical);
+        let allowance = self.allowance.filter(|_| !is_critical);
         let round = Round {
             by: self.by(&id),
             detail: Detail::DiskUse(report.used),

@@ -3,6 +3,7 @@
 
 mod explanation;
 mod json;
+mod node_report;
 #[cfg(test)]
 pub(crate) mod schema;
 
@@ -13,11 +14,13 @@ use serde::Serialize;
 
 pub use self::explanation::{Explanation, Figures, NextRow, NoSuchArchive, RuleRow, VerdictRow};
 pub use self::json::{write_line, write_pretty};
+pub use self::node_report::NodeReport;
 use crate::archive::State;
 use crate::creation::Creation;
 use crate::engine::file::{Outcome, Removal};
 use crate::name::FileName;
-use crate::plan::{Action, Archive, Difference, Plan, Reason, Snapshot, Verdict, WatermarkReport};
+use crate::plan::{self, Action, Archive, Difference, Plan, Reason, Snapshot, Verdict, WatermarkReport};
+use crate::policy::{Mode, PolicySet};
 
 /// One pass over a directory: what became of each archive, and why.
 #[derive(Debug, Serialize)]
@@ -209,10 +212,7 @@ impl Report {
     pub fn new(directory: String, snapshot: &Snapshot, plan: &Plan, now: Timestamp) -> Self {
         let mut report = Self {
             directory,
-            filesystem: snapshot.filesystem.map(|filesystem| FileSystem {
-                total_bytes: filesystem.total_bytes,
-                free_bytes: filesystem.available_bytes,
-            }),
+            filesystem: FileSystem::of(snapshot),
             archives: Vec::new(),
             totals: Totals::default(),
             dry_run_policies: Vec::new(),
@@ -220,56 +220,21 @@ impl Report {
             now,
             places: HashMap::new(),
         };
-        let mut order: Vec<usize> = (0..snapshot.archives.len()).collect();
-        // By container, newest first; what is of unknown identity comes last.
-        order.sort_by(|&one, &other| {
-            let key = |place: usize| {
-                let archive = &snapshot.archives[place];
-                (
-                    archive.identity.is_none(),
-                    archive
-                        .identity
-                        .as_deref()
-                        .map(|identity| (&identity.namespace, &identity.pod, &identity.container)),
-                )
-            };
-            let (archive, beside) = (&snapshot.archives[one], &snapshot.archives[other]);
-            key(one)
-                .cmp(&key(other))
-                .then_with(|| beside.taken.cmp(&archive.taken))
-                .then_with(|| archive.file.cmp(&beside.file))
-        });
-        for place in order {
+        report.totals = Totals::of(snapshot, plan);
+        for place in in_order(snapshot) {
             let (Some(archive), Some(verdict)) = (snapshot.archives.get(place), plan.verdicts.get(place))
             else {
                 continue;
             };
-            let row = Row::new(archive, verdict);
-            report.totals.archives += 1;
-            report.totals.bytes = report.totals.bytes.saturating_add(row.size_bytes);
-            if row.verdict == Action::Delete {
-                report.totals.delete_archives += 1;
-                report.totals.delete_bytes = report.totals.delete_bytes.saturating_add(row.size_bytes);
-            }
             report.places.insert(archive.file.clone(), report.archives.len());
-            report.archives.push(row);
+            report.archives.push(Row::new(archive, verdict));
         }
         report
     }
 
     /// Adds what policies in dry-run mode would change.
     pub fn add_differences(&mut self, snapshot: &Snapshot, differences: &[(String, Difference)]) {
-        for (policy, difference) in differences {
-            let files = |changes: &[(usize, Verdict)]| {
-                let names = changes.iter().map(|(place, _)| &snapshot.archives[*place].file);
-                names.map(|file| file.to_json_text().into_owned()).collect()
-            };
-            self.dry_run_policies.push(DryRunPolicy {
-                policy: policy.clone(),
-                would_delete: files(&difference.would_delete),
-                would_keep: files(&difference.would_keep),
-            });
-        }
+        self.dry_run_policies.extend(dry_run_policies(snapshot, differences));
     }
 
     /// Notes what became of a deletion.
@@ -291,6 +256,83 @@ impl Report {
             | Removal::Withdrawn => {}
         }
     }
+}
+
+/// The places of archives in a snapshot: by container, newest first; what is of unknown identity comes last.
+fn in_order(snapshot: &Snapshot) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..snapshot.archives.len()).collect();
+    order.sort_by(|&one, &other| {
+        let key = |place: usize| {
+            let archive = &snapshot.archives[place];
+            (
+                archive.identity.is_none(),
+                archive
+                    .identity
+                    .as_deref()
+                    .map(|identity| (&identity.namespace, &identity.pod, &identity.container)),
+            )
+        };
+        let (archive, beside) = (&snapshot.archives[one], &snapshot.archives[other]);
+        key(one)
+            .cmp(&key(other))
+            .then_with(|| beside.taken.cmp(&archive.taken))
+            .then_with(|| archive.file.cmp(&beside.file))
+    });
+    order
+}
+
+impl FileSystem {
+    fn of(snapshot: &Snapshot) -> Option<Self> {
+        let filesystem = snapshot.filesystem?;
+        Some(Self { total_bytes: filesystem.total_bytes, free_bytes: filesystem.available_bytes })
+    }
+}
+
+impl Totals {
+    /// The sums of a plan.
+    pub fn of(snapshot: &Snapshot, plan: &Plan) -> Self {
+        let mut totals = Self::default();
+        for (archive, verdict) in snapshot.archives.iter().zip(&plan.verdicts) {
+            totals.archives += 1;
+            totals.bytes = totals.bytes.saturating_add(archive.size);
+            if verdict.action() == Action::Delete {
+                totals.delete_archives += 1;
+                totals.delete_bytes = totals.delete_bytes.saturating_add(archive.size);
+            }
+        }
+        totals
+    }
+}
+
+fn dry_run_policies(snapshot: &Snapshot, differences: &[(String, Difference)]) -> Vec<DryRunPolicy> {
+    let files = |changes: &[(usize, Verdict)]| {
+        let names = changes.iter().filter_map(|(place, _)| snapshot.archives.get(*place));
+        names.map(|archive| archive.file.to_json_text().into_owned()).collect()
+    };
+    let row = |(policy, difference): &(String, Difference)| DryRunPolicy {
+        policy: policy.clone(),
+        would_delete: files(&difference.would_delete),
+        would_keep: files(&difference.would_keep),
+    };
+    differences.iter().map(row).collect()
+}
+
+/// What each policy in dry-run mode would change, of so many at the most.
+pub fn differences(
+    snapshot: &Snapshot,
+    policies: &PolicySet,
+    now: Timestamp,
+    plan: &Plan,
+    most: usize,
+) -> Vec<(String, Difference)> {
+    let dry_runs = policies.retention.iter().filter(|policy| policy.mode == Mode::DryRun);
+    let mut ids: Vec<_> = dry_runs.map(|policy| &policy.id).collect();
+    // The parts of one object are shown as one policy.
+    ids.dedup_by_key(|id| id.to_string());
+    ids.into_iter()
+        .take(most)
+        .map(|id| (id.to_string(), plan::difference(snapshot, policies, now, plan, id)))
+        .collect()
 }
 
 fn watermark(report: WatermarkReport) -> Watermark {

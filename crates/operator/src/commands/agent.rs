@@ -32,6 +32,7 @@ pub fn run(arguments: AgentArguments) -> Result<(), Failure> {
         status_interval: arguments.status_interval,
         inventory_limit: arguments.inventory_limit,
         listen: arguments.listen,
+        view_listen: arguments.view_listen,
         kubeconfig: arguments.kubeconfig,
         audit: Box::new(move |outcome, policy_generation| {
             let in_cluster = json::InCluster { node: node.clone(), policy_generation };
@@ -76,6 +77,7 @@ fn log_start(arguments: &AgentArguments) {
         status_interval,
         inventory_limit,
         listen,
+        view_listen,
         kubelet,
         kubeconfig,
         log: LogArguments { log_format: _, log_level },
@@ -95,6 +97,7 @@ fn log_start(arguments: &AgentArguments) {
         ?status_interval,
         inventory_limit,
         %listen,
+        %view_listen,
         ?kubelet,
         ?kubeconfig,
         %log_level,

@@ -11,11 +11,10 @@ use checkpoint_keeper_core::engine::file::Removal;
 use checkpoint_keeper_core::engine::problem::Problem;
 use checkpoint_keeper_core::engine::{ClusterSettings, Deletes, NodePods, Progress, Settings, View};
 use checkpoint_keeper_core::name::{FileName, NameKind};
-use checkpoint_keeper_core::plan::{self, Plan, Snapshot};
 use checkpoint_keeper_core::pods::{LookupResult, RequestBudget};
-use checkpoint_keeper_core::policy::{Labels, Mode, PolicySet};
+use checkpoint_keeper_core::policy::{Labels, PolicySet};
 use checkpoint_keeper_core::policy_lint;
-use checkpoint_keeper_core::report::{Explanation, Report};
+use checkpoint_keeper_core::report::{Explanation, Report, differences};
 use checkpoint_keeper_node::catalog::Catalog;
 use checkpoint_keeper_node::clock;
 use checkpoint_keeper_node::driver::{CatalogUse, Driver, Event, UNHURRIED};
@@ -206,7 +205,7 @@ fn report_of(driver: &Driver, view: &View, policies: &PolicySet, arguments: &GcA
     let wall = arguments.now.unwrap_or_else(Timestamp::now);
     let directory = driver.store().path().display().to_string();
     let mut report = Report::new(directory, snapshot, plan, wall);
-    report.add_differences(snapshot, &differences(snapshot, policies, wall, plan));
+    report.add_differences(snapshot, &differences(snapshot, policies, wall, plan, usize::MAX));
     report
 }
 
@@ -310,22 +309,4 @@ fn progress_bar(what: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} {wide_bar} {human_pos}/{human_len} {eta}");
     let bar = ProgressBar::no_length().with_message(what);
     style.map_or_else(|_| bar.clone(), |style| bar.clone().with_style(style))
-}
-
-/// What each policy in dry-run mode would change.
-fn differences(
-    snapshot: &Snapshot,
-    policies: &PolicySet,
-    now: jiff::Timestamp,
-    plan: &Plan,
-) -> Vec<(String, plan::Difference)> {
-    let mut ids: Vec<_> = policies
-        .retention
-        .iter()
-        .filter(|policy| policy.mode == Mode::DryRun)
-        .map(|policy| &policy.id)
-        .collect();
-    // The parts of one object are shown as one policy.
-    ids.dedup_by_key(|id| id.to_string());
-    ids.into_iter().map(|id| (id.to_string(), plan::difference(snapshot, policies, now, plan, id))).collect()
 }
