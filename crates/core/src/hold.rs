@@ -66,18 +66,22 @@ pub enum HoldStep {
 /// What is to be done so that the disk and the object agree. `wish` is none where there is no object.
 pub fn step(marker: &Marker, wish: Option<&Wish>, now: Timestamp, clock: Clock) -> HoldStep {
     let wanted = wish.and_then(|wish| wish.hold.as_ref());
-    match (marker, wanted) {
-        (Marker::Foreign, _) | (Marker::None, None) => HoldStep::None,
-        (Marker::None, Some(hold)) if hold.is_over(now, clock) => HoldStep::None,
-        (Marker::None, Some(hold)) => HoldStep::Write(hold.clone()),
-        (Marker::Hold(_), Some(hold)) if hold.is_over(now, clock) => HoldStep::Remove,
-        (Marker::Hold(held), Some(hold)) if held == hold => HoldStep::None,
-        (Marker::Hold(_), Some(hold)) => HoldStep::Write(hold.clone()),
-        (Marker::Hold(held), None) => {
-            if held.is_over(now, clock) || wish.is_some_and(|wish| wish.was_held_before) {
+    let present = match marker {
+        Marker::Foreign => return HoldStep::None,
+        Marker::None => None,
+        Marker::Hold(hold) => Some(hold),
+    };
+    match (present, wanted) {
+        (None, None) => HoldStep::None,
+        (None, Some(hold)) if hold.is_over(now, clock) => HoldStep::None,
+        (Some(_), Some(hold)) if hold.is_over(now, clock) => HoldStep::Remove,
+        (_, Some(hold)) if present == Some(hold) => HoldStep::None,
+        (_, Some(hold)) => HoldStep::Write(hold.clone()),
+        (Some(hold), None) => {
+            if hold.is_over(now, clock) || wish.is_some_and(|wish| wish.was_held_before) {
                 HoldStep::Remove
             } else if wish.is_some() {
-                HoldStep::Restore(held.clone())
+                HoldStep::Restore(hold.clone())
             } else {
                 HoldStep::None
             }

@@ -16,7 +16,10 @@ use std::time::{Duration, Instant};
 use checkpoint_keeper_api::container_checkpoint::{NODE_LABEL, node_label};
 use checkpoint_keeper_api::{ContainerCheckpoint, ContainerCheckpointSpec};
 use checkpoint_keeper_core::engine::View;
+use checkpoint_keeper_core::engine::cluster::{ClusterUpdate, TimedUpdate};
 use checkpoint_keeper_core::hold::{Hold, Marker};
+use checkpoint_keeper_core::pods::LookupResult;
+use checkpoint_keeper_node::clock;
 use checkpoint_keeper_node::mailbox::Sender;
 use checkpoint_keeper_node::markers::HoldError;
 use checkpoint_keeper_runtime::cache::Cache;
@@ -233,6 +236,7 @@ impl Inventory {
             return true;
         }
         sleep(progress.rate.next(now())).await;
+        let is_new = matches!(write, ApiWrite::Create(..));
         let Err(error) = self.carry_out(write).await else {
             progress.paused.remove(&namespace);
             return true;
@@ -240,6 +244,11 @@ impl Inventory {
         let pause =
             progress.paused.get(&namespace).map_or(PAUSE, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
         progress.paused.insert(namespace.clone(), (now() + pause, pause));
+        // Where nothing can be made, the namespace is gone, or going: the engine asks, and knows better then.
+        if is_new && matches!(&error, WriteError::Api(kube::Error::Api(status)) if [403, 404].contains(&status.code)) {
+            let what = ClusterUpdate::Namespaces(vec![(namespace.clone(), LookupResult::NotFound)]);
+            self.engine.send_update(TimedUpdate { at: clock::now(), what });
+        }
         let what = format!("ContainerCheckpoints of the namespace {namespace} cannot be written: {error}");
         self.context.state.problem(ProblemType::CheckpointsUnwritten, namespace, what, now());
         matches!(error, WriteError::Api(kube::Error::Api(_)))
