@@ -1003,3 +1003,17 @@ fn sums_of_sizes_beyond_64_bits_are_still_sums() {
     assert_eq!(deleted(u64::MAX), ["a1", "a2", "a3"]);
     assert_eq!(deleted(6), ["a1", "a2", "a3", "a4"]);
 }
+
+#[test]
+fn what_becomes_the_newest_as_an_orphan_goes_does_not_expire() {
+    let gone = Absences { pod: absent(HOUR, MINUTE), ..Absences::default() };
+    let older = archive("old").of("shop/web-0/server").owned_by("Deployment", "web").aged(HOUR * 20);
+    let newer = archive("new").of("shop/web-1/server").owned_by("Deployment", "web").aged(HOUR).gone(gone);
+    let mut policy = keep(|retention| retention.max_age = Some(DAY));
+    policy.orphans = Some(OrphanRule { when: OrphanWhen::PodDeleted, grace: HOUR * 2 });
+    let case = case([older, newer]).policy(policy);
+    let current = case.run().plan;
+    let foreseen = expirations(&case.snapshot, &case.policies, &current, now());
+    let reasons = foreseen.iter().map(|foreseen| foreseen.as_ref().map(|foreseen| foreseen.reason));
+    assert_eq!(reasons.collect::<Vec<_>>(), [None, Some(Reason::Orphaned)]);
+}

@@ -61,14 +61,13 @@ struct Served {
 
 /// The routes of the view.
 pub(crate) fn router(server: ViewServer) -> Router {
-    let served = Served { server: Arc::new(server), turn: Arc::new(Semaphore::new(1)) };
     Router::new()
         .route("/v1alpha1/archives", get(archives))
         .route("/v1alpha1/explain", get(explain))
         .route("/v1alpha1/preview", post(previewed))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is nothing here") })
         .layer(middleware::from_fn(check_host))
-        .with_state(served)
+        .with_state(Served { server: Arc::new(server), turn: Arc::new(Semaphore::new(1)) })
 }
 
 /// Refuses what a browser sends whose page made it take another name for this address (DNS rebinding).
@@ -201,15 +200,12 @@ fn file_of(query: &str) -> Option<String> {
     while let Some((&first, after)) = rest.split_first() {
         let digits = (first == b'%').then(|| after.get(..2)).flatten();
         let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
+        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            bytes.push(byte);
+            rest = after.get(2..).unwrap_or_default();
+        } else {
+            bytes.push(first);
+            rest = after;
         }
     }
     String::from_utf8(bytes).ok().filter(|file| !file.is_empty())

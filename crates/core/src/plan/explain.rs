@@ -84,9 +84,9 @@ fn next(
     let at = old_enough.filter(|at| foreseen.as_ref().is_none_or(|foreseen| *at < foreseen.at));
     let by_then = at.and_then(|at| {
         let then = plan_with(snapshot, policies, confidence, at).verdicts.swap_remove(place);
-        let reason = match (then.reason, then.detail) {
-            (Reason::DeletionPending, Detail::Would(reason)) => reason,
-            (reason, _) => reason,
+        let reason = match then.detail {
+            Detail::Would(reason) if then.reason == Reason::DeletionPending => reason,
+            _ => then.reason,
         };
         (reason.action() == Action::Delete).then_some(Expiration { at, reason, policy: then.policy })
     });

@@ -223,8 +223,8 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Watches the archive at that place of the plan's order.
-    pub(super) fn new(place: usize) -> Box<Self> {
-        Box::new(Self { place, rule: None, decided: None, begin: 0, judgements: Vec::new() })
+    pub(super) fn new(place: usize) -> Self {
+        Self { place, rule: None, decided: None, begin: 0, judgements: Vec::new() }
     }
 }
 
@@ -334,13 +334,17 @@ impl Planner<'_> {
                 if !matches!(reason, Reason::Discarded | Reason::FailedDump | Reason::ScheduleRetention));
             let because = match (rule, watch.decided) {
                 (Rule::Governing, _) => Because::NoPolicy,
-                (Rule::Confidence, _) => Because::OtherArchives,
+                (Rule::Confidence, _)
+                | (
+                    Rule::Protection
+                    | Rule::DeletionLimit
+                    | Rule::Taking(Reason::Discarded | Reason::FailedDump),
+                    None,
+                ) => Because::OtherArchives,
                 (Rule::DeletionLimit, Some(reason)) if reason.action() == Action::Delete => {
                     Because::NoSuchRule
                 }
                 (_, Some(reason)) => Because::Decided(reason),
-                (Rule::Protection | Rule::DeletionLimit, None) => Because::OtherArchives,
-                (Rule::Taking(Reason::Discarded | Reason::FailedDump), None) => Because::OtherArchives,
                 _ if is_retention && !matches!(governing, Governing::Policy(_)) => Because::NoPolicy,
                 _ => Because::NoSuchRule,
             };

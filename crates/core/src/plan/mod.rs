@@ -172,7 +172,7 @@ fn plan_watching(
     let storage = effective_storage(snapshot, policies);
     let watched = look.watched.and_then(|watched| order.iter().position(|&place| place == watched));
     let mut planner = Planner::new((snapshot, order), storage, &policy_index, &groups, now);
-    planner.watch = watched.map(Watch::new);
+    planner.watch = watched.map(|place| Box::new(Watch::new(place)));
     if look.is_in_the_end {
         planner.allowance = None;
     }

@@ -27,7 +27,8 @@ pub struct Explanation {
     pub rules: Vec<RuleRow>,
     /// What takes it if nothing changes but the time; null where nothing does.
     pub next: Option<NextRow>,
-    /// What it waits for to go: Time, Nothing, Now, DeletionLimit, PoliciesConfirmed, ClockTrusted or OrphanConfirmed.
+    /// What it waits for to go: `Time`, `Nothing`, `Now`, `DeletionLimit`, `PoliciesConfirmed`,
+    /// `ClockTrusted` or `OrphanConfirmed`.
     pub waits_for: &'static str,
     /// The time that it was decided for.
     pub now: Timestamp,
@@ -68,7 +69,7 @@ pub struct RuleRow {
     /// The policy that has the rule; null where none has it, or none is needed.
     pub policy: Option<String>,
     /// What the rule decided: Takes (it goes), Spares (it stays although a rule would take it, or no rule may), Keeps
-    /// (the rule has nothing against it) or DoesNotApply.
+    /// (the rule has nothing against it) or `DoesNotApply`.
     pub outcome: &'static str,
     /// The reason of Takes and Spares; null else.
     pub reason: Option<Reason>,
@@ -84,7 +85,7 @@ pub struct RuleRow {
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Figures {
-    /// What is counted: Archives, Bytes, Seconds, Deletions or HundredthsOfPercent.
+    /// What is counted: `Archives`, `Bytes`, `Seconds`, `Deletions` or `HundredthsOfPercent`.
     pub unit: Option<&'static str>,
     /// How much there is.
     pub have: Option<u64>,
