@@ -245,7 +245,9 @@ impl Inventory {
             progress.paused.get(&namespace).map_or(PAUSE, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
         progress.paused.insert(namespace.clone(), (now() + pause, pause));
         // Where nothing can be made, the namespace is gone, or going: the engine asks, and knows better then.
-        if is_new && matches!(&error, WriteError::Api(kube::Error::Api(status)) if [403, 404].contains(&status.code)) {
+        if is_new
+            && matches!(&error, WriteError::Api(kube::Error::Api(status)) if [403, 404].contains(&status.code))
+        {
             let what = ClusterUpdate::Namespaces(vec![(namespace.clone(), LookupResult::NotFound)]);
             self.engine.send_update(TimedUpdate { at: clock::now(), what });
         }

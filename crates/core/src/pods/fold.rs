@@ -156,7 +156,12 @@ impl PodIndex {
                         self.shown_since.insert(name.clone());
                     }
                 }
-                _ => self.asked.enqueue_now(&lookup),
+                _ => {
+                    // Whether or not a policy goes by it: who has the name from now on has no right to what is here.
+                    let name = name.clone();
+                    self.invalidated.entry(name).or_insert(false);
+                    self.asked.enqueue_now(&lookup);
+                }
             }
         }
         concerns
