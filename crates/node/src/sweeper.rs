@@ -14,6 +14,7 @@ use crate::store::Store;
 
 /// Something to do in a directory.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "few wait at a time")]
 enum Work {
     /// An archive is to go, unless that was withdrawn since: the number says how often it had been by then.
     Delete(u64, Deletion),

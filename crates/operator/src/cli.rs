@@ -1,5 +1,8 @@
 //! What can be asked for on the command line.
 
+// What documents an option is what the help shows: plain text.
+#![allow(clippy::doc_markdown)]
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;

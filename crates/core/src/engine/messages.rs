@@ -22,6 +22,7 @@ use crate::policy::{Confidence, PolicySet};
 
 /// Something that happened. The engine learns of the world by these alone.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "each is handed in once, and none is kept")]
 pub enum Input {
     /// It is time to look at the whole directory, which is where it should be: at the start, by a timer, or because
     /// a notice was lost.

@@ -141,27 +141,22 @@ impl PodIndex {
                 continue;
             }
             concerns = true;
-            match result {
-                LookupResult::Namespace { labels, created } => {
-                    let known = super::in_namespace(&self.pods, name);
-                    let is_older = known
-                        .filter_map(|(_, pod)| pod.record.namespace)
-                        .any(|known| created < known.created);
-                    // A watch may be late, so it cannot validate a namespace again: only a lookup can.
-                    if !is_older && !self.invalidated.contains_key(name) {
-                        self.asked.succeeded(&lookup);
-                        let seen = SeenLabels { created, labels: Arc::new(labels) };
-                        self.namespace_labels.note_shown(name, &seen, now);
-                        self.namespace_is_there(name, &seen, false);
-                        self.shown_since.insert(name.clone());
-                    }
-                }
-                _ => {
-                    // Whether or not a policy goes by it: who has the name from now on has no right to what is here.
-                    let name = name.clone();
-                    self.invalidated.entry(name).or_insert(false);
-                    self.asked.enqueue_now(&lookup);
-                }
+            let LookupResult::Namespace { labels, created } = result else {
+                // Whether or not a policy goes by it: who has the name from now on has no right to what is here.
+                self.invalidated.entry(name.clone()).or_insert(false);
+                self.asked.enqueue_now(&lookup);
+                continue;
+            };
+            let known = super::in_namespace(&self.pods, name);
+            let is_older =
+                known.filter_map(|(_, pod)| pod.record.namespace).any(|known| created < known.created);
+            // A watch may be late, so it cannot validate a namespace again: only a lookup can.
+            if !is_older && !self.invalidated.contains_key(name) {
+                self.asked.succeeded(&lookup);
+                let seen = SeenLabels { created, labels: Arc::new(labels) };
+                self.namespace_labels.note_shown(name, &seen, now);
+                self.namespace_is_there(name, &seen, false);
+                self.shown_since.insert(name.clone());
             }
         }
         concerns
