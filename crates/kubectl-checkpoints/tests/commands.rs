@@ -305,6 +305,18 @@ fn no_agent_is_an_error_with_a_hint() {
     assert_snapshot!("no_agent", world.run(&["plan"]));
 }
 
+#[test]
+fn a_plan_names_each_node_that_could_not_be_asked() {
+    let world = World::new();
+    let pods = "/api/v1/namespaces/checkpoint-keeper/pods";
+    let agent = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "agent-1"},
+                       "spec": {"nodeName": "node-1", "containers": []}});
+    world.list(pods, &[agent]);
+    world.list(STORES, &[store("node-1", json!({})), store("node-2", json!({}))]);
+    world.refuse(&format!("GET {pods}/agent-1/portforward"));
+    assert_snapshot!("plan_not_asked", world.run(&["plan"]));
+}
+
 /// A user of one namespace, who may see its policies and nothing of the cluster.
 #[test]
 fn doctor_says_what_it_could_not_see() {
