@@ -103,26 +103,23 @@ pub async fn ask(session: &Session, agent: &Agent, question: &Question) -> Resul
     let node = &agent.node;
     let late = || Failure::new(format!("the agent of {node} does not answer"));
     let asked = async {
-        match &session.agent_address {
-            Some(address) => {
-                let stream = TcpStream::connect(address)
-                    .await
-                    .map_err(|error| Failure::new(format!("cannot reach the agent at {address}: {error}")))?;
-                exchange(stream, question).await
-            }
-            None => {
-                let api: Api<Pod> = Api::namespaced(session.client.clone(), &session.operator_namespace);
-                let mut forwarder = api.portforward(&agent.pod, &[PORT]).await.map_err(|error| {
-                    let what = format!("cannot forward a port of {node}'s agent: {}", said(&error));
-                    let right = format!(
-                        "this takes the right to create pods/portforward in the namespace {}",
-                        session.operator_namespace
-                    );
-                    Failure::with_hint(what, right)
-                })?;
-                let stream = forwarder.take_stream(PORT).ok_or_else(late)?;
-                exchange(stream, question).await
-            }
+        if let Some(address) = &session.agent_address {
+            let stream = TcpStream::connect(address)
+                .await
+                .map_err(|error| Failure::new(format!("cannot reach the agent at {address}: {error}")))?;
+            exchange(stream, question).await
+        } else {
+            let api: Api<Pod> = Api::namespaced(session.client.clone(), &session.operator_namespace);
+            let mut forwarder = api.portforward(&agent.pod, &[PORT]).await.map_err(|error| {
+                let what = format!("cannot forward a port of {node}'s agent: {}", said(&error));
+                let right = format!(
+                    "this takes the right to create pods/portforward in the namespace {}",
+                    session.operator_namespace
+                );
+                Failure::with_hint(what, right)
+            })?;
+            let stream = forwarder.take_stream(PORT).ok_or_else(late)?;
+            exchange(stream, question).await
         }
     };
     let (code, body) = timeout(session.request_timeout + PATIENCE, asked).await.map_err(|_| late())??;

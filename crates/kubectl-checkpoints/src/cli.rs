@@ -1,5 +1,10 @@
 //! What can be asked for on the command line.
 
+#![allow(
+    clippy::doc_markdown,
+    reason = "the comments are also the help text, which shows backticks as they are"
+)]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

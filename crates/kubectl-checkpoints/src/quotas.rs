@@ -2,7 +2,7 @@
 
 use anstyle::Style;
 use checkpoint_keeper_api::CheckpointQuota;
-use checkpoint_keeper_api::quota::{EXCEEDED, NEARLY_EXCEEDED};
+use checkpoint_keeper_api::quota::{EXCEEDED, NEARLY_EXCEEDED, QuotaUsed};
 use checkpoint_keeper_core::quantity::human;
 use checkpoint_keeper_terminal::table::{Column, Kind};
 use kube::ResourceExt;
@@ -58,7 +58,7 @@ pub async fn read(session: &Session, namespace: Option<&str>) -> Vec<QuotaUse> {
 
 fn quota_use(object: &CheckpointQuota, most_archives: Option<u64>, most_bytes: Option<u64>) -> QuotaUse {
     let status = object.status.as_ref();
-    let held = status.and_then(|status| status.used.as_ref()).map(|used| used.held());
+    let held = status.and_then(|status| status.used.as_ref()).map(QuotaUsed::held);
     let percents = status.and_then(|status| status.used_percent.as_ref());
     let percent = percents.and_then(|percents| percents.count.max(percents.bytes));
     let is = |type_: &str| {

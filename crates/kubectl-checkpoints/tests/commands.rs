@@ -1,4 +1,9 @@
 //! What each command says, on both streams, and its exit code; with nothing of the user's own environment.
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "tests, and what they make objects of"
+)]
 
 mod support;
 

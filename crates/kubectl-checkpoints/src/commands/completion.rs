@@ -24,7 +24,7 @@ pub fn script(arguments: &Completion) -> Result<(), Failure> {
     let mut text = Vec::new();
     match arguments.shell {
         Some(shell) => {
-            clap_complete::generate(shell, &mut Arguments::command(), "kubectl-checkpoints", &mut text)
+            clap_complete::generate(shell, &mut Arguments::command(), "kubectl-checkpoints", &mut text);
         }
         None => text.extend_from_slice(FOR_KUBECTL.as_bytes()),
     }

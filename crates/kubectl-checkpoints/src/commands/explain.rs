@@ -14,12 +14,11 @@ use crate::show::{bad, data, good, line, name, or_dash, prose, styled, table, wo
 
 /// Explains one archive.
 pub async fn run(session: &Session, arguments: &Explain) -> Result<(), Failure> {
-    let (node, file) = match &arguments.node {
-        Some(node) => (node.clone(), arguments.archive.clone()),
-        None => {
-            let object = get(session, &arguments.archive).await?;
-            (status(&object).node_name.clone(), status(&object).file.clone())
-        }
+    let (node, file) = if let Some(node) = &arguments.node {
+        (node.clone(), arguments.archive.clone())
+    } else {
+        let object = get(session, &arguments.archive).await?;
+        (status(&object).node_name.clone(), status(&object).file.clone())
     };
     let agent = agents::find(session, Some(&node)).await?.remove(0);
     let answer = agents::ask(session, &agent, &Question::Explain(file.clone())).await?;
