@@ -92,7 +92,7 @@ pub struct Settings {
     pub settle: Duration,
     /// How long the status rests after it was written, unless a problem appears.
     pub status_interval: Duration,
-    /// The most archives that are shown as ContainerCheckpoints; 0: none.
+    /// The most archives that are shown as `ContainerCheckpoint`s; 0: none.
     pub inventory_limit: usize,
     /// Where probes and metrics are served.
     pub listen: SocketAddr,

@@ -12,9 +12,9 @@ pub(super) enum ProblemType {
     CatalogSetAside,
     /// The catalog cannot be used.
     CatalogUnusable,
-    /// The node's ContainerCheckpoints cannot be watched.
+    /// The node's `ContainerCheckpoint`s cannot be watched.
     CheckpointsUnwatched,
-    /// ContainerCheckpoints cannot be written.
+    /// `ContainerCheckpoint`s cannot be written.
     CheckpointsUnwritten,
     /// The wall clock is behind the files.
     ClockBehind,

@@ -1,7 +1,9 @@
 //! What can be asked for on the command line.
 
-// What documents an option is what the help shows: plain text.
-#![allow(clippy::doc_markdown)]
+#![allow(
+    clippy::doc_markdown,
+    reason = "the comments are also the help text, which shows backticks as they are"
+)]
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod commands;
 pub mod failure;
 pub mod kinds;
+pub mod quotas;
 pub mod session;
 pub mod show;
 

@@ -1,10 +1,17 @@
 //! What each command says, on both streams, and its exit code; with nothing of the user's own environment.
+#![allow(
+    clippy::unwrap_used,
+    clippy::needless_pass_by_value,
+    reason = "tests, and what they make objects of"
+)]
 
 mod support;
 
 use insta::assert_snapshot;
 use serde_json::{Value, json};
-use support::{ALL_CHECKPOINTS, CHECKPOINTS, STORES, World, ago, checkpoint, held, status, store};
+use support::{
+    ALL_CHECKPOINTS, ALL_QUOTAS, CHECKPOINTS, QUOTAS, STORES, World, ago, checkpoint, held, status, store,
+};
 
 /// A namespace with three checkpoints.
 fn shop() -> World {
@@ -82,6 +89,11 @@ fn show_tells_all_and_of_what_is_not_there_how_to_find_it() {
     assert_snapshot!("show_not_found", world.run(&["show", "web-0-app-9"]));
 }
 
+fn quota(name: &str, hard: Value, status: Value) -> Value {
+    json!({"apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointQuota",
+           "metadata": {"name": name, "namespace": "shop"}, "spec": {"hard": hard}, "status": status})
+}
+
 #[test]
 fn usage_adds_up_and_says_what_it_leaves_out() {
     let world = shop();
@@ -92,6 +104,15 @@ fn usage_adds_up_and_says_what_it_leaves_out() {
     let second =
         json!({"archives": 1, "size": "1Gi", "namespaces": [{"name": "blog", "archives": 1, "size": "1Gi"}]});
     world.list(STORES, &[store("node-1", first), store("node-2", second)]);
+    let exceeded = json!([{"type": "Exceeded", "status": "True", "reason": "Exceeded", "message": "",
+                           "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    let counted = json!({"used": {"count": 12, "bytes": "30Gi"}, "usedPercent": {"count": 120, "bytes": 30},
+                         "conditions": exceeded});
+    let small = quota("small", json!({"count": 10, "bytes": "100Gi"}), counted);
+    let uncounted = quota("uncounted", json!({"bytes": "50Gi"}), json!({}));
+    for path in [ALL_QUOTAS, QUOTAS] {
+        world.list(path, &[uncounted.clone(), small.clone()]);
+    }
     assert_snapshot!("usage_namespace", world.run(&["usage"]));
     assert_snapshot!("usage_node", world.run(&["usage", "--by", "node"]));
     assert_snapshot!("usage_workload", world.run(&["usage", "--by", "workload"]));
@@ -101,6 +122,7 @@ fn usage_adds_up_and_says_what_it_leaves_out() {
 fn usage_by_workload_works_for_who_sees_a_namespace_only() {
     let world = shop();
     world.refuse(&format!("GET {STORES}"));
+    world.refuse(&format!("GET {QUOTAS}"));
     assert_snapshot!("usage_workload_refused", world.run(&["usage", "--by", "workload"]));
     assert_snapshot!("usage_refused", world.run(&["usage"]));
 }
@@ -286,6 +308,18 @@ fn no_agent_is_an_error_with_a_hint() {
     let world = World::new();
     world.list("/api/v1/namespaces/checkpoint-keeper/pods", &[]);
     assert_snapshot!("no_agent", world.run(&["plan"]));
+}
+
+#[test]
+fn a_plan_names_each_node_that_could_not_be_asked() {
+    let world = World::new();
+    let pods = "/api/v1/namespaces/checkpoint-keeper/pods";
+    let agent = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "agent-1"},
+                       "spec": {"nodeName": "node-1", "containers": []}});
+    world.list(pods, &[agent]);
+    world.list(STORES, &[store("node-1", json!({})), store("node-2", json!({}))]);
+    world.refuse(&format!("GET {pods}/agent-1/portforward"));
+    assert_snapshot!("plan_not_asked", world.run(&["plan"]));
 }
 
 /// A user of one namespace, who may see its policies and nothing of the cluster.

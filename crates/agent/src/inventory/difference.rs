@@ -112,10 +112,12 @@ pub(super) fn marker_changes(
     markers: &Markers,
     now: Timestamp,
 ) -> (Vec<MarkerChange>, BTreeMap<Key, NoHold>) {
-    let mut held: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    // How many archives the users of each namespace hold, and their bytes.
+    let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for (key, entry) in &entries.shown {
         if matches!(markers.get(key), Some(Marker::Hold(_))) {
-            add(&mut held, key, entry);
+            let sum = sums.entry(&key.0).or_default();
+            *sum = (sum.0 + 1, sum.1.saturating_add(entry.bytes));
         }
     }
     let (mut changes, mut refused) = (Vec::new(), BTreeMap::new());
@@ -125,20 +127,17 @@ pub(super) fn marker_changes(
         let hold = match step(marker, wish.as_ref(), now, entries.clock) {
             HoldStep::None | HoldStep::Restore(_) => continue,
             HoldStep::Remove => None,
-            HoldStep::Write(hold) => {
-                if *marker == Marker::None {
-                    add(&mut held, key, entry);
-                    let (count, bytes) = held.get(key.0.as_str()).copied().unwrap_or_default();
-                    if let Some(why) = too_much(entries.max_held, count, bytes) {
-                        let (count, bytes) = (count - 1, bytes - entry.bytes);
-                        held.insert(&key.0, (count, bytes));
-                        refused.insert(key.clone(), NoHold::Refused(why));
-                        continue;
-                    }
-                }
-                Some(hold)
-            }
+            HoldStep::Write(hold) => Some(hold),
         };
+        if hold.is_some() && *marker == Marker::None {
+            let sum = sums.entry(&key.0).or_default();
+            let (count, bytes) = (sum.0 + 1, sum.1.saturating_add(entry.bytes));
+            if let Some(why) = too_much(entries.max_held, count, bytes) {
+                refused.insert(key.clone(), NoHold::Refused(why));
+                continue;
+            }
+            *sum = (count, bytes);
+        }
         changes.push(MarkerChange {
             key: key.clone(),
             file: entry.file.clone(),
@@ -147,11 +146,6 @@ pub(super) fn marker_changes(
         });
     }
     (changes, refused)
-}
-
-fn add<'a>(held: &mut BTreeMap<&'a str, (u64, u64)>, key: &'a Key, entry: &Entry) {
-    let (count, bytes) = held.entry(&key.0).or_default();
-    (*count, *bytes) = (*count + 1, bytes.saturating_add(entry.bytes));
 }
 
 /// Why a namespace may not hold so much.

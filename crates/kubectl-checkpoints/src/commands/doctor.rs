@@ -165,8 +165,8 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
             findings.add(Grade::Doubtful, &what, None)?;
         }
         if status.more_without_namespace > 0 || !status.without_namespace.is_empty() {
-            let count =
-                i64::try_from(status.without_namespace.len()).unwrap_or(0) + status.more_without_namespace;
+            let count = i64::try_from(status.without_namespace.len()).unwrap_or(i64::MAX);
+            let count = count.saturating_add(status.more_without_namespace);
             let hint = format!(
                 "kubectl get nodecheckpointstore {node} -o yaml names them; its spec.discard deletes them"
             );

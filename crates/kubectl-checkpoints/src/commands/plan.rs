@@ -5,9 +5,11 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use anstyle::Style;
+use checkpoint_keeper_api::NodeCheckpointStore;
 use checkpoint_keeper_core::quantity::human;
 use checkpoint_keeper_terminal::say::say;
 use checkpoint_keeper_terminal::table::{Column, Kind};
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::agents::{self, Agent, Question};
@@ -36,8 +38,11 @@ pub async fn run(session: &Session, arguments: &Plan) -> Result<(), Failure> {
         Question::Preview(read(&arguments.files)?)
     };
     let agents = agents::find(session, arguments.node.as_deref()).await?;
+    let mut failures = match (&arguments.node, &session.agent_address) {
+        (None, None) => without_agent(session, &agents).await,
+        _ => Vec::new(),
+    };
     let answers = agents::ask_all(session, agents, &question).await;
-    let mut failures: Vec<Failure> = Vec::new();
     let mut given: Vec<(Agent, Value)> = Vec::new();
     for (agent, answer) in answers {
         match answer {
@@ -45,26 +50,32 @@ pub async fn run(session: &Session, arguments: &Plan) -> Result<(), Failure> {
             Err(failure) => failures.push(failure),
         }
     }
-    if given.is_empty()
-        && let Some(first) = failures.pop()
-    {
-        return Err(first);
-    }
     if let Some(output @ (Output::Json | Output::Yaml)) = arguments.output {
         let nodes: Vec<Value> = given.iter().map(|(_, answer)| answer.clone()).collect();
         data(&json!({"isComplete": failures.is_empty(), "nodes": nodes}), output)?;
-    } else {
+    } else if !given.is_empty() {
         let is_preview = matches!(question, Question::Preview(_));
         show(&given, is_preview)?;
     }
     if failures.is_empty() {
         return Ok(());
     }
-    say("warning", "the plan is incomplete: these nodes are not in it");
+    if !given.is_empty() {
+        say("warning", "the plan is incomplete: these nodes are not in it");
+    }
     for failure in failures {
         let _ = failure.report();
     }
     Err(Failure::AlreadyReported)
+}
+
+/// The nodes that have reported archives, and have no agent that could be asked now.
+async fn without_agent(session: &Session, agents: &[Agent]) -> Vec<Failure> {
+    let stores = session.list_if_allowed::<NodeCheckpointStore>(None).await.unwrap_or_default();
+    let nodes = stores.iter().map(ResourceExt::name_any);
+    let missing = nodes.filter(|node| !agents.iter().any(|agent| agent.node == *node));
+    let hint = "kubectl checkpoints doctor says which agents are at work";
+    missing.map(|node| Failure::with_hint(format!("no agent runs on the node {node}"), hint)).collect()
 }
 
 /// All files as one stream of documents.

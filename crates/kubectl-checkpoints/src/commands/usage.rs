@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::cli::{By, Output, Usage};
 use crate::failure::Failure;
 use crate::kinds::status;
+use crate::quotas;
 use crate::session::Session;
 use crate::show::{bar, count, data, figure, line, name, table};
 
@@ -54,12 +55,20 @@ pub async fn run(session: &Session, arguments: &Usage) -> Result<(), Failure> {
             ("WORKLOAD", by_workload(&objects, arguments.all_namespaces), incomplete)
         }
     };
+    let quotas = match arguments.by {
+        By::Node => Vec::new(),
+        By::Workload if !arguments.all_namespaces => quotas::read(session, Some(&session.namespace)).await,
+        By::Namespace | By::Workload => quotas::read(session, None).await,
+    };
     if let Some(output @ (Output::Json | Output::Yaml)) = arguments.output {
-        return data(&json!({"by": title.to_lowercase(), "usage": used, "incomplete": incomplete}), output);
+        let all = json!({
+            "by": title.to_lowercase(), "usage": used, "incomplete": incomplete, "quotas": quotas,
+        });
+        return data(&all, output);
     }
     if used.is_empty() {
         say("note", "there are no checkpoints");
-        return Ok(());
+        return quotas::show(&quotas);
     }
     let mut rows: Vec<(&String, &Used)> = used.iter().collect();
     rows.sort_by_key(|(name, used)| (std::cmp::Reverse(used.bytes), *name));
@@ -83,7 +92,7 @@ pub async fn run(session: &Session, arguments: &Usage) -> Result<(), Failure> {
     if let Some(incomplete) = incomplete {
         say("note", format!("incomplete: {incomplete}"));
     }
-    Ok(())
+    quotas::show(&quotas)
 }
 
 async fn stores(session: &Session) -> Result<Vec<NodeCheckpointStore>, Failure> {

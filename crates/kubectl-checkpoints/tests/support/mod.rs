@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 pub(crate) const CHECKPOINTS: &str =
     "/apis/checkpoint-keeper.io/v1alpha1/namespaces/shop/containercheckpoints";
 pub(crate) const ALL_CHECKPOINTS: &str = "/apis/checkpoint-keeper.io/v1alpha1/containercheckpoints";
+pub(crate) const QUOTAS: &str = "/apis/checkpoint-keeper.io/v1alpha1/namespaces/shop/checkpointquotas";
+pub(crate) const ALL_QUOTAS: &str = "/apis/checkpoint-keeper.io/v1alpha1/checkpointquotas";
 pub(crate) const STORES: &str = "/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores";
 
 /// What is answered to each method and path: one answer after the other, and then the last one again and again.
@@ -119,9 +121,9 @@ impl World {
     }
 }
 
-/// So long ago, or from now on.
+/// So long ago, or from now on; and half an hour more, so that no age that is shown changes within seconds.
 pub(crate) fn ago(hours: i64) -> String {
-    let time = Timestamp::now() - SignedDuration::from_hours(hours) - SignedDuration::from_mins(1);
+    let time = Timestamp::now() - SignedDuration::from_hours(hours) - SignedDuration::from_mins(30);
     Timestamp::from_second(time.as_second()).unwrap().to_string()
 }
 

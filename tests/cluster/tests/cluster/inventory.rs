@@ -199,12 +199,12 @@ fn a_hold_outlives_its_object_its_agent_the_kind_and_the_namespace() -> anyhow::
     hold(&of, &object_of(&of, last)?, "incident 4712")?;
     held(&of, last, "True", "Held")?;
     drop(namespace);
-    let named = || -> anyhow::Result<Option<Value>> {
-        let store = store(node)?;
-        let list = store["status"]["withoutNamespace"].as_array().cloned().unwrap_or_default();
+    let listed = || -> anyhow::Result<Option<Value>> {
+        let report = store(node)?;
+        let list = report["status"]["withoutNamespace"].as_array().cloned().unwrap_or_default();
         Ok(list.into_iter().find(|archive| archive["file"] == last.as_str()))
     };
-    let archive = wait::for_value("the archive among those without a namespace", DEADLINE * 2, named)?;
+    let archive = wait::for_value("the archive among those without a namespace", DEADLINE * 2, listed)?;
     ensure!(archive["namespace"] == of.as_str(), "{archive}");
     ensure!(archives_of(node, &of)? == [last.clone()] && has_marker(node, last));
     let stores = format!("/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores/{}", node.name());
@@ -212,7 +212,7 @@ fn a_hold_outlives_its_object_its_agent_the_kind_and_the_namespace() -> anyhow::
     ensure!(status == 200, "{status} {answer}");
     let result = |wanted: &'static str| {
         wait::until("the result of the discard", DEADLINE, || {
-            let store = store(node)?;
+            let report = store(node)?;
             let results = store["status"]["discards"].as_array().cloned().unwrap_or_default();
             let result = results.iter().find(|result| result["file"] == last.as_str());
             ensure!(result.is_some_and(|result| result["result"] == wanted), "{}", store["status"]);
@@ -379,7 +379,8 @@ fn a_hold_in_the_moment_of_deletion_is_in_force_or_says_that_it_is_not() -> anyh
         let (objects, here) = (objects(of)?, archives_of(node, of)?);
         let mut shown: Vec<&String> = objects.keys().collect();
         let mut there: Vec<&String> = here.iter().collect();
-        (shown.sort(), there.sort());
+        shown.sort();
+        there.sort();
         ensure!(shown == there, "shown: {shown:?}, there: {there:?}");
         let is_settled = |(file, object): (&String, &Value)| {
             let held = condition(object, "Held");
