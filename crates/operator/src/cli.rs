@@ -30,6 +30,7 @@ pub struct Arguments {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one, once")]
 pub enum Command {
     /// Delete what the policies do not keep, in one directory; a cluster is only asked, and only if given
     #[command(after_help = GC_HELP)]

@@ -213,9 +213,9 @@ fn a_hold_outlives_its_object_its_agent_the_kind_and_the_namespace() -> anyhow::
     let result = |wanted: &'static str| {
         wait::until("the result of the discard", DEADLINE, || {
             let report = store(node)?;
-            let results = store["status"]["discards"].as_array().cloned().unwrap_or_default();
+            let results = report["status"]["discards"].as_array().cloned().unwrap_or_default();
             let result = results.iter().find(|result| result["file"] == last.as_str());
-            ensure!(result.is_some_and(|result| result["result"] == wanted), "{}", store["status"]);
+            ensure!(result.is_some_and(|result| result["result"] == wanted), "{}", report["status"]);
             Ok(true)
         })
     };
