@@ -9,10 +9,10 @@ use crate::install::{self, NAMESPACE};
 use crate::support::{DEADLINE, NODES, REPOSITORY, cluster};
 
 /// What a file of `config/deploy` runs, until it is dropped: other tests want the nodes for themselves.
-struct Deployed(String);
+pub(crate) struct Deployed(String);
 
 impl Deployed {
-    fn apply(file: &str) -> anyhow::Result<Self> {
+    pub(crate) fn apply(file: &str) -> anyhow::Result<Self> {
         let file = format!("{REPOSITORY}/config/deploy/{file}");
         output(&mut cluster().kubectl(&["apply", "--validate=strict", "--filename", &file]))?;
         Ok(Self(file))
@@ -35,6 +35,12 @@ fn logs(component: &str) -> String {
     said.unwrap_or_else(|error| format!("{error:#}"))
 }
 
+/// Waits until the agents' pods are ready.
+pub(crate) fn agents_are_ready() -> anyhow::Result<()> {
+    let rollout = ["--namespace", NAMESPACE, "rollout", "status", "daemonset", "--timeout=60s"];
+    output(&mut cluster().kubectl(&rollout)).with_context(|| logs("agent")).map(drop)
+}
+
 #[test]
 fn the_agents_that_are_installed_are_ready_and_report_of_their_nodes() -> anyhow::Result<()> {
     let _alone = NODES.write();
@@ -45,8 +51,7 @@ fn the_agents_that_are_installed_are_ready_and_report_of_their_nodes() -> anyhow
         cluster().request("DELETE", &path)?;
     }
     let _agents = Deployed::apply("5-agent.yaml")?;
-    let rollout = ["--namespace", NAMESPACE, "rollout", "status", "daemonset", "--timeout=60s"];
-    output(&mut cluster().kubectl(&rollout)).with_context(|| logs("agent"))?;
+    agents_are_ready()?;
     for node in cluster().nodes() {
         let path = format!("/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores/{}", node.name());
         wait::until("the agent's report", DEADLINE, || {

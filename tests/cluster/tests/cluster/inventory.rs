@@ -36,7 +36,7 @@ fn object_of(namespace: &str, file: &str) -> anyhow::Result<Value> {
 }
 
 /// Waits until exactly these archives have objects.
-fn shown(namespace: &str, files: &[String]) -> anyhow::Result<BTreeMap<String, Value>> {
+pub(crate) fn shown(namespace: &str, files: &[String]) -> anyhow::Result<BTreeMap<String, Value>> {
     wait::for_value("an object for each archive", DEADLINE, || {
         let objects = objects(namespace)?;
         let there: Vec<&String> = objects.keys().collect();
@@ -201,8 +201,8 @@ fn a_hold_outlives_its_object_its_agent_the_kind_and_the_namespace() -> anyhow::
     drop(namespace);
     let listed = || -> anyhow::Result<Option<Value>> {
         let report = store(node)?;
-        let list = report["status"]["withoutNamespace"].as_array().cloned().unwrap_or_default();
-        Ok(list.into_iter().find(|archive| archive["file"] == last.as_str()))
+        let archives = report["status"]["withoutNamespace"].as_array().cloned().unwrap_or_default();
+        Ok(archives.into_iter().find(|archive| archive["file"] == last.as_str()))
     };
     let archive = wait::for_value("the archive among those without a namespace", DEADLINE * 2, listed)?;
     ensure!(archive["namespace"] == of.as_str(), "{archive}");
@@ -230,8 +230,8 @@ fn a_hold_outlives_its_object_its_agent_the_kind_and_the_namespace() -> anyhow::
     Ok(())
 }
 
-/// An account of the namespace with one of the roles that every cluster has.
-fn user(namespace: &str, role: &str) -> anyhow::Result<Client> {
+/// The token of an account of the namespace with one of the roles that every cluster has.
+pub(crate) fn user_token(namespace: &str, role: &str) -> anyhow::Result<String> {
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": role, "namespace": namespace}});
     cluster().apply(&account.to_string())?;
     let binding = json!({
@@ -246,7 +246,12 @@ fn user(namespace: &str, role: &str) -> anyhow::Result<Client> {
     let (status, answer) = cluster()
         .create(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/{role}/token"), &request)?;
     ensure!(status == 201, "{status} {answer}");
-    let client = cluster().with_token(answer["status"]["token"].as_str().context("no token")?)?;
+    Ok(answer["status"]["token"].as_str().context("no token")?.to_owned())
+}
+
+/// Such an account, once it has its rights.
+fn user(namespace: &str, role: &str) -> anyhow::Result<Client> {
+    let client = cluster().with_token(&user_token(namespace, role)?)?;
     wait::until("the account's rights", DEADLINE, || client.get(&path(namespace)).map(|_| true))?;
     Ok(client)
 }

@@ -19,6 +19,7 @@ mod inventory;
 mod kubelet;
 mod legacy;
 mod mishaps;
+mod plugin;
 mod pods;
 mod quota;
 mod retention;
