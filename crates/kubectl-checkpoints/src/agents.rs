@@ -38,6 +38,8 @@ pub enum Question {
     Explain(String),
     /// What would change if these manifests were applied.
     Preview(String),
+    /// What would change if the older operator ended.
+    WithoutOlderOperator,
 }
 
 impl Question {
@@ -46,6 +48,9 @@ impl Question {
             Self::Archives => (Method::GET, "/v1alpha1/archives".to_owned(), String::new()),
             Self::Explain(file) => {
                 (Method::GET, format!("/v1alpha1/explain?file={}", encoded(file)), String::new())
+            }
+            Self::WithoutOlderOperator => {
+                (Method::POST, "/v1alpha1/preview?olderOperator=absent".to_owned(), String::new())
             }
             Self::Preview(manifests) => (Method::POST, "/v1alpha1/preview".to_owned(), manifests.clone()),
         }

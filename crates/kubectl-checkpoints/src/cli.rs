@@ -197,6 +197,9 @@ pub struct Plan {
     /// Files with policies that are to be tried; - is standard input
     #[arg(long = "filename", short = 'f', value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// What its objects (criu.org/v1 CheckpointRestoreOperator) will mean here once the older operator has ended
+    #[arg(long, conflicts_with = "files")]
+    pub from_older_operator: bool,
     /// Only on this node
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,

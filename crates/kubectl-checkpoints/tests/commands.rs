@@ -292,6 +292,34 @@ fn a_policy_is_tried_before_it_is_applied() {
 }
 
 #[test]
+fn what_the_older_operators_objects_will_mean_is_said_before_anything_goes() {
+    let world = World::new();
+    world.list("/apis/criu.org/v1/checkpointrestoreoperators", &[json!({
+        "apiVersion": "criu.org/v1", "kind": "CheckpointRestoreOperator",
+        "metadata": {"name": "sample", "namespace": "default"},
+        "spec": {"globalPolicy": {"retainOrphan": false, "maxCheckpointsPerPod": 0, "maxTotalSizePerPod": "1Gi"}},
+    })]);
+    let keep = json!({"verdict": "Keep", "reason": "NoPolicy", "policy": null, "detail": ""});
+    let delete = json!({"verdict": "Delete", "reason": "MaxCountPerContainer",
+                        "policy": "CheckpointRestoreOperator/default/sample", "detail": "11 archives, limit 10"});
+    world.on(
+        "POST /v1alpha1/preview",
+        200,
+        json!({"node": "node-1", "problems": [], "changes": [
+            {"file": "a.tar", "namespace": "default", "pod": "web-0", "container": "app", "sizeBytes": 1024,
+             "before": keep, "after": delete},
+        ]}),
+    );
+    assert_snapshot!(
+        "plan_from_older_operator",
+        world.run(&["plan", "--from-older-operator", &world.agent()])
+    );
+    let world = World::new();
+    world.on("POST /v1alpha1/preview", 200, json!({"node": "node-1", "problems": [], "changes": []}));
+    assert_snapshot!("plan_no_older_operator", world.run(&["plan", "--from-older-operator", &world.agent()]));
+}
+
+#[test]
 fn a_policy_that_is_not_understood_is_told_as_the_agent_tells_it() {
     let world = World::new();
     world.on(

@@ -92,7 +92,14 @@ impl Store {
                 }
             }
             // Its own name may be too long where the marker's is not.
-            Err(Errno::NAMETOOLONG) => self.write_file(&marker, &text)?,
+            Err(Errno::NAMETOOLONG) => {
+                if let Err(error) = self.write_file(&marker, &text) {
+                    if before == Marker::None {
+                        self.remove_file(&marker);
+                    }
+                    return Err(error.into());
+                }
+            }
             Err(error) => {
                 self.remove_file(&unfinished);
                 return Err(error.into());

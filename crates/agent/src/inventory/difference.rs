@@ -41,14 +41,24 @@ impl Object {
         }
     }
 
-    fn wish(&self) -> Wish {
-        let held = self.status.as_ref().and_then(|status| status.condition(HELD));
+    /// What it asks for. Only what the agent of this very node wrote into its status counts.
+    fn wish(&self, entry: &Entry) -> Wish {
+        let own = self.status.as_ref().filter(|status| status.node_name == entry.status.node_name);
+        let held = own.and_then(|status| status.condition(HELD));
         let was_held_before = held.is_some_and(|held| {
             held.status == "True"
                 && held.reason == IN_FORCE
                 && held.observed_generation.is_some_and(|generation| generation < self.generation)
         });
         Wish { hold: self.hold.clone(), was_held_before }
+    }
+}
+
+impl Object {
+    /// Whether its status says that the archive is held.
+    fn is_held(&self) -> bool {
+        let held = self.status.as_ref().and_then(|status| status.condition(HELD));
+        held.is_some_and(|held| held.status == "True")
     }
 }
 
@@ -78,7 +88,7 @@ pub(super) type Objects = BTreeMap<Key, Object>;
 /// The archives of which it has to be known what lies beside them.
 pub(super) fn to_be_read(entries: &Entries, objects: &Objects) -> Vec<(Key, FileName)> {
     let is_concerned = |(key, entry): &(&Key, &Entry)| {
-        entry.is_pinned || objects.get(*key).is_some_and(|object| object.hold.is_some())
+        entry.is_pinned || objects.get(*key).is_some_and(|object| object.hold.is_some() || object.is_held())
     };
     let concerned = entries.shown.iter().filter(is_concerned);
     concerned.map(|(key, entry)| (key.clone(), entry.file.clone())).collect()
@@ -123,8 +133,8 @@ pub(super) fn marker_changes(
     let (mut changes, mut refused) = (Vec::new(), BTreeMap::new());
     for (key, entry) in &entries.shown {
         let marker = markers.get(key).unwrap_or(&Marker::None);
-        let wish = objects.get(key).map(Object::wish);
-        let hold = match step(marker, wish.as_ref(), now, entries.clock) {
+        let wish = objects.get(key).map(|object| object.wish(entry));
+        let hold = match step(marker, wish.as_ref(), entries.believed(now), entries.clock) {
             HoldStep::None | HoldStep::Restore(_) => continue,
             HoldStep::Remove => None,
             HoldStep::Write(hold) => Some(hold),
@@ -214,12 +224,13 @@ pub(super) fn api_writes(
         if object.is_ending {
             continue;
         }
-        let restore = match step(marker, Some(&object.wish()), now, entries.clock) {
+        let restore = match step(marker, Some(&object.wish(entry)), entries.believed(now), entries.clock) {
             HoldStep::Restore(hold) => Some(hold),
             HoldStep::None | HoldStep::Write(_) | HoldStep::Remove => None,
         };
         let seen = Seen { entry, object, marker, is_restored: restore.is_some(), no_hold: no_holds.get(key) };
-        if let Some(hold) = restore {
+        // Beside a discard the API takes none: the hold then stays on the disk alone.
+        if let Some(hold) = restore.filter(|_| !object.is_discarded) {
             writes.push(ApiWrite::Restore(key.clone(), hold));
         }
         let status = seen.status(now);
@@ -250,7 +261,14 @@ struct Seen<'a> {
 impl Seen<'_> {
     fn status(&self, now: Timestamp) -> ContainerCheckpointStatus {
         let (is_held, reason, message) = self.held();
-        let mut conditions = vec![self.condition(HELD, (is_held, reason, message), now)];
+        let before = self.object.status.as_ref().and_then(|before| before.condition(HELD));
+        // A hold that was taken out and is still there could not be removed: that it was is not to be forgotten.
+        let is_unremoved = is_held && reason == IN_FORCE && self.object.hold.is_none();
+        let held = match before.filter(|_| is_unremoved) {
+            Some(before) => before.clone(),
+            None => self.condition(HELD, (is_held, reason, message), now),
+        };
+        let mut conditions = vec![held];
         if self.object.is_discarded {
             let (reason, message) = if is_held {
                 ("Pinned", "The archive is pinned: it is deleted once nothing keeps it any more.".to_owned())
@@ -501,7 +519,12 @@ mod tests {
         assert_eq!(changes, []);
         assert_eq!(discards(&entries, &world.objects).len(), 1);
         let writes = api_writes(&entries, &world.objects, &world.markers, &BTreeMap::new(), now());
-        assert!(writes.iter().any(|write| matches!(write, ApiWrite::Restore(..))), "{writes:?}");
+        // The API takes no hold beside a discard: it stays on the disk, and that is said.
+        assert!(!writes.iter().any(|write| matches!(write, ApiWrite::Restore(..))), "{writes:?}");
+        world.settle(&entries);
+        assert!(world.is_pinned(&key));
+        let status = world.objects[&key].status.as_ref().unwrap();
+        assert_eq!(status.condition(DISCARDED).unwrap().reason, "Pinned");
     }
 
     #[test]
@@ -553,6 +576,72 @@ mod tests {
         world.settle(&entries);
         assert_eq!(world.held(&key), (false, "HoldExpired".to_owned()));
         assert!(!world.is_pinned(&key));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_since_it_was_judged_ends_no_hold() {
+        let mut entries = entries_of(&[1]);
+        let key = entries.shown.keys().next().unwrap().clone();
+        let until = Some(at("2026-11-27T11:59:59Z"));
+        let mut world = World::default();
+        world.settle(&entries);
+        world.markers.insert(key.clone(), Marker::Hold(Hold { until, ..hold("evidence") }));
+        world.edit(&key, |object| object.hold = Some(Hold { until, ..hold("evidence") }));
+        entries.judged_at = at("2026-11-27T11:00:00Z");
+        world.settle(&entries);
+        assert!(world.is_pinned(&key));
+        entries.judged_at = now();
+        world.settle(&entries);
+        assert!(!world.is_pinned(&key));
+    }
+
+    #[test]
+    fn a_hold_that_could_not_be_removed_is_removed_later() {
+        let entries = entries_of(&[1]);
+        let key = entries.shown.keys().next().unwrap().clone();
+        let mut world = World::default();
+        world.settle(&entries);
+        world.edit(&key, |object| object.hold = Some(hold("evidence")));
+        world.settle(&entries);
+        world.edit(&key, |object| object.hold = None);
+        // The disk refuses, and the status is written all the same.
+        let no_holds = BTreeMap::from([(key.clone(), NoHold::Failed("read-only".to_owned()))]);
+        for write in api_writes(&entries, &world.objects, &world.markers, &no_holds, now()) {
+            world.carry_out(write);
+        }
+        assert!(world.is_pinned(&key));
+        world.settle(&entries);
+        assert!(!world.is_pinned(&key));
+        assert_eq!(world.held(&key), (false, "NotHeld".to_owned()));
+    }
+
+    #[test]
+    fn what_another_node_says_of_a_hold_ends_none() {
+        let entries = entries_of(&[1]);
+        let key = entries.shown.keys().next().unwrap().clone();
+        let mut world = World::default();
+        world.settle(&entries);
+        world.edit(&key, |object| object.hold = Some(hold("evidence")));
+        world.settle(&entries);
+        world.edit(&key, |object| {
+            object.hold = None;
+            object.status.as_mut().unwrap().node_name = "node-2".to_owned();
+        });
+        world.settle(&entries);
+        assert!(world.is_pinned(&key));
+    }
+
+    #[test]
+    fn the_marker_of_what_the_status_says_is_held_is_read_before_a_view_shows_it() {
+        let entries = entries_of(&[1]);
+        let key = entries.shown.keys().next().unwrap().clone();
+        let mut world = World::default();
+        world.settle(&entries);
+        world.edit(&key, |object| object.hold = Some(hold("evidence")));
+        world.settle(&entries);
+        world.edit(&key, |object| object.hold = None);
+        assert!(!entries.shown[&key].is_pinned);
+        assert_eq!(to_be_read(&entries, &world.objects).len(), 1);
     }
 
     #[test]

@@ -25,8 +25,12 @@ pub(crate) struct Entries {
     pub(super) shown: BTreeMap<Key, Entry>,
     /// What is not shown.
     pub(crate) unlisted: Unlisted,
-    /// Whether the clock may end a hold.
+    /// Whether the clock could be trusted when it was judged last.
     pub(super) clock: Clock,
+    /// When that was: by a later time no hold ends, as the clock may have been set since.
+    pub(super) judged_at: Timestamp,
+    /// The pinned archives that are not shown, as far as they are not too many: their holds end as well.
+    pub(super) hidden_pins: Vec<(FileName, FileId)>,
     /// What a namespace's users may hold.
     pub(super) max_held: MaxHeld,
 }
@@ -65,6 +69,11 @@ pub(super) struct Entry {
 }
 
 impl Entries {
+    /// The time by which holds end: no later than the clock was judged.
+    pub(super) fn believed(&self, now: Timestamp) -> Timestamp {
+        now.min(self.judged_at)
+    }
+
     /// What is shown of a view by the agent of this node: at most so many archives, first those that are pinned, then
     /// the newest. `expires_at` says when a rule by age takes an archive.
     pub(crate) fn of(
@@ -106,6 +115,11 @@ impl Entries {
         if left_out > 0 && limit > 0 {
             candidates.select_nth_unstable_by_key(limit, rank);
         }
+        let is_pinned = |archive: &&Archive| archive.pinned;
+        let left = candidates.iter().skip(limit).filter_map(|(place, _)| snapshot.archives.get(*place));
+        let hidden = left.filter(is_pinned).chain(homeless.iter().copied().filter(is_pinned));
+        let hidden_pins =
+            hidden.take(MOST_HIDDEN).map(|archive| (archive.file.clone(), archive.file_id)).collect();
         candidates.truncate(limit);
         let shown = candidates.into_iter().filter_map(|(place, home)| {
             let archive = snapshot.archives.get(place)?;
@@ -126,7 +140,8 @@ impl Entries {
             homeless: homeless.into_iter().map(archive_status).collect(),
             more_homeless: more_homeless as u64,
         };
-        Self { shown: shown.collect(), unlisted, clock: snapshot.clock, max_held }
+        let (clock, judged_at) = (snapshot.clock, view.made_at);
+        Self { shown: shown.collect(), unlisted, clock, judged_at, hidden_pins, max_held }
     }
 }
 
@@ -191,6 +206,9 @@ fn archive_status(archive: &Archive) -> ArchiveStatus {
 pub(super) fn seconds(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
+
+/// So many pinned archives that are not shown are looked at, for holds that are over.
+const MOST_HIDDEN: usize = 1_000;
 
 /// How much of a pod's and of a container's name the name of an object has.
 const POD: usize = 40;
@@ -278,14 +296,14 @@ pub(super) mod tests {
         let policies = Arc::new(PolicySet::default());
         let plan = plan(&snapshot, &policies, at("2026-11-27T12:00:00Z"));
         let confidence = checkpoint_keeper_core::policy::Confidence::Current;
-        View { snapshot, policies, plan, confidence, made_at: Timestamp::UNIX_EPOCH }
+        View { snapshot, policies, plan, confidence, made_at: at("2026-11-27T12:00:00Z") }
     }
 
     fn there(created: &str) -> Namespace {
         Namespace { created: Some(at(created)), is_invalidated: false }
     }
 
-    /// The entries of a node with one archive of each of these seconds.
+    /// The entries of a node with one archive of each of these seconds, at noon.
     pub(in crate::inventory) fn entries_of(seconds: &[u32]) -> Entries {
         let archives = seconds.iter().map(|second| archive("shop", "web-0", *second)).collect();
         Entries::of(&view(archives, &[("shop", there("2026-01-01T00:00:00Z"))]), "node-1", 100, |_| None)

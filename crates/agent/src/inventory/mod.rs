@@ -17,7 +17,7 @@ use checkpoint_keeper_api::container_checkpoint::{NODE_LABEL, node_label};
 use checkpoint_keeper_api::{ContainerCheckpoint, ContainerCheckpointSpec};
 use checkpoint_keeper_core::engine::View;
 use checkpoint_keeper_core::engine::cluster::{ClusterUpdate, TimedUpdate};
-use checkpoint_keeper_core::hold::{Hold, Marker};
+use checkpoint_keeper_core::hold::{Hold, HoldStep, Marker, step};
 use checkpoint_keeper_core::pods::LookupResult;
 use checkpoint_keeper_node::clock;
 use checkpoint_keeper_node::mailbox::Sender;
@@ -51,6 +51,9 @@ const PAGE: u32 = 100;
 const PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
+/// How often the pins of archives that are not shown are looked at.
+const HIDDEN: Duration = Duration::from_mins(1);
+
 /// What the engine's side shows of the node's archives.
 #[derive(Debug, Clone)]
 pub(crate) struct ShownArchives {
@@ -76,11 +79,12 @@ impl ShownArchives {
         drop(expiry);
         let unlisted = entries.unlisted.clone();
         self.entries.send_if_modified(|before| {
-            let is_news = before.as_deref() != Some(&entries);
-            if is_news {
-                *before = Some(Arc::new(entries));
-            }
-            is_news
+            // That time has passed is no news by itself.
+            let is_same = before
+                .as_deref()
+                .is_some_and(|before| *before == Entries { judged_at: before.judged_at, ..entries.clone() });
+            *before = Some(Arc::new(entries));
+            !is_same
         });
         unlisted
     }
@@ -98,8 +102,10 @@ pub(super) struct Inventory {
 /// What is remembered from one look to the next.
 struct Progress {
     rate: WriteRate,
-    /// Namespaces in which a write failed: until when they are left alone, and for how long that was.
-    paused: BTreeMap<String, (Instant, Duration)>,
+    /// Where a write failed, a namespace or one object of it: until when it is left alone, and for how long that was.
+    paused: BTreeMap<(String, Option<String>), (Instant, Duration)>,
+    /// When the pins that are not shown were last looked at.
+    looked_for_ends: Option<Instant>,
 }
 
 impl Inventory {
@@ -130,7 +136,15 @@ impl Inventory {
                 let read: Result<ContainerCheckpoint, Box<Broken>> = guarded::read(object);
                 read.ok().as_ref().map(Object::of)
             };
-            if self.objects().note(change, now(), read) {
+            let mut cache = self.objects();
+            // A watch may be behind what the API answered to a write.
+            if let Change::Applied(object) = &change
+                && cache.objects.get(&key_of(object)).is_some_and(|known| is_older(object, known.as_ref()))
+            {
+                return;
+            }
+            if cache.note(change, now(), read) {
+                drop(cache);
                 self.changed.send_replace(());
             }
         })
@@ -142,7 +156,8 @@ impl Inventory {
         let mut objects = self.changed.subscribe();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut progress = Progress { rate: WriteRate::new(now()), paused: BTreeMap::new() };
+        let mut progress =
+            Progress { rate: WriteRate::new(now()), paused: BTreeMap::new(), looked_for_ends: None };
         loop {
             tokio::select! {
                 ended = entries.changed() => if ended.is_err() { return },
@@ -153,7 +168,8 @@ impl Inventory {
             objects.borrow_and_update();
             let Some(shown) = shown else { continue };
             if self.objects().is_listed() {
-                self.reconcile(&shown, &mut progress).await;
+                self.reconcile(&shown, &mut progress, &objects).await;
+                self.end_hidden_holds(&shown, &mut progress).await;
             }
         }
     }
@@ -168,7 +184,7 @@ impl Inventory {
     }
 
     /// Looks once at everything, and does what is to be done.
-    async fn reconcile(&self, shown: &Entries, progress: &mut Progress) {
+    async fn reconcile(&self, shown: &Entries, progress: &mut Progress, news: &watch::Receiver<()>) {
         let (objects, entries) = self.readable(shown);
         let discards = Arc::new(difference::discards(&entries, &objects));
         if self.context.own.now().discards != discards {
@@ -189,10 +205,33 @@ impl Inventory {
         }
         let writes = difference::api_writes(&entries, &objects, &markers, &no_holds, Timestamp::now());
         for write in writes {
-            if !self.write(write, progress).await {
+            // What a user asks meanwhile does not wait for all of them: the next look goes on with the rest.
+            if !self.write(write, progress).await || news.has_changed().unwrap_or(true) {
                 return;
             }
         }
+    }
+
+    /// Ends the holds that are over of archives that are not shown.
+    async fn end_hidden_holds(&self, entries: &Entries, progress: &mut Progress) {
+        let is_soon = |looked: Instant| now().saturating_duration_since(looked) < HIDDEN;
+        if entries.hidden_pins.is_empty() || progress.looked_for_ends.is_some_and(is_soon) {
+            return;
+        }
+        progress.looked_for_ends = Some(now());
+        let (pins, clock) = (entries.hidden_pins.clone(), entries.clock);
+        let believed = entries.believed(Timestamp::now());
+        let (tell, told) = oneshot::channel();
+        self.engine.send_task(false, move |store| {
+            for (file, _) in pins {
+                if step(&store.marker_of(&file), None, believed, clock) == HoldStep::Remove {
+                    let outcome = store.remove_hold(&file).map(|_| Marker::None).map_err(HoldError::Io);
+                    log(&file.to_string(), None, &outcome);
+                }
+            }
+            let _ = tell.send(());
+        });
+        let _ = told.await;
     }
 
     async fn read_markers(&self, entries: &Entries, objects: &Objects) -> Option<Markers> {
@@ -231,29 +270,37 @@ impl Inventory {
     /// Writes to the API. Returns whether the next write may follow: an API that does not answer one does not answer
     /// the next either.
     async fn write(&self, write: ApiWrite, progress: &mut Progress) -> bool {
-        let namespace = write.key().0.clone();
-        if progress.paused.get(&namespace).is_some_and(|(until, _)| now() < *until) {
+        let (namespace, name) = write.key().clone();
+        let (all, one) = ((namespace.clone(), None), (namespace.clone(), Some(name)));
+        let is_paused = |key| progress.paused.get(key).is_some_and(|(until, _)| now() < *until);
+        if is_paused(&all) || is_paused(&one) {
             return true;
         }
         sleep(progress.rate.next(now())).await;
         let is_new = matches!(write, ApiWrite::Create(..));
         let Err(error) = self.carry_out(write).await else {
-            progress.paused.remove(&namespace);
+            progress.paused.remove(&all);
+            progress.paused.remove(&one);
             return true;
         };
-        let pause =
-            progress.paused.get(&namespace).map_or(PAUSE, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
-        progress.paused.insert(namespace.clone(), (now() + pause, pause));
-        // Where nothing can be made, the namespace is gone, or going: the engine asks, and knows better then.
-        if is_new
-            && matches!(&error, WriteError::Api(kube::Error::Api(status)) if [403, 404].contains(&status.code))
-        {
+        // Where nothing can be made, the namespace is gone, or going: the engine asks, and knows better then. What is
+        // refused otherwise is one object's affair.
+        let code = match &error {
+            WriteError::Api(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        };
+        let is_namespaces = is_new || code.is_none_or(|code| code == 429 || code >= 500);
+        if is_new && code.is_some_and(|code| [403, 404].contains(&code)) {
             let what = ClusterUpdate::Namespaces(vec![(namespace.clone(), LookupResult::NotFound)]);
             self.engine.send_update(TimedUpdate { at: clock::now(), what });
         }
+        let place = if is_namespaces { all } else { one };
+        let pause = progress.paused.get(&place).map_or(PAUSE, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
+        progress.paused.retain(|_, (until, _)| now() < *until + LONGEST_PAUSE);
+        progress.paused.insert(place, (now() + pause, pause));
         let what = format!("ContainerCheckpoints of the namespace {namespace} cannot be written: {error}");
         self.context.state.problem(ProblemType::CheckpointsUnwritten, namespace, what, now());
-        matches!(error, WriteError::Api(kube::Error::Api(_)))
+        code.is_some()
     }
 
     async fn carry_out(&self, write: ApiWrite) -> Result<(), WriteError> {
@@ -307,9 +354,24 @@ impl Inventory {
 
     /// Takes over what the API answered, which the watch shows a moment later: until then it would be written again.
     fn note(&self, object: &ContainerCheckpoint) {
-        let key = (object.namespace().unwrap_or_default(), object.name_any());
-        self.objects().objects.insert(key, Some(Object::of(object)));
+        let mut cache = self.objects();
+        let key = key_of(object);
+        if !cache.objects.get(&key).is_some_and(|known| is_older(object, known.as_ref())) {
+            cache.objects.insert(key, Some(Object::of(object)));
+        }
     }
+}
+
+fn key_of(object: &impl ResourceExt) -> Key {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// Whether it is the same object at an earlier time than it is known.
+fn is_older(object: &impl ResourceExt, known: Option<&Object>) -> bool {
+    known.is_some_and(|known| {
+        object.uid().as_deref() == Some(&known.uid)
+            && object.meta().generation.is_some_and(|generation| generation < known.generation)
+    })
 }
 
 fn api_version() -> String {

@@ -49,6 +49,9 @@ impl LatestView {
         if std::mem::take(&mut shared.is_wanted) {
             shared.view = Some((Instant::now(), Arc::clone(view)));
             self.arrived.notify_waiters();
+        } else if let Some((_, held)) = &mut shared.view {
+            // Who asks again sees what came of what was done meanwhile; it is dropped no later for it.
+            *held = Arc::clone(view);
         }
     }
 

@@ -93,6 +93,9 @@ fn is_local(headers: &HeaderMap) -> bool {
     })
 }
 
+/// What a preview is asked that is to show what comes when the older operator has ended.
+const WITHOUT_OTHER: &str = "olderOperator=absent";
+
 impl Served {
     /// Waits for its turn, and for a view.
     async fn view(&self) -> Result<(OwnedSemaphorePermit, Arc<View>), Response> {
@@ -144,15 +147,19 @@ async fn explain(State(served): State<Served>, uri: Uri) -> Response {
 }
 
 async fn previewed(State(served): State<Served>, request: Request) -> Response {
+    // As if the older operator did not run: its objects are then obeyed here.
+    let is_without_other =
+        request.uri().query().is_some_and(|query| query.split('&').any(|part| part == WITHOUT_OTHER));
     let Ok(body) = to_bytes(request.into_body(), LARGEST_MANIFESTS).await else {
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, "manifests may have at most 1 MiB");
     };
     let Ok(manifests) = String::from_utf8(body.into()) else {
         return refuse(StatusCode::BAD_REQUEST, "the manifests are not UTF-8");
     };
-    let Some((objects, scope)) = (served.server.objects)() else {
+    let Some((objects, mut scope)) = (served.server.objects)() else {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "the policies of the cluster are not known yet");
     };
+    scope.other_operator &= !is_without_other;
     let (turn, view) = match served.view().await {
         Ok(view) => view,
         Err(refused) => return refused,

@@ -90,11 +90,15 @@ pub(super) fn preview(
     manifests: &str,
 ) -> Result<Preview, Refused> {
     let View { snapshot, policies, made_at, .. } = view;
-    let loaded = manifest::load(&[("manifests", manifests)])?;
-    let applied = loaded.objects.refs();
-    let mut problems: Vec<String> = loaded.notes.iter().map(ToString::to_string).collect();
     let mut all = objects.clone();
-    all.apply(loaded.objects);
+    let (mut applied, mut problems) = (Default::default(), Vec::new());
+    // Without any, it shows what the objects that there are would do.
+    if !manifests.trim().is_empty() {
+        let loaded = manifest::load(&[("manifests", manifests)])?;
+        applied = loaded.objects.refs();
+        problems.extend(loaded.notes.iter().map(ToString::to_string));
+        all.apply(loaded.objects);
+    }
     let found = effective_policies(&all, scope);
     for id in &applied {
         if let Some((_, acceptance)) = found.acceptances.get(id) {

@@ -50,9 +50,13 @@ fn show(node: &str, file: &str, answer: &Value, is_wide: bool) -> Result<(), Fai
     };
     // Rules that no policy has say nothing about this archive; -o wide shows that they were asked.
     let applies = |rule: &&Value| is_wide || rule["outcome"] != "DoesNotApply";
-    let rules = answer["rules"].as_array().into_iter().flatten().filter(applies).map(row).collect();
+    let rules: Vec<_> = answer["rules"].as_array().into_iter().flatten().filter(applies).map(row).collect();
     let policy = Column::optional("POLICY", Kind::Name(12));
-    table(&[name("RULE"), word("OUTCOME"), policy, prose("WHY")], rules)?;
+    if rules.is_empty() {
+        line("No rule is about it.")?;
+    } else {
+        table(&[name("RULE"), word("OUTCOME"), policy, prose("WHY")], rules)?;
+    }
     line("")?;
     let next = &answer["next"];
     line(&match answer["waitsFor"].as_str() {

@@ -5,11 +5,15 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use anstyle::Style;
+use checkpoint_keeper_api::CheckpointRestoreOperator;
 use checkpoint_keeper_api::NodeCheckpointStore;
+use checkpoint_keeper_api::legacy_migration::differences;
 use checkpoint_keeper_core::quantity::human;
 use checkpoint_keeper_terminal::say::say;
 use checkpoint_keeper_terminal::table::{Column, Kind};
 use kube::ResourceExt;
+use kube::ResourceExt;
+use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use crate::agents::{self, Agent, Question};
@@ -25,6 +29,8 @@ struct Change {
     file: String,
     bytes: u64,
     is_deleted: bool,
+    /// Whether it is to go as things are.
+    goes_now: bool,
     before: String,
     after: String,
     why: String,
@@ -32,7 +38,10 @@ struct Change {
 
 /// Shows a plan.
 pub async fn run(session: &Session, arguments: &Plan) -> Result<(), Failure> {
-    let question = if arguments.files.is_empty() {
+    let question = if arguments.from_older_operator {
+        say_differences(session).await?;
+        Question::WithoutOlderOperator
+    } else if arguments.files.is_empty() {
         Question::Archives
     } else {
         Question::Preview(read(&arguments.files)?)
@@ -54,7 +63,7 @@ pub async fn run(session: &Session, arguments: &Plan) -> Result<(), Failure> {
         let nodes: Vec<Value> = given.iter().map(|(_, answer)| answer.clone()).collect();
         data(&json!({"isComplete": failures.is_empty(), "nodes": nodes}), output)?;
     } else if !given.is_empty() {
-        let is_preview = matches!(question, Question::Preview(_));
+        let is_preview = !matches!(question, Question::Archives);
         show(&given, is_preview)?;
     }
     if failures.is_empty() {
@@ -76,6 +85,31 @@ async fn without_agent(session: &Session, agents: &[Agent]) -> Vec<Failure> {
     let missing = nodes.filter(|node| !agents.iter().any(|agent| agent.node == *node));
     let hint = "kubectl checkpoints doctor says which agents are at work";
     missing.map(|node| Failure::with_hint(format!("no agent runs on the node {node}"), hint)).collect()
+}
+
+/// Says what each object of the older operator will mean here that it does not mean there.
+async fn say_differences(session: &Session) -> Result<(), Failure> {
+    let objects = session.list::<CheckpointRestoreOperator>(None, &ListParams::default()).await;
+    let objects = match objects {
+        Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
+        objects => {
+            objects.map_err(|error| Failure::of_request("list the older operator's objects", &error))?
+        }
+    };
+    if objects.is_empty() {
+        return line("there are no objects of the older operator");
+    }
+    for object in objects {
+        let namespace = object.namespace().unwrap_or_default();
+        line(&format!(
+            "CheckpointRestoreOperator {namespace}/{}, once the older operator has ended:",
+            object.name_any()
+        ))?;
+        for difference in differences(&object, &session.operator_namespace) {
+            line(&format!("  * {difference}"))?;
+        }
+    }
+    line("")
 }
 
 /// All files as one stream of documents.
@@ -113,12 +147,15 @@ fn changes(given: &[(Agent, Value)], is_preview: bool) -> Vec<Change> {
                 file: text(&archive["file"]),
                 bytes: archive["sizeBytes"].as_u64().unwrap_or(0),
                 is_deleted: after["verdict"] == "Delete",
+                goes_now: before["verdict"] == "Delete",
                 before: format!("{} {}", text(&before["reason"]), text(&before["policy"])),
                 after: format!("{} {}", text(&after["reason"]), text(&after["policy"])),
                 why: text(&after["detail"]),
             });
         }
     }
+    // What goes comes first.
+    changes.sort_by_key(|change| !change.is_deleted);
     changes
 }
 
@@ -169,9 +206,10 @@ fn show(given: &[(Agent, Value)], is_preview: bool) -> Result<(), Failure> {
         table(&[name(title), figure("DELETES"), figure("FREES")], freed.iter().map(row).collect())?;
         line("")?;
     }
-    let deleted = changes.iter().filter(|change| change.is_deleted);
+    let is_new = |change: &&Change| change.is_deleted && !(is_preview && change.goes_now);
+    let deleted = changes.iter().filter(is_new);
     let (count, bytes) = deleted.fold((0, 0), |(count, bytes), change| (count + 1, bytes + change.bytes));
-    let kept = changes.len() - count;
+    let kept = changes.iter().filter(|change| change.goes_now && !change.is_deleted).count();
     let kept = if kept == 0 { String::new() } else { format!("; {kept} would stay that go now") };
     let archives = crate::show::count(count, "archive");
     if is_preview {

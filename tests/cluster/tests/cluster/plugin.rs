@@ -89,15 +89,19 @@ fn it_shows_explains_previews_and_protects_as_far_as_its_user_may() -> anyhow::R
     std::fs::write(&file, manifest.to_string())?;
     let file = file.to_string_lossy();
     println!("{}", admin.ok(&["plan", "-f", &file])?);
-    let plan: Value = serde_json::from_str(&admin.ok(&["plan", "-f", &file, "-o", "json"])?)?;
-    ensure!(plan["isComplete"] == true, "{plan}");
-    let nodes = plan["nodes"].as_array().context("no nodes")?;
-    let changes = nodes.iter().flat_map(|node| node["changes"].as_array().into_iter().flatten());
-    let going: BTreeSet<&str> = changes
-        .filter(|change| change["after"]["verdict"] == "Delete")
-        .filter_map(|change| change["file"].as_str())
-        .collect();
-    ensure!(going == [files[1].as_str(), files[2].as_str()].into(), "{plan}");
+    // What was just pinned is known to the planner a moment later.
+    wait::until("the plan without what is held", DEADLINE, || {
+        let plan: Value = serde_json::from_str(&admin.ok(&["plan", "-f", &file, "-o", "json"])?)?;
+        ensure!(plan["isComplete"] == true, "{plan}");
+        let nodes = plan["nodes"].as_array().context("no nodes")?;
+        let changes = nodes.iter().flat_map(|node| node["changes"].as_array().into_iter().flatten());
+        let going: BTreeSet<&str> = changes
+            .filter(|change| change["after"]["verdict"] == "Delete")
+            .filter_map(|change| change["file"].as_str())
+            .collect();
+        ensure!(going == [files[1].as_str(), files[2].as_str()].into(), "{plan}");
+        Ok(true)
+    })?;
     policy(&namespace, "one", &keep(2))?;
     left(node, of, &[files[0].clone(), format!("{}.keep", files[0]), files[3].clone()])?;
     let usage = admin.ok(&["usage", "--by", "workload"])?;

@@ -1,0 +1,140 @@
+//! What an object of the older operator means here that it does not mean there: what a user has to know before that
+//! operator ends, and these objects are obeyed here.
+
+use crate::scalars::SizeText;
+use crate::{CheckpointRestoreOperator, GlobalPolicySpec};
+
+/// What will be different for this object, a sentence each. `operator_namespace` is where this operator is installed.
+pub fn differences(object: &CheckpointRestoreOperator, operator_namespace: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    if namespace == operator_namespace {
+        all.push(
+            "it governs every node of the cluster; there it governs the one node that the operator runs on"
+                .to_owned(),
+        );
+    } else {
+        all.push(format!(
+            "it governs the namespace {namespace} alone, on every node; there it governs the whole cluster, on one node. \
+             To govern the cluster it has to be in {operator_namespace}, or in a namespace that \
+             --cluster-policy-namespaces names"
+        ));
+    }
+    let spec = &object.spec;
+    if let Some(global) = &spec.global_policy {
+        all.extend(levels_of_zero(global));
+    }
+    let global_orphans = spec.global_policy.as_ref().and_then(|global| global.retain_orphan);
+    let containers = spec.container_policies.iter().map(|entry| entry.retain_orphan);
+    let pods = spec.pod_policies.iter().map(|entry| entry.retain_orphan);
+    let namespaces = spec.namespace_policies.iter().map(|entry| entry.retain_orphan);
+    let mut orphans = containers.chain(pods).chain(namespaces).chain([global_orphans]);
+    if orphans.any(|retain| retain == Some(false)) {
+        all.push(
+            "retainOrphan: false deletes an archive an hour after the API has said that its pod (for namespacePolicies, its \
+             namespace) is not found, and says so again; there it goes at once, also where the API cannot be asked. A \
+             container that is missing from a living pod is no orphan"
+                .to_owned(),
+        );
+    }
+    let limited = spec.global_policy.as_ref().map_or(0, limited_levels);
+    if limited > 1 {
+        all.push(
+            "the counts of all levels act before the sizes; there each level's count and size act before the next level's. \
+             Where several levels are exceeded at once, other archives may go"
+                .to_owned(),
+        );
+    }
+    all.push(
+        "the newest complete archive of each workload's container stays, whatever its limits say, except by \
+         maxCheckpointSize; the annotation checkpoint-keeper.io/keep-latest changes that"
+            .to_owned(),
+    );
+    all.push(
+        "the time inside an archive says which is older; there it is the time at which its file last changed"
+            .to_owned(),
+    );
+    all
+}
+
+/// A level whose count is 0 is off there with all that it has; here the count alone is off.
+fn levels_of_zero(global: &GlobalPolicySpec) -> Vec<String> {
+    let levels = [
+        ("Container", global.max_checkpoints_per_container, &global.max_total_size_per_container),
+        ("Pod", global.max_checkpoints_per_pod, &global.max_total_size_per_pod),
+        ("Namespace", global.max_checkpoints_per_namespace, &global.max_total_size_per_namespace),
+    ];
+    let is_off = levels.into_iter().filter(|(_, count, size)| *count == Some(0) && size.is_some());
+    let differs = is_off.map(|(level, ..)| {
+        format!(
+            "maxCheckpointsPer{level}: 0 turns that one limit off, and maxTotalSizePer{level} goes on acting; there 0 turns \
+             the whole level off, its size included"
+        )
+    });
+    differs.collect()
+}
+
+/// How many levels of the global policy have a count, which they have by default, and a size.
+fn limited_levels(global: &GlobalPolicySpec) -> usize {
+    let levels = [
+        (global.max_checkpoints_per_container, &global.max_total_size_per_container),
+        (global.max_checkpoints_per_pod, &global.max_total_size_per_pod),
+        (global.max_checkpoints_per_namespace, &global.max_total_size_per_namespace),
+    ];
+    let is_limited = |(count, size): &&(Option<i64>, &Option<SizeText>)| *count != Some(0) && size.is_some();
+    levels.iter().filter(is_limited).count() + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(namespace: &str, spec: serde_json::Value) -> CheckpointRestoreOperator {
+        let metadata = serde_json::json!({"name": "sample", "namespace": namespace});
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "criu.org/v1", "kind": "CheckpointRestoreOperator", "metadata": metadata, "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    fn says(namespace: &str, spec: serde_json::Value, text: &str) -> bool {
+        differences(&object(namespace, spec), "checkpoint-keeper").iter().any(|one| one.contains(text))
+    }
+
+    #[test]
+    fn whom_it_governs_is_said_first() {
+        assert!(says("default", serde_json::json!({}), "the namespace default alone"));
+        assert!(says("checkpoint-keeper", serde_json::json!({}), "every node of the cluster"));
+    }
+
+    #[test]
+    fn a_zero_is_said_where_it_leaves_a_size_in_force() {
+        let zero = "maxCheckpointsPerPod: 0";
+        let spec = |size: serde_json::Value| serde_json::json!({"globalPolicy": {"maxCheckpointsPerPod": 0, "maxTotalSizePerPod": size}});
+        assert!(says("default", spec("1Gi".into()), zero));
+        assert!(!says("default", serde_json::json!({"globalPolicy": {"maxCheckpointsPerPod": 0}}), zero));
+        assert!(!says(
+            "default",
+            serde_json::json!({"globalPolicy": {"maxCheckpointsPerPod": 1, "maxTotalSizePerPod": "1Gi"}}),
+            zero
+        ));
+    }
+
+    #[test]
+    fn orphans_and_the_order_of_levels_are_said_where_they_matter() {
+        let entry = serde_json::json!({"namespacePolicies": [{"namespace": "team", "retainOrphan": false}]});
+        assert!(says("default", entry, "retainOrphan: false deletes"));
+        assert!(!says(
+            "default",
+            serde_json::json!({"globalPolicy": {"retainOrphan": true}}),
+            "retainOrphan: false"
+        ));
+        let sizes = serde_json::json!({"globalPolicy": {"maxTotalSizePerPod": "1Gi"}});
+        assert!(says("default", sizes, "the counts of all levels"));
+        assert!(!says(
+            "default",
+            serde_json::json!({"globalPolicy": {"maxCheckpointsPerPod": 3}}),
+            "the counts of all levels"
+        ));
+    }
+}
