@@ -12,7 +12,6 @@ use checkpoint_keeper_core::quantity::human;
 use checkpoint_keeper_terminal::say::say;
 use checkpoint_keeper_terminal::table::{Column, Kind};
 use kube::ResourceExt;
-use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
