@@ -89,7 +89,7 @@ fn limited_levels(global: &GlobalPolicySpec) -> usize {
 mod tests {
     use super::*;
 
-    fn object(namespace: &str, spec: serde_json::Value) -> CheckpointRestoreOperator {
+    fn object(namespace: &str, spec: &serde_json::Value) -> CheckpointRestoreOperator {
         let metadata = serde_json::json!({"name": "sample", "namespace": namespace});
         serde_json::from_value(serde_json::json!({
             "apiVersion": "criu.org/v1", "kind": "CheckpointRestoreOperator", "metadata": metadata, "spec": spec,
@@ -97,25 +97,25 @@ mod tests {
         .unwrap()
     }
 
-    fn says(namespace: &str, spec: serde_json::Value, text: &str) -> bool {
+    fn says(namespace: &str, spec: &serde_json::Value, text: &str) -> bool {
         differences(&object(namespace, spec), "checkpoint-keeper").iter().any(|one| one.contains(text))
     }
 
     #[test]
     fn whom_it_governs_is_said_first() {
-        assert!(says("default", serde_json::json!({}), "the namespace default alone"));
-        assert!(says("checkpoint-keeper", serde_json::json!({}), "every node of the cluster"));
+        assert!(says("default", &serde_json::json!({}), "the namespace default alone"));
+        assert!(says("checkpoint-keeper", &serde_json::json!({}), "every node of the cluster"));
     }
 
     #[test]
     fn a_zero_is_said_where_it_leaves_a_size_in_force() {
         let zero = "maxCheckpointsPerPod: 0";
         let spec = |size: serde_json::Value| serde_json::json!({"globalPolicy": {"maxCheckpointsPerPod": 0, "maxTotalSizePerPod": size}});
-        assert!(says("default", spec("1Gi".into()), zero));
-        assert!(!says("default", serde_json::json!({"globalPolicy": {"maxCheckpointsPerPod": 0}}), zero));
+        assert!(says("default", &spec("1Gi".into()), zero));
+        assert!(!says("default", &serde_json::json!({"globalPolicy": {"maxCheckpointsPerPod": 0}}), zero));
         assert!(!says(
             "default",
-            serde_json::json!({"globalPolicy": {"maxCheckpointsPerPod": 1, "maxTotalSizePerPod": "1Gi"}}),
+            &serde_json::json!({"globalPolicy": {"maxCheckpointsPerPod": 1, "maxTotalSizePerPod": "1Gi"}}),
             zero
         ));
     }
@@ -123,17 +123,17 @@ mod tests {
     #[test]
     fn orphans_and_the_order_of_levels_are_said_where_they_matter() {
         let entry = serde_json::json!({"namespacePolicies": [{"namespace": "team", "retainOrphan": false}]});
-        assert!(says("default", entry, "retainOrphan: false deletes"));
+        assert!(says("default", &entry, "retainOrphan: false deletes"));
         assert!(!says(
             "default",
-            serde_json::json!({"globalPolicy": {"retainOrphan": true}}),
+            &serde_json::json!({"globalPolicy": {"retainOrphan": true}}),
             "retainOrphan: false"
         ));
         let sizes = serde_json::json!({"globalPolicy": {"maxTotalSizePerPod": "1Gi"}});
-        assert!(says("default", sizes, "the counts of all levels"));
+        assert!(says("default", &sizes, "the counts of all levels"));
         assert!(!says(
             "default",
-            serde_json::json!({"globalPolicy": {"maxCheckpointsPerPod": 3}}),
+            &serde_json::json!({"globalPolicy": {"maxCheckpointsPerPod": 3}}),
             "the counts of all levels"
         ));
     }

@@ -91,7 +91,7 @@ pub(super) fn preview(
 ) -> Result<Preview, Refused> {
     let View { snapshot, policies, made_at, .. } = view;
     let mut all = objects.clone();
-    let (mut applied, mut problems) = (Default::default(), Vec::new());
+    let (mut applied, mut problems) = (Vec::new(), Vec::new());
     // Without any, it shows what the objects that there are would do.
     if !manifests.trim().is_empty() {
         let loaded = manifest::load(&[("manifests", manifests)])?;
