@@ -1,7 +1,7 @@
 //! Which archives of a view the API shows, and as what. Pure.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use checkpoint_keeper_api::container_checkpoint::{
     CheckpointState, ContainerCheckpointStatus, CreatedBy, OwnerReference, fnv,
@@ -74,8 +74,8 @@ impl Entries {
         now.min(self.judged_at)
     }
 
-    /// What is shown of a view by the agent of this node: at most so many archives, first those that are pinned, then
-    /// the newest. `expires_at` says when a rule by age takes an archive.
+    /// What is shown of a view by the agent of this node: at most so many archives, in each namespace first those that
+    /// are pinned, then the newest. `expires_at` says when a rule by age takes an archive.
     pub(crate) fn of(
         view: &View,
         node: &str,
@@ -102,18 +102,8 @@ impl Entries {
             }
         }
         let left_out = candidates.len().saturating_sub(limit);
-        let rank = |(place, _): &(usize, Home)| {
-            snapshot.archives.get(*place).map(|archive| {
-                (
-                    Reverse(archive.pinned),
-                    Reverse(archive.dated == Dated::Trusted),
-                    Reverse(archive.taken),
-                    *place,
-                )
-            })
-        };
         if left_out > 0 && limit > 0 {
-            candidates.select_nth_unstable_by_key(limit, rank);
+            share_out(&mut candidates, &snapshot.archives, limit);
         }
         let is_pinned = |archive: &&Archive| archive.pinned;
         let left = candidates.iter().skip(limit).filter_map(|(place, _)| snapshot.archives.get(*place));
@@ -143,6 +133,33 @@ impl Entries {
         let (clock, judged_at) = (snapshot.clock, view.made_at);
         Self { shown: shown.collect(), unlisted, clock, judged_at, hidden_pins, max_held }
     }
+}
+
+/// Puts those first that are shown where not all may be. Namespaces have their turns, one archive each, so that the many
+/// of one do not push out the few of another.
+fn share_out(candidates: &mut [(usize, Home)], archives: &[Archive], limit: usize) {
+    let rank = |place: usize| {
+        archives.get(place).map(|archive| {
+            let is_dated = archive.dated == Dated::Trusted;
+            (Reverse(archive.pinned), Reverse(is_dated), Reverse(archive.taken), place)
+        })
+    };
+    let namespace_of = |place: usize| Some(archives.get(place)?.identity.as_ref()?.namespace.as_str());
+    let mut by_namespace: HashMap<Option<&str>, Vec<usize>> = HashMap::new();
+    for (place, _) in candidates.iter() {
+        by_namespace.entry(namespace_of(*place)).or_default().push(*place);
+    }
+    let mut turns: HashMap<usize, usize> = HashMap::new();
+    for places in by_namespace.values_mut() {
+        if places.len() > limit {
+            places.select_nth_unstable_by_key(limit, |place| rank(*place));
+            places.truncate(limit);
+        }
+        places.sort_unstable_by_key(|place| rank(*place));
+        turns.extend(places.iter().copied().zip(0..));
+    }
+    let turn = |place: usize| (turns.get(&place).copied().unwrap_or(usize::MAX), rank(place));
+    candidates.select_nth_unstable_by_key(limit, |(place, _)| turn(*place));
 }
 
 impl Entry {
@@ -376,6 +393,18 @@ pub(super) mod tests {
         assert_eq!((shown, entries.unlisted.left_out), (vec![7, 298, 299], 297));
         let none = Entries::of(&view(vec![archive("shop", "web-0", 1)], &shop), "node-1", 0, |_| None);
         assert_eq!((none.shown.len(), none.unlisted.left_out), (0, 1));
+    }
+
+    #[test]
+    fn the_many_of_one_namespace_do_not_push_out_the_few_of_another() {
+        let mut archives: Vec<Archive> = (10..300).map(|second| archive("loud", "web-0", second)).collect();
+        archives.iter_mut().for_each(|archive| archive.pinned = true);
+        archives.extend((0..3).map(|second| archive("quiet", "web-0", second)));
+        let namespaces = ["loud", "quiet"].map(|name| (name, there("2026-01-01T00:00:00Z")));
+        let entries = Entries::of(&view(archives, &namespaces), "node-1", 100, |_| None);
+        let quiet = entries.shown.keys().filter(|(namespace, _)| namespace == "quiet").count();
+        assert_eq!((quiet, entries.shown.len(), entries.unlisted.left_out), (3, 100, 193));
+        assert_eq!(entries.hidden_pins.len(), 193);
     }
 
     #[test]
