@@ -20,6 +20,14 @@ use crate::parts::{count, grace};
 use crate::scalars::{ExactName, LengthOfTime, LengthOfTimeOrForever, ListedSizeText, SizeText};
 use crate::status::PolicyStatus;
 
+/// The older operator's lease (its `main.go`, `LeaderElectionID`).
+pub const OTHER_OPERATOR_LEASE: &str = "f1499914.criu.org";
+
+/// The namespaces into which the older operator is installed by default. Its `config/default/kustomization.yaml` had
+/// the second one until July 2026, before its first release, and has had the first one since.
+pub const OTHER_OPERATOR_NAMESPACES: [&str; 2] =
+    ["checkpoint-restore-operator", "checkpoint-restore-operator-system"];
+
 /// The prefix of the annotations that this project adds to the older operator's objects.
 pub const ANNOTATION_PREFIX: &str = "checkpoint-keeper.io/";
 /// The annotation that says whether an object deletes: `Enforce`, the default, or `DryRun`.

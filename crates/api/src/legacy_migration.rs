@@ -1,7 +1,6 @@
 //! What an object of the older operator means here that it does not mean there: what a user has to know before that
 //! operator ends, and these objects are obeyed here.
 
-use crate::scalars::SizeText;
 use crate::{CheckpointRestoreOperator, GlobalPolicySpec};
 
 /// What will be different for this object, a sentence each. `operator_namespace` is where this operator is installed.
@@ -37,8 +36,7 @@ pub fn differences(object: &CheckpointRestoreOperator, operator_namespace: &str)
                 .to_owned(),
         );
     }
-    let limited = spec.global_policy.as_ref().map_or(0, limited_levels);
-    if limited > 1 {
+    if spec.global_policy.as_ref().is_some_and(has_size) {
         all.push(
             "the counts of all levels act before the sizes; there each level's count and size act before the next level's. \
              Where several levels are exceeded at once, other archives may go"
@@ -74,15 +72,14 @@ fn levels_of_zero(global: &GlobalPolicySpec) -> Vec<String> {
     differs.collect()
 }
 
-/// How many levels of the global policy have a count, which they have by default, and a size.
-fn limited_levels(global: &GlobalPolicySpec) -> usize {
+/// Whether a level has a size that acts there: beside it stand counts, which all levels have by default.
+fn has_size(global: &GlobalPolicySpec) -> bool {
     let levels = [
         (global.max_checkpoints_per_container, &global.max_total_size_per_container),
         (global.max_checkpoints_per_pod, &global.max_total_size_per_pod),
         (global.max_checkpoints_per_namespace, &global.max_total_size_per_namespace),
     ];
-    let is_limited = |(count, size): &&(Option<i64>, &Option<SizeText>)| *count != Some(0) && size.is_some();
-    levels.iter().filter(is_limited).count() + 1
+    levels.iter().any(|(count, size)| *count != Some(0) && size.is_some())
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use checkpoint_keeper_api::legacy::OTHER_OPERATOR_LEASE;
+pub use checkpoint_keeper_api::legacy::OTHER_OPERATOR_NAMESPACES;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -19,14 +21,6 @@ use super::cache::Cache;
 use super::liveness::now;
 use super::problem_log::Problem;
 use super::watch::{Change, follow};
-
-/// The older operator's lease (its `main.go`, `LeaderElectionID`).
-const LEASE_NAME: &str = "f1499914.criu.org";
-
-/// The namespaces into which the older operator is installed by default. Its `config/default/kustomization.yaml` had
-/// the second one until July 2026, before its first release, and has had the first one since.
-pub const OTHER_OPERATOR_NAMESPACES: [&str; 2] =
-    ["checkpoint-restore-operator", "checkpoint-restore-operator-system"];
 
 /// How long a lease counts as renewed after it was, where it does not say itself.
 const DURATION: Duration = Duration::from_secs(15);
@@ -64,7 +58,7 @@ impl OtherOperator {
     async fn watch_namespace(&self, namespace: &str, client: &Client, tick: Duration) {
         let kind = ApiResource::erase::<Lease>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
-        let only = format!("metadata.name={LEASE_NAME}");
+        let only = format!("metadata.name={OTHER_OPERATOR_LEASE}");
         let config = watcher::Config::default().fields(&only);
         let only = ListParams::default().fields(&only);
         let is_missing = AtomicBool::new(false);
@@ -227,7 +221,7 @@ mod tests {
 
     fn lease(holder: &str, seconds: i64, renewed: &str) -> Lease {
         serde_json::from_value(json!({
-            "metadata": {"namespace": OTHER_OPERATOR_NAMESPACES[0], "name": LEASE_NAME},
+            "metadata": {"namespace": OTHER_OPERATOR_NAMESPACES[0], "name": OTHER_OPERATOR_LEASE},
             "spec": {"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": renewed},
         }))
         .unwrap()

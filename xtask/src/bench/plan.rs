@@ -8,9 +8,7 @@ use anyhow::Context;
 use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::plan::{
-    Archive, Dated, FileId, FileSystem, Namespace, Release, Snapshot, Workload, plan,
-};
+use checkpoint_keeper_core::plan::{Archive, FileSystem, Namespace, Release, Snapshot, Workload, plan};
 use checkpoint_keeper_core::policy::{
     Ceiling, Kind, LabelSelector, Labels, Limit, Mode, Operator, Policy, PolicyRef, PolicySet, Precedence,
     Requirement, Retention, Selector, Size, StoragePolicy, Tiers,
@@ -129,30 +127,14 @@ fn of_pod(
         );
         let size = (1 + (pod * 7 + number * 3) as u64 % 64) * MIB;
         let place = pod * PER_POD + number;
+        let file = FileName::new(file.into_bytes()).context("a file name")?;
         archives.push(Archive {
-            file: FileName::new(file.into_bytes()).context("a file name")?,
-            identity: Some(Arc::clone(&identity)),
-            file_id: FileId::default(),
             state: if place.is_multiple_of(101) { State::Incomplete } else { State::Complete },
-            texts: None,
-            taken,
-            changed: taken,
-            size,
-            allocated: size,
             pinned: place.is_multiple_of(97),
-            settled: true,
-            discarded: false,
-            undeletable: false,
             pod_labels: Some(Arc::clone(&labels)),
             namespace_labels: namespace_labels.cloned(),
             workload: workload.clone(),
-            absences: None,
-            idle_since: None,
-            seen_in: None,
-            claimed: taken,
-            dated: Dated::Trusted,
-            governed_by: None,
-            creation: None,
+            ..Archive::whole(file, Arc::clone(&identity), taken, size)
         });
     }
     Ok(())

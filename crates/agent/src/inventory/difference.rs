@@ -52,9 +52,7 @@ impl Object {
         });
         Wish { hold: self.hold.clone(), was_held_before }
     }
-}
 
-impl Object {
     /// Whether its status says that the archive is held.
     fn is_held(&self) -> bool {
         let held = self.status.as_ref().and_then(|status| status.condition(HELD));
@@ -418,6 +416,23 @@ mod tests {
         Hold { reason: reason.to_owned(), until: None, by: None }
     }
 
+    /// An archive whose object is there.
+    fn shown_archive() -> (Entries, Key, World) {
+        let entries = entries_of(&[1]);
+        let key = entries.shown.keys().next().unwrap().clone();
+        let mut world = World::default();
+        world.settle(&entries);
+        (entries, key, world)
+    }
+
+    /// An archive that a user holds.
+    fn held_archive() -> (Entries, Key, World) {
+        let (entries, key, mut world) = shown_archive();
+        world.edit(&key, |object| object.hold = Some(hold("evidence")));
+        world.settle(&entries);
+        (entries, key, world)
+    }
+
     #[test]
     fn an_agent_that_starts_anew_writes_nothing_of_what_is_there() {
         let entries = entries_of(&[1, 2, 3]);
@@ -445,10 +460,7 @@ mod tests {
 
     #[test]
     fn a_hold_outlives_its_object_its_status_and_an_object_that_knows_nothing_of_it() {
-        let entries = entries_of(&[1]);
-        let key = entries.shown.keys().next().unwrap().clone();
-        let mut world = World::default();
-        world.settle(&entries);
+        let (entries, key, mut world) = shown_archive();
         world.edit(&key, |object| object.hold = Some(hold("incident 4711")));
         world.settle(&entries);
         assert_eq!(world.held(&key), (true, "Held".to_owned()));
@@ -474,10 +486,7 @@ mod tests {
 
     #[test]
     fn what_a_user_takes_out_of_a_live_object_ends() {
-        let entries = entries_of(&[1]);
-        let key = entries.shown.keys().next().unwrap().clone();
-        let mut world = World::default();
-        world.settle(&entries);
+        let (entries, key, mut world) = shown_archive();
         for _ in 0..2 {
             world.edit(&key, |object| object.hold = Some(hold("incident 4711")));
             world.settle(&entries);
@@ -499,12 +508,7 @@ mod tests {
 
     #[test]
     fn a_discard_beside_a_hold_that_the_object_lacks_ends_no_hold() {
-        let entries = entries_of(&[1]);
-        let key = entries.shown.keys().next().unwrap().clone();
-        let mut world = World::default();
-        world.settle(&entries);
-        world.edit(&key, |object| object.hold = Some(hold("evidence")));
-        world.settle(&entries);
+        let (entries, key, mut world) = held_archive();
         let bare = Object { hold: None, status: None, generation: 1, ..world.objects[&key].clone() };
         world.objects.insert(key.clone(), bare);
         // The status is written, and before the hold is back the user asks for the deletion.
@@ -562,10 +566,7 @@ mod tests {
 
     #[test]
     fn until_ends_a_hold_and_the_object_says_so() {
-        let mut entries = entries_of(&[1]);
-        let key = entries.shown.keys().next().unwrap().clone();
-        let mut world = World::default();
-        world.settle(&entries);
+        let (mut entries, key, mut world) = shown_archive();
         let until = Some(at("2026-11-27T11:59:59Z"));
         world.markers.insert(key.clone(), Marker::Hold(Hold { until, ..hold("evidence") }));
         world.edit(&key, |object| object.hold = Some(Hold { until, ..hold("evidence") }));
@@ -597,12 +598,7 @@ mod tests {
 
     #[test]
     fn a_hold_that_could_not_be_removed_is_removed_later() {
-        let entries = entries_of(&[1]);
-        let key = entries.shown.keys().next().unwrap().clone();
-        let mut world = World::default();
-        world.settle(&entries);
-        world.edit(&key, |object| object.hold = Some(hold("evidence")));
-        world.settle(&entries);
+        let (entries, key, mut world) = held_archive();
         world.edit(&key, |object| object.hold = None);
         // The disk refuses, and the status is written all the same.
         let no_holds = BTreeMap::from([(key.clone(), NoHold::Failed("read-only".to_owned()))]);
@@ -617,12 +613,7 @@ mod tests {
 
     #[test]
     fn what_another_node_says_of_a_hold_ends_none() {
-        let entries = entries_of(&[1]);
-        let key = entries.shown.keys().next().unwrap().clone();
-        let mut world = World::default();
-        world.settle(&entries);
-        world.edit(&key, |object| object.hold = Some(hold("evidence")));
-        world.settle(&entries);
+        let (entries, key, mut world) = held_archive();
         world.edit(&key, |object| {
             object.hold = None;
             object.status.as_mut().unwrap().node_name = "node-2".to_owned();
@@ -633,12 +624,7 @@ mod tests {
 
     #[test]
     fn the_marker_of_what_the_status_says_is_held_is_read_before_a_view_shows_it() {
-        let entries = entries_of(&[1]);
-        let key = entries.shown.keys().next().unwrap().clone();
-        let mut world = World::default();
-        world.settle(&entries);
-        world.edit(&key, |object| object.hold = Some(hold("evidence")));
-        world.settle(&entries);
+        let (entries, key, mut world) = held_archive();
         world.edit(&key, |object| object.hold = None);
         assert!(!entries.shown[&key].is_pinned);
         assert_eq!(to_be_read(&entries, &world.objects).len(), 1);

@@ -254,7 +254,7 @@ fn object_name(archive: &Archive, identity: &Identity, node: &str) -> String {
 pub(super) mod tests {
     use std::sync::Arc;
 
-    use checkpoint_keeper_core::archive::{State, Texts};
+    use checkpoint_keeper_core::archive::Texts;
     use checkpoint_keeper_core::creation::{Creation, CreationRequest};
     use checkpoint_keeper_core::plan::{Namespace, Snapshot, plan};
     use checkpoint_keeper_core::policy::PolicySet;
@@ -276,34 +276,15 @@ pub(super) mod tests {
             pod_uid: Some("b1e0c6a2-0000-4000-8000-000000000001".to_owned()),
             container: "app".to_owned(),
         };
+        let file = FileName::new(file.as_bytes()).unwrap();
         Archive {
-            file: FileName::new(file.as_bytes()).unwrap(),
             file_id: FileId { inode: u64::from(second), modified: (taken.as_second(), 0) },
-            identity: Some(Arc::new(identity)),
-            state: State::Complete,
             texts: Some(Arc::new(Texts {
                 runtime: Some("runc".to_owned()),
                 image: Some("docker.io/library/redis:7".to_owned()),
                 problem: None,
             })),
-            taken,
-            claimed: taken,
-            dated: Dated::Trusted,
-            changed: taken,
-            size: 1_234_567,
-            allocated: 1_236_992,
-            pinned: false,
-            settled: true,
-            discarded: false,
-            undeletable: false,
-            pod_labels: None,
-            namespace_labels: None,
-            workload: None,
-            absences: None,
-            idle_since: None,
-            seen_in: None,
-            governed_by: None,
-            creation: None,
+            ..Archive::whole(file, Arc::new(identity), taken, 1_234_567)
         }
     }
 

@@ -7,9 +7,7 @@ use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::engine::View;
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::plan::{
-    Archive, Clock, Dated, EffectiveStorage, FileId, Namespace, Reason, Snapshot, plan,
-};
+use checkpoint_keeper_core::plan::{Archive, Clock, EffectiveStorage, Namespace, Reason, Snapshot, plan};
 use checkpoint_keeper_core::policy::{Labels, PolicySet};
 use checkpoint_keeper_core::schedule::ContainerId;
 use jiff::Timestamp;
@@ -233,32 +231,9 @@ fn expected(
     let ContainerId { namespace, pod, pod_uid, container } = container.clone();
     let file = FileName::new(format!("checkpoint-{pod}_{namespace}-{container}-{now:.0}.tar").into_bytes())?;
     let identity = Identity { namespace, pod, pod_uid: Some(pod_uid), container };
-    Some(Archive {
-        file,
-        identity: Some(Arc::new(identity)),
-        file_id: FileId::default(),
-        state: State::Complete,
-        texts: None,
-        taken: now,
-        claimed: now,
-        dated: Dated::Trusted,
-        changed: now,
-        size,
-        allocated: size,
-        pinned: false,
-        settled: true,
-        discarded: false,
-        undeletable: false,
-        pod_labels: pod_labels.map(Arc::new),
-        namespace_labels: None,
-        workload: None,
-        absences: None,
-        idle_since: None,
-        // It is of a pod that runs: its namespace is the one of now.
-        seen_in: None,
-        governed_by: None,
-        creation: None,
-    })
+    // It is of a pod that runs: its namespace is the one of now.
+    let archive = Archive::whole(file, Arc::new(identity), now, size);
+    Some(Archive { pod_labels: pod_labels.map(Arc::new), ..archive })
 }
 
 /// Whether it is of that container, whichever pod of the name it was.
@@ -328,31 +303,8 @@ mod tests {
             pod_uid: None,
             container: "app".to_owned(),
         };
-        Archive {
-            file: FileName::new(file.as_bytes()).unwrap(),
-            identity: Some(Arc::new(identity)),
-            file_id: FileId::default(),
-            state,
-            texts: None,
-            taken,
-            claimed: taken,
-            dated: Dated::Trusted,
-            changed: taken,
-            size,
-            allocated: size,
-            pinned: false,
-            settled: true,
-            discarded: false,
-            undeletable: false,
-            pod_labels: None,
-            namespace_labels: None,
-            workload: None,
-            absences: None,
-            idle_since: None,
-            seen_in: None,
-            governed_by: None,
-            creation: None,
-        }
+        let file = FileName::new(file.as_bytes()).unwrap();
+        Archive { state, ..Archive::whole(file, Arc::new(identity), taken, size) }
     }
 
     fn view(archives: Vec<Archive>) -> View {

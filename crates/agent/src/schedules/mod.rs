@@ -3,6 +3,7 @@
 
 mod archives;
 mod dumping;
+mod event_sender;
 mod memory_file;
 mod node_pods;
 mod objections;

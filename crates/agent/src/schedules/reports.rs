@@ -6,16 +6,16 @@ use std::time::Duration;
 use checkpoint_keeper_core::schedule::{
     Answer, RESULT_ANNOTATION, Report, RunResult, ScheduleRef, SkipReason, TRIGGER_ANNOTATION,
 };
-use checkpoint_keeper_runtime::events::{Note, Publisher};
-use checkpoint_keeper_runtime::liveness::now;
+use checkpoint_keeper_runtime::events::Note;
 use checkpoint_keeper_runtime::plain;
-use checkpoint_keeper_runtime::problem_log::{Entry, Problem, ProblemLog};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
+
+use super::event_sender::EventSender;
 
 /// What events say was done.
 const ACTION: &str = "CheckpointContainer";
@@ -87,23 +87,7 @@ async fn publish(
     node: &str,
     uid_of: impl Fn(&ScheduleRef) -> Option<String>,
 ) {
-    let publisher = Publisher::new(client.clone(), "checkpoint-keeper-agent", node.to_owned());
-    let mut log = ProblemLog::default();
-    let mut send = async |note: Note| {
-        let failed = match timeout(REQUEST, publisher.publish(note)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(plain(&error)),
-            Err(_) => Some(format!("no answer within {REQUEST:?}")),
-        };
-        let entry = match failed {
-            None => log.end(EVENTS_UNWRITTEN, "", now()),
-            Some(why) => {
-                let message = format!("events of schedules cannot be written: {why}");
-                log.begin(Problem { kind: EVENTS_UNWRITTEN, subject: String::new(), message }, now())
-            }
-        };
-        entry.iter().for_each(Entry::log);
-    };
+    let mut events = EventSender::new(client, node, EVENTS_UNWRITTEN, "of schedules");
     while let Some(first) = reports.recv().await {
         let mut collected = vec![first];
         sleep(COLLECTED).await;
@@ -111,10 +95,10 @@ async fn publish(
             collected.push(next);
         }
         for note in pod_notes(&collected) {
-            send(note).await;
+            events.send(note).await;
         }
         for note in schedule_notes(&collected, node, &uid_of) {
-            send(note).await;
+            events.send(note).await;
         }
     }
 }

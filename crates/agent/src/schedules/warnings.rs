@@ -1,23 +1,17 @@
 //! Telling people of checkpoints that were made although a quota is exceeded that only warns.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use checkpoint_keeper_core::schedule::ContainerId;
-use checkpoint_keeper_runtime::events::{Note, Publisher};
-use checkpoint_keeper_runtime::liveness::now;
-use checkpoint_keeper_runtime::plain;
-use checkpoint_keeper_runtime::problem_log::{Entry, Problem, ProblemLog};
+use checkpoint_keeper_runtime::events::Note;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+
+use super::event_sender::EventSender;
 
 /// So many wait at most; of more nothing is told, as the quota's conditions say it as well.
 const MOST_WAITING: usize = 100;
-
-/// How long one request may take.
-const REQUEST: Duration = Duration::from_secs(10);
 
 /// The type of problem in the log.
 const EVENTS_UNWRITTEN: &str = "QuotaEventsUnwritten";
@@ -49,22 +43,9 @@ impl QuotaWarnings {
     pub(super) async fn run(&self, client: &Client, node: &str) {
         let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut receiver) = receiver else { return };
-        let publisher = Publisher::new(client.clone(), "checkpoint-keeper-agent", node.to_owned());
-        let mut log = ProblemLog::default();
+        let mut events = EventSender::new(client, node, EVENTS_UNWRITTEN, "about quotas");
         while let Some(note) = receiver.recv().await {
-            let failed = match timeout(REQUEST, publisher.publish(note)).await {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(plain(&error)),
-                Err(_) => Some(format!("no answer within {REQUEST:?}")),
-            };
-            let entry = match failed {
-                None => log.end(EVENTS_UNWRITTEN, "", now()),
-                Some(why) => {
-                    let message = format!("events about quotas cannot be written: {why}");
-                    log.begin(Problem { kind: EVENTS_UNWRITTEN, subject: String::new(), message }, now())
-                }
-            };
-            entry.iter().for_each(Entry::log);
+            events.send(note).await;
         }
     }
 }

@@ -244,10 +244,10 @@ impl Write for Pieces {
 mod tests {
     use axum::http::Method;
     use checkpoint_keeper_api::effective::Seen;
-    use checkpoint_keeper_core::archive::State as ArchiveState;
+
     use checkpoint_keeper_core::identity::Identity;
     use checkpoint_keeper_core::name::FileName;
-    use checkpoint_keeper_core::plan::{Archive, Dated, FileId, Snapshot, plan_with};
+    use checkpoint_keeper_core::plan::{Archive, Snapshot, plan_with};
     use checkpoint_keeper_core::policy::Confidence;
     use checkpoint_keeper_core::report::{Report, differences};
     use jiff::Timestamp;
@@ -270,31 +270,8 @@ mod tests {
         });
         let archive = |number: i64| {
             let taken = now() - jiff::SignedDuration::from_hours(24 * (4 - number));
-            Archive {
-                file: FileName::new(format!("checkpoint-web_shop-a-{number}.tar").into_bytes()).unwrap(),
-                file_id: FileId::default(),
-                identity: Some(Arc::clone(&identity)),
-                state: ArchiveState::Complete,
-                texts: None,
-                taken,
-                claimed: taken,
-                dated: Dated::Trusted,
-                changed: taken,
-                size: 1 << 20,
-                allocated: 1 << 20,
-                pinned: false,
-                settled: true,
-                discarded: false,
-                undeletable: false,
-                pod_labels: None,
-                namespace_labels: None,
-                workload: None,
-                absences: None,
-                idle_since: None,
-                seen_in: None,
-                governed_by: None,
-                creation: None,
-            }
+            let file = FileName::new(format!("checkpoint-web_shop-a-{number}.tar").into_bytes()).unwrap();
+            Archive::whole(file, Arc::clone(&identity), taken, 1 << 20)
         };
         Snapshot { archives: (1..=3).map(archive).collect(), ..Snapshot::default() }
     }

@@ -108,6 +108,35 @@ pub enum Dated {
 }
 
 impl Archive {
+    /// A whole, settled archive of that container, taken at that time, of which nothing else is known.
+    pub fn whole(file: FileName, identity: Arc<Identity>, taken: Timestamp, size: u64) -> Self {
+        Self {
+            file,
+            file_id: FileId::default(),
+            identity: Some(identity),
+            state: State::Complete,
+            texts: None,
+            taken,
+            claimed: taken,
+            dated: Dated::Trusted,
+            changed: taken,
+            size,
+            allocated: size,
+            pinned: false,
+            settled: true,
+            discarded: false,
+            undeletable: false,
+            pod_labels: None,
+            namespace_labels: None,
+            workload: None,
+            absences: None,
+            idle_since: None,
+            seen_in: None,
+            governed_by: None,
+            creation: None,
+        }
+    }
+
     /// Which of the namespaces of its name it is from, by when that was created which has the name now.
     pub fn origin(&self, created: Option<Timestamp>) -> Origin {
         match self.dated {

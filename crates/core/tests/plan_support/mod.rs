@@ -11,8 +11,8 @@ use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::{
-    Absence, Absences, Action, Allowance, Archive, Clock, Dated, Detail, FileId, FileSystem, Namespace,
-    Origin, Plan, Reason, Release, Snapshot, Verdict, Workload, plan,
+    Absence, Absences, Action, Allowance, Archive, Clock, Detail, FileSystem, Namespace, Origin, Plan,
+    Reason, Release, Snapshot, Verdict, Workload, plan,
 };
 use checkpoint_keeper_core::policy::{
     Ceiling, InvalidPolicy, Kind, LabelSelector, Labels, Limit, Mode, Operator, Policy, PolicyRef, PolicySet,
@@ -43,31 +43,7 @@ pub(crate) fn file(short: &str) -> FileName {
 
 /// A complete, settled archive of 1 MiB of `shop/web-0/server`, a bare pod, taken just now.
 pub(crate) fn archive(short: &str) -> Archive {
-    Archive {
-        file: file(short),
-        identity: Some(identity("shop/web-0/server")),
-        file_id: FileId::default(),
-        state: State::Complete,
-        texts: None,
-        taken: now(),
-        changed: now(),
-        size: MI,
-        allocated: MI,
-        pinned: false,
-        settled: true,
-        discarded: false,
-        undeletable: false,
-        pod_labels: None,
-        namespace_labels: None,
-        workload: None,
-        absences: None,
-        idle_since: None,
-        seen_in: None,
-        claimed: now(),
-        dated: Dated::Trusted,
-        governed_by: None,
-        creation: None,
-    }
+    Archive::whole(file(short), identity("shop/web-0/server"), now(), MI)
 }
 
 pub(crate) fn workload(group: &str, kind: &str, name: &str) -> Workload {

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use checkpoint_keeper_core::schedule::{RESULT_ANNOTATION, TRIGGER_ANNOTATION};
 use checkpoint_keeper_terminal::say::say;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -14,11 +15,6 @@ use crate::cli::Create;
 use crate::failure::Failure;
 use crate::session::Session;
 use crate::show::line;
-
-/// The annotation that asks.
-const TRIGGER: &str = "checkpoint.criu.org/trigger";
-/// The annotation that answers.
-const RESULT: &str = "checkpoint.criu.org/result";
 
 /// How often is looked for an answer.
 const POLL: Duration = Duration::from_millis(500);
@@ -43,19 +39,19 @@ pub async fn run(session: &Session, arguments: &Create) -> Result<(), Failure> {
             names.join(", ")
         )));
     }
-    let last = before.annotations().get(RESULT).cloned();
-    let patch = Patch::Merge(json!({"metadata": {"annotations": {TRIGGER: "true"}}}));
+    let last = before.annotations().get(RESULT_ANNOTATION).cloned();
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {TRIGGER_ANNOTATION: "true"}}}));
     pods.patch(pod, &PatchParams::default(), &patch).await.map_err(|error| wrong("annotate", &error))?;
     if !arguments.wait {
-        line(&format!("{pod}: asked for; the annotation {RESULT} will say what came of it"))?;
+        line(&format!("{pod}: asked for; the annotation {RESULT_ANNOTATION} will say what came of it"))?;
         return Ok(());
     }
     let begin = Instant::now();
     let shows_progress = std::io::stderr().is_terminal();
     loop {
         let now = pods.get(pod).await.map_err(|error| wrong("get", &error))?;
-        let answer = now.annotations().get(RESULT).filter(|answer| Some(*answer) != last.as_ref());
-        let is_over = !now.annotations().contains_key(TRIGGER);
+        let answer = now.annotations().get(RESULT_ANNOTATION).filter(|answer| Some(*answer) != last.as_ref());
+        let is_over = !now.annotations().contains_key(TRIGGER_ANNOTATION);
         if let (Some(answer), true) = (answer, is_over) {
             clear(shows_progress)?;
             return say_answer(pod, answer, arguments.container.as_deref());

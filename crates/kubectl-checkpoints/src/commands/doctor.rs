@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use anstyle::Style;
-use checkpoint_keeper_api::legacy_schedule::LegacyCheckpointSchedule;
+use checkpoint_keeper_api::legacy::{OTHER_OPERATOR_LEASE, OTHER_OPERATOR_NAMESPACES};
+use checkpoint_keeper_api::legacy_schedule::{FINALIZER, LegacyCheckpointSchedule};
 use checkpoint_keeper_api::{
     CheckpointPolicy, CheckpointSchedule, CheckpointStoragePolicy, ClusterCheckpointPolicy,
     NodeCheckpointStore,
@@ -21,13 +22,6 @@ use kube::{Api, ResourceExt};
 use crate::failure::{Failure, said};
 use crate::session::Session;
 use crate::show::{bad, doubtful, good, styled};
-
-/// The lease of the older operator, and where it is installed (its own manifests).
-const OLDER_OPERATOR: (&str, [&str; 2]) =
-    ("f1499914.criu.org", ["checkpoint-restore-operator", "checkpoint-restore-operator-system"]);
-
-/// The older operator's finalizer of its schedules.
-const OLDER_FINALIZER: &str = "criu.org/checkpoint-schedule-finalizer";
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,10 +257,9 @@ async fn schedules(session: &Session, findings: &mut Findings) -> Result<(), Fai
 
 /// Whether the older operator runs, or left something behind.
 async fn older_operator(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
-    let (name, namespaces) = OLDER_OPERATOR;
-    for namespace in namespaces {
+    for namespace in OTHER_OPERATOR_NAMESPACES {
         let api: Api<Lease> = Api::namespaced(session.client.clone(), namespace);
-        let lease = match api.get_opt(name).await {
+        let lease = match api.get_opt(OTHER_OPERATOR_LEASE).await {
             Ok(lease) => lease.and_then(|lease| lease.spec),
             Err(error) => {
                 findings.unseen(&format!("whether the older operator runs in {namespace}"), &error)?;
@@ -283,7 +276,7 @@ async fn older_operator(session: &Session, findings: &mut Findings) -> Result<()
     match session.list::<LegacyCheckpointSchedule>(None, &ListParams::default()).await {
         Ok(objects) => {
             for object in &objects {
-                let has_finalizer = object.finalizers().iter().any(|one| one == OLDER_FINALIZER);
+                let has_finalizer = object.finalizers().iter().any(|one| one == FINALIZER);
                 if has_finalizer && object.metadata.deletion_timestamp.is_some() {
                     let what = format!(
                         "CheckpointSchedule {}/{} is deleted and waits for the older operator's finalizer",
