@@ -45,7 +45,7 @@ enum ClusterTests {
 
 /// The crates that must also compile alone, so that none leans on another's features. `api` does so
 /// with its tests: which version of the Kubernetes API is meant is for binaries and tests to say.
-const CRATES: [(&str, &str); 8] = [
+const CRATES: [(&str, &str); 10] = [
     ("checkpoint-keeper-core", "--lib"),
     ("checkpoint-keeper-testkit", "--lib"),
     ("checkpoint-keeper-api", "--tests"),
@@ -54,6 +54,8 @@ const CRATES: [(&str, &str); 8] = [
     ("checkpoint-keeper-agent", "--tests"),
     ("checkpoint-keeper-controller", "--tests"),
     ("checkpoint-keeper", "--bins"),
+    ("checkpoint-keeper-terminal", "--lib"),
+    ("kubectl-checkpoints", "--bins"),
 ];
 
 /// What became of the tests that need a real cluster.
