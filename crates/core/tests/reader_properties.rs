@@ -341,6 +341,27 @@ fn many_members_are_read() {
     assert_eq!((found.contents.state, found.members), (State::Complete, 5_013));
 }
 
+/// What tells a flipped bit in a packed stream is the checksum at its end: once that is cut off, nothing vouches for
+/// any text.
+#[test]
+fn a_packed_archive_that_was_cut_off_says_of_no_one_that_it_is_theirs() {
+    let archive = ArchiveBuilder::new("shop", "web-0", "server").build().unwrap();
+    for packing in [Packing::Gzip, Packing::Zstd, Packing::Xz] {
+        let whole = packing.pack(&archive);
+        let sound = look(&whole).contents;
+        assert!(sound.identity.is_some(), "{packing:?}");
+        for bit in (0..whole.len() * 8).step_by(3) {
+            let mut bent = whole[..whole.len() - 4].to_vec();
+            let Some(byte) = bent.get_mut(bit / 8) else { break };
+            *byte ^= 1 << (bit % 8);
+            let contents = look(&bent).contents;
+            // The bit that says that there is a checksum.
+            let is_whole = contents == sound;
+            assert!(contents.identity.is_none() || is_whole, "{packing:?}, bit {bit}: {contents:?}");
+        }
+    }
+}
+
 /// Every single byte at which the smallest real archive of each runtime can be cut off.
 #[test]
 fn every_cut_of_a_real_archive_near_its_end_is_incomplete() {

@@ -12,6 +12,9 @@ pub(super) enum Stop {
     /// The bytes ended too early: an incomplete archive.
     #[error("{0}")]
     CutOff(Cow<'static, str>),
+    /// The packed bytes ended before a checksum, and what was unpacked is not vouched for: an incomplete archive.
+    #[error("{0}")]
+    Unchecked(Cow<'static, str>),
     /// The bytes contradict themselves: a damaged archive, if they are one at all.
     #[error("{0}")]
     Contradiction(Cow<'static, str>),

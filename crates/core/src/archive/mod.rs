@@ -218,14 +218,21 @@ fn take_in<R: Read + Seek>(source: &mut R, statistics: bool) -> io::Result<Inspe
     match walked {
         Err(Stop::Source(error)) => Err(error),
         Err(Stop::CutOff(problem)) => Ok(judge(Some(problem.into()), members, format)),
+        // A bit that flipped in a packed stream makes another text of it, and what would tell is behind the cut.
+        Err(Stop::Unchecked(problem)) => {
+            let count = members.count;
+            let judged = judge(Some(problem.into()), members, format);
+            let problem = judged.contents.problem.unwrap_or_default();
+            Ok(unusable(judged.contents.state, problem, count, format))
+        }
         // A packed stream that is corrupt before anything came out of it still began as one.
         Err(Stop::Contradiction(problem))
             if members.has_checkpoint_member || (members.count == 0 && format != Format::Tar) =>
         {
-            Ok(unusable(State::Damaged, problem.into(), &members, format))
+            Ok(unusable(State::Damaged, problem.into(), members.count, format))
         }
         Err(Stop::Contradiction(problem) | Stop::Refused(problem)) => {
-            Ok(unusable(State::Foreign, problem.into(), &members, format))
+            Ok(unusable(State::Foreign, problem.into(), members.count, format))
         }
         Ok(()) => Ok(judge(None, members, format)),
     }
@@ -257,12 +264,12 @@ fn walk_source<R: Read + Seek>(
 /// The judgement over a walk that reached the tar's end or the file's (`cut_off` says which).
 fn judge(cut_off: Option<String>, members: Members, format: Format) -> Inspection {
     let config = match &members.config {
-        Some(Err(problem)) => return unusable(State::Damaged, (*problem).to_owned(), &members, format),
+        Some(Err(problem)) => return unusable(State::Damaged, (*problem).to_owned(), members.count, format),
         Some(Ok(config)) => Some(config),
         None => None,
     };
     let spec = match &members.spec {
-        Some(Err(problem)) => return unusable(State::Damaged, (*problem).to_owned(), &members, format),
+        Some(Err(problem)) => return unusable(State::Damaged, (*problem).to_owned(), members.count, format),
         Some(Ok(spec)) => Some(spec),
         None => None,
     };
@@ -274,7 +281,7 @@ fn judge(cut_off: Option<String>, members: Members, format: Format) -> Inspectio
     };
     // The file of another program, cut off or not: this program must not call it incomplete.
     if missing.is_some() && !members.has_checkpoint_member && members.count > 0 {
-        return unusable(State::Foreign, "holds nothing of a checkpoint".to_owned(), &members, format);
+        return unusable(State::Foreign, "holds nothing of a checkpoint".to_owned(), members.count, format);
     }
     let (state, problem) = match (cut_off.or_else(|| missing.map(str::to_owned)), members.images.missing()) {
         (Some(problem), _) => (State::Incomplete, Some(problem)),
@@ -314,7 +321,7 @@ fn judge(cut_off: Option<String>, members: Members, format: Format) -> Inspectio
 }
 
 /// An archive of which nothing but that is taken.
-fn unusable(state: State, problem: String, members: &Members, format: Format) -> Inspection {
+fn unusable(state: State, problem: String, members: u64, format: Format) -> Inspection {
     Inspection {
         contents: Contents {
             state,
@@ -325,7 +332,7 @@ fn unusable(state: State, problem: String, members: &Members, format: Format) ->
             image: None,
         },
         format,
-        members: members.count,
+        members,
         engine: None,
         container_id: None,
         image_ref: None,

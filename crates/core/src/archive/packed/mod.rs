@@ -116,7 +116,10 @@ impl<'a, 'b, R: Read> Stream<'a, 'b, R> {
     fn explain(&self, error: &io::Error) -> Stop {
         match error.get_ref().and_then(|inner| inner.downcast_ref()) {
             Some(Refusal(problem)) => Stop::refused(problem),
-            None => self.source.explain("the packed stream is corrupt"),
+            None => match self.source.explain("the packed stream is corrupt") {
+                Stop::CutOff(problem) if self.within => Stop::Unchecked(problem),
+                stop => stop,
+            },
         }
     }
 }
