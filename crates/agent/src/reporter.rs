@@ -96,6 +96,10 @@ impl Reporter {
                     let what = format!("cannot delete {file}: {error}");
                     wrong(ProblemType::DeletionFailed, file, what);
                 }
+                if matches!(outcome.removal, Removal::Removed | Removal::AlreadyGone) {
+                    let archive = &outcome.deletion.archive;
+                    self.shown.forget(&archive.file, archive.file_id);
+                }
                 self.state.finished(outcome, Timestamp::now());
             }
             Event::Discards(discarded) => self.state.discarded(discarded),

@@ -295,6 +295,7 @@ impl Summary {
     pub(super) fn finish(&mut self, file: &FileName, is_gone: bool) {
         if let Some(archive) = self.deleting.remove(file).filter(|_| is_gone) {
             self.discount(&archive);
+            self.unlisted.forget(file);
         }
     }
 

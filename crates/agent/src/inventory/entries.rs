@@ -46,6 +46,14 @@ pub(crate) struct Unlisted {
     pub(crate) more_homeless: u64,
 }
 
+impl Unlisted {
+    /// Names an archive no more that was deleted.
+    pub(crate) fn forget(&mut self, file: &FileName) {
+        let name = shown_name(file);
+        self.homeless.retain(|archive| archive.file != name);
+    }
+}
+
 /// What a namespace's users may hold on the node: archives and bytes; none: as much as they like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct MaxHeld {
@@ -207,10 +215,15 @@ impl Entry {
     }
 }
 
+/// The name of a file as it is told.
+fn shown_name(file: &FileName) -> String {
+    file.to_json_text().chars().take(255).collect()
+}
+
 fn archive_status(archive: &Archive) -> ArchiveStatus {
     let identity = archive.identity.as_deref();
     ArchiveStatus {
-        file: archive.file.to_json_text().chars().take(255).collect(),
+        file: shown_name(&archive.file),
         namespace: identity.map(|identity| identity.namespace.clone()),
         pod: identity.map(|identity| identity.pod.clone()),
         container: identity.map(|identity| identity.container.clone()),
@@ -416,5 +429,32 @@ pub(super) mod tests {
         let view = view(vec![unknown, growing], &[("shop", there("2026-01-01T00:00:00Z"))]);
         let entries = Entries::of(&view, "node-1", 100, |_| None);
         assert_eq!((entries.shown.len(), entries.unlisted.homeless.len()), (0, 1));
+    }
+    #[test]
+    fn an_archive_that_was_deleted_is_shown_no_more_whenever_the_next_plan_is() {
+        use crate::inventory::ShownArchives;
+        let mut unknown = archive("shop", "web-0", 3);
+        unknown.identity = None;
+        let (first, second, third) = (archive("shop", "web-0", 1), archive("shop", "web-0", 2), unknown);
+        let view = view(
+            vec![first.clone(), second.clone(), third.clone()],
+            &[("shop", there("2026-01-01T00:00:00Z"))],
+        );
+        let shown = ShownArchives::new("node-1".to_owned(), 100);
+        let mut unlisted = shown.note(&view);
+        let mut entries = shown.entries.subscribe();
+        let files = |entries: &Entries| -> Vec<FileName> {
+            entries.shown.values().map(|entry| entry.file.clone()).collect()
+        };
+        // One that took the name of another is not that one.
+        shown.forget(&first.file, FileId { inode: first.file_id.inode + 1, ..first.file_id });
+        assert!(!entries.has_changed().unwrap());
+        shown.forget(&first.file, first.file_id);
+        assert!(entries.has_changed().unwrap());
+        assert_eq!(files(entries.borrow_and_update().as_deref().unwrap()), [second.file]);
+        unlisted.forget(&first.file);
+        assert_eq!(unlisted.homeless.len(), 1);
+        unlisted.forget(&third.file);
+        assert!(unlisted.homeless.is_empty());
     }
 }

@@ -18,6 +18,8 @@ use checkpoint_keeper_api::{ContainerCheckpoint, ContainerCheckpointSpec};
 use checkpoint_keeper_core::engine::View;
 use checkpoint_keeper_core::engine::cluster::{ClusterUpdate, TimedUpdate};
 use checkpoint_keeper_core::hold::{Hold, HoldStep, Marker, step};
+use checkpoint_keeper_core::name::FileName;
+use checkpoint_keeper_core::plan::FileId;
 use checkpoint_keeper_core::pods::LookupResult;
 use checkpoint_keeper_node::clock;
 use checkpoint_keeper_node::mailbox::Sender;
@@ -37,7 +39,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use self::difference::{ApiWrite, MarkerChange, Markers, NoHold, Object, Objects};
 pub(crate) use self::entries::Unlisted;
-use self::entries::{Entries, Key};
+use self::entries::{Entries, Entry, Key};
 use self::expiry::Expiry;
 use self::rate::WriteRate;
 use super::api::{ApiContext, TICK};
@@ -87,6 +89,20 @@ impl ShownArchives {
             !is_same
         });
         unlisted
+    }
+
+    /// Shows an archive no more that was deleted: the next plan may be far off.
+    pub(crate) fn forget(&self, file: &FileName, file_id: FileId) {
+        self.entries.send_if_modified(|entries| {
+            let is_it = |entry: &Entry| entry.file == *file && entry.file_id == file_id;
+            let Some(known) = entries else { return false };
+            let Some(key) = known.shown.iter().find(|(_, entry)| is_it(entry)).map(|(key, _)| key.clone())
+            else {
+                return false;
+            };
+            Arc::make_mut(known).shown.remove(&key);
+            true
+        });
     }
 }
 
