@@ -16,15 +16,19 @@ pub(crate) fn run() -> anyhow::Result<()> {
         println!("config/{name}");
     }
     // The tests that hold these against the code write them when they are told to.
-    for (package, test) in [("checkpoint-keeper", "signals::"), ("checkpoint-keeper-core", "schema::")] {
+    for (package, target, test) in [
+        ("checkpoint-keeper", "--lib", "signals::"),
+        ("checkpoint-keeper-core", "--lib", "schema::"),
+        ("checkpoint-keeper", "--test=book", "reference::"),
+    ] {
         let mut cargo = cargo();
-        cargo.args(["test", "--quiet", "--locked", "--package", package, "--lib", "--", test]);
+        cargo.args(["test", "--quiet", "--locked", "--package", package, target, "--", test]);
         let status = cargo.env("CHECKPOINT_KEEPER_GENERATE", "1").stdout(Stdio::null()).status();
         ensure!(
             status.context("cannot run cargo")?.success(),
-            "docs/signals.md and docs/gc.schema.json cannot be made"
+            "docs/signals.md, docs/gc.schema.json and docs/book/src/reference cannot be made"
         );
     }
-    println!("docs/signals.md\ndocs/gc.schema.json");
+    println!("docs/signals.md\ndocs/gc.schema.json\ndocs/book/src/reference");
     Ok(())
 }

@@ -7,6 +7,7 @@
 
 mod agent;
 mod agents;
+mod book;
 mod collector;
 mod controller;
 mod crds;

@@ -1,0 +1,55 @@
+//! That the real API server takes every manifest in the book.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::process::output;
+
+use crate::support::{NODES, REPOSITORY, cluster, install_crds};
+
+/// The pages.
+fn pages(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            all.extend(pages(&path)?);
+        } else if path.extension().is_some_and(|end| end == "md") {
+            all.push(path);
+        }
+    }
+    Ok(all)
+}
+
+/// The manifests that a page shows itself. Those that it includes are examples, which `crds` applies.
+fn manifests(page: &str) -> Vec<&str> {
+    let blocks = page.split("\n```yaml\n").skip(1).filter_map(|block| block.split("\n```").next());
+    blocks.filter(|block| !block.contains("{{#include")).collect()
+}
+
+#[test]
+fn the_api_server_takes_every_manifest_of_the_book() -> anyhow::Result<()> {
+    let _whole = NODES.read();
+    install_crds()?;
+    let mut all = Vec::new();
+    for path in pages(&Path::new(REPOSITORY).join("docs/book/src"))? {
+        let page = std::fs::read_to_string(&path)?;
+        all.extend(manifests(&page).into_iter().map(str::to_owned));
+    }
+    ensure!(all.len() >= 3, "only {} manifests were found", all.len());
+    // What they are for need not be there, but a dry run wants the namespace.
+    cluster().apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}")?;
+    let file = cluster().state().shared().join("book.yaml");
+    std::fs::write(&file, all.join("\n---\n"))?;
+    let file = file.to_str().context("a path of letters")?;
+    let said = output(&mut cluster().kubectl(&[
+        "apply",
+        "--dry-run=server",
+        "--validate=strict",
+        "--filename",
+        file,
+    ]))?;
+    let taken = said.lines().filter(|line| line.contains("(server dry run)")).count();
+    ensure!(taken >= all.len(), "of {} manifests the API server took {taken}: {said}", all.len());
+    Ok(())
+}
