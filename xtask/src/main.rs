@@ -1,6 +1,7 @@
 //! `cargo xtask`: everything that is done with this repository but build it.
 
 mod bench;
+mod book;
 mod cargo;
 mod cluster;
 mod generate;
@@ -30,6 +31,8 @@ enum Command {
     Cluster(cluster::Arguments),
     /// Write the files that are made from code
     Generate,
+    /// Build the book in docs/book as web pages, and say where they are
+    Book,
     /// Build the program for a container image, linked statically, and say where it is
     Image,
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Generate => generate::run(),
+        Command::Book => book::run(),
         Command::Image => image::run(),
     };
     match result {

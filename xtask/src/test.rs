@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use clap::{Args, ValueEnum};
 
+use crate::book;
 use crate::cargo::cargo;
 use crate::image;
 use crate::repository::repository;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Leave out what is slow: the release build, its README example, and each crate on its own
+    /// Leave out what is slow: the book, the release build, its README example, and each crate on its own
     #[arg(long)]
     fast: bool,
     /// Which tests to run on a real cluster; with --fast none, unless asked for
@@ -109,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     steps.print();
     if arguments.fast {
-        println!("left out with --fast: crates alone, documentation, release build, README example");
+        println!("left out with --fast: crates alone, documentation, book, release build, README example");
     }
     if which == ClusterTests::None {
         println!("left out: tests on a real cluster (--cluster smoke|full)");
@@ -126,6 +127,7 @@ fn slow(steps: &mut Steps) -> anyhow::Result<PathBuf> {
         steps.cargo(package, &["check", "--package", package, what, "--locked", "--quiet"])?;
     }
     steps.cargo("documentation", &["doc", "--workspace", "--no-deps", "--locked", "--quiet"])?;
+    steps.time("book", book::build)?;
     let program = steps.time("release build", image::build)?;
     steps.time("README example", || readme_example(&program))?;
     Ok(program)

@@ -10,11 +10,13 @@ use crate::shell::{Command, commands};
 use crate::source::{DEFINITIONS, Definition, files, repository};
 
 /// Programs that are not ours, and of which nothing more is checked.
-const OTHERS: [&str; 11] =
-    ["export", "install", "sed", "git", "cd", "df", "ls", "mkdir", "jq", "touch", "rm"];
+const OTHERS: [&str; 18] = [
+    "export", "install", "sed", "git", "cd", "df", "ls", "mkdir", "jq", "touch", "rm", "grep", "sort",
+    "head", "tail", "date", "du", "awk",
+];
 
 /// What kubectl does in this book.
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 19] = [
     "apply",
     "get",
     "describe",
@@ -32,6 +34,8 @@ const VERBS: [&str; 17] = [
     "cordon",
     "drain",
     "scale",
+    "debug",
+    "exec",
 ];
 
 /// Resources of Kubernetes itself, as the book writes them.
@@ -55,7 +59,7 @@ const RESOURCES: [&str; 16] = [
 ];
 
 /// Options of kubectl that are followed by a value.
-const WITH_VALUE: [&str; 18] = [
+const WITH_VALUE: [&str; 19] = [
     "-n",
     "--namespace",
     "-f",
@@ -74,6 +78,7 @@ const WITH_VALUE: [&str; 18] = [
     "--container",
     "--dry-run",
     "--replicas",
+    "--raw",
 ];
 
 fn parses(mut command: clap::Command, words: &[String], place: &str) {
@@ -135,7 +140,7 @@ fn kubectl(words: &[String], place: &str) {
     }
     let rest = match *verb {
         "rollout" | "auth" => &rest[1..],
-        "cordon" | "drain" | "logs" | "port-forward" | "apply" => &[],
+        "cordon" | "drain" | "logs" | "port-forward" | "apply" | "debug" | "exec" => &[],
         _ => rest,
     };
     let Some(first) = rest.first().filter(|_| *verb != "auth") else { return };

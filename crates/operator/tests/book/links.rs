@@ -34,8 +34,11 @@ fn the_summary_lists_every_page_once() {
     let listed = targets(&pages["SUMMARY.md"]);
     let names: BTreeSet<&str> = listed.iter().map(String::as_str).collect();
     assert_eq!(names.len(), listed.len(), "a page is listed twice: {listed:?}");
-    let there: BTreeSet<&str> =
-        pages.keys().map(String::as_str).filter(|name| *name != "SUMMARY.md").collect();
+    let is_runbook = |name: &str| name.starts_with("runbooks/");
+    // The runbooks are listed together or not at all.
+    let has_runbooks = names.iter().any(|name| is_runbook(name));
+    let is_to_be_listed = |name: &&str| *name != "SUMMARY.md" && (has_runbooks || !is_runbook(name));
+    let there: BTreeSet<&str> = pages.keys().map(String::as_str).filter(is_to_be_listed).collect();
     assert_eq!(there, names);
 }
 
@@ -67,6 +70,33 @@ fn every_link_leads_to_a_page_and_a_heading_of_it() {
         }
     }
     assert!(count > 30, "only {count} links were found");
+}
+
+/// The documents of the repository that are no pages of the book, but link to it.
+#[test]
+fn every_link_of_the_front_pages_leads_to_something() {
+    let pages = pages();
+    let mut count = 0;
+    for name in ["README.md", "SECURITY.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
+        let text = std::fs::read_to_string(repository().join(name)).unwrap();
+        for target in targets(&Page { name: name.to_owned(), text }) {
+            if target.starts_with("https://") {
+                continue;
+            }
+            count += 1;
+            let (path, anchor) = target.split_once('#').unwrap_or((&target, ""));
+            assert!(repository().join(path).is_file(), "{name}: there is no {path}");
+            if !anchor.is_empty() {
+                let page = pages.get(path.trim_start_matches("docs/book/src/"));
+                let page = page.unwrap_or_else(|| panic!("{name}: {path} is no page of the book"));
+                assert!(
+                    page.anchors().iter().any(|one| one == anchor),
+                    "{name}: {path} has no heading #{anchor}"
+                );
+            }
+        }
+    }
+    assert!(count > 10, "only {count} links were found");
 }
 
 /// What stands in the text as a path of the repository.

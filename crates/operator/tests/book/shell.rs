@@ -28,8 +28,7 @@ pub(crate) fn commands() -> Vec<Command> {
 }
 
 fn script(block: &Block) -> Vec<Command> {
-    let text = block.text.replace("\\\n", " ");
-    text.lines().flat_map(|line| line_of(line, None, &block.place)).collect()
+    taken_apart(&block.text, None, &block.place)
 }
 
 fn session(block: &Block) -> Vec<Command> {
@@ -38,59 +37,78 @@ fn session(block: &Block) -> Vec<Command> {
     assert!(text.starts_with("$ "), "{}: a session begins with a command", block.place);
     for part in format!("\n{text}").split("\n$ ").skip(1) {
         let (line, output) = part.split_once('\n').unwrap_or((part, ""));
-        commands.extend(line_of(line, Some(output.to_owned()), &block.place));
+        commands.extend(taken_apart(line, Some(output), &block.place));
     }
     commands
 }
 
-/// The commands of a line.
-fn line_of(line: &str, output: Option<String>, place: &str) -> Vec<Command> {
-    let mut commands = vec![Vec::new()];
-    let (mut word, mut is_word, mut quote, mut is_part) = (String::new(), false, None, false);
-    let mut letters = line.chars().peekable();
+/// The commands of a text, each with the lines that its quotes go over.
+fn taken_apart(text: &str, output: Option<&str>, place: &str) -> Vec<Command> {
+    let empty = || Command {
+        words: Vec::new(),
+        output: output.map(str::to_owned),
+        place: place.to_owned(),
+        is_part: false,
+    };
+    let mut commands = vec![empty()];
+    let (mut word, mut quote) = (None::<String>, None);
+    let mut letters = text.chars();
     while let Some(letter) = letters.next() {
+        let command = commands.last_mut().unwrap();
         let is_end = quote.is_none() && (letter.is_whitespace() || "|&;".contains(letter));
-        if is_end && is_word {
-            commands.last_mut().unwrap().push(std::mem::take(&mut word));
-            is_word = false;
+        if is_end {
+            command.words.extend(word.take());
         }
         match (letter, quote) {
-            ('#', None) if !is_word => break,
-            ('|' | '&' | ';', None) => {
-                is_part |= letter == '|';
-                commands.push(Vec::new());
+            ('#', None) if word.is_none() => {
+                // Up to the end of the line.
+                letters.by_ref().find(|letter| *letter == '\n');
+                commands.push(empty());
             }
+            ('|', None) => {
+                command.is_part = true;
+                commands.push(Command { is_part: true, ..empty() });
+            }
+            ('&' | ';' | '\n', None) => commands.push(empty()),
             _ if is_end => {}
-            ('\'' | '"', None) => (quote, is_word) = (Some(letter), true),
-            _ if quote == Some(letter) => quote = None,
-            ('\\', None) => word.extend(letters.next()),
-            _ => {
-                word.push(letter);
-                is_word = true;
+            ('\'' | '"', None) => {
+                quote = Some(letter);
+                word.get_or_insert_default();
             }
+            _ if quote == Some(letter) => quote = None,
+            // A line that goes on in the next one.
+            ('\\', None) => {
+                if let Some(next) = letters.next().filter(|next| *next != '\n') {
+                    word.get_or_insert_default().push(next);
+                }
+            }
+            _ => word.get_or_insert_default().push(letter),
         }
     }
-    assert!(quote.is_none(), "{place}: a quote has no end: {line}");
-    if is_word {
-        commands.last_mut().unwrap().push(word);
+    assert!(quote.is_none(), "{place}: a quote has no end: {text}");
+    commands.last_mut().unwrap().words.extend(word);
+    commands.retain(|command| !command.words.is_empty());
+    for command in &mut commands {
+        // What goes into a file, or comes from one, is no argument.
+        if let Some(end) = command.words.iter().position(|word| word.starts_with(['>', '<'])) {
+            command.words.truncate(end);
+            command.is_part = true;
+        }
     }
-    commands.retain(|words| !words.is_empty());
-    let command = |words: Vec<String>| {
-        let is_part = is_part || words.iter().any(|word| word.starts_with(['>', '<']));
-        // What goes into a file is no argument.
-        let words = words.into_iter().take_while(|word| !word.starts_with(['>', '<'])).collect();
-        Command { words, output: output.clone(), place: place.to_owned(), is_part }
-    };
-    commands.into_iter().map(command).collect()
+    commands
 }
 
 #[test]
 fn a_line_is_taken_apart_as_a_shell_does() {
     let words = |line: &str| -> Vec<Vec<String>> {
-        line_of(line, None, "test").into_iter().map(|command| command.words).collect()
+        taken_apart(line, None, "test").into_iter().map(|command| command.words).collect()
     };
-    assert_eq!(words("a 'b c' \"d\"e   # f"), [["a", "b c", "de"]]);
+    assert_eq!(words("a 'b c' \"d\"e f\\ g  # h"), [["a", "b c", "de", "f g"]]);
     assert_eq!(words("a | b && c d"), [vec!["a"], vec!["b"], vec!["c", "d"]]);
     assert_eq!(words("a '{.b#c}' > d"), [["a", "{.b#c}"]]);
+    assert_eq!(
+        words("a \\\n  b\nc 'd\ne'\n# f\ng # h\ni"),
+        [vec!["a", "b"], vec!["c", "d\ne"], vec!["g"], vec!["i"]]
+    );
     assert!(words("# a").is_empty());
 }
