@@ -44,7 +44,7 @@ pub(crate) fn build() -> anyhow::Result<PathBuf> {
     Ok(pages)
 }
 
-/// Where mdBook is. Only what makes pages is built: no server, and no search.
+/// Where mdBook is. Only what makes pages and searches them is built, and no server.
 fn mdbook() -> anyhow::Result<PathBuf> {
     let folder = Cache::of_user()?.folder(&format!("mdbook-{MDBOOK}"));
     let program = folder.join("bin/mdbook");
@@ -59,6 +59,7 @@ fn mdbook() -> anyhow::Result<PathBuf> {
         MDBOOK,
         "--locked",
         "--no-default-features",
+        "--features=search",
         "--quiet",
         "--root",
     ]);

@@ -1,4 +1,4 @@
-//! That the real API server takes every manifest in the book.
+//! That the real API server takes every manifest in the book, and knows what its commands are about.
 
 use std::path::{Path, PathBuf};
 
@@ -51,5 +51,41 @@ fn the_api_server_takes_every_manifest_of_the_book() -> anyhow::Result<()> {
     ]))?;
     let taken = said.lines().filter(|line| line.contains("(server dry run)")).count();
     ensure!(taken >= all.len(), "of {} manifests the API server took {taken}: {said}", all.len());
+    Ok(())
+}
+
+/// The commands of a page that change nothing, or are told to: what is applied, and lists.
+fn commands(page: &str) -> Vec<Vec<&str>> {
+    let blocks = page.split("```sh\n").skip(1).filter_map(|block| block.split("```").next());
+    let lines = blocks.flat_map(str::lines).filter_map(|line| line.trim().strip_prefix("kubectl "));
+    let words = lines.map(|line| line.split_whitespace().take_while(|word| *word != "#").collect::<Vec<_>>());
+    let is_list = |words: &[&str]| {
+        let is_of_all = |word: &&str| ["-A", "--all-namespaces"].contains(word);
+        matches!(words, ["get", _]) || matches!(words, ["get", _, all] if is_of_all(all))
+    };
+    let is_apply =
+        |words: &[&str]| matches!(words, ["apply", "-f", file, ..] if file.starts_with("examples/"));
+    words.filter(|words| is_list(words) || is_apply(words)).collect()
+}
+
+#[test]
+fn commands_of_the_book_work() -> anyhow::Result<()> {
+    let _whole = NODES.read();
+    install_crds()?;
+    let (mut applied, mut listed) = (0, 0);
+    for path in pages(&Path::new(REPOSITORY).join("docs/book/src"))? {
+        let page = std::fs::read_to_string(&path)?;
+        for mut words in commands(&page) {
+            if words[0] == "apply" {
+                applied += 1;
+                words.push("--dry-run=server");
+            } else {
+                listed += 1;
+            }
+            let mut command = cluster().kubectl(&words);
+            output(command.current_dir(REPOSITORY)).with_context(|| format!("{}", path.display()))?;
+        }
+    }
+    ensure!(applied >= 5 && listed >= 2, "only {applied} and {listed} commands were found");
     Ok(())
 }
