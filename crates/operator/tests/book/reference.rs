@@ -45,10 +45,10 @@ fn kind(crd: &CustomResourceDefinition) -> String {
     let schema = serde_json::to_value(&version.schema).unwrap()["openAPIV3Schema"].clone();
     let older = if crd.spec.group == "criu.org" { " (criu.org)" } else { "" };
     let mut page = format!("# {}{older}\n\n{}\n\n", names.kind, words(&schema["description"]));
-    let _ = writeln!(page, "| | |\n| --- | --- |\n| apiVersion | `{}/{}` |", crd.spec.group, version.name);
-    let _ = writeln!(page, "| scope | {} |", crd.spec.scope);
     let short = names.short_names.iter().flatten().map(|name| format!(", `{name}`")).collect::<String>();
-    let _ = writeln!(page, "| for kubectl | `{}`{short} |", names.plural);
+    let scope = if crd.spec.scope == "Namespaced" { "of a namespace" } else { "of the whole cluster" };
+    let _ = writeln!(page, "* `apiVersion: {}/{}`, {scope}", crd.spec.group, version.name);
+    let _ = writeln!(page, "* for kubectl: `{}`{short}", names.plural);
     for part in ["spec", "status"] {
         let part_schema = &schema["properties"][part];
         if part_schema.is_null() {
@@ -64,33 +64,30 @@ fn kind(crd: &CustomResourceDefinition) -> String {
         if rows.is_empty() {
             page.push_str("\nIts fields are not checked.\n");
         } else {
-            let _ = write!(
-                page,
-                "\n| field | type | default | what it means |\n| --- | --- | --- | --- |\n{rows}"
-            );
+            let _ = write!(page, "\n{rows}");
         }
     }
     page
 }
 
-/// A row for each field of a schema and of all within it.
+/// An entry for each field of a schema and of all within it.
 fn fields(schema: &Value, path: &str, rows: &mut String) {
     let required: Vec<&str> =
         schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         let default = match &field["default"] {
-            Value::Null if required.contains(&name.as_str()) => "required".to_owned(),
+            Value::Null if required.contains(&name.as_str()) => ", required".to_owned(),
             Value::Null => String::new(),
-            Value::String(text) => format!("`{text}`"),
-            other => format!("`{other}`"),
+            Value::String(text) => format!(", default `{text}`"),
+            other => format!(", default `{other}`"),
         };
         let mut what = words(&field["description"]);
         let rules = rules(field);
         if !rules.is_empty() {
             let _ = write!(what, "<br>{rules}");
         }
-        let _ = writeln!(rows, "| `{path}` | {} | {default} | {what} |", type_of(field));
+        let _ = writeln!(rows, "* **`{path}`** ({}{default})<br>{what}", type_of(field));
         // Their fields are those of every kind of Kubernetes.
         if name == "conditions" {
             continue;
@@ -134,7 +131,7 @@ fn rules(field: &Value) -> String {
         all.extend(bound(name).map(|most| format!("at most {most} {what}")));
     }
     if let Some(pattern) = field["pattern"].as_str() {
-        all.push(format!("matches `{}`", pattern.replace('|', "\\|")));
+        all.push(format!("matches `{pattern}`"));
     }
     for part in [field, &field["items"]] {
         let messages = part["x-kubernetes-validations"].as_array().into_iter().flatten();
@@ -143,10 +140,10 @@ fn rules(field: &Value) -> String {
     if all.is_empty() { String::new() } else { format!("*Rules:* {}.", all.join("; ")) }
 }
 
-/// A text within a table.
+/// A text in one line of a page.
 fn words(text: &Value) -> String {
     let text = text.as_str().unwrap_or_default();
-    text.replace('|', "\\|").replace('\n', " ").replace('<', "&lt;").replace('*', "\\*")
+    text.replace('\n', " ").replace('<', "&lt;").replace('*', "\\*")
 }
 
 /// A program's page: the help of the program and of each command.
