@@ -78,8 +78,16 @@ fn every_example_loads_without_a_warning_that_is_not_meant() {
     assert_eq!(
         told,
         [
+            "dev-cluster.yaml: is a dry run: it deletes nothing",
+            "dev-cluster.yaml: is a dry run: it governs nothing and deletes nothing",
+            "evidence.yaml: has no rule, so it keeps every archive that it governs",
+            "gpu-nodes.yaml: is a dry run: it deletes nothing",
+            "gpu-nodes.yaml: is a dry run: it governs nothing and deletes nothing",
+            "gpu-nodes.yaml: selects nodes by their labels, which are not known without a cluster",
             "policy.yaml: is a dry run: it deletes nothing",
             "policy.yaml: is a dry run: it governs nothing and deletes nothing",
+            "production.yaml: is a dry run: it deletes nothing",
+            "production.yaml: is a dry run: it governs nothing and deletes nothing",
             "storage.yaml: selects nodes by their labels, which are not known without a cluster",
             "team-policy.yaml: is a dry run: it governs nothing and deletes nothing",
         ]
