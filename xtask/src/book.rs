@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 use checkpoint_keeper_testcluster::paths::Cache;
 
 use crate::cargo::cargo;
-use crate::repository::repository;
+use crate::repository::{repository, target};
 
 /// The version of mdBook, which is built once and kept with what test clusters are made from.
 const MDBOOK: &str = "0.5.4";
@@ -24,9 +24,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 /// Builds the pages, and says in which folder they are.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
     let program = mdbook()?;
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
-    let pages = target.join("book");
+    let pages = target().join("book");
     if pages.exists() {
         std::fs::remove_dir_all(&pages).with_context(|| format!("cannot remove {}", pages.display()))?;
     }

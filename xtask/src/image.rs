@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 
 use crate::cargo::cargo;
-use crate::repository::repository;
+use crate::repository::target;
 
 /// Also the host's, but named: only then are build scripts and macros not linked statically, which they
 /// cannot be.
@@ -32,7 +32,5 @@ pub(crate) fn build() -> anyhow::Result<PathBuf> {
 
 /// Where it is, if it was built.
 pub(crate) fn program() -> PathBuf {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
-    target.join(TARGET).join("release/checkpoint-keeper")
+    target().join(TARGET).join("release/checkpoint-keeper")
 }

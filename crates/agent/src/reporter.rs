@@ -96,7 +96,7 @@ impl Reporter {
                     let what = format!("cannot delete {file}: {error}");
                     wrong(ProblemType::DeletionFailed, file, what);
                 }
-                if matches!(outcome.removal, Removal::Removed | Removal::AlreadyGone) {
+                if outcome.removal.is_gone() {
                     let archive = &outcome.deletion.archive;
                     self.shown.forget(&archive.file, archive.file_id);
                 }

@@ -149,8 +149,7 @@ impl AgentState {
         let (archive, verdict) = (&outcome.deletion.archive, &outcome.deletion.verdict);
         let mut observed = self.observed();
         if let Some(summary) = &mut observed.summary {
-            let is_gone = matches!(outcome.removal, Removal::Removed | Removal::AlreadyGone);
-            summary.finish(&archive.file, is_gone);
+            summary.finish(&archive.file, outcome.removal.is_gone());
         }
         match &outcome.removal {
             Removal::Removed => {

@@ -430,6 +430,7 @@ pub(super) mod tests {
         let entries = Entries::of(&view, "node-1", 100, |_| None);
         assert_eq!((entries.shown.len(), entries.unlisted.homeless.len()), (0, 1));
     }
+
     #[test]
     fn an_archive_that_was_deleted_is_shown_no_more_whenever_the_next_plan_is() {
         use crate::inventory::ShownArchives;

@@ -113,6 +113,13 @@ pub enum Removal {
     Failed(io::Error),
 }
 
+impl Removal {
+    /// Whether the file is away, whoever removed it.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Removed | Self::AlreadyGone)
+    }
+}
+
 /// An archive that is to go.
 #[derive(Debug, Clone)]
 pub struct Deletion {

@@ -103,7 +103,6 @@ fn every_command_exists_with_its_options() {
             }
             "kubectl" => kubectl(&words[1..], place),
             "cargo" => cargo(&words[1..], place),
-            "helm" => helm(&words[1..], place),
             other => assert!(OTHERS.contains(&other), "{place}: what is {other}?"),
         }
     }
@@ -228,10 +227,6 @@ fn cargo(words: &[String], place: &str) {
         }
         _ => panic!("{place}: cargo {said}"),
     }
-}
-
-fn helm(words: &[String], place: &str) {
-    words.iter().filter(|word| !word.starts_with('-')).for_each(|word| is_there(word, place));
 }
 
 /// A session with our own program is played: it must print the lines that the book shows. A line with nothing but `…`

@@ -23,27 +23,24 @@ fn explains(page: &str, name: &str) -> bool {
         .any(|first| first.contains(&format!("`{name}`")))
 }
 
-#[test]
-fn every_reason_of_a_verdict_is_explained() {
-    let reasons = variants("crates/core/src/plan/verdict.rs", "pub enum Reason {");
-    assert!(reasons.len() > 30, "{reasons:?}");
+/// That a page explains every variant of an enum.
+fn explains_all(page: &str, file: &str, declaration: &str) {
+    let names = variants(file, declaration);
+    assert!(names.len() > 30, "{names:?}");
     let pages = pages();
-    for reason in reasons {
-        assert!(explains(&pages["deciding.md"].text, &reason), "deciding.md does not explain {reason}");
+    for name in names {
+        assert!(explains(&pages[page].text, &name), "{page} does not explain {name}");
     }
 }
 
 #[test]
+fn every_reason_of_a_verdict_is_explained() {
+    explains_all("deciding.md", "crates/core/src/plan/verdict.rs", "pub enum Reason {");
+}
+
+#[test]
 fn every_type_of_problem_is_explained() {
-    let types = variants("crates/agent/src/problem_type.rs", "enum ProblemType {");
-    assert!(types.len() > 30, "{types:?}");
-    let pages = pages();
-    for problem in types {
-        assert!(
-            explains(&pages["troubleshooting.md"].text, &problem),
-            "troubleshooting.md does not explain {problem}"
-        );
-    }
+    explains_all("troubleshooting.md", "crates/agent/src/problem_type.rs", "enum ProblemType {");
 }
 
 #[test]
