@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::agents::{Agent, Applied, checkpoints, keep, left, policy, stays, store, thread_per_node};
 use crate::install;
 use crate::support::{
-    DEADLINE, NODES, checkpoint_alone, cluster, counting_pod, files_of, pod, run_every_kind,
+    DEADLINE, NODES, checkpoint_alone, cluster, counting_pod, empty, files_of, pod, run_every_kind,
 };
 
 /// A container that has a MiB of memory for each in `mebibytes`, of a shell's variable.
@@ -207,7 +207,7 @@ fn the_watermark_frees_what_it_must_from_whoever_uses_most_and_stops() -> anyhow
     install::agents()?;
     let node = cluster().nodes()[0];
     // What other tests left would be taken first, as its pods are gone.
-    node.run("find", &[node.directory(), "-mindepth", "1", "-delete"])?;
+    empty(node)?;
     let namespace = cluster().namespace("watermark")?;
     let name = namespace.name();
     namespace.apply(&pod("large", node, &["server"], &memory(40)))?;

@@ -244,6 +244,12 @@ pub(crate) fn checkpoint_alone(
     Ok(file)
 }
 
+/// Removes all archives of a node, with their markers: those that earlier tests left.
+pub(crate) fn empty(node: Node<'_>) -> anyhow::Result<()> {
+    node.run("find", &[node.directory(), "-mindepth", "1", "-delete"])?;
+    Ok(())
+}
+
 /// Whose files of a directory a namespace's archives are, by the names that the kubelet gives.
 pub(crate) fn files_of(node: Node<'_>, namespace: &str) -> anyhow::Result<Vec<String>> {
     let of = format!("_{namespace}-");
