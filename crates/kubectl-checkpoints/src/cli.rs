@@ -106,6 +106,8 @@ pub enum Command {
     Doctor,
     /// Print a script that completes commands and names in a shell
     Completion(Completion),
+    /// Write manual pages, one for each command
+    Man(Man),
     /// Print the version
     Version,
     /// What completes the words of a command line
@@ -301,10 +303,18 @@ pub struct Completion {
     pub shell: Option<Shell>,
 }
 
+/// `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The directory to write the pages to, which is made if it is not there
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: PathBuf,
+}
+
 /// `__complete`.
 #[derive(Debug, Args)]
 pub struct Complete {
-    /// The words of the command line, the last one unfinished
+    /// The words of the command line after `--`, the last one unfinished
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub words: Vec<String>,
 }

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Arguments, Command};
+use crate::commands::completion::Begun;
 use crate::failure::Failure;
 use crate::session::Session;
 
@@ -42,12 +43,18 @@ fn work(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { global, command } = arguments;
     match command {
         Command::Completion(arguments) => return commands::completion::script(&arguments),
+        Command::Man(arguments) => return commands::completion::man(&arguments),
         Command::Version => return commands::completion::version(),
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let session = Session::open(&global).await?;
+        let begun = match &command {
+            Command::Complete(arguments) => Begun::of(arguments),
+            _ => None,
+        };
+        let global = begun.as_ref().map_or(&global, |begun| &begun.global);
+        let session = Session::open(global).await?;
         let work = async {
             match command {
                 Command::List(arguments) => commands::list::run(&session, &arguments).await,
@@ -60,8 +67,10 @@ fn work(arguments: Arguments) -> Result<(), Failure> {
                 Command::Discard(arguments) => commands::discard::run(&session, &arguments).await,
                 Command::Create(arguments) => commands::create::run(&session, &arguments).await,
                 Command::Doctor => commands::doctor::run(&session).await,
-                Command::Complete(arguments) => commands::completion::candidates(&session, &arguments).await,
-                Command::Completion(_) | Command::Version => Ok(()),
+                Command::Complete(arguments) => {
+                    commands::completion::candidates(&session, &arguments, begun.as_ref()).await
+                }
+                Command::Completion(_) | Command::Man(_) | Command::Version => Ok(()),
             }
         };
         // Its future holds those of all commands.

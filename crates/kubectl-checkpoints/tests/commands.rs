@@ -443,7 +443,41 @@ fn words_are_completed_with_the_names_that_there_are() {
     assert_snapshot!("complete_names", world.run(&["__complete", "show", "web"]));
     assert_snapshot!("complete_commands", world.run(&["__complete", "p"]));
     assert!(world.run(&["completion", "bash"]).contains("complete -F"));
-    assert!(world.run(&["completion"]).contains("kubectl checkpoints __complete"));
+    assert!(world.run(&["completion"]).contains("kubectl checkpoints __complete -- "));
+}
+
+#[test]
+fn options_before_and_after_the_command_say_which_names_complete_it() {
+    let world = shop();
+    world.list(&CHECKPOINTS.replace("/shop/", "/other/"), &[checkpoint("db-0-app-9", "db-0", 1, "1Ki")]);
+    let candidates = |words: &[&str]| {
+        let said = world.run(&[&["__complete", "--"], words].concat());
+        let names = said.lines().skip_while(|line| *line != "--- stdout").skip(1);
+        names.take_while(|line| *line != ":4").map(str::to_owned).collect::<Vec<_>>()
+    };
+    for words in
+        [&["-n", "other", "show", ""][..], &["show", "--namespace=other", ""], &["show", "-nother", "d"]]
+    {
+        assert_eq!(candidates(words), ["db-0-app-9"], "{words:?}");
+    }
+    assert_eq!(candidates(&["-n", "other", "pi"]), ["pin"]);
+    world.list(
+        "/api/v1/namespaces",
+        &[json!({"metadata": {"name": "shop"}}), json!({"metadata": {"name": "test"}})],
+    );
+    assert_eq!(candidates(&["show", "-n", "s"]), ["shop"]);
+}
+
+#[test]
+fn manual_pages_are_written_for_the_program_and_each_command() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let pages = folder.path().join("man1");
+    World::new().run(&["man", &pages.to_string_lossy()]);
+    let page = std::fs::read_to_string(pages.join("kubectl-checkpoints.1")).expect("the program's page");
+    assert!(page.contains("kubectl\\-checkpoints\\-explain(1)"), "{page}");
+    let page =
+        std::fs::read_to_string(pages.join("kubectl-checkpoints-explain.1")).expect("a command's page");
+    assert!(page.contains("rule by rule"), "{page}");
 }
 
 #[test]
