@@ -7,13 +7,13 @@ use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
-use checkpoint_keeper_testcluster::paths::Cache;
 
-use crate::cargo::cargo;
+use crate::cargo::Tool;
 use crate::repository::{repository, target};
 
-/// The version of mdBook, which is built once and kept with what test clusters are made from.
-const MDBOOK: &str = "0.5.4";
+/// Only what makes pages and searches them is built, and no server.
+const MDBOOK: Tool =
+    Tool { name: "mdbook", version: "0.5.4", arguments: &["--no-default-features", "--features=search"] };
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let pages = build()?;
@@ -23,7 +23,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// Builds the pages, and says in which folder they are.
 pub(crate) fn build() -> anyhow::Result<PathBuf> {
-    let program = mdbook()?;
+    let program = MDBOOK.provide()?;
     let pages = target().join("book");
     if pages.exists() {
         std::fs::remove_dir_all(&pages).with_context(|| format!("cannot remove {}", pages.display()))?;
@@ -40,32 +40,6 @@ pub(crate) fn build() -> anyhow::Result<PathBuf> {
     );
     check_links(&pages)?;
     Ok(pages)
-}
-
-/// Where mdBook is. Only what makes pages and searches them is built, and no server.
-fn mdbook() -> anyhow::Result<PathBuf> {
-    let folder = Cache::of_user()?.folder(&format!("mdbook-{MDBOOK}"));
-    let program = folder.join("bin/mdbook");
-    if program.is_file() {
-        return Ok(program);
-    }
-    let mut cargo = cargo();
-    cargo.args([
-        "install",
-        "mdbook",
-        "--version",
-        MDBOOK,
-        "--locked",
-        "--no-default-features",
-        "--features=search",
-        "--quiet",
-        "--root",
-    ]);
-    // Optimized, it would take longer to build than it then saves. It is built in a folder that cargo removes again.
-    cargo.arg(&folder).arg("--debug").env("CARGO_PROFILE_DEV_DEBUG", "0").env_remove("CARGO_TARGET_DIR");
-    let status = cargo.status().context("cannot run cargo")?;
-    ensure!(status.success() && program.is_file(), "mdBook cannot be built");
-    Ok(program)
 }
 
 /// What a page links to, and what can be linked to in it.

@@ -1,7 +1,11 @@
 //! Cargo, started from here.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::Command;
+
+use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::paths::Cache;
 
 use crate::repository::repository;
 
@@ -17,6 +21,35 @@ pub(crate) fn cargo() -> Command {
         command.env_remove(name);
     });
     command
+}
+
+/// A program of another package, which is built once and kept with what test clusters are made from.
+pub(crate) struct Tool {
+    /// The package, and its program.
+    pub(crate) name: &'static str,
+    pub(crate) version: &'static str,
+    /// What else `cargo install` is told.
+    pub(crate) arguments: &'static [&'static str],
+}
+
+impl Tool {
+    /// Where the program is, which is built if it is not there yet.
+    pub(crate) fn provide(&self) -> anyhow::Result<PathBuf> {
+        let Self { name, version, arguments } = self;
+        let folder = Cache::of_user()?.folder(&format!("{name}-{version}"));
+        let program = folder.join("bin").join(name);
+        if program.is_file() {
+            return Ok(program);
+        }
+        let mut cargo = cargo();
+        cargo.args(["install", name, "--version", version, "--locked", "--quiet"]).args(*arguments);
+        // Optimized, it would take longer to build than it then saves. It is built in a folder that cargo removes again.
+        cargo.arg("--root").arg(&folder).arg("--debug");
+        cargo.env("CARGO_PROFILE_DEV_DEBUG", "0").env_remove("CARGO_TARGET_DIR");
+        let status = cargo.status().context("cannot run cargo")?;
+        ensure!(status.success() && program.is_file(), "{name} {version} cannot be built");
+        Ok(program)
+    }
 }
 
 fn is_of_this_program(name: &OsString) -> bool {

@@ -6,6 +6,7 @@ mod cargo;
 mod cluster;
 mod generate;
 mod image;
+mod release;
 mod repository;
 mod test;
 
@@ -33,8 +34,10 @@ enum Command {
     Generate,
     /// Build the book in docs/book as web pages, and say where they are
     Book,
-    /// Build the program for a container image, linked statically, and say where it is
-    Image,
+    /// Build the container image, and say where it is
+    Image(image::Arguments),
+    /// Make all files of a release, and say where they are
+    Release(release::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -44,7 +47,8 @@ fn main() -> ExitCode {
         Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Generate => generate::run(),
         Command::Book => book::run(),
-        Command::Image => image::run(),
+        Command::Release(arguments) => release::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,16 +5,18 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use checkpoint_keeper_testcluster::cross::Arm64;
+use checkpoint_keeper_testcluster::paths::Cache;
 use clap::{Args, ValueEnum};
 
 use crate::book;
 use crate::cargo::cargo;
-use crate::image;
+use crate::image::{self, Architecture, Profile, Program};
 use crate::repository::repository;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Leave out what is slow: the book, the release build, its README example, and each crate on its own
+    /// Leave out what is slow: the book, the image, the README example, arm64, and each crate on its own
     #[arg(long)]
     fast: bool,
     /// Which tests to run on a real cluster; with --fast none, unless asked for
@@ -87,7 +89,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let lint = [&["clippy"][..], &cluster_tests, &["--quiet", "--", "-D", "warnings"]].concat();
     steps.cargo("lint cluster tests", &lint)?;
     steps.cargo("test", &["test", "--workspace", "--locked"])?;
-    let program = if arguments.fast { None } else { Some(slow(&mut steps)?) };
+    let image = if arguments.fast { None } else { Some(slow(&mut steps)?) };
     let which = match arguments.cluster {
         Some(which) => which,
         None if arguments.fast => ClusterTests::None,
@@ -104,13 +106,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut skipped = Vec::new();
     for (runtime, filter) in runs {
         let cluster = TestCluster::of(*runtime);
-        if cluster.test(&mut steps, program.as_deref(), &cluster_tests, filter)? == Outcome::Skipped {
+        if cluster.test(&mut steps, image.as_deref(), &cluster_tests, filter)? == Outcome::Skipped {
             skipped.push(cluster.named);
         }
     }
     steps.print();
     if arguments.fast {
-        println!("left out with --fast: crates alone, documentation, book, release build, README example");
+        println!("left out with --fast: crates alone, documentation, book, image, README example, arm64");
     }
     if which == ClusterTests::None {
         println!("left out: tests on a real cluster (--cluster smoke|full)");
@@ -121,16 +123,25 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What takes long and needs no cluster; where the program is that users get.
+/// What takes long and needs no cluster; where the archive of the image is that users get.
 fn slow(steps: &mut Steps) -> anyhow::Result<PathBuf> {
     for (package, what) in CRATES {
         steps.cargo(package, &["check", "--package", package, what, "--locked", "--quiet"])?;
     }
     steps.cargo("documentation", &["doc", "--workspace", "--no-deps", "--locked", "--quiet"])?;
     steps.time("book", book::build)?;
-    let program = steps.time("release build", image::build)?;
-    steps.time("README example", || readme_example(&program))?;
-    Ok(program)
+    let program = steps.time("release build", || image::build(Program::Operator, Architecture::Amd64))?;
+    steps.time("README example", || readme_example(&mut Command::new(&program)))?;
+    steps.time("arm64", arm64)?;
+    steps.time("image", || image::archive(&program))
+}
+
+/// That the program can be built for arm64, and does there what it does here. Not as users get it, which would take five
+/// minutes: `cargo xtask release` does that.
+fn arm64() -> anyhow::Result<()> {
+    let program = image::build_with(Profile::Dev, Program::Operator, Architecture::Arm64)?;
+    let emulator = Arm64::provide(&Cache::of_user()?)?.emulator();
+    readme_example(Command::new(emulator).arg(program))
 }
 
 /// A real cluster for tests, of nodes with one container runtime.
@@ -188,7 +199,7 @@ impl TestCluster {
     fn test(
         &self,
         steps: &mut Steps,
-        program: Option<&Path>,
+        image: Option<&Path>,
         tests: &[&str],
         filter: &[&str],
     ) -> anyhow::Result<Outcome> {
@@ -202,16 +213,16 @@ impl TestCluster {
             let owner = std::process::id().to_string();
             steps.time(&step("up"), || run_to_success(&mut self.command(&["up", "--owner", &owner])))?;
         }
-        // What an image holds, for the tests that run it as a pod.
-        let image = match (program, filter) {
-            (Some(program), _) => Some(program.to_owned()),
-            (None, []) => Some(steps.time("release build", image::build)?),
+        // For the tests that run it as a pod.
+        let image = match (image, filter) {
+            (Some(image), _) => Some(image.to_owned()),
+            (None, []) => Some(steps.time("image", image::build_archive)?),
             (None, _) => None,
         };
         let outcome = steps.time(&step("tests"), || {
             let mut command = self.cargo(&[&["test"][..], tests, &["--"], filter].concat());
             if let Some(image) = image {
-                command.env("CHECKPOINT_KEEPER_STATIC", image);
+                command.env("CHECKPOINT_KEEPER_IMAGE", image);
             }
             run_to_success(&mut command)
         });
@@ -266,12 +277,12 @@ const README_CARGO: &str = "cargo run --release -- ";
 
 /// The command that the README begins with, on the archives of this repository, by the program that was built:
 /// cargo would build it once more.
-fn readme_example(program: &Path) -> anyhow::Result<()> {
+fn readme_example(program: &mut Command) -> anyhow::Result<()> {
     let readme = std::fs::read_to_string(repository().join("README.md"))?;
     let command = readme.lines().find_map(|line| line.trim_start().strip_prefix(README_CARGO));
     let command = command.context("the README has no example command")?;
     let words = command.split_whitespace();
-    let output = Command::new(program).args(words).current_dir(repository()).output()?;
+    let output = program.args(words).current_dir(repository()).output()?;
     let shown = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success(), "{command} failed: {}", String::from_utf8_lossy(&output.stderr));
     if !shown.contains("9 archives") {

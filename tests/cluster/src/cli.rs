@@ -72,10 +72,8 @@ enum Command {
     },
     /// Make an image of one program and import it on every node
     Load {
-        /// A program that is linked statically
-        program: PathBuf,
-        /// The image's name; busybox is there as checkpoint-keeper.test/busybox:1
-        reference: String,
+        /// The image, as `docker load` takes it; busybox is there as checkpoint-keeper.test/busybox:1
+        archive: PathBuf,
     },
     /// Break something, mend it, or kill a daemon that then restarts
     #[command(subcommand)]
@@ -189,7 +187,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
             println!("{} {}", checkpoint.status, checkpoint.body);
             ensure!(checkpoint.status == 200, "the kubelet made no checkpoint");
         }
-        Command::Load { program, reference } => open()?.load(&program, &reference)?,
+        Command::Load { archive } => open()?.load(&archive)?,
         Command::Fault(FaultCommand::Inject(fault)) => fault.inject(&open()?)?,
         Command::Fault(FaultCommand::Undo(fault)) => fault.undo(&open()?)?,
         Command::Fault(FaultCommand::Kill { machine, daemon }) => open()?.kill(&machine, daemon)?,

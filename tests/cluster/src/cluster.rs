@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::fault::{Fault, Injected};
-use crate::image::Image;
+use crate::image;
 use crate::keeper::{self, Keeper};
 use crate::lifecycle::{self, BUSYBOX, Description, Wanted};
 use crate::machine::{AUDIT_LOG, CONTROL_PLANE, IMAGES, SHARED};
@@ -194,16 +194,14 @@ impl Cluster {
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
-    /// Makes an image of one program that is linked statically, and imports it on every node.
-    pub fn load(&self, program: &Path, reference: &str) -> anyhow::Result<()> {
+    /// Imports an image of an archive on every node, by the name that the archive says.
+    pub fn load(&self, archive: &Path) -> anyhow::Result<()> {
+        let reference = image::reference(archive)?;
         ensure!(reference != BUSYBOX, "{BUSYBOX} is there already");
-        let name = program.file_name().context("the program has no name")?.to_string_lossy();
-        ensure!(!name.ends_with(".tar"), "{name}: images are made from a program");
-        let at = format!("/{name}");
-        let image = Image::new(&[&at]).folder("/tmp", 0o1777).program(&at, program)?;
-        let archive = self.state.images().join(format!("{name}.tar"));
-        image.write(&archive, reference)?;
-        let import = self.description.runtime.import(&archive, &format!("{IMAGES}/{name}.tar"))?;
+        let file = archive.file_name().context("the archive has no name")?.to_string_lossy();
+        let shared = self.state.images().join(&*file);
+        std::fs::copy(archive, &shared).with_context(|| format!("cannot write {}", shared.display()))?;
+        let import = self.description.runtime.import(&shared, &format!("{IMAGES}/{file}"))?;
         let (program, arguments) = import.split_first().context("images are imported by no program")?;
         for node in self.nodes() {
             output(node.command(program)?.args(arguments))?;

@@ -153,7 +153,7 @@ impl Components {
     }
 }
 
-fn key(made_from: &[&str]) -> String {
+pub(crate) fn key(made_from: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in made_from {
         hash.update(part);
@@ -163,7 +163,7 @@ fn key(made_from: &[&str]) -> String {
 }
 
 /// Makes a folder of the cache unless it is there: whole, or not at all.
-fn once(folder: &Path, make: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub(crate) fn once(folder: &Path, make: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
     if folder.exists() {
         return Ok(());
     }
@@ -189,7 +189,7 @@ fn once(folder: &Path, make: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow
 }
 
 /// Runs a long command; its words go to a log that is shown if it fails.
-fn run(command: &mut Command, log: &Path) -> anyhow::Result<()> {
+pub(crate) fn run(command: &mut Command, log: &Path) -> anyhow::Result<()> {
     let file = File::create(log)?;
     let status = command
         .stdin(std::process::Stdio::null())

@@ -21,7 +21,6 @@ use crate::image;
 
 /// The cluster's name, so that it meets no other.
 const NAME: &str = "bench";
-const IMAGE: &str = "localhost/checkpoint-keeper:dev";
 const AGENT: &str = "system:serviceaccount:checkpoint-keeper:checkpoint-keeper-agent";
 
 /// A hundred pods to ask about, not more: an agent asks about each once, and only so many a minute.
@@ -71,12 +70,12 @@ fn run(arguments: &[&str]) -> anyhow::Result<()> {
 
 pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let archives = bench.either(10_000, 1_000);
-    let program = image::build()?;
+    let image = image::build_archive()?;
     let up = Up::new()?;
     let cluster = &up.0;
     let [full, empty] = cluster.nodes()[..] else { anyhow::bail!("the cluster has not two nodes") };
     directory::populate(&full.checkpoints(), archives, PER_CONTAINER)?;
-    cluster.load(&program, IMAGE)?;
+    cluster.load(&image)?;
     install(cluster)?;
     until_read(cluster, full, archives)?;
     until_idle(cluster)?;

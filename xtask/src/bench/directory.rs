@@ -11,7 +11,7 @@ use checkpoint_keeper_testkit::ArchiveBuilder;
 use jiff::Timestamp;
 use tempfile::TempDir;
 
-use crate::image;
+use crate::image::{self, Architecture, Program};
 
 /// The repository.
 pub(super) const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -45,7 +45,8 @@ impl Bench {
         };
         let directory = directory.context("failed to make a temporary directory")?;
         // This program and that one are built into the same directory.
-        let binary = Some(image::program()).filter(|program| program.is_file());
+        let binary =
+            Some(image::program(Program::Operator, Architecture::Amd64)).filter(|program| program.is_file());
         Ok(Self { directory, quick, binary, populations: HashMap::new() })
     }
 

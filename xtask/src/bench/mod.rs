@@ -40,7 +40,7 @@ use directory::Bench;
 use row::{Results, Row};
 
 use crate::cargo::cargo;
-use crate::image;
+use crate::image::{self, Architecture, Program};
 
 /// What is to be measured, and where.
 #[derive(Debug, Args)]
@@ -179,7 +179,7 @@ fn measure(id: RowId, bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
 /// Figures of an unoptimised program say nothing: builds the binary and this program as they are
 /// shipped, and has that one measure.
 fn run_optimised() -> anyhow::Result<()> {
-    if let Err(error) = image::build() {
+    if let Err(error) = image::build(Program::Operator, Architecture::Amd64) {
         eprintln!("checkpoint-keeper cannot be built: measuring without it what can be: {error:#}");
     }
     let status = cargo()

@@ -31,16 +31,16 @@ const RIGHTS: [&str; 6] = [
 /// The image that `config/deploy` names.
 pub(crate) const IMAGE: &str = "localhost/checkpoint-keeper:dev";
 
-/// The program as an image, on every node.
+/// The image that users get, on every node.
 pub(crate) fn image() -> anyhow::Result<()> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
-    once(&LOADED, || cluster().load(&static_program(), IMAGE).context("first: cargo xtask image"))
+    once(&LOADED, || cluster().load(&image_archive()).context("first: cargo xtask image"))
 }
 
-/// The program that an image holds.
-pub(crate) fn static_program() -> PathBuf {
-    let built = program().with_file_name("../x86_64-unknown-linux-gnu/release/checkpoint-keeper");
-    std::env::var_os("CHECKPOINT_KEEPER_STATIC").map_or(built, PathBuf::from)
+/// Its archive.
+pub(crate) fn image_archive() -> PathBuf {
+    let built = program().with_file_name("../image/checkpoint-keeper-amd64.tar");
+    std::env::var_os("CHECKPOINT_KEEPER_IMAGE").map_or(built, PathBuf::from)
 }
 
 /// The custom resources, the namespace, the accounts and what they may; nothing that runs.
