@@ -7,6 +7,7 @@ pub mod agents;
 pub mod cli;
 pub mod commands;
 pub mod failure;
+pub mod fitness;
 pub mod kinds;
 pub mod quotas;
 pub mod session;

@@ -412,7 +412,9 @@ fn doctor_names_what_is_wrong() {
         ],
     );
     let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
-    world.list("/api/v1/nodes", &[node("node-1"), node("node-2"), node("node-3")]);
+    let mut virtual_node = node("virtual-1");
+    virtual_node["metadata"]["labels"] = json!({"type": "virtual-kubelet"});
+    world.list("/api/v1/nodes", &[node("node-1"), node("node-2"), node("node-3"), virtual_node]);
     world.list("/apis/checkpoint-keeper.io/v1alpha1/clustercheckpointpolicies", &[json!({
         "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "ClusterCheckpointPolicy",
         "metadata": {"name": "default"}, "spec": {},

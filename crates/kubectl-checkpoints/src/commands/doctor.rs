@@ -20,6 +20,7 @@ use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
 
 use crate::failure::{Failure, said};
+use crate::fitness;
 use crate::session::Session;
 use crate::show::{bad, doubtful, good, styled};
 
@@ -115,10 +116,22 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
     match session.list::<Node>(None, &ListParams::default()).await {
         Ok(nodes) => {
             let reporting: BTreeSet<String> = stores.iter().map(ResourceExt::name_any).collect();
-            let without: Vec<String> =
-                nodes.iter().map(ResourceExt::name_any).filter(|name| !reporting.contains(name)).collect();
-            let ours = nodes.len() - without.len();
-            let what = format!("{ours} of {} nodes have an agent that has reported", nodes.len());
+            let others = nodes.iter().filter(|node| !reporting.contains(&node.name_any()));
+            // Those that no agent is made for are named, and nothing is wrong with them.
+            let (mut without, mut unfit) = (Vec::new(), Vec::new());
+            for node in others {
+                match fitness::unfit(node) {
+                    Some(why) => unfit.push(format!("{} ({why})", node.name_any())),
+                    None => without.push(node.name_any()),
+                }
+            }
+            let ours = nodes.len() - without.len() - unfit.len();
+            let beside = if unfit.is_empty() {
+                String::new()
+            } else {
+                format!("; there is none for {}", unfit.join(", "))
+            };
+            let what = format!("{ours} of {} nodes have an agent that has reported{beside}", nodes.len());
             if without.is_empty() {
                 findings.add(Grade::Good, &what, None)?;
             } else {
