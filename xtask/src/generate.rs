@@ -6,6 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, ensure};
 
 use crate::cargo::cargo;
+use crate::chart_files;
 use crate::repository::repository;
 
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -14,6 +15,12 @@ pub(crate) fn run() -> anyhow::Result<()> {
         std::fs::create_dir_all(path.parent().context("a file is in a folder")?)?;
         std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
         println!("config/{name}");
+    }
+    for (path, content) in chart_files::files()? {
+        let whole = repository().join(&path);
+        std::fs::create_dir_all(whole.parent().context("a file is in a folder")?)?;
+        std::fs::write(&whole, content).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("{}", path.display());
     }
     // The tests that hold these against the code write them when they are told to.
     for (package, target, test) in [

@@ -3,9 +3,11 @@
 mod bench;
 mod book;
 mod cargo;
+mod chart_files;
 mod cluster;
 mod generate;
 mod image;
+mod manifests;
 mod release;
 mod repository;
 mod test;
@@ -34,6 +36,8 @@ enum Command {
     Generate,
     /// Build the book in docs/book as web pages, and say where they are
     Book,
+    /// Write `config/deploy` as the chart renders it; needs Go
+    Manifests,
     /// Build the container image, and say where it is
     Image(image::Arguments),
     /// Make all files of a release, and say where they are
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
         Command::Cluster(arguments) => cluster::run(&arguments),
         Command::Generate => generate::run(),
         Command::Book => book::run(),
+        Command::Manifests => manifests::run(),
         Command::Release(arguments) => release::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
     };

@@ -64,7 +64,9 @@ fn every_object_is_ours_and_the_namespace_comes_first() {
             metadata["labels"]["app.kubernetes.io/name"], "checkpoint-keeper",
             "{file}: {kind} {name}"
         );
-        let namespaced = ["ServiceAccount", "Role", "RoleBinding", "DaemonSet", "Deployment"].contains(&kind);
+        let namespaced =
+            ["ServiceAccount", "Role", "RoleBinding", "DaemonSet", "Deployment", "PodDisruptionBudget"]
+                .contains(&kind);
         let namespace = if namespaced { json!(NAMESPACE) } else { Value::Null };
         assert_eq!(metadata["namespace"], namespace, "{file}: {kind} {name}");
         assert!(known.insert(format!("{kind} {name}")), "{file}: {kind} {name} is there twice");
@@ -211,6 +213,7 @@ fn check_pod(workload: &Value) {
             "capabilities": {"drop": ["ALL"]},
         })
     );
+    assert_eq!(container["command"], json!(["/checkpoint-keeper"]));
     assert_eq!(container["imagePullPolicy"], "IfNotPresent");
     assert_eq!(container["resources"]["limits"], json!({"memory": "128Mi"}));
     assert_eq!(
@@ -229,12 +232,23 @@ fn the_agents_pod_has_two_directories_of_its_node_and_no_capability() {
     assert_eq!(pod["securityContext"]["runAsUser"], 0);
     assert_eq!(pod["tolerations"], json!([{"operator": "Exists"}]));
     assert_eq!(pod["priorityClassName"], "system-node-critical");
+    assert_eq!(pod["securityContext"]["seLinuxOptions"], json!({"type": "spc_t"}));
+    let nodes = &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    assert_eq!(
+        nodes["nodeSelectorTerms"],
+        json!([{"matchExpressions": [
+            {"key": "kubernetes.io/arch", "operator": "In", "values": ["amd64", "arm64"]},
+            {"key": "type", "operator": "NotIn", "values": ["virtual-kubelet"]},
+            {"key": "eks.amazonaws.com/compute-type", "operator": "NotIn", "values": ["fargate"]},
+        ]}])
+    );
     // Two at once would be one too many for the directory's lock.
     assert_eq!(agent["spec"]["updateStrategy"]["rollingUpdate"]["maxSurge"], 0);
     assert_eq!(
         pod["volumes"],
         json!([
-            {"name": "checkpoints", "hostPath": {"path": "/var/lib/kubelet/checkpoints", "type": "Directory"}},
+            // A node without the directory holds no roll-out up.
+            {"name": "checkpoints", "hostPath": {"path": "/var/lib/kubelet/checkpoints", "type": "DirectoryOrCreate"}},
             {"name": "state", "hostPath": {"path": "/var/lib/checkpoint-keeper", "type": "DirectoryOrCreate"}},
         ])
     );
@@ -256,6 +270,9 @@ fn the_controllers_pods_are_nobody_and_have_nothing_of_their_node() {
     assert_eq!(controller["spec"]["replicas"], 2);
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     assert_eq!(pod["securityContext"]["runAsUser"], 65532);
+    let budget = only("PodDisruptionBudget");
+    assert_eq!(budget["spec"]["selector"], controller["spec"]["selector"]);
+    assert_eq!(budget["spec"]["maxUnavailable"], 1);
     assert!(pod["volumes"].is_null() && pod["containers"][0]["volumeMounts"].is_null());
 }
 

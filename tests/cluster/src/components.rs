@@ -64,7 +64,7 @@ const CRIO_BUILD: &[&str] = &[
 const PINNS_BUILD: &[&str] = &["-std=c99", "-Os", "-static", "-o", "pinns"];
 
 /// The oldest Go that builds them.
-const GO_VERSION: (u32, u32) = (1, 26);
+pub(crate) const GO_VERSION: (u32, u32) = (1, 26);
 
 /// Where the parts are.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ fn compiles_c() -> bool {
     found.is_ok_and(|path| Path::new(path.trim()).is_absolute())
 }
 
-fn go_version() -> Option<(u32, u32)> {
+pub(crate) fn go_version() -> Option<(u32, u32)> {
     let text = output(Command::new("go").args(["env", "GOVERSION"])).ok()?;
     let mut numbers = text.trim().strip_prefix("go")?.split(|sign: char| !sign.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
@@ -287,7 +287,7 @@ fn build_arguments() -> Vec<String> {
 }
 
 /// Go, with caches beside what it builds so that the user's stay as they are.
-fn go(cache: &Cache, folder: &Path) -> Command {
+pub(crate) fn go(cache: &Cache, folder: &Path) -> Command {
     let mut go = Command::new("go");
     go.current_dir(folder)
         .env("CGO_ENABLED", "0")
@@ -299,7 +299,7 @@ fn go(cache: &Cache, folder: &Path) -> Command {
 }
 
 /// Makes a module of these files.
-fn make_module(folder: &Path, files: [&str; 2]) -> anyhow::Result<()> {
+pub(crate) fn make_module(folder: &Path, files: [&str; 2]) -> anyhow::Result<()> {
     std::fs::create_dir(folder)?;
     std::fs::write(folder.join("go.mod"), files[0])?;
     Ok(std::fs::write(folder.join("go.sum"), files[1])?)

@@ -8,6 +8,7 @@
 //! [`cli`] by hand. `README.md` beside this folder says how it is made, and why so.
 
 pub mod cgroups;
+pub mod chart;
 pub mod cli;
 mod client;
 mod cluster;
@@ -25,6 +26,8 @@ pub mod paths;
 pub mod pki;
 pub mod process;
 mod runtime;
+pub mod schemas;
+pub mod tools;
 pub mod wait;
 
 pub use client::Client;

@@ -64,7 +64,11 @@ fn the_api_server_takes_every_definition_and_every_example() -> anyhow::Result<(
     }
     let mut examples = 0;
     for entry in std::fs::read_dir(Path::new(REPOSITORY).join("examples"))? {
-        let path = entry?.path().to_string_lossy().into_owned();
+        let path = entry?.path();
+        if !path.is_file() {
+            continue;
+        }
+        let path = path.to_string_lossy().into_owned();
         let said = output(&mut cluster().kubectl(&[
             "apply",
             "--dry-run=server",

@@ -8,6 +8,7 @@
 mod agent;
 mod agents;
 mod book;
+mod chart;
 mod collector;
 mod controller;
 mod crds;
@@ -19,6 +20,7 @@ mod install;
 mod inventory;
 mod kubelet;
 mod legacy;
+mod manifests;
 mod mishaps;
 mod plugin;
 mod pods;

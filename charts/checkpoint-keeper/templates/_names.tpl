@@ -1,0 +1,95 @@
+{{/*
+What the names of objects begin with: the release's name, with the chart's name where that is not part of it. 40
+characters leave room for the longest ending (-checkpoints-by-users, and the hash that a pod's name ends with).
+*/}}
+{{- define "checkpoint-keeper.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The agents' service account, and every object that is about agents. */}}
+{{- define "checkpoint-keeper.agent" -}}
+{{ include "checkpoint-keeper.fullname" . }}-agent
+{{- end -}}
+
+{{/* The controller's service account, and every object that is about the controller. */}}
+{{- define "checkpoint-keeper.controller" -}}
+{{ include "checkpoint-keeper.fullname" . }}-controller
+{{- end -}}
+
+{{/* The agents' user name, as the API server knows it. */}}
+{{- define "checkpoint-keeper.agentUser" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "checkpoint-keeper.agent" . }}
+{{- end -}}
+
+{{/* The controller's user name, as the API server knows it. */}}
+{{- define "checkpoint-keeper.controllerUser" -}}
+system:serviceaccount:{{ .Release.Namespace }}:{{ include "checkpoint-keeper.controller" . }}
+{{- end -}}
+
+{{/*
+Labels of every object. By the first one and app.kubernetes.io/component the controller finds the agents' pods, so it
+does not follow the release's name.
+*/}}
+{{- define "checkpoint-keeper.labels" -}}
+app.kubernetes.io/name: checkpoint-keeper
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- with .Values.labels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* The image, by its digest where there is one. */}}
+{{- define "checkpoint-keeper.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}
+{{ .repository }}@{{ .digest }}
+{{- else -}}
+{{ .repository }}:{{ .tag }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The arguments that agents and controller share. */}}
+{{- define "checkpoint-keeper.args" -}}
+{{- with .Values.clusterPolicyNamespaces }}
+- --cluster-policy-namespaces={{ join "," . }}
+{{- end }}
+{{- with .Values.otherOperatorNamespaces }}
+- --other-operator-namespace={{ join "," . }}
+{{- end }}
+{{- with .Values.log.level }}
+- --log-level={{ . }}
+{{- end }}
+{{- with .Values.log.format }}
+- --log-format={{ . }}
+{{- end }}
+{{- if ne (int .Values.metricsPort) 9464 }}
+- --listen=[::]:{{ .Values.metricsPort }}
+{{- end }}
+{{- end -}}
+
+{{/* Probes of both. Patient: a program that is busy is not one that hangs. */}}
+{{- define "checkpoint-keeper.probes" -}}
+# Patient: a program that is busy is not one that hangs.
+livenessProbe:
+  httpGet: {path: /livez, port: http}
+  periodSeconds: 20
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet: {path: /readyz, port: http}
+  periodSeconds: 10
+  timeoutSeconds: 5
+{{- end -}}
