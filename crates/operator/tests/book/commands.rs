@@ -103,6 +103,7 @@ fn every_command_exists_with_its_options() {
             }
             "kubectl" => kubectl(&words[1..], place),
             "cargo" => cargo(&words[1..], place),
+            "helm" => helm(&words[1..], place),
             other => assert!(OTHERS.contains(&other), "{place}: what is {other}?"),
         }
     }
@@ -227,6 +228,44 @@ fn cargo(words: &[String], place: &str) {
         }
         _ => panic!("{place}: cargo {said}"),
     }
+}
+
+/// What helm does in this book.
+const HELM_VERBS: [&str; 5] = ["install", "upgrade", "rollback", "uninstall", "history"];
+
+fn helm(words: &[String], place: &str) {
+    let said = words.join(" ");
+    assert!(HELM_VERBS.contains(&words[0].as_str()), "{place}: helm {said}");
+    words.iter().filter(|word| !word.starts_with('-')).for_each(|word| is_there(word, place));
+    for pair in words.windows(2).filter(|pair| pair[0] == "--set") {
+        let name = pair[1].split('=').next().unwrap_or_default();
+        assert!(is_value(name), "{place}: helm {said}: the chart has no value {name}");
+    }
+}
+
+/// Whether the chart has a value of that name.
+fn is_value(name: &str) -> bool {
+    let file = repository().join("charts/checkpoint-keeper/values.schema.json");
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    name.split('.').try_fold(&schema, |schema, part| schema["properties"].get(part)).is_some()
+}
+
+/// Values that stand in the text as `agent.kubeletRootDir`, or with what they are set to.
+#[test]
+fn every_value_of_the_chart_that_is_named_is_there() {
+    let groups = ["image.", "crds.", "rbac.", "agent.", "controller.", "podMonitor.", "networkPolicies."];
+    let mut count = 0;
+    for name in ["install.md", "operations.md"] {
+        let page = &crate::source::pages()[name];
+        for code in page.text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)) {
+            let value = code.split('=').next().unwrap_or_default();
+            if groups.iter().any(|group| value.starts_with(group)) {
+                count += 1;
+                assert!(is_value(value), "{name}: the chart has no value {value}");
+            }
+        }
+    }
+    assert!(count > 5, "only {count} values were found");
 }
 
 /// A session with our own program is played: it must print the lines that the book shows. A line with nothing but `…`
