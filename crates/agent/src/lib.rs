@@ -8,6 +8,7 @@ mod deciding;
 mod dry_runs;
 mod events;
 mod inventory;
+mod lock;
 pub mod metrics;
 mod own_objects;
 mod problem_type;
@@ -36,7 +37,7 @@ use checkpoint_keeper_core::engine::{self, ClusterSettings, NodePods};
 use checkpoint_keeper_node::clock;
 use checkpoint_keeper_node::driver::{CatalogUse, Driver, RunError, SPARING};
 use checkpoint_keeper_node::mailbox::{self, Sender};
-use checkpoint_keeper_node::store::{OpenError, Store};
+use checkpoint_keeper_node::store::OpenError;
 use tokio::runtime::Builder;
 
 use self::api::{Api, ApiContext};
@@ -137,8 +138,11 @@ pub enum Error {
 
 /// Collects until SIGTERM or SIGINT.
 pub fn run(arguments: Settings) -> Result<(), Error> {
-    let store = Store::open(&arguments.directory)?;
-    store.lock()?;
+    let (stop, trigger) = signals::until_told().map_err(start("cannot listen for signals"))?;
+    let Some(store) = lock::lock(&arguments.directory, arguments.listen, &stop)? else {
+        tracing::info!("a signal asks to end: ending");
+        return Ok(());
+    };
     let settings = engine::Settings {
         settle: arguments.settle,
         needs_server_clock: true,
@@ -157,7 +161,6 @@ pub fn run(arguments: Settings) -> Result<(), Error> {
     asked.count_requests(&requests);
     driver.ask_by(Box::new(move |lookups| asked.ask(lookups)));
     let (sender, mailbox) = mailbox::channel().map_err(start("cannot make a mailbox for the engine"))?;
-    let (stop, trigger) = signals::until_told().map_err(start("cannot listen for signals"))?;
     let timings = Timings::default();
     let archives = SeenArchives::default();
     let shown = ShownArchives::new(arguments.node_name.clone(), arguments.inventory_limit);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use checkpoint_keeper_core::archive::inspect;
 use checkpoint_keeper_core::plan::Reason;
-use checkpoint_keeper_core::schedule::ScheduleState;
+use checkpoint_keeper_core::schedule::{Failure, ScheduleKind, ScheduleRef, ScheduleState};
 use checkpoint_keeper_node::driver::Operation;
 use checkpoint_keeper_runtime::telemetry;
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::state::{AgentState, Observations};
-use super::summary::{Summary, Tokens};
+use super::summary::{PIN_AGES, Summary, Tokens};
 
 /// The most schedules that have a series of their own.
 const MOST_SCHEDULES: usize = 200;
@@ -149,6 +149,7 @@ fn encode(observed: &Observations, now: Timestamp, encoder: &mut DescriptorEncod
     let swept = observed.swept.map_or(0, |swept| u64::try_from(swept.as_second()).unwrap_or_default());
     let help = "Time of the last sweep, in seconds since 1970; 0 before the first one.";
     with_unit(encoder, "last_sweep_timestamp", help, &Unit::Seconds, swept)?;
+    locked(encoder, false)?;
     counter(encoder, "plans", "Number of plans made.", observed.plans)?;
     counter(encoder, "deletion_failures", "Number of deletions that the system refused.", observed.failed)?;
     let counts = observed.problem_counts();
@@ -169,6 +170,30 @@ fn encode(observed: &Observations, now: Timestamp, encoder: &mut DescriptorEncod
     }
     encode_schedules(observed, now, encoder)?;
     observed.summary.as_ref().map_or(Ok(()), |summary| encode_summary(summary, now, encoder))
+}
+
+/// Whether another collector keeps this one out of the directory.
+fn locked(encoder: &mut DescriptorEncoder<'_>, is_locked: bool) -> Result<(), Error> {
+    let help =
+        "1 while another collector works on the directory and this agent waits for its end, 0 otherwise.";
+    gauge(encoder, "directory_locked", help, u64::from(is_locked))
+}
+
+/// The metrics of an agent that waits for the end of another collector.
+pub(super) fn waiting_registry(sources: telemetry::Sources) -> Registry {
+    let mut registry = telemetry::registry(sources);
+    let ours = registry.sub_registry_with_prefix(telemetry::PREFIX);
+    ours.register_collector(Box::new(Waiting));
+    registry
+}
+
+#[derive(Debug)]
+struct Waiting;
+
+impl Collector for Waiting {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        locked(&mut encoder, true)
+    }
 }
 
 /// What schedules have done.
@@ -219,6 +244,20 @@ fn encode_schedules(
         ];
         ConstGauge::new(at.as_second()).encode(last.encode_family(&labels)?)?;
     }
+    let help = "Number of requests that have failed since the last success, of each schedule that selects a container \
+                here and fails, by the reason of the last failure, of up to 200 schedules.";
+    let mut failures = encoder.encode_descriptor("schedule_failures", help, None, MetricType::Gauge)?;
+    let failing = schedules.iter().filter(|one| one.containers > 0 && one.failures > 0);
+    for state in failing.take(MOST_SCHEDULES) {
+        let reason = state.last_failure.as_ref().map_or("Unknown", |failure| failure.reason.as_str());
+        let labels = [
+            ("api_version", state.schedule.kind.api_version()),
+            ("schedule_namespace", state.schedule.namespace.as_str()),
+            ("schedule", state.schedule.name.as_str()),
+            ("reason", reason),
+        ];
+        ConstGauge::new(i64::from(state.failures)).encode(failures.encode_family(&labels)?)?;
+    }
     Ok(())
 }
 
@@ -257,6 +296,13 @@ fn encode_summary(
         ),
     ] {
         with_unit(encoder, name, help, &Unit::Bytes, bytes)?;
+    }
+    let help = "Size of the pinned archives whose checkpoint is older than so many days: 7, 30 and 90.";
+    let mut old =
+        encoder.encode_descriptor("archives_pinned_old_size", help, Some(&Unit::Bytes), MetricType::Gauge)?;
+    for (days, bytes) in PIN_AGES.iter().zip(summary.old_pinned_bytes) {
+        let labels = [("older_than_days", days.to_string())];
+        ConstGauge::new(signed(bytes)).encode(old.encode_family(&labels)?)?;
     }
     let age = |taken: Option<Timestamp>| {
         taken.map_or(0, |taken| u64::try_from(now.duration_since(taken).as_secs()).unwrap_or_default())
@@ -383,10 +429,33 @@ pub fn example() -> String {
     };
     state.planned(summary, std::time::Instant::now());
     state.counted_request("Interval", "CheckpointCreated");
+    state.scheduled(vec![example_schedule()]);
     let mut text = String::new();
     let registry = registry(state, &Timings::default(), telemetry::example());
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
     text
+}
+
+/// A schedule that fails, and did not always.
+fn example_schedule() -> ScheduleState {
+    let reason = "CheckpointFailed".to_owned();
+    ScheduleState {
+        schedule: ScheduleRef {
+            kind: ScheduleKind::Native,
+            namespace: "shop".to_owned(),
+            name: "hourly".to_owned(),
+        },
+        generation: 1,
+        last_due: None,
+        last_interval: None,
+        last_success: Some(Timestamp::UNIX_EPOCH),
+        interval_successes: 1,
+        next: None,
+        active: 0,
+        failures: 1,
+        last_failure: Some(Failure { reason, message: String::new(), at: Timestamp::UNIX_EPOCH }),
+        containers: 1,
+    }
 }
 
 #[cfg(test)]
@@ -451,6 +520,32 @@ mod tests {
         assert!(after.contains("problems{type=\"DirectoryGone\"} 1\n"), "{after}");
         assert!(after.contains("last_sweep_timestamp_seconds 7\n"), "{after}");
         assert_eq!(before.lines().count(), after.lines().count(), "{after}");
+    }
+
+    #[test]
+    fn a_schedule_that_fails_is_named_with_the_reason_until_it_succeeds_and_only_so_many_are() {
+        let state = |number: usize, failures, reason: &str| {
+            let mut state = ScheduleState { failures, ..example_schedule() };
+            state.schedule.name = format!("hourly-{number}");
+            state.last_failure.as_mut().unwrap().reason = reason.to_owned();
+            state
+        };
+        let failures = |states: Vec<ScheduleState>| {
+            let observed = AgentState::new();
+            observed.scheduled(states);
+            let mut text = String::new();
+            encode(&mut text, &registry(observed, &Timings::default(), telemetry::example())).unwrap();
+            let lines =
+                text.lines().filter_map(|line| line.strip_prefix("checkpoint_keeper_schedule_failures{"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let line = "api_version=\"checkpoint-keeper.io/v1alpha1\",schedule_namespace=\"shop\",schedule=\"hourly-1\",\
+                    reason=\"ScheduleMissed\"} 3";
+        assert_eq!(failures(vec![state(1, 3, "ScheduleMissed"), state(2, 0, "CheckpointRetrying")]), [line]);
+        let nowhere = ScheduleState { containers: 0, ..state(1, 3, "CheckpointFailed") };
+        assert!(failures(vec![nowhere]).is_empty());
+        let many = (0..1_000).map(|number| state(number, 1, "CheckpointFailed")).collect();
+        assert_eq!(failures(many).len(), MOST_SCHEDULES);
     }
 
     #[test]

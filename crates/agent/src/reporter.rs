@@ -54,14 +54,14 @@ impl Reporter {
                 };
                 self.deciding.begin(&archive.file, verdict.policy.as_deref(), policies);
             }
-            let mut summary = Summary::of(snapshot, policies, plan);
+            let wall = Timestamp::now();
+            let mut summary = Summary::of(snapshot, policies, plan, wall);
             summary.unlisted = self.shown.note(view);
             self.latest.note(view);
             for limit in summary.unreachable.iter().take(MOST_UNREACHABLE) {
                 let about = format!("{} {}", limit.policy, limit.limit);
                 self.state.problem(ProblemType::LimitUnreachable, about, limit.to_string(), now);
             }
-            let wall = Timestamp::now();
             self.dry_runs.add_to(&mut summary, policies, now, |id| {
                 share_of_dry_run(snapshot, policies, plan, wall, id)
             });

@@ -11,9 +11,12 @@ use checkpoint_keeper_core::plan::{
     Action, Archive, Detail, EffectiveStorage, Plan, Reason, Snapshot, Unreachable, WatermarkReport,
 };
 use checkpoint_keeper_core::policy::{Mode, PolicyRef, PolicySet, StoragePolicy};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::inventory::Unlisted;
+
+/// The ages, in days, of which it is counted how much space older pinned archives take.
+pub(super) const PIN_AGES: [u32; 3] = [7, 30, 90];
 
 /// The figures of one plan.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -33,6 +36,8 @@ pub(super) struct Summary {
     /// How many are of a container that is not known, and their bytes.
     pub(super) unknown: u64,
     pub(super) unknown_bytes: u64,
+    /// The bytes of the pinned ones that are older than each of [`PIN_AGES`].
+    pub(super) old_pinned_bytes: [u64; PIN_AGES.len()],
     /// When the oldest one was taken, and the oldest one that is pinned.
     pub(super) oldest: Option<Timestamp>,
     pub(super) oldest_pinned: Option<Timestamp>,
@@ -169,7 +174,8 @@ pub(super) struct Share {
 }
 
 impl Summary {
-    pub(super) fn of(snapshot: &Snapshot, policies: &PolicySet, plan: &Plan) -> Self {
+    /// The figures of a plan that was made at about `now`.
+    pub(super) fn of(snapshot: &Snapshot, policies: &PolicySet, plan: &Plan, now: Timestamp) -> Self {
         let mut summary = Self {
             filesystem: snapshot.filesystem.map(|disk| (disk.total_bytes, disk.available_bytes)),
             watermark: plan.watermark,
@@ -189,7 +195,7 @@ impl Summary {
             let policy = plan.policy_of(place).and_then(|id| Some((whole(id), *modes.get(id)?)));
             let counted = Counted::new(archive, verdict.reason, policy);
             summary.count(&counted);
-            summary.note_age(archive);
+            summary.note_age(archive, now);
             if verdict.action() == Action::Delete {
                 summary.deleting.insert(archive.file.clone(), counted);
             }
@@ -198,13 +204,22 @@ impl Summary {
         summary
     }
 
-    fn note_age(&mut self, archive: &Archive) {
+    fn note_age(&mut self, archive: &Archive, now: Timestamp) {
         let earlier = |oldest: Option<Timestamp>| {
             Some(oldest.map_or(archive.taken, |oldest| oldest.min(archive.taken)))
         };
         self.oldest = earlier(self.oldest);
         if archive.pinned {
             self.oldest_pinned = earlier(self.oldest_pinned);
+            self.note_pin(archive.size, now.duration_since(archive.taken));
+        }
+    }
+
+    fn note_pin(&mut self, size: u64, age: SignedDuration) {
+        for (days, bytes) in PIN_AGES.iter().zip(&mut self.old_pinned_bytes) {
+            if age > SignedDuration::from_hours(24 * i64::from(*days)) {
+                *bytes = bytes.saturating_add(size);
+            }
         }
     }
 
@@ -413,6 +428,18 @@ mod tests {
         next.finish(&file("c"), true);
         next.finish(&file("c"), true);
         assert_eq!(figures(&next), (2, 20, 2, 2, 0));
+    }
+
+    #[test]
+    fn what_is_pinned_counts_by_each_age_that_it_has_passed() {
+        let mut summary = Summary::default();
+        let hours = SignedDuration::from_hours;
+        for (size, age) in
+            [(1, hours(7 * 24)), (10, hours(7 * 24 + 1)), (100, hours(31 * 24)), (1_000, hours(-1))]
+        {
+            summary.note_pin(size, age);
+        }
+        assert_eq!(summary.old_pinned_bytes, [110, 100, 0]);
     }
 
     #[test]

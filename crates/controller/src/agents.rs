@@ -52,6 +52,17 @@ pub(super) struct Agents {
     changed: watch::Sender<()>,
 }
 
+impl AgentHealth {
+    /// Its name in metrics.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "Missing",
+            Self::NotReady => "NotReady",
+            Self::Ready => "Ready",
+        }
+    }
+}
+
 impl Default for Agents {
     fn default() -> Self {
         Self { pods: Arc::default(), changed: watch::Sender::new(()) }
@@ -147,8 +158,9 @@ pub(super) struct Absences(BTreeMap<String, Instant>);
 /// What follows from the agents' health.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct WithoutAgent {
-    /// How many nodes have been without an agent that is ready for the grace period.
-    pub(super) nodes: usize,
+    /// The nodes that have been without an agent that is ready for the grace period: those where it is missing first,
+    /// and each kind by name, so that the first ones are always the same.
+    pub(super) nodes: Vec<(String, AgentHealth)>,
     /// The reports of those whose stores do not say so yet.
     pub(super) untold: Vec<Arc<NodeReport>>,
     /// When the next grace period ends.
@@ -178,7 +190,7 @@ impl Absences {
                 without.next = Some(without.next.map_or(end, |next| next.min(end)));
                 continue;
             }
-            without.nodes += 1;
+            without.nodes.push((report.node.clone(), health(&report.node)));
             // What an agent that runs says of itself is better than what others say of it.
             let is_told = match health(&report.node) {
                 AgentHealth::Missing => report.ready == "Unknown",
@@ -188,6 +200,7 @@ impl Absences {
                 without.untold.push(Arc::clone(report));
             }
         }
+        without.nodes.sort_unstable_by(|(one, health), (other, its)| (health, one).cmp(&(its, other)));
         without
     }
 }
@@ -244,7 +257,10 @@ mod tests {
         let untold = |absences: &mut Absences, ready: &str, second| {
             let without = absences.look(&stores(ready), &agents, at(second));
             let untold: Vec<_> = without.untold.iter().map(|report| report.node.as_str()).collect();
-            (without.nodes, untold.join(" "))
+            let nodes: Vec<_> = without.nodes.iter().map(|(node, _)| node.as_str()).collect();
+            // Those without any agent come first: of very many nodes not all are named in metrics.
+            assert!(nodes.is_empty() || nodes == ["dead", "none", "unready"], "{nodes:?}");
+            (nodes.len(), untold.join(" "))
         };
         assert_eq!(untold(&mut absences, "True", 119), (0, String::new()));
         assert_eq!(untold(&mut absences, "True", 120), (3, "unready dead none".to_owned()));

@@ -1,14 +1,16 @@
 //! What the controller counts.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 use checkpoint_keeper_api::effective::EffectivePolicies;
+use checkpoint_keeper_core::quota::Held;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use super::quotas::{QuotaState, UsedRatio};
 use super::writer::Written;
@@ -33,16 +35,35 @@ struct Is {
     state: &'static str,
 }
 
-/// One limit of a quota.
+/// One limit of a quota. A scrape adds the label `namespace` of the program that it is from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Limit {
-    namespace: String,
+    quota_namespace: String,
     quota: String,
     resource: &'static str,
 }
 
+/// A node on which no agent is ready. A scrape may add the label `node` of the program that it is from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Unattended {
+    agent_node: String,
+    health: &'static str,
+}
+
+/// Whose archives are counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Holder {
+    archive_namespace: String,
+}
+
 /// The most limits of quotas that have a series of their own.
 const MOST_LIMITS: usize = 500;
+
+/// The most nodes without an agent that have a series of their own.
+const MOST_NODES: usize = 100;
+
+/// The most namespaces that have a series of their own.
+const MOST_NAMESPACES: usize = 200;
 
 /// The counts.
 #[derive(Debug, Clone)]
@@ -51,8 +72,12 @@ pub struct Metrics {
     writes: Family<Outcome, Counter>,
     policies: Family<Became, Gauge>,
     nodes_without_agent: Gauge,
+    unattended: Family<Unattended, Gauge>,
+    namespace_archives: Family<Holder, Gauge>,
+    namespace_bytes: Family<Holder, Gauge>,
     quotas: Family<Is, Gauge>,
     quota_used: Family<Limit, Gauge<f64, AtomicU64>>,
+    quota_warns: Family<Limit, Gauge<f64, AtomicU64>>,
 }
 
 impl Default for Metrics {
@@ -66,8 +91,12 @@ impl Default for Metrics {
             writes,
             policies: Family::default(),
             nodes_without_agent: Gauge::default(),
+            unattended: Family::default(),
+            namespace_archives: Family::default(),
+            namespace_bytes: Family::default(),
             quotas: Family::default(),
             quota_used: Family::default(),
+            quota_warns: Family::default(),
         }
     }
 }
@@ -101,6 +130,27 @@ impl Metrics {
             "What a namespace holds divided by what a CheckpointQuota allows, of the 500 limits that are used most; only the leader reports it",
             self.quota_used.clone(),
         );
+        registry.register(
+            "quota_warn_ratio",
+            "From which used ratio on a CheckpointQuota warns (warnAt), of the same limits; only the leader reports it",
+            self.quota_warns.clone(),
+        );
+        registry.register(
+            "node_without_agent",
+            "1 for a node with a NodeCheckpointStore and no agent that is ready, of up to 100 such nodes; only the leader reports it",
+            self.unattended.clone(),
+        );
+        registry.register(
+            "namespace_archives",
+            "Number of archives of a namespace over all nodes, of the 200 namespaces whose archives are largest; only the leader reports it",
+            self.namespace_archives.clone(),
+        );
+        registry.register_with_unit(
+            "namespace_archives_size",
+            "Size of the archives of a namespace over all nodes, of the same namespaces; only the leader reports it",
+            Unit::Bytes,
+            self.namespace_bytes.clone(),
+        );
     }
 
     /// Notes how the quotas are, and how much of their limits is used.
@@ -117,14 +167,39 @@ impl Metrics {
             other.ratio.total_cmp(&one.ratio).then_with(by_name)
         });
         self.quota_used.clear();
-        for UsedRatio { namespace, name, resource, ratio } in ratios.into_iter().take(MOST_LIMITS) {
-            self.quota_used.get_or_create(&Limit { namespace, quota: name, resource }).set(ratio);
+        self.quota_warns.clear();
+        for UsedRatio { namespace, name, resource, ratio, warn_ratio } in ratios.into_iter().take(MOST_LIMITS)
+        {
+            let limit = Limit { quota_namespace: namespace, quota: name, resource };
+            self.quota_used.get_or_create(&limit).set(ratio);
+            if let Some(warn_ratio) = warn_ratio {
+                self.quota_warns.get_or_create(&limit).set(warn_ratio);
+            }
         }
     }
 
-    /// Notes on how many nodes no agent is at work.
-    pub fn nodes_without_agent(&self, nodes: usize) {
-        self.nodes_without_agent.set(i64::try_from(nodes).unwrap_or(i64::MAX));
+    /// Notes on which nodes no agent is at work, each with what its agent is instead.
+    pub fn nodes_without_agent(&self, nodes: &[(&str, &'static str)]) {
+        self.nodes_without_agent.set(i64::try_from(nodes.len()).unwrap_or(i64::MAX));
+        self.unattended.clear();
+        for (node, health) in nodes.iter().take(MOST_NODES) {
+            let unattended = Unattended { agent_node: (*node).to_owned(), health };
+            self.unattended.get_or_create(&unattended).set(1);
+        }
+    }
+
+    /// Notes what namespaces hold over all nodes.
+    pub fn namespaces(&self, held: &BTreeMap<&str, Held>) {
+        let mut largest: Vec<(&str, Held)> = held.iter().map(|(name, held)| (*name, *held)).collect();
+        largest.sort_by_key(|(name, held)| (Reverse(held.bytes), *name));
+        self.namespace_archives.clear();
+        self.namespace_bytes.clear();
+        for (namespace, held) in largest.into_iter().take(MOST_NAMESPACES) {
+            let holder = Holder { archive_namespace: namespace.to_owned() };
+            let signed = |value| i64::try_from(value).unwrap_or(i64::MAX);
+            self.namespace_archives.get_or_create(&holder).set(signed(held.count));
+            self.namespace_bytes.get_or_create(&holder).set(signed(held.bytes));
+        }
     }
 
     /// Notes whether this replica leads. Who does not counts no policies: each would be counted twice.
@@ -132,9 +207,11 @@ impl Metrics {
         self.leader.set(i64::from(leads));
         if !leads {
             self.policies.clear();
-            self.nodes_without_agent.set(0);
+            self.nodes_without_agent(&[]);
+            self.namespaces(&BTreeMap::new());
             self.quotas.clear();
             self.quota_used.clear();
+            self.quota_warns.clear();
         }
     }
 
@@ -170,9 +247,54 @@ pub fn example() -> String {
     let became = Became { kind: "CheckpointPolicy", reason: "Accepted" };
     metrics.policies.get_or_create(&became).set(1);
     let (namespace, name) = ("shop".to_owned(), "evidence".to_owned());
-    let ratio = UsedRatio { namespace, name, resource: "count", ratio: 0.5 };
+    let ratio = UsedRatio { namespace, name, resource: "count", ratio: 0.5, warn_ratio: Some(0.8) };
     metrics.quotas(&[QuotaState::Fine], vec![ratio]);
+    metrics.nodes_without_agent(&[("node-1", "Missing")]);
+    metrics.namespaces(&[("shop", Held { count: 1, bytes: 1 })].into());
     let mut text = String::new();
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry(&metrics, telemetry::example()));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(metrics: &Metrics) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry(metrics, telemetry::example()))
+            .unwrap();
+        text
+    }
+
+    #[test]
+    fn of_however_many_nodes_namespaces_and_quotas_a_bounded_number_is_named() {
+        let metrics = Metrics::default();
+        let names: Vec<String> = (0..2_000).map(|number| format!("name-{number:04}")).collect();
+        let away: Vec<_> = names.iter().map(|name| (name.as_str(), "Missing")).collect();
+        metrics.nodes_without_agent(&away);
+        let held = |number: usize| Held { count: 1, bytes: number as u64 };
+        metrics.namespaces(&names.iter().enumerate().map(|(at, name)| (name.as_str(), held(at))).collect());
+        let ratio = |name: &String| UsedRatio {
+            namespace: name.clone(),
+            name: "q".to_owned(),
+            resource: "count",
+            ratio: 0.5,
+            warn_ratio: Some(0.8),
+        };
+        metrics.quotas(&[], names.iter().map(ratio).collect());
+        let text = page(&metrics);
+        let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+        assert_eq!(count("checkpoint_keeper_node_without_agent{"), MOST_NODES);
+        assert!(text.contains("checkpoint_keeper_nodes_without_agent 2000\n"), "{text}");
+        assert_eq!(count("checkpoint_keeper_namespace_archives{"), MOST_NAMESPACES);
+        assert_eq!(count("checkpoint_keeper_namespace_archives_size_bytes{"), MOST_NAMESPACES);
+        assert!(text.contains("archives_size_bytes{archive_namespace=\"name-1999\"} 1999\n"), "{text}");
+        assert_eq!(count("checkpoint_keeper_quota_used_ratio{"), MOST_LIMITS);
+        assert_eq!(count("checkpoint_keeper_quota_warn_ratio{"), MOST_LIMITS);
+        // A replica that lost the lease names nothing: the other one does.
+        metrics.leads(false);
+        let text = page(&metrics);
+        assert!(!text.contains("name-"), "{text}");
+    }
 }

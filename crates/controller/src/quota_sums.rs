@@ -93,6 +93,16 @@ pub fn stale_since(status: &NodeCheckpointStoreStatus) -> Option<Timestamp> {
     is_stale.then_some(ready.last_transition_time.0)
 }
 
+/// What each namespace holds over all nodes, at least: a node with archives of very many names only some of them.
+pub fn namespaces_held(reports: &[Arc<NodeReport>]) -> BTreeMap<&str, Held> {
+    let mut sums: BTreeMap<&str, Held> = BTreeMap::new();
+    for usage in reports.iter().flat_map(|report| &report.held) {
+        let sum = sums.entry(&*usage.namespace).or_default();
+        *sum = sum.plus(usage.held);
+    }
+    sums
+}
+
 /// What one namespace holds over all nodes.
 #[derive(Debug, Default)]
 pub struct NamespaceSum<'a> {

@@ -99,6 +99,8 @@ pub struct UsedRatio {
     pub resource: &'static str,
     /// What is used, divided by the limit.
     pub ratio: f64,
+    /// The share of the limit from which on the quota warns; none: it does not.
+    pub warn_ratio: Option<f64>,
 }
 
 /// What follows from the nodes' reports.
@@ -147,10 +149,11 @@ pub fn desired(objects: &[SeenQuota], reports: &[Arc<NodeReport>], now: Timestam
 }
 
 fn ratios(quota: &Quota, held: Held) -> Vec<UsedRatio> {
+    let warn_ratio = quota.warn_at.map(|share| share.of(10_000) as f64 / 10_000.0);
     let of = |resource: &'static str, held: u64, hard: Option<u64>| {
         let hard = hard?;
         let (namespace, name) = (quota.namespace.clone(), quota.name.clone());
-        Some(UsedRatio { namespace, name, resource, ratio: held as f64 / hard.max(1) as f64 })
+        Some(UsedRatio { namespace, name, resource, ratio: held as f64 / hard.max(1) as f64, warn_ratio })
     };
     let count = of("count", held.count, quota.hard.count);
     count.into_iter().chain(of("bytes", held.bytes, quota.hard.bytes)).collect()

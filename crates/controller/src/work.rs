@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::agents::{Absences, Agents};
 use super::finalizers;
 use super::metrics::Metrics;
+use super::quota_sums::namespaces_held;
 use super::quotas::{self, QuotaWrite};
 use super::schedules;
 use super::statuses::{StatusWrite, desired};
@@ -183,6 +184,7 @@ impl Work {
         let objects = self.quotas.all()?;
         let judged = quotas::desired(&objects, reports, Timestamp::now());
         self.metrics.quotas(&judged.states, judged.ratios);
+        self.metrics.namespaces(&namespaces_held(reports));
         let (due, later) = self.quota_throttle.due(judged.writes, Instant::now());
         for write in due {
             if !self.may_go_on() {
@@ -244,7 +246,9 @@ impl Work {
     async fn tell_of_agents(&mut self, reports: &[Arc<NodeReport>]) -> Option<Instant> {
         let agents = self.agents.health()?;
         let without = self.absences.look(reports, &agents, Instant::now());
-        self.metrics.nodes_without_agent(without.nodes);
+        let away: Vec<_> =
+            without.nodes.iter().map(|(node, health)| (node.as_str(), health.name())).collect();
+        self.metrics.nodes_without_agent(&away);
         for report in without.untold.iter().take(AGENTS_AT_A_TIME) {
             if !self.may_go_on() {
                 return None;
