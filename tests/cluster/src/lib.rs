@@ -25,6 +25,7 @@ mod packages;
 pub mod paths;
 pub mod pki;
 pub mod process;
+pub mod prometheus;
 mod runtime;
 pub mod schemas;
 pub mod tools;

@@ -39,6 +39,53 @@ fn the_pages_of_reference_are_what_the_code_says() {
     }
 }
 
+/// Each alert has a page, and which ones there are is nothing to keep by hand.
+#[test]
+fn the_summary_lists_the_runbooks() {
+    let path = folder().join("SUMMARY.md");
+    let summary = fs::read_to_string(&path).unwrap();
+    let mut names = Vec::new();
+    for file in fs::read_dir(folder().join("runbooks")).unwrap() {
+        let name = file.unwrap().file_name().into_string().unwrap();
+        names.extend(name.strip_suffix(".md").filter(|name| *name != "README").map(str::to_owned));
+    }
+    names.sort();
+    let made = with_runbooks(&summary, &names);
+    if std::env::var_os(GENERATE).is_some() {
+        fs::write(&path, made).unwrap();
+    } else {
+        assert!(!names.is_empty());
+        assert!(summary == made, "SUMMARY.md does not list the runbooks as they are: cargo xtask generate");
+    }
+}
+
+/// The list of pages with these runbooks below troubleshooting, and no others.
+fn with_runbooks(summary: &str, names: &[String]) -> String {
+    let mut made = String::new();
+    for line in summary.lines().filter(|line| !line.contains("(runbooks/")) {
+        let _ = writeln!(made, "{line}");
+        if line.contains("(troubleshooting.md)") && !names.is_empty() {
+            made.push_str("- [Runbooks of alerts](runbooks/README.md)\n");
+            for name in names {
+                let _ = writeln!(made, "  - [{name}](runbooks/{name}.md)");
+            }
+        }
+    }
+    made
+}
+
+#[test]
+fn runbooks_are_listed_once_and_those_that_are_gone_are_not() {
+    let summary = "- [A](a.md)\n- [Troubleshooting](troubleshooting.md)\n- [B](b.md)\n";
+    let names = ["One".to_owned(), "Two".to_owned()];
+    let both = with_runbooks(summary, &names);
+    assert!(both.contains(
+        "(troubleshooting.md)\n- [Runbooks of alerts](runbooks/README.md)\n  - [One](runbooks/One.md)\n"
+    ));
+    assert_eq!(with_runbooks(&both, &names), both);
+    assert_eq!(with_runbooks(&both, &[]), summary);
+}
+
 /// A kind's page.
 fn kind(crd: &CustomResourceDefinition) -> String {
     let (names, version) = (&crd.spec.names, &crd.spec.versions[0]);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use checkpoint_keeper_testcluster::{Namespace, Node, wait};
@@ -160,6 +161,13 @@ impl<'a> Agent<'a> {
         Self::run(node, node.command(keeper())?, node.directory(), arguments)
     }
 
+    /// Starts one that takes the machine for having been up for so much longer, which its wall clock does not show.
+    pub(crate) fn spawn_by_uptime(node: Node<'a>, later: Duration) -> anyhow::Result<Self> {
+        let mut command = node.command("unshare")?;
+        command.args(["--time", "--boottime", &later.as_secs().to_string(), keeper()]);
+        Self::run(node, command, node.directory(), &install::kubelet_arguments(node))
+    }
+
     /// Starts one that goes by a clock that can be set.
     pub(crate) fn spawn_by_clock(node: Node<'a>, offset: &str) -> anyhow::Result<Self> {
         node.set_clock(offset)?;
@@ -180,7 +188,7 @@ impl<'a> Agent<'a> {
         command.args(["--kubeconfig", &kubeconfig, "--directory", directory, "--interval", "2s"]);
         command.args(["--status-interval", "1s"]);
         command.args(kubelet);
-        command.args(["--state", "/var/lib/kubelet/checkpoint-keeper-catalog", "--listen", "127.0.0.1:9464"]);
+        command.args(["--state", "/var/lib/kubelet/checkpoint-keeper-catalog", "--listen", "0.0.0.0:9464"]);
         let out = std::fs::File::create(&said)?;
         let process = command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn()?;
         Ok(Self { node, process, said, _files: files })

@@ -7,6 +7,8 @@
 
 mod agent;
 mod agents;
+mod alerts;
+mod alerts_prometheus;
 mod book;
 mod chart;
 mod collector;
