@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::components::{once, run};
+use crate::packages::unpacked;
 use crate::paths::Cache;
 use crate::process::output;
 
@@ -23,32 +23,14 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Downloads and unpacks them unless they are there. The folder's name says which version it holds, so a newer one
-    /// of a security update is taken once apt knows it.
+    /// Downloads and unpacks them unless they are there: the version that apt would install, so a newer one of a
+    /// security update is taken once apt knows it.
     pub fn provide(cache: &Cache) -> anyhow::Result<Self> {
-        let version = version()?;
-        let folder =
-            cache.folder(&format!("{PACKAGE}-{}", version.replace(|sign: char| !is_plain(sign), "-")));
-        once(&folder, |folder| {
-            let log = |step: &str| cache.folder(&format!("{PACKAGE}-{step}.log"));
-            let wanted = format!("{PACKAGE}={version}");
-            run(Command::new("apt-get").args(["download", &wanted]).current_dir(folder), &log("download"))?;
-            for entry in std::fs::read_dir(folder)? {
-                let path = entry?.path();
-                if path.extension().is_some_and(|extension| extension == "deb") {
-                    run(Command::new("dpkg-deb").arg("-x").args([path.as_path(), folder]), &log("unpack"))?;
-                    std::fs::remove_file(path)?;
-                }
-            }
-            Ok(())
-        })?;
+        let wanted = format!("{PACKAGE}={}", version()?);
+        let folder = unpacked(cache, PACKAGE, &[&wanted], "", |_| Ok(()))?;
         let program = |name: &str| folder.join("usr/bin").join(name);
         Ok(Self { server: program("prometheus"), promtool: program("promtool") })
     }
-}
-
-fn is_plain(sign: char) -> bool {
-    sign.is_ascii_alphanumeric() || sign == '.'
 }
 
 /// The version that apt would install.
