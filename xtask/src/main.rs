@@ -5,6 +5,7 @@ mod book;
 mod cargo;
 mod chart_files;
 mod cluster;
+mod demo;
 mod generate;
 mod image;
 mod manifests;
@@ -32,6 +33,8 @@ enum Command {
     /// Bring up a real throw-away cluster, use it, break it, take it down
     #[command(disable_help_flag = true)]
     Cluster(cluster::Arguments),
+    /// Show what this is: a real cluster, the chart, a schedule, a policy, and what became of it
+    Demo(demo::Arguments),
     /// Write the files that are made from code
     Generate,
     /// Build the book in docs/book as web pages, and say where they are
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Cluster(arguments) => cluster::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Generate => generate::run(),
         Command::Book => book::run(),
         Command::Manifests => manifests::run(),

@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use crate::book;
 use crate::cargo::cargo;
 use crate::image::{self, Architecture, Profile, Program};
+use crate::release;
 use crate::repository::repository;
 
 #[derive(Debug, Args)]
@@ -132,6 +133,7 @@ fn slow(steps: &mut Steps) -> anyhow::Result<PathBuf> {
     steps.time("book", book::build)?;
     let program = steps.time("release build", || image::build(Program::Operator, Architecture::Amd64))?;
     steps.time("README example", || readme_example(&mut Command::new(&program)))?;
+    steps.time("release files", release::try_out)?;
     steps.time("arm64", arm64)?;
     steps.time("image", || image::archive(&program))
 }

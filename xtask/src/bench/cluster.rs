@@ -1,11 +1,8 @@
 //! What an agent costs that runs as it is installed: its pod, its rights, a real API server and up to 100 000
 //! archives.
 
-use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::ensure;
-use checkpoint_keeper_testcluster::paths::{Cache, State};
 use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Cluster, Node, wait};
 use serde_json::{Value, json};
@@ -16,7 +13,7 @@ use super::memory::{MOST_10K, MOST_100K, MOST_IDLE};
 use super::process;
 use super::row::{Budget, Row};
 use super::timing::Times;
-use crate::cargo::cargo;
+use crate::cluster::Up;
 use crate::image;
 
 /// The cluster's name, so that it meets no other.
@@ -37,42 +34,11 @@ const QUIET: Duration = Duration::from_secs(75);
 /// How long an idle one is watched.
 const WINDOW: Duration = Duration::from_mins(4);
 
-/// A cluster that goes down with this.
-struct Up(Cluster);
-
-impl Up {
-    fn new() -> anyhow::Result<Self> {
-        let owner = std::process::id().to_string();
-        run(&["cluster", "up", "--name", NAME, "--owner", &owner])?;
-        Ok(Self(Cluster::open(&state()?)?))
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        if let Err(error) = run(&["cluster", "down", "--name", NAME]) {
-            eprintln!("the cluster could not be taken down: {error:#}");
-        }
-    }
-}
-
-fn state() -> anyhow::Result<State> {
-    Ok(Cache::of_user()?.cluster(NAME))
-}
-
-fn run(arguments: &[&str]) -> anyhow::Result<()> {
-    let mut command = cargo();
-    command.args(["run", "--quiet", "--locked", "--package", "xtask", "--"]).args(arguments);
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status()?;
-    ensure!(status.success(), "cargo xtask {} failed: {status}", arguments.join(" "));
-    Ok(())
-}
-
 pub(super) fn rows(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let archives = bench.either(10_000, 1_000);
     let image = image::build_archive()?;
-    let up = Up::new()?;
-    let cluster = &up.0;
+    let up = Up::new(NAME, &[])?;
+    let cluster = &up.cluster;
     let [full, empty] = cluster.nodes()[..] else { anyhow::bail!("the cluster has not two nodes") };
     directory::populate(&full.checkpoints(), archives, PER_CONTAINER)?;
     cluster.load(&image)?;

@@ -9,12 +9,23 @@ use checkpoint_keeper_testcluster::paths::Cache;
 use checkpoint_keeper_testcluster::process::output;
 use serde_json::Value;
 
-use super::{PLUGIN, SUMS, VERSION, krew};
+use super::{PLUGIN, SUMS, VERSION, chart, krew};
 use crate::repository::repository;
 
 /// Fails with what is wrong first.
 pub(crate) fn check(folder: &Path) -> anyhow::Result<()> {
     output(Command::new("sha256sum").args(["--check", "--strict", "--quiet", SUMS]).current_dir(folder))?;
+    for name in [
+        krew::FILE.to_owned(),
+        format!("checkpoint-keeper-{VERSION}.tgz"),
+        format!("checkpoint-keeper-{VERSION}.cdx.json"),
+        format!("{PLUGIN}-{VERSION}.cdx.json"),
+        format!("checkpoint-keeper-{VERSION}-linux-amd64.tar.gz"),
+        format!("{PLUGIN}-{VERSION}-linux-amd64.tar.gz"),
+        "image/oci/index.json".to_owned(),
+    ] {
+        ensure!(folder.join(&name).is_file(), "{name} is missing of the release");
+    }
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().context("a file has a name")?.to_string_lossy().into_owned();
@@ -23,6 +34,9 @@ pub(crate) fn check(folder: &Path) -> anyhow::Result<()> {
                 let (program, platform) =
                     rest.split_once(&format!("-{VERSION}-")).context("it is of another version")?;
                 return unpacked(&path, program, platform);
+            }
+            if name == format!("checkpoint-keeper-{VERSION}.tgz") {
+                return chart::check(&path);
             }
             if let Some(program) = name.strip_suffix(&format!("-{VERSION}.cdx.json")) {
                 return parts(&path, program);
@@ -86,7 +100,9 @@ fn krew(path: &Path, folder: &Path) -> anyhow::Result<()> {
 
 /// The list of a program's parts has each that the lock file pins, as far as it names them.
 fn parts(path: &Path, program: &str) -> anyhow::Result<()> {
-    let list: Value = serde_json::from_slice(&std::fs::read(path)?)?;
+    let text = std::fs::read_to_string(path)?;
+    ensure!(!text.contains(&*std::env::temp_dir().to_string_lossy()), "it names a path of this machine");
+    let list: Value = serde_json::from_str(&text)?;
     ensure!(list["metadata"]["component"]["name"] == program, "it is of another program");
     let parts = list["components"].as_array().context("it has no components")?;
     let lock = std::fs::read_to_string(repository().join("Cargo.lock"))?;

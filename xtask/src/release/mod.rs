@@ -3,6 +3,7 @@
 //! It signs nothing and uploads nothing: the workflow does that, with what only it has.
 
 mod archive;
+mod chart;
 mod check;
 mod krew;
 mod sbom;
@@ -66,6 +67,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes and checks what can be made in a moment: all files, but for this machine's architecture alone.
+pub(crate) fn try_out() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let arguments = Arguments {
+        arch: vec![Architecture::Amd64],
+        tag: Some(format!("v{VERSION}")),
+        image: "registry.test/checkpoint-keeper".to_owned(),
+        url: "https://downloads.test".to_owned(),
+        plugin: Vec::new(),
+        output: Some(folder.path().join("files")),
+    };
+    run(&arguments)
+}
+
 fn write(arguments: &Arguments, output: &Path) -> anyhow::Result<()> {
     if output.exists() {
         std::fs::remove_dir_all(output).with_context(|| format!("cannot remove {}", output.display()))?;
@@ -105,6 +120,7 @@ fn write(arguments: &Arguments, output: &Path) -> anyhow::Result<()> {
         packed.push(krew::Platform { os_and_architecture: platform, file: name, digest });
     }
     std::fs::write(output.join(krew::FILE), krew::manifest(VERSION, &arguments.url, &packed)?)?;
+    chart::write(output, &arguments.image)?;
     sbom::write(output, created)?;
     sums(output)
 }

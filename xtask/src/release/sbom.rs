@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::process::output;
 
 use super::VERSION;
 use crate::cargo::Tool;
@@ -16,22 +17,30 @@ const CYCLONEDX: Tool = Tool { name: "cargo-cyclonedx", version: "0.5.9", argume
 const PACKAGES: [(&str, &str); 2] =
     [("checkpoint-keeper", "crates/operator"), ("kubectl-checkpoints", "crates/kubectl-checkpoints")];
 
+/// What of the repository cargo needs to see, to say what it is made of.
+const SOURCES: [&str; 6] = ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "crates", "tests", "xtask"];
+
 /// Writes a list for each program; `created` are seconds since 1970.
-pub(super) fn write(output: &Path, created: u64) -> anyhow::Result<()> {
+pub(super) fn write(to: &Path, created: u64) -> anyhow::Result<()> {
     let tool = CYCLONEDX.provide()?;
+    // The tool writes a file beside the manifest of each package of the workspace, so it gets a copy.
+    let copy = tempfile::tempdir()?;
+    let sources = SOURCES.map(|name| repository().join(name));
+    output(Command::new("cp").arg("-r").args(sources).arg(copy.path()))?;
     for (package, folder) in PACKAGES {
-        let folder = repository().join(folder);
+        let folder = copy.path().join(folder);
         let name = format!("{package}-{VERSION}.cdx");
         let mut command = Command::new(&tool);
         command.arg("cyclonedx").args(["--format", "json", "--spec-version", "1.5", "--quiet"]);
         command.args(["--override-filename", &name]).arg("--manifest-path").arg(folder.join("Cargo.toml"));
-        command.current_dir(repository()).env("SOURCE_DATE_EPOCH", created.to_string());
+        command.current_dir(copy.path()).env("SOURCE_DATE_EPOCH", created.to_string());
         let status = command.status().context("cannot run cargo-cyclonedx")?;
         ensure!(status.success(), "cargo-cyclonedx failed: {status}");
-        // It writes beside each package that it looked at.
-        let made = folder.join(format!("{name}.json"));
-        std::fs::copy(&made, output.join(format!("{name}.json")))?;
-        std::fs::remove_file(&made)?;
+        let name = format!("{name}.json");
+        let made = std::fs::read_to_string(folder.join(&name))?;
+        // It names packages by where they are.
+        let here = copy.path().canonicalize()?.display().to_string();
+        std::fs::write(to.join(name), made.replace(&here, "/source"))?;
     }
     Ok(())
 }
