@@ -1,5 +1,6 @@
 //! Publishing what the engine does: the status of the node's `NodeCheckpointStore`, and events.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use checkpoint_keeper_api::NodeCheckpointStore;
@@ -12,7 +13,7 @@ use jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::api::{ApiContext, TICK};
 use super::events::{Events, deleted, unreachable};
@@ -52,13 +53,17 @@ impl StatusPublisher {
         let mut changes = self.context.state.changes();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut throttle = StatusThrottle::new(self.interval);
+        // Each `RandomState` has random keys.
+        let mut throttle = StatusThrottle::new(self.interval, RandomState::new().hash_one(()));
         let mut log = ProblemLog::default();
+        let mut wake: Option<Instant> = None;
         loop {
             tokio::select! {
                 ended = changes.changed() => if ended.is_err() { return },
+                () = sleep_until(wake.unwrap_or_else(now).into()), if wake.is_some() => {}
                 _ = tick.tick() => {}
             }
+            wake = None;
             let own = self.context.own.now();
             // A new store needs the node's UID, as its owner: it is deleted together with the node.
             if !own.is_listed || (own.store.is_none() && own.node_uid().is_none()) {
@@ -73,7 +78,13 @@ impl StatusPublisher {
                 reason: next.conditions.first().map(|ready| ready.reason.clone()).unwrap_or_default(),
                 problems: self.context.state.read(Observations::kinds_of_problems),
             };
-            if before == Some(&next) || !throttle.is_due(&urgent, now) {
+            if before == Some(&next) {
+                throttle.note_same();
+                continue;
+            }
+            let due = throttle.due(&urgent, now);
+            if due > now {
+                wake = Some(due);
                 continue;
             }
             let written = self.write(&own, &next).await;
