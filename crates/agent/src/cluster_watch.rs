@@ -15,13 +15,14 @@ use checkpoint_keeper_node::mailbox::Sender;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::core::ObjectMeta;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::watcher;
 use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
 use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::cluster;
+use checkpoint_keeper_runtime::liveness::other_watch;
 use checkpoint_keeper_runtime::problem_log::Problem;
 use checkpoint_keeper_runtime::watch::{Change, Metadata, WatchHealth, follow, metadata_of};
 
@@ -100,7 +101,7 @@ impl ClusterWatch {
 
     async fn watch_pods(&self, client: &Client, node: &str) {
         let api = metadata_of::<Pod>(client);
-        let config = watcher::Config::default().fields(&cluster::running_on(node)).page_size(PAGE);
+        let config = other_watch().fields(&cluster::running_on(node)).page_size(PAGE);
         follow(watcher(api, config).modify(|pod| slim(&mut pod.metadata)), |change| {
             let keep = |pod: Metadata| cluster::live_pod(pod.metadata);
             self.seen().pods.note(change, Instant::now(), keep);
@@ -159,7 +160,7 @@ impl ClusterWatch {
             }
             self.seen().namespaces = Some(WatchHealth::default());
             let api = metadata_of::<Namespace>(client);
-            let config = watcher::Config::default().page_size(PAGE);
+            let config = other_watch().page_size(PAGE);
             let events = watcher(api, config).modify(|namespace| slim(&mut namespace.metadata));
             let follows = follow(events, |change| {
                 if let Some(health) = &mut self.seen().namespaces {

@@ -8,13 +8,13 @@ use checkpoint_keeper_api::NodeCheckpointStore;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::FileId;
 use checkpoint_keeper_core::policy::Labels;
-use checkpoint_keeper_runtime::liveness::now;
+use checkpoint_keeper_runtime::liveness::{now, other_watch};
 use checkpoint_keeper_runtime::problem_log::Problem;
 use checkpoint_keeper_runtime::watch::{Change, Metadata, WatchHealth, follow, metadata_of, objects_of};
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::api::DynamicObject;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::watcher;
 
 use super::api::ApiContext;
 use super::problem_type::ProblemType;
@@ -100,7 +100,7 @@ impl OwnObjects {
 
     /// Watches the node, for as long as it is polled.
     pub(super) async fn watch_node(&self, context: &ApiContext) {
-        let config = watcher::Config::default().fields(&format!("metadata.name={}", context.node));
+        let config = other_watch().fields(&format!("metadata.name={}", context.node));
         let api = metadata_of::<Node>(&context.client);
         follow(watcher(api, config), |change| {
             let before = self.now();
@@ -131,7 +131,7 @@ impl OwnObjects {
 
     /// Watches its store, for as long as it is polled.
     pub(super) async fn watch_store(&self, context: &ApiContext) {
-        let config = watcher::Config::default().fields(&format!("metadata.name={}", context.node));
+        let config = other_watch().fields(&format!("metadata.name={}", context.node));
         let api = objects_of::<NodeCheckpointStore>(&context.client);
         follow(watcher(api, config), |change| {
             let before = self.now();

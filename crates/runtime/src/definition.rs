@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::watcher;
 use tokio::sync::watch;
 
 use super::cache::Cache;
-use super::liveness::{WATCH_SECONDS, now};
+use super::liveness::{now, policy_watch};
 use super::problem_log::Problem;
 use super::watch::{Metadata, follow, metadata_of};
 
@@ -31,7 +31,7 @@ impl Definition {
     /// Watches it, for as long as it is polled.
     pub async fn watch(&self, client: &Client) {
         let only = format!("metadata.name={}", self.name);
-        let config = watcher::Config::default().fields(&only).timeout(WATCH_SECONDS);
+        let config = policy_watch().fields(&only);
         follow(watcher(metadata_of::<CustomResourceDefinition>(client), config), |change| {
             let before = self.is_defined();
             self.seen().note(change, now(), |_: Metadata| ());

@@ -4,6 +4,7 @@
 //! the watch's own reopening are not among them. So the client of a watch is wrapped, and each opened watch and
 //! each piece of its body is noted.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,16 @@ use axum::body::Body;
 use futures_util::StreamExt;
 use http::{Request, Response};
 use kube::Client;
+use kube::runtime::watcher;
 use tower::service_fn;
 
-/// How long a watch of policies stays open. It is then opened anew, and if nothing comes then, it hangs. Each of
-/// the four kinds costs an API server one request in this time and for each node.
-pub const WATCH_SECONDS: u32 = 120;
+/// How long a watch of policies stays open at most. It is then opened anew, and if nothing comes then, it hangs. Each of
+/// the four kinds costs an API server one request in about this time and for each node.
+const WATCH_SECONDS: u32 = 120;
+
+/// How long any other watch stays open at most, which is kube's own figure: less than the client waits for something
+/// to come.
+const OTHER_WATCH_SECONDS: u32 = 290;
 
 /// How long nothing is heard on a watch until it counts as hanging: longer than it takes one to be opened anew,
 /// which kube does five seconds after its end at the latest.
@@ -24,6 +30,24 @@ pub const SILENCE: Duration = Duration::from_secs(150);
 /// How long a watch that failed must be open again until it counts: one whose version is too old is opened and
 /// then told so.
 pub const RESUMED: Duration = Duration::from_secs(2);
+
+/// How a kind is watched whose watch must be known to be alive: policies.
+pub fn policy_watch() -> watcher::Config {
+    watcher::Config::default().timeout(varied(WATCH_SECONDS))
+}
+
+/// How any other kind is watched.
+pub fn other_watch() -> watcher::Config {
+    watcher::Config::default().timeout(varied(OTHER_WATCH_SECONDS))
+}
+
+/// A random length of two thirds of the longest at least. Where all agents' watches begin at once, as after an API
+/// server has restarted, they would else be opened anew at once for ever after.
+fn varied(longest: u32) -> u32 {
+    let part = longest / 3;
+    // Each `RandomState` has random keys.
+    longest - u32::try_from(RandomState::new().hash_one(()) % u64::from(part + 1)).unwrap_or_default()
+}
 
 /// What was heard on a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,4 +87,23 @@ pub fn listened(client: &Client, heard: impl Fn(Heard) + Send + Sync + 'static) 
         }
     });
     Client::new(service, namespace)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn watches_that_begin_together_do_not_end_together() {
+        for (watch, longest) in
+            [(policy_watch as fn() -> _, WATCH_SECONDS), (other_watch, OTHER_WATCH_SECONDS)]
+        {
+            let lengths: BTreeSet<u32> = (0..1_000).filter_map(|_| watch().timeout).collect();
+            assert!(lengths.len() > 30, "{lengths:?}");
+            assert!(lengths.iter().all(|length| (longest / 3 * 2..=longest).contains(length)), "{lengths:?}");
+        }
+        assert!(Duration::from_secs(u64::from(WATCH_SECONDS) + 5) < SILENCE);
+    }
 }

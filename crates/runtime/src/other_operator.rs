@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 
 use super::cache::Cache;
-use super::liveness::now;
+use super::liveness::{now, other_watch};
 use super::problem_log::Problem;
 use super::watch::{Change, follow};
 
@@ -59,7 +59,7 @@ impl OtherOperator {
         let kind = ApiResource::erase::<Lease>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
         let only = format!("metadata.name={OTHER_OPERATOR_LEASE}");
-        let config = watcher::Config::default().fields(&only);
+        let config = other_watch().fields(&only);
         let only = ListParams::default().fields(&only);
         let is_missing = AtomicBool::new(false);
         let events = watcher(api.clone(), config)

@@ -19,14 +19,14 @@ use checkpoint_keeper_core::policy::PolicyRef;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::DynamicObject;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::watcher;
 use kube::{Client, CustomResourceExt, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::cache::Cache;
 use super::guarded;
-use super::liveness::{WATCH_SECONDS, listened, now};
+use super::liveness::{listened, now, policy_watch};
 use super::other_operator::OtherOperator;
 use super::problem_log::Problem;
 use super::telemetry::WatchAge;
@@ -114,7 +114,7 @@ impl PolicyObjects {
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     {
         let client = self.listened(client, move |caches| &mut of(caches).health);
-        let config = watcher::Config::default().page_size(PAGE).timeout(WATCH_SECONDS);
+        let config = policy_watch().page_size(PAGE);
         let events = watcher(objects_of::<K>(&client), config);
         let events = events.modify(|object| guarded::strip(&mut object.metadata));
         follow(events, |change| {
@@ -128,7 +128,7 @@ impl PolicyObjects {
     async fn watch_legacy_definition(&self, client: &Client) {
         let client = self.listened(client, |caches| &mut caches.legacy_definition.health);
         let only = format!("metadata.name={}", CheckpointRestoreOperator::crd_name());
-        let config = watcher::Config::default().fields(&only).timeout(WATCH_SECONDS);
+        let config = policy_watch().fields(&only);
         let events = watcher(metadata_of::<CustomResourceDefinition>(&client), config);
         follow(events, |change| {
             if self.caches().legacy_definition.note(change, now(), |_: Metadata| ()) {

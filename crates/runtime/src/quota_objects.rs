@@ -9,13 +9,13 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::api::DynamicObject;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::watcher;
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::cache::Cache;
 use super::guarded::{self, Broken};
-use super::liveness::now;
+use super::liveness::{now, other_watch};
 use super::problem_log::Problem;
 use super::watch::{follow, objects_of};
 
@@ -42,7 +42,7 @@ impl QuotaObjects {
 
     /// Watches them, for as long as it is polled.
     pub async fn watch(&self, client: &Client) {
-        let config = watcher::Config::default().page_size(PAGE);
+        let config = other_watch().page_size(PAGE);
         let events = watcher(objects_of::<CheckpointQuota>(client), config);
         let node = self.node.clone();
         follow(events.modify(move |object| strip(object, node.as_deref())), |change| {

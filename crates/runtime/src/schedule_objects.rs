@@ -9,7 +9,7 @@ use checkpoint_keeper_core::policy::ScheduleRetention;
 use checkpoint_keeper_core::schedule::{Schedule, ScheduleKind, ScheduleRef};
 use jiff::Timestamp;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::watcher;
 use kube::{Client, CustomResourceExt, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::cache::Cache;
 use super::definition::Definition;
 use super::guarded::{self, Broken};
-use super::liveness::now;
+use super::liveness::{now, other_watch};
 use super::problem_log::Problem;
 use super::watch::{follow, objects_of};
 
@@ -80,7 +80,7 @@ impl ScheduleObjects {
     ) where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
     {
-        let config = watcher::Config::default().page_size(PAGE);
+        let config = other_watch().page_size(PAGE);
         let events = watcher(objects_of::<K>(client), config);
         follow(events.modify(|object| guarded::strip(&mut object.metadata)), |change| {
             let read = |object| guarded::read(object).map(Arc::new).map_err(Arc::from);

@@ -26,12 +26,12 @@ use checkpoint_keeper_node::mailbox::Sender;
 use checkpoint_keeper_node::markers::HoldError;
 use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::guarded::{self, Broken};
-use checkpoint_keeper_runtime::liveness::now;
+use checkpoint_keeper_runtime::liveness::{now, other_watch};
 use checkpoint_keeper_runtime::watch::{Change, follow, objects_of};
 use jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::watcher;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
@@ -140,7 +140,7 @@ impl Inventory {
 
     async fn watch(&self) {
         let label = format!("{NODE_LABEL}={}", node_label(&self.context.node));
-        let config = watcher::Config::default().labels(&label).page_size(PAGE);
+        let config = other_watch().labels(&label).page_size(PAGE);
         let events = watcher(objects_of::<ContainerCheckpoint>(&self.context.client), config);
         follow(events.modify(|object| object.managed_fields_mut().clear()), |change| {
             if let Change::Failed(error) = &change {

@@ -8,14 +8,14 @@ use checkpoint_keeper_core::quantity;
 use checkpoint_keeper_core::schedule::{NodePod, PodContainer, RESULT_ANNOTATION, TRIGGER_ANNOTATION};
 use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::cluster;
-use checkpoint_keeper_runtime::liveness::now;
+use checkpoint_keeper_runtime::liveness::{now, other_watch};
 use checkpoint_keeper_runtime::problem_log::Problem;
 use checkpoint_keeper_runtime::watch::{follow, objects_of};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
 use kube::api::DynamicObject;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::watcher;
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -54,7 +54,7 @@ impl NodePods {
     }
 
     async fn watch_pods(&self, client: &Client, node: &str) {
-        let config = watcher::Config::default().fields(&cluster::running_on(node)).page_size(PAGE);
+        let config = other_watch().fields(&cluster::running_on(node)).page_size(PAGE);
         let events = watcher(objects_of::<Pod>(client), config);
         follow(events.modify(|pod| pod.metadata.managed_fields = None), |change| {
             if self.seen().pods.note(change, now(), node_pod) {
@@ -65,7 +65,7 @@ impl NodePods {
     }
 
     async fn watch_node(&self, client: &Client, node: &str) {
-        let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
+        let config = other_watch().fields(&format!("metadata.name={node}"));
         let events = watcher(objects_of::<Node>(client), config);
         follow(events, |change| {
             let before = self.is_unschedulable();
