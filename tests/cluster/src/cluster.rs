@@ -187,11 +187,16 @@ impl Cluster {
 
     /// The requests that pods' service accounts made so far, as audit events, in the order in which they came.
     pub fn requests_of_pods(&self) -> anyhow::Result<Vec<Value>> {
-        let path = self.state.logs(CONTROL_PLANE).join(AUDIT_LOG);
+        let path = self.audit_log();
         let text =
             std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         // The last line may be half written.
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// Where the API server writes down these requests, a line of JSON each.
+    pub fn audit_log(&self) -> PathBuf {
+        self.state.logs(CONTROL_PLANE).join(AUDIT_LOG)
     }
 
     /// Imports an image of an archive on every node, by the name that the archive says.

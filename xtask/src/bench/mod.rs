@@ -23,6 +23,7 @@ mod reads;
 mod row;
 mod saturated;
 mod saturation;
+mod scale;
 mod schedules;
 mod sparse;
 mod sweep;
@@ -58,6 +59,9 @@ pub(crate) struct Arguments {
     /// Measure instead what the agent costs that runs in its pod on a real cluster
     #[arg(long, conflicts_with = "only")]
     pub cluster: bool,
+    /// The agents of many nodes
+    #[command(flatten)]
+    pub scale: scale::Scale,
     /// Write there and not to standard output
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -125,7 +129,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(directory) = &arguments.saturate {
         return saturation::run(directory);
     }
-    if cfg!(debug_assertions) {
+    if let Some(plan) = &arguments.scale.process {
+        return scale::run_process(plan);
+    }
+    if cfg!(debug_assertions) && !(arguments.scale.is_wanted && arguments.quick) {
         return run_optimised();
     }
     let mut bench = Bench::new(arguments.dir.as_deref(), arguments.quick)?;
@@ -133,7 +140,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if arguments.cluster {
         results.rows = cluster::rows(&bench)?;
     }
-    for id in RowId::value_variants().iter().filter(|_| !arguments.cluster) {
+    if arguments.scale.is_wanted {
+        results.rows = scale::rows(&arguments.scale, arguments.quick)?;
+    }
+    let are_rows_wanted = !arguments.cluster && !arguments.scale.is_wanted;
+    for id in RowId::value_variants().iter().filter(|_| are_rows_wanted) {
         if arguments.only.is_empty() || arguments.only.contains(id) {
             let name = id.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
             let start = Instant::now();

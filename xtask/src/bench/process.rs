@@ -40,7 +40,7 @@ pub(super) fn cpu_of_all(pid: u32) -> anyhow::Result<Duration> {
     cpu_of_all_by(&fs::read_to_string(format!("/proc/{pid}/stat"))?)
 }
 
-fn cpu_of_all_by(stat: &str) -> anyhow::Result<Duration> {
+pub(super) fn cpu_of_all_by(stat: &str) -> anyhow::Result<Duration> {
     // The program's name is in parentheses and may hold anything; user and system time come eleven fields after it.
     let (_, fields) = stat.rsplit_once(')').context("the kernel does not say")?;
     let times = fields.split_whitespace().skip(11).take(2);
