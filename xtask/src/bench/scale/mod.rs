@@ -24,9 +24,9 @@ use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
-use super::cluster::Up;
 use super::row::Row;
-use crate::image;
+use crate::cluster::Up;
+use crate::image::{self, Architecture, Program};
 use agents::Plan;
 use nodes::{NAMESPACE, PER_CONTAINER};
 use observed::{Observer, Progress};
@@ -95,7 +95,7 @@ impl Pace {
 pub(super) fn rows(arguments: &Scale, quick: bool) -> anyhow::Result<Vec<Row>> {
     ensure!(arguments.agents > 0 && arguments.archives >= PER_CONTAINER, "there is nothing to measure");
     let pace = if quick { Pace::QUICK } else { Pace::REAL };
-    let program = image::program();
+    let program = image::program(Program::Operator, Architecture::Amd64);
     ensure!(program.is_file(), "there is no {}: cargo xtask image makes it", program.display());
     let in_a_process = agents_in_a_process(arguments.agents)?;
     let up =
