@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use checkpoint_keeper_api::ContainerCheckpoint;
 use checkpoint_keeper_testcluster::paths::Cache;
 use checkpoint_keeper_testcluster::tools::Tools;
 use checkpoint_keeper_testcluster::{Cluster, wait};
@@ -173,17 +174,12 @@ impl<'a> Stage<'a> {
     /// The names of the checkpoints there are, the oldest first.
     fn checkpoints(&self) -> anyhow::Result<Vec<String>> {
         let path = "/apis/checkpoint-keeper.io/v1alpha1/namespaces/shop/containercheckpoints";
-        let list = self.cluster.get(path)?;
-        let mut found: Vec<(&str, &str)> = list["items"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|one| {
-                Some((one["status"]["checkpointTime"].as_str()?, one["metadata"]["name"].as_str()?))
-            })
-            .collect();
+        let mut list = self.cluster.get(path)?;
+        let list: Vec<ContainerCheckpoint> = serde_json::from_value(list["items"].take())?;
+        let named = |one: ContainerCheckpoint| Some((one.status?.checkpointed_at?.0, one.metadata.name?));
+        let mut found: Vec<_> = list.into_iter().filter_map(named).collect();
         found.sort_unstable();
-        Ok(found.into_iter().map(|(_, name)| name.to_owned()).collect())
+        Ok(found.into_iter().map(|(_, name)| name).collect())
     }
 }
 
