@@ -61,6 +61,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 
+{{/* Whether this is OpenShift, where pods need SecurityContextConstraints: true, or nothing. */}}
+{{- define "checkpoint-keeper.openshift" -}}
+{{- $enabled := .Values.openshift.scc -}}
+{{- if kindIs "string" $enabled -}}
+{{- $enabled = .Capabilities.APIVersions.Has "security.openshift.io/v1/SecurityContextConstraints" -}}
+{{- end -}}
+{{- if $enabled }}true{{ end -}}
+{{- end -}}
+
 {{/* The arguments that agents and controller share. */}}
 {{- define "checkpoint-keeper.args" -}}
 {{- with .Values.clusterPolicyNamespaces }}

@@ -1,6 +1,8 @@
 //! What is rendered from the chart, by helm itself, held against the files in `config`, the schemas of Kubernetes, and a
 //! linter. No node is needed for it.
 
+mod platforms;
+
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;

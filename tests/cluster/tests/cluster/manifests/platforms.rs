@@ -1,0 +1,36 @@
+//! What the chart renders for kinds of clusters that differ from others: OpenShift, those that limit system priorities, and
+//! those whose objects Argo CD or kustomize bring.
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+use super::{objects, render};
+/// The objects of one kind.
+fn of_kind(objects: &[Value], kind: &str) -> Vec<Value> {
+    objects.iter().filter(|object| object["kind"] == kind).cloned().collect()
+}
+
+/// `restricted-v2`, the constraints that pods have by default, takes no user but one of the namespace's own range.
+#[test]
+fn on_openshift_the_controller_runs_as_the_user_that_it_is_given() -> anyhow::Result<()> {
+    let user = |rendered: &str| -> anyhow::Result<Value> {
+        let deployments = of_kind(&objects(rendered)?, "Deployment");
+        Ok(deployments[0]["spec"]["template"]["spec"]["securityContext"].clone())
+    };
+    let elsewhere = user(&render("", &[])?)?;
+    ensure!(elsewhere["runAsUser"] == 65532 && elsewhere["runAsGroup"] == 65532, "{elsewhere}");
+    let constraints = "security.openshift.io/v1/SecurityContextConstraints";
+    for (values, arguments) in [("openshift: {scc: true}", &[][..]), ("", &["--api-versions", constraints])] {
+        let rendered = render(values, arguments)?;
+        let context = user(&rendered)?;
+        ensure!(context["runAsUser"].is_null() && context["runAsGroup"].is_null(), "{context}");
+        ensure!(context["runAsNonRoot"] == true, "{context}");
+        let found = of_kind(&objects(&rendered)?, "SecurityContextConstraints");
+        let volumes = found.first().context("there are no constraints")?["volumes"].clone();
+        let volumes = volumes.as_array().cloned().unwrap_or_default();
+        for volume in ["hostPath", "csi", "persistentVolumeClaim", "downwardAPI", "ephemeral"] {
+            ensure!(volumes.contains(&json!(volume)), "agent.extraVolumes of {volume} are refused");
+        }
+    }
+    Ok(())
+}
