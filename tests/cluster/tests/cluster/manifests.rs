@@ -33,7 +33,6 @@ const FOREIGN: &str = "PodMonitor,PrometheusRule,SecurityContextConstraints";
 
 /// Values by which the chart renders everything that it can.
 const EVERYTHING: &str = r"
-crds: {legacy: true}
 namespace: {create: true}
 imagePullSecrets: [{name: registry}]
 labels: {team: storage}
@@ -149,7 +148,8 @@ fn kustomize_makes_the_same_objects_as_the_chart() -> anyhow::Result<()> {
         objects.sort_by_key(name);
         objects
     };
-    let built = sorted(objects(&kustomize("config")?)?);
+    let built = [kustomize("config/crd")?, kustomize("config")?].join("---\n");
+    let built = sorted(objects(&built)?);
     let rendered = objects(&render("namespace: {create: true}", &[])?)?;
     let rendered = sorted(rendered.into_iter().map(without_helm).collect());
     let names = |objects: &[Value]| objects.iter().map(name).collect::<BTreeSet<_>>();

@@ -34,3 +34,11 @@ fn on_openshift_the_controller_runs_as_the_user_that_it_is_given() -> anyhow::Re
     }
     Ok(())
 }
+
+/// Without a cluster to look at nobody knows whose definitions are there.
+#[test]
+fn the_older_operators_definitions_are_not_rendered_without_a_cluster() -> anyhow::Result<()> {
+    let refused = render("crds: {legacy: true}", &[]).err().context("they are rendered")?;
+    ensure!(format!("{refused:#}").contains("config/crd-legacy"), "{refused:#}");
+    Ok(())
+}
