@@ -4,7 +4,7 @@
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use super::{objects, render};
+use super::{name, objects, render};
 /// The objects of one kind.
 fn of_kind(objects: &[Value], kind: &str) -> Vec<Value> {
     objects.iter().filter(|object| object["kind"] == kind).cloned().collect()
@@ -40,5 +40,19 @@ fn on_openshift_the_controller_runs_as_the_user_that_it_is_given() -> anyhow::Re
 fn the_older_operators_definitions_are_not_rendered_without_a_cluster() -> anyhow::Result<()> {
     let refused = render("crds: {legacy: true}", &[]).err().context("they are rendered")?;
     ensure!(format!("{refused:#}").contains("config/crd-legacy"), "{refused:#}");
+    Ok(())
+}
+
+/// helm applies kinds that it does not know last; Argo CD can be told.
+#[test]
+fn argo_cd_applies_the_admission_rules_first() -> anyhow::Result<()> {
+    let mut rules = 0;
+    for object in objects(&render("", &[])?)? {
+        let is_rule = object["kind"].as_str().unwrap_or_default().starts_with("ValidatingAdmissionPolicy");
+        let wave = &object["metadata"]["annotations"]["argocd.argoproj.io/sync-wave"];
+        ensure!(is_rule == (*wave == "-1"), "{}: {wave}", name(&object));
+        rules += usize::from(is_rule);
+    }
+    ensure!(rules == 12, "{rules} rules and bindings");
     Ok(())
 }
