@@ -8,8 +8,9 @@ use anyhow::{Context, ensure};
 use crate::process::output;
 
 /// Each file of `config/deploy`, and the template that it is rendered from. They are applied in this order.
-pub const MANIFESTS: [(&str, &str); 8] = [
+pub const MANIFESTS: [(&str, &str); 9] = [
     ("0-namespace.yaml", "namespace.yaml"),
+    ("0-priority-quota.yaml", "priority-quota.yaml"),
     ("1-accounts.yaml", "accounts.yaml"),
     ("2-agent-rights.yaml", "agent-rights.yaml"),
     ("3-controller-rights.yaml", "controller-rights.yaml"),

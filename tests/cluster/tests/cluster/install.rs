@@ -19,8 +19,9 @@ pub(crate) const AGENT: &str = "checkpoint-keeper-agent";
 pub(crate) const CONTROLLER: &str = "checkpoint-keeper-controller";
 
 /// All of `config/deploy` but what runs.
-const RIGHTS: [&str; 6] = [
+const RIGHTS: [&str; 7] = [
     "0-namespace.yaml",
+    "0-priority-quota.yaml",
     "1-accounts.yaml",
     "2-agent-rights.yaml",
     "3-controller-rights.yaml",

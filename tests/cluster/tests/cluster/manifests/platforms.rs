@@ -56,3 +56,21 @@ fn argo_cd_applies_the_admission_rules_first() -> anyhow::Result<()> {
     ensure!(rules == 12, "{rules} rules and bindings");
     Ok(())
 }
+
+#[test]
+fn a_quota_allows_system_priorities_wherever_one_is_used() -> anyhow::Result<()> {
+    let pool = "agent: {priorityClassName: mine, pools: {a: {nodeLabel: {key: k, values: [v]}, \
+                priorityClassName: system-node-critical}}}";
+    for (values, is_there) in [
+        ("", true),
+        ("agent: {priorityClassName: mine}", false),
+        ("agent: {priorityClassName: mine}\ncontroller: {priorityClassName: system-cluster-critical}", true),
+        (pool, true),
+        ("priorityClassQuota: false", false),
+        ("agent: {priorityClassName: mine}\npriorityClassQuota: true", true),
+    ] {
+        let quotas = of_kind(&objects(&render(values, &[])?)?, "ResourceQuota");
+        ensure!(quotas.len() == usize::from(is_there), "{values}: {quotas:?}");
+    }
+    Ok(())
+}
