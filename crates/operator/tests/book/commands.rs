@@ -59,10 +59,11 @@ const RESOURCES: [&str; 16] = [
 ];
 
 /// Options of kubectl that are followed by a value.
-const WITH_VALUE: [&str; 19] = [
+const WITH_VALUE: [&str; 20] = [
     "-n",
     "--namespace",
     "-f",
+    "-k",
     "--filename",
     "-o",
     "--output",
@@ -134,7 +135,7 @@ fn kubectl(words: &[String], place: &str) {
     let (verb, rest) = others.split_first().unwrap_or_else(|| panic!("{place}: kubectl {said}"));
     assert!(VERBS.contains(verb), "{place}: kubectl {said}: unknown {verb}");
     for (option, value) in &options {
-        if ["-f", "--filename"].contains(option) {
+        if ["-f", "--filename", "-k"].contains(option) {
             is_there(value, place);
         }
     }

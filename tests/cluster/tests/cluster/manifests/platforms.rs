@@ -2,9 +2,12 @@
 //! those whose objects Argo CD or kustomize bring.
 
 use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::process::output;
 use serde_json::{Value, json};
 
 use super::{name, objects, render};
+use crate::support::{REPOSITORY, cluster};
+
 /// The objects of one kind.
 fn of_kind(objects: &[Value], kind: &str) -> Vec<Value> {
     objects.iter().filter(|object| object["kind"] == kind).cloned().collect()
@@ -72,5 +75,30 @@ fn a_quota_allows_system_priorities_wherever_one_is_used() -> anyhow::Result<()>
         let quotas = of_kind(&objects(&render(values, &[])?)?, "ResourceQuota");
         ensure!(quotas.len() == usize::from(is_there), "{values}: {quotas:?}");
     }
+    Ok(())
+}
+
+/// Deleting the definitions deletes every policy, quota and hold.
+#[test]
+fn what_kustomize_deletes_of_the_operator_has_no_definitions() -> anyhow::Result<()> {
+    let built = |folder: &str| {
+        objects(&output(&mut cluster().kubectl(&["kustomize", &format!("{REPOSITORY}/{folder}")]))?)
+    };
+    for folder in ["config", "examples/kustomize"] {
+        let definitions = of_kind(&built(folder)?, "CustomResourceDefinition");
+        ensure!(definitions.is_empty(), "{folder}: {}", definitions.len());
+    }
+    let definitions = built("config/crd")?;
+    ensure!(of_kind(&definitions, "CustomResourceDefinition").len() == definitions.len());
+    let files = std::fs::read_dir(format!("{REPOSITORY}/config/crd"))?;
+    let files = files.filter_map(Result::ok).filter(|file| file.path().extension().is_some()).count();
+    ensure!(definitions.len() == files, "{} of {files} definitions", definitions.len());
+    // And kubectl, told the folder, takes what is beside them for no object.
+    output(&mut cluster().kubectl(&[
+        "create",
+        "--dry-run=client",
+        "--filename",
+        &format!("{REPOSITORY}/config/crd"),
+    ]))?;
     Ok(())
 }
