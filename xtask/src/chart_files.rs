@@ -159,6 +159,11 @@ mod tests {
 
     #[test]
     fn every_value_has_a_description_a_type_and_a_default() {
+        // helm takes a key without a value (`key:`) out of the values: then there is no default for it, either.
+        fn requires_all(name: &str, schema: &Schema, raw: &Value) {
+            let names: Vec<_> = schema.properties.0.iter().map(|(name, _)| name.clone()).collect();
+            assert_eq!(raw["required"], serde_json::json!(names), "{name} takes what has no value");
+        }
         fn check(name: &str, schema: &Schema, raw: &Value) {
             assert!(schema.description.ends_with('.'), "{name} has no description");
             assert!(!raw["type"].is_null() || !raw["enum"].is_null(), "{name} has no type");
@@ -167,6 +172,7 @@ mod tests {
                 return;
             }
             assert_eq!(raw["additionalProperties"], false, "{name} takes what is mistyped");
+            requires_all(name, schema, raw);
             for (inner, schema) in &schema.properties.0 {
                 check(&format!("{name}.{inner}"), schema, &raw["properties"][inner]);
             }
@@ -176,6 +182,7 @@ mod tests {
         let (schema, raw): (Schema, Value) =
             (serde_json::from_str(&text).unwrap(), serde_json::from_str(&text).unwrap());
         assert_eq!(raw["additionalProperties"], false);
+        requires_all("the chart", &schema, &raw);
         for (name, schema) in &schema.properties.0 {
             check(name, schema, &raw["properties"][name]);
         }
@@ -196,7 +203,13 @@ mod tests {
         assert_eq!(names(&pool["properties"], "nodeLabel"), names(agent, "pools"));
         for name in names(agent, "pools") {
             let same = format!("#/properties/agent/properties/{name}");
-            assert_eq!(pool["properties"][&name]["$ref"], same);
+            // Of a group a pool may have a part.
+            let group = agent[&name]["properties"].as_object();
+            for inner in group.into_iter().flat_map(serde_json::Map::keys) {
+                let own = &pool["properties"][&name]["properties"][inner]["$ref"];
+                assert_eq!(*own, format!("{same}/properties/{inner}"));
+            }
+            assert!(group.is_some() || pool["properties"][&name]["$ref"] == same, "{name}");
         }
     }
 }

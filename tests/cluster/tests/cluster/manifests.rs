@@ -2,6 +2,7 @@
 //! linter. No node is needed for it.
 
 mod platforms;
+mod values;
 
 use std::collections::BTreeSet;
 use std::io::Write;
