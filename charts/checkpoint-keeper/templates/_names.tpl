@@ -8,9 +8,9 @@ characters leave room for the longest ending (-checkpoints-by-users, and the has
 {{- else -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- regexReplaceAll "[-.]+$" (trunc 40 .Release.Name) "" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- regexReplaceAll "[-.]+$" (printf "%s-%s" .Release.Name $name | trunc 40) "" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -1,8 +1,14 @@
 //! Which values the chart takes, and that those which it takes come out as they are meant.
 
-use anyhow::{Context, ensure};
+use std::path::Path;
 
-use super::{objects, render};
+use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::chart;
+use checkpoint_keeper_testcluster::process::output;
+use serde_json::json;
+
+use super::{objects, render, tools};
+use crate::support::REPOSITORY;
 
 fn refused(values: &str, named: &str) -> anyhow::Result<()> {
     let refused = render(values, &[]).err().with_context(|| format!("{values} is taken"))?;
@@ -53,5 +59,27 @@ fn a_node_that_two_pools_could_have_is_in_the_first() -> anyhow::Result<()> {
         &["k1 NotIn", "k2 NotIn", "k3 In"],
     ];
     ensure!(found == expected, "{found:?}");
+    Ok(())
+}
+
+#[test]
+fn names_are_names_and_collide_with_no_role_that_every_cluster_has() -> anyhow::Result<()> {
+    for name in ["it's", "A", "a_b", "-a", "a-", "a.b"] {
+        refused(&format!("fullnameOverride: \"{name}\""), "fullnameOverride")?;
+        refused(&format!("nameOverride: \"{name}\""), "nameOverride")?;
+    }
+    // `cluster-admin` is what administrators are.
+    let roles =
+        objects(&render("fullnameOverride: cluster", &["--show-only", "templates/user-roles.yaml"])?)?;
+    let roles: Vec<_> = roles.iter().map(|role| role["metadata"]["name"].clone()).collect();
+    let expected = ["view", "edit", "admin"].map(|role| json!(format!("cluster-checkpoints-{role}")));
+    ensure!(roles == expected, "{roles:?}");
+    // Names are cut after 40 characters, and a dot is no end of one.
+    let release = format!("{}.b.c", "a".repeat(39));
+    let mut helm = std::process::Command::new(tools().helm());
+    let chart = Path::new(REPOSITORY).join(chart::CHART);
+    helm.args(["template", &release]).arg(chart).args(["--show-only", "templates/accounts.yaml"]);
+    let cut = output(&mut helm.args(["--set", "nameOverride=b"]))?;
+    ensure!(cut.contains(&format!("name: {}-agent\n", "a".repeat(39))), "{cut}");
     Ok(())
 }
