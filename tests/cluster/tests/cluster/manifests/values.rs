@@ -83,3 +83,31 @@ fn names_are_names_and_collide_with_no_role_that_every_cluster_has() -> anyhow::
     ensure!(cut.contains(&format!("name: {}-agent\n", "a".repeat(39))), "{cut}");
     Ok(())
 }
+
+#[test]
+fn a_chart_around_this_one_may_switch_it_on_and_share_values() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let chart = "apiVersion: v2\nname: around\nversion: 1.0.0\ndependencies: [{name: checkpoint-keeper, version: 0.1.0, \
+                 condition: checkpoint-keeper.enabled}]\n";
+    std::fs::write(folder.path().join("Chart.yaml"), chart)?;
+    std::fs::create_dir(folder.path().join("charts"))?;
+    let copy = folder.path().join("charts/checkpoint-keeper");
+    output(
+        std::process::Command::new("cp").arg("-r").arg(Path::new(REPOSITORY).join(chart::CHART)).arg(&copy),
+    )?;
+    let rendered = |enabled: bool| {
+        let enabled = format!("checkpoint-keeper.enabled={enabled},global.a=b");
+        chart::template(&tools().helm(), folder.path(), &["--set", &enabled])
+    };
+    ensure!(rendered(true)?.contains("kind: DaemonSet"), "there are no agents");
+    ensure!(!rendered(false)?.contains("kind: DaemonSet"), "there are agents");
+    // A copy that was made without them.
+    for (file, value) in [("files/alerts.yaml", "prometheusRule"), ("files/dashboards", "dashboards")] {
+        output(std::process::Command::new("rm").arg("-r").arg(copy.join(file)))?;
+        let asked = format!("{value}.enabled=true");
+        let refused = chart::template(&tools().helm(), &copy, &["--set", &asked]).err();
+        let refused = refused.with_context(|| format!("{asked} is taken without {file}"))?;
+        ensure!(format!("{refused:#}").contains(file), "{refused:#}");
+    }
+    Ok(())
+}
