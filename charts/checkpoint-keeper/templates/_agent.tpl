@@ -36,10 +36,7 @@ spec:
         {{- toYaml . | nindent 8 }}
         {{- end }}
       annotations:
-        kubectl.kubernetes.io/default-container: agent
-        {{- with $agent.annotations }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
+        {{- toYaml (merge (dict) $agent.annotations (dict "kubectl.kubernetes.io/default-container" "agent")) | nindent 8 }}
     spec:
       serviceAccountName: {{ include "checkpoint-keeper.agent" $root }}
       automountServiceAccountToken: true
@@ -50,7 +47,7 @@ spec:
       {{- end }}
       {{- with $agent.priorityClassName }}
       # Where disks run full, this is what frees them: it is not to be evicted with what filled them.
-      priorityClassName: {{ . }}
+      priorityClassName: {{ quote . }}
       {{- end }}
       {{- with $agent.nodeSelector }}
       nodeSelector:
@@ -84,7 +81,7 @@ spec:
         {{- with $agent.seLinuxType }}
         # Where SELinux is on, confined types may not read what the kubelet writes. Elsewhere this means nothing.
         seLinuxOptions:
-          type: {{ . }}
+          type: {{ quote . }}
         {{- end }}
         seccompProfile:
           type: RuntimeDefault

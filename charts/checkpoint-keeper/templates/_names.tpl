@@ -40,12 +40,18 @@ Labels of every object. By the first one and app.kubernetes.io/component the con
 does not follow the release's name.
 */}}
 {{- define "checkpoint-keeper.labels" -}}
+{{ include "checkpoint-keeper.labelsAnd" (dict "root" . "labels" dict) }}
+{{- end -}}
+
+{{/* The same of `root`, with further `labels`. */}}
+{{- define "checkpoint-keeper.labelsAnd" -}}
+{{- $root := .root -}}
 app.kubernetes.io/name: checkpoint-keeper
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with .Values.labels }}
+app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- with merge (dict) .labels $root.Values.labels }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
@@ -79,7 +85,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 - --other-operator-namespace={{ join "," . }}
 {{- end }}
 {{- with .Values.log.level }}
-- --log-level={{ . }}
+- {{ printf "--log-level=%s" . | quote }}
 {{- end }}
 {{- with .Values.log.format }}
 - --log-format={{ . }}

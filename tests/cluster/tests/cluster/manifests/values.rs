@@ -111,3 +111,68 @@ fn a_chart_around_this_one_may_switch_it_on_and_share_values() -> anyhow::Result
     }
     Ok(())
 }
+
+#[test]
+fn values_come_out_as_they_are() -> anyhow::Result<()> {
+    let values = "log: {level: 'a: b #c'}\nlabels: {team: storage, same: one}\n\
+                  podMonitor: {enabled: true, interval: 60s, labels: {same: two}}\n\
+                  agent: {priorityClassName: '1', seLinuxType: 'true', kubeletRootDir: /var/snap/a.b_c-1/@kubelet, \
+                  annotations: {kubectl.kubernetes.io/default-container: other}}\n\
+                  controller: {priorityClassName: '2', terminationGracePeriodSeconds: 2000000}";
+    let objects = objects(&render(values, &[])?)?;
+    let one = |kind: &str| objects.iter().find(|object| object["kind"] == kind).cloned().unwrap_or_default();
+    let pod = |kind: &str| one(kind)["spec"]["template"]["spec"].clone();
+    let (agent, controller) = (pod("DaemonSet"), pod("Deployment"));
+    for (pod, class) in [(&agent, "1"), (&controller, "2")] {
+        ensure!(pod["priorityClassName"] == class, "{}", pod["priorityClassName"]);
+        let arguments = &pod["containers"][0]["args"];
+        ensure!(arguments[1] == "--log-level=a: b #c", "{arguments}");
+    }
+    ensure!(agent["securityContext"]["seLinuxOptions"]["type"] == "true", "{agent}");
+    ensure!(agent["volumes"][0]["hostPath"]["path"] == "/var/snap/a.b_c-1/@kubelet/checkpoints", "{agent}");
+    ensure!(controller["terminationGracePeriodSeconds"] == 2_000_000, "{controller}");
+    let annotations = &one("DaemonSet")["spec"]["template"]["metadata"]["annotations"];
+    ensure!(*annotations == json!({"kubectl.kubernetes.io/default-container": "other"}), "{annotations}");
+    // No key twice, of which a reader might take either.
+    let rendered = render(values, &["--show-only", "templates/monitoring.yaml"])?;
+    ensure!(rendered.matches("same: ").count() == 1, "{rendered}");
+    ensure!(one("PodMonitor")["metadata"]["labels"]["same"] == "two", "{}", one("PodMonitor"));
+    let rendered = render(values, &["--show-only", "templates/agent.yaml"])?;
+    ensure!(rendered.matches("default-container: ").count() == 1, "{rendered}");
+    Ok(())
+}
+
+#[test]
+fn values_that_would_render_nonsense_are_refused() -> anyhow::Result<()> {
+    for (value, named) in [
+        ("podMonitor: {interval: '60'}", "interval"),
+        ("agent: {kubeletRootDir: /a/../b}", "kubeletRootDir"),
+        ("agent: {kubeletRootDir: '/a, type: File'}", "kubeletRootDir"),
+        ("agent: {kubeletRootDir: /}", "kubeletRootDir"),
+        ("agent: {stateDirectory: /a b}", "stateDirectory"),
+        ("image: {tag: ''}", "tag"),
+        ("image: {repository: 'registry.example/a:1.0'}", "repository"),
+        ("image: {repository: 'registry.example/a@sha256:0'}", "repository"),
+        ("agent: {architectures: []}", "architectures"),
+        ("agent: {maxUnavailable: 0}", "maxUnavailable"),
+        ("agent: {maxUnavailable: 0%}", "maxUnavailable"),
+        ("networkPolicies: {apiServerPorts: []}", "apiServerPorts"),
+        ("clusterPolicyNamespaces: ['a,b']", "clusterPolicyNamespaces"),
+        ("labels: {app.kubernetes.io/name: mine}", "app.kubernetes.io/name"),
+        ("agent: {labels: {checkpoint-keeper.io/pool: mine}}", "checkpoint-keeper.io/pool"),
+        ("controller: {labels: {app.kubernetes.io/component: mine}}", "app.kubernetes.io/component"),
+        ("podMonitor: {labels: {helm.sh/chart: mine}}", "helm.sh/chart"),
+    ] {
+        refused(value, named)?;
+    }
+    for taken in [
+        "image: {repository: 'registry.example:5000/a/b'}",
+        "image: {repository: a}",
+        "agent: {maxUnavailable: 1}",
+        "podMonitor: {interval: 1m30s}",
+        "labels: {app.kubernetes.io/part-of: mine}",
+    ] {
+        render(taken, &[]).with_context(|| taken.to_owned())?;
+    }
+    Ok(())
+}
