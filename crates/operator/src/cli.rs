@@ -177,6 +177,7 @@ impl GcArguments {
 
 /// What `agent` is told.
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 pub struct AgentArguments {
     /// This node's name in the cluster
     #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = parse_node_name)]
@@ -287,6 +288,7 @@ pub struct ManArguments {
 
 /// What `controller` is told.
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 pub struct ControllerArguments {
     /// The operator's own namespace: the lease is there, and v1 objects there govern the cluster
     #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", value_parser = NonEmptyStringValueParser::new())]
@@ -349,5 +351,23 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    /// The chart gives an option by its value, and a user the same one by extraArgs.
+    #[test]
+    fn of_an_option_that_is_given_twice_the_last_one_counts() {
+        let listen = ["--listen=[::]:1", "--listen=[::]:2"];
+        let lists = ["--cluster-policy-namespaces=a,b", "--cluster-policy-namespaces=c"];
+        for command in ["agent", "controller"] {
+            let own: &[&str] = if command == "agent" { &["--node-name=n"] } else { &["--identity=i"] };
+            let given = [&["checkpoint-keeper", command, "--namespace=o"][..], own, &listen, &lists].concat();
+            let parsed = Arguments::try_parse_from(given).map(|arguments| match arguments.command {
+                Command::Agent(agent) => (agent.listen.port(), agent.cluster_policy_namespaces),
+                Command::Controller(one) => (one.listen.port(), one.cluster_policy_namespaces),
+                other => panic!("{other:?}"),
+            });
+            let expected = (2, ["a", "b", "c"].map(str::to_owned).to_vec());
+            assert_eq!(parsed.map_err(|error| error.to_string()), Ok(expected), "{command}");
+        }
     }
 }
