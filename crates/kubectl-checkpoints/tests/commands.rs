@@ -370,6 +370,7 @@ fn doctor_says_what_it_could_not_see() {
         world.refuse(&format!("GET /apis/checkpoint-keeper.io/v1alpha1/{kind}"));
     }
     world.refuse(&format!("GET {STORES}"));
+    world.refuse("GET /apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies");
     for namespace in ["checkpoint-restore-operator", "checkpoint-restore-operator-system"] {
         world.refuse(&format!(
             "GET /apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/f1499914.criu.org"
@@ -412,6 +413,17 @@ fn doctor_names_what_is_wrong() {
         ],
     );
     let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    world.refuse("GET /apis/apps/v1/namespaces/checkpoint-keeper/daemonsets");
+    let rules = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
+    let names = ["agent-own-node", "status-by-agent", "agent-pod-annotations", "controller-finalizer"];
+    let mut policies = names.map(|name| json!({"metadata": {"name": format!("a-{name}")}})).to_vec();
+    let mut bindings = policies.clone();
+    for (binding, name) in bindings.iter_mut().zip(names) {
+        binding["spec"] = json!({"policyName": format!("a-{name}")});
+    }
+    policies.push(json!({"metadata": {"name": "a-agent-own-checkpoints"}}));
+    world.list(&format!("{rules}ies"), &policies);
+    world.list(&format!("{rules}ybindings"), &bindings);
     let mut virtual_node = node("virtual-1");
     virtual_node["metadata"]["labels"] = json!({"type": "virtual-kubelet"});
     world.list("/api/v1/nodes", &[node("node-1"), node("node-2"), node("node-3"), virtual_node]);

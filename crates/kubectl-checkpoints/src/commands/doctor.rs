@@ -1,5 +1,7 @@
 //! `doctor`: looks for what is wrong, with a hint for each finding. What it may not see it says.
 
+mod rules;
+
 use std::collections::BTreeSet;
 
 use anstyle::Style;
@@ -10,6 +12,7 @@ use checkpoint_keeper_api::{
     NodeCheckpointStore,
 };
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
@@ -62,7 +65,9 @@ pub async fn run(session: &Session) -> Result<(), Failure> {
     let mut findings = Findings::default();
     let all = &mut findings;
     if kinds(session, all).await? {
-        agents(session, all).await?;
+        if agents(session, all).await? {
+            rules::look(session, all).await?;
+        }
         policies(session, all).await?;
         schedules(session, all).await?;
     }
@@ -107,20 +112,52 @@ async fn kinds(session: &Session, findings: &mut Findings) -> Result<bool, Failu
     Ok(is_there)
 }
 
-/// Whether each node has an agent that collects.
-async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
+/// The agents' `DaemonSet`s; none if there are none that this user may see.
+async fn daemon_sets(session: &Session, findings: &mut Findings) -> Result<Vec<DaemonSet>, Failure> {
+    let ours = "app.kubernetes.io/name=checkpoint-keeper,app.kubernetes.io/component=agent";
+    let sets = session.list(Some(&session.operator_namespace), &ListParams::default().labels(ours)).await;
+    match sets {
+        Ok(sets) => Ok(sets),
+        Err(error) => {
+            let what = format!(
+                "the agents' DaemonSets; images for {} are assumed",
+                fitness::ARCHITECTURES.join(" and ")
+            );
+            findings.unseen(&what, &error)?;
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// Whether the agents look where the kubelets write.
+fn directories(stores: &[NodeCheckpointStore], findings: &mut Findings) -> Result<(), Failure> {
+    let reports: Vec<_> = stores.iter().filter_map(|store| store.status.as_ref()).collect();
+    if reports.is_empty() || reports.iter().any(|status| status.archives > 0) {
+        return Ok(());
+    }
+    let hint = "well if there never was a checkpoint; if there was, the kubelet's root directory is another one \
+                (agent.kubeletRootDir)";
+    findings.add(Grade::Doubtful, "no agent has found an archive in its directory", Some(hint))
+}
+
+/// Whether each node has an agent that collects. Answers whether there may be agents.
+async fn agents(session: &Session, findings: &mut Findings) -> Result<bool, Failure> {
     let stores = match session.list::<NodeCheckpointStore>(None, &ListParams::default()).await {
         Ok(stores) => stores,
-        Err(error) => return findings.unseen("the nodes' stores", &error),
+        Err(error) => {
+            findings.unseen("the nodes' stores", &error)?;
+            return Ok(true);
+        }
     };
     match session.list::<Node>(None, &ListParams::default()).await {
         Ok(nodes) => {
+            let sets = daemon_sets(session, findings).await?;
             let reporting: BTreeSet<String> = stores.iter().map(ResourceExt::name_any).collect();
             let others = nodes.iter().filter(|node| !reporting.contains(&node.name_any()));
             // Those that no agent is made for are named, and nothing is wrong with them.
             let (mut without, mut unfit) = (Vec::new(), Vec::new());
             for node in others {
-                match fitness::unfit(node) {
+                match fitness::unfit(node, &sets) {
                     Some(why) => unfit.push(format!("{} ({why})", node.name_any())),
                     None => without.push(node.name_any()),
                 }
@@ -145,6 +182,7 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
         }
         Err(error) => findings.unseen("the nodes", &error)?,
     }
+    directories(&stores, findings)?;
     for store in &stores {
         let (node, Some(status)) = (store.name_any(), store.status.as_ref()) else { continue };
         match status.ready() {
@@ -184,7 +222,7 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
             )?;
         }
     }
-    Ok(())
+    Ok(!stores.is_empty())
 }
 
 /// Whether each policy is in force and can act.
