@@ -186,6 +186,26 @@ fn helm_installs_upgrades_rolls_back_and_uninstalls_and_what_is_users_stays() ->
     this.helm(&["install", RELEASE, &earlier, "--wait", PROMPT]).with_context(|| this.state())?;
     this.agents_report(1)?;
     ensure!(this.definitions()? == format!("v{EARLIER}"), "{}", this.definitions()?);
+
+    // A second release is refused, and which one is there is said.
+    let without_definitions = "--set=crds.enabled=false";
+    for arguments in [
+        &["install", "second", &current, without_definitions, "--dry-run=server"][..],
+        &["install", "archives-checkpoint-keeper-2", &current, "--take-ownership", "--dry-run=server"],
+    ] {
+        let refused = this.helm(arguments).err().context("there may be a second release")?;
+        let said = format!("the release {RELEASE} in the namespace {NAMESPACE}");
+        ensure!(format!("{refused:#}").contains(&said), "{refused:#}");
+    }
+    // So is an upgrade that would delete the definitions, as they are annotated in the cluster.
+    let without = ["upgrade", RELEASE, &current, without_definitions, "--dry-run=server"];
+    this.helm(&without).context("the definitions would be kept")?;
+    let policies = "customresourcedefinition/clustercheckpointpolicies.checkpoint-keeper.io";
+    this.kubectl(&["annotate", policies, "helm.sh/resource-policy-"])?;
+    let refused = this.helm(&without).err().context("all policies would be deleted")?;
+    ensure!(format!("{refused:#}").contains("helm.sh/resource-policy=keep"), "{refused:#}");
+    this.kubectl(&["annotate", policies, "helm.sh/resource-policy=keep"])?;
+
     let plugin = program().with_file_name("kubectl-checkpoints");
     let mut doctor = Command::new(plugin);
     doctor.env("KUBECONFIG", cluster.state().kubeconfig());
