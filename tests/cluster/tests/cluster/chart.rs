@@ -213,6 +213,8 @@ fn helm_installs_upgrades_rolls_back_and_uninstalls_and_what_is_users_stays() ->
     let nodes =
         "2 of 4 nodes have an agent that has reported; there is none for power (ppc64le), virtual (virtual)";
     ensure!(said.contains(nodes), "{said}");
+    ensure!(said.contains("all admission policies are there and bound"), "{said}");
+    ensure!(said.contains("no agent has found an archive"), "{said}");
     let files = dozen(node)?;
     this.kubectl(&["apply", "--filename", &format!("{REPOSITORY}/examples/policy.yaml")])?;
     wait::until("the dry run", DEADLINE, || {
