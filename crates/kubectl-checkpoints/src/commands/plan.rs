@@ -1,6 +1,6 @@
 //! `plan`: what is to be deleted now, or what would change if other policies were applied.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::PathBuf;
 
@@ -158,12 +158,16 @@ fn changes(given: &[(Agent, Value)], is_preview: bool) -> Vec<Change> {
     changes
 }
 
+/// What is to be known of the policies: most of it each agent says, and it is said once.
+fn problems(given: &[(Agent, Value)]) -> BTreeSet<&str> {
+    let lists = given.iter().filter_map(|(_, answer)| answer["problems"].as_array());
+    lists.flatten().filter_map(Value::as_str).collect()
+}
+
 fn show(given: &[(Agent, Value)], is_preview: bool) -> Result<(), Failure> {
     let changes = changes(given, is_preview);
-    for (_, answer) in given {
-        for problem in answer["problems"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            say("note", problem);
-        }
+    for problem in problems(given) {
+        say("note", problem);
     }
     if changes.is_empty() {
         let what = if is_preview { "nothing would change" } else { "nothing is to be deleted" };
@@ -215,5 +219,23 @@ fn show(given: &[(Agent, Value)], is_preview: bool) -> Result<(), Failure> {
         line(&format!("{archives} would be deleted that stay now, {}{kept}", human(bytes)))
     } else {
         line(&format!("to be deleted: {archives}, {}", human(bytes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_every_agent_says_of_a_policy_is_said_once() {
+        let agent = |node: &str| Agent { node: node.to_owned(), pod: String::new() };
+        let given = [
+            (agent("node-1"), json!({"problems": ["it is a dry run", "unreadable"]})),
+            (agent("node-2"), json!({"problems": ["it is a dry run"]})),
+            (agent("node-3"), json!({})),
+        ];
+        assert_eq!(Vec::from_iter(problems(&given)), ["it is a dry run", "unreadable"]);
     }
 }
