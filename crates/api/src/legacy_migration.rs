@@ -1,12 +1,25 @@
 //! What an object of the older operator means here that it does not mean there: what a user has to know before that
 //! operator ends, and these objects are obeyed here.
 
+use kube::ResourceExt;
+
 use crate::{CheckpointRestoreOperator, GlobalPolicySpec};
+
+/// The same as lines for people: which object it is, and then what will be different.
+pub fn in_words(object: &CheckpointRestoreOperator, operator_namespace: &str) -> Vec<String> {
+    let namespace = object.namespace().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+    let name = object.name_any();
+    let mut lines =
+        vec![format!("CheckpointRestoreOperator {namespace}{name}, once the older operator has ended:")];
+    let differences = differences(object, operator_namespace);
+    lines.extend(differences.iter().map(|difference| format!("  * {difference}")));
+    lines
+}
 
 /// What will be different for this object, a sentence each. `operator_namespace` is where this operator is installed.
 pub fn differences(object: &CheckpointRestoreOperator, operator_namespace: &str) -> Vec<String> {
     let mut all = Vec::new();
-    let namespace = object.metadata.namespace.as_deref().unwrap_or_default();
+    let namespace = object.metadata.namespace.as_deref().unwrap_or("default");
     if namespace == operator_namespace {
         all.push(
             "it governs every node of the cluster; there it governs the one node that the operator runs on"

@@ -67,6 +67,8 @@ Examples:
     checkpoint-keeper gc --watch --policy policy.yaml --state /var/lib/checkpoint-keeper/catalog
   Ask why one archive stays or goes, and what would take it next:
     checkpoint-keeper gc --policy policy.yaml --explain checkpoint-web-0_shop-server-2026-11-22T15:59:42Z.tar
+  See what an object of the older operator means here, and which archives it would take:
+    checkpoint-keeper gc --from-older-operator --policy sample.yaml
   See which archives are orphans by what a cluster says, and since when:
     checkpoint-keeper gc --dry-run --policy policy.yaml --kubeconfig reader.kubeconfig
 
@@ -111,7 +113,7 @@ pub enum InspectOutput {
 
 /// What `gc` is told.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("only_shows").args(["dry_run", "explain"]).multiple(true)))]
+#[command(group(ArgGroup::new("only_shows").args(["dry_run", "explain", "from_older_operator"]).multiple(true)))]
 pub struct GcArguments {
     /// The directory that archives lie in
     #[arg(default_value = KUBELET_DIRECTORY)]
@@ -126,6 +128,10 @@ pub struct GcArguments {
     /// Explain the verdict about this one archive, rule by rule, and what would take it next; implies --dry-run
     #[arg(long, value_name = "FILE", conflicts_with = "watch")]
     pub explain: Option<String>,
+    /// First say what the older operator's objects (criu.org/v1 CheckpointRestoreOperator) among the policies mean here
+    /// that they do not mean there; implies --dry-run
+    #[arg(long, conflicts_with_all = ["watch", "explain"])]
+    pub from_older_operator: bool,
     /// Go on until stopped: collect whenever something changes
     #[arg(long)]
     pub watch: bool,
@@ -171,7 +177,7 @@ pub struct GcArguments {
 impl GcArguments {
     /// Whether nothing is to be written.
     pub fn only_shows(&self) -> bool {
-        self.dry_run || self.explain.is_some()
+        self.dry_run || self.explain.is_some() || self.from_older_operator
     }
 }
 

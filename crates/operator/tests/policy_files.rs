@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
+use serde_json::Value;
 use support::{Place, Run, cluster_policy, of, program, server, wait_until};
 
 fn names(place: &Place) -> usize {
@@ -92,6 +93,56 @@ spec: {}
     ] {
         assert!(run.stderr.contains(&format!("warning: {said}")), "lacks {said:?}: {}", run.stderr);
     }
+}
+
+#[test]
+fn what_an_object_of_the_older_kind_means_here_is_said_before_what_it_would_take() {
+    let place = Place::new();
+    (1..=3).for_each(|second| _ = place.add(&server(second)));
+    let policy = place.policy(
+        "apiVersion: criu.org/v1
+kind: CheckpointRestoreOperator
+metadata: {name: sample, namespace: shop}
+spec:
+  globalPolicy:
+    retainOrphan: false
+    maxCheckpointsPerContainer: 1
+    maxCheckpointsPerPod: 0
+    maxTotalSizePerPod: 1Gi
+    maxTotalSizePerNamespace: 2Gi
+",
+    );
+    let policy = policy.to_str().unwrap();
+    let said = [
+        "CheckpointRestoreOperator shop/sample, once the older operator has ended:",
+        "  * it governs the namespace shop alone, on every node;",
+        "  * maxCheckpointsPerPod: 0 turns that one limit off, and maxTotalSizePerPod goes on acting;",
+        "  * retainOrphan: false deletes an archive an hour after",
+        "  * the counts of all levels act before the sizes;",
+        "  * the time inside an archive says which is older;",
+    ];
+    // Nothing is deleted, although it was confirmed and nobody said that it is a dry run.
+    let run = place.gc(&["--from-older-operator"]);
+    assert_eq!((run.code, names(&place)), (Some(0), 3), "{run:?}");
+    let places: Vec<_> = said.iter().map(|text| run.stdout.find(text)).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?} {}", run.stdout);
+    let table = run.stdout.find("VERDICT").unwrap();
+    assert!(Some(table) > places[5] && run.stdout.contains("2 to delete"), "{}", run.stdout);
+    // What a program reads is the report alone.
+    let run = place.gc(&["--from-older-operator", "--output", "json"]);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&report["totals"]["deleteArchives"], names(&place)), (&2.into(), 3));
+    said.iter().for_each(|text| assert!(run.stderr.contains(text), "lacks {text:?}: {}", run.stderr));
+    // Who does not know that it can be asked is told so, once.
+    let run = place.gc(&["--dry-run"]);
+    assert_eq!(run.stderr.matches("--from-older-operator says which").count(), 1, "{}", run.stderr);
+    let both =
+        program().args(["gc", "--from-older-operator", "--watch", "--policy", policy]).output().unwrap();
+    assert_eq!(both.status.code(), Some(2));
+    place.cluster_policy("retention: {perContainer: {maxCount: 3}}");
+    let run = place.gc(&["--from-older-operator"]);
+    assert!(run.stdout.starts_with("there are no objects of the older operator\n"), "{run:?}");
+    assert!(!place.gc(&["--dry-run"]).stderr.contains("older-operator"));
 }
 
 #[test]

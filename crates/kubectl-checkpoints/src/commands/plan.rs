@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anstyle::Style;
 use checkpoint_keeper_api::CheckpointRestoreOperator;
 use checkpoint_keeper_api::NodeCheckpointStore;
-use checkpoint_keeper_api::legacy_migration::differences;
+use checkpoint_keeper_api::legacy_migration::in_words;
 use checkpoint_keeper_core::quantity::human;
 use checkpoint_keeper_terminal::say::say;
 use checkpoint_keeper_terminal::table::{Column, Kind};
@@ -99,14 +99,7 @@ async fn say_differences(session: &Session) -> Result<(), Failure> {
         return line("there are no objects of the older operator");
     }
     for object in objects {
-        let namespace = object.namespace().unwrap_or_default();
-        line(&format!(
-            "CheckpointRestoreOperator {namespace}/{}, once the older operator has ended:",
-            object.name_any()
-        ))?;
-        for difference in differences(&object, &session.operator_namespace) {
-            line(&format!("  * {difference}"))?;
-        }
+        in_words(&object, &session.operator_namespace).iter().try_for_each(|text| line(text))?;
     }
     line("")
 }

@@ -6,6 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use checkpoint_keeper_api::CheckpointRestoreOperator;
+use checkpoint_keeper_api::effective::Seen;
+use checkpoint_keeper_api::legacy_migration::in_words;
+use checkpoint_keeper_api::manifest::Loaded;
 use checkpoint_keeper_core::engine::config::EngineConfig;
 use checkpoint_keeper_core::engine::file::Removal;
 use checkpoint_keeper_core::engine::problem::Problem;
@@ -35,6 +39,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let mut files = PolicyFiles::new(&arguments.policies, &arguments.directory);
     let loaded = files.load()?;
     policy_files::say_all(&loaded);
+    say_differences(&loaded, arguments)?;
     let policies = &loaded.policies;
     let cluster = connect(arguments)?;
     say_what_orphans_need(arguments, policies);
@@ -279,6 +284,41 @@ fn connect(arguments: &GcArguments) -> Result<Option<Cluster>, Failure> {
     } else {
         Ok(None)
     }
+}
+
+/// Says what each object of the older operator means here that it does not mean there, where that was asked; a dry run
+/// that was not asked says that it can be. What a program reads is the report alone.
+fn say_differences(loaded: &Loaded, arguments: &GcArguments) -> Result<(), Failure> {
+    let parsed = loaded.objects.legacy.iter().filter_map(|object| match object {
+        Seen::Parsed(object) => Some(object),
+        Seen::Unparsable(_) => None,
+    });
+    let objects: Vec<&CheckpointRestoreOperator> = parsed.collect();
+    if !arguments.from_older_operator {
+        // What runs by itself, as cron runs it, says no more than it did.
+        if !objects.is_empty() && arguments.dry_run {
+            say(
+                "note",
+                "objects of the older operator mean other things here: --from-older-operator says which",
+            );
+        }
+        return Ok(());
+    }
+    let mut lines: Vec<String> =
+        objects.iter().flat_map(|object| in_words(object, checkpoint_keeper_api::NAMESPACE)).collect();
+    lines.push(
+        if objects.is_empty() {
+            "there are no objects of the older operator"
+        } else {
+            "gc, which knows no namespace of an operator, goes by the object for the whole directory:"
+        }
+        .to_owned(),
+    );
+    if arguments.output == Output::Json {
+        lines.iter().for_each(|line| say("note", line));
+        return Ok(());
+    }
+    Ok(output::text::lines(&lines)?)
 }
 
 /// Says what keeps the orphan rule from deleting anything.

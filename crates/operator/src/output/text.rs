@@ -50,6 +50,13 @@ pub fn report(report: &Report, dry_run: bool, fit: Fit) -> io::Result<()> {
     print(&text)
 }
 
+/// Prints lines, and an empty one below.
+pub fn lines(lines: &[String]) -> io::Result<()> {
+    let mut text: String = lines.iter().map(|line| format!("{}\n", printable(line))).collect();
+    text.push('\n');
+    print(&text)
+}
+
 /// Prints the explanation of one verdict.
 pub fn explanation(explanation: &Explanation) -> io::Result<()> {
     write!(io::stdout().lock(), "{explanation}")
