@@ -210,6 +210,24 @@ mod tests {
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing is left behind");
     }
 
+    /// `touch archive.tar.keep`, by which people pin.
+    #[test]
+    fn a_hold_whose_marker_is_touched_is_the_same_hold_still() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, name, file) = store(directory.path());
+        store.write_hold(&name, file, &hold("incident 4711")).unwrap();
+        let marker = directory.path().join(format!("{NAME}.keep"));
+        let before = std::fs::read(&marker).unwrap();
+        let touched = std::fs::File::options().create(true).append(true).open(&marker).unwrap();
+        touched.set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert_eq!(std::fs::read(&marker).unwrap(), before);
+        assert_eq!(store.marker_of(&name), Marker::Hold(hold("incident 4711")));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2, "one archive, one marker");
+        // It can be changed and ended as before.
+        store.write_hold(&name, file, &hold("appeal")).unwrap();
+        assert!(store.remove_hold(&name).unwrap() && !store.is_pinned(&name));
+    }
+
     #[test]
     fn a_pin_of_someone_at_the_node_is_neither_changed_nor_removed() {
         let directory = tempfile::tempdir().unwrap();
