@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use checkpoint_keeper_core::engine::View;
 use checkpoint_keeper_core::engine::file::{Outcome, Removal};
 use checkpoint_keeper_core::engine::problem::Problem;
+use checkpoint_keeper_core::plan::EffectiveStorage;
 use checkpoint_keeper_node::catalog::CatalogProblem;
 use checkpoint_keeper_node::driver::{Event, Operation};
 use jiff::Timestamp;
@@ -55,8 +56,10 @@ impl Reporter {
                 self.deciding.begin(&archive.file, verdict.policy.as_deref(), policies);
             }
             let wall = Timestamp::now();
-            let mut summary = Summary::of(snapshot, policies, plan, wall);
-            summary.unlisted = self.shown.note(view);
+            let storage =
+                EffectiveStorage::new(&policies.storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
+            let mut summary = Summary::of(snapshot, policies, &storage, plan, wall);
+            summary.unlisted = self.shown.note(view, &storage);
             self.latest.note(view);
             for limit in summary.unreachable.iter().take(MOST_UNREACHABLE) {
                 let about = format!("{} {}", limit.policy, limit.limit);

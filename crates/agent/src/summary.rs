@@ -174,8 +174,14 @@ pub(super) struct Share {
 }
 
 impl Summary {
-    /// The figures of a plan that was made at about `now`.
-    pub(super) fn of(snapshot: &Snapshot, policies: &PolicySet, plan: &Plan, now: Timestamp) -> Self {
+    /// The figures of a plan that was made at about `now`. `storage` is what the storage policies mean here.
+    pub(super) fn of(
+        snapshot: &Snapshot,
+        policies: &PolicySet,
+        storage: &EffectiveStorage,
+        plan: &Plan,
+        now: Timestamp,
+    ) -> Self {
         let mut summary = Self {
             filesystem: snapshot.filesystem.map(|disk| (disk.total_bytes, disk.available_bytes)),
             watermark: plan.watermark,
@@ -186,9 +192,7 @@ impl Summary {
             unreachable: HeldLimit::all(plan, snapshot),
             ..Self::default()
         };
-        let storage =
-            EffectiveStorage::new(&policies.storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
-        summary.storage_limits = Some((&storage).into());
+        summary.storage_limits = Some(storage.into());
         let modes: BTreeMap<&PolicyRef, Mode> =
             policies.retention.iter().map(|policy| (&policy.id, policy.mode)).collect();
         for (place, (archive, verdict)) in snapshot.archives.iter().zip(&plan.verdicts).enumerate() {

@@ -1,6 +1,6 @@
 //! What is to be done so that disk and API say the same of each archive. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use checkpoint_keeper_api::ContainerCheckpoint;
 use checkpoint_keeper_api::container_checkpoint::{ContainerCheckpointStatus, DISCARDED, HELD, HoldSpec};
@@ -12,12 +12,14 @@ use checkpoint_keeper_core::quantity::human;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::entries::{Entries, Entry, Key, MaxHeld, seconds};
+use super::entries::{Entries, Entry, HiddenPin, Key, MaxHeld, seconds};
 
 /// An object of this node, as far as it matters.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Object {
     pub(super) uid: String,
+    /// Which version of the object it is, as the API server names it.
+    pub(super) version: String,
     pub(super) generation: i64,
     pub(super) hold: Option<Hold>,
     pub(super) is_discarded: bool,
@@ -33,6 +35,7 @@ impl Object {
     pub(super) fn of(object: &ContainerCheckpoint) -> Self {
         Self {
             uid: object.metadata.uid.clone().unwrap_or_default(),
+            version: object.metadata.resource_version.clone().unwrap_or_default(),
             generation: object.metadata.generation.unwrap_or(0),
             hold: object.spec.hold.as_ref().map(hold_of),
             is_discarded: object.spec.discard.is_some(),
@@ -51,6 +54,13 @@ impl Object {
                 && held.observed_generation.is_some_and(|generation| generation < self.generation)
         });
         Wish { hold: self.hold.clone(), was_held_before }
+    }
+
+    /// Whether it asks for something that its status does not answer yet. A deletion is answered by the archive's end.
+    fn is_asking(&self) -> bool {
+        let held = self.status.as_ref().and_then(|status| status.condition(HELD));
+        let is_answered = held.is_some_and(|held| held.observed_generation == Some(self.generation));
+        !self.is_ending && (self.is_discarded || self.hold.is_some() && !is_answered)
     }
 
     /// Whether its status says that the archive is held.
@@ -83,6 +93,34 @@ pub(super) type Markers = BTreeMap<Key, Marker>;
 /// The objects of this node.
 pub(super) type Objects = BTreeMap<Key, Object>;
 
+/// How many archives users of each namespace hold, and their bytes.
+pub(super) type HeldSums = BTreeMap<String, (u64, u64)>;
+
+/// Adds an archive to the sums.
+pub(super) fn add(sums: &mut HeldSums, namespace: String, bytes: u64) {
+    let sum = sums.entry(namespace).or_default();
+    *sum = (sum.0 + 1, sum.1.saturating_add(bytes));
+}
+
+/// The objects that ask for something that was not answered yet.
+pub(super) fn asking(objects: &Objects) -> BTreeSet<Key> {
+    objects.iter().filter(|(_, object)| object.is_asking()).map(|(key, _)| key.clone()).collect()
+}
+
+/// The archives that are not shown of which it has to be known whether users hold them: those of namespaces in which
+/// another one is to be held, where not as many may be as they like.
+pub(super) fn hidden_to_be_read(entries: &Entries, objects: &Objects, markers: &Markers) -> Vec<HiddenPin> {
+    if entries.max_held == MaxHeld::default() || entries.hidden_pins.is_empty() {
+        return Vec::new();
+    }
+    let is_new = |key: &Key| !markers.get(key).is_some_and(|marker| *marker != Marker::None);
+    let wanted = objects.iter().filter(|(key, object)| object.hold.is_some() && is_new(key));
+    let namespaces: BTreeSet<&str> = wanted.map(|(key, _)| key.0.as_str()).collect();
+    let is_theirs =
+        |pin: &&HiddenPin| pin.namespace.as_deref().is_some_and(|namespace| namespaces.contains(namespace));
+    entries.hidden_pins.iter().filter(is_theirs).cloned().collect()
+}
+
 /// The archives of which it has to be known what lies beside them.
 pub(super) fn to_be_read(entries: &Entries, objects: &Objects) -> Vec<(Key, FileName)> {
     let is_concerned = |(key, entry): &(&Key, &Entry)| {
@@ -113,19 +151,19 @@ pub(super) struct MarkerChange {
     pub(super) hold: Option<Hold>,
 }
 
-/// What is to be changed on the disk, and which holds are refused.
+/// What is to be changed on the disk, and which holds are refused. `hidden` is what users hold of archives that are not
+/// shown.
 pub(super) fn marker_changes(
     entries: &Entries,
     objects: &Objects,
     markers: &Markers,
+    hidden: &HeldSums,
     now: Timestamp,
 ) -> (Vec<MarkerChange>, BTreeMap<Key, NoHold>) {
-    // How many archives the users of each namespace hold, and their bytes.
-    let mut sums: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    let mut sums = hidden.clone();
     for (key, entry) in &entries.shown {
         if matches!(markers.get(key), Some(Marker::Hold(_))) {
-            let sum = sums.entry(&key.0).or_default();
-            *sum = (sum.0 + 1, sum.1.saturating_add(entry.bytes));
+            add(&mut sums, key.0.clone(), entry.bytes);
         }
     }
     let (mut changes, mut refused) = (Vec::new(), BTreeMap::new());
@@ -138,7 +176,7 @@ pub(super) fn marker_changes(
             HoldStep::Write(hold) => Some(hold),
         };
         if hold.is_some() && *marker == Marker::None {
-            let sum = sums.entry(&key.0).or_default();
+            let sum = sums.entry(key.0.clone()).or_default();
             let (count, bytes) = (sum.0 + 1, sum.1.saturating_add(entry.bytes));
             if let Some(why) = too_much(entries.max_held, count, bytes) {
                 refused.insert(key.clone(), NoHold::Refused(why));
@@ -181,14 +219,16 @@ pub(super) enum ApiWrite {
     Restore(Key, Hold),
     /// Say how it is.
     Status(Key, Box<ContainerCheckpointStatus>),
-    /// Take an object away whose archive is gone.
-    Delete(Key, String),
+    /// Take an object away whose archive is gone, or not shown any more: this UID, in this version.
+    Delete(Key, String, String),
 }
 
 impl ApiWrite {
     pub(super) fn key(&self) -> &Key {
         match self {
-            Self::Create(key, _) | Self::Restore(key, _) | Self::Status(key, _) | Self::Delete(key, _) => key,
+            Self::Create(key, _) | Self::Restore(key, _) | Self::Status(key, _) | Self::Delete(key, ..) => {
+                key
+            }
         }
     }
 }
@@ -203,8 +243,10 @@ pub(super) fn api_writes(
 ) -> Vec<ApiWrite> {
     let mut writes = Vec::new();
     for (key, object) in objects {
-        if !entries.shown.contains_key(key) && !object.is_ending {
-            writes.push(ApiWrite::Delete(key.clone(), object.uid.clone()));
+        // Of one that asks for something, it has to have been seen that its archive is not there.
+        let is_seen = !object.is_asking() || entries.asking.contains(key);
+        if !entries.shown.contains_key(key) && !object.is_ending && is_seen {
+            writes.push(ApiWrite::Delete(key.clone(), object.uid.clone(), object.version.clone()));
         }
     }
     for (key, entry) in &entries.shown {
@@ -349,6 +391,8 @@ mod tests {
     struct World {
         objects: Objects,
         markers: Markers,
+        /// What is held of archives that are not shown.
+        hidden: HeldSums,
         /// How many writes the API saw.
         writes: usize,
     }
@@ -356,7 +400,8 @@ mod tests {
     impl World {
         fn settle(&mut self, entries: &Entries) {
             for _ in 0..10 {
-                let (changes, refused) = marker_changes(entries, &self.objects, &self.markers, now());
+                let (changes, refused) =
+                    marker_changes(entries, &self.objects, &self.markers, &self.hidden, now());
                 let is_disk_settled = changes.is_empty();
                 for change in changes {
                     let marker = change.hold.map_or(Marker::None, Marker::Hold);
@@ -377,6 +422,7 @@ mod tests {
                 ApiWrite::Create(key, hold) => {
                     let object = Object {
                         uid: format!("uid-{}", self.writes),
+                        version: String::new(),
                         generation: 1,
                         hold,
                         is_discarded: false,
@@ -391,7 +437,7 @@ mod tests {
                 ApiWrite::Status(key, status) => {
                     self.objects.get_mut(&key).unwrap().status = Some(*status);
                 }
-                ApiWrite::Delete(key, _) => _ = self.objects.remove(&key).unwrap(),
+                ApiWrite::Delete(key, ..) => _ = self.objects.remove(&key).unwrap(),
             }
         }
 
@@ -519,7 +565,7 @@ mod tests {
             }
         }
         world.edit(&key, |object| object.is_discarded = true);
-        let (changes, _) = marker_changes(&entries, &world.objects, &world.markers, now());
+        let (changes, _) = marker_changes(&entries, &world.objects, &world.markers, &world.hidden, now());
         assert_eq!(changes, []);
         assert_eq!(discards(&entries, &world.objects).len(), 1);
         let writes = api_writes(&entries, &world.objects, &world.markers, &BTreeMap::new(), now());
@@ -562,6 +608,66 @@ mod tests {
         entries.max_held.bytes = Some(1);
         world.settle(&entries);
         assert!(world.is_pinned(&keys[1]) && world.is_pinned(&keys[2]));
+    }
+
+    #[test]
+    fn what_is_held_of_archives_that_are_not_shown_counts_as_well() {
+        let (mut entries, key, mut world) = shown_archive();
+        entries.max_held.count = Some(3);
+        let pin = |namespace: &str| HiddenPin {
+            file: FileName::new(format!("checkpoint-{namespace}.tar").into_bytes()).unwrap(),
+            bytes: 1,
+            namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
+        };
+        entries.hidden_pins = vec![pin("shop"), pin("other"), pin(""), pin("shop")];
+        // As long as nothing is to be held, it need not be known.
+        assert_eq!(hidden_to_be_read(&entries, &world.objects, &world.markers), []);
+        world.edit(&key, |object| object.hold = Some(hold("mine")));
+        let read = hidden_to_be_read(&entries, &world.objects, &world.markers);
+        assert_eq!(read, [pin("shop"), pin("shop")]);
+        world.hidden = HeldSums::from([("shop".to_owned(), (3, 3)), ("other".to_owned(), (9, 9))]);
+        world.settle(&entries);
+        assert_eq!(world.held(&key), (false, "MaxHeldExceeded".to_owned()));
+        let held = world.objects[&key].status.as_ref().unwrap().condition(HELD).unwrap();
+        assert!(held.message.contains("archive 4"), "{}", held.message);
+        world.hidden = HeldSums::from([("shop".to_owned(), (2, 2))]);
+        world.settle(&entries);
+        assert_eq!(world.held(&key), (true, "Held".to_owned()));
+        // It is known already of what is in force.
+        assert_eq!(hidden_to_be_read(&entries, &world.objects, &world.markers), []);
+        entries.max_held = MaxHeld::default();
+        world.markers.clear();
+        assert_eq!(hidden_to_be_read(&entries, &world.objects, &world.markers), []);
+    }
+
+    #[test]
+    fn what_an_object_asks_is_not_lost_when_its_archive_is_no_longer_among_the_newest() {
+        let (entries, key, mut world) = shown_archive();
+        let others = entries_of(&[2, 3]);
+        let discard = |object: &mut Object| object.is_discarded = true;
+        let hold = |object: &mut Object| (object.is_discarded, object.hold) = (false, Some(hold("mine")));
+        for ask in [discard as fn(&mut Object), hold] {
+            world.edit(&key, ask);
+            // Newer ones have its place, in a plan that did not know of it.
+            assert_eq!(asking(&world.objects), BTreeSet::from([key.clone()]));
+            world.settle(&others);
+            assert!(world.objects.contains_key(&key));
+            // The next one does, and shows it beside them.
+            let mut next = others.clone();
+            next.asking = asking(&world.objects).into();
+            next.shown.extend(entries.shown.clone());
+            world.settle(&next);
+            assert!(world.is_pinned(&key) || discards(&next, &world.objects).len() == 1);
+            // Or its archive is gone.
+            next.shown.remove(&key);
+            let mut ended = World { objects: world.objects.clone(), ..World::default() };
+            ended.settle(&next);
+            assert!(!ended.objects.contains_key(&key));
+        }
+        // A hold that is in force asks for nothing more, and one that was refused was answered.
+        assert_eq!(asking(&world.objects), BTreeSet::new());
+        world.settle(&others);
+        assert!(!world.objects.contains_key(&key) && world.is_pinned(&key));
     }
 
     #[test]

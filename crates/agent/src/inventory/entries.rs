@@ -1,7 +1,8 @@
 //! Which archives of a view the API shows, and as what. Pure.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use checkpoint_keeper_api::container_checkpoint::{
     CheckpointState, ContainerCheckpointStatus, CreatedBy, OwnerReference, fnv,
@@ -20,7 +21,7 @@ pub(super) type Key = (String, String);
 
 /// The archives of a node that the API shows.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Entries {
+pub(super) struct Entries {
     /// Each by its object.
     pub(super) shown: BTreeMap<Key, Entry>,
     /// What is not shown.
@@ -29,10 +30,21 @@ pub(crate) struct Entries {
     pub(super) clock: Clock,
     /// When that was: by a later time no hold ends, as the clock may have been set since.
     pub(super) judged_at: Timestamp,
-    /// The pinned archives that are not shown, as far as they are not too many: their holds end as well.
-    pub(super) hidden_pins: Vec<(FileName, FileId)>,
+    /// The pinned archives that are not shown: their holds end as well, and count.
+    pub(super) hidden_pins: Vec<HiddenPin>,
+    /// The objects that were known to ask for something when it was said which archives are shown: theirs are.
+    pub(super) asking: Arc<BTreeSet<Key>>,
     /// What a namespace's users may hold.
     pub(super) max_held: MaxHeld,
+}
+
+/// A pinned archive that is not shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct HiddenPin {
+    pub(super) file: FileName,
+    pub(super) bytes: u64,
+    /// The namespace whose users may have pinned it; none: it is from no namespace that is there.
+    pub(super) namespace: Option<String>,
 }
 
 /// The archives that have no object.
@@ -61,6 +73,15 @@ pub(super) struct MaxHeld {
     pub(super) bytes: Option<u64>,
 }
 
+impl From<&EffectiveStorage> for MaxHeld {
+    fn from(storage: &EffectiveStorage) -> Self {
+        Self {
+            count: storage.held_count.as_ref().map(|(count, _)| *count),
+            bytes: storage.held_size.as_ref().map(|(bytes, _)| *bytes),
+        }
+    }
+}
+
 /// One archive that the API shows.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
@@ -83,20 +104,17 @@ impl Entries {
     }
 
     /// What is shown of a view by the agent of this node: at most so many archives, in each namespace first those that
-    /// are pinned, then the newest. `expires_at` says when a rule by age takes an archive.
-    pub(crate) fn of(
+    /// are pinned, then the newest; and besides those whose objects are asking for something, so that it is not lost.
+    /// `expires_at` says when a rule by age takes an archive.
+    pub(super) fn of(
         view: &View,
         node: &str,
         limit: usize,
+        asking: &Arc<BTreeSet<Key>>,
+        storage: &EffectiveStorage,
         expires_at: impl Fn(&Archive) -> Option<Timestamp>,
     ) -> Self {
-        let View { snapshot, policies, .. } = view;
-        let storage =
-            EffectiveStorage::new(&policies.storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
-        let max_held = MaxHeld {
-            count: storage.held_count.map(|(count, _)| count),
-            bytes: storage.held_size.map(|(bytes, _)| bytes),
-        };
+        let snapshot = &view.snapshot;
         let mut candidates: Vec<(usize, Home)> = Vec::new();
         let mut homeless: Vec<&Archive> = Vec::new();
         for (place, archive) in snapshot.archives.iter().enumerate() {
@@ -109,22 +127,38 @@ impl Entries {
                 home => candidates.push((place, home)),
             }
         }
-        let left_out = candidates.len().saturating_sub(limit);
-        if left_out > 0 && limit > 0 {
-            share_out(&mut candidates, &snapshot.archives, limit);
+        let mut hidden: Vec<(usize, Home)> = Vec::new();
+        if candidates.len() > limit {
+            if limit > 0 {
+                share_out(&mut candidates, &snapshot.archives, limit);
+            }
+            hidden = candidates.split_off(limit);
         }
-        let is_pinned = |archive: &&Archive| archive.pinned;
-        let left = candidates.iter().skip(limit).filter_map(|(place, _)| snapshot.archives.get(*place));
-        let hidden = left.filter(is_pinned).chain(homeless.iter().copied().filter(is_pinned));
-        let hidden_pins =
-            hidden.take(MOST_HIDDEN).map(|archive| (archive.file.clone(), archive.file_id)).collect();
-        candidates.truncate(limit);
+        let key_of = |archive: &Archive, identity: &Identity| {
+            (identity.namespace.clone(), object_name(archive, identity, node))
+        };
+        if limit > 0 && !asking.is_empty() {
+            let is_asking = |(place, _): &mut (usize, Home)| {
+                let archive = snapshot.archives.get(*place);
+                let identity = archive.and_then(|archive| Some((archive, archive.identity.as_deref()?)));
+                identity.is_some_and(|(archive, identity)| asking.contains(&key_of(archive, identity)))
+            };
+            candidates.extend(hidden.extract_if(.., is_asking));
+        }
+        let left_out = hidden.len();
+        let pin = |archive: &Archive, namespace: Option<String>| {
+            archive.pinned.then(|| HiddenPin { file: archive.file.clone(), bytes: archive.size, namespace })
+        };
+        let namespace_of = |archive: &Archive| Some(archive.identity.as_deref()?.namespace.clone());
+        let left = hidden.iter().filter_map(|(place, _)| snapshot.archives.get(*place));
+        let left = left.filter_map(|archive| pin(archive, namespace_of(archive)));
+        let hidden_pins = left.chain(homeless.iter().filter_map(|archive| pin(archive, None))).collect();
         let shown = candidates.into_iter().filter_map(|(place, home)| {
             let archive = snapshot.archives.get(place)?;
             let identity = archive.identity.as_deref()?;
             let mut entry = Entry::of(archive, identity, node, home);
             entry.status.expires_at = expires_at(archive).map(seconds);
-            Some(((identity.namespace.clone(), object_name(archive, identity, node)), entry))
+            Some((key_of(archive, identity), entry))
         });
         let more_homeless = homeless.len().saturating_sub(MOST_WITHOUT_NAMESPACE);
         let by_size = |archive: &&Archive| (Reverse(archive.size), archive.file.clone());
@@ -139,7 +173,16 @@ impl Entries {
             more_homeless: more_homeless as u64,
         };
         let (clock, judged_at) = (snapshot.clock, view.made_at);
-        Self { shown: shown.collect(), unlisted, clock, judged_at, hidden_pins, max_held }
+        let shown = shown.collect();
+        Self {
+            shown,
+            unlisted,
+            clock,
+            judged_at,
+            hidden_pins,
+            asking: Arc::clone(asking),
+            max_held: storage.into(),
+        }
     }
 }
 
@@ -237,9 +280,6 @@ pub(super) fn seconds(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
 
-/// So many pinned archives that are not shown are looked at, for holds that are over.
-const MOST_HIDDEN: usize = 1_000;
-
 /// How much of a pod's and of a container's name the name of an object has.
 const POD: usize = 40;
 const CONTAINER: usize = 20;
@@ -265,8 +305,6 @@ fn object_name(archive: &Archive, identity: &Identity, node: &str) -> String {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::sync::Arc;
-
     use checkpoint_keeper_core::archive::Texts;
     use checkpoint_keeper_core::creation::{Creation, CreationRequest};
     use checkpoint_keeper_core::plan::{Namespace, Snapshot, plan};
@@ -317,7 +355,19 @@ pub(super) mod tests {
     /// The entries of a node with one archive of each of these seconds, at noon.
     pub(in crate::inventory) fn entries_of(seconds: &[u32]) -> Entries {
         let archives = seconds.iter().map(|second| archive("shop", "web-0", *second)).collect();
-        Entries::of(&view(archives, &[("shop", there("2026-01-01T00:00:00Z"))]), "node-1", 100, |_| None)
+        Entries::of(
+            &view(archives, &[("shop", there("2026-01-01T00:00:00Z"))]),
+            "node-1",
+            100,
+            &Arc::default(),
+            &none(),
+            |_| None,
+        )
+    }
+
+    /// No storage policy.
+    fn none() -> EffectiveStorage {
+        EffectiveStorage::default()
     }
 
     fn names(entries: &Entries) -> Vec<String> {
@@ -339,7 +389,7 @@ pub(super) mod tests {
             is_failed: false,
         }));
         let view = view(vec![made], &[("shop", there("2026-01-01T00:00:00Z"))]);
-        let entries = Entries::of(&view, "node-1", 100, |_| None);
+        let entries = Entries::of(&view, "node-1", 100, &Arc::default(), &none(), |_| None);
         let ((namespace, name), entry) = entries.shown.first_key_value().unwrap();
         assert_eq!(namespace, "shop");
         assert!(name.starts_with("web-0-app-20261127010000-") && name.len() == 33, "{name}");
@@ -382,10 +432,17 @@ pub(super) mod tests {
         let mut archives: Vec<Archive> = (0..300).map(|second| archive("shop", "web-0", second)).collect();
         archives[7].pinned = true;
         let shop = [("shop", there("2026-01-01T00:00:00Z"))];
-        let entries = Entries::of(&view(archives, &shop), "node-1", 3, |_| None);
+        let entries = Entries::of(&view(archives, &shop), "node-1", 3, &Arc::default(), &none(), |_| None);
         let shown: Vec<_> = entries.shown.values().map(|entry| entry.file_id.inode).collect();
         assert_eq!((shown, entries.unlisted.left_out), (vec![7, 298, 299], 297));
-        let none = Entries::of(&view(vec![archive("shop", "web-0", 1)], &shop), "node-1", 0, |_| None);
+        let none = Entries::of(
+            &view(vec![archive("shop", "web-0", 1)], &shop),
+            "node-1",
+            0,
+            &Arc::default(),
+            &none(),
+            |_| None,
+        );
         assert_eq!((none.shown.len(), none.unlisted.left_out), (0, 1));
     }
 
@@ -395,10 +452,30 @@ pub(super) mod tests {
         archives.iter_mut().for_each(|archive| archive.pinned = true);
         archives.extend((0..3).map(|second| archive("quiet", "web-0", second)));
         let namespaces = ["loud", "quiet"].map(|name| (name, there("2026-01-01T00:00:00Z")));
-        let entries = Entries::of(&view(archives, &namespaces), "node-1", 100, |_| None);
+        let entries =
+            Entries::of(&view(archives, &namespaces), "node-1", 100, &Arc::default(), &none(), |_| None);
         let quiet = entries.shown.keys().filter(|(namespace, _)| namespace == "quiet").count();
         assert_eq!((quiet, entries.shown.len(), entries.unlisted.left_out), (3, 100, 193));
         assert_eq!(entries.hidden_pins.len(), 193);
+        assert!(entries.hidden_pins.iter().all(|pin| pin.namespace.as_deref() == Some("loud")));
+    }
+
+    #[test]
+    fn an_archive_that_is_asked_about_is_shown_however_many_others_there_are() {
+        let archives: Vec<Archive> = (0..300).map(|second| archive("shop", "web-0", second)).collect();
+        let view = view(archives, &[("shop", there("2026-01-01T00:00:00Z"))]);
+        let all = Entries::of(&view, "node-1", 300, &Arc::default(), &none(), |_| None);
+        let key_of =
+            |inode| all.shown.iter().find(|(_, entry)| entry.file_id.inode == inode).unwrap().0.clone();
+        // One that is not among the newest, one that is, and one that is not there.
+        let gone = ("shop".to_owned(), "gone".to_owned());
+        let asking = Arc::new(BTreeSet::from([key_of(7), key_of(299), gone]));
+        let entries = Entries::of(&view, "node-1", 3, &asking, &none(), |_| None);
+        let shown: Vec<_> = entries.shown.values().map(|entry| entry.file_id.inode).collect();
+        assert_eq!((shown, entries.unlisted.left_out), (vec![7, 297, 298, 299], 296));
+        assert_eq!(entries.asking, asking);
+        // Where none are to be shown, none is.
+        assert!(Entries::of(&view, "node-1", 0, &asking, &none(), |_| None).shown.is_empty());
     }
 
     #[test]
@@ -410,7 +487,10 @@ pub(super) mod tests {
             ("anew", there("2026-11-27T06:00:00Z")),
             ("asked", invalidated),
         ];
-        let entries = Entries::of(&view(archives.into(), &namespaces), "node-1", 100, |_| None);
+        let entries =
+            Entries::of(&view(archives.into(), &namespaces), "node-1", 100, &Arc::default(), &none(), |_| {
+                None
+            });
         let shown: Vec<_> =
             names(&entries).iter().map(|name| name.split('/').next().unwrap().to_owned()).collect();
         assert_eq!(shown, ["asked", "there", "unknown"]);
@@ -427,7 +507,7 @@ pub(super) mod tests {
         unknown.identity = None;
         growing.settled = false;
         let view = view(vec![unknown, growing], &[("shop", there("2026-01-01T00:00:00Z"))]);
-        let entries = Entries::of(&view, "node-1", 100, |_| None);
+        let entries = Entries::of(&view, "node-1", 100, &Arc::default(), &none(), |_| None);
         assert_eq!((entries.shown.len(), entries.unlisted.homeless.len()), (0, 1));
     }
 
@@ -442,8 +522,8 @@ pub(super) mod tests {
             &[("shop", there("2026-01-01T00:00:00Z"))],
         );
         let shown = ShownArchives::new("node-1".to_owned(), 100);
-        let mut unlisted = shown.note(&view);
-        let mut entries = shown.entries.subscribe();
+        let mut unlisted = shown.note(&view, &none());
+        let mut entries = shown.subscribe();
         let files = |entries: &Entries| -> Vec<FileName> {
             entries.shown.values().map(|entry| entry.file.clone()).collect()
         };

@@ -1,0 +1,149 @@
+//! Writes to the API, one after the other, at a bounded rate. Where one fails, what it was about is left alone for a while.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use checkpoint_keeper_api::container_checkpoint::{NODE_LABEL, node_label};
+use checkpoint_keeper_api::{ContainerCheckpoint, ContainerCheckpointSpec};
+use checkpoint_keeper_core::engine::cluster::{ClusterUpdate, TimedUpdate};
+use checkpoint_keeper_core::hold::Hold;
+use checkpoint_keeper_core::pods::LookupResult;
+use checkpoint_keeper_node::clock;
+use checkpoint_keeper_runtime::liveness::now;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::difference::{self, ApiWrite, Object};
+use super::rate::WriteRate;
+use super::{Inventory, is_older, key_of};
+use crate::problem_type::ProblemType;
+use crate::status_publisher::{WRITER, WriteError, within};
+
+/// How long the objects of a namespace are left alone after a write there failed, at first and at most.
+const PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+
+/// What is remembered from one look to the next.
+pub(super) struct Progress {
+    rate: WriteRate,
+    /// Where a write failed, a namespace or one object of it: until when it is left alone, and for how long that was.
+    paused: BTreeMap<(String, Option<String>), (Instant, Duration)>,
+    /// When the pins that are not shown were last looked at.
+    pub(super) looked_for_ends: Option<Instant>,
+}
+
+impl Progress {
+    pub(super) fn new() -> Self {
+        Self { rate: WriteRate::new(now()), paused: BTreeMap::new(), looked_for_ends: None }
+    }
+}
+
+impl Inventory {
+    /// Writes to the API. Returns whether the next write may follow: an API that does not answer one does not answer
+    /// the next either.
+    pub(super) async fn write(&self, write: ApiWrite, progress: &mut Progress) -> bool {
+        let (namespace, name) = write.key().clone();
+        let (all, one) = ((namespace.clone(), None), (namespace.clone(), Some(name)));
+        let is_paused = |key| progress.paused.get(key).is_some_and(|(until, _)| now() < *until);
+        if is_paused(&all) || is_paused(&one) {
+            return true;
+        }
+        sleep(progress.rate.next(now())).await;
+        let is_new = matches!(write, ApiWrite::Create(..));
+        let Err(error) = self.carry_out(write).await else {
+            progress.paused.remove(&all);
+            progress.paused.remove(&one);
+            return true;
+        };
+        // Where nothing can be made, the namespace is gone, or going: the engine asks, and knows better then. What is
+        // refused otherwise is one object's affair.
+        let code = match &error {
+            WriteError::Api(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        };
+        let is_namespaces = is_new || code.is_none_or(|code| code == 429 || code >= 500);
+        if is_new && code.is_some_and(|code| [403, 404].contains(&code)) {
+            let what = ClusterUpdate::Namespaces(vec![(namespace.clone(), LookupResult::NotFound)]);
+            self.engine.send_update(TimedUpdate { at: clock::now(), what });
+        }
+        let place = if is_namespaces { all } else { one };
+        let pause = progress.paused.get(&place).map_or(PAUSE, |(_, pause)| (*pause * 2).min(LONGEST_PAUSE));
+        progress.paused.retain(|_, (until, _)| now() < *until + LONGEST_PAUSE);
+        progress.paused.insert(place, (now() + pause, pause));
+        let what = format!("ContainerCheckpoints of the namespace {namespace} cannot be written: {error}");
+        self.context.state.problem(ProblemType::CheckpointsUnwritten, namespace, what, now());
+        code.is_some()
+    }
+
+    async fn carry_out(&self, write: ApiWrite) -> Result<(), WriteError> {
+        let (namespace, name) = write.key().clone();
+        // Where nothing can be made, the namespace is gone: that is no success.
+        let is_new = matches!(write, ApiWrite::Create(..));
+        let api = Api::<ContainerCheckpoint>::namespaced(self.context.client.clone(), &namespace);
+        let params = PatchParams { field_manager: Some(WRITER.to_owned()), ..PatchParams::default() };
+        let written = match write {
+            ApiWrite::Create(_, hold) => {
+                let mut object = ContainerCheckpoint::new(&name, spec(hold.as_ref()));
+                object.labels_mut().insert(NODE_LABEL.to_owned(), node_label(&self.context.node));
+                let params = PostParams { field_manager: Some(WRITER.to_owned()), ..PostParams::default() };
+                within(api.create(&params, &object)).await
+            }
+            ApiWrite::Restore(_, hold) => {
+                let patch = Patch::Merge(json!({"spec": spec(Some(&hold))}));
+                within(api.patch(&name, &params, &patch)).await
+            }
+            ApiWrite::Status(_, status) => {
+                let mut object = json!({"apiVersion": api_version(), "kind": ContainerCheckpoint::kind(&())});
+                object["metadata"] = json!({"name": name});
+                object["status"] = serde_json::to_value(&status).map_err(kube::Error::SerdeError)?;
+                let params = PatchParams::apply(WRITER).force();
+                within(api.patch_status(&name, &params, &Patch::Apply(&object))).await
+            }
+            ApiWrite::Delete(key, uid, version) => {
+                // What a user asked meanwhile, and the watch has not shown yet, is not to be lost.
+                let preconditions = Preconditions { uid: Some(uid), resource_version: Some(version) };
+                let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+                return match within(api.delete(&name, &params)).await {
+                    Err(WriteError::Api(kube::Error::Api(status))) if [404, 409].contains(&status.code) => {
+                        Ok(())
+                    }
+                    Ok(_) => {
+                        // The watch says so a moment later.
+                        self.objects().objects.remove(&key);
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                };
+            }
+        };
+        match written {
+            Ok(object) => {
+                self.note(&object);
+                Ok(())
+            }
+            // It was deleted meanwhile: the watch says so.
+            Err(WriteError::Api(kube::Error::Api(status))) if status.code == 404 && !is_new => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes over what the API answered, which the watch shows a moment later: until then it would be written again.
+    fn note(&self, object: &ContainerCheckpoint) {
+        let mut cache = self.objects();
+        let key = key_of(object);
+        if !cache.objects.get(&key).is_some_and(|known| is_older(object, known.as_ref())) {
+            cache.objects.insert(key, Some(Object::of(object)));
+        }
+    }
+}
+
+fn api_version() -> String {
+    ContainerCheckpoint::api_version(&()).into_owned()
+}
+
+/// A spec with this hold and nothing else.
+fn spec(hold: Option<&Hold>) -> ContainerCheckpointSpec {
+    ContainerCheckpointSpec { hold: hold.map(difference::spec_of), discard: None }
+}
