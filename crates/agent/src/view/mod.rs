@@ -3,6 +3,8 @@
 
 mod latest;
 mod preview;
+#[cfg(test)]
+mod preview_properties;
 
 use std::io::{self, Write};
 use std::sync::Arc;
