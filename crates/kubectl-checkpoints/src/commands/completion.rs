@@ -75,7 +75,7 @@ pub async fn candidates(
     begun: Option<&Begun>,
 ) -> Result<(), Failure> {
     let words: Vec<&str> = arguments.words.iter().map(String::as_str).collect();
-    let (begin, before) = words.split_last().map_or(("", &[][..]), |(last, before)| (*last, before));
+    let (last, before) = words.split_last().map_or(("", &[][..]), |(last, before)| (*last, before));
     let command = begun.and_then(|begun| begun.command.as_deref());
     let names = match (before.last(), command) {
         (Some(&"--node"), _) => names_of::<NodeCheckpointStore>(session, None).await,
@@ -88,7 +88,7 @@ pub async fn candidates(
         _ => Vec::new(),
     };
     let mut text: String =
-        names.iter().filter(|name| name.starts_with(begin)).map(|name| format!("{name}\n")).collect();
+        names.iter().filter(|name| name.starts_with(last)).map(|name| format!("{name}\n")).collect();
     text.push_str(":4\n");
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
