@@ -53,7 +53,7 @@ fn condition<'a>(object: &'a Value, type_: &str) -> &'a Value {
 }
 
 /// Waits until the archive's object says of its hold what it should.
-fn held(namespace: &str, file: &str, status: &str, reason: &str) -> anyhow::Result<Value> {
+pub(crate) fn held(namespace: &str, file: &str, status: &str, reason: &str) -> anyhow::Result<Value> {
     wait::for_value("what the object says of its hold", DEADLINE, || {
         let object = objects(namespace)?.remove(file).context("no object")?;
         let held = condition(&object, "Held");
@@ -67,7 +67,7 @@ fn change(client: &Client, namespace: &str, object: &Value, spec: &Value) -> any
     client.merge(&format!("{}/{}", path(namespace), name(object)), &json!({"spec": spec}))
 }
 
-fn hold(namespace: &str, object: &Value, reason: &str) -> anyhow::Result<()> {
+pub(crate) fn hold(namespace: &str, object: &Value, reason: &str) -> anyhow::Result<()> {
     let spec = json!({"hold": {"reason": reason}});
     let (status, answer) = change(cluster().administrator(), namespace, object, &spec)?;
     ensure!(status == 200, "{status} {answer}");
@@ -75,14 +75,14 @@ fn hold(namespace: &str, object: &Value, reason: &str) -> anyhow::Result<()> {
 }
 
 /// A namespace with a pod that can be checkpointed.
-fn with_pod<'a>(prefix: &str, node: Node<'_>) -> anyhow::Result<Namespace<'a>> {
+pub(crate) fn with_pod<'a>(prefix: &str, node: Node<'_>) -> anyhow::Result<Namespace<'a>> {
     let namespace = cluster().namespace(prefix)?;
     namespace.apply(&counting_pod("app", node, &["server"]))?;
     namespace.wait_until_running("app")?;
     Ok(namespace)
 }
 
-fn marker(file: &str) -> String {
+pub(crate) fn marker(file: &str) -> String {
     format!("{file}.keep")
 }
 
@@ -93,7 +93,7 @@ fn archives_of(node: Node<'_>, namespace: &str) -> anyhow::Result<Vec<String>> {
     Ok(files)
 }
 
-fn has_marker(node: Node<'_>, file: &str) -> bool {
+pub(crate) fn has_marker(node: Node<'_>, file: &str) -> bool {
     node.run("test", &["-e", &format!("{}/{file}.keep", node.directory())]).is_ok()
 }
 
