@@ -1,4 +1,4 @@
-//! What the chart renders for kinds of clusters that differ from others: OpenShift, those that limit system priorities, and
+//! What the chart renders for kinds of clusters that differ from others: `OpenShift`, those that limit system priorities, and
 //! those whose objects Argo CD or kustomize bring.
 
 use anyhow::{Context, ensure};

@@ -79,7 +79,7 @@ fn names_are_names_and_collide_with_no_role_that_every_cluster_has() -> anyhow::
     let mut helm = std::process::Command::new(tools().helm());
     let chart = Path::new(REPOSITORY).join(chart::CHART);
     helm.args(["template", &release]).arg(chart).args(["--show-only", "templates/accounts.yaml"]);
-    let cut = output(&mut helm.args(["--set", "nameOverride=b"]))?;
+    let cut = output(helm.args(["--set", "nameOverride=b"]))?;
     ensure!(cut.contains(&format!("name: {}-agent\n", "a".repeat(39))), "{cut}");
     Ok(())
 }
