@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 
 use crate::book;
 use crate::cargo::cargo;
+use crate::demo;
 use crate::image::{self, Architecture, Profile, Program};
 use crate::release;
 use crate::repository::repository;
@@ -111,9 +112,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             skipped.push(cluster.named);
         }
     }
+    if which == ClusterTests::Full && skipped.is_empty() && !arguments.fast {
+        steps.time("demo", demo::try_out)?;
+    }
     steps.print();
     if arguments.fast {
-        println!("left out with --fast: crates alone, documentation, book, image, README example, arm64");
+        println!(
+            "left out with --fast: crates alone, documentation, book, image, README example, arm64, demo"
+        );
     }
     if which == ClusterTests::None {
         println!("left out: tests on a real cluster (--cluster smoke|full)");

@@ -64,9 +64,16 @@ fn every_object_is_ours_and_the_namespace_comes_first() {
             metadata["labels"]["app.kubernetes.io/name"], "checkpoint-keeper",
             "{file}: {kind} {name}"
         );
-        let namespaced =
-            ["ServiceAccount", "Role", "RoleBinding", "DaemonSet", "Deployment", "PodDisruptionBudget"]
-                .contains(&kind);
+        let namespaced = [
+            "ServiceAccount",
+            "Role",
+            "RoleBinding",
+            "DaemonSet",
+            "Deployment",
+            "PodDisruptionBudget",
+            "ResourceQuota",
+        ]
+        .contains(&kind);
         let namespace = if namespaced { json!(NAMESPACE) } else { Value::Null };
         assert_eq!(metadata["namespace"], namespace, "{file}: {kind} {name}");
         assert!(known.insert(format!("{kind} {name}")), "{file}: {kind} {name} is there twice");
