@@ -223,6 +223,26 @@ fn create_says_what_came_of_each_container() {
     assert_snapshot!("create_no_container", world.run(&["create", "web-0", "-c", "nginx"]));
 }
 
+#[test]
+fn create_says_once_why_it_is_tried_again_and_again_when_it_gives_up() {
+    let world = World::new();
+    let path = "/api/v1/namespaces/shop/pods/web-0";
+    let tried = |time: &str| {
+        let answer = json!({"time": time, "containers": [
+            {"name": "app", "error": "2Gi are available, of which 10Gi are to stay free"},
+        ]});
+        pod(json!({"checkpoint.criu.org/trigger": "true", "checkpoint.criu.org/result": answer.to_string()}))
+    };
+    world.on(&format!("PATCH {path}"), 200, pod(json!({})));
+    world.on(&format!("GET {path}"), 200, pod(json!({})));
+    world.on(&format!("GET {path}"), 200, tried("2026-11-27T10:00:00Z"));
+    world.on(&format!("GET {path}"), 200, tried("2026-11-27T10:00:30Z"));
+    let said = world.run(&["create", "web-0", "--wait", "--timeout", "1s"]);
+    let why = "app: 2Gi are available, of which 10Gi are to stay free";
+    assert_eq!(said.matches(&format!("note: web-0: {why}\n")).count(), 1, "{said}");
+    assert!(said.contains(&format!("and it is tried on: {why}")), "{said}");
+}
+
 /// What an agent says of its archives.
 fn archives() -> Value {
     json!({"node": "node-1", "archives": [

@@ -71,9 +71,9 @@ fn each_alert_has_its_runbook_and_each_runbook_its_alert() {
     let alerts: BTreeSet<String> = rules.iter().map(|rule| rule.alert.clone()).collect();
     assert_eq!(alerts.len(), rules.len(), "two alerts of one name");
     let mut pages = names(folder, "md");
-    assert!(pages.remove("README"));
+    assert!(pages.remove("index"));
     assert_eq!(alerts, pages);
-    let index = read(&format!("{folder}/README.md"));
+    let index = read(&format!("{folder}/index.md"));
     for alert in &alerts {
         assert!(index.contains(&format!("[{alert}]({alert}.md)")), "the index lacks {alert}");
         let page = read(&format!("{folder}/{alert}.md"));

@@ -6,10 +6,12 @@
 mod program;
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use checkpoint_keeper_testcluster::image::{Image, Layout};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
 pub(crate) use self::program::{Architecture, Profile, Program, build, build_with, program};
@@ -59,9 +61,10 @@ pub(crate) fn build_archive() -> anyhow::Result<PathBuf> {
     archive(&build(Program::Operator, Architecture::Amd64)?)
 }
 
-/// Writes the image of this machine's program, and says where its archive is.
+/// Writes the image of this machine's program where tests and benchmarks have it, and says where its archive is. What
+/// `cargo xtask image` wrote is left as it is: it may be for more than this machine.
 pub(crate) fn archive(program: &Path) -> anyhow::Result<PathBuf> {
-    let output = target().join("image");
+    let output = target().join("test-image");
     write(&[(Architecture::Amd64, program.to_owned())], NAME, &output)?;
     Ok(output.join(archive_of(Architecture::Amd64)))
 }
@@ -85,6 +88,16 @@ pub(crate) fn write(
     }
     let named: Vec<(&str, &Image)> = images.iter().map(|(of, image)| (of.name(), image)).collect();
     std::fs::create_dir_all(output)?;
+    // What an earlier build left is of other sources.
+    for architecture in Architecture::value_variants() {
+        let archive = output.join(archive_of(*architecture));
+        match std::fs::remove_file(&archive) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", archive.display()));
+            }
+            _ => {}
+        }
+    }
     let layout = output.join("oci");
     Layout::of(&named, name, &created)?.write_directory(&layout)?;
     let mut written = vec![layout];

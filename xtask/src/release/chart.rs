@@ -21,6 +21,10 @@ pub(super) fn write(to: &Path, image: &str) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let copy = folder.path().join("checkpoint-keeper");
     chart::copy_as(&repository().join(CHART), &copy, VERSION)?;
+    let described = std::fs::read_to_string(repository().join(CHART).join("Chart.yaml"))?;
+    for wanted in [format!("version: {VERSION}"), format!("appVersion: \"{VERSION}\"")] {
+        ensure!(described.lines().any(|line| line == wanted), "Chart.yaml has no line {wanted:?}");
+    }
     let path = copy.join("values.yaml");
     let mut values = std::fs::read_to_string(&path).context("cannot read the chart's values")?;
     let released = [format!("  repository: \"{image}\"\n"), format!("  tag: \"{VERSION}\"\n")];

@@ -48,6 +48,7 @@ pub async fn run(session: &Session, arguments: &Create) -> Result<(), Failure> {
     }
     let begin = Instant::now();
     let shows_progress = std::io::stderr().is_terminal();
+    let mut told = None;
     loop {
         let now = pods.get(pod).await.map_err(|error| wrong("get", &error))?;
         let answer = now.annotations().get(RESULT_ANNOTATION).filter(|answer| Some(*answer) != last.as_ref());
@@ -55,6 +56,13 @@ pub async fn run(session: &Session, arguments: &Create) -> Result<(), Failure> {
         if let (Some(answer), true) = (answer, is_over) {
             clear(shows_progress)?;
             return say_answer(pod, answer, arguments.container.as_deref());
+        }
+        // What is tried again has an answer as well: why it did not succeed yet.
+        let why = answer.map(|answer| reasons(answer));
+        if why.is_some() && why != told {
+            clear(shows_progress)?;
+            say("note", format!("{pod}: {}", why.as_deref().unwrap_or_default()));
+            told = why;
         }
         let waited = begin.elapsed();
         if !is_over && answer.is_none() && waited > NOTICED {
@@ -72,7 +80,9 @@ pub async fn run(session: &Session, arguments: &Create) -> Result<(), Failure> {
         }
         if waited > arguments.timeout {
             clear(shows_progress)?;
-            return Err(Failure::new(format!("{pod}: not done within {} s; it goes on", waited.as_secs())));
+            let why = told.map(|why| format!(": {why}")).unwrap_or_default();
+            let waited = waited.as_secs();
+            return Err(Failure::new(format!("{pod}: not done within {waited} s, and it is tried on{why}")));
         }
         if shows_progress {
             write!(anstream::stderr(), "\rcheckpointing {pod} … {} s ", waited.as_secs())?;
@@ -86,6 +96,22 @@ fn clear(shows_progress: bool) -> Result<(), Failure> {
         write!(anstream::stderr(), "\r\x1b[K")?;
     }
     Ok(())
+}
+
+/// What an answer says of each container that has no archive yet.
+fn reasons(answer: &str) -> String {
+    let Ok(answer) = serde_json::from_str::<Value>(answer) else { return answer.to_owned() };
+    let of_container = |result: &Value| {
+        let name = result["name"].as_str()?;
+        Some(format!("{name}: {}", result["error"].as_str()?))
+    };
+    let reasons: Vec<String> =
+        answer["containers"].as_array().into_iter().flatten().filter_map(of_container).collect();
+    if reasons.is_empty() {
+        answer["message"].as_str().unwrap_or_default().to_owned()
+    } else {
+        reasons.join("; ")
+    }
 }
 
 /// Says what came of each container.

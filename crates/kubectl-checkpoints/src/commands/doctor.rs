@@ -88,7 +88,8 @@ async fn kinds(session: &Session, findings: &mut Findings) -> Result<bool, Failu
     if is_there {
         findings.add(Grade::Good, "the kinds of checkpoint-keeper.io are defined", None)?;
     } else {
-        let hint = "kubectl apply -f config/crd -f config/deploy installs checkpoint-keeper";
+        let hint =
+            "install checkpoint-keeper first: helm install, or kubectl apply -f config/crd -f config/deploy";
         findings.add(
             Grade::Bad,
             "the kinds of checkpoint-keeper.io are not defined in this cluster",

@@ -79,10 +79,11 @@ fn show(objects: &[ContainerCheckpoint], namespace: Option<&str>, is_wide: bool)
     let mut columns = Vec::new();
     columns.extend(namespace.is_none().then(|| name("NAMESPACE")));
     columns.extend([
-        name("NAME"),
-        name("POD"),
+        // Other commands take it, and it says the pod and the container as well.
+        word("NAME"),
+        Column::optional("POD", Kind::Name(12)),
         Column::optional("CONTAINER", Kind::Name(8)),
-        name("NODE"),
+        Column::optional("NODE", Kind::Name(12)),
         figure("SIZE"),
         word("STATE"),
         word("HELD"),

@@ -47,7 +47,7 @@ fn the_summary_lists_the_runbooks() {
     let mut names = Vec::new();
     for file in fs::read_dir(folder().join("runbooks")).unwrap() {
         let name = file.unwrap().file_name().into_string().unwrap();
-        names.extend(name.strip_suffix(".md").filter(|name| *name != "README").map(str::to_owned));
+        names.extend(name.strip_suffix(".md").filter(|name| *name != "index").map(str::to_owned));
     }
     names.sort();
     let made = with_runbooks(&summary, &names);
@@ -65,7 +65,7 @@ fn with_runbooks(summary: &str, names: &[String]) -> String {
     for line in summary.lines().filter(|line| !line.contains("(runbooks/")) {
         let _ = writeln!(made, "{line}");
         if line.contains("(troubleshooting.md)") && !names.is_empty() {
-            made.push_str("- [Runbooks of alerts](runbooks/README.md)\n");
+            made.push_str("- [Runbooks of alerts](runbooks/index.md)\n");
             for name in names {
                 let _ = writeln!(made, "  - [{name}](runbooks/{name}.md)");
             }
@@ -80,7 +80,7 @@ fn runbooks_are_listed_once_and_those_that_are_gone_are_not() {
     let names = ["One".to_owned(), "Two".to_owned()];
     let both = with_runbooks(summary, &names);
     assert!(both.contains(
-        "(troubleshooting.md)\n- [Runbooks of alerts](runbooks/README.md)\n  - [One](runbooks/One.md)\n"
+        "(troubleshooting.md)\n- [Runbooks of alerts](runbooks/index.md)\n  - [One](runbooks/One.md)\n"
     ));
     assert_eq!(with_runbooks(&both, &names), both);
     assert_eq!(with_runbooks(&both, &[]), summary);
