@@ -241,11 +241,18 @@ fn key_of(object: &impl ResourceExt) -> Key {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
-/// Whether it is the same object at an earlier time than it is known.
+/// Whether it is the same object at an earlier time than it is known. Versions are told apart by their order, as a status
+/// has no generation: the watch may show an object as it was made after the API has answered that its status is written.
 fn is_older(object: &impl ResourceExt, known: Option<&Object>) -> bool {
     known.is_some_and(|known| {
-        object.uid().as_deref() == Some(&known.uid)
-            && object.meta().generation.is_some_and(|generation| generation < known.generation)
+        let version = |text: &str| text.parse::<u64>().ok();
+        let versions = object.resource_version().as_deref().and_then(version).zip(version(&known.version));
+        let is_earlier = match versions {
+            Some((version, known)) => version < known,
+            // An API server that does not count its versions.
+            None => object.meta().generation.is_some_and(|generation| generation < known.generation),
+        };
+        object.uid().as_deref() == Some(&known.uid) && is_earlier
     })
 }
 
@@ -259,5 +266,33 @@ fn log(file: &str, hold: Option<&Hold>, outcome: &Result<Marker, HoldError>) {
         }
         (None, Ok(_)) => tracing::info!(file, "the hold of an archive has ended"),
         (_, Err(error)) => tracing::warn!(file, %error, "the hold of an archive could not be changed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use checkpoint_keeper_api::{ContainerCheckpoint, ContainerCheckpointSpec};
+
+    use super::*;
+
+    #[test]
+    fn an_object_without_its_status_is_older_than_with_it_though_its_generation_is_the_same() {
+        let object = |uid: &str, version: &str, generation| {
+            let mut object = ContainerCheckpoint::new("one", ContainerCheckpointSpec::default());
+            object.metadata.uid = Some(uid.to_owned());
+            object.metadata.resource_version = Some(version.to_owned());
+            object.metadata.generation = Some(generation);
+            object
+        };
+        let known = Object::of(&object("uid", "100", 1));
+        assert!(is_older(&object("uid", "99", 1), Some(&known)));
+        assert!(!is_older(&object("uid", "100", 1), Some(&known)));
+        assert!(!is_older(&object("uid", "1000", 1), Some(&known)));
+        // Another object of that name, made anew.
+        assert!(!is_older(&object("other", "99", 1), Some(&known)));
+        assert!(!is_older(&object("uid", "99", 1), None));
+        // Where versions are no numbers, what is known of generations counts.
+        assert!(!is_older(&object("uid", "a", 1), Some(&known)));
+        assert!(is_older(&object("uid", "a", 1), Some(&Object::of(&object("uid", "b", 2)))));
     }
 }
