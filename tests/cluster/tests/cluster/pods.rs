@@ -23,7 +23,11 @@ fn run(manifest: &str, node: Node<'_>, script: &str) -> anyhow::Result<String> {
         "--filename",
         &file,
     ]))?;
-    let mut spec = serde_json::from_str::<Value>(&workload)?["spec"]["template"]["spec"].take();
+    // Beside the workload there may be what is about it. Each object is a document of its own.
+    let objects = serde_json::Deserializer::from_str(&workload).into_iter::<Value>();
+    let objects = objects.collect::<Result<Vec<_>, _>>()?;
+    let of_pods = objects.into_iter().find(|object| object["spec"]["template"].is_object());
+    let mut spec = of_pods.context("no workload")?["spec"]["template"]["spec"].take();
     spec["nodeName"] = json!(node.name());
     spec["restartPolicy"] = json!("Never");
     let container = &mut spec["containers"][0];
