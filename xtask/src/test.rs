@@ -11,7 +11,6 @@ use clap::{Args, ValueEnum};
 
 use crate::book;
 use crate::cargo::cargo;
-use crate::demo;
 use crate::image::{self, Architecture, Profile, Program};
 use crate::release;
 use crate::repository::repository;
@@ -111,9 +110,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         if cluster.test(&mut steps, image.as_deref(), &cluster_tests, filter)? == Outcome::Skipped {
             skipped.push(cluster.named);
         }
-    }
-    if which == ClusterTests::Full && skipped.is_empty() && !arguments.fast {
-        steps.time("demo", demo::try_out)?;
     }
     steps.print();
     if arguments.fast {

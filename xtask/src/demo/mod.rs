@@ -42,11 +42,6 @@ pub(crate) struct Arguments {
     pause: u64,
 }
 
-/// Plays it once, to see that all of it comes about.
-pub(crate) fn try_out() -> anyhow::Result<()> {
-    run(&Arguments { keep: false, pause: 0 })
-}
-
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let archive = image::build_archive()?;
     let plugin = image::build(Program::Plugin, Architecture::Amd64)?;
