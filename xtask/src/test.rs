@@ -5,19 +5,17 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use checkpoint_keeper_testcluster::cross::Arm64;
-use checkpoint_keeper_testcluster::paths::Cache;
 use clap::{Args, ValueEnum};
 
 use crate::book;
 use crate::cargo::cargo;
-use crate::image::{self, Architecture, Profile, Program};
+use crate::image::{self, Architecture, Program};
 use crate::release;
 use crate::repository::repository;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Leave out what is slow: the book, the image, the README example, arm64, and each crate on its own
+    /// Leave out what is slow: the book, the image, the README example, and each crate on its own
     #[arg(long)]
     fast: bool,
     /// Which tests to run on a real cluster; with --fast none, unless asked for
@@ -136,16 +134,7 @@ fn slow(steps: &mut Steps) -> anyhow::Result<PathBuf> {
     let program = steps.time("release build", || image::build(Program::Operator, Architecture::Amd64))?;
     steps.time("README example", || readme_example(&mut Command::new(&program)))?;
     steps.time("release files", release::try_out)?;
-    steps.time("arm64", arm64)?;
     steps.time("image", || image::archive(&program))
-}
-
-/// That the program can be built for arm64, and does there what it does here. Not as users get it, which would take five
-/// minutes: `cargo xtask release` does that.
-fn arm64() -> anyhow::Result<()> {
-    let program = image::build_with(Profile::Dev, Program::Operator, Architecture::Arm64)?;
-    let emulator = Arm64::provide(&Cache::of_user()?)?.emulator();
-    readme_example(Command::new(emulator).arg(program))
 }
 
 /// A real cluster for tests, of nodes with one container runtime.

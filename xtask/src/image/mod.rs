@@ -14,7 +14,7 @@ use checkpoint_keeper_testcluster::image::{Image, Layout};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
-pub(crate) use self::program::{Architecture, Profile, Program, build, build_with, program};
+pub(crate) use self::program::{Architecture, Program, build, program};
 use crate::repository::{Commit, commit, target};
 
 /// The program's path in the image.

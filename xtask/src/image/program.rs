@@ -56,34 +56,12 @@ impl Program {
     }
 }
 
-/// How much a compiler does for a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Profile {
-    /// All that it can: this is what users get.
-    Release,
-    /// Little, and fast: enough to see that it can be built for an architecture, and runs there.
-    Dev,
-}
-
 /// Builds it, and says where it is.
 pub(crate) fn build(program: Program, architecture: Architecture) -> anyhow::Result<PathBuf> {
-    build_with(Profile::Release, program, architecture)
-}
-
-/// Builds it, and says where it is.
-pub(crate) fn build_with(
-    profile: Profile,
-    program: Program,
-    architecture: Architecture,
-) -> anyhow::Result<PathBuf> {
     let target = architecture.target();
     let paths = paths_of_this_machine()?;
     let mut cargo = cargo();
-    cargo.args(["build", "--locked", "--package", program.name(), "--target", target]);
-    match profile {
-        Profile::Release => cargo.arg("--release"),
-        Profile::Dev => cargo.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_INCREMENTAL", "0"),
-    };
+    cargo.args(["build", "--release", "--locked", "--package", program.name(), "--target", target]);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(&paths));
     if architecture == Architecture::Arm64 {
         let cross = Arm64::provide(&Cache::of_user()?)?;
@@ -94,7 +72,7 @@ pub(crate) fn build_with(
     }
     let status = cargo.status().context("cannot run cargo")?;
     ensure!(status.success(), "the static build for {} failed: {status}", architecture.name());
-    let program = path(profile, program, architecture);
+    let program = self::program(program, architecture);
     let contents = std::fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
     let text = String::from_utf8_lossy(&contents);
     for (path, _) in paths {
@@ -110,15 +88,7 @@ pub(crate) fn build_with(
 
 /// Where it is as users get it, if it was built.
 pub(crate) fn program(program: Program, architecture: Architecture) -> PathBuf {
-    path(Profile::Release, program, architecture)
-}
-
-fn path(profile: Profile, program: Program, architecture: Architecture) -> PathBuf {
-    let folder = match profile {
-        Profile::Release => "release",
-        Profile::Dev => "debug",
-    };
-    target().join(architecture.target()).join(folder).join(program.name())
+    target().join(architecture.target()).join("release").join(program.name())
 }
 
 /// Has rustup install Rust's library for an architecture, into the toolchain of this repository. A toolchain that is not
