@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context;
+use checkpoint_keeper_testcluster::chart::CHART;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
@@ -111,7 +112,7 @@ const END: &str = "<!-- ANCHOR_END: values -->\n";
 
 /// The generated files: each path below the repository, and its content.
 pub(crate) fn files() -> anyhow::Result<Vec<(PathBuf, String)>> {
-    let chart = PathBuf::from("charts/checkpoint-keeper");
+    let chart = PathBuf::from(CHART);
     let read = |path: &PathBuf| {
         let path = repository().join(path);
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))

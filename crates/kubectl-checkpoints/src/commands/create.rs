@@ -58,11 +58,13 @@ pub async fn run(session: &Session, arguments: &Create) -> Result<(), Failure> {
             return say_answer(pod, answer, arguments.container.as_deref());
         }
         // What is tried again has an answer as well: why it did not succeed yet.
-        let why = answer.map(|answer| reasons(answer));
-        if why.is_some() && why != told {
+        let why = answer.and_then(|answer| reasons(answer));
+        if let Some(why) = why
+            && told.as_ref() != Some(&why)
+        {
             clear(shows_progress)?;
-            say("note", format!("{pod}: {}", why.as_deref().unwrap_or_default()));
-            told = why;
+            say("note", format!("{pod}: {why}"));
+            told = Some(why);
         }
         let waited = begin.elapsed();
         if !is_over && answer.is_none() && waited > NOTICED {
@@ -98,20 +100,16 @@ fn clear(shows_progress: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What an answer says of each container that has no archive yet.
-fn reasons(answer: &str) -> String {
-    let Ok(answer) = serde_json::from_str::<Value>(answer) else { return answer.to_owned() };
+/// What an answer says of each container that has no archive yet; none: nothing.
+fn reasons(answer: &str) -> Option<String> {
+    let answer: Value = serde_json::from_str(answer).ok()?;
     let of_container = |result: &Value| {
         let name = result["name"].as_str()?;
         Some(format!("{name}: {}", result["error"].as_str()?))
     };
     let reasons: Vec<String> =
         answer["containers"].as_array().into_iter().flatten().filter_map(of_container).collect();
-    if reasons.is_empty() {
-        answer["message"].as_str().unwrap_or_default().to_owned()
-    } else {
-        reasons.join("; ")
-    }
+    (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
 /// Says what came of each container.
