@@ -10,7 +10,7 @@ use std::time::Duration;
 use checkpoint_keeper_core::archive::State;
 use checkpoint_keeper_core::creation::{Creation, CreationRequest};
 use checkpoint_keeper_core::plan::{Archive, Dated, Detail, Reason};
-use checkpoint_keeper_core::policy::{Kind, Precedence, ScheduleRetention};
+use checkpoint_keeper_core::policy::{Kind, Mode, Policy, Precedence, ScheduleRetention};
 use plan_support::*;
 use proptest::collection::{btree_set, vec};
 use proptest::option;
@@ -136,6 +136,55 @@ fn a_policy_that_is_not_understood_keeps_all_that_it_could_govern() {
     let mut over_all = case.broken(None);
     over_all.policies.invalid[0].precedence = Precedence::Override;
     assert_eq!(over_all.deleted(), Vec::<String>::new());
+}
+
+/// A policy that goes before those of namespaces, and has no rule.
+fn evidence() -> Policy {
+    with(cluster("evidence"), |policy| policy.precedence = Precedence::Override)
+}
+
+#[test]
+fn a_policy_that_goes_before_those_of_namespaces_goes_before_their_schedules() {
+    let outcome =
+        scheduled(hourly("s", PATHS[0], 4), vec![schedule("a", 1, None)]).policy(evidence()).run();
+    assert_eq!(outcome.deleted(), Vec::<String>::new());
+    // What it takes itself, it takes.
+    let mut one = evidence();
+    one.retention.per_container = count(2);
+    let outcome = scheduled(hourly("s", PATHS[0], 4), vec![schedule("a", 1, None)]).policy(one).run();
+    assert_eq!(outcome.deleted(), ["s1", "s2"]);
+    assert_eq!(outcome.reason("s1"), Reason::MaxCountPerContainer);
+    // Where it governs other pods only, and where it does not act.
+    for change in [
+        (|policy: &mut Policy| policy.selector.pods = vec!["web-7".to_owned()]) as fn(&mut Policy),
+        |policy| policy.mode = Mode::DryRun,
+    ] {
+        let mut other = evidence();
+        change(&mut other);
+        let case = scheduled(hourly("s", PATHS[0], 4), vec![schedule("a", 1, None)]).policy(other);
+        assert_eq!(case.deleted().len(), 3);
+    }
+}
+
+#[test]
+fn a_policy_that_goes_before_those_of_namespaces_decides_about_what_a_failed_dump_left() {
+    let left = || created(archive("left").of(PATHS[0]).incomplete(), &["a"], true);
+    for of_pods in [vec![], vec!["web-0".to_owned()]] {
+        let mut policy = evidence();
+        policy.selector.pods = of_pods;
+        assert_eq!(case([left()]).policy(policy.clone()).deleted(), Vec::<String>::new());
+        // Of which container it is is not known, so it may be of that pod.
+        assert_eq!(case([left().unknown()]).policy(policy).deleted(), Vec::<String>::new());
+    }
+    let mut other = evidence();
+    other.selector.pods = vec!["web-7".to_owned()];
+    assert_eq!(case([left()]).policy(other).reason("left"), Reason::FailedDump);
+    for left in [left(), left().unknown()] {
+        let mut invalid = case([left]).broken(None);
+        assert_eq!(invalid.deleted(), ["left"]);
+        invalid.policies.invalid[0].precedence = Precedence::Override;
+        assert_eq!(invalid.deleted(), Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::governing::{Governing, PolicyIndex};
 use super::groups::Groups;
 use super::planner::{By, Planner, end_of};
 use super::rules::{BROKEN, max_age};
-use super::schedules::Made;
+use super::schedules::{Made, MayTake};
 use super::snapshot::{Clock, Snapshot};
 use super::verdict::{Action, Detail, Reason, Verdict};
 use super::{Plan, QUIET, effective_storage, facts};
@@ -205,7 +205,8 @@ impl<'a> Forecast<'a> {
             }
         }
         for (place, by) in let_go {
-            let is_let_go_by_all = makers.get(&place) == Some(&by.len());
+            let is_let_go_by_all = makers.get(&place) == Some(&by.len())
+                && matches!(self.planner.schedules_may_take(place), MayTake::From(_));
             let (Some(due), Some(first)) =
                 (by.iter().map(|(due, ..)| *due).max(), by.iter().map(|(_, number, _)| *number).min())
             else {
@@ -227,8 +228,7 @@ impl<'a> Forecast<'a> {
         }
     }
 
-    /// When an archive is as old as the policy wants that governs it, so that schedules may let it go; none: it is not
-    /// certain which policy governs.
+    /// When an archive is as old as the policy wants that governs it; none: it is not certain which does.
     fn min_age_end(&self, place: usize) -> Option<Timestamp> {
         match self.planner.groups.of(place).governing {
             Governing::Nothing => Some(Timestamp::MIN),

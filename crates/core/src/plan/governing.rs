@@ -127,6 +127,16 @@ impl<'a> PolicyIndex<'a> {
         &self.ranked
     }
 
+    /// Whether the policy at that place goes before those of namespaces.
+    pub(super) fn is_overriding(&self, place: usize) -> bool {
+        overrides(self.ranked[place])
+    }
+
+    /// Whether there is a policy that goes before those of namespaces, or one that does so once it parses.
+    pub(super) fn may_override(&self) -> bool {
+        !self.overriding.is_empty() || self.invalid_overriding.is_some()
+    }
+
     /// When the namespace that has this name now was created: an archive older than that belonged
     /// to another.
     pub(super) fn created(&self, namespace: &str) -> Option<Timestamp> {

@@ -194,6 +194,8 @@ pub enum Because {
     NoSuchRule,
     /// The rule is for other archives.
     OtherArchives,
+    /// The policy that governs it has `precedence: Override`, and decides alone.
+    Overridden,
 }
 
 /// What one rule saw of the archive, and what it decided.

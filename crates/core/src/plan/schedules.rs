@@ -2,47 +2,73 @@
 //! a failed dump left.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use super::governing::Governing;
+use super::judgement::{Because, Outcome};
 use super::limits::{Limit, Measure};
 use super::planner::{By, Planner, Scope, age};
 use super::verdict::{Detail, Reason};
 use crate::archive::State;
-use crate::policy::ScheduleRetention;
+use crate::policy::{Precedence, ScheduleRetention};
 
 impl Planner<'_> {
-    /// Takes what a dump left that failed for certain: it was made by us, and is of no use. No policy is needed.
+    /// Takes what a dump left that failed for certain: it was made by us, and is of no use. No policy is needed; where
+    /// one goes before all others, or may, its own rule for incomplete archives decides.
     pub(super) fn take_failed_dumps(&mut self) {
         for place in 0..self.archives.len() {
-            if self.archives[place].is_of_failed_dump && self.reason(place).is_none() {
+            if self.archives[place].is_of_failed_dump
+                && self.reason(place).is_none()
+                && !self.may_be_overridden(place)
+            {
                 self.take(place, Reason::FailedDump, By::NO_POLICY, Detail::None);
             }
         }
     }
 
+    /// Whether a policy that goes before those of namespaces governs an archive, or may do so.
+    fn may_be_overridden(&self, place: usize) -> bool {
+        if !self.archives[place].has_identity {
+            // No selector can tell.
+            return self.policy_index.may_override();
+        }
+        match self.groups.of(place).governing {
+            Governing::Policy(policy) | Governing::Uncertain(policy, _) => {
+                self.policy_index.is_overriding(policy)
+            }
+            Governing::Invalid(policy) => {
+                policy.namespace.is_none() && policy.precedence == Precedence::Override
+            }
+            // From whichever policy.
+            Governing::Handover(_) => true,
+            Governing::Nothing => false,
+        }
+    }
+
     /// Takes archives that every schedule that had them made has let go. The newest of each lineage stay, and what is
-    /// younger than the `minAge` of the policy that governs it; and all that a policy governs which is not understood.
+    /// younger than the `minAge` of the policy that governs it; and all that a policy governs which is not understood,
+    /// or which goes before those of namespaces: a schedule is a namespace's own as well.
     pub(super) fn take_replaced(&mut self, schedules: &[ScheduleRetention]) {
         for (place, by, detail) in self.replaced(schedules) {
-            let (is_governed_for_certain, min_age) = match self.groups.of(place).governing {
-                Governing::Policy(_) => {
-                    (true, self.policy(place).and_then(|(_, policy)| policy.retention.min_age))
-                }
-                Governing::Nothing => (true, None),
-                Governing::Uncertain(..) | Governing::Invalid(_) | Governing::Handover(_) => (false, None),
-            };
             let reason = Reason::ScheduleRetention;
+            let min_age = match self.schedules_may_take(place) {
+                MayTake::From(min_age) => min_age,
+                MayTake::Overridden => {
+                    self.watch_outcome(place, by, Outcome::DoesNotApply(Because::Overridden));
+                    continue;
+                }
+                MayTake::Uncertain => continue,
+            };
             let limit = Limit {
                 measure: Measure::Count,
                 most: 0,
                 keep_newest: 0,
-                min_age: min_age.unwrap_or_default(),
+                min_age,
                 scope: Scope::Retention,
                 reason,
                 by,
             };
-            if !is_governed_for_certain {
-            } else if self.floor[place] {
+            if self.floor[place] {
                 self.keep_as_newest(place, reason, by);
             } else if self.is_too_young(place, &limit) {
             } else if matches!(detail, Detail::Age { .. }) {
@@ -50,6 +76,18 @@ impl Planner<'_> {
             } else {
                 self.take(place, reason, by, detail);
             }
+        }
+    }
+
+    /// Whether schedules may let an archive go, as far as the policy is concerned that governs it.
+    pub(super) fn schedules_may_take(&self, place: usize) -> MayTake {
+        match self.groups.of(place).governing {
+            Governing::Nothing => MayTake::From(Duration::ZERO),
+            Governing::Policy(policy) if self.policy_index.is_overriding(policy) => MayTake::Overridden,
+            Governing::Policy(policy) => {
+                MayTake::From(self.policy_index.ranked()[policy].retention.min_age.unwrap_or_default())
+            }
+            Governing::Uncertain(..) | Governing::Invalid(_) | Governing::Handover(_) => MayTake::Uncertain,
         }
     }
 
@@ -107,6 +145,16 @@ impl Planner<'_> {
         let groups = groups.into_iter().map(|((schedule, _), places)| (schedule, places)).collect();
         Made { groups, makers }
     }
+}
+
+/// Whether schedules may let an archive go.
+pub(super) enum MayTake {
+    /// Once it is that old.
+    From(Duration),
+    /// A policy that goes before those of namespaces governs it, and decides alone.
+    Overridden,
+    /// It is not certain which policy governs it.
+    Uncertain,
 }
 
 /// Archives that schedules had made.

@@ -226,6 +226,9 @@ fn why(judgement: &Judgement) -> String {
         Outcome::DoesNotApply(Because::NoPolicy) => "no policy governs it".to_owned(),
         Outcome::DoesNotApply(Because::NoSuchRule) => "no policy has such a rule for it".to_owned(),
         Outcome::DoesNotApply(Because::OtherArchives) => "they are about other archives".to_owned(),
+        Outcome::DoesNotApply(Because::Overridden) => {
+            "the policy that governs it has precedence Override, and decides alone".to_owned()
+        }
     }
 }
 
