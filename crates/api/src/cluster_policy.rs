@@ -64,8 +64,8 @@ pub struct ClusterCheckpointPolicySpec {
     /// mode Enforce deletes; DryRun only reports the difference that the policy would make. Default Enforce.
     #[serde(default)]
     pub mode: Mode,
-    /// precedence Override puts the policy before those of namespaces, so that no team can delete what it
-    /// keeps; Default puts it behind them. Default Default.
+    /// precedence Override puts the policy before policies and schedules of namespaces, so that no team can delete
+    /// what it keeps; Default puts it behind them. Default Default.
     #[serde(default)]
     pub precedence: Precedence,
     /// selector says which archives the policy is for: all parts must match. Absent: every archive.
@@ -95,7 +95,8 @@ pub struct ClusterSelectorSpec {
     /// Absent: any namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<LabelSelectorSpec>,
-    /// podSelector selects by labels of the pod, as they were when the archive was made. Absent: any pod.
+    /// podSelector selects by labels of the pod, as they were last seen. With precedence Override, a pod that was
+    /// selected once stays selected, whatever becomes of its labels, until the policy changes. Absent: any pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_selector: Option<LabelSelectorSpec>,
     /// pods are exact names of pods. Absent or empty: any pod.

@@ -88,7 +88,7 @@ pub struct CheckpointPolicySpec {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SelectorSpec {
-    /// podSelector selects by labels of the pod, as they were when the archive was made. Absent: any pod.
+    /// podSelector selects by labels of the pod, as they were last seen. Absent: any pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_selector: Option<LabelSelectorSpec>,
     /// pods are exact names of pods. Absent or empty: any pod.

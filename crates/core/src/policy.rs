@@ -15,6 +15,10 @@ use crate::quantity::Share;
 /// Labels of a pod, a namespace or a node.
 pub type Labels = BTreeMap<String, String>;
 
+/// The labels of a pod by which policies with `precedence: Override` last selected it, by the policy's name: what such
+/// a policy has selected once it does not lose by a change of the pod's labels.
+pub type FormerLabels = BTreeMap<String, Labels>;
+
 /// The kinds that say what may be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
@@ -234,6 +238,13 @@ pub struct Policy {
     pub damaged_grace: Option<Duration>,
     /// Whether a cluster-wide policy goes before namespaced ones.
     pub precedence: Precedence,
+}
+
+impl Policy {
+    /// Whether it goes before namespaced policies.
+    pub fn overrides(&self) -> bool {
+        self.namespace.is_none() && self.precedence == Precedence::Override
+    }
 }
 
 /// Where a cluster-wide policy stands among others.

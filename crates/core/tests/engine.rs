@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use checkpoint_keeper_core::archive::{Contents, State};
 use checkpoint_keeper_core::engine::clock::Now;
-use checkpoint_keeper_core::engine::cluster::Resolved;
+use checkpoint_keeper_core::engine::cluster::{ClusterUpdate, Resolved, TimedUpdate};
 use checkpoint_keeper_core::engine::config::EngineConfig;
 use checkpoint_keeper_core::engine::file::{
     Deletion, Listing, Looked, Outcome, ReadArchive, Removal, Sighting, Stat,
@@ -20,9 +20,10 @@ use checkpoint_keeper_core::engine::{
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::{Action, FileSystem, Release, plan};
-use checkpoint_keeper_core::pods::{Lookup, LookupResult, RequestBudget};
+use checkpoint_keeper_core::pods::{LivePod, Lookup, LookupResult, RequestBudget};
 use checkpoint_keeper_core::policy::{
-    Kind, Limit, Mode, OrphanRule, OrphanWhen, Policy, PolicyRef, PolicySet, Precedence, Retention, Selector,
+    Kind, LabelSelector, Labels, Limit, Mode, Operator, OrphanRule, OrphanWhen, Policy, PolicyRef, PolicySet,
+    Precedence, Requirement, Retention, Selector,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -522,4 +523,56 @@ fn what_was_seen_to_be_gone_while_its_deletion_waited_is_not_deleted() {
             }
         }
     }
+}
+
+/// Who may label pods must not take from an overriding policy what it has selected by their labels.
+#[test]
+fn what_an_overriding_policy_has_once_selected_no_change_of_the_pods_labels_takes_away_from_it() {
+    let labels = |state: &str| Labels::from([("investigation".to_owned(), state.to_owned())]);
+    let policies = |selected: &str| {
+        let mut policies = policy(None, None);
+        let evidence = &mut policies.retention[0];
+        evidence.precedence = Precedence::Override;
+        evidence.selector.pod_labels = LabelSelector(vec![Requirement {
+            key: "investigation".to_owned(),
+            operator: Operator::In(vec![selected.to_owned()]),
+        }]);
+        let mut own = policy(Some(1), None).retention.remove(0);
+        own.namespace = Some("team".to_owned());
+        own.id.kind = Kind::CheckpointPolicy;
+        own.id.namespace = Some("team".to_owned());
+        policies.retention.push(own);
+        EngineConfig::policies(policies)
+    };
+    let mut world = World::new(false, Luck::Good);
+    for second in 0..3 {
+        world.take(Step::Put(second * CONTAINERS, Notice::Given));
+    }
+    let pods_are = |world: &mut World, labels: Labels| {
+        let (namespace, name) = ("team".to_owned(), "web-0".to_owned());
+        let pod = LivePod { namespace, name, uid: None, labels, controller: None };
+        let what = ClusterUpdate::Pods(Some(vec![pod]));
+        world.input(Input::Cluster(TimedUpdate { at: world.now, what }));
+        world.come_to_rest();
+    };
+    let ten_minutes_later = |world: &mut World| {
+        for _ in 0..20 {
+            world.pass(Duration::from_secs(30));
+            world.take(Step::Sweep);
+            world.come_to_rest();
+        }
+        world.files.len()
+    };
+    world.take(Step::Sweep);
+    world.input(Input::Config(policies("open"), Haste::AtOnce));
+    world.come_to_rest();
+    pods_are(&mut world, labels("open"));
+    assert_eq!(ten_minutes_later(&mut world), 3);
+    for other in [labels("closed"), Labels::new()] {
+        pods_are(&mut world, other);
+        assert_eq!(ten_minutes_later(&mut world), 3);
+    }
+    // A change of the policy does.
+    world.input(Input::Config(policies("closed"), Haste::AtOnce));
+    assert_eq!(ten_minutes_later(&mut world), 1);
 }

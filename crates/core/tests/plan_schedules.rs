@@ -145,8 +145,7 @@ fn evidence() -> Policy {
 
 #[test]
 fn a_policy_that_goes_before_those_of_namespaces_goes_before_their_schedules() {
-    let outcome =
-        scheduled(hourly("s", PATHS[0], 4), vec![schedule("a", 1, None)]).policy(evidence()).run();
+    let outcome = scheduled(hourly("s", PATHS[0], 4), vec![schedule("a", 1, None)]).policy(evidence()).run();
     assert_eq!(outcome.deleted(), Vec::<String>::new());
     // What it takes itself, it takes.
     let mut one = evidence();

@@ -322,6 +322,7 @@ fn archive(name: &FileName, known: &Known, now: Now) -> Archive {
         discarded: false,
         undeletable: known.failed_at().is_some_and(|failed| now.uptime < failed + REFUSED),
         pod_labels: None,
+        former_labels: None,
         namespace_labels: None,
         workload: None,
         absences: None,

@@ -1,6 +1,6 @@
 //! When a plan is made, from what, and what follows from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 
@@ -9,6 +9,8 @@ use super::config::EngineConfig;
 use super::problem::Problem;
 use super::{Deletes, DiscardResults, Effect, Engine, Haste, View};
 use crate::plan::{EffectiveStorage, FileSystem, Plan, Snapshot, plan_with};
+use crate::pods::PodKey;
+use crate::policy::{LabelSelector, PolicyRef, PolicySet};
 
 /// How often orphans are confirmed where only one plan is carried out. With many lookups, the first answers are too
 /// old by the time the last one arrives; orphans that are still unconfirmed after so many attempts stay.
@@ -116,6 +118,7 @@ impl Engine {
         let plan = plan_with(&snapshot, &config.policies, &config.confidence, wall);
         if self.settings.deletes == Deletes::AtOnce {
             self.note_governing(&snapshot, &plan, now);
+            self.note_selections(&snapshot, &plan, &config.policies);
             let deletions = self.mark_for_deletion(&snapshot, &plan);
             self.deletions.set(deletions, now);
             self.confirm(&snapshot, &plan, &config.policies, wall);
@@ -184,6 +187,27 @@ impl Engine {
             Err(error) => self.report(Problem::FileSystem(error)),
         }
         snapshot
+    }
+
+    /// Notes by which of their labels overriding policies select pods.
+    fn note_selections(&mut self, snapshot: &Snapshot, plan: &Plan, policies: &PolicySet) {
+        let Some(pod_index) = &mut self.pod_index else { return };
+        let overriding = policies.retention.iter().filter(|policy| policy.overrides());
+        let selecting = overriding.filter(|policy| !policy.selector.pod_labels.0.is_empty());
+        let selecting: HashMap<&PolicyRef, &LabelSelector> =
+            selecting.map(|policy| (&policy.id, &policy.selector.pod_labels)).collect();
+        if selecting.is_empty() {
+            return;
+        }
+        for (place, archive) in snapshot.archives.iter().enumerate() {
+            if let Some(policy) = plan.policy_of(place)
+                && let Some(selector) = selecting.get(policy)
+                && let Some(identity) = &archive.identity
+                && let Some(labels) = archive.pod_labels.as_ref().filter(|labels| selector.matches(labels))
+            {
+                pod_index.remember_selection(&PodKey::of(identity), &policy.name, labels);
+            }
+        }
     }
 
     /// Notes which policies govern by a plan.

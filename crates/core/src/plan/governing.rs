@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 
-use super::snapshot::{Namespace, Origin};
+use super::snapshot::{Archive, Namespace, Origin};
 use super::verdict::Detail;
 use crate::identity::Identity;
 use crate::policy::{
-    InvalidPolicy, Kind, Labels, Mode, NAMESPACE_NAME, Policy, PolicyRef, PolicySet, Precedence, Selector,
+    FormerLabels, InvalidPolicy, Kind, Labels, Mode, NAMESPACE_NAME, Policy, PolicyRef, PolicySet,
+    Precedence, Selector,
 };
 
 /// What governs an archive.
@@ -56,6 +57,21 @@ pub(super) struct Candidates<'g, 'a> {
     cluster_wide: Vec<Candidate>,
 }
 
+/// What is known of a pod's labels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PodLabels<'s> {
+    /// As they were last seen; none: never.
+    present: Option<&'s Labels>,
+    /// By which overriding policies selected it before.
+    former: Option<&'s FormerLabels>,
+}
+
+impl<'s> PodLabels<'s> {
+    pub(super) fn of(archive: &'s Archive) -> Self {
+        Self { present: archive.pod_labels.as_deref(), former: archive.former_labels.as_deref() }
+    }
+}
+
 /// A policy that may govern what lies in a namespace.
 #[derive(Clone, Copy)]
 struct Candidate {
@@ -93,7 +109,7 @@ impl<'a> PolicyIndex<'a> {
         for (place, policy) in ranked.iter().enumerate() {
             match &policy.namespace {
                 Some(namespace) => by_namespace.entry(namespace).or_default().push(place),
-                None if overrides(policy) => overriding.push(place),
+                None if policy.overrides() => overriding.push(place),
                 None => cluster_wide.push(place),
             }
         }
@@ -129,7 +145,7 @@ impl<'a> PolicyIndex<'a> {
 
     /// Whether the policy at that place goes before those of namespaces.
     pub(super) fn is_overriding(&self, place: usize) -> bool {
-        overrides(self.ranked[place])
+        self.ranked[place].overrides()
     }
 
     /// Whether there is a policy that goes before those of namespaces, or one that does so once it parses.
@@ -205,15 +221,15 @@ impl<'a> Candidates<'_, 'a> {
     pub(super) fn governing(
         &self,
         identity: Option<&Identity>,
-        pod_labels: Option<&Labels>,
+        labels: PodLabels<'_>,
         governed_by: Option<&PolicyRef>,
     ) -> Governing<'a> {
-        let found = self.first_that_selects(identity, pod_labels);
+        let found = self.first_that_selects(identity, labels);
         match (found, governed_by) {
             (Governing::Policy(place), Some(before))
                 if !self.policy_index.is_handover_over
                     && !self.policy_index.ranked[place].id.is_same_object(before)
-                    && !self.selects(before, identity, pod_labels) =>
+                    && !self.selects(before, identity, labels) =>
             {
                 Governing::Handover(place)
             }
@@ -222,28 +238,32 @@ impl<'a> Candidates<'_, 'a> {
     }
 
     /// Whether any policy of that object is there and selects the archive for certain.
-    fn selects(&self, object: &PolicyRef, identity: Option<&Identity>, pod_labels: Option<&Labels>) -> bool {
+    fn selects(&self, object: &PolicyRef, identity: Option<&Identity>, labels: PodLabels<'_>) -> bool {
         let candidates = self.overriding.iter().chain(&self.local).chain(&self.cluster_wide);
         candidates.into_iter().any(|candidate| {
             self.policy_index.ranked[candidate.place].id.is_same_object(object)
-                && self.selects_by(candidate, identity, pod_labels) == Match::Yes
+                && self.selects_by(candidate, identity, labels) == Match::Yes
         })
     }
 
-    fn selects_by(
-        &self,
-        candidate: &Candidate,
-        identity: Option<&Identity>,
-        pod_labels: Option<&Labels>,
-    ) -> Match {
-        let selector = &self.policy_index.ranked[candidate.place].selector;
-        let by_pod = |identity| by_pod(selector, identity, pod_labels);
+    fn selects_by(&self, candidate: &Candidate, identity: Option<&Identity>, labels: PodLabels<'_>) -> Match {
+        let policy = self.policy_index.ranked[candidate.place];
+        let former = labels.former.filter(|_| policy.overrides());
+        let former = former.and_then(|former| former.get(&policy.id.name));
+        let by_pod = |identity| match by_pod(&policy.selector, identity, labels.present) {
+            Match::Yes => Match::Yes,
+            // What an overriding policy has once selected, no change of the pod's labels takes away from it.
+            other => match former.map(|former| by_pod(&policy.selector, identity, Some(former))) {
+                Some(Match::Yes) => Match::Yes,
+                _ => other,
+            },
+        };
         candidate.by_namespace.and(identity.map_or(Match::Yes, by_pod))
     }
 
-    fn first_that_selects(&self, identity: Option<&Identity>, pod_labels: Option<&Labels>) -> Governing<'a> {
+    fn first_that_selects(&self, identity: Option<&Identity>, labels: PodLabels<'_>) -> Governing<'a> {
         let first = |candidates: &[Candidate]| {
-            candidates.iter().find_map(|candidate| match self.selects_by(candidate, identity, pod_labels) {
+            candidates.iter().find_map(|candidate| match self.selects_by(candidate, identity, labels) {
                 Match::Yes => Some(Governing::Policy(candidate.place)),
                 Match::Unknown => Some(Governing::Uncertain(candidate.place, Detail::LabelsUnknown)),
                 Match::No => None,
@@ -307,11 +327,6 @@ fn by_pod(selector: &Selector, identity: &Identity, labels: Option<&Labels>) -> 
     }
 }
 
-/// Whether a policy goes before namespaced ones.
-fn overrides(policy: &Policy) -> bool {
-    policy.namespace.is_none() && policy.precedence == Precedence::Override
-}
-
 /// Sorts the most binding policy first: those that override, namespaced before cluster-wide, then by what it
 /// names, native before `v1`, older before younger, and by name last.
 pub(crate) fn precedence(policy: &Policy) -> impl Ord + use<> {
@@ -325,7 +340,7 @@ pub(crate) fn precedence(policy: &Policy) -> impl Ord + use<> {
     ];
     let id: &PolicyRef = &policy.id;
     (
-        !overrides(policy),
+        !policy.overrides(),
         policy.namespace.is_none(),
         Reverse(specificity),
         id.kind == Kind::CheckpointRestoreOperator,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
-use super::governing::{Candidates, Governing, PolicyIndex};
+use super::governing::{Candidates, Governing, PodLabels, PolicyIndex};
 use super::snapshot::{Archive, Origin, Snapshot, Workload};
 use super::verdict::Level;
 use crate::identity::Identity;
@@ -103,10 +103,10 @@ impl GroupList {
     }
 }
 
-/// The addresses of an archive's identity, owner, labels and former policy. Archives with equal addresses are of the
+/// The addresses of an archive's identity, owner, labels, former labels and former policy. Archives with equal addresses are of the
 /// same class, without comparing the values. The engine shares equal values in memory; where values are equal but
 /// not shared, there are only more classes.
-type SameInMemory = [usize; 5];
+type SameInMemory = [usize; 6];
 
 /// The classes of archives that are the same in memory.
 #[derive(Default)]
@@ -152,7 +152,7 @@ impl<'a> Groups<'a> {
                         origin,
                         governing: there.governing(
                             identity,
-                            archive.pod_labels.as_deref(),
+                            PodLabels::of(archive),
                             archive.governed_by.as_deref(),
                         ),
                         names: identity.map(|identity| interner.names(identity, workload)),
@@ -299,6 +299,7 @@ fn same_in_memory(archive: &Archive) -> SameInMemory {
         address(archive.identity.as_ref()),
         address(archive.workload.as_ref()),
         address(archive.pod_labels.as_ref()),
+        address(archive.former_labels.as_ref()),
         address(archive.governed_by.as_ref()),
         address(archive.namespace_labels.as_ref()),
     ]

@@ -63,6 +63,8 @@ impl Rule {
 pub enum Saw {
     /// Nothing with figures.
     Nothing,
+    /// Its pod had the labels that the policy selects, and does not have them any more.
+    FormerLabels,
     /// Its policy would govern it, but for this.
     Uncertain(Detail),
     /// Its age, by when it was taken or last changed, and how old it may be.
@@ -128,6 +130,9 @@ impl fmt::Display for Saw {
         };
         match self {
             Self::Nothing => Ok(()),
+            Self::FormerLabels => formatter.write_str(
+                "by labels that its pod had before: it overrides, so removing them changes nothing",
+            ),
             Self::Uncertain(detail) => detail.fmt(formatter),
             Self::Age { age, limit } => {
                 write!(formatter, "{}, limit {}", duration::human(*age), duration::human(*limit))
@@ -299,7 +304,13 @@ impl Planner<'_> {
         self.begin(Rule::Governing);
         let Some(place) = self.watch.as_ref().map(|watch| watch.place) else { return };
         match self.groups.of(place).governing {
-            Governing::Policy(policy) => self.watch_saw(place, By::policy(policy), Saw::Nothing),
+            Governing::Policy(policy) => {
+                let selector = &self.policy_index.ranked()[policy].selector.pod_labels;
+                let labels = self.archive(place).pod_labels.as_deref();
+                let has_them = selector.0.is_empty() || labels.is_some_and(|labels| selector.matches(labels));
+                let saw = if has_them { Saw::Nothing } else { Saw::FormerLabels };
+                self.watch_saw(place, By::policy(policy), saw);
+            }
             Governing::Nothing => {}
             Governing::Handover(policy) => {
                 self.watch_saw(place, By::policy(policy), Saw::Uncertain(Detail::HandedOver));

@@ -12,7 +12,7 @@ use crate::archive::{State, Texts};
 use crate::creation::Creation;
 use crate::identity::Identity;
 use crate::name::FileName;
-use crate::policy::{Labels, PolicyRef};
+use crate::policy::{FormerLabels, Labels, PolicyRef};
 
 /// One directory at one moment.
 #[derive(Debug, Clone, Default)]
@@ -66,6 +66,8 @@ pub struct Archive {
     pub undeletable: bool,
     /// The pod's labels as they were remembered; none where they were never seen.
     pub pod_labels: Option<Arc<Labels>>,
+    /// The labels by which overriding policies selected its pod before; none where there are no such policies.
+    pub former_labels: Option<Arc<FormerLabels>>,
     /// The labels of its namespace by which policies select it; none where they are not known.
     pub namespace_labels: Option<Arc<Labels>>,
     /// The pod's topmost owner as it was remembered; none for a bare pod or where it was never seen.
@@ -127,6 +129,7 @@ impl Archive {
             discarded: false,
             undeletable: false,
             pod_labels: None,
+            former_labels: None,
             namespace_labels: None,
             workload: None,
             absences: None,

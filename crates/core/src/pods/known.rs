@@ -12,7 +12,7 @@ use super::{Gone, Pod, PodIndex};
 use crate::fact::Fact;
 use crate::identity::Identity;
 use crate::plan::{Absence, Absences, Namespace, Origin, Snapshot, Workload};
-use crate::policy::Labels;
+use crate::policy::{FormerLabels, Labels};
 
 impl PodIndex {
     /// Gives a snapshot's archives what is known about their pods, and the snapshot its namespaces.
@@ -46,6 +46,7 @@ impl PodIndex {
             });
             archive.namespace_labels.clone_from(&known.namespace_labels);
             archive.pod_labels.clone_from(&known.labels);
+            archive.former_labels.clone_from(&known.former_labels);
             archive.workload.clone_from(&known.workload);
             archive.absences.clone_from(&known.absences);
             archive.idle_since = known.idle_since;
@@ -74,6 +75,7 @@ impl PodIndex {
 #[derive(Default)]
 struct Known {
     labels: Option<Arc<Labels>>,
+    former_labels: Option<Arc<FormerLabels>>,
     namespace_labels: Option<Arc<Labels>>,
     owner: Option<OwnerRef>,
     workload: Option<Arc<Workload>>,
@@ -98,6 +100,7 @@ impl Pod {
         };
         Known {
             labels: record.labels.clone().filter(|_| is_its_own),
+            former_labels: record.former_labels.clone().filter(|_| is_its_own),
             owner: record.owner.topmost().filter(|_| is_its_own).cloned(),
             absences: (absences != Absences::default()).then(|| Arc::new(absences)),
             ..Known::default()

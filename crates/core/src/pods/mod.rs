@@ -310,6 +310,17 @@ impl PodIndex {
         (records.collect(), std::mem::take(&mut self.forgotten).into_iter().collect())
     }
 
+    /// Remembers by which labels the overriding policy of that name selected a pod.
+    pub fn remember_selection(&mut self, key: &PodKey, policy: &str, labels: &Labels) {
+        let Some(pod) = self.pods.get_mut(key) else { return };
+        let known = pod.record.former_labels.as_ref().and_then(|former| former.get(policy));
+        if known != Some(labels) {
+            let former = pod.record.former_labels.get_or_insert_default();
+            Arc::make_mut(former).insert(policy.to_owned(), labels.clone());
+            self.changed.insert(key.clone());
+        }
+    }
+
     /// Marks everything as changed, so that an empty catalog gets it all.
     pub fn remember_all(&mut self) {
         self.cluster.remember_anew();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::Identity;
 use crate::plan::Workload;
-use crate::policy::Labels;
+use crate::policy::{FormerLabels, Labels};
 
 /// A pod as its archives name it. Two pods of one name that follow each other differ in their UID.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub struct PodRecord {
     /// Its labels as they were last seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<Arc<Labels>>,
+    /// The labels by which overriding policies selected it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub former_labels: Option<Arc<FormerLabels>>,
     /// The labels of its namespace as they were last seen while that namespace was there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace_labels: Option<SeenLabels>,

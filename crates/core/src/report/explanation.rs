@@ -236,7 +236,9 @@ impl Figures {
     fn of(saw: Saw) -> Self {
         let of = |unit, have, limit| Self { unit: Some(unit), have: Some(have), limit, ..Self::default() };
         match saw {
-            Saw::Nothing | Saw::Uncertain(_) | Saw::NotGone | Saw::Tiers(_) => Self::default(),
+            Saw::Nothing | Saw::FormerLabels | Saw::Uncertain(_) | Saw::NotGone | Saw::Tiers(_) => {
+                Self::default()
+            }
             Saw::Age { age, limit } => of("Seconds", age.as_secs(), Some(limit.as_secs())),
             Saw::Size { have, limit } => of("Bytes", have, Some(limit)),
             Saw::Count { have, limit, position } => {
