@@ -1,5 +1,5 @@
 //! The tools that the chart is rendered, checked and installed with, built from their Go modules into the cache: `helm`,
-//! `kubeconform` and `kube-score`.
+//! `kubeconform` and `kube-score`; and `krew`, which installs plugins of kubectl.
 
 use std::path::PathBuf;
 
@@ -15,8 +15,9 @@ const GO_SUM: &str = include_str!("../tools/go.sum");
 /// How both are built.
 const BUILD: &[&str] = &["build", "-trimpath", "-ldflags=-s -w"];
 
-/// kube-score goes by older modules of Kubernetes than the others, so it is built by its own module file.
+/// These go by older modules of Kubernetes than the others, so they are built by their own module files.
 const KUBE_SCORE: &str = "github.com/zegl/kube-score/cmd/kube-score@v1.20.0";
+const KREW: &str = "sigs.k8s.io/krew/cmd/krew@v0.4.3";
 
 /// A folder of tools.
 #[derive(Debug, Clone)]
@@ -53,18 +54,33 @@ impl Tools {
 
 /// kube-score, which looks for what is unwise in manifests; it is built if it is not there yet.
 pub fn kube_score(cache: &Cache) -> anyhow::Result<PathBuf> {
-    let folder = cache.folder(&format!("kube-score-{}", key(&[KUBE_SCORE])));
+    installed(cache, "kube-score", KUBE_SCORE)
+}
+
+/// krew, which installs plugins of kubectl; it is built if it is not there yet: 1 min on two cores.
+pub fn krew(cache: &Cache) -> anyhow::Result<PathBuf> {
+    installed(cache, "krew", KREW)
+}
+
+/// A program of a Go module, by the versions that the module itself names.
+fn installed(cache: &Cache, name: &str, module: &str) -> anyhow::Result<PathBuf> {
+    let folder = cache.folder(&format!("{name}-{}", key(&[module])));
     once(&folder, |folder| {
         require_go()?;
         let mut install = go(cache, folder);
-        install.args(["install", "-trimpath", "-ldflags=-s -w", KUBE_SCORE]).env("GOBIN", folder);
-        run(&mut install, &cache.folder("kube-score-build.log"))
+        install.args(["install", "-trimpath", "-ldflags=-s -w", module]).env("GOBIN", folder);
+        run(&mut install, &cache.folder(&format!("{name}-build.log")))
     })?;
-    Ok(folder.join("kube-score"))
+    Ok(folder.join(name))
 }
 
 fn require_go() -> anyhow::Result<()> {
-    let version = go_version().context("Go is needed to build helm")?;
-    ensure!(version >= GO_VERSION, "Go {}.{} or newer is needed to build helm", GO_VERSION.0, GO_VERSION.1);
+    let version = go_version().context("Go is needed to build helm and other tools")?;
+    ensure!(
+        version >= GO_VERSION,
+        "Go {}.{} or newer is needed to build helm and other tools",
+        GO_VERSION.0,
+        GO_VERSION.1
+    );
     Ok(())
 }

@@ -1,12 +1,13 @@
 //! That the files of a release are whole, and do what they are for.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 use checkpoint_keeper_testcluster::cross::Arm64;
 use checkpoint_keeper_testcluster::paths::Cache;
 use checkpoint_keeper_testcluster::process::output;
+use checkpoint_keeper_testcluster::tools;
 use serde_json::Value;
 
 use super::{PLUGIN, SUMS, VERSION, chart, krew};
@@ -83,7 +84,7 @@ fn unpacked(archive: &Path, program: &str, platform: &str) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Every platform's archive is here, with the digest that the manifest says.
+/// Every platform's archive is here, with the digest that the manifest says, and krew installs this machine's.
 fn krew(path: &Path, folder: &Path) -> anyhow::Result<()> {
     let manifest: Value = serde_json::from_slice(&std::fs::read(path)?)?;
     let platforms = manifest["spec"]["platforms"].as_array().context("it has no platforms")?;
@@ -95,6 +96,13 @@ fn krew(path: &Path, folder: &Path) -> anyhow::Result<()> {
         let line = format!("{}  {file}", text("sha256"));
         ensure!(sums.lines().any(|one| one == line), "{file} has another digest");
     }
+    let root = tempfile::tempdir()?;
+    let archive = folder.join(format!("{PLUGIN}-{VERSION}-linux-amd64.tar.gz"));
+    let mut install = Command::new(tools::krew(&Cache::of_user()?)?);
+    install.arg("install").arg("--manifest").arg(path).arg("--archive").arg(archive);
+    output(install.env("KREW_ROOT", root.path()).stdin(Stdio::null()))?;
+    let said = output(Command::new(root.path().join("bin").join(PLUGIN)).arg("version"))?;
+    ensure!(said.trim_end().ends_with(VERSION), "what krew installed says that it is {said}");
     Ok(())
 }
 
