@@ -14,6 +14,9 @@ mod rows;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -114,7 +117,7 @@ pub(super) fn rows(arguments: &Scale, quick: bool) -> anyhow::Result<Vec<Row>> {
     };
     eprintln!("{} nodes with {} archives each are made", arguments.agents, arguments.archives);
     apply_policy(cluster, PER_CONTAINER, "Enforce")?;
-    let _controller = start_controller(cluster, &program)?;
+    let controller = Controller::start(cluster, &program)?;
     wait::until("the controller to lead", wait::SOON, || Ok(policy(cluster)?["status"].is_object()))?;
 
     let plans = plan.parts(in_a_process);
@@ -153,6 +156,7 @@ pub(super) fn rows(arguments: &Scale, quick: bool) -> anyhow::Result<Vec<Row>> {
         idle,
         dry_run,
         enforce,
+        restarts: controller.restarts(),
     };
     Ok(measured.rows())
 }
@@ -182,21 +186,56 @@ impl Drop for Running {
     }
 }
 
-fn start_controller(cluster: &Cluster, program: &Path) -> anyhow::Result<Running> {
-    let program = cluster.share(program)?;
-    let mut command = cluster.command(CONTROL_PLANE, &program)?;
-    command.args([
-        "controller",
-        "--namespace",
-        NAMESPACE,
-        "--identity",
-        "scale",
-        "--listen",
-        "127.0.0.1:9464",
-    ]);
-    command.args(["--kubeconfig", &nodes::controller_kubeconfig()]);
-    let log = File::create(cluster.state().shared().join("controller.log"))?;
-    Ok(Running(command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?))
+/// The controller. It ends when it loses its lease, as it may where the API server is busy; then it is started anew, as
+/// a kubelet does it.
+struct Controller {
+    restarts: Arc<AtomicUsize>,
+    is_ending: Arc<AtomicBool>,
+    keeping: Option<JoinHandle<()>>,
+}
+
+/// How often it is looked whether it has ended.
+const LOOK: Duration = Duration::from_millis(500);
+
+impl Controller {
+    fn start(cluster: &Cluster, program: &Path) -> anyhow::Result<Self> {
+        let program = cluster.share(program)?;
+        let mut command = cluster.command(CONTROL_PLANE, &program)?;
+        command.args(["controller", "--namespace", NAMESPACE, "--identity", "scale"]);
+        command.args(["--listen", "127.0.0.1:9464", "--kubeconfig", &nodes::controller_kubeconfig()]);
+        let log = File::create(cluster.state().shared().join("controller.log"))?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut running = Running(command.spawn()?);
+        let (restarts, is_ending) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (count, end) = (Arc::clone(&restarts), Arc::clone(&is_ending));
+        let keeping = std::thread::spawn(move || {
+            while !end.load(Ordering::Relaxed) {
+                std::thread::sleep(LOOK);
+                if !matches!(running.0.try_wait(), Ok(Some(_))) {
+                    continue;
+                }
+                eprintln!("the controller ended: see controller.log");
+                match command.spawn() {
+                    Ok(child) => running = Running(child),
+                    Err(error) => return eprintln!("it cannot be started anew: {error}"),
+                }
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Ok(Self { restarts, is_ending, keeping: Some(keeping) })
+    }
+
+    /// How often it ended.
+    fn restarts(&self) -> usize {
+        self.restarts.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+        let _ = self.keeping.take().map(JoinHandle::join);
+    }
 }
 
 fn start_agents(cluster: &Cluster, plans: &[Plan]) -> anyhow::Result<Vec<Running>> {

@@ -24,6 +24,8 @@ pub(super) struct Measured {
     pub(super) idle: Phase,
     pub(super) dry_run: Change,
     pub(super) enforce: Change,
+    /// How often the controller ended and was started anew.
+    pub(super) restarts: usize,
 }
 
 /// Writes of idle agents and of the controller, in all: a cluster at rest is left at rest.
@@ -54,6 +56,8 @@ impl Measured {
             &self.enforce,
         ));
         rows.extend(self.sizes());
+        let what = self.what("times that the controller lost its lease and was started anew");
+        rows.push(Row::new("scale-restarts", what, self.restarts as f64, "times"));
         rows
     }
 
