@@ -48,6 +48,9 @@ pub struct Wish {
     /// Whether its status says that a hold was in force which an earlier generation of its spec asked for: that this
     /// one asks for none is then a user's change.
     pub was_held_before: bool,
+    /// Whether its status says that a hold is in force which this very generation of its spec asks for. That another
+    /// one lies on the disk is then no user's change: the object is from a backup, or its kind was restored.
+    pub is_answered: bool,
 }
 
 /// What is to be done about a hold.
@@ -74,6 +77,9 @@ pub fn step(marker: &Marker, wish: Option<&Wish>, now: Timestamp, clock: Clock) 
     match (present, wanted) {
         (None, None) => HoldStep::None,
         (None, Some(hold)) if hold.is_over(now, clock) => HoldStep::None,
+        (Some(hold), Some(other)) if hold != other && wish.is_some_and(|wish| wish.is_answered) => {
+            if hold.is_over(now, clock) { HoldStep::Remove } else { HoldStep::None }
+        }
         (Some(_), Some(hold)) if hold.is_over(now, clock) => HoldStep::Remove,
         (_, Some(hold)) if present == Some(hold) => HoldStep::None,
         (_, Some(hold)) => HoldStep::Write(hold.clone()),
@@ -102,7 +108,7 @@ mod tests {
     }
 
     fn wish(hold: Option<Hold>, was_held_before: bool) -> Wish {
-        Wish { hold, was_held_before }
+        Wish { hold, was_held_before, is_answered: false }
     }
 
     #[test]
@@ -119,6 +125,23 @@ mod tests {
         assert_eq!(step(Some(&wish(Some(held.clone()), true))), HoldStep::None);
         let other = hold("appeal", Some(2_000));
         assert_eq!(step(Some(&wish(Some(other.clone()), true))), HoldStep::Write(other));
+    }
+
+    #[test]
+    fn an_object_from_a_backup_neither_shortens_nor_ends_a_newer_hold() {
+        let newer = Marker::Hold(hold("evidence", Some(5_000)));
+        for until in [Some(500), Some(2_000), Some(9_000), None] {
+            let mut older = wish(Some(hold("evidence", until)), false);
+            // What a user asks for now.
+            assert_ne!(step(&newer, Some(&older), at(1_000), Clock::Trusted), HoldStep::None);
+            // What was answered before.
+            older.is_answered = true;
+            assert_eq!(step(&newer, Some(&older), at(1_000), Clock::Trusted), HoldStep::None);
+            assert_eq!(step(&newer, Some(&older), at(5_000), Clock::Trusted), HoldStep::Remove);
+            // It was removed from the disk: when in doubt, it holds.
+            let missing = step(&Marker::None, Some(&older), at(400), Clock::Trusted);
+            assert_eq!(missing, HoldStep::Write(hold("evidence", until)));
+        }
     }
 
     #[test]

@@ -48,12 +48,13 @@ impl Object {
     fn wish(&self, entry: &Entry) -> Wish {
         let own = self.status.as_ref().filter(|status| status.node_name == entry.status.node_name);
         let held = own.and_then(|status| status.condition(HELD));
-        let was_held_before = held.is_some_and(|held| {
-            held.status == "True"
-                && held.reason == IN_FORCE
-                && held.observed_generation.is_some_and(|generation| generation < self.generation)
-        });
-        Wish { hold: self.hold.clone(), was_held_before }
+        let held = held.filter(|held| held.status == "True" && held.reason == IN_FORCE);
+        let observed = held.and_then(|held| held.observed_generation);
+        Wish {
+            hold: self.hold.clone(),
+            was_held_before: observed.is_some_and(|generation| generation < self.generation),
+            is_answered: observed == Some(self.generation),
+        }
     }
 
     /// Whether it asks for something that its status does not answer yet. A deletion is answered by the archive's end.
@@ -329,7 +330,13 @@ impl Seen<'_> {
             (Marker::Hold(hold), _) => {
                 let until = hold.until.map(|until| format!(" until {until}")).unwrap_or_default();
                 let by = hold.by.as_ref().map(|by| format!(", by {by}")).unwrap_or_default();
-                let message = format!("Held{until}{by}: {}", hold.reason);
+                let differs = if self.object.hold.as_ref().is_some_and(|wanted| wanted != hold) {
+                    " (The spec has another hold, which was in force before and may be from a backup: change it, and \
+                     it counts.)"
+                } else {
+                    ""
+                };
+                let message = format!("Held{until}{by}: {}{differs}", hold.reason);
                 // Only what the object itself asks for can be ended by taking it out there.
                 (true, if self.is_restored { "Restoring" } else { IN_FORCE }, message)
             }
@@ -527,6 +534,31 @@ mod tests {
             world.settle(&entries);
             assert!(world.is_pinned(&key));
             assert_eq!(world.objects[&key].hold, Some(hold("incident 4711")));
+        }
+    }
+
+    #[test]
+    fn a_hold_outlives_an_object_with_an_older_hold_from_a_backup() {
+        let until = |time: &str| Some(Hold { until: Some(at(time)), ..hold("incident 4711") });
+        // The backup's hold is over, it ends earlier, it ends later, and it does not end.
+        for older in ["2026-11-01T00:00:00Z", "2027-01-01T00:00:00Z", "2029-01-01T00:00:00Z", ""] {
+            let older = if older.is_empty() { Some(hold("incident 4711")) } else { until(older) };
+            let (entries, key, mut world) = shown_archive();
+            world.edit(&key, |object| object.hold = until("2026-12-01T00:00:00Z"));
+            world.settle(&entries);
+            let mut backup = Object { hold: older, ..world.objects[&key].clone() };
+            world.edit(&key, |object| object.hold = until("2028-01-01T00:00:00Z"));
+            world.settle(&entries);
+            backup.uid = "restored".to_owned();
+            world.objects.insert(key.clone(), backup);
+            world.settle(&entries);
+            assert_eq!(world.markers[&key], Marker::Hold(until("2028-01-01T00:00:00Z").unwrap()));
+            let held = world.objects[&key].status.as_ref().unwrap().condition(HELD).unwrap();
+            assert!(held.status == "True" && held.message.contains("from a backup"), "{}", held.message);
+            // What a user changes from there counts.
+            world.edit(&key, |object| object.hold = until("2026-12-24T00:00:00Z"));
+            world.settle(&entries);
+            assert_eq!(world.markers[&key], Marker::Hold(until("2026-12-24T00:00:00Z").unwrap()));
         }
     }
 
