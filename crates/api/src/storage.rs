@@ -30,10 +30,10 @@ use crate::status::PolicyStatus;
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].status"#
     ),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "High", type_ = "string", json_path = ".spec.highWatermark"),
     printcolumn(name = "Low", type_ = "string", json_path = ".spec.lowWatermark"),
     printcolumn(name = "Max total", type_ = "string", json_path = ".spec.maxTotalSize"),
-    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode", priority = 1),
     printcolumn(
         name = "Enforced",
         type_ = "string",

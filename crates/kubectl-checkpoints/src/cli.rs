@@ -144,7 +144,7 @@ pub enum SortBy {
 /// `list`.
 #[derive(Debug, Args)]
 pub struct List {
-    /// Of all namespaces
+    /// List checkpoints of all namespaces
     #[arg(long, short = 'A')]
     pub all_namespaces: bool,
     /// Of this node, all that its agent knows of, with what becomes of it; needs the right to forward ports of its pod
@@ -157,15 +157,15 @@ pub struct List {
     #[arg(long, value_name = "NAME")]
     pub container: Option<String>,
     /// Only with these labels
-    #[arg(long, short = 'l', value_name = "SELECTOR")]
+    #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "node")]
     pub selector: Option<String>,
     /// Only with these fields
-    #[arg(long, value_name = "SELECTOR")]
+    #[arg(long, value_name = "SELECTOR", conflicts_with = "node")]
     pub field_selector: Option<String>,
-    /// In this order
+    /// Sort by; the newest or the largest first
     #[arg(long, value_name = "ORDER", default_value = "age")]
     pub sort_by: SortBy,
-    /// In this form
+    /// Output format
     #[arg(long, short, value_name = "FORM")]
     pub output: Option<Output>,
 }
@@ -175,7 +175,7 @@ pub struct List {
 pub struct Show {
     /// The name of a ContainerCheckpoint
     pub name: String,
-    /// In this form
+    /// Output format
     #[arg(long, short, value_name = "FORM")]
     pub output: Option<Output>,
 }
@@ -188,7 +188,7 @@ pub struct Explain {
     /// The node that the file lies on
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
-    /// In this form
+    /// Output format
     #[arg(long, short, value_name = "FORM")]
     pub output: Option<Output>,
 }
@@ -205,7 +205,7 @@ pub struct Plan {
     /// Only on this node
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
-    /// In this form
+    /// Output format
     #[arg(long, short, value_name = "FORM")]
     pub output: Option<Output>,
 }
@@ -230,7 +230,7 @@ pub struct Usage {
     /// Of all namespaces; only for workloads
     #[arg(long, short = 'A')]
     pub all_namespaces: bool,
-    /// In this form
+    /// Output format
     #[arg(long, short, value_name = "FORM")]
     pub output: Option<Output>,
 }

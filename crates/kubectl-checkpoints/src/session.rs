@@ -23,6 +23,8 @@ pub struct Session {
     pub client: Client,
     /// The namespace that is meant where none is named.
     pub namespace: String,
+    /// Whether the user named it.
+    pub is_namespace_given: bool,
     /// The namespace that checkpoint-keeper is installed in.
     pub operator_namespace: String,
     /// The one agent to be asked, whichever node is meant.
@@ -61,6 +63,7 @@ impl Session {
         Ok(Self {
             client,
             namespace,
+            is_namespace_given: global.namespace.is_some(),
             operator_namespace: global.operator_namespace.clone(),
             agent_address: global.agent_address.clone(),
             request_timeout: global.request_timeout,

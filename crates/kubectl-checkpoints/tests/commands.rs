@@ -261,6 +261,13 @@ fn an_agent_is_asked_for_all_that_it_knows() {
     let agent = world.agent();
     assert_snapshot!("list_node", world.run(&["list", "--node", "node-1", &agent]));
     assert_snapshot!("plan_now", world.run(&["plan", &agent]));
+    // In the order that is asked for, and of the namespace that is named.
+    let by_size = world.run(&["list", "--node", "node-1", &agent, "-o", "name", "--sort-by", "size"]);
+    assert!(by_size.contains("b.tar\na.tar\n"), "{by_size}");
+    let of_another = world.run(&["list", "--node", "node-1", &agent, "-o", "name", "-n", "blog"]);
+    assert!(!of_another.contains(".tar"), "{of_another}");
+    let refused = world.run(&["list", "--node", "node-1", &agent, "-l", "a=b"]);
+    assert!(refused.contains("exit code 2"), "{refused}");
 }
 
 #[test]
@@ -276,7 +283,7 @@ fn explain_names_each_rule_and_what_is_next() {
             rule("MaxAge", "Keeps", keep, "29d old, limit 30d"),
             rule("MaxCountPerContainer", "Keeps", keep, "4 archives, limit 10"),
         ],
-        "next": {"at": "2026-12-27T10:00:00Z", "reason": "MaxAge", "policy": keep}, "waitsFor": "Time",
+        "next": {"at": "2026-12-27T09:59:59.000000001Z", "reason": "MaxAge", "policy": keep}, "waitsFor": "Time",
     });
     world.on("GET /v1alpha1/explain", 200, explanation);
     let object = checkpoint("web-0-app-1", "web-0", 1, "1Gi");
@@ -390,6 +397,7 @@ fn doctor_says_what_it_could_not_see() {
         world.refuse(&format!("GET /apis/checkpoint-keeper.io/v1alpha1/{kind}"));
     }
     world.refuse(&format!("GET {STORES}"));
+    world.refuse("GET /api/v1/namespaces/checkpoint-keeper/pods");
     world.refuse("GET /apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies");
     for namespace in ["checkpoint-restore-operator", "checkpoint-restore-operator-system"] {
         world.refuse(&format!(
@@ -434,6 +442,24 @@ fn doctor_names_what_is_wrong() {
     );
     let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
     world.refuse("GET /apis/apps/v1/namespaces/checkpoint-keeper/daemonsets");
+    let pod = |name: &str, status: Value| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "checkpoint-keeper"},
+               "spec": {"nodeName": "node-3", "containers": []}, "status": status})
+    };
+    let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s"}});
+    let last = json!({"terminated": {"exitCode": 2}});
+    let container = json!({"name": "agent", "image": "", "imageID": "", "ready": false, "restartCount": 7,
+                           "state": waiting, "lastState": last});
+    let condition = |kind: &str, status: &str, reason: &str, message: &str| json!({"type": kind, "status": status, "reason": reason, "message": message});
+    let unscheduled = condition("PodScheduled", "False", "Unschedulable", "0/4 nodes are available");
+    world.list(
+        "/api/v1/namespaces/checkpoint-keeper/pods",
+        &[
+            pod("agent-1", json!({"conditions": [condition("Ready", "True", "", "")]})),
+            pod("agent-3", json!({"phase": "Running", "containerStatuses": [container]})),
+            pod("agent-4", json!({"phase": "Pending", "conditions": [unscheduled]})),
+        ],
+    );
     let rules = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
     let names = ["agent-own-node", "status-by-agent", "agent-pod-annotations", "controller-finalizer"];
     let mut policies = names.map(|name| json!({"metadata": {"name": format!("a-{name}")}})).to_vec();
@@ -469,6 +495,20 @@ fn doctor_names_what_is_wrong() {
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {}, "status": {"allowed": true},
     }));
     assert_snapshot!("doctor", world.run(&["doctor"]));
+}
+
+#[test]
+fn doctor_is_not_content_where_there_is_no_agent_at_all() {
+    let world = World::new();
+    world.list("/apis/checkpoint-keeper.io/v1alpha1/namespaces/shop/checkpointpolicies", &[]);
+    world.list(STORES, &[]);
+    world.list("/apis/apps/v1/namespaces/checkpoint-keeper/daemonsets", &[]);
+    world.list(
+        "/api/v1/nodes",
+        &[json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}})],
+    );
+    let said = world.run(&["doctor"]);
+    assert!(said.contains("exit code 1") && said.contains("wrong  0 of 1 nodes have an agent"), "{said}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `doctor`: looks for what is wrong, with a hint for each finding. What it may not see it says.
 
+mod pods;
 mod rules;
 
 use std::collections::BTreeSet;
@@ -8,8 +9,8 @@ use anstyle::Style;
 use checkpoint_keeper_api::legacy::{OTHER_OPERATOR_LEASE, OTHER_OPERATOR_NAMESPACES};
 use checkpoint_keeper_api::legacy_schedule::{FINALIZER, LegacyCheckpointSchedule};
 use checkpoint_keeper_api::{
-    CheckpointPolicy, CheckpointSchedule, CheckpointStoragePolicy, ClusterCheckpointPolicy,
-    NodeCheckpointStore,
+    CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
+    ClusterCheckpointPolicy, NodeCheckpointStore,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -65,9 +66,9 @@ pub async fn run(session: &Session) -> Result<(), Failure> {
     let mut findings = Findings::default();
     let all = &mut findings;
     if kinds(session, all).await? {
-        if agents(session, all).await? {
-            rules::look(session, all).await?;
-        }
+        agents(session, all).await?;
+        pods::look(session, all).await?;
+        rules::look(session, all).await?;
         policies(session, all).await?;
         schedules(session, all).await?;
     }
@@ -113,10 +114,13 @@ async fn kinds(session: &Session, findings: &mut Findings) -> Result<bool, Failu
     Ok(is_there)
 }
 
+/// The labels of what runs the agents.
+const AGENTS: &str = "app.kubernetes.io/name=checkpoint-keeper,app.kubernetes.io/component=agent";
+
 /// The agents' `DaemonSet`s; none if there are none that this user may see.
 async fn daemon_sets(session: &Session, findings: &mut Findings) -> Result<Vec<DaemonSet>, Failure> {
-    let ours = "app.kubernetes.io/name=checkpoint-keeper,app.kubernetes.io/component=agent";
-    let sets = session.list(Some(&session.operator_namespace), &ListParams::default().labels(ours)).await;
+    let params = ListParams::default().labels(AGENTS);
+    let sets = session.list(Some(&session.operator_namespace), &params).await;
     match sets {
         Ok(sets) => Ok(sets),
         Err(error) => {
@@ -141,13 +145,12 @@ fn directories(stores: &[NodeCheckpointStore], findings: &mut Findings) -> Resul
     findings.add(Grade::Doubtful, "no agent has found an archive in its directory", Some(hint))
 }
 
-/// Whether each node has an agent that collects. Answers whether there may be agents.
-async fn agents(session: &Session, findings: &mut Findings) -> Result<bool, Failure> {
+/// Whether each node has an agent that collects.
+async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
     let stores = match session.list::<NodeCheckpointStore>(None, &ListParams::default()).await {
         Ok(stores) => stores,
         Err(error) => {
-            findings.unseen("the nodes' stores", &error)?;
-            return Ok(true);
+            return findings.unseen("the nodes' stores", &error);
         }
     };
     match session.list::<Node>(None, &ListParams::default()).await {
@@ -178,7 +181,9 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<bool, Fail
                     without.join(", "),
                     session.operator_namespace
                 );
-                findings.add(Grade::Doubtful, &what, Some(&hint))?;
+                // Without any, nothing at all is collected.
+                let grade = if ours == 0 { Grade::Bad } else { Grade::Doubtful };
+                findings.add(grade, &what, Some(&hint))?;
             }
         }
         Err(error) => findings.unseen("the nodes", &error)?,
@@ -223,7 +228,7 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<bool, Fail
             )?;
         }
     }
-    Ok(!stores.is_empty())
+    Ok(())
 }
 
 /// Whether each policy is in force and can act.
@@ -261,16 +266,23 @@ async fn policies(session: &Session, findings: &mut Findings) -> Result<(), Fail
             }
             None => good += 1,
         }
-        let lint = conditions
-            .iter()
-            .find(|condition| condition.type_ == "Ready" && condition.message.contains("never"));
-        if let Some(lint) = lint {
-            findings.add(Grade::Doubtful, &format!("{name}: {}", lint.message), None)?;
-        }
     }
-    if judged.is_empty() && is_all {
-        let hint = "without one nothing is deleted: examples/ has some to begin with";
-        return findings.add(Grade::Doubtful, "there are no policies", Some(hint));
+    let is_policy = |(name, _): &&(String, _)| !name.starts_with("CheckpointSchedule ");
+    if is_all && judged.iter().filter(is_policy).count() == 0 {
+        let older = session.list::<CheckpointRestoreOperator>(None, &ListParams::default()).await;
+        match older {
+            Ok(objects) if !objects.is_empty() => {
+                let what = "there are no policies but the older operator's objects";
+                findings.add(Grade::Good, what, None)?;
+            }
+            Err(error) if !matches!(&error, kube::Error::Api(status) if status.code == 404) => {
+                findings.unseen("the older operator's policies", &error)?;
+            }
+            Ok(_) | Err(_) => {
+                let hint = "without one nothing is deleted: examples/ has some to begin with";
+                findings.add(Grade::Doubtful, "there are no policies", Some(hint))?;
+            }
+        }
     }
     if good == 0 {
         return Ok(());

@@ -2,6 +2,7 @@
 
 use anstyle::Style;
 use checkpoint_keeper_terminal::table::{Column, Kind};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::show::get;
@@ -26,6 +27,13 @@ pub async fn run(session: &Session, arguments: &Explain) -> Result<(), Failure> 
         return data(&answer, output);
     }
     show(&node, &file, &answer, arguments.output == Some(Output::Wide))
+}
+
+/// A time without what nobody reads, and not earlier than it is.
+fn to_the_second(time: &str) -> String {
+    let Ok(time) = time.parse::<Timestamp>() else { return time.to_owned() };
+    let second = time.as_second() + i64::from(time.subsec_nanosecond() > 0);
+    Timestamp::from_second(second).unwrap_or(time).to_string()
 }
 
 fn show(node: &str, file: &str, answer: &Value, is_wide: bool) -> Result<(), Failure> {
@@ -73,7 +81,7 @@ fn show(node: &str, file: &str, answer: &Value, is_wide: bool) -> Result<(), Fai
             let policy = next["policy"].as_str().map(|policy| format!(", by {policy}")).unwrap_or_default();
             format!(
                 "If nothing else changes, it goes at {} ({}{policy}).",
-                text(&next["at"]),
+                to_the_second(&text(&next["at"])),
                 text(&next["reason"])
             )
         }

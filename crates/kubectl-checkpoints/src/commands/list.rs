@@ -164,9 +164,17 @@ async fn of_node(session: &Session, node: &str, arguments: &List) -> Result<(), 
         let is = |field: &str, wanted: &Option<String>| {
             wanted.as_ref().is_none_or(|wanted| archive[field].as_str() == Some(wanted))
         };
-        is("pod", &arguments.pod) && is("container", &arguments.container)
+        let is_of_namespace = session.is_namespace_given.then(|| session.namespace.clone());
+        is("pod", &arguments.pod)
+            && is("container", &arguments.container)
+            && (arguments.all_namespaces || is("namespace", &is_of_namespace))
     };
-    let archives: Vec<&Value> = archives.into_iter().filter(fits).collect();
+    let mut archives: Vec<&Value> = archives.into_iter().filter(fits).collect();
+    match arguments.sort_by {
+        SortBy::Size => archives.sort_by_key(|archive| Reverse(archive["sizeBytes"].as_u64())),
+        SortBy::Age => archives.sort_by_key(|archive| Reverse(archive["checkpointedAt"].as_str())),
+        SortBy::Name | SortBy::Node => archives.sort_by_key(|archive| archive["file"].as_str()),
+    }
     if arguments.output == Some(Output::Name) {
         for archive in archives {
             line(archive["file"].as_str().unwrap_or_default())?;

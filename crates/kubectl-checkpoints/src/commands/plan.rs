@@ -19,7 +19,7 @@ use crate::agents::{self, Agent, Question};
 use crate::cli::{Output, Plan};
 use crate::failure::Failure;
 use crate::session::Session;
-use crate::show::{bad, data, figure, good, line, name, or_dash, prose, table, word};
+use crate::show::{bad, data, figure, good, line, name, or_dash, table, word};
 
 /// One archive of which something changes.
 struct Change {
@@ -31,7 +31,8 @@ struct Change {
     /// Whether it is to go as things are.
     goes_now: bool,
     before: String,
-    after: String,
+    reason: String,
+    policy: String,
     why: String,
 }
 
@@ -141,7 +142,8 @@ fn changes(given: &[(Agent, Value)], is_preview: bool) -> Vec<Change> {
                 is_deleted: after["verdict"] == "Delete",
                 goes_now: before["verdict"] == "Delete",
                 before: format!("{} {}", text(&before["reason"]), text(&before["policy"])),
-                after: format!("{} {}", text(&after["reason"]), text(&after["policy"])),
+                reason: text(&after["reason"]),
+                policy: text(&after["policy"]),
                 why: text(&after["detail"]),
             });
         }
@@ -166,9 +168,20 @@ fn show(given: &[(Agent, Value)], is_preview: bool) -> Result<(), Failure> {
         let what = if is_preview { "nothing would change" } else { "nothing is to be deleted" };
         return line(what);
     }
-    let mut columns = vec![name("NODE"), name("NAMESPACE"), name("FILE"), figure("SIZE"), word("VERDICT")];
-    columns.extend(is_preview.then(|| Column::optional("NOW", Kind::Name(16))));
-    columns.extend([Column::new(if is_preview { "THEN" } else { "REASON" }, Kind::Name(16)), prose("WHY")]);
+    let mut columns = vec![
+        Column::optional("NODE", Kind::Name(8)),
+        // A file's name says it as well, and the pod; its end says when.
+        Column::optional("NAMESPACE", Kind::Name(8)),
+        Column::new("FILE", Kind::Name(30)),
+        figure("SIZE"),
+        word("VERDICT"),
+    ];
+    columns.extend(is_preview.then(|| Column::optional("NOW", Kind::Name(12))));
+    columns.extend([
+        word(if is_preview { "THEN" } else { "REASON" }),
+        Column::optional("POLICY", Kind::Name(12)),
+        Column::optional("WHY", Kind::Prose(16)),
+    ]);
     let row = |change: &Change| {
         let (style, verdict) = if change.is_deleted { (bad(), "Delete") } else { (good(), "Keep") };
         let mut cells = vec![
@@ -179,7 +192,7 @@ fn show(given: &[(Agent, Value)], is_preview: bool) -> Result<(), Failure> {
             verdict.to_owned(),
         ];
         cells.extend(is_preview.then(|| change.before.clone()));
-        cells.extend([change.after.clone(), change.why.clone()]);
+        cells.extend([change.reason.clone(), change.policy.clone(), change.why.clone()]);
         (style, cells)
     };
     table(&columns, changes.iter().map(row).collect())?;
