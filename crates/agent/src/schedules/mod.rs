@@ -62,6 +62,8 @@ pub(super) struct Schedules {
     timings: Timings,
     /// The checkpoint directory.
     directory: PathBuf,
+    /// How many dumps are made at once.
+    most_dumps: u32,
 }
 
 /// What schedules are carried out with.
@@ -75,6 +77,8 @@ pub(super) struct Means {
     pub(super) timings: Timings,
     /// The checkpoint directory.
     pub(super) directory: PathBuf,
+    /// How many dumps are made at once.
+    pub(super) most_dumps: u32,
 }
 
 /// A dump under way.
@@ -83,7 +87,7 @@ type Dumping = Pin<Box<dyn Future<Output = (DumpId, Outcome)> + Send>>;
 impl Schedules {
     /// Schedules that are carried out with these; their memory is kept beside the catalog.
     pub(super) fn new(context: ApiContext, means: Means, catalog: &Path) -> Self {
-        let Means { operator_namespace, kubelet, archives, engine, timings, directory } = means;
+        let Means { operator_namespace, kubelet, archives, engine, timings, directory, most_dumps } = means;
         let pods = NodePods::default();
         let quotas = QuotaGate::new(context.quotas.clone(), context.state.clone(), context.node.clone());
         Self {
@@ -101,6 +105,7 @@ impl Schedules {
             memory: Arc::new(MemoryFile::beside(catalog)),
             timings,
             directory,
+            most_dumps,
             context,
         }
     }
@@ -182,7 +187,7 @@ impl Schedules {
             self.context.problem(ProblemType::ScheduleMemoryUnusable, error.to_string());
             Memory::default()
         });
-        let mut scheduler = Scheduler::new(self.context.node.clone(), memory);
+        let mut scheduler = Scheduler::new(self.context.node.clone(), memory, self.most_dumps);
         let mut dumps: FuturesUnordered<Dumping> = FuturesUnordered::new();
         let (mut objects, mut pods) = (self.objects.changes(), self.pods.changes());
         let mut policies = self.context.objects.changes();
