@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use checkpoint_keeper_core::quantity;
 use checkpoint_keeper_core::schedule::{NodePod, PodContainer, RESULT_ANNOTATION, TRIGGER_ANNOTATION};
-use checkpoint_keeper_runtime::cache::Cache;
+use checkpoint_keeper_runtime::cache::{Cache, kept};
 use checkpoint_keeper_runtime::cluster;
 use checkpoint_keeper_runtime::liveness::{now, other_watch};
 use checkpoint_keeper_runtime::problem_log::Problem;
@@ -14,7 +14,6 @@ use checkpoint_keeper_runtime::watch::{follow, objects_of};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
 use kube::api::DynamicObject;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watcher;
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -56,8 +55,8 @@ impl NodePods {
     async fn watch_pods(&self, client: &Client, node: &str) {
         let config = other_watch().fields(&cluster::running_on(node)).page_size(PAGE);
         let events = watcher(objects_of::<Pod>(client), config);
-        follow(events.modify(|pod| pod.metadata.managed_fields = None), |change| {
-            if self.seen().pods.note(change, now(), node_pod) {
+        follow(kept(events, node_pod), |change| {
+            if self.seen().pods.note_kept(change, now()) {
                 self.changed.send_replace(());
             }
         })
