@@ -6,6 +6,7 @@ mod budget;
 mod dumping;
 mod event_sender;
 mod memory_file;
+mod name_watch;
 mod node_pods;
 mod objections;
 mod reports;
