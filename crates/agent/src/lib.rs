@@ -95,6 +95,8 @@ pub struct Settings {
     pub status_interval: Duration,
     /// The most archives that are shown as `ContainerCheckpoint`s; 0: none.
     pub inventory_limit: usize,
+    /// The most checkpoints that are made at once.
+    pub max_concurrent_checkpoints: u32,
     /// Where probes and metrics are served.
     pub listen: SocketAddr,
     /// Where archives, explanations and previews are served: a loopback address.
@@ -270,6 +272,7 @@ fn start_api_side(
             engine: engine.clone(),
             timings,
             directory: arguments.directory.clone(),
+            most_dumps: arguments.max_concurrent_checkpoints,
         };
         Some(Schedules::new(context.clone(), means, &arguments.state))
     } else {

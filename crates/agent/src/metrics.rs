@@ -209,6 +209,13 @@ fn encode_schedules(
         ConstCounter::new(*count)
             .encode(requests.encode_family(&[("trigger", *trigger), ("result", *result)])?)?;
     }
+    let help = "Number of events about schedules, and of lines about them in the log, that were left out, as a namespace or \
+                the node had too many.";
+    let mut left_out =
+        encoder.encode_descriptor("schedule_messages_left_out", help, None, MetricType::Counter)?;
+    for (to, count) in [("events", observed.left_out.0), ("log", observed.left_out.1)] {
+        ConstCounter::new(count).encode(left_out.encode_family(&[("to", to)])?)?;
+    }
     let schedules = &observed.schedules;
     let count = |is: fn(&ScheduleState) -> bool| schedules.iter().filter(|one| is(one)).count() as u64;
     gauge(

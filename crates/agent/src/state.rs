@@ -47,6 +47,9 @@ pub(super) struct Observations {
     pub(super) schedules: Vec<ScheduleState>,
     /// How many requests for checkpoints ended how since the start, by their triggers' and results' names.
     pub(super) requests: BTreeMap<(&'static str, &'static str), u64>,
+    /// How many events about schedules, and lines about them in the log, were left out since the start, as there were too
+    /// many.
+    pub(super) left_out: (u64, u64),
     /// Why there is no directory to collect in; none: there is one.
     pub(super) gone: Option<String>,
     /// What is wrong, by its kind and what it is about: in words, and when it was last said. The words may
@@ -137,6 +140,13 @@ impl AgentState {
 
     pub(super) fn counted_request(&self, trigger: &'static str, result: &'static str) {
         *self.observed().requests.entry((trigger, result)).or_default() += 1;
+    }
+
+    /// Counts events about schedules, and lines about them in the log, that were left out.
+    pub(super) fn left_out(&self, events: u64, lines: u64) {
+        let mut observed = self.observed();
+        let (events_before, lines_before) = observed.left_out;
+        observed.left_out = (events_before + events, lines_before + lines);
     }
 
     pub(super) fn discarded(&self, discarded: &DiscardResults) {

@@ -93,11 +93,11 @@ pub struct SelectorSpec {
     pub pod_selector: Option<LabelSelectorSpec>,
     /// pods are exact names of pods. Absent or empty: any pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub pods: Vec<ExactName>,
     /// containers are exact names of containers. Absent or empty: any container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "atomic"))]
     pub containers: Vec<ExactName>,
 }
 

@@ -178,6 +178,16 @@ pub const INTERVAL_AT_LEAST_A_SECOND: Rule = Rule {
 pub const TIMEOUT_AT_LEAST_A_SECOND: Rule =
     Rule { cel: INTERVAL_AT_LEAST_A_SECOND.cel, message: "timeout must be at least 1s" };
 
+/// A time that a checkpoint may keep the others of its node waiting. Most sums of several units that are longer are refused
+/// only when they are read.
+pub const TIMEOUT_AT_MOST_AN_HOUR: Rule = Rule {
+    cel: "!self.matches('[1-9][0-9.]*(d|w)|(^|[^0-9.])0*([2-9]|[1-9][0-9]+)([.][0-9]*)?h|(^|[^0-9.])0*1([.]0*)?h.*[1-9]|(^|[^0-9.])0*1[.][0-9]*[1-9][0-9]*h|(^|[^0-9.])0*(6[1-9]|[7-9][0-9]|[1-9][0-9]{2,})([.][0-9]*)?m([^s]|$)|(^|[^0-9.])0*(360[1-9]|36[1-9][0-9]|3[7-9][0-9]{2}|[4-9][0-9]{3}|[1-9][0-9]{4,})([.][0-9]*)?s')",
+    message: "timeout must be at most 1h",
+};
+
+/// [`TIMEOUT_AT_MOST_AN_HOUR`] for files.
+pub const LONGEST_TIMEOUT: Duration = Duration::from_hours(1);
+
 /// A length of time that asks the kubelet for figures no more often than it has new ones.
 pub const POLL_AT_LEAST_FIVE_SECONDS: Rule = Rule {
     cel: "self.matches('[1-9][0-9.]*(m([^s]|$)|h|d|w)|(^|[^0-9.])0*([5-9]|[1-9][0-9]+)([.][0-9]*)?s|(^|[^0-9.])0*([5-9][0-9]{3}|[1-9][0-9]{4,})([.][0-9]*)?ms')",

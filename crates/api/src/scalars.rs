@@ -59,8 +59,8 @@ text!(
     Interval, 64, [DURATION, DURATION_NOT_TOO_LONG, INTERVAL_AT_LEAST_A_SECOND]
 );
 text!(
-    /// How long something may take, at least a second.
-    Timeout, 64, [DURATION, DURATION_NOT_TOO_LONG, TIMEOUT_AT_LEAST_A_SECOND]
+    /// How long something may take, at least a second and at most an hour.
+    Timeout, 64, [DURATION, DURATION_NOT_TOO_LONG, TIMEOUT_AT_LEAST_A_SECOND, TIMEOUT_AT_MOST_AN_HOUR]
 );
 text!(
     /// How often something is looked at, at most every five seconds.
@@ -197,7 +197,12 @@ impl Interval {
 impl Timeout {
     pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Duration> {
         let (rule, shortest) = (&rules::TIMEOUT_AT_LEAST_A_SECOND, Duration::from_secs(1));
-        read_at_least(&self.0, shortest, rule, path, problems)
+        let time = read_at_least(&self.0, shortest, rule, path, problems)?;
+        if time > rules::LONGEST_TIMEOUT {
+            problems.add(&path, rules::TIMEOUT_AT_MOST_AN_HOUR.message, None);
+            return None;
+        }
+        Some(time)
     }
 }
 

@@ -84,12 +84,13 @@ pub struct CheckpointScheduleSpec {
     /// length of time. Later ones are reported as missed. Default, and 0: however late, once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub starting_deadline: Option<LengthOfTime>,
-    /// timeout is how long the kubelet may take for one checkpoint: a length of time of at least 1s. Default 10m.
+    /// timeout is how long the kubelet may take for one checkpoint: a length of time from 1s to 1h. Default 10m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "10m"))]
     pub timeout: Option<Timeout>,
-    /// maxConcurrentPerNode is how many checkpoints may be under way on a node when one of this schedule begins, itself
-    /// included: each one freezes its container, and fills the disk. Default 1.
+    /// maxConcurrentPerNode is how many checkpoints of this namespace may be under way on a node when one of this
+    /// schedule begins, itself included: each one freezes its container, and fills the disk. The agents' option
+    /// --max-concurrent-checkpoints limits all namespaces together. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100), extend("default" = 1))]
     pub max_concurrent_per_node: Option<i32>,

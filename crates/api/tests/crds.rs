@@ -420,6 +420,12 @@ fn refused() -> Vec<(&'static str, Value, rules::Rule)> {
         let spec = json!({"selector": {}, "triggers": {"interval": "1h"}, "timeout": timeout});
         cases.push((SCHEDULE, spec, rules::TIMEOUT_AT_LEAST_A_SECOND));
     }
+    for timeout in [
+        "61m", "61.5m", "120m", "3601s", "36000s", "1.5h", "1.05h", "1h1s", "1.0h2m", "2h", "10h", "1d", "1w",
+    ] {
+        let spec = json!({"selector": {}, "triggers": {"interval": "1h"}, "timeout": timeout});
+        cases.push((SCHEDULE, spec, rules::TIMEOUT_AT_MOST_AN_HOUR));
+    }
     for poll in ["0s", "4s", "4.999s", "04s", "4999ms", "0m", "1.5s", "15us"] {
         let spec = scheduled(json!({"resources": {"cpuPercent": {"above": 1}, "poll": poll}}));
         cases.push((SCHEDULE, spec, rules::POLL_AT_LEAST_FIVE_SECONDS));
@@ -595,6 +601,11 @@ fn what_a_file_may_hold_no_rule_refuses() {
         json!({"resources": {"memoryPercent": {"above": 1}, "poll": "12s"}}),
     ] {
         cases.push((SCHEDULE, json!({"selector": {}, "triggers": triggers})));
+    }
+    for timeout in ["1h", "1h0m", "01.0h", "60m", "59m60s", "10.61m", "1.61m", "3600s", "3599.9s", "90000ms"]
+    {
+        let spec = json!({"selector": {}, "triggers": {"interval": "1h"}, "timeout": timeout});
+        cases.push((SCHEDULE, spec));
     }
     cases.push((
         SCHEDULE,

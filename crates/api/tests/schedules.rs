@@ -204,6 +204,10 @@ fn what_is_wrong_with_a_schedule_is_told_with_the_fields_path() {
             "spec.timeout: timeout must be at least 1s",
         ),
         (
+            json!({"selector": {}, "triggers": {"interval": "1h"}, "timeout": "40m40m"}),
+            "spec.timeout: timeout must be at most 1h",
+        ),
+        (
             json!({"selector": {}, "triggers": {"interval": "1h"}, "maxConcurrentPerNode": 0}),
             "spec.maxConcurrentPerNode: 0 is less than 1",
         ),

@@ -12,8 +12,8 @@ use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::plan::Clock;
 use checkpoint_keeper_core::policy::{LabelSelector, Mode, Operator, Requirement};
 use checkpoint_keeper_core::schedule::{
-    ContainerId, Disruption, Input, Memory, NodePod, Outcome, PodContainer, ResourceTrigger, RunResult,
-    Schedule, Scheduler, SkipReason, Thresholds, Triggers, Usage,
+    ContainerId, Disruption, Input, MOST_DUMPS, Memory, NodePod, Outcome, PodContainer, ResourceTrigger,
+    RunResult, Schedule, Scheduler, SkipReason, Thresholds, Triggers, Usage,
 };
 use schedule_support::{
     BEGIN, HOUR, MINUTE, Node, SECOND, asked, at, container, done, every, failed, on, on_annotation, pod,
@@ -159,7 +159,7 @@ fn each_node_has_its_own_part_of_the_jitter_and_keeps_it() {
     };
     let wait = |number: u64| {
         let mut node = Node::new(vec![], vec![]);
-        node.scheduler = Scheduler::new(format!("node-{number}"), Memory::default());
+        node.scheduler = Scheduler::new(format!("node-{number}"), Memory::default(), MOST_DUMPS);
         (node.schedules, node.pods) = (vec![schedule.clone()], vec![pod("web")]);
         node.tell_all();
         let wait = node.scheduler.wakes_in(node.now).unwrap();

@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use checkpoint_keeper_core::duration;
+use checkpoint_keeper_core::schedule::MOST_DUMPS;
 use clap::builder::NonEmptyStringValueParser;
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, value_parser};
 use jiff::Timestamp;
 
 use crate::logging::LogArguments;
@@ -223,6 +224,10 @@ pub struct AgentArguments {
     /// 0: none
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     pub inventory_limit: usize,
+    /// Make at most so many checkpoints at once on this node, whatever schedules say; one namespace has all but one of
+    /// them at the most
+    #[arg(long, value_name = "COUNT", default_value_t = MOST_DUMPS, value_parser = value_parser!(u32).range(1..=100))]
+    pub max_concurrent_checkpoints: u32,
     /// Serve /livez, /readyz and /metrics here; the address :: is every one of both families, or of IPv4
     /// alone where there is no IPv6
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:9464")]

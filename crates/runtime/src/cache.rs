@@ -3,10 +3,33 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use futures_util::{Stream, TryStreamExt};
 use kube::ResourceExt;
+use kube::runtime::watcher;
 
+use super::bounds::Key;
 use super::problem_log::Problem;
 use super::watch::{Change, WatchHealth};
+
+/// An object's namespace, empty for one that has none, and its name.
+pub(super) fn key(object: &impl ResourceExt) -> Key {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// Keeps of each object what is needed of it, as it arrives: a listing in whole may be larger than the memory that there is.
+pub fn kept<O: ResourceExt, T>(
+    events: impl Stream<Item = watcher::Result<watcher::Event<O>>>,
+    keep: impl Fn(O) -> T,
+) -> impl Stream<Item = watcher::Result<watcher::Event<(Key, T)>>> {
+    let keep = move |object: O| (key(&object), keep(object));
+    events.map_ok(move |event| match event {
+        watcher::Event::Init => watcher::Event::Init,
+        watcher::Event::InitApply(object) => watcher::Event::InitApply(keep(object)),
+        watcher::Event::InitDone => watcher::Event::InitDone,
+        watcher::Event::Apply(object) => watcher::Event::Apply(keep(object)),
+        watcher::Event::Delete(object) => watcher::Event::Delete(keep(object)),
+    })
+}
 
 /// One kind, as far as it was seen.
 #[derive(Debug)]
@@ -25,14 +48,16 @@ impl<T> Default for Cache<T> {
 impl<T> Cache<T> {
     /// Notes a change; says whether it is one.
     pub fn note<O: ResourceExt>(&mut self, change: Change<O>, now: Instant, keep: impl Fn(O) -> T) -> bool {
-        let key = |object: &O| (object.namespace().unwrap_or_default(), object.name_any());
+        self.note_kept(change.map(|object| (key(&object), keep(object))), now)
+    }
+
+    /// Notes a change of what is kept of objects, each with its key; says whether it is one.
+    pub fn note_kept(&mut self, change: Change<(Key, T)>, now: Instant) -> bool {
         self.health.note(&change, now);
         match change {
-            Change::Listed(objects) => {
-                self.objects = objects.into_iter().map(|object| (key(&object), keep(object))).collect();
-            }
-            Change::Applied(object) => _ = self.objects.insert(key(&object), keep(object)),
-            Change::Deleted(object) => _ = self.objects.remove(&key(&object)),
+            Change::Listed(objects) => self.objects = objects.into_iter().collect(),
+            Change::Applied((key, kept)) => _ = self.objects.insert(key, kept),
+            Change::Deleted((key, _)) => _ = self.objects.remove(&key),
             Change::Failed(_) => return false,
         }
         true

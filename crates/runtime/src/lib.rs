@@ -3,6 +3,8 @@
 //! leads ([`lease`], [`election`]), the client of the own node's kubelet ([`kubelet`]), events, and the server for probes and metrics.
 
 pub mod admin;
+mod bounded_watch;
+pub mod bounds;
 pub mod cache;
 pub mod cluster;
 pub mod definition;

@@ -17,20 +17,18 @@ use checkpoint_keeper_api::{
 };
 use checkpoint_keeper_core::policy::PolicyRef;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::DynamicObject;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watcher;
 use kube::{Client, CustomResourceExt, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use super::bounded_watch::{Read, watch_bounded};
 use super::cache::Cache;
-use super::guarded;
 use super::liveness::{listened, now, policy_watch};
 use super::other_operator::OtherOperator;
 use super::problem_log::Problem;
 use super::telemetry::WatchAge;
-use super::watch::{Metadata, Unconfirmed, WatchHealth, follow, metadata_of, objects_of};
+use super::watch::{Metadata, Unconfirmed, WatchHealth, follow, metadata_of};
 
 /// So many objects are listed at a time. Each may be a megabyte, of which next to nothing is kept.
 const PAGE: u32 = 20;
@@ -114,11 +112,9 @@ impl PolicyObjects {
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     {
         let client = self.listened(client, move |caches| &mut of(caches).health);
-        let config = policy_watch().page_size(PAGE);
-        let events = watcher(objects_of::<K>(&client), config);
-        let events = events.modify(|object| guarded::strip(&mut object.metadata));
-        follow(events, |change| {
-            if of(&mut self.caches()).note(change, now(), seen) {
+        watch_bounded(&client, policy_watch().page_size(PAGE), |change| {
+            let change = change.map(|(key, read)| (key, seen(read)));
+            if of(&mut self.caches()).note_kept(change, now()) {
                 self.changed.send_replace(());
             }
         })
@@ -296,8 +292,8 @@ fn uids_of<K: ResourceExt>(
     })
 }
 
-fn seen<K: Resource<DynamicType = ()> + DeserializeOwned>(object: DynamicObject) -> Seen<K> {
-    match guarded::read(object) {
+fn seen<K>(read: Read<K>) -> Seen<K> {
+    match read {
         Ok(object) => Seen::Parsed(object),
         Err(broken) => Seen::Unparsable(Box::new(Unparsable {
             namespace: broken.metadata.namespace,

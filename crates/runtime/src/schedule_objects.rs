@@ -8,18 +8,17 @@ use checkpoint_keeper_api::{CheckpointSchedule, LegacyCheckpointSchedule};
 use checkpoint_keeper_core::policy::ScheduleRetention;
 use checkpoint_keeper_core::schedule::{Schedule, ScheduleKind, ScheduleRef};
 use jiff::Timestamp;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::watcher;
 use kube::{Client, CustomResourceExt, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use super::bounded_watch::{Read, watch_bounded};
 use super::cache::Cache;
 use super::definition::Definition;
-use super::guarded::{self, Broken};
+use super::guarded::Broken;
 use super::liveness::{now, other_watch};
 use super::problem_log::Problem;
-use super::watch::{follow, objects_of};
+use super::watch::Change;
 
 /// So many objects are listed at a time.
 const PAGE: u32 = 20;
@@ -76,15 +75,13 @@ impl ScheduleObjects {
     async fn watch_kind<K>(
         &self,
         client: &Client,
-        of: impl Fn(&mut Caches) -> &mut Cache<SeenSchedule<K>> + Copy + Send,
+        of: impl Fn(&mut Caches) -> &mut Cache<SeenSchedule<K>> + Copy + Send + Sync,
     ) where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
     {
-        let config = other_watch().page_size(PAGE);
-        let events = watcher(objects_of::<K>(client), config);
-        follow(events.modify(|object| guarded::strip(&mut object.metadata)), |change| {
-            let read = |object| guarded::read(object).map(Arc::new).map_err(Arc::from);
-            if of(&mut self.caches()).note(change, now(), read) {
+        watch_bounded(client, other_watch().page_size(PAGE), |change: Change<(_, Read<K>)>| {
+            let change = change.map(|(key, read)| (key, read.map(Arc::new).map_err(Arc::from)));
+            if of(&mut self.caches()).note_kept(change, now()) {
                 self.changed.send_replace(());
             }
         })

@@ -7,8 +7,8 @@ use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::plan::Clock;
 use checkpoint_keeper_core::policy::{LabelSelector, Mode, Operator, Requirement};
 use checkpoint_keeper_core::schedule::{
-    ArchiveRetention, Disruption, Dumping, Effect, Input, Memory, NodePod, PodContainer, Schedule,
-    ScheduleKind, ScheduleRef, Scheduler, Triggers,
+    ArchiveRetention, Disruption, Dumping, Effect, Input, MOST_DUMPS, Memory, NodePod, PodContainer,
+    Schedule, ScheduleKind, ScheduleRef, Scheduler, Triggers,
 };
 use jiff::Timestamp;
 
@@ -31,7 +31,7 @@ pub(super) fn rows(bench: &mut Bench) -> anyhow::Result<Vec<Row>> {
     let pods: Vec<NodePod> = (0..PODS).map(pod).collect();
     let begin = Timestamp::now();
     let mut now = Now { wall: begin, uptime: Duration::from_hours(1) };
-    let mut scheduler = Scheduler::new("node-1".to_owned(), Memory::default());
+    let mut scheduler = Scheduler::new("node-1".to_owned(), Memory::default(), MOST_DUMPS);
     let mut tell = |input: Input, now: Now| {
         let effects = scheduler.handle(input, now);
         let states = scheduler.states().len();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use checkpoint_keeper_core::creation::{DumpEnd, DumpResult};
 use checkpoint_keeper_core::name::FileName;
-use checkpoint_keeper_core::schedule::{ContainerId, Dump, NodePod, Outcome, Request};
+use checkpoint_keeper_core::schedule::{ContainerId, Dump, Outcome, Request};
 use checkpoint_keeper_node::clock;
 use checkpoint_keeper_node::mailbox::Sender;
 use checkpoint_keeper_runtime::chain;
@@ -44,8 +44,11 @@ pub(super) struct Dumper {
 impl Dumper {
     /// Makes one, tells the engine how it ended, and returns that.
     pub(super) async fn make(&self, dump: &Dump) -> Ended {
+        let name = self.pods.watch_name(&dump.container, now());
         let ended = self.ask(dump).await;
-        self.tell_engine(dump, &ended);
+        // While the watch is down, there may be pods that are not seen.
+        let is_name_certain = name.is_of_one() && self.pods.pods(now()).is_some();
+        self.tell_engine(dump, &ended, is_name_certain);
         ended
     }
 
@@ -61,22 +64,21 @@ impl Dumper {
                 "the agent was restarted while it was made, and no archive came of it".to_owned(),
             )),
         };
-        self.tell_engine(dump, &ended);
+        // Which pods there were before the restart is not known.
+        self.tell_engine(dump, &ended, false);
         ended.outcome()
     }
 
     /// Tells the engine, for certain ends only, so that it knows of an archive that a schedule had it made, and removes
-    /// what a failed dump left.
-    fn tell_engine(&self, dump: &Dump, ended: &Ended) {
+    /// what a failed dump left: this only if no other container of this node had archives of the same names meanwhile.
+    fn tell_engine(&self, dump: &Dump, ended: &Ended, is_name_certain: bool) {
         let result = match ended {
             Ended::Found(Found { file, fault: None }) => match FileName::new(file.as_bytes()) {
                 Some(file) => DumpResult::Made { file },
                 None => return,
             },
             // What it left may say nothing of itself, and has to be told by its name.
-            Ended::Found(_) | Ended::Refused(_) if self.has_name_of_its_own(&dump.container) => {
-                DumpResult::Failed
-            }
+            Ended::Found(_) | Ended::Refused(_) if is_name_certain => DumpResult::Failed,
             Ended::Found(_) | Ended::Refused(_) | Ended::Uncertain(_) => return,
         };
         let ContainerId { namespace, pod, container, .. } = dump.container.clone();
@@ -89,11 +91,6 @@ impl Dumper {
             requests: dump.requests.iter().map(Request::creation).collect(),
             result,
         });
-    }
-
-    /// Whether the kubelet names archives of no other container of this node like those of this one.
-    fn has_name_of_its_own(&self, container: &ContainerId) -> bool {
-        self.pods.pods(now()).is_some_and(|pods| !shares_its_name(container, &pods))
     }
 
     async fn ask(&self, dump: &Dump) -> Ended {
@@ -186,17 +183,6 @@ impl Ended {
     }
 }
 
-/// Whether the kubelet names archives of another container like those of this one: in `checkpoint-<pod>_<namespace>-
-/// <container>-<time>.tar`, namespace `b-c` and container `d` read like namespace `b` and container `c-d`.
-fn shares_its_name(container: &ContainerId, pods: &[NodePod]) -> bool {
-    let named = |namespace: &str, container: &str| format!("{namespace}-{container}");
-    let ours = named(&container.namespace, &container.container);
-    let others = pods.iter().filter(|pod| pod.name == container.pod && pod.namespace != container.namespace);
-    others
-        .flat_map(|pod| pod.containers.iter().map(|one| named(&pod.namespace, &one.name)))
-        .any(|other| other == ours)
-}
-
 fn failed(error: &CheckpointError) -> Ended {
     let text = chain(error);
     match error {
@@ -205,31 +191,5 @@ fn failed(error: &CheckpointError) -> Ended {
         error if error.is_runtime_lost() => Ended::Uncertain(Outcome::RuntimeLost(text)),
         error if error.retry_may_help() => Ended::Refused(Outcome::Failed(text)),
         _ => Ended::Refused(Outcome::FailedForGood(text)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use checkpoint_keeper_core::schedule::PodContainer;
-
-    use super::*;
-
-    #[test]
-    fn a_name_that_fits_two_containers_is_noticed() {
-        let pod = |namespace: &str, name: &str, container: &str| NodePod {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            containers: vec![PodContainer { name: container.to_owned(), ..PodContainer::default() }],
-            ..NodePod::default()
-        };
-        let ours = ContainerId {
-            namespace: "b".to_owned(),
-            pod: "a".to_owned(),
-            pod_uid: "u".to_owned(),
-            container: "c-d".to_owned(),
-        };
-        let own = pod("b", "a", "c-d");
-        assert!(!shares_its_name(&ours, &[own.clone(), pod("b-c", "a", "e"), pod("b-c", "other", "d")]));
-        assert!(shares_its_name(&ours, &[own, pod("b-c", "a", "d")]));
     }
 }

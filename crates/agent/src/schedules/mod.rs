@@ -2,12 +2,15 @@
 //! kubelet.
 
 mod archives;
+mod budget;
 mod dumping;
 mod event_sender;
 mod memory_file;
+mod name_watch;
 mod node_pods;
 mod objections;
 mod reports;
+mod telling;
 mod usage;
 mod warnings;
 
@@ -38,6 +41,7 @@ use self::dumping::Dumper;
 use self::memory_file::{MemoryFile, MemoryWriter};
 use self::node_pods::NodePods;
 use self::reports::{Teller, channel};
+use self::telling::{Telling, Told};
 use self::usage::NodeUsage;
 use self::warnings::QuotaWarnings;
 use super::api::{ApiContext, TICK};
@@ -62,6 +66,8 @@ pub(super) struct Schedules {
     timings: Timings,
     /// The checkpoint directory.
     directory: PathBuf,
+    /// How many dumps are made at once.
+    most_dumps: u32,
 }
 
 /// What schedules are carried out with.
@@ -75,6 +81,8 @@ pub(super) struct Means {
     pub(super) timings: Timings,
     /// The checkpoint directory.
     pub(super) directory: PathBuf,
+    /// How many dumps are made at once.
+    pub(super) most_dumps: u32,
 }
 
 /// A dump under way.
@@ -83,7 +91,7 @@ type Dumping = Pin<Box<dyn Future<Output = (DumpId, Outcome)> + Send>>;
 impl Schedules {
     /// Schedules that are carried out with these; their memory is kept beside the catalog.
     pub(super) fn new(context: ApiContext, means: Means, catalog: &Path) -> Self {
-        let Means { operator_namespace, kubelet, archives, engine, timings, directory } = means;
+        let Means { operator_namespace, kubelet, archives, engine, timings, directory, most_dumps } = means;
         let pods = NodePods::default();
         let quotas = QuotaGate::new(context.quotas.clone(), context.state.clone(), context.node.clone());
         Self {
@@ -101,6 +109,7 @@ impl Schedules {
             memory: Arc::new(MemoryFile::beside(catalog)),
             timings,
             directory,
+            most_dumps,
             context,
         }
     }
@@ -122,7 +131,7 @@ impl Schedules {
             writing.run(),
             self.log_watch_problems(),
             self.dumper.warnings.run(&self.context.client, &self.context.node),
-            told.run(&self.context.client, &self.context.node, |schedule| self.objects.uid_of(schedule)),
+            told.run(&self.context, |schedule| self.objects.uid_of(schedule)),
         );
     }
 
@@ -182,7 +191,7 @@ impl Schedules {
             self.context.problem(ProblemType::ScheduleMemoryUnusable, error.to_string());
             Memory::default()
         });
-        let mut scheduler = Scheduler::new(self.context.node.clone(), memory);
+        let mut scheduler = Scheduler::new(self.context.node.clone(), memory, self.most_dumps);
         let mut dumps: FuturesUnordered<Dumping> = FuturesUnordered::new();
         let (mut objects, mut pods) = (self.objects.changes(), self.pods.changes());
         let mut policies = self.context.objects.changes();
@@ -195,6 +204,7 @@ impl Schedules {
         // None or one: a kubelet that hangs holds up no dump.
         let mut polling = FuturesUnordered::new();
         let mut other_operator = None;
+        let mut telling = Telling::new(now());
         loop {
             let asleep = scheduler.wakes_in(clock::now()).unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
             let poll = scheduler.polls_usage().map(|poll| (polled + poll).saturating_duration_since(now()));
@@ -230,7 +240,11 @@ impl Schedules {
             };
             for input in inputs {
                 for effect in scheduler.handle(input, clock::now()) {
-                    self.carry_out(effect, teller, writer, &mut dumps).await;
+                    if let Effect::Report(report) = effect {
+                        self.report(report, teller, &mut telling);
+                    } else {
+                        self.carry_out(effect, teller, writer, &mut dumps).await;
+                    }
                 }
             }
             self.context.state.scheduled(scheduler.states());
@@ -268,13 +282,20 @@ impl Schedules {
                 let dumper = Arc::clone(&self.dumper);
                 dumps.push(Box::pin(async move { (dump.id, dumper.recover(&dump).await) }));
             }
-            Effect::Report(report) => {
-                log(&report);
-                self.context.state.reported(&report);
-                teller.report(report);
-            }
+            Effect::Report(report) => self.context.state.reported(&report),
             Effect::Answer(answer) => teller.answer(answer),
         }
+    }
+
+    /// Counts a result, and tells it as far as it is told.
+    fn report(&self, report: Report, teller: &Teller, telling: &mut Telling) {
+        self.context.state.reported(&report);
+        let Told::Now { in_log, in_events } = telling.admit(&report, now()) else { return };
+        if in_log {
+            log(&report);
+        }
+        let is_told = in_events && teller.report(report);
+        self.context.state.left_out(u64::from(!is_told), u64::from(!in_log));
     }
 
     fn dump(&self, dump: Dump) -> Dumping {

@@ -5,19 +5,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use checkpoint_keeper_core::quantity;
-use checkpoint_keeper_core::schedule::{NodePod, PodContainer, RESULT_ANNOTATION, TRIGGER_ANNOTATION};
-use checkpoint_keeper_runtime::cache::Cache;
+use checkpoint_keeper_core::schedule::{
+    ContainerId, NodePod, PodContainer, RESULT_ANNOTATION, TRIGGER_ANNOTATION,
+};
+use checkpoint_keeper_runtime::cache::{Cache, kept};
 use checkpoint_keeper_runtime::cluster;
 use checkpoint_keeper_runtime::liveness::{now, other_watch};
 use checkpoint_keeper_runtime::problem_log::Problem;
-use checkpoint_keeper_runtime::watch::{follow, objects_of};
+use checkpoint_keeper_runtime::watch::{Change, follow, objects_of};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
 use kube::api::DynamicObject;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watcher;
 use serde::Deserialize;
 use tokio::sync::watch;
+
+use super::name_watch::{NameWatch, NameWatches};
 
 /// So many pods are listed at a time. Each may be large, and little of it is kept.
 const PAGE: u32 = 50;
@@ -33,6 +36,7 @@ pub(super) struct NodePods {
 struct Seen {
     pods: Cache<Option<NodePod>>,
     node: Cache<bool>,
+    names: NameWatches,
 }
 
 impl Default for NodePods {
@@ -49,15 +53,27 @@ impl NodePods {
 
     /// Forgets what was seen, as it is not watched any more.
     pub(super) fn forget(&self) {
-        *self.seen() = Seen::default();
+        let mut seen = self.seen();
+        seen.names.note_gap();
+        (seen.pods, seen.node) = (Cache::default(), Cache::default());
+        drop(seen);
         self.changed.send_replace(());
     }
 
     async fn watch_pods(&self, client: &Client, node: &str) {
         let config = other_watch().fields(&cluster::running_on(node)).page_size(PAGE);
         let events = watcher(objects_of::<Pod>(client), config);
-        follow(events.modify(|pod| pod.metadata.managed_fields = None), |change| {
-            if self.seen().pods.note(change, now(), node_pod) {
+        follow(kept(events, node_pod), |change| {
+            let mut seen = self.seen();
+            match &change {
+                Change::Applied((_, pod)) => pod.iter().for_each(|pod| seen.names.note(pod)),
+                // Between two listings pods may have come and gone.
+                Change::Listed(_) => seen.names.note_gap(),
+                Change::Deleted(_) | Change::Failed(_) => {}
+            }
+            let is_change = seen.pods.note_kept(change, now());
+            drop(seen);
+            if is_change {
                 self.changed.send_replace(());
             }
         })
@@ -90,6 +106,14 @@ impl NodePods {
     pub(super) fn pods(&self, now: Instant) -> Option<Vec<NodePod>> {
         let seen = self.seen();
         seen.pods.is_up(now).then(|| seen.pods.objects.values().flatten().cloned().collect())
+    }
+
+    /// Watches from now on whether another container of this node has archives of the same names as this one.
+    pub(super) fn watch_name(&self, container: &ContainerId, now: Instant) -> NameWatch {
+        let mut seen = self.seen();
+        let Seen { pods, names, .. } = &mut *seen;
+        let known = pods.is_up(now).then(|| pods.objects.values().flatten());
+        names.begin(container, known)
     }
 
     /// Whether the node is marked unschedulable; none while that is not known.
@@ -309,5 +333,84 @@ mod tests {
             assert_eq!(thousandths(text), millis, "{text}");
         }
         assert_eq!(thousandths("much"), None);
+    }
+
+    /// An API that shows these pods, and then by its watch what it is told, in one piece.
+    fn api(listed: Vec<Value>, told: watch::Receiver<Vec<(&'static str, Value)>>) -> Client {
+        let answer = move |request: axum::extract::Request| {
+            let (listed, mut told) = (listed.clone(), told.clone());
+            async move {
+                let reply = |body: String| axum::response::Response::new(axum::body::Body::from(body));
+                let query = request.uri().query().unwrap_or_default();
+                let is_pods = request.uri().path().ends_with("/pods");
+                if query.contains("watch=") {
+                    if !is_pods || !query.contains("resourceVersion=1") {
+                        return std::future::pending().await;
+                    }
+                    let Ok(told) = told.wait_for(|told| !told.is_empty()).await else {
+                        return std::future::pending().await;
+                    };
+                    let line =
+                        |(what, pod): &(&str, Value)| format!("{}\n", json!({"type": what, "object": pod}));
+                    return reply(told.iter().map(line).collect());
+                }
+                let (items, metadata) =
+                    (if is_pods { listed } else { Vec::new() }, json!({"resourceVersion": "1"}));
+                let list = json!({"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items});
+                reply(list.to_string())
+            }
+        };
+        Client::new(axum::Router::new().fallback(answer), "default")
+    }
+
+    fn pod_of(namespace: &str, container: &str) -> Value {
+        json!({
+            "metadata": {"namespace": namespace, "name": "a", "uid": namespace, "resourceVersion": "2"},
+            "spec": {"containers": [{"name": container}]}, "status": {"phase": "Running"},
+        })
+    }
+
+    /// Whether a file of the name of container `c-d` in namespace `b` is that one's, where namespace `b-c` has these pods at
+    /// the beginning of the dump, and this is told of it until the end, when it has none.
+    async fn is_name_certain(listed: Vec<Value>, told: Vec<(&'static str, Value)>) -> bool {
+        let (sender, receiver) = watch::channel(Vec::new());
+        let client = api(listed.into_iter().chain([pod_of("b", "c-d")]).collect(), receiver);
+        let pods = NodePods::default();
+        let container = ContainerId {
+            namespace: "b".to_owned(),
+            pod: "a".to_owned(),
+            pod_uid: "b".to_owned(),
+            container: "c-d".to_owned(),
+        };
+        let mut changes = pods.changes();
+        let dump = async {
+            while pods.pods(now()).is_none() {
+                changes.changed().await.unwrap();
+            }
+            let name = pods.watch_name(&container, now());
+            sender.send_replace(told);
+            // The change of our own pod is the last one.
+            let is_over = |pods: Vec<NodePod>| pods.len() == 1 && pods[0].is_annotated;
+            while !pods.pods(now()).is_some_and(is_over) {
+                changes.changed().await.unwrap();
+            }
+            name.is_of_one()
+        };
+        tokio::select! { () = pods.watch(&client, "n") => panic!("it ends"), is_certain = dump => is_certain }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_had_the_name_at_any_time_of_a_dump_leaves_its_file_in_doubt() {
+        let mut last = pod_of("b", "c-d");
+        last["metadata"]["annotations"] = json!({"checkpoint.criu.org/trigger": "true"});
+        let last = ("MODIFIED", last);
+        let other = || pod_of("b-c", "d");
+        assert!(is_name_certain(vec![], vec![last.clone()]).await);
+        assert!(
+            is_name_certain(vec![pod_of("b-c", "e")], vec![("DELETED", pod_of("b-c", "e")), last.clone()])
+                .await
+        );
+        assert!(!is_name_certain(vec![other()], vec![("DELETED", other()), last.clone()]).await);
+        assert!(!is_name_certain(vec![], vec![("ADDED", other()), ("DELETED", other()), last.clone()]).await);
     }
 }

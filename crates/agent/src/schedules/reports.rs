@@ -1,12 +1,13 @@
 //! Telling people what came of schedules: events on pods and schedules, and the answers to annotations.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use checkpoint_keeper_core::schedule::{
     Answer, RESULT_ANNOTATION, Report, RunResult, ScheduleRef, SkipReason, TRIGGER_ANNOTATION,
 };
 use checkpoint_keeper_runtime::events::Note;
+use checkpoint_keeper_runtime::liveness::now;
 use checkpoint_keeper_runtime::plain;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
@@ -15,7 +16,9 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
+use super::budget::{Budget, MESSAGES};
 use super::event_sender::EventSender;
+use crate::api::ApiContext;
 
 /// What events say was done.
 const ACTION: &str = "CheckpointContainer";
@@ -29,8 +32,8 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// How long results are collected before their schedules are told of: of many there is one event.
 const COLLECTED: Duration = Duration::from_secs(2);
 
-/// So many reports wait at most; of more nothing is told.
-const MOST_WAITING: usize = 1_000;
+/// So many reports wait at most; of more nothing is told. They come no faster than [`super::budget::RESULTS`].
+pub(super) const MOST_WAITING: usize = 4_000;
 
 /// How often an answer that could not be written is tried again, and how often at most.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -58,9 +61,9 @@ pub(super) fn channel() -> (Teller, Told) {
 }
 
 impl Teller {
-    pub(super) fn report(&self, report: Report) {
-        // Events are for people; where there are too many, the log and the figures have them.
-        let _ = self.reports.try_send(report);
+    /// Has events tell of it; false: there are too many. They are for people, and the figures have all.
+    pub(super) fn report(&self, report: Report) -> bool {
+        self.reports.try_send(report).is_ok()
     }
 
     pub(super) fn answer(&self, answer: Answer) {
@@ -70,37 +73,46 @@ impl Teller {
 
 impl Told {
     /// Tells, for as long as it is polled.
-    pub(super) async fn run(
-        self,
-        client: &Client,
-        node: &str,
-        uid_of: impl Fn(&ScheduleRef) -> Option<String>,
-    ) {
+    pub(super) async fn run(self, context: &ApiContext, uid_of: impl Fn(&ScheduleRef) -> Option<String>) {
         let Self { reports, answers } = self;
-        tokio::join!(publish(reports, client, node, uid_of), write_answers(answers, client));
+        tokio::join!(publish(reports, context, uid_of), write_answers(answers, &context.client));
     }
 }
 
 async fn publish(
     mut reports: mpsc::Receiver<Report>,
-    client: &Client,
-    node: &str,
+    context: &ApiContext,
     uid_of: impl Fn(&ScheduleRef) -> Option<String>,
 ) {
-    let mut events = EventSender::new(client, node, EVENTS_UNWRITTEN, "of schedules");
+    let mut events = EventSender::new(&context.client, &context.node, EVENTS_UNWRITTEN, "of schedules");
+    let mut budget = Budget::new(MESSAGES, now());
     while let Some(first) = reports.recv().await {
         let mut collected = vec![first];
         sleep(COLLECTED).await;
         while let Ok(next) = reports.try_recv() {
             collected.push(next);
         }
-        for note in pod_notes(&collected) {
-            events.send(note).await;
-        }
-        for note in schedule_notes(&collected, node, &uid_of) {
+        let (notes, left_out) = due(&collected, &context.node, &uid_of, &mut budget, now());
+        context.state.left_out(left_out, 0);
+        for note in notes {
             events.send(note).await;
         }
     }
+}
+
+/// The events that tell of these, as far as the budget goes, and how many are left out. Those of the schedules come first:
+/// they are fewer, and name their pods.
+pub(super) fn due(
+    reports: &[Report],
+    node: &str,
+    uid_of: impl Fn(&ScheduleRef) -> Option<String>,
+    budget: &mut Budget,
+    now: Instant,
+) -> (Vec<Note>, u64) {
+    let notes = schedule_notes(reports, node, uid_of).into_iter().chain(pod_notes(reports));
+    let (due, left_out): (Vec<Note>, Vec<Note>) =
+        notes.partition(|note| budget.take(note.about.namespace.as_deref().unwrap_or_default(), now));
+    (due, left_out.len() as u64)
 }
 
 /// One event for each container and result, whichever schedules asked for it.

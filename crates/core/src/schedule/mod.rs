@@ -9,6 +9,7 @@ mod runs;
 mod scheduler;
 mod spec;
 mod timers;
+mod turns;
 mod usage;
 
 pub use memory::{Failure, Memory, NoticedDisruption, RunMemory, ScheduleMemory};
@@ -18,8 +19,8 @@ pub use messages::{
 };
 pub use scheduler::{ScheduleState, Scheduler};
 pub use spec::{
-    ArchiveRetention, Disruption, Dumping, ResourceTrigger, Schedule, ScheduleKind, ScheduleRef, Thresholds,
-    Triggers,
+    ArchiveRetention, Disruption, Dumping, MOST_DUMPS, ResourceTrigger, Schedule, ScheduleKind, ScheduleRef,
+    Thresholds, Triggers,
 };
 
 /// The annotation by which a user asks for a checkpoint of a pod; the value `true` asks.

@@ -1,13 +1,14 @@
 //! The dumps that wait or are under way: which may begin, and what came of those that ended.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::memory::RunMemory;
 use super::messages::{ContainerId, Dump, DumpId, Outcome, Request, RunResult, Trigger};
-use super::spec::Dumping;
+use super::spec::{Disruption, Dumping};
+use super::turns::{Candidate, Turns};
 use crate::engine::clock::Now;
 
 /// How often a dump that collided with another one is tried again at once.
@@ -45,9 +46,12 @@ pub(super) enum State {
 }
 
 /// All of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Runs {
     all: Vec<Run>,
+    /// How many may be under way at once.
+    most: usize,
+    turns: Turns,
     last_dump: u64,
     /// In which seconds a dump of a container began, from this one on: archives are named by them, and a clock that
     /// is set back comes to them again.
@@ -65,6 +69,18 @@ pub(super) struct Ended {
 }
 
 impl Runs {
+    /// None yet; at most so many are under way at once, and at least one.
+    pub(super) fn new(most: u32) -> Self {
+        Self {
+            all: Vec::new(),
+            most: most.max(1) as usize,
+            turns: Turns::default(),
+            last_dump: 0,
+            seconds: HashSet::new(),
+            took_over: None,
+        }
+    }
+
     /// Adds a request, to a dump of that container that has not begun yet, if there is one. Returns an earlier due
     /// time of the same timer that waited there: one dump is enough for both, and what waits does not grow.
     pub(super) fn add(
@@ -136,25 +152,58 @@ impl Runs {
         interrupted.collect()
     }
 
-    /// Begins those that may: what is about to end goes first, then who was asked for, then what has waited longest.
+    /// Begins those that may, while the node has room for one more: namespaces in turn, and in each of them what is
+    /// about to end first, then who was asked for, then what has waited longest.
     pub(super) fn begin(&mut self, now: Timestamp, uptime: Duration) -> Vec<Dump> {
-        let mut under_way = self.all.iter().filter(|run| !run.is_waiting()).count();
-        let mut order: Vec<usize> = (0..self.all.len()).filter(|at| self.all[*at].is_waiting()).collect();
-        order.sort_by_key(|at| self.all[*at].rank());
         let mut begun = Vec::new();
-        for at in order {
-            let run = &self.all[at];
-            let is_free = under_way < run.dumping.max_concurrent_per_node.max(1) as usize;
-            if !is_free || !self.wait_of(run, now, uptime).is_zero() || self.is_under_way(&run.container) {
-                continue;
-            }
-            under_way += 1;
+        while let Some(at) = self.take_next(now, uptime) {
             self.last_dump += 1;
             let run = &mut self.all[at];
             self.seconds.insert((run.container.clone(), now.as_second()));
             begun.push(run.begin(DumpId(self.last_dump), now));
         }
         begun
+    }
+
+    /// Which run begins now. It has had its turn then.
+    fn take_next(&mut self, now: Timestamp, uptime: Duration) -> Option<usize> {
+        let mut turns = std::mem::take(&mut self.turns);
+        let next = turns.next(self.candidates(now, uptime)).map(|next| {
+            turns.take(&next);
+            next.run
+        });
+        self.turns = turns;
+        next
+    }
+
+    /// Of each namespace, the run that would begin next, if the node and the namespace have room for one more. What
+    /// waits behind it does not go past it, so that it has its turn although it allows fewer at once.
+    fn candidates(&self, now: Timestamp, uptime: Duration) -> impl Iterator<Item = Candidate<'_>> {
+        let mut under_way: HashMap<&str, usize> = HashMap::new();
+        let mut busy: HashSet<&ContainerId> = HashSet::new();
+        for run in self.all.iter().filter(|run| !run.is_waiting()) {
+            *under_way.entry(&run.container.namespace).or_default() += 1;
+            busy.insert(&run.container);
+        }
+        let mut first: HashMap<&str, usize> = HashMap::new();
+        let is_full = under_way.values().sum::<usize>() >= self.most;
+        for (at, run) in self.all.iter().enumerate().filter(|_| !is_full) {
+            if busy.contains(&run.container) || !self.wait_of(run, now, uptime).is_zero() {
+                continue;
+            }
+            let known = first.entry(&run.container.namespace).or_insert(at);
+            if run.rank() < self.all[*known].rank() {
+                *known = at;
+            }
+        }
+        // One place is left for the others, where there is more than one.
+        let share = (self.most - 1).max(1);
+        first.into_iter().filter_map(move |(namespace, at)| {
+            let (run, under_way) = (&self.all[at], under_way.get(namespace).copied().unwrap_or(0));
+            let is_free = under_way < share.min(run.dumping.max_concurrent_per_node.max(1) as usize);
+            let (rank, is_drained) = (run.rank(), run.tries == 0 && run.is_drained());
+            is_free.then_some(Candidate { namespace, run: at, is_drained, under_way, rank })
+        })
     }
 
     /// How long a run has to wait, whatever else is under way.
@@ -166,10 +215,6 @@ impl Runs {
         let is_same_second = self.took_over == Some(second)
             || self.seconds.iter().any(|(container, its)| *its == second && *container == run.container);
         if is_same_second { wait.max(until_next_second(now)) } else { wait }
-    }
-
-    fn is_under_way(&self, container: &ContainerId) -> bool {
-        self.all.iter().any(|run| run.container == *container && !run.is_waiting())
     }
 
     /// Notes how a dump ended. A run that is tried again stays.
@@ -232,13 +277,17 @@ impl Runs {
 
     /// How long until one may begin, as far as only time keeps it from that.
     pub(super) fn wakes_in(&self, now: Timestamp, uptime: Duration) -> Option<Duration> {
-        let under_way = self.all.iter().filter(|run| !run.is_waiting()).count();
-        let waiting = self.all.iter().filter(|run| {
-            run.is_waiting()
-                && under_way < run.dumping.max_concurrent_per_node.max(1) as usize
-                && !self.is_under_way(&run.container)
-        });
-        waiting.map(|run| self.wait_of(run, now, uptime)).min()
+        let busy: HashSet<&ContainerId> =
+            self.all.iter().filter(|run| !run.is_waiting()).map(|run| &run.container).collect();
+        if busy.len() >= self.most {
+            return None;
+        }
+        if self.candidates(now, uptime).next().is_some() {
+            return Some(Duration::ZERO);
+        }
+        // What has waited long enough waits for the end of another one.
+        let waiting = self.all.iter().filter(|run| run.is_waiting() && !busy.contains(&run.container));
+        waiting.map(|run| self.wait_of(run, now, uptime)).filter(|wait| !wait.is_zero()).min()
     }
 
     /// How many dumps are under way for a schedule.
@@ -313,6 +362,11 @@ impl Run {
             requests: self.requests.clone(),
             started,
         }
+    }
+
+    /// Whether the drain of the node is among what it is for.
+    fn is_drained(&self) -> bool {
+        self.requests.iter().any(|request| request.trigger == Trigger::Disruption(Disruption::NodeDrain))
     }
 
     /// What is served first has the lowest.

@@ -72,9 +72,10 @@ pub struct ScheduleState {
 }
 
 impl Scheduler {
-    /// A scheduler of that node that goes on from what was kept.
-    pub fn new(node: String, memory: Memory) -> Self {
-        let mut runs = Runs::default();
+    /// A scheduler of that node that goes on from what was kept. It has at most so many dumps made at once, and at
+    /// least one.
+    pub fn new(node: String, memory: Memory, most_dumps: u32) -> Self {
+        let mut runs = Runs::new(most_dumps);
         for run in memory.runs.iter().cloned() {
             runs.restore(run, Dumping::default());
         }

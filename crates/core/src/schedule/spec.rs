@@ -194,12 +194,16 @@ pub struct Thresholds {
     pub below: Option<u32>,
 }
 
+/// How many dumps a node makes at once, unless its administrator says otherwise.
+pub const MOST_DUMPS: u32 = 4;
+
 /// How a dump is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dumping {
     /// How long the kubelet may take for one.
     pub timeout: Duration,
-    /// The most dumps that may be under way on the node when one of this schedule starts, itself included.
+    /// The most dumps of its namespace that may be under way on the node when one of this schedule starts, itself
+    /// included.
     pub max_concurrent_per_node: u32,
     /// How often a failed one is tried again.
     pub retries: u32,

@@ -10,7 +10,7 @@ use checkpoint_keeper_core::plan::Clock;
 use checkpoint_keeper_core::policy::{LabelSelector, Mode};
 use checkpoint_keeper_core::schedule::cron::Cron;
 use checkpoint_keeper_core::schedule::{
-    Answer, ArchiveRetention, Disruption, Dump, Dumping, Effect, Input, Memory, NodePod, Outcome,
+    Answer, ArchiveRetention, Disruption, Dump, Dumping, Effect, Input, MOST_DUMPS, Memory, NodePod, Outcome,
     PodContainer, Report, Schedule, ScheduleKind, ScheduleRef, Scheduler, Triggers,
 };
 use jiff::Timestamp;
@@ -23,6 +23,7 @@ pub(crate) const BEGIN: Timestamp = Timestamp::constant(1_780_000_000, 0);
 /// A node with its scheduler, whose dumps end when a test says so.
 #[derive(Debug)]
 pub(crate) struct Node {
+    pub(crate) most: u32,
     pub(crate) scheduler: Scheduler,
     pub(crate) now: Now,
     pub(crate) schedules: Vec<Schedule>,
@@ -37,8 +38,14 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(schedules: Vec<Schedule>, pods: Vec<NodePod>) -> Self {
+        Self::with_most(MOST_DUMPS, schedules, pods)
+    }
+
+    /// One on which at most so many dumps are made at once.
+    pub(crate) fn with_most(most: u32, schedules: Vec<Schedule>, pods: Vec<NodePod>) -> Self {
         let mut node = Self {
-            scheduler: Scheduler::new("node-1".to_owned(), Memory::default()),
+            most,
+            scheduler: Scheduler::new("node-1".to_owned(), Memory::default(), most),
             now: Now { wall: BEGIN, uptime: HOUR },
             schedules,
             pods,
@@ -100,12 +107,15 @@ impl Node {
         let pod = self.pods.iter().find(|pod| pod.uid == container.pod_uid && pod.is_running);
         let pod = pod.unwrap_or_else(|| panic!("it does not run: {dump:?}"));
         assert!(!dump.requests.is_empty());
+        assert!(self.running.len() < self.most as usize, "too many at once: {dump:?}");
+        let of_namespace = |one: &&Dump| one.container.namespace == container.namespace;
+        let of_namespace = self.running.iter().filter(of_namespace).count();
         for request in &dump.requests {
             let asks = self.schedules.iter().find(|schedule| schedule.uid == request.schedule_uid);
             let asks = asks.unwrap_or_else(|| panic!("nobody asks: {dump:?}"));
             assert!(!asks.suspend && asks.mode == Mode::Enforce, "{asks:?}: {dump:?}");
             let most = asks.dumping.max_concurrent_per_node as usize;
-            assert!(self.running.len() < most, "more than {most} at once: {dump:?}");
+            assert!(of_namespace < most, "more than {most} at once: {dump:?}");
             let is_selected =
                 asks.selector.0.iter().all(|one| one.holds(pod.labels.get(&one.key).map(String::as_str)));
             assert!(asks.pods_namespace == pod.namespace && is_selected, "{asks:?}: {dump:?}");
@@ -150,7 +160,7 @@ impl Node {
     /// The program ends, and another one begins.
     pub(crate) fn restart(&mut self) -> &mut Self {
         let kept = serde_json::to_string(&self.kept).unwrap();
-        self.scheduler = Scheduler::new("node-1".to_owned(), serde_json::from_str(&kept).unwrap());
+        self.scheduler = Scheduler::new("node-1".to_owned(), serde_json::from_str(&kept).unwrap(), self.most);
         self.running.clear();
         self.tell_all();
         self

@@ -134,6 +134,7 @@ fn settings(plan: &Plan, node: &NodePlan) -> Settings {
         settle: Duration::from_secs(5),
         status_interval: Duration::from_secs(plan.status_seconds),
         inventory_limit: plan.inventory_limit,
+        max_concurrent_checkpoints: checkpoint_keeper_core::schedule::MOST_DUMPS,
         listen: any_port,
         view_listen: any_port,
         kubeconfig: Some(node.kubeconfig.clone()),
