@@ -27,6 +27,7 @@ mod mishaps;
 mod plugin;
 mod pods;
 mod quota;
+mod restarts;
 mod retention;
 mod rights;
 mod schedule_proofs;
