@@ -1,14 +1,18 @@
-//! What users asked for through the API outlives a restart of the API server: holds. A server that is killed
+//! What users asked for through the API outlives a restart of the API server: holds and quotas. A server that is killed
 //! answers nobody, and everything that watched it has to begin anew.
 
 use anyhow::ensure;
 use checkpoint_keeper_testcluster::machine::CONTROL_PLANE;
 use checkpoint_keeper_testcluster::{Daemon, Fault, wait};
+use serde_json::json;
 
 use crate::agents::{Agent, checkpoints, keep, left, policy, stays};
+use crate::controller::Replica;
 use crate::install;
 use crate::inventory::{has_marker, held, hold, marker, shown, with_pod};
-use crate::support::{DEADLINE, NODES, checkpoint_alone, cluster, empty};
+use crate::quota::{counted, quota};
+use crate::schedules::{archives, schedule};
+use crate::support::{DEADLINE, NODES, checkpoint_alone, cluster, empty, files_of};
 
 fn down() -> Fault {
     Fault::Down { machine: CONTROL_PLANE.to_owned(), daemon: Daemon::KubeApiserver }
@@ -69,4 +73,59 @@ fn a_hold_outlives_a_restart_of_the_api_server_and_a_new_one_is_carried_out_righ
     let held = [first, newest, &third].into_iter().flat_map(|file| [file.clone(), marker(file)]);
     stays(&agent, node, of, &held.chain([fourth]).collect::<Vec<_>>())?;
     agent.stop().map(drop)
+}
+
+/// The API server, the controller and the agent are killed one after the other, while a schedule wants more than the quota
+/// lets it have.
+#[test]
+fn a_quota_binds_across_a_restart_of_everything_that_knows_of_it() -> anyhow::Result<()> {
+    const REFUSED: &str = r#"checkpoint_requests_total{trigger="Interval",result="QuotaExceeded"}"#;
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[0];
+    let namespace = with_pod("quota-restart", node)?;
+    let name = namespace.name();
+    let replica = Replica::start(name, "one", 9466)?;
+    let agent = Agent::start(node)?;
+    quota(&namespace, &json!({"hard": {"count": 1}}))?;
+    counted(&namespace, 0)?;
+    schedule(name, "often", &json!({"triggers": {"interval": "2s"}}))?;
+    let made = archives(node, name, 1)?;
+    // Each refusal is counted: that none was made is then no accident.
+    let refused = |agent: &Agent<'_>, made: &[String]| -> anyhow::Result<()> {
+        let begin = agent.metric(REFUSED).unwrap_or(0.0);
+        wait::until("checkpoints to be refused", DEADLINE, || Ok(agent.metric(REFUSED)? >= begin + 2.0))?;
+        let here = files_of(node, name)?;
+        ensure!(here == made, "the quota is full, and all the same there is more: {here:?}");
+        Ok(())
+    };
+    refused(&agent, &made)?;
+
+    let fault = cluster().inject(down())?;
+    wait_until_gone()?;
+    // Four plans.
+    stays(&agent, node, name, &made)?;
+    stays(&agent, node, name, &made)?;
+    replica.kill()?;
+    agent.kill()?;
+    let agent = Agent::spawn(node)?;
+    wait::until("the new agent to say what it lacks", DEADLINE, || {
+        let lacks = agent.ready().err().map(|error| error.to_string()).unwrap_or_default();
+        Ok(lacks.contains("clustercheckpointpolicies"))
+    })?;
+    ensure!(files_of(node, name)? == made, "an agent that knows no schedule made a checkpoint");
+    let _recovery = fault.mend()?;
+    // Without any controller the quota's last status counts, and what the agent finds on its own disk.
+    refused(&agent, &made)?;
+    let replica = Replica::start(name, "two", 9466)?;
+    counted(&namespace, 1)?;
+
+    // What is used is right: there is room for exactly one more.
+    quota(&namespace, &json!({"hard": {"count": 2}}))?;
+    let made = archives(node, name, 2)?;
+    ensure!(made.len() == 2, "{made:?}");
+    counted(&namespace, 2)?;
+    refused(&agent, &made)?;
+    agent.stop()?;
+    replica.stop().map(drop)
 }
