@@ -30,6 +30,7 @@ mod quota;
 mod restarts;
 mod retention;
 mod rights;
+mod schedule_faults;
 mod schedule_proofs;
 mod schedules;
 mod smoke;
