@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::paths::State;
 use crate::wait;
 
 /// Where the hierarchies are mounted.
@@ -31,7 +32,7 @@ pub fn hierarchies() -> Vec<String> {
 }
 
 /// The folders that all machines of a cluster lie in, below the cgroup of whoever brings it up.
-pub fn parents(cluster: &str) -> anyhow::Result<Vec<PathBuf>> {
+pub fn parents(cluster: &State) -> anyhow::Result<Vec<PathBuf>> {
     let own = std::fs::read_to_string("/proc/self/cgroup").context("cannot read /proc/self/cgroup")?;
     let path_in = |hierarchy: &str| {
         let named = format!("name={hierarchy}");
@@ -45,7 +46,7 @@ pub fn parents(cluster: &str) -> anyhow::Result<Vec<PathBuf>> {
     };
     let folder = |name: String| {
         let base = Path::new(MOUNTED).join(&name);
-        base.join(path_in(&name)).join(format!("checkpoint-keeper-{cluster}"))
+        base.join(path_in(&name)).join(format!("checkpoint-keeper-{}", cluster.identity()))
     };
     Ok(hierarchies().into_iter().map(folder).collect())
 }

@@ -190,7 +190,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Load { archive } => open()?.load(&archive)?,
         Command::Fault(FaultCommand::Inject(fault)) => fault.inject(&open()?)?,
         Command::Fault(FaultCommand::Undo(fault)) => fault.undo(&open()?)?,
-        Command::Fault(FaultCommand::Kill { machine, daemon }) => open()?.kill(&machine, daemon)?,
+        Command::Fault(FaultCommand::Kill { machine, daemon }) => drop(open()?.kill(&machine, daemon)?),
         Command::Keeper { state, owner } => keeper::run(&State::at(state), owner)?,
         Command::Launch { state, machine } => keeper::launch(&State::at(state), &machine)?,
         Command::Machine { spec } => machine::run(&spec)?,

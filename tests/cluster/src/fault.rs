@@ -12,6 +12,7 @@ use crate::machine::{CHECKPOINTS, CONTROL_PLANE, RUN};
 use crate::network;
 use crate::paths::read_json;
 use crate::process::output;
+use crate::recovery::Recovery;
 
 /// A daemon of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -112,8 +113,8 @@ impl Fault {
     pub fn inject(&self, cluster: &Cluster) -> anyhow::Result<()> {
         match self {
             Self::Down { machine, daemon } => {
-                let script = format!("touch {RUN}/{daemon}.hold; kill -KILL $(cat {RUN}/{daemon}.pid)");
-                shell(cluster, machine, &script)
+                shell(cluster, machine, &format!("touch {RUN}/{daemon}.hold"))?;
+                kill(cluster, machine, *daemon)
             }
             Self::Hung { machine, daemon } => signal(cluster, machine, *daemon, "STOP"),
             Self::Off { machine } => cluster.keeper().power_off(machine),
@@ -149,13 +150,41 @@ impl Fault {
             Self::SlowCriu { node, .. } => shell(cluster, node, &format!("rm -f {SLOW_CRIU}")),
         }
     }
+
+    /// Whether others have to recover from it once it is mended: those that watch the API.
+    fn takes_the_api_away(&self) -> bool {
+        match self {
+            Self::Down { daemon, .. } | Self::Hung { daemon, .. } => daemon.serves_the_api(),
+            Self::Off { machine } => machine == CONTROL_PLANE,
+            _ => false,
+        }
+    }
+}
+
+impl Daemon {
+    fn serves_the_api(self) -> bool {
+        matches!(self, Self::Etcd | Self::KubeApiserver)
+    }
 }
 
 impl Cluster {
-    /// Kills a daemon; it is back half a second later.
-    pub fn kill(&self, machine: &str, daemon: Daemon) -> anyhow::Result<()> {
-        signal(self, machine, daemon, "KILL")
+    /// Kills a daemon; it is back half a second later. What watches it is waited for when the answer is dropped.
+    pub fn kill(&self, machine: &str, daemon: Daemon) -> anyhow::Result<Recovery<'_>> {
+        kill(self, machine, daemon)?;
+        Ok(Recovery::new(self, daemon.serves_the_api()))
     }
+}
+
+/// Kills a daemon and waits until its process is gone.
+fn kill(cluster: &Cluster, machine: &str, daemon: Daemon) -> anyhow::Result<()> {
+    let gone = "while kill -0 $pid 2>/dev/null; do sleep 0.02; done";
+    shell(cluster, machine, &format!("pid=$(cat {RUN}/{daemon}.pid); kill -KILL $pid; {gone}"))
+}
+
+/// Has a daemon begin anew, unless it is down on purpose.
+pub(crate) fn start_anew(cluster: &Cluster, machine: &str, daemon: Daemon) -> anyhow::Result<()> {
+    let script = format!("[ -e {RUN}/{daemon}.hold ] || kill -KILL $(cat {RUN}/{daemon}.pid) || true");
+    shell(cluster, machine, &script)
 }
 
 fn shell(cluster: &Cluster, machine: &str, script: &str) -> anyhow::Result<()> {
@@ -188,23 +217,40 @@ fn freeze(cluster: &Cluster, node: &str, container: &str, state: &str) -> anyhow
         .with_context(|| format!("cannot write {}", folder.display()))
 }
 
-/// A fault that is mended when this is dropped.
+/// A fault that is mended when this is dropped. One that took the API away is over when the whole control plane works
+/// again ([`Cluster::wait_until_whole`]).
 #[derive(Debug)]
 pub struct Injected<'a> {
     cluster: &'a Cluster,
     fault: Fault,
+    is_mended: bool,
 }
 
 impl<'a> Injected<'a> {
     pub(crate) fn new(cluster: &'a Cluster, fault: Fault) -> Self {
-        Self { cluster, fault }
+        Self { cluster, fault, is_mended: false }
+    }
+
+    /// Mends it now, for a test that is about the first moments after it.
+    pub fn mend(mut self) -> anyhow::Result<Recovery<'a>> {
+        self.undo()
+    }
+
+    fn undo(&mut self) -> anyhow::Result<Recovery<'a>> {
+        self.fault.undo(self.cluster)?;
+        self.is_mended = true;
+        Ok(Recovery::new(self.cluster, self.fault.takes_the_api_away()))
     }
 }
 
 impl Drop for Injected<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.fault.undo(self.cluster) {
-            eprintln!("{:?} could not be undone: {error:#}", self.fault);
+        if self.is_mended {
+            return;
+        }
+        match self.undo() {
+            Ok(recovery) => drop(recovery),
+            Err(error) => eprintln!("{:?} could not be undone: {error:#}", self.fault),
         }
     }
 }

@@ -16,7 +16,6 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::cgroups::{self, Cgroups};
 use crate::components::Components;
@@ -93,9 +92,7 @@ impl Keeper {
 
 /// An abstract name: it needs no file, and ends with its process.
 fn socket_of(state: &State) -> anyhow::Result<UnixAddress> {
-    let digest = Sha256::digest(state.root().as_os_str().as_encoded_bytes());
-    let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    Ok(UnixAddress::from_abstract_name(format!("checkpoint-keeper-cluster-{name}"))?)
+    Ok(UnixAddress::from_abstract_name(format!("checkpoint-keeper-cluster-{}", state.identity()))?)
 }
 
 /// Runs as the keeper until the cluster's end.
@@ -105,7 +102,7 @@ pub(crate) fn run(state: &State, owner: Option<i32>) -> anyhow::Result<()> {
         None => None,
     };
     let cluster: Description = read_json(&state.description())?;
-    let parents = cgroups::parents(&state.name())?;
+    let parents = cgroups::parents(state)?;
     write_json(&state.root().join(CGROUPS), &parents)?;
     for name in machine_names(&cluster) {
         make_disks(state, &name)?;

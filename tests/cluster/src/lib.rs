@@ -26,6 +26,7 @@ pub mod paths;
 pub mod pki;
 pub mod process;
 pub mod prometheus;
+mod recovery;
 mod runtime;
 pub mod schemas;
 pub mod tools;
@@ -33,6 +34,7 @@ pub mod wait;
 
 pub use client::Client;
 pub use cluster::{Cluster, Namespace};
-pub use fault::{Daemon, Fault};
+pub use fault::{Daemon, Fault, Injected};
 pub use node::{Checkpoint, Node, RunningContainer};
+pub use recovery::Recovery;
 pub use runtime::Runtime;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 
 /// The one folder that everything of ours lies in: `$XDG_CACHE_HOME/checkpoint-keeper`.
 #[derive(Debug, Clone)]
@@ -51,6 +52,14 @@ impl State {
     /// The cluster's name.
     pub fn name(&self) -> String {
         self.root.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
+    /// What tells it from every other cluster of this machine, also from one of its name in another cache: the name, and
+    /// a digest of where it lies. For what all clusters of a machine share.
+    pub fn identity(&self) -> String {
+        let digest = Sha256::digest(self.root.as_os_str().as_encoded_bytes());
+        let digest: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        format!("{}-{digest}", self.name())
     }
 
     /// Certificates and kubeconfigs.

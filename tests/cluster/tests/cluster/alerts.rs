@@ -343,9 +343,6 @@ fn offline(prometheus: &Prometheus, node: Node<'_>, web: &Web) -> anyhow::Result
     let agent = Agent::spawn(node)?;
     let not_ready = prometheus.fires("AgentNotReady", &of_node);
     drop(down);
-    wait::until("the API to be back", DEADLINE, || Ok(cluster().request("GET", "/readyz")?.0 == 200))?;
-    // What makes accounts for namespaces may begin anew as well, and the next test needs it.
-    wait::until("the control plane to be well", MISSED, || cluster().namespace("well").map(|_| true))?;
     stale.and(not_ready)?;
     agent.stop().map(drop)
 }

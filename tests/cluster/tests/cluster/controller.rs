@@ -46,7 +46,7 @@ impl Replica {
     }
 
     /// Kills it, as a crash would.
-    fn kill(mut self) -> anyhow::Result<()> {
+    pub(crate) fn kill(mut self) -> anyhow::Result<()> {
         self.signal("-KILL")?;
         self.process.wait()?;
         Ok(())

@@ -6,10 +6,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use checkpoint_keeper_testcluster::paths::{Cache, State};
 use checkpoint_keeper_testcluster::process::{Process, output};
-use checkpoint_keeper_testcluster::wait;
+use checkpoint_keeper_testcluster::{Cluster, wait};
+use jiff::Timestamp;
 
-use crate::support::{DEADLINE, program};
+use crate::support::{DEADLINE, NODES, counting_pod, program};
 
 /// A cluster of this test's own.
 const NAME: &str = "host-test";
@@ -50,7 +52,7 @@ impl Host {
             .map(|name| Ok((name.to_owned(), read(&format!("/proc/sys/{name}"))?)))
             .collect::<anyhow::Result<_>>()?;
         let mut cgroups = BTreeSet::new();
-        folders(Path::new("/sys/fs/cgroup"), &mut cgroups);
+        folders(Path::new("/sys/fs/cgroup"), &state()?.identity(), &mut cgroups);
         let firewall = Command::new("iptables-save").output().map(|output| output.stdout).unwrap_or_default();
         // Counters and times change by themselves.
         let rules = String::from_utf8_lossy(&firewall).lines().filter(|line| line.starts_with("-A")).count();
@@ -61,15 +63,18 @@ impl Host {
             settings,
             cgroups,
             firewall: rules.to_string(),
-            processes: processes(),
+            processes: processes()?,
             states: names(&state_root()?).into_iter().filter(|name| name.starts_with(NAME)).collect(),
         })
     }
 }
 
+fn state() -> anyhow::Result<State> {
+    Ok(Cache::of_user()?.cluster(NAME))
+}
+
 fn state_root() -> anyhow::Result<String> {
-    let cache = checkpoint_keeper_testcluster::paths::Cache::of_user()?;
-    let root = cache.cluster(NAME).root().parent().context("no folder of clusters")?.to_owned();
+    let root = state()?.root().parent().context("no folder of clusters")?.to_owned();
     Ok(root.to_string_lossy().into_owned())
 }
 
@@ -80,30 +85,30 @@ fn names(folder: &str) -> BTreeSet<String> {
 }
 
 /// The cgroups, but for those of other clusters: of the one that the other tests use, and of somebody's own.
-fn folders(at: &Path, found: &mut BTreeSet<String>) {
+fn folders(at: &Path, own: &str, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(at).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let others = name.strip_prefix("checkpoint-keeper-").is_some_and(|cluster| cluster != NAME);
+        let others = name.strip_prefix("checkpoint-keeper-").is_some_and(|cluster| cluster != own);
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !others {
             found.insert(entry.path().display().to_string());
-            folders(&entry.path(), found);
+            folders(&entry.path(), own, found);
         }
     }
 }
 
 /// The processes that belong to this test's cluster, by what they were started with.
-fn processes() -> Vec<String> {
-    let mark = format!("clusters/{NAME}");
+fn processes() -> anyhow::Result<Vec<String>> {
+    let (mark, own) = (format!("clusters/{NAME}"), format!("checkpoint-keeper-{}/", state()?.identity()));
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let read = |file: &str| std::fs::read(entry.path().join(file)).unwrap_or_default();
         let (line, cgroup) = (read("cmdline"), read("cgroup"));
         let (line, cgroup) = (String::from_utf8_lossy(&line), String::from_utf8_lossy(&cgroup));
-        if line.contains(&mark) || cgroup.contains(&format!("checkpoint-keeper-{NAME}/")) {
+        if line.contains(&mark) || cgroup.contains(&own) {
             found.push(line.replace('\0', " "));
         }
     }
-    found
+    Ok(found)
 }
 
 fn cluster(arguments: &[&str]) -> Command {
@@ -113,8 +118,7 @@ fn cluster(arguments: &[&str]) -> Command {
 }
 
 fn keeper() -> anyhow::Result<Process> {
-    let state = checkpoint_keeper_testcluster::paths::Cache::of_user()?.cluster(NAME);
-    Ok(checkpoint_keeper_testcluster::keeper::Keeper::find(&state)?.process)
+    Ok(checkpoint_keeper_testcluster::keeper::Keeper::find(&state()?)?.process)
 }
 
 /// Takes the cluster down whatever becomes of the test.
@@ -176,4 +180,61 @@ fn nothing_of_the_host_is_changed_however_a_cluster_ends() -> anyhow::Result<()>
         is_as_before(&before)?;
     }
     Ok(())
+}
+
+/// Another cache, made of the same components, with clusters of its own.
+struct OtherCache(tempfile::TempDir);
+
+impl OtherCache {
+    fn make() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let ours = folder.path().join("checkpoint-keeper");
+        std::fs::create_dir(&ours)?;
+        let clusters = Cache::of_user()?.folder("clusters");
+        for entry in std::fs::read_dir(clusters.parent().context("no cache")?)?.flatten() {
+            if entry.path() != clusters {
+                std::os::unix::fs::symlink(entry.path(), ours.join(entry.file_name()))?;
+            }
+        }
+        Ok(Self(folder))
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.env("XDG_CACHE_HOME", self.0.path()).args(["--name", &Cluster::name()]).args(arguments);
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for OtherCache {
+    fn drop(&mut self) {
+        let _ = self.command(&["down"]).output();
+    }
+}
+
+/// Two people of one machine, each with a home of his own, need not agree on names.
+#[test]
+fn a_cluster_of_the_same_name_in_another_cache_is_another_one() -> anyhow::Result<()> {
+    let _whole = NODES.read();
+    let ours = crate::support::cluster();
+    let node = ours.nodes()[0];
+    let namespace = ours.namespace("same-name")?;
+    namespace.apply(&counting_pod("web", node, &["app"]))?;
+    namespace.wait_until_running("web")?;
+    let id = |nodes: &[checkpoint_keeper_testcluster::RunningContainer]| {
+        nodes.first().map(|container| container.id.clone()).context("no container runs")
+    };
+    let before = id(&node.containers(namespace.name(), "web")?)?;
+
+    let other = OtherCache::make()?;
+    output(&mut other.command(&["up", "--nodes", "1"]))?;
+    let theirs = output(&mut other.command(&["kubectl", "get", "namespaces"]))?;
+    ensure!(!theirs.contains(namespace.name()), "it is ours: {theirs}");
+    output(&mut other.command(&["down"]))?;
+
+    ours.nodes().into_iter().try_for_each(|node| node.wait_until_ready(Timestamp::now(), DEADLINE))?;
+    ensure!(id(&node.containers(namespace.name(), "web")?)? == before, "the container was ended");
+    namespace.apply(&counting_pod("later", node, &["app"]))?;
+    namespace.wait_until_running("later")
 }

@@ -23,7 +23,7 @@ const PODS: usize = 10;
 /// How long a quota may take to say what the nodes have: these report every few seconds here.
 const COUNTED_WITHIN: Duration = Duration::from_mins(2);
 
-fn quota(namespace: &Namespace<'_>, spec: &Value) -> anyhow::Result<()> {
+pub(crate) fn quota(namespace: &Namespace<'_>, spec: &Value) -> anyhow::Result<()> {
     let metadata = json!({"name": "evidence", "namespace": namespace.name()});
     let object = json!({
         "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointQuota", "metadata": metadata, "spec": spec,
@@ -38,7 +38,7 @@ fn status(namespace: &Namespace<'_>) -> anyhow::Result<Value> {
 }
 
 /// Waits until the quota says that so many archives are there.
-fn counted(namespace: &Namespace<'_>, count: usize) -> anyhow::Result<Value> {
+pub(crate) fn counted(namespace: &Namespace<'_>, count: usize) -> anyhow::Result<Value> {
     wait::until("the quota to say what is used", COUNTED_WITHIN, || {
         let status = status(namespace)?;
         ensure!(status["used"]["count"] == count, "not {count}: {status}");

@@ -16,13 +16,13 @@ use crate::support::{DEADLINE, NODES, busybox, cluster, counting_pod, files_of, 
 
 /// What a container does before it is told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PreStop {
+pub(crate) enum PreStop {
     Nothing,
     Waits,
 }
 
 /// A pod that runs on for a while when it is told to end, as a real one does that has work to finish.
-fn patient_pod(name: &str, node: Node<'_>, grace_seconds: u32, pre_stop: PreStop) -> String {
+pub(crate) fn patient_pod(name: &str, node: Node<'_>, grace_seconds: u32, pre_stop: PreStop) -> String {
     let more = match pre_stop {
         PreStop::Nothing => "",
         PreStop::Waits => "lifecycle: {preStop: {exec: {command: [sleep, \"15\"]}}},",
@@ -42,7 +42,7 @@ spec:
     )
 }
 
-fn running(namespace: &Namespace<'_>, manifest: &str, pod: &str) -> anyhow::Result<()> {
+pub(crate) fn running(namespace: &Namespace<'_>, manifest: &str, pod: &str) -> anyhow::Result<()> {
     namespace.apply(manifest)?;
     namespace.wait_until_running(pod)
 }
@@ -58,7 +58,7 @@ fn evict(namespace: &str, pod: &str) -> anyhow::Result<()> {
 }
 
 /// Which pods have a whole archive here.
-fn archived(node: Node<'_>, namespace: &str) -> anyhow::Result<BTreeSet<String>> {
+pub(crate) fn archived(node: Node<'_>, namespace: &str) -> anyhow::Result<BTreeSet<String>> {
     let mut pods = BTreeSet::new();
     for file in files_of(node, namespace)? {
         let inspected = inspect(node, &file)?;
