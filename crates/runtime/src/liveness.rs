@@ -43,7 +43,7 @@ pub fn other_watch() -> watcher::Config {
 
 /// A random length of two thirds of the longest at least. Where all agents' watches begin at once, as after an API
 /// server has restarted, they would else be opened anew at once for ever after.
-fn varied(longest: u32) -> u32 {
+pub(super) fn varied(longest: u32) -> u32 {
     let part = longest / 3;
     // Each `RandomState` has random keys.
     longest - u32::try_from(RandomState::new().hash_one(()) % u64::from(part + 1)).unwrap_or_default()
