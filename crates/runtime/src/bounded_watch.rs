@@ -17,7 +17,7 @@ use super::bounds::{Bounds, Key, size, too_much};
 use super::cache::key;
 use super::guarded::{self, Broken};
 use super::liveness::varied;
-use super::watch::{Change, follow, objects_of};
+use super::watch::{Change, follow_anew, objects_of};
 
 /// How long it takes at least until all are listed once more, after a namespace has room for what was left out of it.
 const LISTED_AGAIN_AFTER: Duration = Duration::from_mins(1);
@@ -41,16 +41,18 @@ pub(super) async fn watch_bounded<K>(
 {
     loop {
         let (bounds, room) = (Arc::new(Mutex::new(Bounds::default())), Notify::new());
-        let events = watcher(objects_of::<K>(client), config.clone()).map_ok(|event| {
-            let mut bounds = bounds.lock().unwrap_or_else(PoisonError::into_inner);
-            let event = read_event(event, &mut bounds);
-            if bounds.have_room_again() {
-                room.notify_one();
-            }
-            event
-        });
+        let begin = || {
+            watcher(objects_of::<K>(client), config.clone()).map_ok(|event| {
+                let mut bounds = bounds.lock().unwrap_or_else(PoisonError::into_inner);
+                let event = read_event(event, &mut bounds);
+                if bounds.have_room_again() {
+                    room.notify_one();
+                }
+                event
+            })
+        };
         tokio::select! {
-            () = follow(events, &mut tell) => return,
+            () = follow_anew(begin, &mut tell) => return,
             () = async {
                 room.notified().await;
                 sleep(LISTED_AGAIN_AFTER).await;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::cache::Cache;
 use super::liveness::{now, policy_watch};
 use super::problem_log::Problem;
-use super::watch::{Metadata, follow, metadata_of};
+use super::watch::{Metadata, follow_anew, metadata_of};
 
 /// A kind's definition, as far as it was seen, shared by the task that watches it and those that read it.
 #[derive(Debug, Clone)]
@@ -32,7 +32,8 @@ impl Definition {
     pub async fn watch(&self, client: &Client) {
         let only = format!("metadata.name={}", self.name);
         let config = policy_watch().fields(&only);
-        follow(watcher(metadata_of::<CustomResourceDefinition>(client), config), |change| {
+        let begin = || watcher(metadata_of::<CustomResourceDefinition>(client), config.clone());
+        follow_anew(begin, |change| {
             let before = self.is_defined();
             self.seen().note(change, now(), |_: Metadata| ());
             if self.is_defined() != before {

@@ -28,7 +28,7 @@ use super::liveness::{listened, now, policy_watch};
 use super::other_operator::OtherOperator;
 use super::problem_log::Problem;
 use super::telemetry::WatchAge;
-use super::watch::{Metadata, Unconfirmed, WatchHealth, follow, metadata_of};
+use super::watch::{Metadata, Unconfirmed, WatchHealth, follow_anew, metadata_of};
 
 /// So many objects are listed at a time. Each may be a megabyte, of which next to nothing is kept.
 const PAGE: u32 = 20;
@@ -125,8 +125,8 @@ impl PolicyObjects {
         let client = self.listened(client, |caches| &mut caches.legacy_definition.health);
         let only = format!("metadata.name={}", CheckpointRestoreOperator::crd_name());
         let config = policy_watch().fields(&only);
-        let events = watcher(metadata_of::<CustomResourceDefinition>(&client), config);
-        follow(events, |change| {
+        let begin = || watcher(metadata_of::<CustomResourceDefinition>(&client), config.clone());
+        follow_anew(begin, |change| {
             if self.caches().legacy_definition.note(change, now(), |_: Metadata| ()) {
                 self.changed.send_replace(());
             }

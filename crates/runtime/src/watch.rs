@@ -12,8 +12,10 @@ use futures_util::{Stream, StreamExt};
 use kube::api::{ApiResource, DynamicObject};
 use kube::core::PartialObjectMeta;
 use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
+use tokio::time::sleep;
 
 use super::chain;
 use super::liveness::{Heard, RESUMED, SILENCE};
@@ -25,6 +27,9 @@ const STALE: Duration = Duration::from_mins(5);
 /// How soon one error follows the other where a watch fails: a reply that does not come is waited for, and
 /// then comes a pause.
 const REPEATED: Duration = Duration::from_mins(3);
+
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What a watch shows.
 #[derive(Debug)]
@@ -81,6 +86,58 @@ pub async fn follow<T: Send>(
             Ok(watcher::Event::Delete(object)) => tell(Change::Deleted(object)),
             Err(error) => tell(Change::Failed(chain(&error))),
         }
+    }
+}
+
+/// The same for what deletions may follow from: after an interruption everything is listed anew, where a watch would
+/// otherwise be resumed at the version that was seen last. Meanwhile the cluster's store may have been restored from a
+/// copy, and its versions begun anew where the copy was made. A watch that is resumed at a later one is opened without an
+/// error, and says nothing until the versions have come to it: what was seen would count as current, and would not be.
+pub async fn follow_anew<T: Send, E>(begin: impl Fn() -> E + Send, mut tell: impl FnMut(Change<T>) + Send)
+where
+    E: Stream<Item = watcher::Result<watcher::Event<T>>> + Send,
+{
+    let mut backoff = watcher::DefaultBackoff::default();
+    loop {
+        let mut events = pin!(begin());
+        let mut listing = Vec::new();
+        loop {
+            match events.next().await {
+                None => return,
+                Some(Ok(watcher::Event::Init)) => listing.clear(),
+                Some(Ok(watcher::Event::InitApply(object))) => listing.push(object),
+                // A list alone is no reason to try sooner: the watch after it may fail each time.
+                Some(Ok(watcher::Event::InitDone)) => tell(Change::Listed(std::mem::take(&mut listing))),
+                Some(Ok(watcher::Event::Apply(object))) => {
+                    backoff.reset();
+                    tell(Change::Applied(object));
+                }
+                Some(Ok(watcher::Event::Delete(object))) => {
+                    backoff.reset();
+                    tell(Change::Deleted(object));
+                }
+                Some(Err(error)) => {
+                    tell(Change::Failed(chain(&error)));
+                    sleep(backoff.next().unwrap_or(LONGEST_PAUSE)).await;
+                    if is_interruption(&error) {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether the API may have been away: it is not where a server that works refuses a request.
+fn is_interruption(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => {
+            // One that has just begun asks for patience.
+            !(400..500).contains(&status.code) || status.code == 429
+        }
+        watcher::Error::WatchStartFailed(_) | watcher::Error::WatchFailed(_) => true,
+        // What is listed anew in any case, or was told on a watch that goes on.
+        _ => false,
     }
 }
 
@@ -221,7 +278,51 @@ pub struct Unconfirmed {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use futures_util::stream;
+    use kube::core::Status;
+    use kube::runtime::watcher::{Error, Event};
+
     use super::*;
+
+    fn refused(code: u16) -> watcher::Result<Event<&'static str>> {
+        let status = Status { code, ..Status::default() };
+        Err(Error::WatchStartFailed(kube::Error::Api(status.boxed())))
+    }
+
+    /// What is told where the watches, begun one after the other, show these events.
+    async fn told(watches: Vec<Vec<watcher::Result<Event<&'static str>>>>) -> Vec<String> {
+        let watches = Mutex::new(VecDeque::from(watches));
+        let begin = || stream::iter(watches.lock().unwrap().pop_front().unwrap_or_default());
+        let mut told = Vec::new();
+        follow_anew(begin, |change| {
+            told.push(match change {
+                Change::Listed(objects) => format!("all: {}", objects.join(" ")),
+                Change::Applied(object) => object.to_owned(),
+                Change::Deleted(object) => format!("no {object}"),
+                Change::Failed(_) => "failed".to_owned(),
+            });
+        })
+        .await;
+        told
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_an_interruption_all_is_listed_anew_as_the_versions_may_be_others() {
+        let first = || vec![Ok(Event::Init), Ok(Event::InitApply("old")), Ok(Event::InitDone)];
+        let second = || vec![Ok(Event::Init), Ok(Event::InitApply("new")), Ok(Event::InitDone)];
+        for code in [429, 500, 503] {
+            let first = first().into_iter().chain([refused(code), Ok(Event::Apply("lost"))]).collect();
+            assert_eq!(told(vec![first, second()]).await, ["all: old", "failed", "all: new"], "{code}");
+        }
+        // A server that works and refuses has not been away: nothing is listed again and again.
+        for code in [403, 404] {
+            let first = first().into_iter().chain([refused(code), Ok(Event::Delete("old"))]).collect();
+            assert_eq!(told(vec![first, second()]).await, ["all: old", "failed", "no old"], "{code}");
+        }
+    }
 
     #[test]
     fn a_watch_is_in_trouble_while_its_errors_repeat() {

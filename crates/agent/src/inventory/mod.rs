@@ -22,7 +22,7 @@ use checkpoint_keeper_node::markers::HoldError;
 use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::guarded::{self, Broken};
 use checkpoint_keeper_runtime::liveness::{now, other_watch};
-use checkpoint_keeper_runtime::watch::{Change, follow, objects_of};
+use checkpoint_keeper_runtime::watch::{Change, follow_anew, objects_of};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::WatchStreamExt;
@@ -71,8 +71,11 @@ impl Inventory {
     async fn watch(&self) {
         let label = format!("{NODE_LABEL}={}", node_label(&self.context.node));
         let config = other_watch().labels(&label).page_size(PAGE);
-        let events = watcher(objects_of::<ContainerCheckpoint>(&self.context.client), config);
-        follow(events.modify(|object| object.managed_fields_mut().clear()), |change| {
+        let begin = || {
+            let events = watcher(objects_of::<ContainerCheckpoint>(&self.context.client), config.clone());
+            events.modify(|object| object.managed_fields_mut().clear())
+        };
+        follow_anew(begin, |change| {
             if let Change::Failed(error) = &change {
                 let what = format!("the node's ContainerCheckpoints cannot be watched: {error}");
                 self.context.problem(ProblemType::CheckpointsUnwatched, what);
@@ -243,6 +246,7 @@ fn key_of(object: &impl ResourceExt) -> Key {
 
 /// Whether it is the same object at an earlier time than it is known. Versions are told apart by their order, as a status
 /// has no generation: the watch may show an object as it was made after the API has answered that its status is written.
+/// Where versions began anew, as after a restore of etcd, a list comes before any such change, and replaces all.
 fn is_older(object: &impl ResourceExt, known: Option<&Object>) -> bool {
     known.is_some_and(|known| {
         let version = |text: &str| text.parse::<u64>().ok();

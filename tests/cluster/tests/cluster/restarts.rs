@@ -3,10 +3,11 @@
 
 use anyhow::ensure;
 use checkpoint_keeper_testcluster::machine::CONTROL_PLANE;
+use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Daemon, Fault, wait};
 use serde_json::json;
 
-use crate::agents::{Agent, checkpoints, keep, left, policy, stays};
+use crate::agents::{Agent, checkpoints, keep, left, next_round, policy, stays, store};
 use crate::controller::Replica;
 use crate::install;
 use crate::inventory::{has_marker, held, hold, marker, shown, with_pod};
@@ -128,4 +129,68 @@ fn a_quota_binds_across_a_restart_of_everything_that_knows_of_it() -> anyhow::Re
     refused(&agent, &made)?;
     agent.stop()?;
     replica.stop().map(drop)
+}
+
+/// etcd as it was before, whose revisions begin anew where the copy was made: watches that are opened at a later one say
+/// nothing, and no error.
+#[test]
+fn after_a_restore_of_etcd_nothing_goes_by_a_policy_that_is_no_more() -> anyhow::Result<()> {
+    const DATA: &str = "/cluster/machine/disk/etcd";
+    /// Further than a cluster at rest gets while this test runs.
+    const LATER_WRITES: usize = 300;
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[0];
+    empty(node)?;
+    let agent = Agent::start(node)?;
+    let namespace = with_pod("restore", node)?;
+    let of = namespace.name();
+    policy(&namespace, "some", &keep(3))?;
+    let first = checkpoint_alone(node, of, "app", "server")?;
+    let etcd = || cluster().inject(Fault::Down { machine: CONTROL_PLANE.to_owned(), daemon: Daemon::Etcd });
+    let on_control_plane = |script: String| {
+        output(cluster().command(CONTROL_PLANE, "/bin/sh")?.args(["-ec", &script])).map(drop)
+    };
+    let stopped = etcd()?;
+    on_control_plane(format!("rm -rf {DATA}.copy && cp -a {DATA} {DATA}.copy"))?;
+    drop(stopped);
+    // What is lost: that only one is to stay.
+    policy(&namespace, "some", &keep(1))?;
+    wait::until("the agent to go by the new policy", DEADLINE, || {
+        let policies = store(node)?["status"]["policies"].as_array().cloned().unwrap_or_default();
+        let is_it =
+            |policy: &serde_json::Value| policy["policyRef"]["namespace"] == of && policy["generation"] == 2;
+        Ok(policies.iter().any(is_it))
+    })?;
+    let path = format!("/api/v1/namespaces/{of}");
+    for number in 0..LATER_WRITES {
+        let change = json!({"metadata": {"annotations": {"number": number.to_string()}}});
+        cluster().administrator().merge(&path, &change)?;
+    }
+    let server = cluster().inject(down())?;
+    let stopped = etcd()?;
+    on_control_plane(format!("rm -rf {DATA} && mv {DATA}.copy {DATA}"))?;
+    let _recovery = (stopped.mend()?, server.mend()?);
+    cluster().wait_until_answering()?;
+    let path = format!("/apis/checkpoint-keeper.io/v1alpha1/namespaces/{of}/checkpointpolicies/some");
+    ensure!(cluster().get(&path)?["metadata"]["generation"] == 1, "nothing was restored");
+    // What was made after the restore is of a version before the last that the agent saw.
+    policy(&namespace, "later", &keep(5))?;
+    let knows = |name: &str| {
+        let policies = store(node)?["status"]["policies"].as_array().cloned().unwrap_or_default();
+        let is_it = |policy: &serde_json::Value| {
+            policy["policyRef"]["namespace"] == of && policy["policyRef"]["name"] == name
+        };
+        Ok(policies.iter().any(is_it))
+    };
+    wait::until("the agent to see what is there now", DEADLINE, || knows("later"))?;
+    for _ in 0..2 {
+        wait::until("the kubelet to make another", DEADLINE, || {
+            checkpoint_alone(node, of, "app", "server").map(|_| true)
+        })?;
+    }
+    next_round(&agent)?;
+    let here = files_of(node, of)?;
+    ensure!(here.len() == 3 && here.contains(&first), "the agent goes by a policy that is no more: {here:?}");
+    agent.stop().map(drop)
 }
