@@ -208,11 +208,12 @@ mod tests {
         assert_eq!(not_ready_reasons(), ["the directory is gone"]);
     }
 
-    /// An API whose lists are empty, whose watches say what they are told to, and of which some kinds fail.
+    /// An API that has the policy that it is told to have, and nothing else, and of which some kinds fail.
     #[derive(Clone, Default)]
     struct Watched {
         watches: Arc<Mutex<BTreeMap<String, Vec<tokio::sync::mpsc::UnboundedSender<String>>>>>,
         broken: Arc<Mutex<BTreeSet<String>>>,
+        policy: Arc<Mutex<Option<serde_json::Value>>>,
     }
 
     impl Watched {
@@ -237,7 +238,10 @@ mod tests {
                         });
                         return reply(200, axum::body::Body::from_stream(lines));
                     }
-                    let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
+                    let policy = api.policy.lock().unwrap().clone();
+                    let policy = policy.filter(|_| kind == "clustercheckpointpolicies");
+                    let items: Vec<_> = policy.into_iter().collect();
+                    let list = json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items});
                     reply(200, list.to_string().into())
                 }
             };
@@ -259,6 +263,7 @@ mod tests {
                 "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "ClusterCheckpointPolicy", "spec": {},
                 "metadata": {"name": "a", "uid": "u", "generation": version, "resourceVersion": version.to_string()},
             });
+            *self.policy.lock().unwrap() = Some(object.clone());
             let line = format!("{}\n", json!({"type": "ADDED", "object": object}));
             for watch in &self.watches.lock().unwrap()["clustercheckpointpolicies"] {
                 let _ = watch.send(line.clone());
