@@ -52,6 +52,9 @@ use super::quotas::QuotaGate;
 /// The longest sleep: what wakes it otherwise may have been lost.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 
+/// How often it is found out at most what each schedule has done.
+const STATES: Duration = Duration::from_secs(1);
+
 /// How long after the start a watch that shows nothing yet is a problem.
 const UNWATCHED: Duration = Duration::from_mins(3);
 
@@ -205,6 +208,7 @@ impl Schedules {
         let mut polling = FuturesUnordered::new();
         let mut other_operator = None;
         let mut telling = Telling::new(now());
+        let mut shown = None;
         loop {
             let asleep = scheduler.wakes_in(clock::now()).unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
             let poll = scheduler.polls_usage().map(|poll| (polled + poll).saturating_duration_since(now()));
@@ -247,7 +251,11 @@ impl Schedules {
                     }
                 }
             }
-            self.context.state.scheduled(scheduler.states());
+            // With many schedules that takes a while. What is left out here is shown with the next tick.
+            if shown.is_none_or(|shown| now().saturating_duration_since(shown) >= STATES) {
+                shown = Some(now());
+                self.context.state.scheduled(scheduler.states());
+            }
         }
     }
 

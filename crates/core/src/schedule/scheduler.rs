@@ -20,6 +20,12 @@ use crate::engine::clock::Now;
 use crate::plan::Clock;
 use crate::policy::Mode;
 
+/// How often it is looked at the timers of schedules that select nothing here.
+const OTHERS: Duration = Duration::from_secs(5);
+
+/// Timers have the scheduler called no more often than this.
+const LEAST_SLEEP: Duration = Duration::from_millis(100);
+
 /// Decides which containers are dumped when. It does no I/O and reads no clock.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -27,6 +33,12 @@ pub struct Scheduler {
     node: String,
     schedules: BTreeMap<String, Arc<Schedule>>,
     timers: HashMap<String, Timers>,
+    /// The active schedules that select a pod here that runs: only their timers have to be on time.
+    here: BTreeMap<String, Arc<Schedule>>,
+    /// When it was last looked at those timers, and at all of them, by the uptime.
+    looked: (Duration, Duration),
+    /// At how many timers it was looked.
+    looks: u64,
     /// Whether an earlier process left something, and nothing was handled since.
     takes_over: bool,
     /// Whether the schedules were told yet.
@@ -83,6 +95,9 @@ impl Scheduler {
             node,
             schedules: BTreeMap::new(),
             timers: HashMap::new(),
+            here: BTreeMap::new(),
+            looked: (Duration::ZERO, Duration::ZERO),
+            looks: 0,
             takes_over: memory != Memory::default(),
             knows_schedules: false,
             pods: None,
@@ -145,10 +160,16 @@ impl Scheduler {
         if !self.can_begin() {
             return None;
         }
-        let timers = self.active().filter_map(|schedule| {
+        let timers = self.here.values().filter_map(|schedule| {
             self.timers.get(&schedule.uid)?.wakes_in(self.delay_of(schedule), self.clock, now)
         });
-        timers.chain(self.runs.wakes_in(now.wall, now.uptime)).min()
+        let soonest = self.looked.0.saturating_add(LEAST_SLEEP).saturating_sub(now.uptime);
+        timers
+            .min()
+            .map(|wait| wait.max(soonest))
+            .into_iter()
+            .chain(self.runs.wakes_in(now.wall, now.uptime))
+            .min()
     }
 
     /// How often usage is to be looked at; none: no schedule asks for it.
@@ -156,13 +177,19 @@ impl Scheduler {
         self.active().filter_map(|schedule| schedule.triggers.resources.map(|resources| resources.poll)).min()
     }
 
+    /// At how many timers it was looked since the start: what many schedules cost.
+    pub fn looks(&self) -> u64 {
+        self.looks
+    }
+
     /// What each schedule has done here, and does next.
     pub fn states(&self) -> Vec<ScheduleState> {
+        let pods = self.pods_by_namespace();
         let state = |schedule: &Arc<Schedule>| {
             let memory = self.memory.get(&schedule.uid).cloned().unwrap_or_default();
             let timers = self.timers.get(&schedule.uid).filter(|_| !schedule.suspend);
-            let pods = self.pods.iter().flat_map(|pods| pods.values());
-            let selected = pods.filter(|pod| pod.is_running && is_selected(schedule, pod));
+            let pods = pods.get(schedule.pods_namespace.as_str()).into_iter().flatten();
+            let selected = pods.filter(|pod| is_selected(schedule, pod));
             ScheduleState {
                 schedule: schedule.id.clone(),
                 generation: schedule.generation,
@@ -180,9 +207,31 @@ impl Scheduler {
         self.schedules.values().map(state).collect()
     }
 
+    /// The pods that run, by their namespaces.
+    fn pods_by_namespace(&self) -> HashMap<&str, Vec<&NodePod>> {
+        let mut pods: HashMap<&str, Vec<&NodePod>> = HashMap::new();
+        for pod in self.pods.iter().flat_map(|pods| pods.values()).filter(|pod| pod.is_running) {
+            pods.entry(&pod.namespace).or_default().push(pod);
+        }
+        pods
+    }
+
+    /// Finds out which schedules select a pod here that runs.
+    fn find_here(&mut self) {
+        let pods = self.pods_by_namespace();
+        let selects = |schedule: &&Arc<Schedule>| {
+            let mut pods = pods.get(schedule.pods_namespace.as_str()).into_iter().flatten();
+            pods.any(|pod| is_selected(schedule, pod))
+        };
+        let here = self.active().filter(selects);
+        self.here = here.map(|schedule| (schedule.uid.clone(), Arc::clone(schedule))).collect();
+    }
+
     fn learn_schedules(&mut self, schedules: Vec<Arc<Schedule>>, now: Now) {
+        self.pass_others(now);
         self.schedules = schedules.into_iter().map(|schedule| (schedule.uid.clone(), schedule)).collect();
         self.knows_schedules = true;
+        self.find_here();
         let is_there = |uid: &String| self.schedules.contains_key(uid);
         self.timers.retain(|uid, _| is_there(uid));
         self.memory.retain(|uid, _| is_there(uid));
@@ -206,7 +255,12 @@ impl Scheduler {
         self.annotations.learn_pods(&pods);
         self.disruptions.retain(|noticed| pods.contains_key(&noticed.pod_uid));
         self.usage.retain(|container| pods.contains_key(&container.pod_uid));
-        self.pods = Some(Arc::new(pods));
+        if self.pods.as_deref() != Some(&pods) {
+            // One that selects nothing until now has missed nothing.
+            self.pass_others(now);
+            self.pods = Some(Arc::new(pods));
+            self.find_here();
+        }
         self.withdraw(now);
         self.notice_pods(now);
     }
@@ -289,7 +343,26 @@ impl Scheduler {
         if self.pods.is_none() {
             return;
         }
-        for schedule in self.active().cloned().collect::<Vec<_>>() {
+        if now.uptime.saturating_sub(self.looked.1) >= OTHERS {
+            self.pass_others(now);
+        }
+        self.looked.0 = now.uptime;
+        self.take_all_due(self.here.values().cloned().collect(), now);
+    }
+
+    /// Lets the times pass of schedules that select nothing here. None is late when a pod comes that one of them selects.
+    fn pass_others(&mut self, now: Now) {
+        if self.pods.is_none() {
+            return;
+        }
+        self.looked.1 = now.uptime;
+        let others = self.active().filter(|schedule| !self.here.contains_key(&schedule.uid));
+        self.take_all_due(others.cloned().collect(), now);
+    }
+
+    fn take_all_due(&mut self, schedules: Vec<Arc<Schedule>>, now: Now) {
+        self.looks += schedules.len() as u64;
+        for schedule in schedules {
             let delay = self.delay_of(&schedule);
             let Some(timers) = self.timers.get_mut(&schedule.uid) else { continue };
             let interval = timers.take_interval(&schedule, delay, now);
