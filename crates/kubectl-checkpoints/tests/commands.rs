@@ -283,7 +283,13 @@ fn explain_names_each_rule_and_what_is_next() {
             rule("MaxAge", "Keeps", keep, "29d old, limit 30d"),
             rule("MaxCountPerContainer", "Keeps", keep, "4 archives, limit 10"),
         ],
-        "next": {"at": "2026-12-27T09:59:59.000000001Z", "reason": "MaxAge", "policy": keep}, "waitsFor": "Time",
+        "dryRuns": [
+            {"policy": "CheckpointPolicy/shop/strict", "effect": "Deletes",
+             "verdict": {"verdict": "Delete", "reason": "MaxAge", "policy": keep, "detail": "29d old, limit 7d"}},
+            {"policy": "ClusterCheckpointPolicy/other", "effect": "Nothing",
+             "verdict": {"verdict": "Keep", "reason": "WithinLimits", "policy": keep, "detail": ""}},
+        ],
+        "next": {"at": "2026-12-27T10:00:00Z", "reason": "MaxAge", "policy": keep}, "waitsFor": "Time",
     });
     world.on("GET /v1alpha1/explain", 200, explanation);
     let object = checkpoint("web-0-app-1", "web-0", 1, "1Gi");

@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-pub use difference::{Difference, difference};
+pub use difference::{Difference, Effect, Tried, difference, tried};
 pub use effective_storage::{EffectiveStorage, WatermarkReport};
 pub use expirations::{Expiration, expirations};
 pub use explain::{Explanation, Next, explain};

@@ -5,12 +5,12 @@ use std::fmt::{self, Write};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::Row;
+use super::{MOST_DRY_RUNS, Row};
 use crate::engine::View;
 use crate::name::printable;
 use crate::plan::{
-    self, Action, Archive, Because, Governed, Judgement, Next, Outcome, Reason, Rule, Saw, Snapshot, Verdict,
-    seconds,
+    self, Action, Archive, Because, Effect, Governed, Judgement, Next, Outcome, Reason, Rule, Saw, Snapshot,
+    Tried, Verdict, seconds,
 };
 
 /// Why an archive has its verdict, what each rule saw, and what takes it next.
@@ -30,8 +30,46 @@ pub struct Explanation {
     /// What it waits for to go: `Time`, `Nothing`, `Now`, `DeletionLimit`, `PoliciesConfirmed`,
     /// `ClockTrusted` or `OrphanConfirmed`.
     pub waits_for: &'static str,
-    /// The time that it was decided for.
+    /// What each policy in dry-run mode would do with it, of eight at most.
+    pub dry_runs: Vec<DryRunRow>,
+    /// The time that it was decided for, to the second.
     pub now: Timestamp,
+}
+
+/// What a policy in dry-run mode would do with the archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DryRunRow {
+    /// The policy, as Kind/name or Kind/namespace/name.
+    pub policy: String,
+    /// What would become of the archive: Deletes (it stays now), Keeps (it is to go now), `DecidesTheSame` (as is
+    /// decided now, by this policy) or Nothing (this policy does not decide about it).
+    pub effect: &'static str,
+    /// The verdict that it would have.
+    pub verdict: VerdictRow,
+}
+
+impl DryRunRow {
+    fn new(tried: &Tried) -> Self {
+        let effect = match tried.effect {
+            Effect::Deletes => "Deletes",
+            Effect::Keeps => "Keeps",
+            Effect::DecidesTheSame => "DecidesTheSame",
+            Effect::Nothing => "Nothing",
+        };
+        Self { policy: tried.policy.to_string(), effect, verdict: VerdictRow::new(&tried.verdict) }
+    }
+
+    fn in_words(&self) -> String {
+        let VerdictRow { reason, detail, .. } = &self.verdict;
+        let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+        match self.effect {
+            "Deletes" => format!("would delete it: {reason}{detail}"),
+            "Keeps" => format!("would keep it: {reason}{detail}"),
+            "DecidesTheSame" => format!("would decide the same: {reason}{detail}"),
+            _ => "would change nothing for it".to_owned(),
+        }
+    }
 }
 
 /// What a plan says of one archive.
@@ -158,14 +196,16 @@ impl Explanation {
     ///
     /// Errors: there is no such archive; with names that are like it.
     pub fn of(view: &View, file: &str) -> Result<Self, NoSuchArchive> {
-        let View { snapshot, policies, confidence, made_at, .. } = view;
+        let View { snapshot, policies, confidence, made_at, plan, .. } = view;
         let place = place_of(snapshot, file)?;
+        let tried = plan::tried(snapshot, policies, *made_at, (plan, place), MOST_DRY_RUNS);
         plan::explain(snapshot, policies, confidence, *made_at, place)
             .and_then(|explanation| Self::new(snapshot, &explanation, *made_at))
+            .map(|explanation| Self { dry_runs: tried.iter().map(DryRunRow::new).collect(), ..explanation })
             .ok_or_else(|| NoSuchArchive { file: file.to_owned(), close: Vec::new() })
     }
 
-    /// An explanation of an archive of this snapshot; none where the snapshot has no such archive.
+    /// An explanation of an archive of this snapshot, without dry runs; none where the snapshot has no such archive.
     pub fn new(snapshot: &Snapshot, explanation: &plan::Explanation, now: Timestamp) -> Option<Self> {
         let archive = snapshot.archives.get(explanation.place)?;
         let governed_by = match &explanation.governed {
@@ -179,7 +219,8 @@ impl Explanation {
             rules: explanation.judgements.iter().map(RuleRow::new).collect(),
             next: NextRow::new(&explanation.next),
             waits_for: waits_for(&explanation.next),
-            now,
+            dry_runs: Vec::new(),
+            now: seconds(now),
         })
     }
 }
@@ -247,7 +288,9 @@ impl Figures {
             Saw::TotalSize { have, limit, position } => {
                 Self { position: Some(position), ..of("Bytes", have, Some(limit)) }
             }
-            Saw::Gone { since, until } => Self { since: Some(since), until: Some(until), ..Self::default() },
+            Saw::Gone { since, until } => {
+                Self { since: Some(seconds(since)), until: Some(seconds_after(until)), ..Self::default() }
+            }
             Saw::Deletions(allowed) => of("Deletions", allowed, None),
             Saw::Disk { used, .. } => of("HundredthsOfPercent", u64::from(used), None),
         }
@@ -258,11 +301,17 @@ impl NextRow {
     fn new(next: &Next) -> Option<Self> {
         let Next::At(expiration) = next else { return None };
         Some(Self {
-            at: expiration.at,
+            at: seconds_after(expiration.at),
             reason: expiration.reason,
             policy: expiration.policy.as_ref().map(ToString::to_string),
         })
     }
+}
+
+/// A time to the second, and not earlier than it is.
+fn seconds_after(time: Timestamp) -> Timestamp {
+    let second = time.as_second() + i64::from(time.subsec_nanosecond() > 0);
+    Timestamp::from_second(second).unwrap_or(time)
 }
 
 fn waits_for(next: &Next) -> &'static str {
@@ -289,9 +338,8 @@ fn next_in_words(explanation: &Explanation) -> String {
         (_, Some(NextRow { at, reason, policy })) => {
             let policy = policy.as_deref().map(|policy| format!(" of {policy}")).unwrap_or_default();
             format!(
-                "It goes at {} by {reason}{policy}, if nothing else changes. Limits, tiers and a full disk may take \
-                 it sooner.",
-                seconds(*at)
+                "It goes at {at} by {reason}{policy}, if nothing else changes. Limits, tiers and a full disk may take \
+                 it sooner."
             )
         }
         _ => "Time alone does not take it; limits, tiers and a full disk may.".to_owned(),
@@ -344,6 +392,12 @@ impl fmt::Display for Explanation {
                 write!(line, " [{policy}]")?;
             }
             writeln!(formatter, "{}", safe(line.trim_end()))?;
+        }
+        if !self.dry_runs.is_empty() {
+            writeln!(formatter, "\nPolicies in dry-run mode, which delete nothing:")?;
+        }
+        for dry_run in &self.dry_runs {
+            writeln!(formatter, "  {}", safe(&format!("{}  {}", dry_run.policy, dry_run.in_words())))?;
         }
         let idle = self.rules.iter().filter(|rule| rule.outcome == "DoesNotApply");
         let mut idle: Vec<&RuleRow> = idle.collect();

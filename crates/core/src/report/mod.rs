@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-pub use self::explanation::{Explanation, Figures, NextRow, NoSuchArchive, RuleRow, VerdictRow};
+pub use self::explanation::{DryRunRow, Explanation, Figures, NextRow, NoSuchArchive, RuleRow, VerdictRow};
 pub use self::json::{write_line, write_pretty};
 pub use self::node_report::NodeReport;
 use crate::archive::State;
@@ -21,6 +21,9 @@ use crate::engine::file::{Outcome, Removal};
 use crate::name::FileName;
 use crate::plan::{self, Action, Archive, Difference, Plan, Reason, Snapshot, Verdict, WatermarkReport};
 use crate::policy::{Mode, PolicySet};
+
+/// So many policies in dry-run mode are told of for a node: each takes a plan of its own.
+const MOST_DRY_RUNS: usize = 8;
 
 /// One pass over a directory: what became of each archive, and why.
 #[derive(Debug, Serialize)]

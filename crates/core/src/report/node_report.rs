@@ -2,11 +2,8 @@
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use super::{FileSystem, Row, Totals, differences, dry_run_policies, in_order, watermark};
+use super::{FileSystem, MOST_DRY_RUNS, Row, Totals, differences, dry_run_policies, in_order, watermark};
 use crate::engine::View;
-
-/// So many policies in dry-run mode are told of: each takes a plan of its own.
-const MOST_DRY_RUNS: usize = 8;
 
 /// What a [`Report`](super::Report) of the same view has, and the node's name.
 #[derive(Debug, Clone, Copy)]

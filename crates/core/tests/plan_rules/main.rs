@@ -7,6 +7,7 @@ mod plan_support;
 
 mod ceilings;
 mod deletion_limit;
+mod dry_runs;
 mod fail_closed;
 mod foreign_files;
 mod governing;

@@ -2,7 +2,6 @@
 
 use anstyle::Style;
 use checkpoint_keeper_terminal::table::{Column, Kind};
-use jiff::Timestamp;
 use serde_json::Value;
 
 use super::show::get;
@@ -27,13 +26,6 @@ pub async fn run(session: &Session, arguments: &Explain) -> Result<(), Failure> 
         return data(&answer, output);
     }
     show(&node, &file, &answer, arguments.output == Some(Output::Wide))
-}
-
-/// A time without what nobody reads, and not earlier than it is.
-fn to_the_second(time: &str) -> String {
-    let Ok(time) = time.parse::<Timestamp>() else { return time.to_owned() };
-    let second = time.as_second() + i64::from(time.subsec_nanosecond() > 0);
-    Timestamp::from_second(second).unwrap_or(time).to_string()
 }
 
 fn show(node: &str, file: &str, answer: &Value, is_wide: bool) -> Result<(), Failure> {
@@ -66,6 +58,7 @@ fn show(node: &str, file: &str, answer: &Value, is_wide: bool) -> Result<(), Fai
         table(&[name("RULE"), word("OUTCOME"), policy, prose("WHY")], rules)?;
     }
     line("")?;
+    dry_runs(answer)?;
     let next = &answer["next"];
     line(&match answer["waitsFor"].as_str() {
         Some("Now") => "It goes now.".to_owned(),
@@ -81,10 +74,49 @@ fn show(node: &str, file: &str, answer: &Value, is_wide: bool) -> Result<(), Fai
             let policy = next["policy"].as_str().map(|policy| format!(", by {policy}")).unwrap_or_default();
             format!(
                 "If nothing else changes, it goes at {} ({}{policy}).",
-                to_the_second(&text(&next["at"])),
+                text(&next["at"]),
                 text(&next["reason"])
             )
         }
         _ => "No passing of time alone takes it.".to_owned(),
     })
+}
+
+/// Which policies in dry-run mode were tried, and what each would do.
+fn dry_runs(answer: &Value) -> Result<(), Failure> {
+    let text = |value: &Value| or_dash(value.as_str());
+    let row = |dry_run: &Value| {
+        let (style, would) = match dry_run["effect"].as_str() {
+            Some("Deletes") => (bad(), "delete it"),
+            Some("Keeps") => (good(), "keep it"),
+            Some("DecidesTheSame") => (Style::new(), "decide the same"),
+            _ => {
+                return (
+                    Style::new(),
+                    vec![
+                        text(&dry_run["policy"]),
+                        "change nothing".to_owned(),
+                        "-".to_owned(),
+                        "-".to_owned(),
+                    ],
+                );
+            }
+        };
+        let verdict = &dry_run["verdict"];
+        let cells = vec![
+            text(&dry_run["policy"]),
+            would.to_owned(),
+            text(&verdict["reason"]),
+            text(&verdict["detail"]),
+        ];
+        (style, cells)
+    };
+    let rows: Vec<_> = answer["dryRuns"].as_array().into_iter().flatten().map(row).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let columns =
+        [name("DRY RUN OF"), word("WOULD"), word("REASON"), Column::optional("WHY", Kind::Prose(16))];
+    table(&columns, rows)?;
+    line("")
 }
