@@ -485,6 +485,37 @@ fn a_watch_asks_again_and_again_and_deletes_what_became_an_orphan() {
     assert!(said.contains("Orphaned (gone since "), "{said}");
 }
 
+/// While the policies go by no time, nobody has to know what time it is.
+#[test]
+fn a_limit_by_age_that_a_watch_learns_of_later_waits_for_the_time_of_the_server() {
+    let node = Node::new("retention: {perContainer: {maxCount: 4}}");
+    let who = "/api/v1/namespaces/kube-system";
+    // The connection is closed without a reply.
+    node.api.reply(who, Reply::Raw(String::new()));
+    let log = node.place.root().join("log");
+    let mut watching = node
+        .place
+        .watch()
+        .arg("--kubeconfig")
+        .arg(node.api.kubeconfig(node.place.root()))
+        .args(["--interval", "1s"])
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let said = || std::fs::read_to_string(&log).unwrap();
+    wait_until("it watches", said, |said| said.contains("watching; 1 archive here, 0 to delete"));
+    assert_eq!(node.api.paths(), [""; 0]);
+    node.place.cluster_policy("retention: {maxAge: 1h, keepLatest: 0}");
+    wait_until("the policy is read again", said, |said| said.contains("read again"));
+    let asked = || node.api.paths().iter().filter(|asked| *asked == who).count();
+    wait_until("a plan was made, and another one", asked, |times| *times >= 2);
+    assert_eq!(node.left(), 1, "{}", said());
+    node.api.namespace("kube-system", "2024-12-31T00:00:00Z");
+    wait_until("the age counts", || node.left(), |left| *left == 0);
+    end(&mut watching);
+}
+
 /// Between two rounds nobody looks at the connection.
 #[test]
 fn a_connection_that_the_server_closed_meanwhile_is_no_failure() {

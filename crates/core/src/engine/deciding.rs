@@ -36,6 +36,10 @@ impl Engine {
                 }
             }
         }
+        // Also where an earlier configuration had no rule by time.
+        if self.settings.cluster.is_some() && config.policies.goes_by_time() {
+            self.clock.need_server();
+        }
         self.config = Some(config);
     }
 

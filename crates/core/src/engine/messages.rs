@@ -157,7 +157,8 @@ pub struct Settings {
     pub deletes: Deletes,
     /// Whether the clock is trusted although files here were changed later than it shows.
     pub trusts_clock: bool,
-    /// Whether the clock is compared with the API server's before it is trusted.
+    /// Whether the clock is compared with the API server's before it is trusted. Where there is a cluster and a policy goes
+    /// by time it is in any case.
     pub needs_server_clock: bool,
     /// The time by which it plans, for a preview of another day; none: the time that it is.
     pub plan_at: Option<jiff::Timestamp>,

@@ -60,8 +60,7 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
         Some(state) if arguments.only_shows() => CatalogUse::ReadOnly(state.clone()),
         Some(state) => CatalogUse::File(state.clone()),
     };
-    let (mut driver, problems) =
-        Driver::new(store, settings(arguments, policies, cluster.is_some()), catalog);
+    let (mut driver, problems) = Driver::new(store, settings(arguments, cluster.is_some()), catalog);
     problems.iter().for_each(|problem| say("error", problem));
     let config = {
         let (node_labels, asks) = (node_labels(arguments), cluster.is_some());
@@ -157,7 +156,7 @@ fn explain(view: &View, file: &str, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn settings(arguments: &GcArguments, policies: &PolicySet, has_cluster: bool) -> Settings {
+fn settings(arguments: &GcArguments, has_cluster: bool) -> Settings {
     let cluster = ClusterSettings {
         budget: if arguments.watch { UNHURRIED } else { RequestBudget::EVERYTHING },
         node_pods: if arguments.node_name.is_some() { NodePods::Asked } else { NodePods::Unknown },
@@ -167,7 +166,6 @@ fn settings(arguments: &GcArguments, policies: &PolicySet, has_cluster: bool) ->
         settle: arguments.settle,
         deletes: if arguments.watch { Deletes::AtOnce } else { Deletes::WhenTold },
         trusts_clock: arguments.trust_clock,
-        needs_server_clock: has_cluster && policies.goes_by_time(),
         plan_at: arguments.now,
         cluster: has_cluster.then_some(cluster),
         ..Settings::default()
