@@ -23,7 +23,7 @@ spec:
     type: RollingUpdate
     rollingUpdate:
       # A node without its agent for a while keeps all its archives. Never two at once: the second finds the
-      # directory locked, and ends.
+      # directory locked, and waits.
       maxUnavailable: {{ $agent.maxUnavailable }}
       maxSurge: 0
   template:

@@ -142,7 +142,7 @@ pub enum Error {
 pub fn run(arguments: Settings) -> Result<(), Error> {
     let (stop, trigger) = signals::until_told().map_err(start("cannot listen for signals"))?;
     let Some(store) = lock::lock(&arguments.directory, arguments.listen, &stop)? else {
-        tracing::info!("a signal asks to end: ending");
+        tracing::info!("received a signal; stopping");
         return Ok(());
     };
     let settings = engine::Settings {
@@ -194,7 +194,7 @@ pub fn run(arguments: Settings) -> Result<(), Error> {
     if reporter.is_dead {
         return Err(Error::DirectoryDead);
     }
-    tracing::info!("a signal asks to end: ending");
+    tracing::info!("received a signal; stopping");
     Ok(())
 }
 

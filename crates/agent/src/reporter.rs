@@ -130,7 +130,7 @@ impl Reporter {
             }
             Event::DirectoryDead => {
                 tracing::error!(
-                    "the directory was removed under its mount: ending, so that the restart mounts the new one",
+                    "the directory was removed under its mount: exiting, so that the restart mounts the new one",
                 );
                 self.is_dead = true;
                 (self.end)();

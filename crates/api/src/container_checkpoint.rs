@@ -90,7 +90,8 @@ pub struct HoldSpec {
     /// until is when the hold ends by itself. Absent: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Time>,
-    /// by is the user who asked for it; the API server takes no other name than that of who writes it. Absent: not said.
+    /// by is the user who asked for it. The API server rejects any name but that of the user who writes it. Absent: not
+    /// said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<UserName>,
 }
@@ -101,7 +102,8 @@ pub struct HoldSpec {
 pub struct DiscardSpec {
     /// reason is why the archive is deleted, for people.
     pub reason: ReasonText,
-    /// by is the user who asked for it; the API server takes no other name than that of who writes it. Absent: not said.
+    /// by is the user who asked for it. The API server rejects any name but that of the user who writes it. Absent: not
+    /// said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<UserName>,
 }
@@ -142,7 +144,7 @@ pub struct ContainerCheckpointStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub runtime: Option<String>,
-    /// state is what the archive is worth.
+    /// state says whether the archive is complete, and if not, what is wrong with it.
     pub state: CheckpointState,
     /// createdBy is the request that the checkpoint was made for. Absent: it was not made by a schedule, or that is not
     /// known any more.
@@ -208,7 +210,7 @@ pub struct CreatedBy {
     pub requested_at: Time,
 }
 
-/// What an archive is worth.
+/// Whether an archive is complete, and if not, what is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum CheckpointState {
     /// A whole archive with all that a restore needs.

@@ -149,9 +149,9 @@ pub(crate) fn names(names: &[ExactName], path: &str, problems: &mut Problems) ->
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = validations(&[&rules::TIERS_AND_MAX_AGE, &rules::TIERS_AND_MAX_COUNT])))]
 pub struct RetentionSpec {
-    /// keepLatest is how many of the newest complete archives of each workload's container survive this
-    /// policy's limits by age and its tiers, per node, and of each limited group its limits by count and
-    /// size. Default 1; 0 protects none.
+    /// keepLatest is how many of the newest complete archives are kept per node although a rule of this policy
+    /// would delete them: of each workload's container against maxAge and tiers, and of each group that a limit
+    /// by count or size counts against that limit. Default 1; 0 protects none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000), extend("default" = 1))]
     pub keep_latest: Option<i32>,
@@ -223,23 +223,28 @@ impl LimitSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = validations(&[&rules::TIERS_KEEP])))]
 pub struct TiersSpec {
-    /// hourly is for how many hours the newest archive stays. Default 0: none.
+    /// hourly is the number of hours of which the newest archive is kept, as with restic's --keep-hourly.
+    /// Default 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub hourly: Option<i32>,
-    /// daily is for how many days the newest archive stays. Default 0: none.
+    /// daily is the number of days of which the newest archive is kept, as with restic's --keep-daily.
+    /// Default 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub daily: Option<i32>,
-    /// weekly is for how many weeks, which begin on Monday, the newest archive stays. Default 0: none.
+    /// weekly is the number of weeks, which begin on Monday, of which the newest archive is kept, as with
+    /// restic's --keep-weekly. Default 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub weekly: Option<i32>,
-    /// monthly is for how many months the newest archive stays. Default 0: none.
+    /// monthly is the number of months of which the newest archive is kept, as with restic's --keep-monthly.
+    /// Default 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub monthly: Option<i32>,
-    /// yearly is for how many years the newest archive stays. Default 0: none.
+    /// yearly is the number of years of which the newest archive is kept, as with restic's --keep-yearly.
+    /// Default 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub yearly: Option<i32>,

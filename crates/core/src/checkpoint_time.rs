@@ -97,8 +97,8 @@ impl Claims {
     }
 }
 
-/// Decides when a checkpoint was taken: the first plausible claim (design: 2018 or later, and no later
-/// than 5 minutes past a trusted clock or past the moment at which the archive was first seen by one).
+/// Decides when a checkpoint was taken: the first plausible claim (2018 or later, and no later than
+/// 5 minutes past a trusted clock or past the moment at which the archive was first seen by one).
 ///
 /// By a clock that is not trusted no claim is implausible for being late; an archive that claims to be later
 /// than any time which that clock showed since it is not trusted is [`Dated::Ahead`]. What arrived meanwhile

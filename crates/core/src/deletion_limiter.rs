@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::plan::{Allowance, Draw};
 use crate::policy::DeletionLimit;
 
-/// How long an arrival's token is good for, and at most twice as long: an archive displaces another as
-/// soon as it has settled. Were it good for ever, a node that was filled in peace would have saved up
-/// for the very day on which a limit is mistyped.
+/// How long a token from an arrival lasts: it expires after one to two of these periods. That is enough, as an archive
+/// displaces another as soon as it has settled. If tokens did not expire, a node that filled up slowly would have saved
+/// enough of them to be emptied at once by a mistyped limit.
 const ARRIVALS_COUNT_FOR: Duration = Duration::from_mins(1);
 
-/// The buckets of a node (promise 11): one that policies' deletions draw from, and one for the watermark.
+/// The buckets of a node: one that policies' deletions draw from, and one for the watermark.
 ///
 /// By default they start full; they refill at their capacity a period. Every archive that arrives brings a
 /// token along for deletions of its own namespace, so that steady rotation never waits, and that token is

@@ -1,4 +1,4 @@
-//! Which policy governed each container's archives until a moment ago (promise 11).
+//! Which policy governed each container's archives until a moment ago.
 //!
 //! When the policy that governed an archive is deleted or does not select it any more, another policy may govern it
 //! next. That policy waits for a while ([`HANDOVER`]) before it deletes the archive: so a user may delete a policy

@@ -1,4 +1,4 @@
-//! Whether deleting for the watermark frees space, and so how it continues (promise 13).
+//! Whether deleting for the watermark frees space, and so how it continues.
 
 use std::time::Duration;
 

@@ -59,8 +59,8 @@ pub struct Catalog {
 /// What the administrator should know of a catalog.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogProblem {
-    /// It was damaged, or none; it was moved there, and a new one made.
-    #[error("the catalog was damaged or is none; moved it to {} and began a new one", .0.display())]
+    /// It was damaged, or written in a format of another version; it was moved there, and a new one made.
+    #[error("the catalog was damaged, or another version wrote it; it was moved to {}, and a new one was begun", .0.display())]
     SetAside(PathBuf),
     /// It cannot be used.
     #[error(transparent)]

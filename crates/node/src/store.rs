@@ -327,8 +327,9 @@ pub fn inspect_file(path: &Path) -> io::Result<(Stat, Inspection)> {
 
 /// Runs a reader. A panicking parse is one archive's error, not a dead collector.
 fn guarded<T>(read: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    catch_unwind(AssertUnwindSafe(read))
-        .unwrap_or_else(|_| Err(io::Error::other("the reader gave up on what it holds")))
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        Err(io::Error::other("the archive reader panicked on its contents; please report this"))
+    })
 }
 
 /// An archive's bytes: one `pread` for each read, and no system call for a seek.

@@ -28,7 +28,7 @@ impl Failure {
 
     /// Logs what is wrong, and gives the exit code.
     pub fn log(self) -> ExitCode {
-        self.tell(|complaint| tracing::error!("ending: {complaint}"))
+        self.tell(|complaint| tracing::error!("exiting: {complaint}"))
     }
 
     fn tell(self, tell: impl Fn(&str)) -> ExitCode {

@@ -70,7 +70,7 @@ fn an_agent_says_what_it_is_each_problem_once_and_why_it_ends() {
     assert_eq!(problems.len(), all, "each once: {problems:?}");
     assert_eq!(end(&mut child), Some(0));
     let rest: Vec<Value> = lines.collect();
-    assert_eq!(rest.last().unwrap()["message"], "a signal asks to end: ending", "{rest:?}");
+    assert_eq!(rest.last().unwrap()["message"], "received a signal; stopping", "{rest:?}");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn the_reason_of_an_exit_is_logged() {
     assert_eq!(run.code, Some(1));
     let lines: Vec<&str> = run.stderr.lines().collect();
     assert!(lines[0].contains(" INFO ") && lines[0].contains("checkpoint-keeper starts"), "{}", run.stderr);
-    assert!(lines[1].contains("ERROR ") && lines[1].contains("ending: "), "{}", run.stderr);
+    assert!(lines[1].contains("ERROR ") && lines[1].contains("exiting: "), "{}", run.stderr);
     assert_eq!(lines.len(), 2, "{}", run.stderr);
 
     let mut command = program();
@@ -89,7 +89,7 @@ fn the_reason_of_an_exit_is_logged() {
     let run = Run::of(command.args(["--log-level", "error"]));
     assert_eq!((run.code, run.stderr.lines().count()), (Some(2), 1), "{}", run.stderr);
     assert!(
-        run.stderr.contains("ERROR ") && run.stderr.contains("ending: --kubeconfig /nowhere"),
+        run.stderr.contains("ERROR ") && run.stderr.contains("exiting: --kubeconfig /nowhere"),
         "{}",
         run.stderr
     );

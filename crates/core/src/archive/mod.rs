@@ -52,7 +52,7 @@ pub enum State {
 }
 
 impl State {
-    /// Whether nothing is missing at its end, whatever it is worth.
+    /// Whether nothing is missing at its end, also where nothing can be restored from it.
     pub fn is_whole(self) -> bool {
         matches!(self, Self::Complete | Self::NoImages)
     }
@@ -69,7 +69,7 @@ impl State {
 /// What an archive's bytes say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
-    /// What it is worth; never `Unreadable` nor `Unread`, which bytes do not say.
+    /// Whether it is complete, and if not, what is wrong; never `Unreadable` nor `Unread`, which bytes do not say.
     pub state: State,
     /// Why the state is not `Complete`. Never holds text from the archive.
     pub problem: Option<String>,

@@ -48,7 +48,7 @@ struct Rare {
 /// What an archive's bytes said.
 #[derive(Debug, Clone)]
 pub struct Read {
-    /// What the archive is worth.
+    /// Whether the archive is complete, and if not, what is wrong with it.
     pub state: State,
     /// Whose checkpoint it is.
     pub identity: Option<Arc<Identity>>,

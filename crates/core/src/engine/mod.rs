@@ -119,10 +119,10 @@ pub struct Engine {
     progress: Progress,
 }
 
-/// When the next archive may have settled, by the uptime; kept, as result out takes a look at each.
+/// When the next archive may have settled, by uptime. Cached, as computing it visits every archive.
 #[derive(Debug, Clone, Copy)]
 enum NextToSettle {
-    /// Something changed since that was found out.
+    /// Something changed since that was computed.
     Unknown,
     /// No archive has yet to settle.
     None,

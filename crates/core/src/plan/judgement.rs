@@ -20,7 +20,7 @@ use crate::quantity;
 pub enum Rule {
     /// Which policy governs the archive.
     Governing,
-    /// What no rule may touch: pins, archives that are still being written, and those of nobody knows whom.
+    /// What no rule may touch: pins, archives that are still being written, and archives whose container is unknown.
     Protection,
     /// A rule that takes archives for this reason.
     Taking(Reason),

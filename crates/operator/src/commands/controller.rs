@@ -36,7 +36,7 @@ async fn serve(client: Client, arguments: ControllerArguments) -> Result<(), Fai
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        tracing::info!(signal, "a signal asks to end: ending");
+        tracing::info!(signal, "received a signal; stopping");
         stop.send_replace(true);
         // A replica that was told to stop ends by itself.
         std::future::pending::<()>().await;

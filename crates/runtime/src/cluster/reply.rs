@@ -1,4 +1,4 @@
-//! What a reply means. Pure: a status and a body in, a finding out.
+//! What a reply means. Pure: a status and a body in, a [`LookupResult`] out.
 //!
 //! Only the API itself, speaking of the very object that was asked for, can say that it is not
 //! there. A proxy's 404, one for a kind that is not served (any more), and whatever cannot be
