@@ -409,10 +409,15 @@ impl Running {
     }
 }
 
+fn web_0() -> Lookup {
+    Lookup::Pod { namespace: "team".to_owned(), name: "web-0".to_owned() }
+}
+
 fn answers(lookups: Vec<Lookup>, pod: &LookupResult) -> Vec<Resolved> {
     let answer = |lookup: Lookup| {
         let result = answer(&lookup, pod);
-        Resolved { lookup, result, at: clock::now(), server_time: None }
+        let at = clock::now();
+        Resolved { lookup, result, at, server_time: Some(at.wall) }
     };
     lookups.into_iter().map(answer).collect()
 }
@@ -429,15 +434,16 @@ fn the_watch_does_not_wait_for_the_api_and_its_answers_ring() {
         let _ = may_go.recv();
         answers(lookups, &LookupResult::NotFound)
     });
-    let first = [Lookup::Cluster, Lookup::Namespace("team".to_owned())];
-    assert_eq!(is_asked.recv_timeout(support::DEADLINE).unwrap(), first);
+    assert_eq!(is_asked.recv_timeout(support::DEADLINE).unwrap(), [Lookup::Cluster], "what time it is");
     // While the API hangs, the directory is kept tidy.
     let newest = archive("server", 2);
     newest.write_to(&place.directory()).unwrap();
     let left = wait_until("the older one is gone", || files(&place.directory()), |left| left.len() == 1);
     assert!(left.contains(&newest.file_name()));
-    let_go.send(()).unwrap();
-    assert_eq!(is_asked.recv_timeout(support::DEADLINE).unwrap().len(), 1, "then the pod");
+    for then in [Lookup::Namespace("team".to_owned()), web_0()] {
+        let_go.send(()).unwrap();
+        assert_eq!(is_asked.recv_timeout(support::DEADLINE).unwrap(), [then]);
+    }
     let_go.send(()).unwrap();
     // Long before the next look at everything.
     wait_until("the orphan is gone", || files(&place.directory()).len(), |left| *left == 0);
@@ -457,15 +463,16 @@ fn there_is_one_round_of_questions_an_interval_and_none_before_the_last_is_answe
         let _ = may_go.recv();
         answers(lookups, &LookupResult::NotFound)
     });
-    // The first round takes two steps, as the pod may be of a namespace that is not known yet, and
-    // longer than several intervals.
-    let pod = Lookup::Pod { namespace: "team".to_owned(), name: "web-0".to_owned() };
-    let namespace = Lookup::Namespace("team".to_owned());
+    // The first round takes three steps, as the orphan rule needs the time, and the pod may be of a
+    // namespace that is not known yet, and longer than several intervals.
+    let (namespace, pod) = (Lookup::Namespace("team".to_owned()), web_0());
     let mut rounds = vec![is_asked.recv_timeout(support::DEADLINE).unwrap().1];
     (0..4).for_each(|_| running.wait_for("planned"));
     let_go.send(()).unwrap();
     drop(let_go);
-    assert_eq!(is_asked.recv_timeout(support::DEADLINE).unwrap().0, std::slice::from_ref(&pod));
+    for then in [&namespace, &pod] {
+        assert_eq!(is_asked.recv_timeout(support::DEADLINE).unwrap().0, std::slice::from_ref(then));
+    }
     for _ in 0..5 {
         let (lookups, at) = is_asked.recv_timeout(support::DEADLINE).unwrap();
         assert_eq!(lookups, [namespace.clone(), pod.clone()]);
