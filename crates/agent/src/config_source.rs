@@ -90,6 +90,7 @@ impl ConfigSource {
                 policies_by_namespace: Arc::new(self.context.objects.policies_by_namespace()),
                 node_labels: own.node.map(|(labels, _)| labels),
                 discard: own.is_listed.then(|| Arc::new(discard)),
+                reported_discards: own.reported_discards.unwrap_or_default(),
                 discard_in_namespaces: own.discards,
             };
             self.context.own.note(|own| own.is_paused = next.confidence == Confidence::Paused);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use checkpoint_keeper_api::NodeCheckpointStore;
+use checkpoint_keeper_core::engine::discard::DiscardReport;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::FileId;
 use checkpoint_keeper_core::policy::Labels;
@@ -18,6 +19,7 @@ use kube::runtime::watcher::watcher;
 
 use super::api::ApiContext;
 use super::problem_type::ProblemType;
+use super::status;
 
 /// The API objects of this node, shared by the tasks that watch them and those that read them.
 #[derive(Clone, Default)]
@@ -41,6 +43,8 @@ pub(super) struct Seen {
     pub(super) is_listed: bool,
     /// The generation of its spec that was sent to the engine.
     pub(super) sent: Option<i64>,
+    /// What its status said of each file of `spec.discard` when it was first listed; none before.
+    pub(super) reported_discards: Option<Arc<BTreeMap<FileName, DiscardReport>>>,
     /// The archives whose deletion was asked for through their `ContainerCheckpoint`s.
     pub(super) discards: Arc<BTreeMap<FileName, FileId>>,
     /// Whether policies are paused, as they could not be confirmed for long.
@@ -57,6 +61,16 @@ impl Seen {
     pub(super) fn belongs_to(&self, uid: &str) -> bool {
         let owners = self.store.as_ref().and_then(|store| store.metadata.owner_references.as_ref());
         owners.is_some_and(|owners| owners.iter().any(|owner| owner.kind == "Node" && owner.uid == uid))
+    }
+
+    /// Takes the store that there is, if any.
+    fn listed(&mut self, store: Option<NodeCheckpointStore>) {
+        if self.reported_discards.is_none() {
+            let status = store.as_ref().and_then(|store| store.status.as_ref());
+            let reported = status.map(status::reported_discards).unwrap_or_default();
+            self.reported_discards = Some(Arc::new(reported));
+        }
+        (self.store, self.is_listed) = (store, true);
     }
 
     /// Whether the engine goes by the same: a node's heartbeat, and what was written here, change nothing.
@@ -139,7 +153,7 @@ impl OwnObjects {
             match change.map(store) {
                 Change::Listed(stores) => {
                     let store = stores.into_iter().next();
-                    self.note(|own| (own.store, own.is_listed) = (store, true));
+                    self.note(|own| own.listed(store));
                 }
                 Change::Applied(store) => self.note(|own| own.store = Some(store)),
                 Change::Deleted(_) => self.note(|own| own.store = None),

@@ -2,7 +2,7 @@
 //! whatever lies on the node.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use checkpoint_keeper_api::node_store::{
     DeletionRecord, DiscardOutcome, DiscardRecord, FileSystemStatus, LARGEST_STATUS, LONGEST_MESSAGE,
@@ -13,7 +13,7 @@ use checkpoint_keeper_api::node_store::{
 use checkpoint_keeper_api::parts;
 use checkpoint_keeper_api::scalars::QuantityText;
 use checkpoint_keeper_api::status::DryRunUsage;
-use checkpoint_keeper_core::engine::discard::DiscardResult;
+use checkpoint_keeper_core::engine::discard::{DiscardReport, DiscardResult};
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::Detail;
 use checkpoint_keeper_core::policy::{Mode, PolicyRef};
@@ -138,6 +138,9 @@ fn as_last_seen(status: &mut NodeCheckpointStoreStatus, before: &NodeCheckpointS
     status.more_without_namespace = before.more_without_namespace;
     (status.quotas, status.more_quotas) = (before.quotas.clone(), before.more_quotas);
     status.latest_quota_time.clone_from(&before.latest_quota_time);
+    if status.discards.is_empty() {
+        status.discards.clone_from(&before.discards);
+    }
 }
 
 /// The most bytes that namespaces with quotas may take: what is less than this they have for themselves.
@@ -282,6 +285,22 @@ fn unreachable(limit: &HeldLimit) -> UnreachableLimit {
         pinned: whole(limit.pinned as u64),
         files: limit.files.iter().map(|file| file.to_json_text().into_owned()).collect(),
     }
+}
+
+/// What a status says of each file of `spec.discard`.
+pub(super) fn reported_discards(status: &NodeCheckpointStoreStatus) -> BTreeMap<FileName, DiscardReport> {
+    let report = |record: &DiscardRecord| {
+        let result = match record.result {
+            DiscardOutcome::Waiting => None,
+            DiscardOutcome::Deleted => Some(DiscardResult::Deleted),
+            DiscardOutcome::NotFound => Some(DiscardResult::NotFound),
+            DiscardOutcome::Changed => Some(DiscardResult::Changed),
+            DiscardOutcome::IdentityKnown => Some(DiscardResult::IdentityKnown),
+        };
+        let report = DiscardReport { result, since: record.time.0 };
+        FileName::new(record.file.as_bytes()).map(|file| (file, report))
+    };
+    status.discards.iter().filter_map(report).collect()
 }
 
 fn discard(
@@ -593,6 +612,14 @@ mod tests {
             ("checkpoint-002.tar", DiscardOutcome::Changed),
         ];
         assert_eq!((told.as_slice(), made.discards.len()), (&expected[..], MOST_DISCARDS));
+        // The next agent may have nothing else to go by, and its first status says the same.
+        let reported = reported_discards(&made);
+        assert_eq!(reported.len(), MOST_DISCARDS);
+        let expected = |number: usize| DiscardReport { result: results[number], since: now() };
+        assert!((0..3).all(|number| reported[&name(number)] == expected(number)));
+        let first = AgentState::new()
+            .read(|observed| status(observed, &StatusContext::default(), Some(&made), now()));
+        assert_eq!(first.discards, made.discards);
         // Since when that is so does not change until something else is.
         let later: Timestamp = "2026-11-24T13:00:00Z".parse().unwrap();
         let next = [(name(0), Some(DiscardResult::Deleted)), (name(1), Some(DiscardResult::Deleted))];

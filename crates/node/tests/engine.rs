@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use checkpoint_keeper_core::deletion_limiter::DeletionLimiter;
 use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::engine::config::EngineConfig;
-use checkpoint_keeper_core::engine::discard::DiscardResult;
+use checkpoint_keeper_core::engine::discard::{DiscardReport, DiscardResult};
 use checkpoint_keeper_core::engine::file::{Deletion, Outcome, ReadArchive, Removal, Sighting};
 use checkpoint_keeper_core::engine::memory::Memory;
 use checkpoint_keeper_core::engine::{Effect, Engine, Haste, Input, Settings, View};
@@ -401,6 +401,47 @@ fn a_request_to_discard_is_for_the_file_that_was_there_and_carried_out_once() {
     hand.discard([name(&there)].into(), now);
     assert_eq!(carry_out(&mut hand, now), 1);
     assert!(directory.path().join(&later).exists() && directory.path().join(&changed).exists());
+}
+
+/// The state directory may be lost, and the report of what came of requests is not.
+#[test]
+fn without_a_catalog_a_request_that_was_answered_is_not_carried_out_again() {
+    let directory = TempDir::new().unwrap();
+    let now = clock::now();
+    let [answered, waiting, touched, new] =
+        ["answered", "waiting", "touched", "new"].map(|file| format!("checkpoint-{file}.tar"));
+    for file in [&answered, &waiting, &touched, &new] {
+        write_nameless(&directory, file);
+    }
+    let report = |result, since| DiscardReport { result, since };
+    let whole = |seconds: i64| Timestamp::from_second(now.wall.as_second() + seconds).unwrap();
+    let reported = BTreeMap::from([
+        (name(&answered), report(Some(DiscardResult::Deleted), whole(-60))),
+        (name(&waiting), report(None, whole(60))),
+        (name(&touched), report(None, whole(-60))),
+        (name("checkpoint-other.tar"), report(Some(DiscardResult::NotFound), whole(-60))),
+    ]);
+    let mut hand = hand(&directory, now);
+    hand.configure(EngineConfig { reported_discards: Arc::new(reported), ..EngineConfig::default() }, now);
+    hand.look(now);
+    let requested: BTreeSet<_> = [&answered, &waiting, &touched, &new].map(name).into();
+    hand.discard(requested.clone(), now);
+    let now = later(now, SETTLE, SETTLE);
+    hand.look(now);
+    assert_eq!(carry_out(&mut hand, now), 2);
+    let results: Vec<_> = hand.discards.iter().map(|(file, result)| (file.clone(), *result)).collect();
+    let expected = [
+        (&answered, DiscardResult::Deleted),
+        (&new, DiscardResult::Deleted),
+        (&touched, DiscardResult::Changed),
+        (&waiting, DiscardResult::Deleted),
+    ];
+    assert_eq!(results, expected.map(|(file, result)| (name(file), Some(result))));
+    assert!([&answered, &touched].iter().all(|file| directory.path().join(file).exists()));
+    // A new request is for what is there now.
+    hand.discard(BTreeSet::new(), now);
+    hand.discard([name(&answered)].into(), now);
+    assert_eq!(carry_out(&mut hand, now), 1);
 }
 
 /// Somebody may be writing it still.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::discard::DiscardReport;
 use crate::name::FileName;
 use crate::plan::FileId;
 use crate::policy::{Confidence, Labels, PolicySet};
@@ -22,6 +23,9 @@ pub struct EngineConfig {
     /// Files whose deletion was requested in the node's `spec.discard`: of unknown identity, or of a namespace that is
     /// gone. None where it is not known whether there are any.
     pub discard: Option<Arc<BTreeSet<FileName>>>,
+    /// What was last reported of such files by whoever collected here before. It is used once, with the first
+    /// `discard` that is known, for requests that the catalog does not have, as it was lost.
+    pub reported_discards: Arc<BTreeMap<FileName, DiscardReport>>,
     /// Archives whose deletion was requested in their namespace, each by the very file that was meant.
     pub discard_in_namespaces: Arc<BTreeMap<FileName, FileId>>,
 }

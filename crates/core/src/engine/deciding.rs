@@ -65,8 +65,12 @@ impl Engine {
             self.begin_deletions();
         } else if has_news && !self.is_planning {
             self.is_planning = true;
-            let discards =
-                self.discards.to_look_at(self.config.as_ref().and_then(|config| config.discard.as_deref()));
+            let config = self.config.as_ref();
+            let requested = config.and_then(|config| config.discard.as_deref());
+            if let Some((config, requested)) = config.zip(requested) {
+                self.discards.take_over(requested, &config.reported_discards);
+            }
+            let discards = self.discards.to_look_at(requested);
             if !discards.is_empty() {
                 self.effects.push(Effect::Stat(discards));
             }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::name::FileName;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::file::Stat;
@@ -32,10 +33,23 @@ pub enum DiscardResult {
     IdentityKnown,
 }
 
+/// What was reported of a request before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiscardReport {
+    /// What came of it; none while it waited.
+    pub result: Option<DiscardResult>,
+    /// Since when that was so, by this node's clock, in whole seconds.
+    pub since: Timestamp,
+}
+
 /// All requests by the names of the files.
 #[derive(Debug, Default)]
 pub struct Discards {
     known: BTreeMap<FileName, Discard>,
+    /// Since when requests wait whose files are not known any more, in whole seconds.
+    unbound: BTreeMap<FileName, Timestamp>,
+    /// Whether it was ever known which requests there are.
+    has_begun: bool,
     /// What the catalog does not have yet.
     unwritten: HashMap<FileName, Option<Discard>>,
 }
@@ -46,11 +60,35 @@ impl Discards {
         Self { known, ..Self::default() }
     }
 
+    /// Takes over what was reported of requests before, the first time that it is known which are there. The catalog
+    /// knows better, unless it was lost.
+    pub fn take_over(
+        &mut self,
+        requested: &BTreeSet<FileName>,
+        reported: &BTreeMap<FileName, DiscardReport>,
+    ) {
+        if std::mem::replace(&mut self.has_begun, true) {
+            return;
+        }
+        for (name, report) in reported {
+            if !requested.contains(name) || self.known.contains_key(name) {
+                continue;
+            }
+            match report.result {
+                Some(_) => self.put(name.clone(), Discard { file: None, result: report.result }),
+                None => {
+                    self.unbound.insert(name.clone(), report.since);
+                }
+            }
+        }
+    }
+
     /// Which files to look at before the next plan: those of requests that wait, and of `requested` ones that are
     /// new. Requests that are not among them any more are forgotten; none: it is not known which there are.
     pub fn to_look_at(&mut self, requested: Option<&BTreeSet<FileName>>) -> Vec<FileName> {
         let mut names: Vec<FileName> = Vec::new();
         if let Some(requested) = requested {
+            self.unbound.retain(|name, _| requested.contains(name));
             for (name, _) in self.known.extract_if(.., |name, _| !requested.contains(name)) {
                 self.unwritten.insert(name, None);
             }
@@ -62,12 +100,18 @@ impl Discards {
     }
 
     /// Binds a new request to the file that has the name now. For one that waits already it returns the file that
-    /// it is bound to.
+    /// it is bound to. One that waited for a file that is not known any more is for a file that was not touched
+    /// since.
     pub fn bind(&mut self, name: &FileName, file: Option<Stat>) -> Option<Stat> {
         if let Some(discard) = self.known.get(name) {
             return discard.file.filter(|_| discard.result.is_none());
         }
-        let result = file.is_none().then_some(DiscardResult::NotFound);
+        let since = self.unbound.remove(name);
+        let is_later = |file: Stat| since.is_some_and(|since| file.changed_at().as_second() > since.as_second());
+        let result = match file {
+            None => Some(DiscardResult::NotFound),
+            Some(file) => is_later(file).then_some(DiscardResult::Changed),
+        };
         self.put(name.clone(), Discard { file, result });
         file
     }

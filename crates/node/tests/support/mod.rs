@@ -191,7 +191,7 @@ impl Hand {
         self.configure(EngineConfig { policies, ..self.config.clone() }, now);
     }
 
-    fn configure(&mut self, config: EngineConfig, now: Now) {
+    pub(crate) fn configure(&mut self, config: EngineConfig, now: Now) {
         self.set(now);
         self.driver.configure(config.clone());
         self.config = config;
