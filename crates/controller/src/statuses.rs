@@ -8,6 +8,7 @@ use checkpoint_keeper_api::effective::{Acceptance, EffectivePolicies, Objects};
 use checkpoint_keeper_api::node_store::UnreachableLimit;
 use checkpoint_keeper_api::status::PolicyStatus;
 use checkpoint_keeper_core::policy::PolicyRef;
+use checkpoint_keeper_core::policy_lint::{self, NoEffect};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -67,6 +68,7 @@ pub fn desired(
     let (totals, enforcement) = (Totals::of(reports), Enforcement::of(reports));
     let selecting = effective.policies.storage.iter().filter(|policy| !policy.node_selector.0.is_empty());
     let selecting: BTreeSet<&PolicyRef> = selecting.map(|policy| &policy.id).collect();
+    let without_effect = policy_lint::without_effect(&effective.policies);
     let mut writes = Vec::new();
     for record in objects.records() {
         // One without these was not given by an API.
@@ -78,8 +80,10 @@ pub fn desired(
         } else {
             Reach::EveryNode
         };
+        let of_it = without_effect.iter().filter(|found| found.policy.is_same_object(&record.id));
         let observed = Observed {
             acceptance,
+            without_effect: of_it.map(NoEffect::without_name).collect(),
             generation: *generation,
             usage: totals.usage(&record.id),
             enforced: enforcement.enforced(&record.id, *generation, reach),
@@ -92,10 +96,11 @@ pub fn desired(
         let accepted = |status: &PolicyStatus| {
             condition(status, ACCEPTED).map(|accepted| (accepted.reason.clone(), accepted.message.clone()))
         };
+        let is_as_expected = acceptance.is_ready() && observed.without_effect.is_empty();
         // A new policy that is accepted needs no event: its author expects that. Another error of the same kind
         // does, which differs only in the message.
         let is_transition =
-            accepted(&before).map_or(!acceptance.is_ready(), |before| Some(before) != accepted(&status));
+            accepted(&before).map_or(!is_as_expected, |before| Some(before) != accepted(&status));
         writes.push(StatusWrite {
             uid: uid.to_owned(),
             resource_version: version.to_owned(),
@@ -103,7 +108,7 @@ pub fn desired(
             transition: is_transition.then(|| Transition {
                 is_good: acceptance.is_ready(),
                 reason: acceptance.reason(),
-                message: acceptance.message(&record.id),
+                message: observed.accepted_message(&record.id),
             }),
             status,
             id: record.id,
@@ -115,6 +120,8 @@ pub fn desired(
 /// What is known of a policy.
 struct Observed<'a> {
     acceptance: &'a Acceptance,
+    /// What of it can never act.
+    without_effect: Vec<String>,
     generation: Option<i64>,
     usage: Usage,
     enforced: Enforced,
@@ -131,7 +138,15 @@ struct Said {
 impl Observed<'_> {
     fn accepted(&self, id: &PolicyRef) -> Said {
         let status = if self.acceptance.is_ready() { "True" } else { "False" };
-        Said { status, reason: self.acceptance.reason(), message: self.acceptance.message(id) }
+        Said { status, reason: self.acceptance.reason(), message: self.accepted_message(id) }
+    }
+
+    fn accepted_message(&self, id: &PolicyRef) -> String {
+        let message = self.acceptance.message(id);
+        match self.without_effect.as_slice() {
+            [] => message,
+            found => format!("{message} But: {}.", found.join("; ")),
+        }
     }
 
     fn enforced(&self) -> Said {
@@ -374,6 +389,31 @@ mod tests {
             ]
         );
         assert!(status.conditions[3].message.starts_with("2 archives on 1 node wait"), "{status:?}");
+    }
+
+    #[test]
+    fn what_of_a_policy_can_never_act_is_said_in_its_condition_and_in_an_event_once() {
+        let narrow = json!({"selector": {"pods": ["web-0"]}, "retention": {
+            "perContainer": {"maxCount": 9}, "perPod": {"maxCount": 2},
+        }});
+        let before = writes(&cluster(&[policy("a", &narrow, None)]), &[], 0).remove(0);
+        let limit = "The policy is in force. But: perContainer.maxCount has no effect: perPod.maxCount is lower, \
+                     and for more archives.";
+        assert!(before.transition.is_some(), "also of a new policy");
+        let accepted = |write: &StatusWrite| condition(&write.status, ACCEPTED).unwrap().clone();
+        assert_eq!((accepted(&before).status.as_str(), accepted(&before).message.as_str()), ("True", limit));
+        let wide = json!({"precedence": "Override"});
+        let objects = cluster(&[policy("a", &narrow, Some(&before.status)), policy("b", &wide, None)]);
+        let all = writes(&objects, &[], 1);
+        let [shadowed, first] = all.as_slice() else { panic!("{all:?}") };
+        let expected = "The policy is in force. But: governs nothing: ClusterCheckpointPolicy/b goes before it \
+                        for every archive that it is for.";
+        assert_eq!(accepted(shadowed).message, expected);
+        let told = shadowed.transition.as_ref().unwrap();
+        assert_eq!((told.is_good, told.message.as_str()), (true, expected));
+        assert!(first.transition.is_none());
+        let objects = cluster(&[policy("a", &narrow, Some(&shadowed.status)), policy("b", &wide, None)]);
+        assert!(writes(&objects, &[], 2).iter().all(|write| write.id.name == "b"));
     }
 
     #[test]

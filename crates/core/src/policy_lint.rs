@@ -2,6 +2,7 @@
 //!
 //! Some of it shows in the policies alone, some only beside what lies on a node. Pure, as everything here.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::identity::Identity;
@@ -21,6 +22,14 @@ pub struct NoEffect {
     pub policy: PolicyRef,
     /// What of it, and why.
     pub why: Why,
+}
+
+impl NoEffect {
+    /// The same as text that does not name the policy, for where it stands beside it.
+    pub fn without_name(&self) -> String {
+        let part = self.policy.part.as_ref().map(|part| format!("{part} ")).unwrap_or_default();
+        format!("{part}{}", self.why)
+    }
 }
 
 impl fmt::Display for NoEffect {
@@ -123,9 +132,15 @@ impl fmt::Display for Why {
 /// What shows in the policies alone.
 pub fn without_effect(policies: &PolicySet) -> Vec<NoEffect> {
     let mut found = Vec::new();
+    // Only those of its namespace and those of no namespace can go before a policy.
+    let mut by_namespace: BTreeMap<Option<&str>, Vec<&Policy>> = BTreeMap::new();
     for policy in &policies.retention {
-        let before =
-            policies.retention.iter().filter(|other| other.id != policy.id && shadows(other, policy));
+        by_namespace.entry(policy.namespace.as_deref()).or_default().push(policy);
+    }
+    for policy in &policies.retention {
+        let of_namespace = policy.namespace.as_deref().and_then(|name| by_namespace.get(&Some(name)));
+        let near = by_namespace.get(&None).into_iter().chain(of_namespace).flatten();
+        let before = near.filter(|other| other.id != policy.id && shadows(other, policy));
         if let Some(first) = before.min_by_key(|other| precedence(other)) {
             found.push(of(&policy.id, Why::Shadowed(first.id.clone())));
         } else if policy.id.kind != Kind::CheckpointRestoreOperator {

@@ -396,6 +396,18 @@ mod tests {
         let (_, shown) = ask(&router, Method::POST, "/v1alpha1/preview", &looser).await;
         assert_eq!((&shown["after"]["deleteArchives"], &shown["problems"]), (&0.into(), &json!([])));
         assert!(matches!(objects.cluster[..], [Seen::Parsed(_)]));
+        // What can never act once it is applied, or because of it.
+        let over_all =
+            looser.replace("name: default", "name: all").replace("spec: {", "spec: {precedence: Override, ");
+        let (_, shown) = ask(&router, Method::POST, "/v1alpha1/preview", &over_all).await;
+        let nothing = |name: &str| {
+            format!(
+                "{name} governs nothing: ClusterCheckpointPolicy/all goes before it for every archive that it is for"
+            )
+        };
+        let expected = ["CheckpointPolicy/shop/try", "ClusterCheckpointPolicy/default"].map(nothing);
+        let told = shown["problems"].as_array().unwrap();
+        assert!(expected.iter().all(|one| told.iter().any(|problem| problem == one)), "{shown}");
     }
 
     #[tokio::test]

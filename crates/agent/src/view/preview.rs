@@ -7,6 +7,7 @@ use checkpoint_keeper_api::manifest::{self, ManifestError};
 use checkpoint_keeper_core::engine::View;
 use checkpoint_keeper_core::plan::{Plan, plan_in_the_end};
 use checkpoint_keeper_core::policy::{Mode, PolicyRef, PolicySet};
+use checkpoint_keeper_core::policy_lint::{self, NoEffect, Why};
 use checkpoint_keeper_core::report::{Totals, VerdictRow};
 use serde::Serialize;
 
@@ -112,6 +113,12 @@ pub(super) fn preview(
     retention.for_each(|policy| policy.mode = Mode::Enforce);
     let storage = then.storage.iter_mut().filter(|policy| is_applied(&policy.id));
     storage.for_each(|policy| policy.mode = Mode::Enforce);
+    let concerns_applied = |found: &NoEffect| match &found.why {
+        Why::Shadowed(first) => is_applied(&found.policy) || is_applied(first),
+        _ => is_applied(&found.policy),
+    };
+    let without_effect = policy_lint::without_effect(&then);
+    problems.extend(without_effect.into_iter().filter(concerns_applied).map(|found| found.to_string()));
     let before = plan_in_the_end(snapshot, policies, *made_at);
     let after = plan_in_the_end(snapshot, &then, *made_at);
     let unjudged: BTreeSet<_> = after.unjudged_storage.iter().collect();

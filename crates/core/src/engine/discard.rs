@@ -107,7 +107,8 @@ impl Discards {
             return discard.file.filter(|_| discard.result.is_none());
         }
         let since = self.unbound.remove(name);
-        let is_later = |file: Stat| since.is_some_and(|since| file.changed_at().as_second() > since.as_second());
+        let is_later =
+            |file: Stat| since.is_some_and(|since| file.changed_at().as_second() > since.as_second());
         let result = match file {
             None => Some(DiscardResult::NotFound),
             Some(file) => is_later(file).then_some(DiscardResult::Changed),
