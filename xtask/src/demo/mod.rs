@@ -22,6 +22,9 @@ use crate::repository::repository;
 /// The cluster's name, so that it meets no other.
 const NAME: &str = "demo";
 
+/// Our kinds in the API.
+const API: &str = "/apis/checkpoint-keeper.io/v1alpha1";
+
 /// How long anything may take to come about. A pod of the chart may be restarted in it.
 const DEADLINE: Duration = Duration::from_mins(2);
 
@@ -95,18 +98,28 @@ fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
     })?;
     stage.run("kubectl checkpoints list --namespace shop")?;
     stage.run(&format!("kubectl checkpoints explain {oldest} --namespace shop"))?;
+    // Nodes report figures once a minute.
+    stage.until("the figures of the policy and of the schedule", || {
+        let object = |path: &str| stage.cluster.get(&format!("{API}/namespaces/shop/{path}"));
+        let policy = object("checkpointpolicies/last-three")?;
+        let schedule = object("checkpointschedules/often")?;
+        let archives = policy["status"]["totals"]["archives"].as_i64();
+        Ok(archives > Some(0) && schedule["status"]["lastSuccessTime"].is_string())
+    })?;
     stage.run("kubectl --namespace shop get checkpointpolicies,checkpointschedules")?;
 
     say("It is removed. What lies on the nodes stays there");
     stage.run("helm uninstall checkpoint-keeper --namespace checkpoint-keeper --wait")?;
-    let left: usize = stage
-        .cluster
-        .nodes()
-        .iter()
-        .map(|node| Ok(std::fs::read_dir(node.checkpoints())?.count()))
-        .sum::<anyhow::Result<usize>>()?;
-    ensure!(left >= 4, "{left} files are left on the nodes");
-    println!("{left} files are left in the checkpoint directories of the nodes.");
+    let mut archives = 0;
+    for node in stage.cluster.nodes() {
+        println!("{}:", node.name());
+        for entry in std::fs::read_dir(node.checkpoints())? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            archives += usize::from(name.ends_with(".tar"));
+            println!("  {name}");
+        }
+    }
+    ensure!(archives >= 3, "{archives} archives are left on the nodes");
     Ok(())
 }
 
@@ -173,8 +186,7 @@ impl<'a> Stage<'a> {
 
     /// The names of the checkpoints there are, the oldest first.
     fn checkpoints(&self) -> anyhow::Result<Vec<String>> {
-        let path = "/apis/checkpoint-keeper.io/v1alpha1/namespaces/shop/containercheckpoints";
-        let mut list = self.cluster.get(path)?;
+        let mut list = self.cluster.get(&format!("{API}/namespaces/shop/containercheckpoints"))?;
         let list: Vec<ContainerCheckpoint> = serde_json::from_value(list["items"].take())?;
         let named = |one: ContainerCheckpoint| Some((one.status?.checkpointed_at?.0, one.metadata.name?));
         let mut found: Vec<_> = list.into_iter().filter_map(named).collect();

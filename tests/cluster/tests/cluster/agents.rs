@@ -13,6 +13,9 @@ use crate::install;
 use crate::support::{DEADLINE, checkpoint_alone, cluster, files_of, keeper};
 
 /// A policy of a namespace.
+/// Where an agent that is started here remembers what it cannot learn again.
+pub(crate) const CATALOG: &str = "/var/lib/kubelet/checkpoint-keeper-catalog";
+
 pub(crate) fn policy(namespace: &Namespace<'_>, name: &str, spec: &Value) -> anyhow::Result<()> {
     let metadata = json!({"name": name, "namespace": namespace.name()});
     let object = json!({
@@ -188,7 +191,7 @@ impl<'a> Agent<'a> {
         command.args(["--kubeconfig", &kubeconfig, "--directory", directory, "--interval", "2s"]);
         command.args(["--status-interval", "1s"]);
         command.args(kubelet);
-        command.args(["--state", "/var/lib/kubelet/checkpoint-keeper-catalog", "--listen", "0.0.0.0:9464"]);
+        command.args(["--state", CATALOG, "--listen", "0.0.0.0:9464"]);
         let out = std::fs::File::create(&said)?;
         let process = command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).spawn()?;
         Ok(Self { node, process, said, _files: files })

@@ -74,6 +74,32 @@ pub(crate) fn hold(namespace: &str, object: &Value, reason: &str) -> anyhow::Res
     Ok(())
 }
 
+pub(crate) fn discard(namespace: &str, object: &Value, reason: &str) -> anyhow::Result<()> {
+    let spec = json!({"discard": {"reason": reason}});
+    let (status, answer) = change(cluster().administrator(), namespace, object, &spec)?;
+    ensure!(status == 200, "{status} {answer}");
+    Ok(())
+}
+
+/// Asks for the deletion of these files of a node, and of no others.
+pub(crate) fn discard_in_store(node: Node<'_>, files: &[&str]) -> anyhow::Result<()> {
+    let stores = format!("/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores/{}", node.name());
+    let (status, answer) = cluster().administrator().merge(&stores, &json!({"spec": {"discard": files}}))?;
+    ensure!(status == 200, "{status} {answer}");
+    Ok(())
+}
+
+/// Waits until that is what came of a file that was to be deleted so, and returns since when.
+pub(crate) fn discarded(node: Node<'_>, file: &str, result: &str) -> anyhow::Result<Value> {
+    wait::for_value("the result of the discard", DEADLINE, || {
+        let report = store(node)?;
+        let results = report["status"]["discards"].as_array().cloned().unwrap_or_default();
+        let found = results.into_iter().find(|one| one["file"] == file && one["result"] == result);
+        ensure!(found.is_some(), "{}", report["status"]);
+        Ok(found.map(|one| one["time"].clone()))
+    })
+}
+
 /// A namespace with a pod that can be checkpointed.
 pub(crate) fn with_pod<'a>(prefix: &str, node: Node<'_>) -> anyhow::Result<Namespace<'a>> {
     let namespace = cluster().namespace(prefix)?;
@@ -209,25 +235,13 @@ fn a_hold_outlives_its_object_its_agent_the_kind_and_the_namespace() -> anyhow::
     let archive = wait::for_value("the archive among those without a namespace", DEADLINE * 2, listed)?;
     ensure!(archive["namespace"] == of.as_str(), "{archive}");
     ensure!(archives_of(node, &of)? == [last.clone()] && has_marker(node, last));
-    let stores = format!("/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores/{}", node.name());
-    let (status, answer) = cluster().administrator().merge(&stores, &json!({"spec": {"discard": [last]}}))?;
-    ensure!(status == 200, "{status} {answer}");
-    let result = |wanted: &'static str| {
-        wait::until("the result of the discard", DEADLINE, || {
-            let report = store(node)?;
-            let results = report["status"]["discards"].as_array().cloned().unwrap_or_default();
-            let result = results.iter().find(|result| result["file"] == last.as_str());
-            ensure!(result.is_some_and(|result| result["result"] == wanted), "{}", report["status"]);
-            Ok(true)
-        })
-    };
-    result("Waiting")?;
+    discard_in_store(node, &[last])?;
+    discarded(node, last, "Waiting")?;
     ensure!(archives_of(node, &of)? == [last.clone()], "what is held is not discarded");
     node.run("rm", &[&format!("{}/{last}.keep", node.directory())])?;
-    result("Deleted")?;
+    discarded(node, last, "Deleted")?;
     ensure!(archives_of(node, &of)?.is_empty());
-    let (status, answer) = cluster().administrator().merge(&stores, &json!({"spec": {"discard": []}}))?;
-    ensure!(status == 200, "{status} {answer}");
+    discard_in_store(node, &[])?;
     agent.stop()?;
     Ok(())
 }

@@ -7,10 +7,12 @@ use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Daemon, Fault, wait};
 use serde_json::json;
 
-use crate::agents::{Agent, checkpoints, keep, left, next_round, policy, stays, store};
+use crate::agents::{Agent, CATALOG, checkpoints, keep, left, next_round, policy, stays, store};
 use crate::controller::Replica;
 use crate::install;
-use crate::inventory::{has_marker, held, hold, marker, shown, with_pod};
+use crate::inventory::{
+    discard, discard_in_store, discarded, has_marker, held, hold, marker, shown, with_pod,
+};
 use crate::quota::{counted, quota};
 use crate::schedules::{archives, schedule};
 use crate::support::{DEADLINE, NODES, checkpoint_alone, cluster, empty, files_of};
@@ -74,6 +76,51 @@ fn a_hold_outlives_a_restart_of_the_api_server_and_a_new_one_is_carried_out_righ
     let held = [first, newest, &third].into_iter().flat_map(|file| [file.clone(), marker(file)]);
     stays(&agent, node, of, &held.chain([fourth]).collect::<Vec<_>>())?;
     agent.stop().map(drop)
+}
+
+/// An agent that is killed before it learns of the requests, an API server that is killed right after it took them, and a
+/// state directory that is lost after they were carried out.
+#[test]
+fn a_discard_is_carried_out_by_whoever_comes_after_a_restart_and_never_again() -> anyhow::Result<()> {
+    const LOST: &str = "checkpoint-lost.tar";
+    let _alone = NODES.write();
+    install::agents()?;
+    let node = cluster().nodes()[0];
+    empty(node)?;
+    let agent = Agent::start(node)?;
+    let namespace = with_pod("discard-restart", node)?;
+    let of = namespace.name();
+    let files = checkpoints(node, of, "app", 2)?;
+    let objects = shown(of, &files)?;
+    // The file of nobody, which no object stands for.
+    let lost = format!("{}/{LOST}", node.directory());
+    let write_lost =
+        || node.run("sh", &["-c", &format!("echo of nobody > {lost} && touch --date '1 hour ago' {lost}")]);
+    let is_lost_there = || node.run("test", &["-e", &lost]).is_ok();
+    write_lost()?;
+    agent.kill()?;
+
+    discard(of, &objects[&files[0]], "a leaked key")?;
+    discard_in_store(node, &[LOST])?;
+    let _recovery = cluster().kill(CONTROL_PLANE, Daemon::KubeApiserver)?;
+    ensure!(is_lost_there() && files_of(node, of)? == files, "nobody was there to delete anything");
+    let agent = Agent::spawn(node)?;
+    cluster().wait_until_answering()?;
+    left(node, of, &files[1..])?;
+    let deleted_at = discarded(node, LOST, "Deleted")?;
+    ensure!(!is_lost_there(), "it is said to be deleted, and is there");
+
+    // Whatever comes later under that name was not meant, also by an agent that remembers nothing.
+    write_lost()?;
+    agent.stop()?;
+    node.run("sh", &["-c", &format!("rm -f -- {CATALOG}*")])?;
+    let agent = Agent::start(node)?;
+    stays(&agent, node, of, &files[1..])?;
+    ensure!(is_lost_there(), "a file was deleted for a request that was carried out before");
+    ensure!(discarded(node, LOST, "Deleted")? == deleted_at, "it is said to be deleted anew");
+    discard_in_store(node, &[])?;
+    agent.stop()?;
+    node.run("rm", &[&lost]).map(drop)
 }
 
 /// The API server, the controller and the agent are killed one after the other, while a schedule wants more than the quota
