@@ -93,10 +93,10 @@ spec:
           # checkpoint-restore-operator and checkpoint-restore-operator-system, both this and the controller must be
           # told, or they do not see that it runs: "--other-operator-namespace=NAMESPACE,…"
           # Where no authority of the cluster vouches for the kubelets' certificates, as their default is, checkpoints
-          # are made once the agent knows the one of its node:
-          #   args: [agent, --kubelet-certificate=/kubelet.crt]
-          #   volumeMounts: [{name: kubelet-certificate, mountPath: /kubelet.crt, readOnly: true}]
-          #   volumes: [{name: kubelet-certificate, hostPath: {path: /var/lib/kubelet/pki/kubelet.crt, type: File}}]
+          # are made once the agent knows the one of its node. To the lists below add, each to its own:
+          #   args:         - --kubelet-certificate=/kubelet.crt
+          #   volumeMounts: - {name: kubelet-certificate, mountPath: /kubelet.crt, readOnly: true}
+          #   volumes:      - {name: kubelet-certificate, hostPath: {path: /var/lib/kubelet/pki/kubelet.crt, type: File}}
           # The type matters: with another one a file that is missing would be made, and the kubelet stumble over it.
           command: [/checkpoint-keeper]
           args:

@@ -133,7 +133,8 @@ async fn ready(State(server): State<Arc<AdminServer>>) -> (StatusCode, String) {
     } else {
         // The reasons hold names and replies from outside, and may be shown on a terminal.
         let lines = not_ready_reasons.iter().map(|trouble| printable(trouble).into_owned() + "\n");
-        (StatusCode::SERVICE_UNAVAILABLE, lines.collect())
+        // As the API server's own: of a 503 `kubectl get --raw` would not show the text.
+        (StatusCode::INTERNAL_SERVER_ERROR, lines.collect())
     }
 }
 

@@ -16,10 +16,11 @@ const OTHERS: [&str; 18] = [
 ];
 
 /// What kubectl does in this book.
-const VERBS: [&str; 19] = [
+const VERBS: [&str; 20] = [
     "apply",
     "get",
     "describe",
+    "diff",
     "patch",
     "delete",
     "annotate",
@@ -244,17 +245,33 @@ fn helm(words: &[String], place: &str) {
     }
 }
 
+/// The schema of one part of a value; a map such as labels takes any key.
+fn part_of<'s>(schema: &'s Value, part: &str) -> Option<&'s Value> {
+    let any = || schema.get("additionalProperties").filter(|any| any.is_object());
+    schema["properties"].get(part).or_else(any)
+}
+
 /// Whether the chart has a value of that name.
 fn is_value(name: &str) -> bool {
     let file = repository().join("charts/checkpoint-keeper/values.schema.json");
     let schema: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-    name.split('.').try_fold(&schema, |schema, part| schema["properties"].get(part)).is_some()
+    name.split('.').try_fold(&schema, part_of).is_some()
 }
 
 /// Values that stand in the text as `agent.kubeletRootDir`, or with what they are set to.
 #[test]
 fn every_value_of_the_chart_that_is_named_is_there() {
-    let groups = ["image.", "crds.", "rbac.", "agent.", "controller.", "podMonitor.", "networkPolicies."];
+    let groups = [
+        "image.",
+        "crds.",
+        "rbac.",
+        "agent.",
+        "controller.",
+        "podMonitor.",
+        "prometheusRule.",
+        "dashboards.",
+        "networkPolicies.",
+    ];
     let mut count = 0;
     for name in ["install.md", "operations.md"] {
         let page = &crate::source::pages()[name];

@@ -269,6 +269,12 @@ fn disk(prometheus: &Prometheus, node: Node<'_>, agent: Agent<'_>) -> anyhow::Re
             prometheus.query(&format!("ALERTS{{alertname=\"CheckpointKeeperStorageFilling\"{of_node}}}"))?;
         Ok(!fires.is_empty())
     })?;
+    // One that no policy of this test takes, and that occupies little of what it says.
+    let other = ArchiveBuilder::new("elsewhere", "db", "engine").at("2026-01-02T03:04:05Z");
+    let other = other.write_sparse(&node.checkpoints(), 60 << 20)?;
+    shell(&format!("touch '{}.keep'", other.file_name().context("no name")?.to_string_lossy()))?;
+    shell("head -c $(($(df --block-size=1 --output=avail . | tail -n 1) - 4000000)) /dev/zero >>.ballast")?;
+    prometheus.fires("StorageFull", &of_node)?;
     let held = Held::new(node, &files_of(node, name)?)?;
     let _watermark = Applied::new(STORAGE, &watermark(node))?;
     wait::until("the watermark to delete", DEADLINE, || {
