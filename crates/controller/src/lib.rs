@@ -7,6 +7,7 @@
 //! Doing is [`writer`] and [`store_cache`]; [`work`] puts them together.
 
 mod agents;
+mod condition;
 pub mod enforcement;
 pub mod finalizers;
 pub mod metrics;
