@@ -17,7 +17,7 @@ use checkpoint_keeper_runtime::schedule_objects::ScheduleObjects;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::api::{ApiContext, TICK};
+use super::context::{ApiContext, TICK};
 use super::problem_type::ProblemType;
 
 /// What sends the engine its configuration.

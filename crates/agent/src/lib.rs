@@ -2,8 +2,10 @@
 //! that waits for no API; the API's side tells it, and publishes what it does.
 
 mod api;
+mod api_write;
 mod cluster_watch;
 mod config_source;
+mod context;
 mod deciding;
 mod dry_runs;
 mod events;
@@ -11,6 +13,7 @@ mod inventory;
 mod lock;
 pub mod metrics;
 mod own_objects;
+mod own_watch;
 mod problem_type;
 mod problems;
 mod quotas;
@@ -40,9 +43,10 @@ use checkpoint_keeper_node::mailbox::{self, Sender};
 use checkpoint_keeper_node::store::OpenError;
 use tokio::runtime::Builder;
 
-use self::api::{Api, ApiContext};
+use self::api::Api;
 use self::cluster_watch::ClusterWatch;
 use self::config_source::ConfigSource;
+use self::context::ApiContext;
 use self::deciding::Deciding;
 use self::dry_runs::DryRuns;
 use self::inventory::{Inventory, ShownArchives};

@@ -4,7 +4,7 @@ use checkpoint_keeper_runtime::liveness::now;
 use checkpoint_keeper_runtime::problem_log::{Entry, Problem, ProblemLog};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::api::{ApiContext, TICK};
+use super::context::{ApiContext, TICK};
 use super::problem_type::ProblemType;
 use super::state::Observations;
 

@@ -88,7 +88,7 @@ impl Reporter {
                     wrong(ProblemType::NodeLabelsUnknown, policy.to_string(), what);
                 }
                 // What is still wrong was said again at the last look, or will be at the next.
-                let age = (self.interval * 2 + Duration::from_secs(1)).max(super::api::TICK * 3);
+                let age = (self.interval * 2 + Duration::from_secs(1)).max(super::context::TICK * 3);
                 self.state.forget_problems(age, now);
             }
             Event::Finished(outcome) => {

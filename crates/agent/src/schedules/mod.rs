@@ -44,7 +44,7 @@ use self::reports::{Teller, channel};
 use self::telling::{Telling, Told};
 use self::usage::NodeUsage;
 use self::warnings::QuotaWarnings;
-use super::api::{ApiContext, TICK};
+use super::context::{ApiContext, TICK};
 use super::metrics::Timings;
 use super::problem_type::ProblemType;
 use super::quotas::QuotaGate;
