@@ -15,6 +15,7 @@ pub mod crds;
 pub mod effective;
 mod error;
 pub mod legacy;
+pub mod legacy_annotations;
 pub mod legacy_migration;
 pub mod legacy_schedule;
 pub mod manifest;

@@ -19,7 +19,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::totals::NodeReport;
+use super::node_report::NodeReport;
 
 /// The labels of the agents' pods, as `config/deploy` sets them.
 const AGENTS: &str = "app.kubernetes.io/name=checkpoint-keeper,app.kubernetes.io/component=agent";

@@ -11,6 +11,7 @@ mod condition;
 pub mod enforcement;
 pub mod finalizers;
 pub mod metrics;
+pub mod node_report;
 pub mod quota_sums;
 pub mod quotas;
 pub mod schedules;

@@ -17,8 +17,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time
 use serde_json::{Value, json};
 
 use super::condition::{self, ConditionContent};
+use super::node_report::NodeReport;
 use super::throttle::Rested;
-use super::totals::NodeReport;
 
 /// A status to be written.
 #[derive(Debug, Clone, PartialEq)]

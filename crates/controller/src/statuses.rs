@@ -14,7 +14,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::condition::{self, ConditionContent};
 use super::enforcement::{Enforced, EnforcedReason, Enforcement, Reach};
-use super::totals::{NodeReport, Totals, Usage};
+use super::node_report::NodeReport;
+use super::totals::{Totals, Usage};
 
 /// Whether a policy is understood and in force as its author wants it.
 pub const ACCEPTED: &str = "Accepted";

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io::{ErrorKind, IsTerminal};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +13,7 @@ use checkpoint_keeper_core::engine::config::EngineConfig;
 use checkpoint_keeper_core::engine::file::Removal;
 use checkpoint_keeper_core::engine::problem::Problem;
 use checkpoint_keeper_core::engine::{ClusterSettings, Deletes, NodePods, Progress, Settings, View};
-use checkpoint_keeper_core::name::{FileName, NameKind};
+use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::pods::{LookupResult, RequestBudget};
 use checkpoint_keeper_core::policy::{Labels, PolicySet};
 use checkpoint_keeper_core::policy_lint;
@@ -28,6 +27,7 @@ use jiff::Timestamp;
 
 use super::consent::{self, Consent};
 use super::deletion_log::{DeletionLog, why_it_stays};
+use super::output_files::refuse_archive;
 use super::policy_files::{self, PolicyFiles};
 use crate::cli::{GcArguments, Output};
 use crate::failure::{Failure, say};
@@ -43,10 +43,8 @@ pub fn run(arguments: &GcArguments) -> Result<(), Failure> {
     let policies = &loaded.policies;
     let cluster = connect(arguments)?;
     say_what_orphans_need(arguments, policies);
-    if let Some(state) = arguments.state.as_deref().filter(|state| names_an_archive(state)) {
-        return Err(Failure::Usage(vec![format!("--state {}: names an archive", state.display())]));
-    }
     if let Some(state) = &arguments.state {
+        refuse_archive("--state", state)?;
         Catalog::check(state).map_err(|error| Failure::Usage(vec![format!("--state: {error}")]))?;
     }
     let mut deletions = DeletionLog::new(arguments)?;
@@ -331,12 +329,6 @@ fn say_what_orphans_need(arguments: &GcArguments, policies: &PolicySet) {
             "without --state nothing is remembered from one pass to the next: a grace period of orphans never ends",
         );
     }
-}
-
-/// Whether a path ends as archives and their markers do: a catalog there would be taken for one.
-pub(super) fn names_an_archive(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| FileName::new(name.as_encoded_bytes()));
-    name.is_some_and(|name| name.kind() != NameKind::Other)
 }
 
 /// A bar on a terminal, nothing elsewhere.
