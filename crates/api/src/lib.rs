@@ -62,5 +62,11 @@ pub const NAMESPACE: &str = "checkpoint-keeper";
 /// The agents' service account in those manifests.
 pub const AGENT_ACCOUNT: &str = "checkpoint-keeper-agent";
 
+/// The labels of the agents' pods and `DaemonSet`s in those manifests.
+pub const AGENT_SELECTOR: &str = "app.kubernetes.io/name=checkpoint-keeper,app.kubernetes.io/component=agent";
+
+/// The port at which an agent shows its archives, inside its pod, unless it is told another one.
+pub const AGENT_VIEW_PORT: u16 = 9091;
+
 /// The controller's service account in those manifests.
 pub const CONTROLLER_ACCOUNT: &str = "checkpoint-keeper-controller";

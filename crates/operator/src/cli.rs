@@ -3,10 +3,11 @@
 // What documents an option is what the help shows: plain text.
 #![allow(clippy::doc_markdown)]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use checkpoint_keeper_api::AGENT_VIEW_PORT;
 use checkpoint_keeper_core::duration;
 use checkpoint_keeper_core::schedule::MOST_DUMPS;
 use clap::builder::NonEmptyStringValueParser;
@@ -233,8 +234,9 @@ pub struct AgentArguments {
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:9464")]
     pub listen: SocketAddr,
     /// Serve every archive, explanations and previews here, for kubectl port-forward: a loopback address, as it names
-    /// the pods of all tenants
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9091", value_parser = parse_loopback)]
+    /// the pods of all tenants. kubectl checkpoints looks for it at the default port
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_loopback,
+        default_value_t = (Ipv4Addr::LOCALHOST, AGENT_VIEW_PORT).into())]
     pub view_listen: SocketAddr,
     /// The node's kubelet, by which checkpoints are made
     #[command(flatten)]
