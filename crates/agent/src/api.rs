@@ -275,7 +275,7 @@ mod tests {
                 side.context
                     .not_ready_reasons(now())
                     .iter()
-                    .any(|trouble| trouble.starts_with("checkpointpolicies cannot be"))
+                    .any(|reason| reason.starts_with("checkpointpolicies cannot be"))
             );
             api.set_broken("checkpointpolicies", false);
             let back = told(&receiver, |config| config.confidence == Confidence::Current).await;

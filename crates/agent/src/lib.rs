@@ -95,7 +95,7 @@ pub struct Settings {
     pub interval: Duration,
     /// How long an archive must have been left alone to count as written.
     pub settle: Duration,
-    /// How long the status rests after it was written, unless a problem appears.
+    /// The shortest time between two writes of the status, unless a problem appears.
     pub status_interval: Duration,
     /// The most archives that are shown as `ContainerCheckpoint`s; 0: none.
     pub inventory_limit: usize,
@@ -296,7 +296,7 @@ fn start_api_side(
     let started = Instant::now();
     let limit = stuck(arguments.interval);
     let asked = context.clone();
-    let page = AdminServer {
+    let admin_server = AdminServer {
         metrics: metrics::registry(
             state,
             &measures.timings,
@@ -317,7 +317,7 @@ fn start_api_side(
         runtime.block_on(async {
             tokio::join!(
                 async {
-                    if let Err(error) = admin::serve(address, Arc::new(page)).await {
+                    if let Err(error) = admin::serve(address, Arc::new(admin_server)).await {
                         tracing::error!("cannot serve probes and metrics on {address}: {error}");
                     }
                 },

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::condition::{self, ConditionContent};
 use super::node_report::NodeReport;
 use super::quota_sums::{NamespaceSum, Sums};
-use super::throttle::Rested;
+use super::throttle::ThrottledWrite;
 
 /// A status to be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,7 +40,7 @@ pub struct QuotaWrite {
     pub event: Option<QuotaEvent>,
 }
 
-impl Rested for QuotaWrite {
+impl ThrottledWrite for QuotaWrite {
     fn uid(&self) -> &str {
         &self.uid
     }

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::condition::{self, ConditionContent};
 use super::node_report::NodeReport;
-use super::throttle::Rested;
+use super::throttle::ThrottledWrite;
 
 /// A status to be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +35,7 @@ pub struct ScheduleWrite {
     pub is_urgent: bool,
 }
 
-impl Rested for ScheduleWrite {
+impl ThrottledWrite for ScheduleWrite {
     fn uid(&self) -> &str {
         &self.uid
     }
@@ -304,7 +304,7 @@ mod tests {
 
     use tokio::time::Instant;
 
-    use super::super::throttle::{FIGURES, RestThrottle};
+    use super::super::throttle::{FigureThrottle, MIN_INTERVAL};
     use super::*;
 
     const NOW: Timestamp = Timestamp::constant(1_780_000_000, 0);
@@ -458,10 +458,10 @@ mod tests {
             status: json!({}),
             is_urgent,
         };
-        let (mut throttle, now) = (RestThrottle::default(), Instant::now());
+        let (mut throttle, now) = (FigureThrottle::default(), Instant::now());
         throttle.note(&write(false), now);
-        assert_eq!(throttle.due(vec![write(false)], now), (vec![], Some(now + FIGURES)));
+        assert_eq!(throttle.due(vec![write(false)], now), (vec![], Some(now + MIN_INTERVAL)));
         assert_eq!(throttle.due(vec![write(true)], now), (vec![write(true)], None));
-        assert_eq!(throttle.due(vec![write(false)], now + FIGURES), (vec![write(false)], None));
+        assert_eq!(throttle.due(vec![write(false)], now + MIN_INTERVAL), (vec![write(false)], None));
     }
 }

@@ -25,7 +25,7 @@ use crate::session::Session;
 const AT_ONCE: usize = 8;
 
 /// How much longer than another request a question may take: an agent may have 100 000 archives to plan for.
-const PATIENCE: Duration = Duration::from_secs(20);
+const EXTRA_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What is asked of an agent.
 #[derive(Debug, Clone)]
@@ -124,7 +124,8 @@ pub async fn ask(session: &Session, agent: &Agent, question: &Question) -> Resul
             exchange(stream, question).await
         }
     };
-    let (code, body) = timeout(session.request_timeout + PATIENCE, asked).await.map_err(|_| late())??;
+    let (code, body) =
+        timeout(session.request_timeout + EXTRA_TIMEOUT, asked).await.map_err(|_| late())??;
     let value: Value = serde_json::from_slice(&body).map_err(|_| {
         Failure::new(format!("the agent of {node} answers {code} and no JSON: is it of another version?"))
     })?;

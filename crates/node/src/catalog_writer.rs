@@ -12,8 +12,8 @@ use checkpoint_keeper_core::engine::memory::Changes;
 
 use crate::catalog::{Catalog, CatalogError, CatalogProblem};
 
-/// How long an end waits for what was not written yet.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a flush, or the end, waits for what was not written yet.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long it waits for more to write: a burst is then a few transactions, each with its fsync, and not
 /// one for each archive.
@@ -163,7 +163,7 @@ impl CatalogWriter {
         let is_busy = |state: &mut State| !state.waiting.is_empty() || state.is_writing || state.reopen;
         self.shared.state().is_urgent = true;
         self.shared.changed.notify_all();
-        let is_late = self.shared.wait_while(PATIENCE, is_busy);
+        let is_late = self.shared.wait_while(TIMEOUT, is_busy);
         self.shared.state().is_urgent = false;
         let mut problems = self.problems();
         if is_late {
@@ -180,7 +180,7 @@ impl Drop for CatalogWriter {
         self.shared.state().stop = true;
         self.shared.changed.notify_all();
         let Some(thread) = self.thread.take() else { return };
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         let is_busy = |state: &mut State| !state.waiting.is_empty() || state.is_writing || state.reopen;
         let is_given_up = self.shared.state().is_given_up;
         if !is_given_up && !self.shared.wait_while(end.saturating_duration_since(Instant::now()), is_busy) {

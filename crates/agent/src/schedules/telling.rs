@@ -9,8 +9,8 @@ use checkpoint_keeper_core::schedule::{Report, RunResult, Trigger};
 
 use super::budget::{Budget, MESSAGES, RESULTS};
 
-/// How long the same result of the same schedule for the same container is not told again.
-const REST: Duration = Duration::from_mins(1);
+/// The shortest time between two messages of the same result of the same schedule for the same container.
+const MIN_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What was told, and may be.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Telling {
     /// What is done with a result that came just now.
     pub(super) fn admit(&mut self, report: &Report, now: Instant) -> Told {
         let Report { request, container, result } = report;
-        let is_recent = |told: &Instant| now.saturating_duration_since(*told) < REST;
+        let is_recent = |told: &Instant| now.saturating_duration_since(*told) < MIN_INTERVAL;
         if !is_recent(&self.forgot) {
             self.told.retain(|_, told| is_recent(told));
             self.forgot = now;

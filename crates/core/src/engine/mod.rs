@@ -94,7 +94,7 @@ pub struct Engine {
     has_news: bool,
     /// Whether the file system is being measured for a plan.
     is_planning: bool,
-    /// Whether the next plan begins a new round of look-ups.
+    /// Whether the next plan begins a new round of lookups.
     is_new_round: bool,
     /// Whether the cluster is being asked.
     is_asking: bool,

@@ -31,7 +31,7 @@ use crate::store::{OpenError, Store};
 use crate::sweeper::Sweeper;
 pub use run::RunError;
 
-/// The most look-ups in one round. A node has at most some hundred pods, and all of them are asked about
+/// The most lookups in one round. A node has at most some hundred pods, and all of them are asked about
 /// within a few intervals; an orphan has hours of grace.
 pub const UNHURRIED: RequestBudget = RequestBudget { new: 100, again: 100, idle: 100 };
 

@@ -1,4 +1,4 @@
-//! `checkpoint-keeper controller`: a replica of the controller, with its page and its signals.
+//! `checkpoint-keeper controller`: a replica of the controller, with its probes, metrics and signals.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ async fn serve(client: Client, arguments: ControllerArguments) -> Result<(), Fai
             directory: arguments.directory,
         },
     );
-    let page = AdminServer {
+    let admin_server = AdminServer {
         metrics: controller.registry(),
         not_ready_reasons: Box::new(controller.not_ready_reasons()),
         is_alive: Box::new(controller.is_alive()),
@@ -60,9 +60,9 @@ async fn serve(client: Client, arguments: ControllerArguments) -> Result<(), Fai
         ended = controller.run(stopped) => {
             ended.map_err(|lost| Failure::Failed(anyhow::Error::new(lost).context("this replica must not go on")))
         }
-        served = admin::serve(arguments.listen, Arc::new(page)) => {
+        served = admin::serve(arguments.listen, Arc::new(admin_server)) => {
             served.with_context(|| format!("cannot listen on {}", arguments.listen))?;
-            Err(Failure::Failed(anyhow::anyhow!("the page on {} ended", arguments.listen)))
+            Err(Failure::Failed(anyhow::anyhow!("the server of probes and metrics on {} stopped", arguments.listen)))
         }
         () = signals => Ok(()),
     }
