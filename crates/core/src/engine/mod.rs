@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use messages::{
-    ClusterSettings, Deletes, DiscardResults, Effect, Haste, Input, NodePods, Progress, Settings, View,
+    ClusterSettings, DeletionTiming, DiscardResults, Effect, Haste, Input, NodePods, Progress, Settings, View,
 };
 
 use self::clock::{ClockWatch, Now};

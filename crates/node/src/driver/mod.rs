@@ -101,16 +101,16 @@ pub enum CatalogUse {
     New(Catalog),
 }
 
-/// Who deletes.
+/// What carries out deletions.
 #[derive(Debug)]
-enum Deletes {
+enum DeletionExecutor {
     /// The driver itself, which waits for it.
     Inline,
     Thread(Sweeper),
 }
 
-/// Who asks the cluster.
-enum Asks {
+/// What carries out lookups.
+enum LookupExecutor {
     /// Nothing: there is no cluster to ask.
     None,
     /// The driver itself, which waits for the answers.
@@ -123,8 +123,8 @@ pub struct Driver {
     engine: Engine,
     store: Arc<Store>,
     catalog: Option<CatalogWriter>,
-    deletes: Deletes,
-    asks: Asks,
+    deletion_executor: DeletionExecutor,
+    lookup_executor: LookupExecutor,
     /// What is to be done.
     effects: VecDeque<Effect>,
     now: Box<dyn Fn() -> Now + Send>,
@@ -158,8 +158,8 @@ impl Driver {
             engine: Engine::new(settings, memory),
             store: Arc::new(store),
             catalog,
-            deletes: Deletes::Inline,
-            asks: Asks::None,
+            deletion_executor: DeletionExecutor::Inline,
+            lookup_executor: LookupExecutor::None,
             effects: VecDeque::new(),
             now,
             slice: SLICE,
@@ -171,7 +171,7 @@ impl Driver {
 
     /// Has the cluster asked by this.
     pub fn ask_by(&mut self, ask: Ask) {
-        self.asks = Asks::Inline(ask);
+        self.lookup_executor = LookupExecutor::Inline(ask);
     }
 
     /// Carries out effects for so long before it looks whether something else has happened, but one at least.
@@ -303,14 +303,14 @@ impl Driver {
             }
             Effect::Unlink(deletion) => return self.delete(deletion, report),
             Effect::Withdraw => {
-                if let Deletes::Thread(sweeper) = &self.deletes {
+                if let DeletionExecutor::Thread(sweeper) = &self.deletion_executor {
                     sweeper.withdraw();
                 }
             }
-            Effect::LookUp(lookups) => match &mut self.asks {
-                Asks::None => {}
-                Asks::Inline(ask) => return Some(Input::Resolved(ask(lookups))),
-                Asks::Thread(resolver) => resolver.ask(lookups),
+            Effect::LookUp(lookups) => match &mut self.lookup_executor {
+                LookupExecutor::None => {}
+                LookupExecutor::Inline(ask) => return Some(Input::Resolved(ask(lookups))),
+                LookupExecutor::Thread(resolver) => resolver.ask(lookups),
             },
             Effect::Persist(changes) => {
                 if let Some(catalog) = &self.catalog {
@@ -343,12 +343,12 @@ impl Driver {
         if let Some(closed) = self.planned.take() {
             report(Event::Timed(Operation::CloseToUnlink, closed.elapsed()));
         }
-        match &self.deletes {
-            Deletes::Thread(sweeper) => {
+        match &self.deletion_executor {
+            DeletionExecutor::Thread(sweeper) => {
                 sweeper.delete(&self.store, deletion);
                 None
             }
-            Deletes::Inline => {
+            DeletionExecutor::Inline => {
                 let removal = self.store.remove(&deletion.archive.file, &deletion.stat);
                 let outcome = Outcome { deletion, removal };
                 report(Event::Finished(&outcome));

@@ -12,7 +12,7 @@ use checkpoint_keeper_api::manifest::Loaded;
 use checkpoint_keeper_core::engine::config::EngineConfig;
 use checkpoint_keeper_core::engine::file::Removal;
 use checkpoint_keeper_core::engine::problem::Problem;
-use checkpoint_keeper_core::engine::{ClusterSettings, Deletes, NodePods, Progress, Settings, View};
+use checkpoint_keeper_core::engine::{ClusterSettings, DeletionTiming, NodePods, Progress, Settings, View};
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::pods::{LookupResult, RequestBudget};
 use checkpoint_keeper_core::policy::{Labels, PolicySet};
@@ -162,7 +162,7 @@ fn settings(arguments: &GcArguments, has_cluster: bool) -> Settings {
     };
     Settings {
         settle: arguments.settle,
-        deletes: if arguments.watch { Deletes::AtOnce } else { Deletes::WhenTold },
+        deletion_timing: if arguments.watch { DeletionTiming::AtOnce } else { DeletionTiming::WhenTold },
         trusts_clock: arguments.trust_clock,
         plan_at: arguments.now,
         cluster: has_cluster.then_some(cluster),
