@@ -181,6 +181,11 @@ impl GcArguments {
     pub fn only_shows(&self) -> bool {
         self.dry_run || self.explain.is_some() || self.from_older_operator
     }
+
+    /// Whether there is a cluster to ask.
+    pub fn has_cluster(&self) -> bool {
+        self.kubeconfig.is_some() || self.in_cluster
+    }
 }
 
 /// What `agent` is told.
