@@ -17,7 +17,7 @@ use super::context::ApiContext;
 use super::inventory::{Inventory, ShownArchives};
 use super::metrics::{self, Timings};
 use super::own_objects::OwnObjects;
-use super::schedules::{Means, Schedules, SeenArchives};
+use super::schedules::{Dependencies, Schedules, SeenArchives};
 use super::state::AgentState;
 use super::status_publisher::StatusPublisher;
 use super::view::{self, LatestView, ViewServer};
@@ -180,7 +180,7 @@ fn schedules(settings: &Settings, context: &ApiContext, shared: &Shared) -> Resu
         tracing::debug!("the kubelet's address is not told: no checkpoints are made by schedules");
         return Ok(None);
     };
-    let means = Means {
+    let dependencies = Dependencies {
         operator_namespace: settings.namespace.clone(),
         kubelet: Kubelet::new(kubelet)?,
         archives: shared.archives.clone(),
@@ -189,7 +189,7 @@ fn schedules(settings: &Settings, context: &ApiContext, shared: &Shared) -> Resu
         directory: settings.directory.clone(),
         most_dumps: settings.max_concurrent_checkpoints,
     };
-    Ok(Some(Schedules::new(context.clone(), means, &settings.state)))
+    Ok(Some(Schedules::new(context.clone(), dependencies, &settings.state)))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The agent: one a node. The engine collects in the node's directory by what it is told, on a thread
-//! that waits for no API; the API's side tells it, and publishes what it does.
+//! The agent of a node. One thread runs the engine, which collects in the node's directory and never waits for the API.
+//! Another one speaks with the API: it sends the engine its configuration, and publishes what the engine does.
 
 mod api;
 mod api_thread;
@@ -7,7 +7,7 @@ mod api_write;
 mod cluster_watch;
 mod config_source;
 mod context;
-mod deciding;
+mod deciding_generations;
 mod dry_runs;
 mod events;
 mod inventory;
@@ -42,7 +42,7 @@ use checkpoint_keeper_node::mailbox;
 use checkpoint_keeper_node::store::{OpenError, Store};
 
 use self::api_thread::Shared;
-use self::deciding::Deciding;
+use self::deciding_generations::DecidingGenerations;
 use self::dry_runs::DryRuns;
 use self::inventory::ShownArchives;
 use self::metrics::Timings;
@@ -153,7 +153,7 @@ pub fn run(settings: Settings) -> Result<(), Error> {
         dry_runs: DryRuns::new(settings.status_interval),
         timings: shared.timings,
         interval,
-        deciding: Deciding::default(),
+        deciding_generations: DecidingGenerations::default(),
         archives: shared.archives,
         shown: shared.shown,
         latest: shared.latest,

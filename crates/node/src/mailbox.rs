@@ -29,7 +29,7 @@ const MOST_CHANGED: usize = 10_000;
 pub struct Mail {
     /// The latest configuration, and the greatest haste of all that came.
     pub config: Option<(EngineConfig, Haste)>,
-    /// What watches showed of the cluster, in an order in which it is right.
+    /// What watches showed of the cluster: applied in this order, it gives the state that they showed last.
     pub updates: Vec<TimedUpdate>,
     /// The answers to lookups, a list for each round.
     pub answers: Vec<Vec<Resolved>>,
@@ -184,13 +184,15 @@ impl AsFd for Receiver {
     }
 }
 
-/// What was shown and not yet seen.
+/// Updates that the driver has not taken yet, as few as say the same.
 #[derive(Debug, Default)]
 struct Updates {
     pods: Option<TimedUpdate>,
-    /// What was shown of namespaces before the rest was not so any more.
+    /// When the watch of namespaces was lost: what is known of them from before counts no more.
     unknown: Option<Now>,
+    /// All namespaces, as a list had them, with the changes since.
     all: Option<(Now, BTreeMap<String, LookupResult>)>,
+    /// The namespaces that have changed, where no list came since they were last taken.
     changed: Option<(Now, BTreeMap<String, LookupResult>)>,
 }
 
@@ -233,7 +235,7 @@ impl Updates {
         }
     }
 
-    /// All of it, in an order in which it is right.
+    /// All updates; applied in this order, they give the state that was shown last.
     fn take(&mut self) -> impl Iterator<Item = TimedUpdate> + use<> {
         let Self { pods, unknown, all, changed } = std::mem::take(self);
         let unknown = unknown.map(|at| TimedUpdate { at, what: ClusterUpdate::NamespacesUnknown });

@@ -36,29 +36,30 @@ pub(super) const MOST_WAITING: usize = 4_000;
 const AGAIN: Duration = Duration::from_secs(5);
 const TRIES: u32 = 60;
 
-/// Takes what is to be told.
+/// Takes results that are to have events, and answers to annotations.
 #[derive(Debug, Clone)]
-pub(super) struct Teller {
+pub(super) struct MessageSender {
     reports: mpsc::Sender<Report>,
     answers: mpsc::UnboundedSender<Answer>,
 }
 
-/// Tells it.
-pub(super) struct Told {
+/// Publishes the events, and writes the answers.
+pub(super) struct MessageReceiver {
     reports: mpsc::Receiver<Report>,
     answers: mpsc::UnboundedReceiver<Answer>,
 }
 
 /// Both ends.
-pub(super) fn channel() -> (Teller, Told) {
+pub(super) fn channel() -> (MessageSender, MessageReceiver) {
     let (report_sender, reports) = mpsc::channel(MOST_WAITING);
     // As many as there are pods, each a few times.
     let (answer_sender, answers) = mpsc::unbounded_channel();
-    (Teller { reports: report_sender, answers: answer_sender }, Told { reports, answers })
+    (MessageSender { reports: report_sender, answers: answer_sender }, MessageReceiver { reports, answers })
 }
 
-impl Teller {
-    /// Has events tell of it; false: there are too many. They are for people, and the figures have all.
+impl MessageSender {
+    /// Has an event made of a result. Returns false where too many wait: there is none then, and the metrics count it all
+    /// the same.
     pub(super) fn report(&self, report: Report) -> bool {
         self.reports.try_send(report).is_ok()
     }
@@ -68,8 +69,8 @@ impl Teller {
     }
 }
 
-impl Told {
-    /// Tells, for as long as it is polled.
+impl MessageReceiver {
+    /// Publishes and writes for as long as it is polled.
     pub(super) async fn run(self, context: &ApiContext, uid_of: impl Fn(&ScheduleRef) -> Option<String>) {
         let Self { reports, answers } = self;
         tokio::join!(publish(reports, context, uid_of), write_answers(answers, &context.client));

@@ -130,10 +130,10 @@ pub struct Driver {
     now: Box<dyn Fn() -> Now + Send>,
     /// For how long it carries out effects before it looks whether something else has happened.
     slice: Duration,
-    /// When the first archive was seen being closed that no plan is about yet.
-    closed: Option<Instant>,
-    /// The same of the last plan, while none of its deletions has begun.
-    planned: Option<Instant>,
+    /// When the first of the archives was closed that no plan knows of yet.
+    first_close: Option<Instant>,
+    /// When the first of those was closed that the last plan knows of, until its first deletion begins.
+    first_close_planned: Option<Instant>,
 }
 
 impl Driver {
@@ -163,8 +163,8 @@ impl Driver {
             effects: VecDeque::new(),
             now,
             slice: SLICE,
-            closed: None,
-            planned: None,
+            first_close: None,
+            first_close_planned: None,
         };
         (driver, problems)
     }
@@ -323,7 +323,7 @@ impl Driver {
                 }
             }
             Effect::Publish(view) => {
-                self.planned = self.closed.take();
+                self.first_close_planned = self.first_close.take();
                 report(Event::Planned(&view));
             }
             Effect::PublishDiscards(results) => report(Event::Discards(&results)),
@@ -340,7 +340,7 @@ impl Driver {
     }
 
     fn delete(&mut self, deletion: Deletion, report: &mut impl FnMut(Event<'_>)) -> Option<Input> {
-        if let Some(closed) = self.planned.take() {
+        if let Some(closed) = self.first_close_planned.take() {
             report(Event::Timed(Operation::CloseToUnlink, closed.elapsed()));
         }
         match &self.deletion_executor {

@@ -68,7 +68,7 @@ impl Driver {
                 }
             } else if presence == Presence::Here && !events.names.is_empty() {
                 if events.names.iter().any(|(_, how)| *how == Sighting::Closed) {
-                    self.closed.get_or_insert_with(Instant::now);
+                    self.first_close.get_or_insert_with(Instant::now);
                 }
                 let looked = events.names.iter().filter_map(|(name, how)| self.store.look(name, *how));
                 let looked = looked.collect();
