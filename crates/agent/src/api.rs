@@ -1,38 +1,13 @@
 //! The agent's side of the API: what is watched, what the engine is sent of it, and what is published. Everything
 //! here may fail for as long as it likes; the engine goes on by what it was sent last.
 
-use std::time::{Duration, Instant};
-
 use checkpoint_keeper_node::mailbox::Sender;
-use checkpoint_keeper_runtime::liveness::now;
-use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
-use checkpoint_keeper_runtime::quota_objects::QuotaObjects;
-use kube::Client;
 
-use super::cluster_watch::ClusterWatch;
 use super::config_source::ConfigSource;
+use super::context::ApiContext;
 use super::inventory::Inventory;
-use super::own_objects::OwnObjects;
-use super::problem_type::ProblemType;
 use super::schedules::Schedules;
-use super::state::AgentState;
 use super::status_publisher::StatusPublisher;
-
-/// How often what only time brings about is looked at.
-pub(super) const TICK: Duration = Duration::from_secs(5);
-
-/// What every part of the agent needs that speaks with the API.
-#[derive(Clone)]
-pub(super) struct ApiContext {
-    pub(super) client: Client,
-    /// The node's name.
-    pub(super) node: String,
-    pub(super) objects: PolicyObjects,
-    pub(super) quotas: QuotaObjects,
-    pub(super) own: OwnObjects,
-    pub(super) cluster_watch: ClusterWatch,
-    pub(super) state: AgentState,
-}
 
 /// The agent's side of the API.
 pub(super) struct Api {
@@ -52,8 +27,8 @@ impl Api {
             context.cluster_watch.run(&context.client, &context.node, &engine),
             context.objects.watch(&context.client),
             context.quotas.watch(&context.client),
-            context.own.watch_node(context),
-            context.own.watch_store(context),
+            context.watch_node(),
+            context.watch_store(),
             self.source.run(&engine),
             self.publisher.run(),
             Box::pin(self.inventory.run()),
@@ -67,33 +42,11 @@ impl Api {
     }
 }
 
-impl ApiContext {
-    /// What keeps it from doing its work.
-    pub(super) fn not_ready_reasons(&self, now: Instant) -> Vec<String> {
-        let gone = self.state.read(|observed| observed.gone.clone());
-        gone.into_iter().chain(self.api_not_ready_reasons(now)).collect()
-    }
-
-    /// What of the API keeps it from that.
-    pub(super) fn api_not_ready_reasons(&self, now: Instant) -> Vec<String> {
-        self.objects
-            .not_ready_reasons(now)
-            .into_iter()
-            .chain(self.own.not_ready_reasons(now))
-            .chain(self.cluster_watch.not_ready_reasons(now))
-            .collect()
-    }
-
-    /// Notes that something is wrong.
-    pub(super) fn problem(&self, kind: ProblemType, what: String) {
-        self.state.problem(kind, String::new(), what, now());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
     use checkpoint_keeper_api::NodeCheckpointStore;
     use checkpoint_keeper_api::effective::Scope;
@@ -101,12 +54,20 @@ mod tests {
     use checkpoint_keeper_core::engine::config::EngineConfig;
     use checkpoint_keeper_core::policy::Confidence;
     use checkpoint_keeper_node::mailbox::{self, Receiver};
+    use kube::Client;
     use serde_json::json;
 
     use super::*;
+    use crate::cluster_watch::ClusterWatch;
+    use crate::context::TICK;
     use crate::inventory::ShownArchives;
+    use crate::own_objects::OwnObjects;
+    use crate::state::AgentState;
     use crate::status::Staleness;
+    use checkpoint_keeper_runtime::liveness::now;
     use checkpoint_keeper_runtime::other_operator::OTHER_OPERATOR_NAMESPACES;
+    use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
+    use checkpoint_keeper_runtime::quota_objects::QuotaObjects;
 
     /// An agent's side whose lists are answered, with nothing in them, once that is so.
     fn side(may_list: &tokio::sync::watch::Sender<bool>) -> Api {
@@ -196,8 +157,8 @@ mod tests {
         );
         let (shown, receiver) = mailbox::channel().unwrap();
         tokio::select! {
-            () = side.context.own.watch_node(&side.context) => {},
-            () = side.context.own.watch_store(&side.context) => {},
+            () = side.context.watch_node() => {},
+            () = side.context.watch_store() => {},
             () = side.context.cluster_watch.run(&side.context.client, "node-1", &shown) => {},
             () = tokio::time::sleep(TICK) => {},
         }
@@ -314,7 +275,7 @@ mod tests {
                 side.context
                     .not_ready_reasons(now())
                     .iter()
-                    .any(|trouble| trouble.starts_with("checkpointpolicies cannot be"))
+                    .any(|reason| reason.starts_with("checkpointpolicies cannot be"))
             );
             api.set_broken("checkpointpolicies", false);
             let back = told(&receiver, |config| config.confidence == Confidence::Current).await;

@@ -29,16 +29,16 @@ use checkpoint_keeper_runtime::watch::{Change, Metadata, WatchHealth, follow, me
 /// How many objects are listed at a time. The metadata of one may be as large as the API allows.
 const PAGE: u32 = 100;
 
-/// How long changes are collected before they are shown.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long changes are collected before they are sent.
+const DEBOUNCE: Duration = Duration::from_secs(1);
 
 /// How often the engine gets the pods even if none changed: that a lineage has no pod here counts only for a limited
 /// time after a list of the pods.
-const AGAIN: Duration = Duration::from_mins(1);
+const RESEND_INTERVAL: Duration = Duration::from_mins(1);
 
 /// When a policy begins to select namespaces, each node starts listing them after a random time of at most this, so
 /// that thousands of nodes do not list at once. Until then, each node looks its own namespaces up.
-const SPREAD: Duration = Duration::from_secs(30);
+const MAX_START_DELAY: Duration = Duration::from_secs(30);
 
 /// How often to check for changes that come with time alone.
 const TICK: Duration = Duration::from_secs(5);
@@ -122,12 +122,13 @@ impl ClusterWatch {
         let mut last: Option<(Option<Vec<LivePod>>, Instant)> = None;
         loop {
             tokio::select! {
-                ended = changes.changed() => if ended.is_err() { return } else { sleep(PAUSE).await },
+                ended = changes.changed() => if ended.is_err() { return } else { sleep(DEBOUNCE).await },
                 _ = tick.tick() => {}
             }
             let now = Instant::now();
             let pods = self.pods(now);
-            let is_news = last.as_ref().is_none_or(|(before, at)| *before != pods || now - *at >= AGAIN);
+            let is_news =
+                last.as_ref().is_none_or(|(before, at)| *before != pods || now - *at >= RESEND_INTERVAL);
             if is_news {
                 updates
                     .send_update(TimedUpdate { at: clock::now(), what: ClusterUpdate::Pods(pods.clone()) });
@@ -155,7 +156,7 @@ impl ClusterWatch {
         let mut unwanted = self.wants_namespaces.subscribe();
         while wanted.wait_for(|wanted| *wanted).await.is_ok() {
             tokio::select! {
-                () = sleep(part_of(SPREAD)) => {}
+                () = sleep(random_part_of(MAX_START_DELAY)) => {}
                 _ = unwanted.wait_for(|wanted| !wanted) => continue,
             }
             self.seen().namespaces = Some(WatchHealth::default());
@@ -183,7 +184,7 @@ impl ClusterWatch {
 }
 
 /// A random part of `length`.
-fn part_of(length: Duration) -> Duration {
+fn random_part_of(length: Duration) -> Duration {
     // Each `RandomState` has random keys.
     length.mul_f64((RandomState::new().hash_one(()) % 1_000) as f64 / 1_000.0)
 }
@@ -265,7 +266,7 @@ mod tests {
             assert!(shown.iter().all(|what| matches!(what, ClusterUpdate::Pods(_))), "{shown:?}");
             assert_eq!(not_ready_reasons(), [""; 0]);
             watch.want_namespaces(true);
-            sleep(SPREAD + TICK).await;
+            sleep(MAX_START_DELAY + TICK).await;
             let shown = told();
             let labels = |what: &ClusterUpdate| match what {
                 ClusterUpdate::AllNamespaces(all) => match &all[..] {

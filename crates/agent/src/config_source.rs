@@ -17,7 +17,7 @@ use checkpoint_keeper_runtime::schedule_objects::ScheduleObjects;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::api::{ApiContext, TICK};
+use super::context::{ApiContext, TICK};
 use super::problem_type::ProblemType;
 
 /// What sends the engine its configuration.
@@ -96,14 +96,14 @@ impl ConfigSource {
             self.context.own.note(|own| own.is_paused = next.confidence == Confidence::Paused);
             let haste = match &sent {
                 Some((before, _)) if *before == next => None,
-                Some((before, patient)) if only_patient(before, &next, patient, &known.patient) => {
+                Some((before, deferred)) if only_deferred(before, &next, deferred, &known.deferred) => {
                     Some(Haste::NextPlan)
                 }
                 Some(_) | None => Some(Haste::AtOnce),
             };
             if let Some(haste) = haste {
                 engine.send_config(next.clone(), haste);
-                sent = Some((next, known.patient.clone()));
+                sent = Some((next, known.deferred.clone()));
             }
             self.context.own.note(|own| own.sent = generation);
         }
@@ -126,7 +126,8 @@ const MOST_INVALID: usize = 100;
 /// What is in force, as it was last read.
 struct Known {
     policies: Arc<PolicySet>,
-    patient: BTreeSet<PolicyRef>,
+    /// The objects whose changes may wait for the next plan.
+    deferred: BTreeSet<PolicyRef>,
     /// The policies of the whole cluster that are not understood, and what follows.
     invalid: Vec<(String, String)>,
 }
@@ -151,7 +152,7 @@ impl Known {
         Self {
             invalid: invalid.take(MOST_INVALID).collect(),
             policies: Arc::new(found.policies),
-            patient: found.patient,
+            deferred: found.deferred,
         }
     }
 }
@@ -162,15 +163,15 @@ fn selects_namespaces(policies: &PolicySet) -> bool {
 }
 
 /// Whether nothing changed but what may wait: policies of objects whose author left it so.
-fn only_patient(
+fn only_deferred(
     before: &EngineConfig,
     next: &EngineConfig,
-    patient_before: &BTreeSet<PolicyRef>,
-    patient: &BTreeSet<PolicyRef>,
+    deferred_before: &BTreeSet<PolicyRef>,
+    deferred: &BTreeSet<PolicyRef>,
 ) -> bool {
     let may_wait = |id: &PolicyRef| {
         let whole = PolicyRef { part: None, ..id.clone() };
-        patient_before.contains(&whole) || patient.contains(&whole)
+        deferred_before.contains(&whole) || deferred.contains(&whole)
     };
     let urgent = |policies: &PolicySet| {
         let retention = policies.retention.iter().filter(|policy| !may_wait(&policy.id)).cloned();

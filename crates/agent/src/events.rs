@@ -16,8 +16,8 @@ use checkpoint_keeper_runtime::events::Note;
 /// What events say was done.
 const ACTION: &str = "DeleteArchives";
 
-/// How long nothing more is told of a policy and reason after something was.
-const REST: Duration = Duration::from_mins(1);
+/// The shortest time between two events about one policy and reason.
+const MIN_INTERVAL: Duration = Duration::from_mins(1);
 
 /// So many events are sent at a time.
 const AT_A_TIME: usize = 10;
@@ -36,7 +36,7 @@ pub(super) struct Events {
 impl Events {
     /// What is to be told of now. Deletions of what was told of a moment ago wait, and add up.
     pub(super) fn due(&mut self, state: &AgentState, now: Instant) -> Vec<(Cause, (u64, u64))> {
-        self.sent.retain(|_, at| now.saturating_duration_since(*at) < REST);
+        self.sent.retain(|_, at| now.saturating_duration_since(*at) < MIN_INTERVAL);
         let due = state.take_pending_events(AT_A_TIME, |cause| !self.sent.contains_key(cause));
         self.sent.extend(due.iter().map(|(cause, _)| (cause.clone(), now)));
         due

@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
-use super::{Error, metrics, start};
+use super::{Error, metrics, start_error};
 
 /// How often it is looked whether the other collector has ended.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ pub(super) fn lock(directory: &Path, address: SocketAddr, stop: &UnixStream) -> 
         Err(error @ OpenError::Locked(_)) => {
             tracing::warn!("{error}: waiting until it has ended");
             let runtime = Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(start("cannot start a runtime"))?;
+            let runtime = runtime.map_err(start_error("cannot start a runtime"))?;
             let store = runtime.block_on(wait(directory, address, stop, error.to_string()))?;
             if store.is_some() {
                 tracing::info!("the other collector has ended: beginning");
@@ -68,7 +68,7 @@ async fn wait(
     let try_again = async {
         loop {
             sleep(AGAIN).await;
-            if is_readable(stop).map_err(start("cannot listen for signals"))? {
+            if is_readable(stop).map_err(start_error("cannot listen for signals"))? {
                 return Ok(None);
             }
             match open(directory) {

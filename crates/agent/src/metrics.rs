@@ -425,7 +425,7 @@ fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// A page of all that there can be, with one of each label.
+/// All metrics that there can be, with one value of each label, as they are served.
 pub fn example() -> String {
     let state = AgentState::new();
     let summary = Summary {

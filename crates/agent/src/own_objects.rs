@@ -1,4 +1,5 @@
 //! What the API shows of this node: the `Node`, and the `NodeCheckpointStore` in which the agent reports.
+//! [`own_watch`](super::own_watch) keeps it up to date.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,27 +10,20 @@ use checkpoint_keeper_core::engine::discard::DiscardReport;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::FileId;
 use checkpoint_keeper_core::policy::Labels;
-use checkpoint_keeper_runtime::liveness::{now, other_watch};
 use checkpoint_keeper_runtime::problem_log::Problem;
-use checkpoint_keeper_runtime::watch::{Change, Metadata, WatchHealth, follow, metadata_of, objects_of};
-use k8s_openapi::api::core::v1::Node;
-use kube::ResourceExt;
-use kube::api::DynamicObject;
-use kube::runtime::watcher::watcher;
+use checkpoint_keeper_runtime::watch::WatchHealth;
 
-use super::api::ApiContext;
-use super::problem_type::ProblemType;
 use super::status;
 
 /// The API objects of this node, shared by the tasks that watch them and those that read them.
 #[derive(Clone, Default)]
 pub(super) struct OwnObjects(Arc<Mutex<Seen>>, Arc<Mutex<Watches>>);
 
-/// The watches of the two.
+/// The health of the watches of the two.
 #[derive(Debug, Default)]
-struct Watches {
-    node: WatchHealth,
-    store: WatchHealth,
+pub(super) struct Watches {
+    pub(super) node: WatchHealth,
+    pub(super) store: WatchHealth,
 }
 
 /// What was seen of the node and its store.
@@ -64,7 +58,7 @@ impl Seen {
     }
 
     /// Takes the store that there is, if any.
-    fn listed(&mut self, store: Option<NodeCheckpointStore>) {
+    pub(super) fn listed(&mut self, store: Option<NodeCheckpointStore>) {
         if self.reported_discards.is_none() {
             let status = store.as_ref().and_then(|store| store.status.as_ref());
             let reported = status.map(status::reported_discards).unwrap_or_default();
@@ -74,7 +68,7 @@ impl Seen {
     }
 
     /// Whether the engine goes by the same: a node's heartbeat, and what was written here, change nothing.
-    fn means_the_same_as(&self, other: &Self) -> bool {
+    pub(super) fn means_the_same_as(&self, other: &Self) -> bool {
         let spec = |own: &Self| {
             own.store.as_ref().map(|store| (store.metadata.generation, store.spec.discard.clone()))
         };
@@ -88,7 +82,8 @@ impl OwnObjects {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn watches(&self) -> MutexGuard<'_, Watches> {
+    /// The health of the watches.
+    pub(super) fn watches(&self) -> MutexGuard<'_, Watches> {
         self.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -111,74 +106,6 @@ impl OwnObjects {
             [watches.node.problem("nodes", now), watches.store.problem("nodecheckpointstores", now)];
         problems.into_iter().flatten()
     }
-
-    /// Watches the node, for as long as it is polled.
-    pub(super) async fn watch_node(&self, context: &ApiContext) {
-        let config = other_watch().fields(&format!("metadata.name={}", context.node));
-        let api = metadata_of::<Node>(&context.client);
-        follow(watcher(api, config), |change| {
-            let before = self.now();
-            self.watches().node.note(&change, now());
-            let seen = |node: Metadata| {
-                let uid = node.uid().unwrap_or_default();
-                (node.metadata.labels.unwrap_or_default().into_iter().collect::<Labels>(), uid)
-            };
-            match change {
-                Change::Listed(nodes) => {
-                    let node = nodes.into_iter().next().map(seen);
-                    self.note(|own| own.node = node);
-                }
-                Change::Applied(node) => self.note(|own| own.node = Some(seen(node))),
-                // Its labels are as they were when it was last seen; a plan needs some.
-                Change::Deleted(_) => {}
-                Change::Failed(error) => {
-                    context
-                        .problem(ProblemType::NodeUnwatched, format!("the node cannot be watched: {error}"));
-                }
-            }
-            if !self.now().means_the_same_as(&before) {
-                context.objects.notify();
-            }
-        })
-        .await;
-    }
-
-    /// Watches its store, for as long as it is polled.
-    pub(super) async fn watch_store(&self, context: &ApiContext) {
-        let config = other_watch().fields(&format!("metadata.name={}", context.node));
-        let api = objects_of::<NodeCheckpointStore>(&context.client);
-        follow(watcher(api, config), |change| {
-            let before = self.now();
-            self.watches().store.note(&change, now());
-            match change.map(store) {
-                Change::Listed(stores) => {
-                    let store = stores.into_iter().next();
-                    self.note(|own| own.listed(store));
-                }
-                Change::Applied(store) => self.note(|own| own.store = Some(store)),
-                Change::Deleted(_) => self.note(|own| own.store = None),
-                Change::Failed(error) => {
-                    let what = format!("the node's NodeCheckpointStore cannot be watched: {error}");
-                    context.problem(ProblemType::StoreUnwatched, what);
-                }
-            }
-            if !self.now().means_the_same_as(&before) {
-                context.objects.notify();
-            }
-        })
-        .await;
-    }
-}
-
-/// A store as it can be read. A status that is not what its kind says, as another version wrote it, is none; of a spec
-/// nothing is carried out then.
-fn store(object: DynamicObject) -> NodeCheckpointStore {
-    let part = |name: &str| object.data.get(name).cloned().unwrap_or_default();
-    NodeCheckpointStore {
-        spec: serde_json::from_value(part("spec")).unwrap_or_default(),
-        status: serde_json::from_value(part("status")).ok(),
-        metadata: object.metadata,
-    }
 }
 
 #[cfg(test)]
@@ -200,18 +127,6 @@ mod tests {
         assert!(!Seen { store: Some(store), ..written }.means_the_same_as(&before));
         let node = Some((Labels::default(), "uid".to_owned()));
         assert!(!Seen { node, ..before.clone() }.means_the_same_as(&before));
-    }
-
-    #[test]
-    fn a_store_whose_status_another_version_wrote_is_read_without_it() {
-        let read = |status: serde_json::Value| {
-            let object = json!({"metadata": {"name": "n"}, "spec": {"discard": ["a.tar"]}, "status": status});
-            store(serde_json::from_value(object).unwrap())
-        };
-        let known = read(json!({"archives": 3}));
-        assert_eq!((known.status.unwrap().archives, known.spec.discard.len()), (3, 1));
-        let other = read(json!({"archives": 3, "problems": ["as text"]}));
-        assert_eq!((other.status, other.spec.discard.len()), (None, 1));
     }
 
     #[test]

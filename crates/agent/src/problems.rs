@@ -4,7 +4,7 @@ use checkpoint_keeper_runtime::liveness::now;
 use checkpoint_keeper_runtime::problem_log::{Entry, Problem, ProblemLog};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::api::{ApiContext, TICK};
+use super::context::{ApiContext, TICK};
 use super::problem_type::ProblemType;
 use super::state::Observations;
 
@@ -41,7 +41,7 @@ fn problems_to_log(observed: &Observations) -> Vec<Problem> {
     let mut is_first_lookup = true;
     let mut is_logged = |kind: ProblemType| match kind {
         ProblemType::NodeUnwatched | ProblemType::StoreUnwatched | ProblemType::StoreUnwritten => false,
-        // While the API does not answer, many look-ups fail, each ever more rarely: that is one problem.
+        // While the API does not answer, many lookups fail, each ever more rarely: that is one problem.
         ProblemType::LookupFailed => std::mem::take(&mut is_first_lookup),
         _ => true,
     };
@@ -59,7 +59,7 @@ mod tests {
     use crate::state::AgentState;
 
     #[test]
-    fn look_ups_that_fail_are_one_problem_however_many_and_whichever_they_are() {
+    fn lookups_that_fail_are_one_problem_however_many_and_whichever_they_are() {
         let state = AgentState::new();
         let fail = |kind, subject: &str| {
             state.problem(kind, subject.to_owned(), format!("nothing known of {subject}"), now());

@@ -18,7 +18,7 @@ use super::state::AgentState;
 /// evidence, and there may be no quota at all.
 const LISTED_WITHIN: Duration = Duration::from_secs(10);
 
-/// Judges by quotas.
+/// Decides by the quotas of a namespace whether a checkpoint may be made.
 #[derive(Clone)]
 pub(super) struct QuotaGate {
     objects: QuotaObjects,
@@ -53,10 +53,10 @@ impl QuotaGate {
         namespace: &str,
         expected: Option<u64>,
     ) -> Result<Reservation, String> {
-        // Nothing follows from not knowing them but what the constant says.
+        // Where they are not listed in time, the checkpoint is made.
         let _ = timeout(LISTED_WITHIN, self.objects.listed()).await;
         let quotas = self.objects.of(namespace);
-        // From here on until it is reserved nothing else is, and what was is counted in one way or the other.
+        // Locked until the room is reserved, so that no two checkpoints take the same room.
         let mut reserved = self.reserved();
         let own = self.own(namespace);
         let here = reserved.get(namespace).copied().unwrap_or_default();
@@ -88,7 +88,7 @@ impl QuotaGate {
         expected: Option<u64>,
         warnings: Vec<String>,
     ) -> Reservation {
-        // Of an unknown size it is only known that it has some bytes.
+        // Where the size is not known, one byte stands for it: no archive is empty.
         let held = Held { count: 1, bytes: expected.unwrap_or(1) };
         let before = reserved.entry(namespace.to_owned()).or_default();
         *before = before.plus(held);

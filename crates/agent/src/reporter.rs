@@ -11,7 +11,7 @@ use checkpoint_keeper_node::driver::{Event, Operation};
 use jiff::Timestamp;
 
 use super::Audit;
-use super::deciding::Deciding;
+use super::deciding_generations::DecidingGenerations;
 use super::dry_runs::{DryRuns, share_of_dry_run};
 use super::inventory::ShownArchives;
 use super::metrics::Timings;
@@ -29,7 +29,7 @@ pub(super) struct Reporter {
     pub(super) timings: Timings,
     /// How often everything is looked at.
     pub(super) interval: Duration,
-    pub(super) deciding: Deciding,
+    pub(super) deciding_generations: DecidingGenerations,
     /// Tells schedules of their archives.
     pub(super) archives: SeenArchives,
     /// Shows archives through the API.
@@ -53,7 +53,7 @@ impl Reporter {
                 else {
                     continue;
                 };
-                self.deciding.begin(&archive.file, verdict.policy.as_deref(), policies);
+                self.deciding_generations.begin(&archive.file, verdict.policy.as_deref(), policies);
             }
             let wall = Timestamp::now();
             let storage =
@@ -88,11 +88,11 @@ impl Reporter {
                     wrong(ProblemType::NodeLabelsUnknown, policy.to_string(), what);
                 }
                 // What is still wrong was said again at the last look, or will be at the next.
-                let age = (self.interval * 2 + Duration::from_secs(1)).max(super::api::TICK * 3);
+                let age = (self.interval * 2 + Duration::from_secs(1)).max(super::context::TICK * 3);
                 self.state.forget_problems(age, now);
             }
             Event::Finished(outcome) => {
-                let generation = self.deciding.end(&outcome.deletion.archive.file);
+                let generation = self.deciding_generations.end(&outcome.deletion.archive.file);
                 self.audit(outcome, generation);
                 if let Removal::Failed(error) = &outcome.removal {
                     let file = outcome.deletion.archive.file.to_string();

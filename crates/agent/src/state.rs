@@ -165,7 +165,10 @@ impl AgentState {
             Removal::Removed => {
                 let by_reason = observed.deleted.entry(verdict.reason).or_default();
                 *by_reason = (by_reason.0 + 1, by_reason.1 + archive.size);
-                observed.add_fresh((verdict.policy.as_deref().cloned(), verdict.reason), (1, archive.size));
+                observed.add_pending_event(
+                    (verdict.policy.as_deref().cloned(), verdict.reason),
+                    (1, archive.size),
+                );
                 observed.deletions.push_front(Deleted::new(archive, verdict, at));
                 observed.deletions.truncate(MOST_DELETIONS);
             }
@@ -229,12 +232,12 @@ impl AgentState {
 
     /// Takes back what could not be told of.
     pub(super) fn return_pending_events(&self, cause: Cause, figures: (u64, u64)) {
-        self.observed().add_fresh(cause, figures);
+        self.observed().add_pending_event(cause, figures);
     }
 }
 
 impl Observations {
-    fn add_fresh(&mut self, cause: Cause, (count, bytes): (u64, u64)) {
+    fn add_pending_event(&mut self, cause: Cause, (count, bytes): (u64, u64)) {
         let is_one_more =
             self.pending_events.len() >= MOST_CAUSES && !self.pending_events.contains_key(&cause);
         let cause = if is_one_more { (None, cause.1) } else { cause };

@@ -7,27 +7,21 @@ use checkpoint_keeper_api::NodeCheckpointStore;
 use checkpoint_keeper_api::node_store::NodeCheckpointStoreStatus;
 use checkpoint_keeper_runtime::events::Publisher;
 use checkpoint_keeper_runtime::liveness::{self, now};
-use checkpoint_keeper_runtime::plain;
 use checkpoint_keeper_runtime::problem_log::{Entry, Problem, ProblemLog};
 use jiff::Timestamp;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::api::{ApiContext, TICK};
+use super::api_write::{WRITER, WriteError, within_timeout};
+use super::context::{ApiContext, TICK};
 use super::events::{Events, deleted, unreachable};
 use super::own_objects::Seen;
 use super::problem_type::ProblemType;
 use super::state::Observations;
 use super::status::{Staleness, StatusContext, status};
 use super::throttle::{StatusThrottle, UrgentPart};
-
-/// How long one request may take.
-const REQUEST: Duration = Duration::from_secs(10);
-
-/// Who writes, in the objects' managed fields.
-pub(super) const WRITER: &str = "checkpoint-keeper-agent";
 
 /// The types of problems with writes, in the log.
 const STORE_UNWRITTEN: &str = "StoreUnwritten";
@@ -136,12 +130,12 @@ impl StatusPublisher {
             let owner = json!({"apiVersion": "v1", "kind": "Node", "name": self.context.node, "uid": uid});
             object["metadata"] = json!({"name": self.context.node, "ownerReferences": [owner]});
             object["spec"] = json!({});
-            within(api.patch(&self.context.node, &params, &Patch::Apply(&object))).await?;
+            within_timeout(api.patch(&self.context.node, &params, &Patch::Apply(&object))).await?;
         }
         let mut object = kind;
         object["metadata"] = json!({"name": self.context.node});
         object["status"] = serde_json::to_value(status).map_err(kube::Error::SerdeError)?;
-        within(api.patch_status(&self.context.node, &params, &Patch::Apply(&object))).await
+        within_timeout(api.patch_status(&self.context.node, &params, &Patch::Apply(&object))).await
     }
 
     async fn send_events(&self) {
@@ -174,7 +168,7 @@ impl StatusPublisher {
             for limit in unreachable_due {
                 let note = unreachable(&limit, &self.context.node, &uids);
                 // The status says it as well, and goes on saying it.
-                let outcome = within(publisher.publish(note)).await;
+                let outcome = within_timeout(publisher.publish(note)).await;
                 note_outcome(outcome.as_ref());
             }
             let store = self.context.own.now().store.and_then(|store| store.metadata.uid);
@@ -182,7 +176,7 @@ impl StatusPublisher {
             for (cause, figures) in due {
                 if answers {
                     let note = deleted(&cause, figures, (&self.context.node, store.as_deref()), &uids);
-                    let outcome = within(publisher.publish(note)).await;
+                    let outcome = within_timeout(publisher.publish(note)).await;
                     note_outcome(outcome.as_ref());
                     match outcome {
                         // What is refused will be refused again: the audit lines were written.
@@ -198,19 +192,4 @@ impl StatusPublisher {
 
 fn problem(kind: &'static str, message: String) -> Problem {
     Problem { kind, subject: String::new(), message }
-}
-
-/// Why a write came to nothing.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum WriteError {
-    /// The API refused it, or did not reply.
-    #[error("{}", plain(.0))]
-    Api(#[from] kube::Error),
-    /// No reply came in time.
-    #[error("no reply within {} s", REQUEST.as_secs())]
-    Late,
-}
-
-pub(super) async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
-    Ok(timeout(REQUEST, request).await.map_err(|_| WriteError::Late)??)
 }

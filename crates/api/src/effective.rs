@@ -135,7 +135,7 @@ pub struct EffectivePolicies {
     /// What became of each object, with the generation that was looked at.
     pub acceptances: BTreeMap<PolicyRef, (Option<i64>, Acceptance)>,
     /// The objects whose changes wait for the next archive or sweep, as their authors left it.
-    pub patient: BTreeSet<PolicyRef>,
+    pub deferred: BTreeSet<PolicyRef>,
 }
 
 /// What became of an object.
@@ -375,7 +375,7 @@ impl EffectivePolicies {
             } else {
                 first.insert(place.clone(), id.clone());
                 if !settings.apply_policies_immediately {
-                    self.patient.insert(id.clone());
+                    self.deferred.insert(id.clone());
                 }
                 let governs = place.as_deref().map_or(Governs::Cluster, Governs::Namespace);
                 let mut read = object.to_policies(governs);

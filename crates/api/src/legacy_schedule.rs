@@ -19,15 +19,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{FieldError, Problems};
-use crate::legacy::{ANNOTATION_PREFIX, MODE};
+use crate::legacy_annotations::{ANNOTATION_PREFIX, MODE, SUSPEND};
 use crate::parts::LabelSelectorSpec;
 use crate::rules::SHORTEST_POLL;
 use crate::scalars::Interval;
 use crate::schedule::{DEFAULT_COOLDOWN, DEFAULT_POLL};
 use crate::schedule_status::ScheduleError;
-
-/// The annotation that stops a schedule of the older operator while it is `true`.
-pub const SUSPEND: &str = "checkpoint-keeper.io/suspend";
 
 /// The finalizer that the older operator puts on its schedules. Where that operator is gone, nothing else takes it
 /// off.

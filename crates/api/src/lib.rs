@@ -15,6 +15,7 @@ pub mod crds;
 pub mod effective;
 mod error;
 pub mod legacy;
+pub mod legacy_annotations;
 pub mod legacy_migration;
 pub mod legacy_schedule;
 pub mod manifest;
@@ -60,6 +61,12 @@ pub const NAMESPACE: &str = "checkpoint-keeper";
 
 /// The agents' service account in those manifests.
 pub const AGENT_ACCOUNT: &str = "checkpoint-keeper-agent";
+
+/// The labels of the agents' pods and `DaemonSet`s in those manifests.
+pub const AGENT_SELECTOR: &str = "app.kubernetes.io/name=checkpoint-keeper,app.kubernetes.io/component=agent";
+
+/// The port at which an agent shows its archives, inside its pod, unless it is told another one.
+pub const AGENT_VIEW_PORT: u16 = 9091;
 
 /// The controller's service account in those manifests.
 pub const CONTROLLER_ACCOUNT: &str = "checkpoint-keeper-controller";

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use checkpoint_keeper_api::legacy::deciding_annotations;
+use checkpoint_keeper_api::legacy_annotations::deciding_annotations;
 use checkpoint_keeper_api::manifest::{self, Loaded};
 use checkpoint_keeper_api::{CheckpointRestoreOperator, Governs, is_same_path};
 use checkpoint_keeper_core::plan::EffectiveStorage;

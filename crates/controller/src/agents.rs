@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use checkpoint_keeper_api::AGENT_SELECTOR;
 use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::guarded;
 use checkpoint_keeper_runtime::problem_log::Problem;
@@ -19,10 +20,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::totals::NodeReport;
-
-/// The labels of the agents' pods, as `config/deploy` sets them.
-const AGENTS: &str = "app.kubernetes.io/name=checkpoint-keeper,app.kubernetes.io/component=agent";
+use super::node_report::NodeReport;
 
 /// How long an agent may be away until that is said: longer than it takes to replace its pod.
 const GRACE: Duration = Duration::from_mins(2);
@@ -74,7 +72,7 @@ impl Agents {
     pub(super) async fn watch(&self, client: &Client, namespace: &str) {
         let kind = ApiResource::erase::<Pod>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
-        let events = watcher(api, watcher::Config::default().labels(AGENTS));
+        let events = watcher(api, watcher::Config::default().labels(AGENT_SELECTOR));
         let mut before = self.health();
         follow(events.modify(strip), |change| {
             if !self.pods().note(change, now(), |pod| agent_pod(&pod)) {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use checkpoint_keeper_core::policy::PolicyRef;
 
-use super::totals::{Key, NodeReport, key, key_of};
+use super::node_report::NodeReport;
+use super::totals::{Key, key, key_of};
 
 /// Which nodes a policy concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

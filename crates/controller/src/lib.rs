@@ -7,9 +7,11 @@
 //! Doing is [`writer`] and [`store_cache`]; [`work`] puts them together.
 
 mod agents;
+mod condition;
 pub mod enforcement;
 pub mod finalizers;
 pub mod metrics;
+pub mod node_report;
 pub mod quota_sums;
 pub mod quotas;
 pub mod schedules;
@@ -40,7 +42,7 @@ use checkpoint_keeper_runtime::telemetry;
 use metrics::Metrics;
 use prometheus_client::registry::Registry;
 use store_cache::StoreCache;
-use throttle::{RestThrottle, StatusThrottle};
+use throttle::{FigureThrottle, StatusThrottle};
 use work::Work;
 use writer::Writer;
 
@@ -168,9 +170,9 @@ impl Controller {
             stop,
             pulse,
             throttle: StatusThrottle::default(),
-            schedule_throttle: RestThrottle::default(),
+            schedule_throttle: FigureThrottle::default(),
             quotas: quotas.clone(),
-            quota_throttle: RestThrottle::default(),
+            quota_throttle: FigureThrottle::default(),
             problems: ProblemLog::default(),
         };
         let watches = async {

@@ -16,43 +16,43 @@ use super::quotas::{QuotaState, UsedRatio};
 use super::writer::Written;
 use checkpoint_keeper_runtime::telemetry;
 
-/// How a writing went.
+/// Labels of the writes: how each went.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
+struct WriteLabels {
     result: &'static str,
 }
 
-/// What became of policies.
+/// Labels of the policy objects: their kind, and the reason of their condition `Accepted`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
-struct Became {
+struct PolicyLabels {
     kind: &'static str,
     reason: &'static str,
 }
 
-/// How a quota is.
+/// Labels of the quotas: their state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Is {
+struct QuotaStateLabels {
     state: &'static str,
 }
 
-/// One limit of a quota. A scrape adds the label `namespace` of the program that it is from.
+/// Labels of one limit of a quota. A scrape adds the label `namespace` of the program that it is from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Limit {
+struct QuotaLimitLabels {
     quota_namespace: String,
     quota: String,
     resource: &'static str,
 }
 
-/// A node on which no agent is ready. A scrape may add the label `node` of the program that it is from.
+/// Labels of a node on which no agent is ready. A scrape may add the label `node` of the program that it is from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Unattended {
+struct NodeWithoutAgentLabels {
     agent_node: String,
     health: &'static str,
 }
 
-/// Whose archives are counted.
+/// Labels of a namespace with archives.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Holder {
+struct NamespaceLabels {
     archive_namespace: String,
 }
 
@@ -69,29 +69,29 @@ const MOST_NAMESPACES: usize = 200;
 #[derive(Debug, Clone)]
 pub struct Metrics {
     leader: Gauge,
-    writes: Family<Outcome, Counter>,
-    policies: Family<Became, Gauge>,
+    writes: Family<WriteLabels, Counter>,
+    policies: Family<PolicyLabels, Gauge>,
     nodes_without_agent: Gauge,
-    unattended: Family<Unattended, Gauge>,
-    namespace_archives: Family<Holder, Gauge>,
-    namespace_bytes: Family<Holder, Gauge>,
-    quotas: Family<Is, Gauge>,
-    quota_used: Family<Limit, Gauge<f64, AtomicU64>>,
-    quota_warns: Family<Limit, Gauge<f64, AtomicU64>>,
+    node_without_agent: Family<NodeWithoutAgentLabels, Gauge>,
+    namespace_archives: Family<NamespaceLabels, Gauge>,
+    namespace_bytes: Family<NamespaceLabels, Gauge>,
+    quotas: Family<QuotaStateLabels, Gauge>,
+    quota_used: Family<QuotaLimitLabels, Gauge<f64, AtomicU64>>,
+    quota_warns: Family<QuotaLimitLabels, Gauge<f64, AtomicU64>>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let writes = Family::<Outcome, Counter>::default();
+        let writes = Family::<WriteLabels, Counter>::default();
         for result in Written::LABELS {
-            let _ = writes.get_or_create(&Outcome { result });
+            let _ = writes.get_or_create(&WriteLabels { result });
         }
         Self {
             leader: Gauge::default(),
             writes,
             policies: Family::default(),
             nodes_without_agent: Gauge::default(),
-            unattended: Family::default(),
+            node_without_agent: Family::default(),
             namespace_archives: Family::default(),
             namespace_bytes: Family::default(),
             quotas: Family::default(),
@@ -138,7 +138,7 @@ impl Metrics {
         registry.register(
             "node_without_agent",
             "1 for a node with a NodeCheckpointStore and no agent that is ready, of up to 100 such nodes; only the leader reports it",
-            self.unattended.clone(),
+            self.node_without_agent.clone(),
         );
         registry.register(
             "namespace_archives",
@@ -159,7 +159,7 @@ impl Metrics {
         for state in QuotaState::ALL {
             let count = states.iter().filter(|its| **its == state).count();
             self.quotas
-                .get_or_create(&Is { state: state.name() })
+                .get_or_create(&QuotaStateLabels { state: state.name() })
                 .set(i64::try_from(count).unwrap_or(i64::MAX));
         }
         ratios.sort_by(|one, other| {
@@ -170,10 +170,10 @@ impl Metrics {
         self.quota_warns.clear();
         for UsedRatio { namespace, name, resource, ratio, warn_ratio } in ratios.into_iter().take(MOST_LIMITS)
         {
-            let limit = Limit { quota_namespace: namespace, quota: name, resource };
-            self.quota_used.get_or_create(&limit).set(ratio);
+            let labels = QuotaLimitLabels { quota_namespace: namespace, quota: name, resource };
+            self.quota_used.get_or_create(&labels).set(ratio);
             if let Some(warn_ratio) = warn_ratio {
-                self.quota_warns.get_or_create(&limit).set(warn_ratio);
+                self.quota_warns.get_or_create(&labels).set(warn_ratio);
             }
         }
     }
@@ -181,10 +181,10 @@ impl Metrics {
     /// Notes on which nodes no agent is at work, each with what its agent is instead.
     pub fn nodes_without_agent(&self, nodes: &[(&str, &'static str)]) {
         self.nodes_without_agent.set(i64::try_from(nodes.len()).unwrap_or(i64::MAX));
-        self.unattended.clear();
+        self.node_without_agent.clear();
         for (node, health) in nodes.iter().take(MOST_NODES) {
-            let unattended = Unattended { agent_node: (*node).to_owned(), health };
-            self.unattended.get_or_create(&unattended).set(1);
+            let labels = NodeWithoutAgentLabels { agent_node: (*node).to_owned(), health };
+            self.node_without_agent.get_or_create(&labels).set(1);
         }
     }
 
@@ -195,10 +195,10 @@ impl Metrics {
         self.namespace_archives.clear();
         self.namespace_bytes.clear();
         for (namespace, held) in largest.into_iter().take(MOST_NAMESPACES) {
-            let holder = Holder { archive_namespace: namespace.to_owned() };
+            let labels = NamespaceLabels { archive_namespace: namespace.to_owned() };
             let signed = |value| i64::try_from(value).unwrap_or(i64::MAX);
-            self.namespace_archives.get_or_create(&holder).set(signed(held.count));
-            self.namespace_bytes.get_or_create(&holder).set(signed(held.bytes));
+            self.namespace_archives.get_or_create(&labels).set(signed(held.count));
+            self.namespace_bytes.get_or_create(&labels).set(signed(held.bytes));
         }
     }
 
@@ -217,19 +217,19 @@ impl Metrics {
 
     /// Counts a writing.
     pub fn wrote(&self, result: &'static str) {
-        self.writes.get_or_create(&Outcome { result }).inc();
+        self.writes.get_or_create(&WriteLabels { result }).inc();
     }
 
     /// Counts the policies; at most the kinds times the reasons.
     pub fn policies(&self, effective: &EffectivePolicies) {
-        let mut counts: BTreeMap<Became, i64> = BTreeMap::new();
+        let mut counts: BTreeMap<PolicyLabels, i64> = BTreeMap::new();
         for (id, (_, acceptance)) in &effective.acceptances {
-            let became = Became { kind: id.kind.name(), reason: acceptance.reason() };
-            *counts.entry(became).or_default() += 1;
+            let labels = PolicyLabels { kind: id.kind.name(), reason: acceptance.reason() };
+            *counts.entry(labels).or_default() += 1;
         }
         self.policies.clear();
-        for (became, count) in counts {
-            self.policies.get_or_create(&became).set(count);
+        for (labels, count) in counts {
+            self.policies.get_or_create(&labels).set(count);
         }
     }
 }
@@ -241,11 +241,11 @@ pub(super) fn registry(metrics: &Metrics, sources: telemetry::Sources) -> Regist
     registry
 }
 
-/// A page of all that there can be, with one of each label.
+/// All metrics that there can be, with one value of each label, as they are served.
 pub fn example() -> String {
     let metrics = Metrics::default();
-    let became = Became { kind: "CheckpointPolicy", reason: "Accepted" };
-    metrics.policies.get_or_create(&became).set(1);
+    let labels = PolicyLabels { kind: "CheckpointPolicy", reason: "Accepted" };
+    metrics.policies.get_or_create(&labels).set(1);
     let (namespace, name) = ("shop".to_owned(), "evidence".to_owned());
     let ratio = UsedRatio { namespace, name, resource: "count", ratio: 0.5, warn_ratio: Some(0.8) };
     metrics.quotas(&[QuotaState::Fine], vec![ratio]);
@@ -260,7 +260,7 @@ pub fn example() -> String {
 mod tests {
     use super::*;
 
-    fn page(metrics: &Metrics) -> String {
+    fn served(metrics: &Metrics) -> String {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry(metrics, telemetry::example()))
             .unwrap();
@@ -283,7 +283,7 @@ mod tests {
             warn_ratio: Some(0.8),
         };
         metrics.quotas(&[], names.iter().map(ratio).collect());
-        let text = page(&metrics);
+        let text = served(&metrics);
         let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
         assert_eq!(count("checkpoint_keeper_node_without_agent{"), MOST_NODES);
         assert!(text.contains("checkpoint_keeper_nodes_without_agent 2000\n"), "{text}");
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(count("checkpoint_keeper_quota_warn_ratio{"), MOST_LIMITS);
         // A replica that lost the lease names nothing: the other one does.
         metrics.leads(false);
-        let text = page(&metrics);
+        let text = served(&metrics);
         assert!(!text.contains("name-"), "{text}");
     }
 }

@@ -7,39 +7,7 @@ use checkpoint_keeper_api::node_store::{NodeCheckpointStoreStatus, ReadyReason};
 use checkpoint_keeper_core::quota::Held;
 use jiff::Timestamp;
 
-use super::totals::NodeReport;
-
-/// What a namespace has on a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamespaceHeld {
-    /// The namespace.
-    pub namespace: Box<str>,
-    /// What it has.
-    pub held: Held,
-}
-
-/// Which namespaces a node's report names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Named {
-    /// All that have archives there.
-    All,
-    /// Of the others only all that have a quota that is not newer than this.
-    WithQuotas(Timestamp),
-    /// Some.
-    #[default]
-    Some,
-}
-
-impl Named {
-    /// Whether a namespace with a quota that is that old has no archives there if it is not named.
-    fn is_complete(self, created: Timestamp) -> bool {
-        match self {
-            Self::All => true,
-            Self::WithQuotas(latest) => created <= latest,
-            Self::Some => false,
-        }
-    }
-}
+use super::node_report::{Named, NamespaceHeld, NodeReport};
 
 /// What a report says of namespaces: exactly of those that the agent knows to have a quota, and rounded up of others.
 pub fn namespaces(status: &NodeCheckpointStoreStatus) -> Vec<NamespaceHeld> {

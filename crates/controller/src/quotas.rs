@@ -16,12 +16,10 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use serde_json::{Value, json};
 
+use super::condition::{self, ConditionContent};
+use super::node_report::NodeReport;
 use super::quota_sums::{NamespaceSum, Sums};
-use super::throttle::Rested;
-use super::totals::NodeReport;
-
-/// The longest message of a condition, in bytes.
-const LONGEST_MESSAGE: usize = 4096;
+use super::throttle::ThrottledWrite;
 
 /// A status to be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +40,7 @@ pub struct QuotaWrite {
     pub event: Option<QuotaEvent>,
 }
 
-impl Rested for QuotaWrite {
+impl ThrottledWrite for QuotaWrite {
     fn uid(&self) -> &str {
         &self.uid
     }
@@ -165,13 +163,6 @@ struct Told<'a> {
     sum: &'a NamespaceSum<'a>,
 }
 
-/// What a condition says.
-struct Said {
-    status: &'static str,
-    reason: &'static str,
-    message: String,
-}
-
 impl Told<'_> {
     /// How the number of archives compares to its limit, and how their bytes do.
     fn levels(&self) -> (Option<Level>, Option<Level>) {
@@ -188,14 +179,14 @@ impl Told<'_> {
         }
     }
 
-    fn ready(&self) -> Said {
-        let said = |reason: QuotaReadyReason, message: String| Said {
+    fn ready(&self) -> ConditionContent {
+        let content = |reason: QuotaReadyReason, message: String| ConditionContent {
             status: reason.status(),
             reason: reason.name(),
             message,
         };
         if let Err(why) = self.quota {
-            return said(
+            return content(
                 QuotaReadyReason::InvalidQuota,
                 format!("It binds nothing, as it is not understood: {why}"),
             );
@@ -208,7 +199,7 @@ impl Told<'_> {
             let message = format!(
                 "More may be used than is told: the report of {node}{more} does not name all namespaces with archives."
             );
-            return said(QuotaReadyReason::UsagePartial, message);
+            return content(QuotaReadyReason::UsagePartial, message);
         }
         let stale = match self.sum.stale() {
             (0, _) => String::new(),
@@ -220,10 +211,10 @@ impl Told<'_> {
             }
         };
         let message = format!("{} nodes have archives of the namespace.{stale}", self.sum.nodes.len());
-        said(QuotaReadyReason::Accepted, message)
+        content(QuotaReadyReason::Accepted, message)
     }
 
-    fn exceeded(&self, figures: &str) -> Said {
+    fn exceeded(&self, figures: &str) -> ConditionContent {
         let (count, bytes) = self.levels();
         let is_over = |level: Option<Level>| level == Some(Level::Exceeded);
         let (status, reason) = match (is_over(count), is_over(bytes)) {
@@ -233,10 +224,10 @@ impl Told<'_> {
             (false, true) => ("True", "BytesExceeded"),
             (true, true) => ("True", "CountAndBytesExceeded"),
         };
-        Said { status, reason, message: figures.to_owned() }
+        ConditionContent { status, reason, message: figures.to_owned() }
     }
 
-    fn nearly_exceeded(&self, figures: &str) -> Said {
+    fn nearly_exceeded(&self, figures: &str) -> ConditionContent {
         let (count, bytes) = self.levels();
         let (status, reason) = match count.max(bytes) {
             _ if self.quota.is_err() => ("Unknown", QuotaReadyReason::InvalidQuota.name()),
@@ -244,7 +235,7 @@ impl Told<'_> {
             Some(Level::Near) => ("True", "WarnAtReached"),
             Some(Level::Below) | None => ("False", "BelowWarnAt"),
         };
-        Said { status, reason, message: figures.to_owned() }
+        ConditionContent { status, reason, message: figures.to_owned() }
     }
 
     /// `12 of 200 archives, 3Gi of 100Gi`
@@ -283,19 +274,15 @@ impl Told<'_> {
         // One without these was not given by an API.
         let (uid, resource_version) = (metadata.uid.clone()?, metadata.resource_version.clone()?);
         let figures = self.figures();
-        let said = [
+        let contents = [
             (READY, self.ready()),
             (EXCEEDED, self.exceeded(&figures)),
             (NEARLY_EXCEEDED, self.nearly_exceeded(&figures)),
         ];
-        let event = self.event(&said, before, &figures);
+        let event = self.event(&contents, before, &figures);
         let mut conditions = before.conditions.clone();
-        for (type_, said) in said {
-            let condition = condition(type_, said, metadata.generation, before, now);
-            match conditions.iter_mut().find(|known| known.type_ == type_) {
-                Some(known) => *known = condition,
-                None => conditions.push(condition),
-            }
+        for (type_, content) in contents {
+            condition::set(&mut conditions, type_, content, metadata.generation, now);
         }
         let (stale_nodes, stale_since) = self.sum.stale();
         let status = CheckpointQuotaStatus {
@@ -328,7 +315,7 @@ impl Told<'_> {
     /// What has come true that the status did not say; of both the worse.
     fn event(
         &self,
-        said: &[(&'static str, Said)],
+        contents: &[(&'static str, ConditionContent)],
         before: &CheckpointQuotaStatus,
         figures: &str,
     ) -> Option<QuotaEvent> {
@@ -337,7 +324,7 @@ impl Told<'_> {
             conditions.iter().any(|one| one.type_ == type_ && one.status == "True")
         };
         let came_true = |type_: &str| {
-            said.iter().any(|(its, said)| *its == type_ && said.status == "True")
+            contents.iter().any(|(its, content)| *its == type_ && content.status == "True")
                 && !is(&before.conditions, type_)
         };
         let then = match on_exceed {
@@ -386,27 +373,6 @@ fn fields(status: &CheckpointQuotaStatus) -> Value {
         "staleNodes": status.stale_nodes,
         "staleSince": status.stale_since,
     })
-}
-
-fn condition(
-    type_: &str,
-    said: Said,
-    generation: Option<i64>,
-    before: &CheckpointQuotaStatus,
-    now: Timestamp,
-) -> Condition {
-    let Said { status, reason, mut message } = said;
-    message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
-    let known = before.conditions.iter().find(|known| known.type_ == type_ && known.status == status);
-    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    Condition {
-        type_: type_.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message,
-        observed_generation: generation,
-        last_transition_time: known.map_or(Time(now), |known| known.last_transition_time.clone()),
-    }
 }
 
 fn whole(number: usize) -> i64 {

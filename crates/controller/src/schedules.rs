@@ -16,11 +16,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use serde_json::{Value, json};
 
-use super::throttle::Rested;
-use super::totals::NodeReport;
-
-/// The longest message of a condition, in bytes.
-const LONGEST_MESSAGE: usize = 4096;
+use super::condition::{self, ConditionContent};
+use super::node_report::NodeReport;
+use super::throttle::ThrottledWrite;
 
 /// A status to be written.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,21 +35,13 @@ pub struct ScheduleWrite {
     pub is_urgent: bool,
 }
 
-impl Rested for ScheduleWrite {
+impl ThrottledWrite for ScheduleWrite {
     fn uid(&self) -> &str {
         &self.uid
     }
     fn is_urgent(&self) -> bool {
         self.is_urgent
     }
-}
-
-/// What a condition says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Said {
-    status: &'static str,
-    reason: String,
-    message: String,
 }
 
 /// Why a schedule is not carried out.
@@ -117,8 +107,7 @@ pub fn desired(
             }
         };
         let sum = sums.get(&key(&id));
-        let ready = ready(read.as_ref(), &[]);
-        let conditions = [(READY, ready), (HEALTHY, healthy(sum))];
+        let contents = vec![(READY, ready(read.as_ref(), &[])), (HEALTHY, healthy(sum))];
         let last =
             |name: &str, time: fn(&Sum) -> Option<Timestamp>| last(&before[name], sum.and_then(time), now);
         let fields = json!({
@@ -128,7 +117,7 @@ pub fn desired(
             "nextScheduleTime": sum.and_then(|sum| sum.next).map(|time| time.to_string()),
             "active": sum.map_or(0, |sum| sum.active),
         });
-        writes.extend(write(metadata, id, &before, fields, conditions.to_vec(), now));
+        writes.extend(write(metadata, id, &before, fields, contents, now));
     }
     for legacy in &objects.legacy {
         let (metadata, id, read, before) = match legacy {
@@ -215,7 +204,7 @@ fn weight(usage: &ScheduleUsage) -> (bool, Option<Timestamp>) {
     (is_frozen, usage.last_schedule_time.as_ref().map(|time| time.0))
 }
 
-fn ready(read: Result<&Schedule, &Unusable>, ignored: &[FieldError]) -> Said {
+fn ready(read: Result<&Schedule, &Unusable>, ignored: &[FieldError]) -> ConditionContent {
     let (reason, message) = match read {
         Err(why) => (why.reason, why.message.clone()),
         Ok(schedule) if schedule.suspend => {
@@ -232,18 +221,18 @@ fn ready(read: Result<&Schedule, &Unusable>, ignored: &[FieldError]) -> Said {
         text => format!(" Not acted on: {text}."),
     };
     let message = format!("{message}{ignored}");
-    Said { status: reason.status().name(), reason: reason.name().to_owned(), message }
+    ConditionContent { status: reason.status().name(), reason: reason.name(), message }
 }
 
-fn healthy(sum: Option<&Sum>) -> Said {
-    let said = |reason: ScheduleHealthyReason, message: String| Said {
+fn healthy(sum: Option<&Sum>) -> ConditionContent {
+    let content = |reason: ScheduleHealthyReason, message: String| ConditionContent {
         status: reason.status().name(),
-        reason: reason.name().to_owned(),
+        reason: reason.name(),
         message,
     };
     let Some(sum) = sum else {
         let message = "No node reports a running container that it selects.".to_owned();
-        return said(ScheduleHealthyReason::NothingSelected, message);
+        return content(ScheduleHealthyReason::NothingSelected, message);
     };
     if let Some((node, usage)) = &sum.failure {
         let reason = usage.reason.as_deref();
@@ -254,15 +243,15 @@ fn healthy(sum: Option<&Sum>) -> Said {
             count => format!(" ({} more nodes fail)", count - 1),
         };
         let reason = known.unwrap_or(ScheduleHealthyReason::CheckpointFailed);
-        return said(reason, format!("On {node}: {message}{more}"));
+        return content(reason, format!("On {node}: {message}{more}"));
     }
     let containers = sum.containers;
     if sum.last_success.is_some() {
         let message = format!("The last checkpoints of {containers} containers succeeded.");
-        return said(ScheduleHealthyReason::Succeeded, message);
+        return content(ScheduleHealthyReason::Succeeded, message);
     }
     let message = format!("No checkpoint was made yet; {containers} containers are selected.");
-    said(ScheduleHealthyReason::NotYetDue, message)
+    content(ScheduleHealthyReason::NotYetDue, message)
 }
 
 /// The write that makes the status say this, if it does not.
@@ -271,21 +260,18 @@ fn write(
     id: ScheduleRef,
     before: &Value,
     mut fields: Value,
-    conditions: Vec<(&'static str, Said)>,
+    contents: Vec<(&'static str, ConditionContent)>,
     now: Timestamp,
 ) -> Option<ScheduleWrite> {
     // One without these was not given by an API.
     let (uid, resource_version) = (metadata.uid.clone()?, metadata.resource_version.clone()?);
     let known: Vec<Condition> = serde_json::from_value(before["conditions"].clone()).unwrap_or_default();
-    let ours: Vec<Condition> = conditions
-        .into_iter()
-        .map(|(type_, said)| condition(type_, said, metadata.generation, &known, now))
-        .collect();
-    let is_ours = |condition: &Condition| ours.iter().any(|one| one.type_ == condition.type_);
-    let others: Vec<Condition> = known.iter().filter(|condition| !is_ours(condition)).cloned().collect();
-    let is_urgent = ours.iter().any(|condition| !known.contains(condition));
-    let all: Vec<Condition> = others.into_iter().chain(ours).collect();
-    fields["conditions"] = serde_json::to_value(all).unwrap_or_default();
+    let mut conditions = known.clone();
+    for (type_, content) in contents {
+        condition::set(&mut conditions, type_, content, metadata.generation, now);
+    }
+    let is_urgent = conditions != known;
+    fields["conditions"] = serde_json::to_value(conditions).unwrap_or_default();
     let is_same = fields.as_object()?.iter().all(|(name, value)| same(&before[name.as_str()], value));
     (!is_same).then_some(ScheduleWrite { id, uid, resource_version, status: fields, is_urgent })
 }
@@ -294,27 +280,6 @@ fn write(
 fn same(before: &Value, now: &Value) -> bool {
     let time = |value: &Value| value.as_str().and_then(|text| text.parse::<Timestamp>().ok());
     before == now || (time(before).is_some() && time(before) == time(now))
-}
-
-fn condition(
-    type_: &str,
-    said: Said,
-    generation: Option<i64>,
-    known: &[Condition],
-    now: Timestamp,
-) -> Condition {
-    let Said { status, reason, mut message } = said;
-    message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
-    let before = known.iter().find(|condition| condition.type_ == type_ && condition.status == status);
-    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    Condition {
-        type_: type_.to_owned(),
-        status: status.to_owned(),
-        reason,
-        message,
-        observed_generation: generation,
-        last_transition_time: before.map_or(Time(now), |before| before.last_transition_time.clone()),
-    }
 }
 
 fn key(id: &ScheduleRef) -> (String, String, String) {
@@ -339,7 +304,7 @@ mod tests {
 
     use tokio::time::Instant;
 
-    use super::super::throttle::{FIGURES, RestThrottle};
+    use super::super::throttle::{FigureThrottle, MIN_INTERVAL};
     use super::*;
 
     const NOW: Timestamp = Timestamp::constant(1_780_000_000, 0);
@@ -493,10 +458,10 @@ mod tests {
             status: json!({}),
             is_urgent,
         };
-        let (mut throttle, now) = (RestThrottle::default(), Instant::now());
+        let (mut throttle, now) = (FigureThrottle::default(), Instant::now());
         throttle.note(&write(false), now);
-        assert_eq!(throttle.due(vec![write(false)], now), (vec![], Some(now + FIGURES)));
+        assert_eq!(throttle.due(vec![write(false)], now), (vec![], Some(now + MIN_INTERVAL)));
         assert_eq!(throttle.due(vec![write(true)], now), (vec![write(true)], None));
-        assert_eq!(throttle.due(vec![write(false)], now + FIGURES), (vec![write(false)], None));
+        assert_eq!(throttle.due(vec![write(false)], now + MIN_INTERVAL), (vec![write(false)], None));
     }
 }

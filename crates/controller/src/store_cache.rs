@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use super::node_report::NodeReport;
 use super::quota_sums;
-use super::totals::NodeReport;
 use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::guarded;
 use checkpoint_keeper_runtime::problem_log::Problem;

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use super::statuses::StatusWrite;
 
-/// How long new figures wait after a writing.
-pub(super) const FIGURES: Duration = Duration::from_secs(30);
+/// The shortest time between two writes of a status of which nothing but figures has changed.
+pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long one waits after it failed.
-const AFTER_FAILURE: Duration = Duration::from_secs(30);
+/// How long a write waits after it failed.
+const RETRY_DELAY: Duration = Duration::from_secs(30);
 
 /// What was written, and when.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl StatusThrottle {
     pub fn due(&mut self, writes: Vec<StatusWrite>, now: Instant) -> (Vec<StatusWrite>, Option<Instant>) {
         // What needs no writing any more need not be remembered once figures may follow.
         let wanted: BTreeSet<&PolicyRef> = writes.iter().map(|write| &write.id).collect();
-        self.0.retain(|id, last| now.duration_since(last.at) < FIGURES || wanted.contains(id));
+        self.0.retain(|id, last| now.duration_since(last.at) < MIN_INTERVAL || wanted.contains(id));
         let mut next = None;
         let due = writes.into_iter().filter(|write| {
             let Some(last) = self.0.get(&write.id) else { return true };
@@ -41,8 +41,8 @@ impl StatusThrottle {
                 return false;
             }
             let wait = match (last.has_failed, write.is_urgent) {
-                (true, _) => AFTER_FAILURE,
-                (false, false) => FIGURES,
+                (true, _) => RETRY_DELAY,
+                (false, false) => MIN_INTERVAL,
                 (false, true) => Duration::ZERO,
             };
             let at = last.at + wait;
@@ -60,33 +60,33 @@ impl StatusThrottle {
     }
 }
 
-/// A status that rests after it was written, unless it is urgent.
-pub trait Rested {
+/// A write that waits for the minimum interval where it brings nothing but figures.
+pub trait ThrottledWrite {
     /// Which object it is of.
     fn uid(&self) -> &str;
     /// Whether a condition says something else: other figures may wait.
     fn is_urgent(&self) -> bool;
 }
 
-/// When the status of each object was last written, of kinds whose statuses rest.
+/// When the status of each object was last written, by its UID.
 #[derive(Debug, Default)]
-pub struct RestThrottle {
+pub struct FigureThrottle {
     written: HashMap<String, Instant>,
 }
 
-impl RestThrottle {
+impl FigureThrottle {
     /// Those that may be written now; and when the next of the others may be.
-    pub fn due<W: Rested>(&mut self, writes: Vec<W>, now: Instant) -> (Vec<W>, Option<Instant>) {
-        self.written.retain(|_, at| now.saturating_duration_since(*at) < FIGURES);
+    pub fn due<W: ThrottledWrite>(&mut self, writes: Vec<W>, now: Instant) -> (Vec<W>, Option<Instant>) {
+        self.written.retain(|_, at| now.saturating_duration_since(*at) < MIN_INTERVAL);
         let (due, waiting): (Vec<_>, Vec<_>) = writes
             .into_iter()
             .partition(|write| write.is_urgent() || !self.written.contains_key(write.uid()));
         let later = waiting.iter().filter_map(|write| self.written.get(write.uid())).min();
-        (due, later.map(|at| *at + FIGURES))
+        (due, later.map(|at| *at + MIN_INTERVAL))
     }
 
     /// Notes a writing, whatever came of it.
-    pub fn note<W: Rested>(&mut self, write: &W, now: Instant) {
+    pub fn note<W: ThrottledWrite>(&mut self, write: &W, now: Instant) {
         self.written.insert(write.uid().to_owned(), now);
     }
 }
@@ -159,9 +159,9 @@ mod tests {
         let begin = Instant::now();
         let mut throttle = StatusThrottle::default();
         throttle.note(write("1", true, 1), false, begin);
-        throttle.due(vec![], begin + FIGURES - Duration::from_secs(1));
+        throttle.due(vec![], begin + MIN_INTERVAL - Duration::from_secs(1));
         assert_eq!(throttle.0.len(), 1);
-        throttle.due(vec![], begin + FIGURES);
+        throttle.due(vec![], begin + MIN_INTERVAL);
         assert!(throttle.0.is_empty());
     }
 }

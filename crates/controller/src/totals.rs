@@ -3,42 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use checkpoint_keeper_api::node_store::{PolicyUsage, ScheduleUsage, UnreachableLimit};
+use checkpoint_keeper_api::node_store::{PolicyUsage, UnreachableLimit};
 use checkpoint_keeper_api::scalars::QuantityText;
 use checkpoint_keeper_api::status::{DryRunUsage, PolicyReference, PolicyTotals};
 use checkpoint_keeper_core::policy::PolicyRef;
-use jiff::Timestamp;
 
-use super::quota_sums::{Named, NamespaceHeld};
-
-/// What one node's agent reports, as far as it concerns policies.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct NodeReport {
-    /// The node, by whose name its store goes.
-    pub node: String,
-    /// The UID of the store.
-    pub uid: String,
-    /// Which version of the store this is from.
-    pub resource_version: String,
-    /// The status of its condition `Ready`; empty where there is none.
-    pub ready: String,
-    /// Whether the agent is there and goes by the policies that it names.
-    pub acts_by_policies: bool,
-    /// What each policy does there.
-    pub policies: Vec<PolicyUsage>,
-    /// How many more policies there are.
-    pub more_policies: i64,
-    /// Limits that pins make unreachable there.
-    pub unreachable: Vec<UnreachableLimit>,
-    /// What each schedule does there.
-    pub schedules: Vec<ScheduleUsage>,
-    /// What namespaces have there.
-    pub held: Vec<NamespaceHeld>,
-    /// Which namespaces are named there.
-    pub named: Named,
-    /// Since when what namespaces have is old, as no agent sees the directory; none: it is not.
-    pub stale_since: Option<Timestamp>,
-}
+use super::node_report::NodeReport;
 
 /// What one policy governs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

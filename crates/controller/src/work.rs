@@ -12,13 +12,13 @@ use tokio::time::{Instant, sleep_until};
 use super::agents::{Absences, Agents};
 use super::finalizers;
 use super::metrics::Metrics;
+use super::node_report::NodeReport;
 use super::quota_sums::namespaces_held;
 use super::quotas::{self, QuotaWrite};
 use super::schedules;
 use super::statuses::{StatusWrite, desired};
 use super::store_cache::StoreCache;
-use super::throttle::{RestThrottle, StatusThrottle};
-use super::totals::NodeReport;
+use super::throttle::{FigureThrottle, StatusThrottle};
 use super::writer::{WRITE, Writer, Written};
 use checkpoint_keeper_runtime::lease::HeldUntil;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
@@ -62,9 +62,9 @@ pub struct Work {
     /// When it last got on.
     pub(super) pulse: watch::Sender<Instant>,
     pub(super) throttle: StatusThrottle,
-    pub(super) schedule_throttle: RestThrottle,
+    pub(super) schedule_throttle: FigureThrottle,
     pub(super) quotas: QuotaObjects,
-    pub(super) quota_throttle: RestThrottle,
+    pub(super) quota_throttle: FigureThrottle,
     /// Which writes fail.
     pub(super) problems: ProblemLog,
 }

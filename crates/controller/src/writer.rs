@@ -19,10 +19,10 @@ use tokio::time::timeout;
 
 use super::FIELD_MANAGER;
 use super::finalizers::Release;
+use super::node_report::NodeReport;
 use super::quotas::{QuotaEvent, QuotaWrite};
 use super::schedules::ScheduleWrite;
 use super::statuses::{StatusWrite, Transition};
-use super::totals::NodeReport;
 use checkpoint_keeper_runtime::events::{Note, Publisher};
 use checkpoint_keeper_runtime::plain;
 

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -58,6 +59,11 @@ impl FileName {
         (!refused).then(|| Self::of_allowed(bytes))
     }
 
+    /// The name at the end of a path; none where there is none, as in `/` and `a/..`.
+    pub fn of_path(path: &Path) -> Option<Self> {
+        path.file_name().and_then(|name| Self::new(name.as_encoded_bytes()))
+    }
+
     fn of_allowed(bytes: Arc<[u8]>) -> Self {
         let archive = archive_name(&bytes);
         Self { bytes, archive }
@@ -85,6 +91,11 @@ impl FileName {
             Some(archive) if archive_name(archive).is_some() => NameKind::MarkerBeingWritten,
             _ => NameKind::Other,
         }
+    }
+
+    /// Whether the name is that of an archive, of a marker, or of a marker that is being written.
+    pub fn is_archive_or_marker(&self) -> bool {
+        self.kind() != NameKind::Other
     }
 
     /// The time that the kubelet wrote into the name: when the checkpoint was asked for, to the

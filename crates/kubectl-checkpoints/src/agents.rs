@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use checkpoint_keeper_api::{AGENT_SELECTOR, AGENT_VIEW_PORT};
 use futures_util::StreamExt;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -20,14 +21,11 @@ use tokio::time::timeout;
 use crate::failure::{Failure, said};
 use crate::session::Session;
 
-/// Where an agent answers, inside its pod.
-const PORT: u16 = 9_091;
-
 /// How many agents are asked at a time.
 const AT_ONCE: usize = 8;
 
 /// How much longer than another request a question may take: an agent may have 100 000 archives to plan for.
-const PATIENCE: Duration = Duration::from_secs(20);
+const EXTRA_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What is asked of an agent.
 #[derive(Debug, Clone)]
@@ -79,8 +77,7 @@ pub async fn find(session: &Session, node: Option<&str>) -> Result<Vec<Agent>, F
     if let Some(address) = &session.agent_address {
         return Ok(vec![Agent { node: node.unwrap_or(address).to_owned(), pod: String::new() }]);
     }
-    let mut params = ListParams::default()
-        .labels("app.kubernetes.io/name=checkpoint-keeper,app.kubernetes.io/component=agent");
+    let mut params = ListParams::default().labels(AGENT_SELECTOR);
     if let Some(node) = node {
         params = params.fields(&format!("spec.nodeName={node}"));
     }
@@ -115,7 +112,7 @@ pub async fn ask(session: &Session, agent: &Agent, question: &Question) -> Resul
             exchange(stream, question).await
         } else {
             let api: Api<Pod> = Api::namespaced(session.client.clone(), &session.operator_namespace);
-            let mut forwarder = api.portforward(&agent.pod, &[PORT]).await.map_err(|error| {
+            let mut forwarder = api.portforward(&agent.pod, &[AGENT_VIEW_PORT]).await.map_err(|error| {
                 let what = format!("cannot forward a port of {node}'s agent: {}", said(&error));
                 let right = format!(
                     "this takes the right to create pods/portforward in the namespace {}",
@@ -123,11 +120,12 @@ pub async fn ask(session: &Session, agent: &Agent, question: &Question) -> Resul
                 );
                 Failure::with_hint(what, right)
             })?;
-            let stream = forwarder.take_stream(PORT).ok_or_else(late)?;
+            let stream = forwarder.take_stream(AGENT_VIEW_PORT).ok_or_else(late)?;
             exchange(stream, question).await
         }
     };
-    let (code, body) = timeout(session.request_timeout + PATIENCE, asked).await.map_err(|_| late())??;
+    let (code, body) =
+        timeout(session.request_timeout + EXTRA_TIMEOUT, asked).await.map_err(|_| late())??;
     let value: Value = serde_json::from_slice(&body).map_err(|_| {
         Failure::new(format!("the agent of {node} answers {code} and no JSON: is it of another version?"))
     })?;

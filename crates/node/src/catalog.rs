@@ -37,7 +37,7 @@ const STRAYS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("strays-1");
 const DISCARDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("discards-1");
 
 /// Which policy governs each container's archives, by the container's identity as JSON.
-const GOVERNORS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("governors-1");
+const GOVERNING: TableDefinition<&[u8], &[u8]> = TableDefinition::new("governors-1");
 
 /// What is known once and for all: under `cluster`, the UID of the cluster that said what is known of pods; under
 /// `reclaim`, what became of the watermark's rounds.
@@ -46,7 +46,7 @@ const FACTS: TableDefinition<&str, &str> = TableDefinition::new("facts-1");
 /// How much of the file redb keeps in memory: little, as it is read once and then written to.
 const CACHE: usize = 4 << 20;
 
-/// How many damaged catalogs are kept: more than that, and the disk is the trouble.
+/// How many damaged catalogs are kept: more than that, and the disk is at fault.
 const MOST_SET_ASIDE: u32 = 10;
 
 /// The open file.
@@ -234,7 +234,7 @@ impl Catalog {
                 for (name, discard) in &changes.discards {
                     put(&mut table, name.as_bytes(), discard.as_ref())?;
                 }
-                let mut table = transaction.open_table(GOVERNORS)?;
+                let mut table = transaction.open_table(GOVERNING)?;
                 for (identity, policy) in &changes.governing {
                     put(&mut table, &json(identity)?, policy.as_ref())?;
                 }
@@ -335,7 +335,7 @@ fn load(database: &impl ReadableDatabase) -> Result<Memory, redb::Error> {
     let discards = entries(&transaction, DISCARDS, |name, value| {
         Some((FileName::new(name)?, serde_json::from_slice(value).ok()?))
     })?;
-    let governing = entries(&transaction, GOVERNORS, |key, value| {
+    let governing = entries(&transaction, GOVERNING, |key, value| {
         Some((serde_json::from_slice(key).ok()?, serde_json::from_slice(value).ok()?))
     })?;
     let (cluster, reclaim) = match transaction.open_table(FACTS) {

@@ -12,14 +12,15 @@ use checkpoint_keeper_core::engine::memory::Changes;
 
 use crate::catalog::{Catalog, CatalogError, CatalogProblem};
 
-/// How long an end waits for what was not written yet.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a flush, or the end, waits for what was not written yet.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long it waits for more to write: a burst is then a few transactions, each with its fsync, and not
+/// How long the thread waits for more to write: a burst is then a few transactions, each with its fsync, and not
 /// one for each archive.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// More than this may not wait to be written but for what is there to be remembered.
+/// The most changes that wait. Where there are more, those that forget something are dropped: the next start finds out by
+/// itself that it is gone.
 const MOST_WAITING: usize = 20_000;
 
 /// A thread that writes a catalog.
@@ -46,7 +47,7 @@ struct State {
     stop: bool,
     /// Whether a caller waits until everything is written.
     is_urgent: bool,
-    /// Whether an end has waited for it already, in vain.
+    /// Whether a flush has waited for it in vain: the end does not wait again.
     is_given_up: bool,
     problems: Vec<CatalogProblem>,
 }
@@ -91,7 +92,7 @@ impl Shared {
             drop(state);
             let mut problems = Vec::new();
             if reopen {
-                // First of all, or it would be in use.
+                // It has to be closed before it can be opened.
                 drop(catalog.take());
                 match Catalog::open(path) {
                     Ok(opened) => {
@@ -163,7 +164,7 @@ impl CatalogWriter {
         let is_busy = |state: &mut State| !state.waiting.is_empty() || state.is_writing || state.reopen;
         self.shared.state().is_urgent = true;
         self.shared.changed.notify_all();
-        let is_late = self.shared.wait_while(PATIENCE, is_busy);
+        let is_late = self.shared.wait_while(TIMEOUT, is_busy);
         self.shared.state().is_urgent = false;
         let mut problems = self.problems();
         if is_late {
@@ -180,7 +181,7 @@ impl Drop for CatalogWriter {
         self.shared.state().stop = true;
         self.shared.changed.notify_all();
         let Some(thread) = self.thread.take() else { return };
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         let is_busy = |state: &mut State| !state.waiting.is_empty() || state.is_writing || state.reopen;
         let is_given_up = self.shared.state().is_given_up;
         if !is_given_up && !self.shared.wait_while(end.saturating_duration_since(Instant::now()), is_busy) {

@@ -65,8 +65,8 @@ impl DirWatcher {
                         | ReadFlags::IGNORED;
                     events.directory_moved |= flags.intersects(gone);
                     if let Some(name) = event.file_name().and_then(|name| FileName::new(name.to_bytes())) {
-                        let whole = flags.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::MOVED_TO);
-                        let sighting = if whole { Sighting::Closed } else { Sighting::Again };
+                        let is_closed = flags.intersects(ReadFlags::CLOSE_WRITE | ReadFlags::MOVED_TO);
+                        let sighting = if is_closed { Sighting::Closed } else { Sighting::Again };
                         events.names.push((name, sighting));
                     }
                     if events.names.len() > MANY {

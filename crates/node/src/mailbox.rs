@@ -1,7 +1,7 @@
 //! The mailbox of a driver: everything that others have for it, and the one descriptor that says that there is some.
 //!
 //! Nothing in it grows with how long the driver does not look: of the configuration and of the pods only the latest
-//! is kept, of each namespace its latest change, and the driver itself bounds how many deletions and look-ups are
+//! is kept, of each namespace its latest change, and the driver itself bounds how many deletions and lookups are
 //! under way.
 
 use std::collections::BTreeMap;
@@ -29,9 +29,9 @@ const MOST_CHANGED: usize = 10_000;
 pub struct Mail {
     /// The latest configuration, and the greatest haste of all that came.
     pub config: Option<(EngineConfig, Haste)>,
-    /// What watches showed of the cluster, in an order in which it is right.
+    /// What watches showed of the cluster: applied in this order, it gives the state that they showed last.
     pub updates: Vec<TimedUpdate>,
-    /// The answers to look-ups, a list for each round.
+    /// The answers to lookups, a list for each round.
     pub answers: Vec<Vec<Resolved>>,
     /// What became of deletions.
     pub outcomes: Vec<Unlinked>,
@@ -93,7 +93,8 @@ struct Contents {
 #[derive(Debug)]
 struct Shared {
     contents: Mutex<Contents>,
-    bell: OwnedFd,
+    /// Readable while there is mail: an eventfd.
+    wakeup: OwnedFd,
 }
 
 /// Sender of a mailbox.
@@ -106,8 +107,8 @@ pub struct Receiver(Arc<Shared>);
 
 /// A mailbox.
 pub fn channel() -> std::io::Result<(Sender, Receiver)> {
-    let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-    let shared = Arc::new(Shared { contents: Mutex::default(), bell });
+    let wakeup = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let shared = Arc::new(Shared { contents: Mutex::default(), wakeup });
     Ok((Sender(Arc::clone(&shared)), Receiver(shared)))
 }
 
@@ -157,7 +158,7 @@ impl Sender {
 
     fn add(&self, add: impl FnOnce(&mut Contents)) {
         add(&mut self.0.contents());
-        let _ = rustix::io::write(&self.0.bell, &1_u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.0.wakeup, &1_u64.to_ne_bytes());
     }
 }
 
@@ -170,7 +171,7 @@ impl Receiver {
     /// Everything that arrived since the last call; does not wait.
     pub fn take(&self) -> Mail {
         let mut count = [0; 8];
-        let _ = rustix::io::read(&self.0.bell, &mut count);
+        let _ = rustix::io::read(&self.0.wakeup, &mut count);
         let Contents { config, mut updates, answers, outcomes, dumps, tasks, is_plan_wanted } =
             std::mem::take(&mut *self.0.contents());
         Mail { config, updates: updates.take().collect(), answers, outcomes, dumps, tasks, is_plan_wanted }
@@ -179,17 +180,19 @@ impl Receiver {
 
 impl AsFd for Receiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.bell.as_fd()
+        self.0.wakeup.as_fd()
     }
 }
 
-/// What was shown and not yet seen.
+/// Updates that the driver has not taken yet, as few as say the same.
 #[derive(Debug, Default)]
 struct Updates {
     pods: Option<TimedUpdate>,
-    /// What was shown of namespaces before the rest was not so any more.
+    /// When the watch of namespaces was lost: what is known of them from before counts no more.
     unknown: Option<Now>,
+    /// All namespaces, as a list had them, with the changes since.
     all: Option<(Now, BTreeMap<String, LookupResult>)>,
+    /// The namespaces that have changed, where no list came since they were last taken.
     changed: Option<(Now, BTreeMap<String, LookupResult>)>,
 }
 
@@ -206,20 +209,20 @@ impl Updates {
                 self.changed = None;
             }
             ClusterUpdate::Namespaces(namespaces) => {
-                for (name, finding) in namespaces {
-                    self.change(name, finding, at);
+                for (name, result) in namespaces {
+                    self.change(name, result, at);
                 }
             }
         }
     }
 
-    fn change(&mut self, name: String, finding: LookupResult, at: Now) {
-        let is_gone = finding == LookupResult::NotFound;
+    fn change(&mut self, name: String, result: LookupResult, at: Now) {
+        let is_gone = result == LookupResult::NotFound;
         if let Some((_, all)) = &mut self.all {
             if is_gone {
                 all.remove(&name);
             } else {
-                all.insert(name, finding);
+                all.insert(name, result);
             }
             return;
         }
@@ -228,11 +231,11 @@ impl Updates {
         if is_gone && changed.len() >= MOST_CHANGED {
             changed.remove(&name);
         } else {
-            changed.insert(name, finding);
+            changed.insert(name, result);
         }
     }
 
-    /// All of it, in an order in which it is right.
+    /// All updates; applied in this order, they give the state that was shown last.
     fn take(&mut self) -> impl Iterator<Item = TimedUpdate> + use<> {
         let Self { pods, unknown, all, changed } = std::mem::take(self);
         let unknown = unknown.map(|at| TimedUpdate { at, what: ClusterUpdate::NamespacesUnknown });
@@ -256,8 +259,8 @@ mod tests {
         LookupResult::Namespace { labels, created: "2026-01-01T00:00:00Z".parse().unwrap() }
     }
 
-    fn one(name: &str, finding: LookupResult) -> ClusterUpdate {
-        ClusterUpdate::Namespaces(vec![(name.to_owned(), finding)])
+    fn one(name: &str, result: LookupResult) -> ClusterUpdate {
+        ClusterUpdate::Namespaces(vec![(name.to_owned(), result)])
     }
 
     #[test]
@@ -295,8 +298,8 @@ mod tests {
         let mut updates = Updates::default();
         for number in 0..3 * MOST_CHANGED {
             let name = format!("team-{number}");
-            for finding in [there("dev"), LookupResult::NotFound] {
-                updates.add(TimedUpdate { at: now(), what: one(&name, finding) });
+            for result in [there("dev"), LookupResult::NotFound] {
+                updates.add(TimedUpdate { at: now(), what: one(&name, result) });
             }
         }
         updates.add(TimedUpdate { at: now(), what: one("here", there("prod")) });

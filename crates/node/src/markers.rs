@@ -67,7 +67,7 @@ impl Store {
     /// Puts a hold beside the archive, in place of an earlier one. Afterwards it is certain that the archive is there:
     /// it must not be deleted by this program meanwhile, which the caller sees to.
     pub fn write_hold(&self, archive: &FileName, file: FileId, hold: &Hold) -> Result<(), HoldError> {
-        if !self.is_that(archive, file)? {
+        if !self.is_same_file(archive, file)? {
             return Err(HoldError::Gone);
         }
         let before = self.marker_of(archive);
@@ -106,7 +106,7 @@ impl Store {
             }
         }
         rustix::fs::fsync(self.handle())?;
-        if self.is_that(archive, file)? {
+        if self.is_same_file(archive, file)? {
             return Ok(());
         }
         if before == Marker::None {
@@ -158,7 +158,7 @@ impl Store {
         (contents.managed_by == MANAGER).then_some(contents)
     }
 
-    fn is_that(&self, archive: &FileName, file: FileId) -> io::Result<bool> {
+    fn is_same_file(&self, archive: &FileName, file: FileId) -> io::Result<bool> {
         Ok(self.stat(archive)?.is_some_and(|stat| stat.id() == file))
     }
 

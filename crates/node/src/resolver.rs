@@ -12,7 +12,7 @@ use checkpoint_keeper_core::pods::Lookup;
 use crate::clock;
 use crate::mailbox::Sender;
 
-/// What asks the cluster: it takes look-ups and returns an answer to each.
+/// What asks the cluster: it takes lookups and returns an answer to each.
 pub type Ask = Box<dyn FnMut(Vec<Lookup>) -> Vec<Resolved> + Send>;
 
 /// A thread that asks the cluster.

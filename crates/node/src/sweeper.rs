@@ -16,7 +16,7 @@ use crate::store::Store;
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "few wait at a time")]
 enum Work {
-    /// An archive is to go, unless that was withdrawn since: the number says how often it had been by then.
+    /// Delete an archive, unless deletions were withdrawn since: the number is that of the withdrawals by then.
     Delete(u64, Deletion),
     Task(StoreTask),
 }
@@ -25,7 +25,7 @@ enum Work {
 #[derive(Debug)]
 pub struct Sweeper {
     queue: Option<mpsc::Sender<(Arc<Store>, Work)>>,
-    /// How often what was wanted before was withdrawn; each deletion carries what it was by then.
+    /// How often the deletions that wait were withdrawn. One that was queued at a lower number is not carried out.
     withdrawals: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -37,21 +37,21 @@ impl Sweeper {
         let (queue, deletions) = mpsc::channel::<(Arc<Store>, Work)>();
         let stop = Arc::new(AtomicBool::new(false));
         let withdrawals = Arc::new(AtomicU64::new(0));
-        let (stopped, now) = (Arc::clone(&stop), Arc::clone(&withdrawals));
+        let (is_stopped, withdrawn) = (Arc::clone(&stop), Arc::clone(&withdrawals));
         let work = move || {
             for (store, work) in deletions {
-                if stopped.load(Ordering::Relaxed) {
+                if is_stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let (then, deletion) = match work {
-                    Work::Delete(then, deletion) => (then, deletion),
+                let (withdrawn_before, deletion) = match work {
+                    Work::Delete(withdrawn_before, deletion) => (withdrawn_before, deletion),
                     Work::Task(task) => {
                         (task.run)(&store);
                         continue;
                     }
                 };
                 let begin = Instant::now();
-                let removal = if then == now.load(Ordering::Relaxed) {
+                let removal = if withdrawn_before == withdrawn.load(Ordering::Relaxed) {
                     store.remove(&deletion.archive.file, &deletion.stat)
                 } else {
                     Removal::Withdrawn

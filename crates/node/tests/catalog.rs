@@ -17,7 +17,7 @@ use checkpoint_keeper_core::engine::config::EngineConfig;
 use checkpoint_keeper_core::engine::file::Outcome;
 use checkpoint_keeper_core::engine::memory::Changes;
 use checkpoint_keeper_core::engine::problem::Problem;
-use checkpoint_keeper_core::engine::{Deletes, Engine, Haste, Input, Settings, View};
+use checkpoint_keeper_core::engine::{DeletionTiming, Engine, Haste, Input, Settings, View};
 use checkpoint_keeper_core::plan::{FileSystem, Reason, Release};
 use checkpoint_keeper_core::policy::{Kind, LabelSelector, PolicyRef, PolicySet, StoragePolicy};
 use checkpoint_keeper_node::catalog::{Catalog, CatalogError, CatalogProblem};
@@ -418,25 +418,25 @@ fn which_policy_governed_outlives_a_restart() {
     let place = place();
     (0..3).for_each(|second| _ = write_old(&place.directory, &archive("server", second)));
     let now = clock::now();
-    let open = |deletes| {
-        let settings = Settings { deletes, ..by_hand() };
+    let open = |deletion_timing| {
+        let settings = Settings { deletion_timing, ..by_hand() };
         let mut hand = Hand::new(&place.directory, settings, CatalogUse::File(place.state.clone()), now);
         assert_eq!(hand.look(now), [""; 0]);
         hand
     };
     let mut protecting = per_container(9);
     protecting.retention[0].id.name = "protecting".to_owned();
-    let mut hand = open(Deletes::AtOnce);
+    let mut hand = open(DeletionTiming::AtOnce);
     hand.plan(&protecting, now);
     assert_eq!(hand.flush(), [""; 0]);
     drop(hand);
     // Policies that do not change hand nothing over.
-    let mut once = open(Deletes::WhenTold);
+    let mut once = open(DeletionTiming::WhenTold);
     let view = once.plan(&per_container(1), now);
     assert!(view.snapshot.archives.iter().all(|archive| archive.governed_by.is_none()));
     assert_eq!(view.plan.deletions().count(), 2);
     drop(once);
-    let mut hand = open(Deletes::AtOnce);
+    let mut hand = open(DeletionTiming::AtOnce);
     let view = hand.plan(&per_container(1), now);
     let governed_by = view.snapshot.archives[0].governed_by.as_ref().map(|policy| policy.name.as_str());
     assert_eq!(governed_by, Some("protecting"));

@@ -115,7 +115,7 @@ fn orders_that_are_not_urgent_wait_for_the_next_archive() {
     told.config.send_config(EngineConfig::policies(per_container(100)), Haste::AtOnce);
     assert_eq!(told.next_plan(), 0);
     told.config.send_config(EngineConfig::policies(per_container(2)), Haste::NextPlan);
-    // The patient order was there first: were it acted upon, its plan would be the next one, and of what
+    // The configuration that may wait was there first: were it acted upon, its plan would be the next one, and of what
     // was there by then. Whether the new one is closed already when the next plan is made, is up to chance.
     archive("server", 100).write_to(directory.path()).unwrap();
     assert_eq!(told.plans.recv_timeout(DEADLINE).unwrap().0, 6);

@@ -3,10 +3,11 @@
 // What documents an option is what the help shows: plain text.
 #![allow(clippy::doc_markdown)]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use checkpoint_keeper_api::AGENT_VIEW_PORT;
 use checkpoint_keeper_core::duration;
 use checkpoint_keeper_core::schedule::MOST_DUMPS;
 use clap::builder::NonEmptyStringValueParser;
@@ -40,6 +41,7 @@ pub enum Command {
     #[command(after_help = INSPECT_HELP)]
     Inspect(InspectArguments),
     /// Collect on this node, as the policies of the cluster say, until told to end
+    #[command(after_help = AGENT_HELP)]
     Agent(AgentArguments),
     /// Say in every policy object whether it is in force, and clear up after nodes that are gone;
     /// of several replicas one works
@@ -88,6 +90,9 @@ Examples:
   bash: checkpoint-keeper completion bash >/etc/bash_completion.d/checkpoint-keeper
   zsh:  checkpoint-keeper completion zsh >\"${fpath[1]}/_checkpoint-keeper\"
   fish: checkpoint-keeper completion fish >~/.config/fish/completions/checkpoint-keeper.fish";
+
+const AGENT_HELP: &str = "\
+Exit codes: 0 told to stop; 1 something failed, or the directory was removed under its mount; 2 wrong usage.";
 
 const CONTROLLER_HELP: &str = "\
 Exit codes: 0 told to stop; 1 the lease was lost, or something failed; 2 wrong usage.";
@@ -180,6 +185,11 @@ impl GcArguments {
     pub fn only_shows(&self) -> bool {
         self.dry_run || self.explain.is_some() || self.from_older_operator
     }
+
+    /// Whether there is a cluster to ask.
+    pub fn has_cluster(&self) -> bool {
+        self.kubeconfig.is_some() || self.in_cluster
+    }
 }
 
 /// What `agent` is told.
@@ -189,17 +199,9 @@ pub struct AgentArguments {
     /// This node's name in the cluster
     #[arg(long, env = "NODE_NAME", value_name = "NAME", value_parser = parse_node_name)]
     pub node_name: String,
-    /// The namespace that the operator runs in: the older operator's objects there govern the cluster
-    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE")]
-    pub namespace: String,
-    /// Further namespaces in which the older operator's objects govern the cluster
-    #[arg(long, value_name = "NAMESPACE,…", value_delimiter = ',')]
-    pub cluster_policy_namespaces: Vec<String>,
-    /// The namespaces that the older operator may be installed in: while its lease in one of them is being
-    /// renewed, what its objects govern is left to it
-    #[arg(long = "other-operator-namespace", value_name = "NAMESPACE,…", value_delimiter = ',',
-        default_values = OTHER_OPERATOR_NAMESPACES, value_parser = NonEmptyStringValueParser::new())]
-    pub other_operator_namespaces: Vec<String>,
+    /// The options that the agent and the controller share
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
     /// Policies that could not be confirmed for this long, as the API cannot be watched, delete nothing until they
     /// are; storage policies go on
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_interval)]
@@ -228,23 +230,41 @@ pub struct AgentArguments {
     /// them at the most
     #[arg(long, value_name = "COUNT", default_value_t = MOST_DUMPS, value_parser = value_parser!(u32).range(1..=100))]
     pub max_concurrent_checkpoints: u32,
-    /// Serve /livez, /readyz and /metrics here; the address :: is every one of both families, or of IPv4
-    /// alone where there is no IPv6
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:9464")]
-    pub listen: SocketAddr,
     /// Serve every archive, explanations and previews here, for kubectl port-forward: a loopback address, as it names
-    /// the pods of all tenants
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9091", value_parser = parse_loopback)]
+    /// the pods of all tenants. kubectl checkpoints looks for it at the default port
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_loopback,
+        default_value_t = (Ipv4Addr::LOCALHOST, AGENT_VIEW_PORT).into())]
     pub view_listen: SocketAddr,
     /// The node's kubelet, by which checkpoints are made
     #[command(flatten)]
     pub kubelet: KubeletArguments,
-    /// Reach the API by this kubeconfig, rather than as a pod of the cluster
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
     /// What is logged, and how
     #[command(flatten)]
     pub log: LogArguments,
+}
+
+/// The options that `agent` and `controller` share.
+#[derive(Debug, Args)]
+pub struct ClusterArguments {
+    /// The namespace that the operator runs in: the controller's lease is there, and the older operator's objects there
+    /// govern the cluster
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAMESPACE", value_parser = NonEmptyStringValueParser::new())]
+    pub namespace: String,
+    /// Further namespaces in which the older operator's objects govern the cluster
+    #[arg(long, value_name = "NAMESPACE,…", value_delimiter = ',')]
+    pub cluster_policy_namespaces: Vec<String>,
+    /// The namespaces that the older operator may be installed in: while its lease in one of them is being
+    /// renewed, what its objects govern is left to it
+    #[arg(long = "other-operator-namespace", value_name = "NAMESPACE,…", value_delimiter = ',',
+        default_values = OTHER_OPERATOR_NAMESPACES, value_parser = NonEmptyStringValueParser::new())]
+    pub other_operator_namespaces: Vec<String>,
+    /// Serve /livez, /readyz and /metrics here; the address :: is every one of both families, or of IPv4
+    /// alone where there is no IPv6
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:9464")]
+    pub listen: SocketAddr,
+    /// Reach the API by this kubeconfig, rather than as a pod of the cluster
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// How an agent reaches the kubelet of its node.
@@ -301,30 +321,15 @@ pub struct ManArguments {
 #[derive(Debug, Args)]
 #[command(args_override_self = true)]
 pub struct ControllerArguments {
-    /// The operator's own namespace: the lease is there, and v1 objects there govern the cluster
-    #[arg(long, value_name = "NAME", env = "POD_NAMESPACE", value_parser = NonEmptyStringValueParser::new())]
-    pub namespace: String,
     /// This replica's name, which no other one has
     #[arg(long, value_name = "NAME", env = "POD_NAME", value_parser = NonEmptyStringValueParser::new())]
     pub identity: String,
-    /// More namespaces whose v1 objects govern the cluster
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
-    pub cluster_policy_namespaces: Vec<String>,
-    /// The namespaces that the older operator may be installed in: while its lease in one of them is being
-    /// renewed, what its objects govern is left to it
-    #[arg(long = "other-operator-namespace", value_name = "NAME,…", value_delimiter = ',',
-        default_values = OTHER_OPERATOR_NAMESPACES, value_parser = NonEmptyStringValueParser::new())]
-    pub other_operator_namespaces: Vec<String>,
+    /// The options that the agent and the controller share
+    #[command(flatten)]
+    pub cluster: ClusterArguments,
     /// The directory that agents collect in
     #[arg(long, value_name = "PATH", default_value = KUBELET_DIRECTORY)]
     pub directory: String,
-    /// Serve /livez, /readyz and /metrics here; the address :: is every one of both families, or of IPv4
-    /// alone where there is no IPv6
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:9464")]
-    pub listen: SocketAddr,
-    /// The cluster of this kubeconfig; without it, the one around this pod
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
     /// What is logged, and how
     #[command(flatten)]
     pub log: LogArguments,
@@ -373,8 +378,12 @@ mod tests {
             let own: &[&str] = if command == "agent" { &["--node-name=n"] } else { &["--identity=i"] };
             let given = [&["checkpoint-keeper", command, "--namespace=o"][..], own, &listen, &lists].concat();
             let parsed = Arguments::try_parse_from(given).map(|arguments| match arguments.command {
-                Command::Agent(agent) => (agent.listen.port(), agent.cluster_policy_namespaces),
-                Command::Controller(one) => (one.listen.port(), one.cluster_policy_namespaces),
+                Command::Agent(agent) => {
+                    (agent.cluster.listen.port(), agent.cluster.cluster_policy_namespaces)
+                }
+                Command::Controller(one) => {
+                    (one.cluster.listen.port(), one.cluster.cluster_policy_namespaces)
+                }
                 other => panic!("{other:?}"),
             });
             let expected = (2, ["a", "b", "c"].map(str::to_owned).to_vec());

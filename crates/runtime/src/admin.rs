@@ -132,7 +132,7 @@ async fn ready(State(server): State<Arc<AdminServer>>) -> (StatusCode, String) {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
         // The reasons hold names and replies from outside, and may be shown on a terminal.
-        let lines = not_ready_reasons.iter().map(|trouble| printable(trouble).into_owned() + "\n");
+        let lines = not_ready_reasons.iter().map(|reason| printable(reason).into_owned() + "\n");
         // As the API server's own: of a 503 `kubectl get --raw` would not show the text.
         (StatusCode::INTERNAL_SERVER_ERROR, lines.collect())
     }

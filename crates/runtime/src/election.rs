@@ -286,9 +286,9 @@ mod tests {
     }
 
     /// What is seen one after the other, and what is done next at which second.
-    fn found(begin: Instant, sights: &[(u64, Option<Record>)]) -> Seen {
+    fn found(begin: Instant, observations: &[(u64, Option<Record>)]) -> Seen {
         let mut seen = nothing(begin);
-        for (second, found) in sights {
+        for (second, found) in observations {
             seen.found(found.clone(), after(begin, *second), after(begin, *second));
         }
         seen
@@ -319,8 +319,8 @@ mod tests {
             ),
             ("our name, written by another process", vec![(0, Some(record("1", "me")))], 0, wait(2)),
         ];
-        for (what, sights, second, step) in table {
-            assert_eq!(next(&found(begin, &sights), after(begin, second)), step, "{what}");
+        for (what, observations, second, step) in table {
+            assert_eq!(next(&found(begin, &observations), after(begin, second)), step, "{what}");
         }
     }
 

@@ -6,7 +6,7 @@
 //! kube's own `DeserializeGuard` keeps the metadata of such an object. Its status is needed as well: who
 //! writes that something is wrong must see that it is written already.
 
-use checkpoint_keeper_api::legacy::deciding_annotations;
+use checkpoint_keeper_api::legacy_annotations::deciding_annotations;
 use checkpoint_keeper_api::unknown::unknown_field;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;

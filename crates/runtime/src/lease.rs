@@ -183,7 +183,7 @@ impl LeaderElector {
                     _ => Refused::Unanswered,
                 };
                 let why = error.as_ref().map_or_else(|| "no answer in time".to_owned(), plain);
-                // Of two that want it, one loses: that is no trouble.
+                // Of two that want it, one loses: that is no error.
                 if how != Refused::Conflict || !is_new {
                     self.failed("LeaseUnwritten", format!("cannot write the lease: {why}"));
                 }

@@ -164,7 +164,7 @@ fn open_files() -> Option<usize> {
     Some(std::fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
 }
 
-/// Sources for a page of all that there can be, with one of each label.
+/// Sources for all metrics that there can be, with one value of each label.
 pub fn example() -> Sources {
     Sources {
         requests: RequestCounts::example(),

@@ -329,26 +329,26 @@ mod tests {
         let begin = Instant::now();
         let at = |second| begin + Duration::from_secs(second);
         let failed = Change::<()>::Failed("refused".to_owned());
-        let trouble = |health: &WatchHealth, second| health.error("nodes", at(second));
+        let error = |health: &WatchHealth, second| health.error("nodes", at(second));
         let mut health = WatchHealth::default();
-        assert_eq!(trouble(&health, 0).as_deref(), Some("nodes were not listed yet"));
+        assert_eq!(error(&health, 0).as_deref(), Some("nodes were not listed yet"));
         health.note(&failed, at(0));
-        assert_eq!(trouble(&health, 0).as_deref(), Some("nodes cannot be watched: refused"));
+        assert_eq!(error(&health, 0).as_deref(), Some("nodes cannot be watched: refused"));
         health.note(&Change::<()>::Listed(vec![]), at(0));
-        assert_eq!(trouble(&health, 0), None);
+        assert_eq!(error(&health, 0), None);
         // A connection was reset, and the watch goes on where nothing happens.
         health.note(&failed, at(10));
         for second in 10..3_600 {
-            assert_eq!(trouble(&health, second), None, "{second}");
+            assert_eq!(error(&health, second), None, "{second}");
         }
         // The API is away. A reply that never comes is an error every minute and a half at the latest.
         for round in 0..4 {
-            assert_eq!(trouble(&health, 4_000 + 90 * round), None);
+            assert_eq!(error(&health, 4_000 + 90 * round), None);
             health.note(&failed, at(4_000 + 90 * round));
         }
-        assert_eq!(trouble(&health, 4_300).as_deref(), Some("nodes cannot be watched: refused"));
+        assert_eq!(error(&health, 4_300).as_deref(), Some("nodes cannot be watched: refused"));
         health.note(&Change::Applied(()), at(4_301));
-        assert_eq!(trouble(&health, 4_301), None);
+        assert_eq!(error(&health, 4_301), None);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) use self::entries::Unlisted;
 use self::entries::{Entries, HiddenPin, Key};
 pub(crate) use self::shown_archives::ShownArchives;
 use self::writes::Progress;
-use super::api::{ApiContext, TICK};
+use super::context::{ApiContext, TICK};
 use super::problem_type::ProblemType;
 
 /// So many objects are listed at a time.

@@ -18,8 +18,8 @@ use tokio::time::sleep;
 use super::difference::{self, ApiWrite, Object};
 use super::rate::WriteRate;
 use super::{Inventory, is_older, key_of};
+use crate::api_write::{WRITER, WriteError, within_timeout};
 use crate::problem_type::ProblemType;
-use crate::status_publisher::{WRITER, WriteError, within};
 
 /// How long the objects of a namespace are left alone after a write there failed, at first and at most.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -88,24 +88,24 @@ impl Inventory {
                 let mut object = ContainerCheckpoint::new(&name, spec(hold.as_ref()));
                 object.labels_mut().insert(NODE_LABEL.to_owned(), node_label(&self.context.node));
                 let params = PostParams { field_manager: Some(WRITER.to_owned()), ..PostParams::default() };
-                within(api.create(&params, &object)).await
+                within_timeout(api.create(&params, &object)).await
             }
             ApiWrite::Restore(_, hold) => {
                 let patch = Patch::Merge(json!({"spec": spec(Some(&hold))}));
-                within(api.patch(&name, &params, &patch)).await
+                within_timeout(api.patch(&name, &params, &patch)).await
             }
             ApiWrite::Status(_, status) => {
                 let mut object = json!({"apiVersion": api_version(), "kind": ContainerCheckpoint::kind(&())});
                 object["metadata"] = json!({"name": name});
                 object["status"] = serde_json::to_value(&status).map_err(kube::Error::SerdeError)?;
                 let params = PatchParams::apply(WRITER).force();
-                within(api.patch_status(&name, &params, &Patch::Apply(&object))).await
+                within_timeout(api.patch_status(&name, &params, &Patch::Apply(&object))).await
             }
             ApiWrite::Delete(key, uid, version) => {
                 // What a user asked meanwhile, and the watch has not shown yet, is not to be lost.
                 let preconditions = Preconditions { uid: Some(uid), resource_version: Some(version) };
                 let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-                return match within(api.delete(&name, &params)).await {
+                return match within_timeout(api.delete(&name, &params)).await {
                     Err(WriteError::Api(kube::Error::Api(status))) if [404, 409].contains(&status.code) => {
                         Ok(())
                     }

@@ -123,7 +123,7 @@ impl SeenArchives {
 
     /// Why a policy would take an archive of that size of a pod with these labels as soon as it is there, as it is
     /// larger than any may be. None where no policy would, or where that is not certain.
-    pub(super) fn is_oversized(
+    pub(super) fn oversize_objection(
         &self,
         container: &ContainerId,
         pod_labels: Option<Labels>,
@@ -364,7 +364,7 @@ mod tests {
         let retention = Retention { max_archive_size: Some(1_000), ..Retention::default() };
         seen.note(&view_by(policies(of_web, retention), Vec::new(), 40));
         let labelled = |app: &str| Some(Labels::from([("app".to_owned(), app.to_owned())]));
-        let told = |labels, size| seen.is_oversized(&container(), labels, size, NOW);
+        let told = |labels, size| seen.oversize_objection(&container(), labels, size, NOW);
         let oversized = told(labelled("web"), 1_001).unwrap();
         assert!(
             oversized.contains("CheckpointPolicy/shop/default") && oversized.contains("limit"),
@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(told(labelled("db"), 1_001), None);
         assert_eq!(told(None, 1_001), None, "it is not known whether the policy governs it");
         let elsewhere = ContainerId { namespace: "other".to_owned(), ..container() };
-        assert_eq!(seen.is_oversized(&elsewhere, labelled("web"), 1_001, NOW), None);
+        assert_eq!(seen.oversize_objection(&elsewhere, labelled("web"), 1_001, NOW), None);
     }
 
     /// The two archives beyond the limit of one are being deleted.

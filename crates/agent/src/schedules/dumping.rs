@@ -47,7 +47,7 @@ impl Dumper {
         let name = self.pods.watch_name(&dump.container, now());
         let ended = self.ask(dump).await;
         // While the watch is down, there may be pods that are not seen.
-        let is_name_certain = name.is_of_one() && self.pods.pods(now()).is_some();
+        let is_name_certain = name.is_unambiguous() && self.pods.pods(now()).is_some();
         self.tell_engine(dump, &ended, is_name_certain);
         ended
     }

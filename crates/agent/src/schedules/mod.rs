@@ -6,11 +6,11 @@ mod budget;
 mod dumping;
 mod event_sender;
 mod memory_file;
+mod message_filter;
 mod name_watch;
 mod node_pods;
 mod objections;
 mod reports;
-mod telling;
 mod usage;
 mod warnings;
 
@@ -39,12 +39,12 @@ pub(super) use archives::SeenArchives;
 
 use self::dumping::Dumper;
 use self::memory_file::{MemoryFile, MemoryWriter};
+use self::message_filter::{Admission, MessageFilter};
 use self::node_pods::NodePods;
-use self::reports::{Teller, channel};
-use self::telling::{Telling, Told};
+use self::reports::{MessageSender, channel};
 use self::usage::NodeUsage;
 use self::warnings::QuotaWarnings;
-use super::api::{ApiContext, TICK};
+use super::context::{ApiContext, TICK};
 use super::metrics::Timings;
 use super::problem_type::ProblemType;
 use super::quotas::QuotaGate;
@@ -73,8 +73,8 @@ pub(super) struct Schedules {
     most_dumps: u32,
 }
 
-/// What schedules are carried out with.
-pub(super) struct Means {
+/// What schedules are carried out with: the kubelet, the engine, and their settings.
+pub(super) struct Dependencies {
     /// The operator's own namespace, whose objects of the older operator may name other namespaces.
     pub(super) operator_namespace: String,
     pub(super) kubelet: Kubelet,
@@ -93,8 +93,9 @@ type Dumping = Pin<Box<dyn Future<Output = (DumpId, Outcome)> + Send>>;
 
 impl Schedules {
     /// Schedules that are carried out with these; their memory is kept beside the catalog.
-    pub(super) fn new(context: ApiContext, means: Means, catalog: &Path) -> Self {
-        let Means { operator_namespace, kubelet, archives, engine, timings, directory, most_dumps } = means;
+    pub(super) fn new(context: ApiContext, dependencies: Dependencies, catalog: &Path) -> Self {
+        let Dependencies { operator_namespace, kubelet, archives, engine, timings, directory, most_dumps } =
+            dependencies;
         let pods = NodePods::default();
         let quotas = QuotaGate::new(context.quotas.clone(), context.state.clone(), context.node.clone());
         Self {
@@ -124,17 +125,17 @@ impl Schedules {
 
     /// Carries them out for as long as it is polled.
     pub(super) async fn run(&self) {
-        let (teller, told) = channel();
+        let (messages, receiver) = channel();
         let file = Arc::clone(&self.memory);
         let (mut memory, writing) = memory_file::writing(move |memory| file.write(memory));
         tokio::join!(
             self.objects.watch(&self.context.client),
             self.watch_pods(),
-            self.decide(&teller, &mut memory),
+            self.decide(&messages, &mut memory),
             writing.run(),
             self.log_watch_problems(),
             self.dumper.warnings.run(&self.context.client, &self.context.node),
-            told.run(&self.context, |schedule| self.objects.uid_of(schedule)),
+            receiver.run(&self.context, |schedule| self.objects.uid_of(schedule)),
         );
     }
 
@@ -188,7 +189,7 @@ impl Schedules {
     }
 
     /// Decides what is dumped when.
-    async fn decide(&self, teller: &Teller, writer: &mut MemoryWriter) {
+    async fn decide(&self, messages: &MessageSender, writer: &mut MemoryWriter) {
         let memory = self.memory.read().unwrap_or_else(|error| {
             tracing::warn!("{}; schedules go on from what their status says", chain(&error));
             self.context.problem(ProblemType::ScheduleMemoryUnusable, error.to_string());
@@ -207,7 +208,7 @@ impl Schedules {
         // None or one: a kubelet that hangs holds up no dump.
         let mut polling = FuturesUnordered::new();
         let mut other_operator = None;
-        let mut telling = Telling::new(now());
+        let mut filter = MessageFilter::new(now());
         let mut shown = None;
         loop {
             let asleep = scheduler.wakes_in(clock::now()).unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP);
@@ -245,9 +246,9 @@ impl Schedules {
             for input in inputs {
                 for effect in scheduler.handle(input, clock::now()) {
                     if let Effect::Report(report) = effect {
-                        self.report(report, teller, &mut telling);
+                        self.report(report, messages, &mut filter);
                     } else {
-                        self.carry_out(effect, teller, writer, &mut dumps).await;
+                        self.carry_out(effect, messages, writer, &mut dumps).await;
                     }
                 }
             }
@@ -274,7 +275,7 @@ impl Schedules {
     async fn carry_out(
         &self,
         effect: Effect,
-        teller: &Teller,
+        messages: &MessageSender,
         writer: &mut MemoryWriter,
         dumps: &mut FuturesUnordered<Dumping>,
     ) {
@@ -291,19 +292,19 @@ impl Schedules {
                 dumps.push(Box::pin(async move { (dump.id, dumper.recover(&dump).await) }));
             }
             Effect::Report(report) => self.context.state.reported(&report),
-            Effect::Answer(answer) => teller.answer(answer),
+            Effect::Answer(answer) => messages.answer(answer),
         }
     }
 
-    /// Counts a result, and tells it as far as it is told.
-    fn report(&self, report: Report, teller: &Teller, telling: &mut Telling) {
+    /// Counts a result, logs it and has an event made of it, as far as the filter admits that.
+    fn report(&self, report: Report, messages: &MessageSender, filter: &mut MessageFilter) {
         self.context.state.reported(&report);
-        let Told::Now { in_log, in_events } = telling.admit(&report, now()) else { return };
+        let Admission::New { in_log, in_events } = filter.admit(&report, now()) else { return };
         if in_log {
             log(&report);
         }
-        let is_told = in_events && teller.report(report);
-        self.context.state.left_out(u64::from(!is_told), u64::from(!in_log));
+        let has_event = in_events && messages.report(report);
+        self.context.state.left_out(u64::from(!has_event), u64::from(!in_log));
     }
 
     fn dump(&self, dump: Dump) -> Dumping {

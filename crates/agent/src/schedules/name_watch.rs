@@ -1,6 +1,6 @@
 //! Whether the kubelet names archives of two containers alike at any time during a dump: in
 //! `checkpoint-<pod>_<namespace>-<container>-<time>.tar`, namespace `b-c` and container `d` read like namespace `b` and
-//! container `c-d`. A file of such a name is nobody's for certain, also once one of the two pods is gone.
+//! container `c-d`. Whose archive a file of such a name is cannot be told, also once one of the two pods is gone.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -15,13 +15,13 @@ pub(super) struct NameWatch(Arc<Watched>);
 struct Watched {
     container: ContainerId,
     /// Whether another container had the name, or it was not known for a moment which ones there were.
-    is_in_doubt: AtomicBool,
+    is_ambiguous: AtomicBool,
 }
 
 impl NameWatch {
     /// Whether no other container had that name since the watch began.
-    pub(super) fn is_of_one(&self) -> bool {
-        !self.0.is_in_doubt.load(Ordering::Relaxed)
+    pub(super) fn is_unambiguous(&self) -> bool {
+        !self.0.is_ambiguous.load(Ordering::Relaxed)
     }
 }
 
@@ -36,9 +36,9 @@ impl NameWatches {
         container: &ContainerId,
         pods: Option<impl Iterator<Item = &'a NodePod>>,
     ) -> NameWatch {
-        let is_in_doubt = pods.is_none_or(|mut pods| pods.any(|pod| shares_its_name(container, pod)));
+        let is_ambiguous = pods.is_none_or(|mut pods| pods.any(|pod| shares_its_name(container, pod)));
         let watched =
-            Arc::new(Watched { container: container.clone(), is_in_doubt: AtomicBool::new(is_in_doubt) });
+            Arc::new(Watched { container: container.clone(), is_ambiguous: AtomicBool::new(is_ambiguous) });
         self.0.retain(|watched| watched.strong_count() > 0);
         self.0.push(Arc::downgrade(&watched));
         NameWatch(watched)
@@ -46,17 +46,17 @@ impl NameWatches {
 
     /// Notes that a pod is there.
     pub(super) fn note(&self, pod: &NodePod) {
-        self.doubt(|container| shares_its_name(container, pod));
+        self.mark_ambiguous(|container| shares_its_name(container, pod));
     }
 
     /// Notes that there may have been pods that were not seen.
     pub(super) fn note_gap(&self) {
-        self.doubt(|_| true);
+        self.mark_ambiguous(|_| true);
     }
 
-    fn doubt(&self, is_it: impl Fn(&ContainerId) -> bool) {
+    fn mark_ambiguous(&self, is_it: impl Fn(&ContainerId) -> bool) {
         for watched in self.0.iter().filter_map(Weak::upgrade).filter(|watched| is_it(&watched.container)) {
-            watched.is_in_doubt.store(true, Ordering::Relaxed);
+            watched.is_ambiguous.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -97,11 +97,12 @@ mod tests {
     #[test]
     fn a_name_that_fits_two_containers_is_noticed() {
         let mut watches = NameWatches::default();
-        let mut is_of_one = |pods: &[NodePod]| watches.begin(&ours(), Some(pods.iter())).is_of_one();
+        let mut is_unambiguous =
+            |pods: &[NodePod]| watches.begin(&ours(), Some(pods.iter())).is_unambiguous();
         let own = pod("b", "a", "c-d");
-        assert!(is_of_one(&[own.clone(), pod("b-c", "a", "e"), pod("b-c", "other", "d")]));
-        assert!(!is_of_one(&[own, pod("b-c", "a", "d")]));
-        assert!(!watches.begin(&ours(), None::<std::iter::Empty<_>>).is_of_one());
+        assert!(is_unambiguous(&[own.clone(), pod("b-c", "a", "e"), pod("b-c", "other", "d")]));
+        assert!(!is_unambiguous(&[own, pod("b-c", "a", "d")]));
+        assert!(!watches.begin(&ours(), None::<std::iter::Empty<_>>).is_unambiguous());
     }
 
     #[test]
@@ -112,13 +113,13 @@ mod tests {
             (watches.begin(&ours(), Some(own.iter())), watches.begin(&ours(), Some(own.iter())));
         watches.note(&own[0]);
         watches.note(&pod("b-c", "a", "e"));
-        assert!(first.is_of_one());
+        assert!(first.is_unambiguous());
         watches.note(&pod("b-c", "a", "d"));
-        assert!(!first.is_of_one() && !second.is_of_one());
+        assert!(!first.is_unambiguous() && !second.is_unambiguous());
         drop((first, second));
         let third = watches.begin(&ours(), Some(own.iter()));
-        assert!(third.is_of_one() && watches.0.len() == 1, "what is not watched any more is forgotten");
+        assert!(third.is_unambiguous() && watches.0.len() == 1, "what is not watched any more is forgotten");
         watches.note_gap();
-        assert!(!third.is_of_one());
+        assert!(!third.is_unambiguous());
     }
 }

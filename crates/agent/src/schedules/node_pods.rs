@@ -394,7 +394,7 @@ mod tests {
             while !pods.pods(now()).is_some_and(is_over) {
                 changes.changed().await.unwrap();
             }
-            name.is_of_one()
+            name.is_unambiguous()
         };
         tokio::select! { () = pods.watch(&client, "n") => panic!("it ends"), is_certain = dump => is_certain }
     }

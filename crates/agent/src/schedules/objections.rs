@@ -33,7 +33,7 @@ impl Dumper {
         // By what the container has in memory this would be a guess: caches are in it that are not dumped.
         if let Some(size) = last {
             let labels = self.labels_of(container);
-            let oversized = self.archives.is_oversized(container, labels, size, clock::now().wall);
+            let oversized = self.archives.oversize_objection(container, labels, size, clock::now().wall);
             if let Some(oversized) = oversized {
                 return Err(Outcome::TooLarge(oversized));
             }

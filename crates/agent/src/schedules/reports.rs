@@ -8,26 +8,23 @@ use checkpoint_keeper_core::schedule::{
 };
 use checkpoint_keeper_runtime::events::Note;
 use checkpoint_keeper_runtime::liveness::now;
-use checkpoint_keeper_runtime::plain;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::budget::{Budget, MESSAGES};
 use super::event_sender::EventSender;
-use crate::api::ApiContext;
+use crate::api_write::{WriteError, within_timeout};
+use crate::context::ApiContext;
 
 /// What events say was done.
 const ACTION: &str = "CheckpointContainer";
 
 /// The type of problem in the log.
 const EVENTS_UNWRITTEN: &str = "ScheduleEventsUnwritten";
-
-/// How long one request may take.
-const REQUEST: Duration = Duration::from_secs(10);
 
 /// How long results are collected before their schedules are told of: of many there is one event.
 const COLLECTED: Duration = Duration::from_secs(2);
@@ -39,29 +36,30 @@ pub(super) const MOST_WAITING: usize = 4_000;
 const AGAIN: Duration = Duration::from_secs(5);
 const TRIES: u32 = 60;
 
-/// Takes what is to be told.
+/// Takes results that are to have events, and answers to annotations.
 #[derive(Debug, Clone)]
-pub(super) struct Teller {
+pub(super) struct MessageSender {
     reports: mpsc::Sender<Report>,
     answers: mpsc::UnboundedSender<Answer>,
 }
 
-/// Tells it.
-pub(super) struct Told {
+/// Publishes the events, and writes the answers.
+pub(super) struct MessageReceiver {
     reports: mpsc::Receiver<Report>,
     answers: mpsc::UnboundedReceiver<Answer>,
 }
 
 /// Both ends.
-pub(super) fn channel() -> (Teller, Told) {
+pub(super) fn channel() -> (MessageSender, MessageReceiver) {
     let (report_sender, reports) = mpsc::channel(MOST_WAITING);
     // As many as there are pods, each a few times.
     let (answer_sender, answers) = mpsc::unbounded_channel();
-    (Teller { reports: report_sender, answers: answer_sender }, Told { reports, answers })
+    (MessageSender { reports: report_sender, answers: answer_sender }, MessageReceiver { reports, answers })
 }
 
-impl Teller {
-    /// Has events tell of it; false: there are too many. They are for people, and the figures have all.
+impl MessageSender {
+    /// Has an event made of a result. Returns false where too many wait: there is none then, and the metrics count it all
+    /// the same.
     pub(super) fn report(&self, report: Report) -> bool {
         self.reports.try_send(report).is_ok()
     }
@@ -71,8 +69,8 @@ impl Teller {
     }
 }
 
-impl Told {
-    /// Tells, for as long as it is polled.
+impl MessageReceiver {
+    /// Publishes and writes for as long as it is polled.
     pub(super) async fn run(self, context: &ApiContext, uid_of: impl Fn(&ScheduleRef) -> Option<String>) {
         let Self { reports, answers } = self;
         tokio::join!(publish(reports, context, uid_of), write_answers(answers, &context.client));
@@ -233,21 +231,21 @@ async fn write_answers(mut answers: mpsc::UnboundedReceiver<Answer>, client: &Cl
         }
         let mut failed = VecDeque::new();
         for (answer, tries) in waiting.drain(..) {
-            match timeout(REQUEST, write_answer(&answer, client)).await {
-                Ok(Ok(())) => {}
+            match within_timeout(write_answer(&answer, client)).await {
+                Ok(()) => continue,
                 // The pod is gone, or another one has its name.
-                Ok(Err(kube::Error::Api(status))) if status.is_not_found() || status.is_conflict() => {}
-                Ok(Err(error)) => {
-                    tracing::warn!(
-                        "the annotation of pod {}/{} cannot be answered: {}",
-                        answer.namespace,
-                        answer.pod,
-                        plain(&error)
-                    );
-                    failed.push_back((answer, tries + 1));
+                Err(WriteError::Api(kube::Error::Api(status)))
+                    if status.is_not_found() || status.is_conflict() =>
+                {
+                    continue;
                 }
-                Err(_) => failed.push_back((answer, tries + 1)),
+                Err(error @ WriteError::Api(_)) => {
+                    let (namespace, pod) = (&answer.namespace, &answer.pod);
+                    tracing::warn!("the annotation of pod {namespace}/{pod} cannot be answered: {error}");
+                }
+                Err(WriteError::Late) => {}
             }
+            failed.push_back((answer, tries + 1));
         }
         failed.retain(|(_, tries)| *tries < TRIES);
         if !failed.is_empty() {

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep, timeout};
 /// How long a view is given away: the engine makes no more plans for those who ask than one in this time.
 const FRESH: Duration = Duration::from_secs(5);
 
-/// How long it is waited for a plan that was asked for.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a request waits for the plan that it asked for.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Hands views over from the engine's thread to that of the API.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +71,7 @@ impl LatestView {
             shared.is_wanted = true;
         }
         request();
-        let _ = timeout(PATIENCE, arrived).await;
+        let _ = timeout(TIMEOUT, arrived).await;
         let view = self.shared().view.as_ref().map(|(_, view)| Arc::clone(view)).ok_or(NoView::Late)?;
         let of = self.clone();
         tokio::spawn(async move {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::clock::{Distrust, Now};
 use super::config::EngineConfig;
 use super::problem::Problem;
-use super::{Deletes, DiscardResults, Effect, Engine, Haste, View};
+use super::{DeletionTiming, DiscardResults, Effect, Engine, Haste, View};
 use crate::plan::{EffectiveStorage, FileSystem, Plan, Snapshot, plan_with};
 use crate::pods::PodKey;
 use crate::policy::{LabelSelector, PolicyRef, PolicySet};
@@ -47,14 +47,15 @@ impl Engine {
     pub(super) fn decide(&mut self, now: Now) {
         // What has settled by now is read before anything is decided.
         let is_looking = self.is_here && self.look_at_settled(now);
-        let is_carrying_out = self.settings.deletes == Deletes::WhenTold && self.deletions.is_in_flight();
+        let is_carrying_out =
+            self.settings.deletion_timing == DeletionTiming::WhenTold && self.deletions.is_in_flight();
         let mut has_news = self.has_news;
-        if self.settings.deletes == Deletes::AtOnce {
+        if self.settings.deletion_timing == DeletionTiming::AtOnce {
             has_news |= self.deletions.is_stale(now) || self.deletions.is_done_with_provisional();
         }
         // Nothing is deleted in a directory that was moved away.
         has_news &= self.is_here && !is_carrying_out;
-        if (has_news || !self.is_here) && self.settings.deletes == Deletes::AtOnce {
+        if (has_news || !self.is_here) && self.settings.deletion_timing == DeletionTiming::AtOnce {
             // Judged again, by what is known now.
             self.take_back();
         }
@@ -124,7 +125,7 @@ impl Engine {
         }
         let wall = self.settings.plan_at.unwrap_or(now.wall);
         let plan = plan_with(&snapshot, &config.policies, &config.confidence, wall);
-        if self.settings.deletes == Deletes::AtOnce {
+        if self.settings.deletion_timing == DeletionTiming::AtOnce {
             self.note_governing(&snapshot, &plan, now);
             self.note_selections(&snapshot, &plan, &config.policies);
             let deletions = self.mark_for_deletion(&snapshot, &plan);
@@ -147,12 +148,12 @@ impl Engine {
             confidence: config.confidence,
             made_at: wall,
         });
-        if self.settings.deletes == Deletes::WhenTold {
+        if self.settings.deletion_timing == DeletionTiming::WhenTold {
             self.last_view = Some(Arc::clone(&view));
         }
         self.effects.push(Effect::Publish(view));
         self.publish_discards();
-        if self.settings.deletes == Deletes::AtOnce {
+        if self.settings.deletion_timing == DeletionTiming::AtOnce {
             self.begin_deletions();
         }
         // The pods of new archives are looked up while they still exist.
@@ -180,7 +181,7 @@ impl Engine {
         if let Some(pod_index) = &self.pod_index {
             pod_index.fill(&mut snapshot, now.wall);
         }
-        if self.settings.deletes == Deletes::AtOnce {
+        if self.settings.deletion_timing == DeletionTiming::AtOnce {
             self.history.fill(&mut snapshot, now.uptime);
         }
         match filesystem {

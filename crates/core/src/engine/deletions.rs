@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::clock::Now;
 use super::file::{Deletion, Outcome, Removal};
-use super::{Deletes, Effect, Engine};
+use super::{DeletionTiming, Effect, Engine};
 use crate::plan::{Action, Plan, Reason, Snapshot};
 
 /// The most deletions in flight: unlinking what is large takes long, and what has not begun can still be
@@ -106,7 +106,7 @@ impl Engine {
 
     /// Carries out the plan that was published last, once.
     pub(super) fn carry_out(&mut self) {
-        if self.settings.deletes != Deletes::WhenTold {
+        if self.settings.deletion_timing != DeletionTiming::WhenTold {
             return;
         }
         let Some(view) = self.last_view.take() else { return };
@@ -152,7 +152,7 @@ impl Engine {
                 self.effects.push(Effect::Look(vec![name.clone()]));
             }
         }
-        if self.settings.deletes == Deletes::WhenTold {
+        if self.settings.deletion_timing == DeletionTiming::WhenTold {
             self.begin_deletions();
         }
     }

@@ -59,7 +59,7 @@ impl Engine {
         self.index_pods(policies, is_new_round);
     }
 
-    /// Asks what comes next, unless there are look-ups yet to be answered.
+    /// Asks what comes next, unless there are lookups yet to be answered.
     pub(super) fn ask(&mut self) {
         let Some(cluster) = self.settings.cluster.filter(|_| !self.is_asking) else { return };
         let lookups = self.lookups(cluster.budget);

@@ -55,7 +55,7 @@ pub enum Input {
     DirectoryReplaced,
     /// The catalog was lost, and a new one was begun.
     MemoryLost,
-    /// Carry out the plan that was published last. Only for an engine that deletes [`Deletes::WhenTold`].
+    /// Carry out the plan that was published last. Only for an engine that deletes [`DeletionTiming::WhenTold`].
     CarryOut,
     /// Someone wants to see a plan: one is made, although nothing changed.
     Plan,
@@ -76,7 +76,7 @@ pub enum Haste {
 
 /// When the engine deletes what a plan wants gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Deletes {
+pub enum DeletionTiming {
     /// As soon as the plan is made.
     #[default]
     AtOnce,
@@ -154,7 +154,7 @@ pub struct Settings {
     /// Whether there is a catalog that carries out [`Effect::Persist`].
     pub remembers: bool,
     /// When it deletes.
-    pub deletes: Deletes,
+    pub deletion_timing: DeletionTiming,
     /// Whether the clock is trusted although files here were changed later than it shows.
     pub trusts_clock: bool,
     /// Whether the clock is compared with the API server's before it is trusted. Where there is a cluster and a policy goes

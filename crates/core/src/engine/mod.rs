@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use messages::{
-    ClusterSettings, Deletes, DiscardResults, Effect, Haste, Input, NodePods, Progress, Settings, View,
+    ClusterSettings, DeletionTiming, DiscardResults, Effect, Haste, Input, NodePods, Progress, Settings, View,
 };
 
 use self::clock::{ClockWatch, Now};
@@ -94,7 +94,7 @@ pub struct Engine {
     has_news: bool,
     /// Whether the file system is being measured for a plan.
     is_planning: bool,
-    /// Whether the next plan begins a new round of look-ups.
+    /// Whether the next plan begins a new round of lookups.
     is_new_round: bool,
     /// Whether the cluster is being asked.
     is_asking: bool,

@@ -1,7 +1,7 @@
 //! Which archives count together: per container, workload, pod, namespace and lineage.
 //!
 //! Archives that agree in everything that matters share a [`Class`], so that the work per archive is
-//! one look-up, and the rest is done once for each of far fewer classes.
+//! one lookup, and the rest is done once for each of far fewer classes.
 
 use std::cell::OnceCell;
 use std::collections::HashMap;

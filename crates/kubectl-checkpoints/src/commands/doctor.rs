@@ -9,7 +9,7 @@ use anstyle::Style;
 use checkpoint_keeper_api::legacy::{OTHER_OPERATOR_LEASE, OTHER_OPERATOR_NAMESPACES};
 use checkpoint_keeper_api::legacy_schedule::{FINALIZER, LegacyCheckpointSchedule};
 use checkpoint_keeper_api::{
-    CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
+    AGENT_SELECTOR, CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
     ClusterCheckpointPolicy, NodeCheckpointStore,
 };
 use jiff::Timestamp;
@@ -114,12 +114,9 @@ async fn kinds(session: &Session, findings: &mut Findings) -> Result<bool, Failu
     Ok(is_there)
 }
 
-/// The labels of what runs the agents.
-const AGENTS: &str = "app.kubernetes.io/name=checkpoint-keeper,app.kubernetes.io/component=agent";
-
 /// The agents' `DaemonSet`s; none if there are none that this user may see.
 async fn daemon_sets(session: &Session, findings: &mut Findings) -> Result<Vec<DaemonSet>, Failure> {
-    let params = ListParams::default().labels(AGENTS);
+    let params = ListParams::default().labels(AGENT_SELECTOR);
     let sets = session.list(Some(&session.operator_namespace), &params).await;
     match sets {
         Ok(sets) => Ok(sets),

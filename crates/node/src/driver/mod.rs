@@ -31,7 +31,7 @@ use crate::store::{OpenError, Store};
 use crate::sweeper::Sweeper;
 pub use run::RunError;
 
-/// The most look-ups in one round. A node has at most some hundred pods, and all of them are asked about
+/// The most lookups in one round. A node has at most some hundred pods, and all of them are asked about
 /// within a few intervals; an orphan has hours of grace.
 pub const UNHURRIED: RequestBudget = RequestBudget { new: 100, again: 100, idle: 100 };
 
@@ -101,16 +101,16 @@ pub enum CatalogUse {
     New(Catalog),
 }
 
-/// Who deletes.
+/// What carries out deletions.
 #[derive(Debug)]
-enum Deletes {
+enum DeletionExecutor {
     /// The driver itself, which waits for it.
     Inline,
     Thread(Sweeper),
 }
 
-/// Who asks the cluster.
-enum Asks {
+/// What carries out lookups.
+enum LookupExecutor {
     /// Nothing: there is no cluster to ask.
     None,
     /// The driver itself, which waits for the answers.
@@ -123,17 +123,17 @@ pub struct Driver {
     engine: Engine,
     store: Arc<Store>,
     catalog: Option<CatalogWriter>,
-    deletes: Deletes,
-    asks: Asks,
+    deletion_executor: DeletionExecutor,
+    lookup_executor: LookupExecutor,
     /// What is to be done.
     effects: VecDeque<Effect>,
     now: Box<dyn Fn() -> Now + Send>,
     /// For how long it carries out effects before it looks whether something else has happened.
     slice: Duration,
-    /// When the first archive was seen being closed that no plan is about yet.
-    closed: Option<Instant>,
-    /// The same of the last plan, while none of its deletions has begun.
-    planned: Option<Instant>,
+    /// When the first of the archives was closed that no plan knows of yet.
+    first_close: Option<Instant>,
+    /// When the first of those was closed that the last plan knows of, until its first deletion begins.
+    first_close_planned: Option<Instant>,
 }
 
 impl Driver {
@@ -158,20 +158,20 @@ impl Driver {
             engine: Engine::new(settings, memory),
             store: Arc::new(store),
             catalog,
-            deletes: Deletes::Inline,
-            asks: Asks::None,
+            deletion_executor: DeletionExecutor::Inline,
+            lookup_executor: LookupExecutor::None,
             effects: VecDeque::new(),
             now,
             slice: SLICE,
-            closed: None,
-            planned: None,
+            first_close: None,
+            first_close_planned: None,
         };
         (driver, problems)
     }
 
     /// Has the cluster asked by this.
     pub fn ask_by(&mut self, ask: Ask) {
-        self.asks = Asks::Inline(ask);
+        self.lookup_executor = LookupExecutor::Inline(ask);
     }
 
     /// Carries out effects for so long before it looks whether something else has happened, but one at least.
@@ -303,14 +303,14 @@ impl Driver {
             }
             Effect::Unlink(deletion) => return self.delete(deletion, report),
             Effect::Withdraw => {
-                if let Deletes::Thread(sweeper) = &self.deletes {
+                if let DeletionExecutor::Thread(sweeper) = &self.deletion_executor {
                     sweeper.withdraw();
                 }
             }
-            Effect::LookUp(lookups) => match &mut self.asks {
-                Asks::None => {}
-                Asks::Inline(ask) => return Some(Input::Resolved(ask(lookups))),
-                Asks::Thread(resolver) => resolver.ask(lookups),
+            Effect::LookUp(lookups) => match &mut self.lookup_executor {
+                LookupExecutor::None => {}
+                LookupExecutor::Inline(ask) => return Some(Input::Resolved(ask(lookups))),
+                LookupExecutor::Thread(resolver) => resolver.ask(lookups),
             },
             Effect::Persist(changes) => {
                 if let Some(catalog) = &self.catalog {
@@ -323,7 +323,7 @@ impl Driver {
                 }
             }
             Effect::Publish(view) => {
-                self.planned = self.closed.take();
+                self.first_close_planned = self.first_close.take();
                 report(Event::Planned(&view));
             }
             Effect::PublishDiscards(results) => report(Event::Discards(&results)),
@@ -340,15 +340,15 @@ impl Driver {
     }
 
     fn delete(&mut self, deletion: Deletion, report: &mut impl FnMut(Event<'_>)) -> Option<Input> {
-        if let Some(closed) = self.planned.take() {
+        if let Some(closed) = self.first_close_planned.take() {
             report(Event::Timed(Operation::CloseToUnlink, closed.elapsed()));
         }
-        match &self.deletes {
-            Deletes::Thread(sweeper) => {
+        match &self.deletion_executor {
+            DeletionExecutor::Thread(sweeper) => {
                 sweeper.delete(&self.store, deletion);
                 None
             }
-            Deletes::Inline => {
+            DeletionExecutor::Inline => {
                 let removal = self.store.remove(&deletion.archive.file, &deletion.stat);
                 let outcome = Outcome { deletion, removal };
                 report(Event::Finished(&outcome));

@@ -12,7 +12,7 @@ use checkpoint_keeper_core::engine::file::Sighting;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::{Asks, Deletes, Driver, Event, Operation};
+use super::{DeletionExecutor, Driver, Event, LookupExecutor, Operation};
 use crate::catalog_writer::CatalogWriter;
 use crate::dir_watcher::DirWatcher;
 use crate::mailbox::{Mail, Receiver, Unlinked};
@@ -47,12 +47,12 @@ impl Driver {
         mut report: impl FnMut(Event<'_>),
     ) -> Result<(), RunError> {
         let sweeper = Sweeper::start(mailbox.sender()).map_err(RunError::Sweeper)?;
-        self.deletes = Deletes::Thread(sweeper);
-        self.asks = match self.asks {
-            Asks::Inline(ask) => {
-                Asks::Thread(Resolver::start(ask, mailbox.sender()).map_err(RunError::Resolver)?)
+        self.deletion_executor = DeletionExecutor::Thread(sweeper);
+        self.lookup_executor = match self.lookup_executor {
+            LookupExecutor::Inline(ask) => {
+                LookupExecutor::Thread(Resolver::start(ask, mailbox.sender()).map_err(RunError::Resolver)?)
             }
-            asks => asks,
+            executor => executor,
         };
         let mut dir_watcher = watch(&self.store, &mut report);
         let mut next_sweep = Duration::ZERO;
@@ -68,7 +68,7 @@ impl Driver {
                 }
             } else if presence == Presence::Here && !events.names.is_empty() {
                 if events.names.iter().any(|(_, how)| *how == Sighting::Closed) {
-                    self.closed.get_or_insert_with(Instant::now);
+                    self.first_close.get_or_insert_with(Instant::now);
                 }
                 let looked = events.names.iter().filter_map(|(name, how)| self.store.look(name, *how));
                 let looked = looked.collect();
@@ -87,7 +87,9 @@ impl Driver {
             }
             let wakers = [Some(mailbox.as_fd()), dir_watcher.as_ref().map(AsFd::as_fd)];
             if wait(&stop, wakers, wake).map_err(RunError::Wait)? {
-                if let Deletes::Thread(sweeper) = std::mem::replace(&mut self.deletes, Deletes::Inline) {
+                if let DeletionExecutor::Thread(sweeper) =
+                    std::mem::replace(&mut self.deletion_executor, DeletionExecutor::Inline)
+                {
                     sweeper.stop();
                 }
                 self.receive(Mail { outcomes: mailbox.take().outcomes, ..Mail::default() }, &mut report);
@@ -117,9 +119,9 @@ impl Driver {
         }
         mail.answers.into_iter().for_each(|answers| self.handle(Input::Resolved(answers)));
         for task in mail.tasks {
-            match &self.deletes {
-                Deletes::Thread(sweeper) => sweeper.carry_out(&self.store, task),
-                Deletes::Inline => (task.run)(&self.store),
+            match &self.deletion_executor {
+                DeletionExecutor::Thread(sweeper) => sweeper.carry_out(&self.store, task),
+                DeletionExecutor::Inline => (task.run)(&self.store),
             }
         }
         mail.dumps.into_iter().for_each(|end| self.handle(Input::Dumped(end)));

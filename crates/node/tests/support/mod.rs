@@ -12,7 +12,7 @@ use checkpoint_keeper_core::engine::config::EngineConfig;
 use checkpoint_keeper_core::engine::file::{Deletion, ReadArchive, Sighting};
 use checkpoint_keeper_core::engine::index::Index;
 use checkpoint_keeper_core::engine::problem::Problem;
-use checkpoint_keeper_core::engine::{Deletes, DiscardResults, Effect, Engine, Input, Settings, View};
+use checkpoint_keeper_core::engine::{DeletionTiming, DiscardResults, Effect, Engine, Input, Settings, View};
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::FileSystem;
 use checkpoint_keeper_core::policy::{
@@ -106,7 +106,7 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(5);
 
 /// Such settings, and a driver that deletes only when it is told to.
 pub(crate) fn by_hand() -> Settings {
-    Settings { settle: SETTLE, deletes: Deletes::WhenTold, ..Settings::default() }
+    Settings { settle: SETTLE, deletion_timing: DeletionTiming::WhenTold, ..Settings::default() }
 }
 
 /// A driver that a test drives by hand, at moments of its choosing.

@@ -7,7 +7,7 @@ use checkpoint_keeper_agent::{Error, Settings};
 use checkpoint_keeper_runtime::kubelet::{KubeletConfig, Trust};
 use jiff::Timestamp;
 
-use crate::cli::{AgentArguments, KubeletArguments};
+use crate::cli::{AgentArguments, ClusterArguments, KubeletArguments};
 use crate::failure::Failure;
 use crate::logging::LogArguments;
 use crate::output::json;
@@ -15,15 +15,21 @@ use crate::output::json;
 /// Runs until SIGTERM or SIGINT.
 pub fn run(arguments: AgentArguments) -> Result<(), Failure> {
     log_start(&arguments);
-    let mut operator_namespaces = arguments.cluster_policy_namespaces;
-    operator_namespaces.push(arguments.namespace.clone());
+    let ClusterArguments {
+        namespace,
+        cluster_policy_namespaces: mut operator_namespaces,
+        other_operator_namespaces,
+        listen,
+        kubeconfig,
+    } = arguments.cluster;
+    operator_namespaces.push(namespace.clone());
     let node = arguments.node_name.clone();
     let settings = Settings {
         kubelet: kubelet(arguments.kubelet, &arguments.node_name),
         node_name: arguments.node_name,
-        namespace: arguments.namespace,
+        namespace,
         operator_namespaces: operator_namespaces.into_iter().collect(),
-        other_operator_namespaces: arguments.other_operator_namespaces,
+        other_operator_namespaces,
         policy_staleness: arguments.policy_staleness,
         directory: arguments.directory,
         state: arguments.state,
@@ -32,9 +38,9 @@ pub fn run(arguments: AgentArguments) -> Result<(), Failure> {
         status_interval: arguments.status_interval,
         inventory_limit: arguments.inventory_limit,
         max_concurrent_checkpoints: arguments.max_concurrent_checkpoints,
-        listen: arguments.listen,
+        listen,
         view_listen: arguments.view_listen,
-        kubeconfig: arguments.kubeconfig,
+        kubeconfig,
         audit: Box::new(move |outcome, policy_generation| {
             let in_cluster = json::InCluster { node: node.clone(), policy_generation };
             let deletion = json::deletion(outcome, Timestamp::now()).in_cluster(in_cluster);
@@ -67,9 +73,14 @@ fn kubelet(arguments: KubeletArguments, node_name: &str) -> Option<KubeletConfig
 fn log_start(arguments: &AgentArguments) {
     let AgentArguments {
         node_name,
-        namespace,
-        cluster_policy_namespaces,
-        other_operator_namespaces,
+        cluster:
+            ClusterArguments {
+                namespace,
+                cluster_policy_namespaces,
+                other_operator_namespaces,
+                listen,
+                kubeconfig,
+            },
         policy_staleness,
         directory,
         state,
@@ -78,10 +89,8 @@ fn log_start(arguments: &AgentArguments) {
         status_interval,
         inventory_limit,
         max_concurrent_checkpoints,
-        listen,
         view_listen,
         kubelet,
-        kubeconfig,
         log: LogArguments { log_format: _, log_level },
     } = arguments;
     tracing::info!(

@@ -1,4 +1,4 @@
-//! `checkpoint-keeper controller`: a replica of the controller, with its page and its signals.
+//! `checkpoint-keeper controller`: a replica of the controller, with its probes, metrics and signals.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::cli::ControllerArguments;
+use crate::cli::{ClusterArguments, ControllerArguments};
 use crate::failure::Failure;
 use crate::logging::LogArguments;
 use checkpoint_keeper_controller::{Controller, Settings};
@@ -19,8 +19,9 @@ pub fn run(arguments: ControllerArguments) -> Result<(), Failure> {
     log_start(&arguments);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.context("cannot start a runtime")?;
-    let client = cluster::client(&runtime, arguments.kubeconfig.as_deref()).map_err(|error| {
-        let option = arguments.kubeconfig.as_ref().map(|path| format!("--kubeconfig {}: ", path.display()));
+    let client = cluster::client(&runtime, arguments.cluster.kubeconfig.as_deref()).map_err(|error| {
+        let option =
+            arguments.cluster.kubeconfig.as_ref().map(|path| format!("--kubeconfig {}: ", path.display()));
         Failure::Usage(vec![format!("{}{error}", option.unwrap_or_default())])
     })?;
     runtime.block_on(serve(client, arguments))
@@ -41,17 +42,19 @@ async fn serve(client: Client, arguments: ControllerArguments) -> Result<(), Fai
         // A replica that was told to stop ends by itself.
         std::future::pending::<()>().await;
     };
+    let ClusterArguments { namespace, cluster_policy_namespaces, other_operator_namespaces, listen, .. } =
+        arguments.cluster;
     let controller = Controller::new(
         &client,
         Settings {
-            namespace: arguments.namespace,
+            namespace,
             identity: arguments.identity,
-            cluster_policy_namespaces: arguments.cluster_policy_namespaces,
-            other_operator_namespaces: arguments.other_operator_namespaces,
+            cluster_policy_namespaces,
+            other_operator_namespaces,
             directory: arguments.directory,
         },
     );
-    let page = AdminServer {
+    let admin_server = AdminServer {
         metrics: controller.registry(),
         not_ready_reasons: Box::new(controller.not_ready_reasons()),
         is_alive: Box::new(controller.is_alive()),
@@ -60,9 +63,9 @@ async fn serve(client: Client, arguments: ControllerArguments) -> Result<(), Fai
         ended = controller.run(stopped) => {
             ended.map_err(|lost| Failure::Failed(anyhow::Error::new(lost).context("this replica must not go on")))
         }
-        served = admin::serve(arguments.listen, Arc::new(page)) => {
-            served.with_context(|| format!("cannot listen on {}", arguments.listen))?;
-            Err(Failure::Failed(anyhow::anyhow!("the page on {} ended", arguments.listen)))
+        served = admin::serve(listen, Arc::new(admin_server)) => {
+            served.with_context(|| format!("cannot listen on {listen}"))?;
+            Err(Failure::Failed(anyhow::anyhow!("the server of probes and metrics on {listen} stopped")))
         }
         () = signals => Ok(()),
     }
@@ -71,13 +74,16 @@ async fn serve(client: Client, arguments: ControllerArguments) -> Result<(), Fai
 /// What this process is, and with which options it was started.
 fn log_start(arguments: &ControllerArguments) {
     let ControllerArguments {
-        namespace,
         identity,
-        cluster_policy_namespaces,
-        other_operator_namespaces,
+        cluster:
+            ClusterArguments {
+                namespace,
+                cluster_policy_namespaces,
+                other_operator_namespaces,
+                listen,
+                kubeconfig,
+            },
         directory,
-        listen,
-        kubeconfig,
         log: LogArguments { log_format: _, log_level },
     } = arguments;
     tracing::info!(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use checkpoint_keeper_core::engine::file::{Outcome, Removal};
 use jiff::Timestamp;
 
-use super::gc::names_an_archive;
+use super::output_files::refuse_archive;
 use crate::cli::{GcArguments, Output};
 use crate::failure::{Failure, say};
 use crate::output::audit::AuditFile;
@@ -88,9 +88,7 @@ pub(super) fn why_it_stays(outcome: &Outcome) -> Option<(&'static str, String)> 
 }
 
 fn open(path: PathBuf) -> Result<AuditFile, Failure> {
-    if names_an_archive(&path) {
-        return Err(Failure::Usage(vec![format!("--audit {}: names an archive", path.display())]));
-    }
+    refuse_archive("--audit", &path)?;
     AuditFile::open(path.clone()).or_else(|error| {
         let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         if is_full {

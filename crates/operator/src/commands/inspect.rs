@@ -45,7 +45,7 @@ pub fn run(arguments: &InspectArguments) -> Result<(), Failure> {
 
 fn inspect_one(path: &Path, inspected: &mut Vec<Inspected>) -> anyhow::Result<usize> {
     let (stat, inspection) = inspect_file(path).with_context(|| shown(path))?;
-    let name = path.file_name().and_then(|name| FileName::new(name.as_encoded_bytes()));
+    let name = FileName::of_path(path);
     let name = name.with_context(|| format!("{} names no file", shown(path)))?;
     let file = InspectedFile { name: &name, path, stat: &stat, is_pinned: is_pinned(path) };
     inspected.push(Inspected::new(&file, inspection));
@@ -83,7 +83,7 @@ fn inspect_directory(path: &Path, inspected: &mut Vec<Inspected>) -> anyhow::Res
 /// looked at counts as one.
 fn is_pinned(path: &Path) -> bool {
     let Ok(path) = path.canonicalize() else { return true };
-    let name = path.file_name().and_then(|name| FileName::new(name.as_encoded_bytes()));
+    let name = FileName::of_path(&path);
     let Some(marker) = name.map(|name| name.marker()) else { return false };
     let found = path.with_file_name(OsStr::from_bytes(marker.as_bytes())).symlink_metadata();
     !matches!(found, Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidFilename))

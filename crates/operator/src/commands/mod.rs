@@ -8,5 +8,6 @@ mod deletion_log;
 pub mod documents;
 pub mod gc;
 pub mod inspect;
+mod output_files;
 mod policy_files;
 mod watch;

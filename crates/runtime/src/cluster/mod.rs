@@ -1,7 +1,7 @@
 //! Asking a cluster about pods, namespaces and owners: live requests, and never a write.
 //!
 //! `credentials` says who asks, `request` says what is requested, `reply` what a reply means; here are the connection, its
-//! timeouts and its patience. What follows from the answers is the core's part.
+//! timeouts, and when it pauses. What follows from the answers is the core's part.
 
 pub mod credentials;
 mod reply;
@@ -32,7 +32,7 @@ pub use reply::{MIRROR, live_pod, namespace};
 use request::{Get, Kind};
 pub use request::{is_node_name, running_on};
 
-/// How long one request may take. The API answers such requests in milliseconds, or is in trouble.
+/// How long one request may take. The API answers such requests in milliseconds, or is overloaded.
 const REQUEST: Duration = Duration::from_secs(10);
 
 /// How long a connection may take.
@@ -45,7 +45,7 @@ const REPLY: Duration = Duration::from_mins(1);
 const SILENCE: Duration = Duration::from_mins(5);
 
 /// So many requests in a row without a reply, and the API is left in peace for a while.
-const PATIENCE: u32 = 2;
+const MAX_UNANSWERED: u32 = 2;
 
 /// How long it is left in peace.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -162,7 +162,7 @@ impl Cluster {
         }
         let mut server_time = None;
         let result = self.find(&lookup, &mut server_time).unwrap_or_else(LookupResult::from);
-        if self.silence >= PATIENCE {
+        if self.silence >= MAX_UNANSWERED {
             self.quiet_until.get_or_insert_with(|| Instant::now() + PAUSE);
         }
         Resolved { lookup, result, at: (self.now)(), server_time }

@@ -1,16 +1,17 @@
 //! Why pods of agents are not ready, as far as Kubernetes says it.
 
+use checkpoint_keeper_api::AGENT_SELECTOR;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::ResourceExt;
 use kube::api::ListParams;
 
-use super::{AGENTS, Findings, Grade};
+use super::{Findings, Grade};
 use crate::failure::Failure;
 use crate::session::Session;
 
 /// Names each pod that is not ready, and why.
 pub(super) async fn look(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
-    let params = ListParams::default().labels(AGENTS);
+    let params = ListParams::default().labels(AGENT_SELECTOR);
     let pods = match session.list::<Pod>(Some(&session.operator_namespace), &params).await {
         Ok(pods) => pods,
         Err(error) => return findings.unseen("the agents' pods", &error),

@@ -1,4 +1,4 @@
-//! By which version of a policy each deletion under way was decided. An object may change while its deletion waits
+//! The generation of the policy that decided about each deletion under way. An object may change while its deletion waits
 //! or is carried out.
 
 use std::collections::BTreeMap;
@@ -8,9 +8,9 @@ use checkpoint_keeper_core::policy::{PolicyRef, PolicySet};
 
 /// The generation of the policy that wants each archive deleted which is being deleted.
 #[derive(Debug, Default)]
-pub(super) struct Deciding(BTreeMap<FileName, Option<i64>>);
+pub(super) struct DecidingGenerations(BTreeMap<FileName, Option<i64>>);
 
-impl Deciding {
+impl DecidingGenerations {
     /// Notes that a plan by these policies has an archive deleted.
     pub(super) fn begin(&mut self, file: &FileName, policy: Option<&PolicyRef>, policies: &PolicySet) {
         let generation = policy.and_then(|policy| policies.generation(policy));
@@ -43,12 +43,12 @@ mod tests {
             ..PolicySet::default()
         };
         let file = |name: &str| FileName::new(name.as_bytes()).unwrap();
-        let mut deciding = Deciding::default();
-        deciding.begin(&file("a"), Some(&part), &policies(3));
-        deciding.begin(&file("b"), Some(&object), &policies(4));
-        deciding.begin(&file("c"), None, &policies(4));
-        let ended = ["a", "b", "c", "d"].map(|name| deciding.end(&file(name)));
+        let mut generations = DecidingGenerations::default();
+        generations.begin(&file("a"), Some(&part), &policies(3));
+        generations.begin(&file("b"), Some(&object), &policies(4));
+        generations.begin(&file("c"), None, &policies(4));
+        let ended = ["a", "b", "c", "d"].map(|name| generations.end(&file(name)));
         assert_eq!(ended, [Some(3), Some(4), None, None]);
-        assert!(deciding.0.is_empty(), "{deciding:?}");
+        assert!(generations.0.is_empty(), "{generations:?}");
     }
 }

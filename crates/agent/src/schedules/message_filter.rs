@@ -1,5 +1,5 @@
-//! What is told of the results of schedules: which of them have a line in the log, and which are to have events. All of
-//! them are counted.
+//! Which results of schedules have a line in the log, and which have events, so that neither is flooded. Metrics count all
+//! of them.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -9,40 +9,40 @@ use checkpoint_keeper_core::schedule::{Report, RunResult, Trigger};
 
 use super::budget::{Budget, MESSAGES, RESULTS};
 
-/// How long the same result of the same schedule for the same container is not told again.
-const REST: Duration = Duration::from_mins(1);
+/// The shortest time between two messages of the same result of the same schedule for the same container.
+const MIN_INTERVAL: Duration = Duration::from_mins(1);
 
-/// What was told, and may be.
+/// Remembers which messages were sent, and how many more may be.
 #[derive(Debug)]
-pub(super) struct Telling {
-    /// When which result that may come again and again was told: by a hash, as only equality counts.
-    told: HashMap<u64, Instant>,
+pub(super) struct MessageFilter {
+    /// When a message of each result that comes again and again was last sent: by a hash, as only equality counts.
+    sent: HashMap<u64, Instant>,
     hasher: RandomState,
-    /// When what is too old was last forgotten.
+    /// When old entries were last removed.
     forgot: Instant,
     lines: Budget,
     results: Budget,
 }
 
-/// What is done with a result.
+/// Which messages a result has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
-    /// Nothing: the same was told a moment ago.
-    Before,
-    /// It is told, unless there is too much to tell.
-    Now {
-        /// Whether it gets a line in the log.
+pub(super) enum Admission {
+    /// There is no message: the same was sent a moment ago.
+    Repeated,
+    /// There are messages, as far as the budgets allow them.
+    New {
+        /// Whether there is a line in the log.
         in_log: bool,
-        /// Whether it is among what events tell of.
+        /// Whether it is among the results that events are made of.
         in_events: bool,
     },
 }
 
-impl Telling {
-    /// Nothing was told yet.
+impl MessageFilter {
+    /// No message was sent yet.
     pub(super) fn new(now: Instant) -> Self {
         Self {
-            told: HashMap::new(),
+            sent: HashMap::new(),
             hasher: RandomState::new(),
             forgot: now,
             lines: Budget::new(MESSAGES, now),
@@ -50,26 +50,26 @@ impl Telling {
         }
     }
 
-    /// What is done with a result that came just now.
-    pub(super) fn admit(&mut self, report: &Report, now: Instant) -> Told {
+    /// Which messages a result has that came just now.
+    pub(super) fn admit(&mut self, report: &Report, now: Instant) -> Admission {
         let Report { request, container, result } = report;
-        let is_recent = |told: &Instant| now.saturating_duration_since(*told) < REST;
+        let is_recent = |at: &Instant| now.saturating_duration_since(*at) < MIN_INTERVAL;
         if !is_recent(&self.forgot) {
-            self.told.retain(|_, told| is_recent(told));
+            self.sent.retain(|_, at| is_recent(at));
             self.forgot = now;
         }
         let key = self.hasher.hash_one((&request.schedule_uid, container, result.name()));
         let comes_again = comes_again(report);
-        if comes_again && self.told.get(&key).is_some_and(is_recent) {
-            return Told::Before;
+        if comes_again && self.sent.get(&key).is_some_and(is_recent) {
+            return Admission::Repeated;
         }
         let namespace = &request.schedule.namespace;
         let (in_log, in_events) = (self.lines.take(namespace, now), self.results.take(namespace, now));
         // So what is remembered is no more than the budgets allow in a minute or two.
         if comes_again && (in_log || in_events) {
-            self.told.insert(key, now);
+            self.sent.insert(key, now);
         }
-        Told::Now { in_log, in_events }
+        Admission::New { in_log, in_events }
     }
 }
 
@@ -139,7 +139,7 @@ mod tests {
     fn told(asking: Vec<Arc<Schedule>>, pods: Vec<NodePod>, seconds: u64) -> (usize, usize, Vec<String>) {
         let mut scheduler = Scheduler::new("n".to_owned(), Memory::default(), MOST_DUMPS);
         let begin = Instant::now();
-        let (mut telling, mut budget) = (Telling::new(begin), Budget::new(MESSAGES, begin));
+        let (mut filter, mut budget) = (MessageFilter::new(begin), Budget::new(MESSAGES, begin));
         let (mut results, mut lines, mut events) = (0, 0, Vec::new());
         let mut collected = Vec::new();
         let inputs = [Input::Clock(Clock::Trusted), Input::Schedules(asking), Input::Pods(Some(pods))];
@@ -150,7 +150,7 @@ mod tests {
             for effect in scheduler.handle(input, Now { wall: BEGIN + passed, uptime: passed }) {
                 let Effect::Report(report) = effect else { continue };
                 results += 1;
-                let Told::Now { in_log, in_events } = telling.admit(&report, now) else { continue };
+                let Admission::New { in_log, in_events } = filter.admit(&report, now) else { continue };
                 lines += usize::from(in_log);
                 collected.extend(in_events.then_some(report));
             }
@@ -189,7 +189,7 @@ mod tests {
         // One on the pod and one on the schedule, for each line.
         assert_eq!((results, lines, events.len()), (130, 3, 6));
         let begin = Instant::now();
-        let mut telling = Telling::new(begin);
+        let mut filter = MessageFilter::new(begin);
         let mut told = |trigger: Trigger, result: RunResult, second: u64| {
             let schedule = dry_run("shop", 0);
             let request =
@@ -201,7 +201,7 @@ mod tests {
                 container: "app".to_owned(),
             };
             let report = Report { request, container: Some(container), result };
-            telling.admit(&report, begin + Duration::from_secs(second)) != Told::Before
+            filter.admit(&report, begin + Duration::from_secs(second)) != Admission::Repeated
         };
         let failed = || RunResult::Failed("no".to_owned());
         let done = || RunResult::Done("a.tar".to_owned());

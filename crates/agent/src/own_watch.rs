@@ -1,0 +1,101 @@
+//! Watching this node's own objects: the `Node`, and its `NodeCheckpointStore`.
+
+use checkpoint_keeper_api::NodeCheckpointStore;
+use checkpoint_keeper_core::policy::Labels;
+use checkpoint_keeper_runtime::liveness::{now, other_watch};
+use checkpoint_keeper_runtime::watch::{Change, Metadata, follow, metadata_of, objects_of};
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt;
+use kube::api::DynamicObject;
+use kube::runtime::watcher::watcher;
+
+use super::context::ApiContext;
+use super::problem_type::ProblemType;
+
+impl ApiContext {
+    /// Watches the node, for as long as it is polled.
+    pub(super) async fn watch_node(&self) {
+        let config = other_watch().fields(&format!("metadata.name={}", self.node));
+        let api = metadata_of::<Node>(&self.client);
+        follow(watcher(api, config), |change| {
+            let before = self.own.now();
+            self.own.watches().node.note(&change, now());
+            let seen = |node: Metadata| {
+                let uid = node.uid().unwrap_or_default();
+                (node.metadata.labels.unwrap_or_default().into_iter().collect::<Labels>(), uid)
+            };
+            match change {
+                Change::Listed(nodes) => {
+                    let node = nodes.into_iter().next().map(seen);
+                    self.own.note(|own| own.node = node);
+                }
+                Change::Applied(node) => self.own.note(|own| own.node = Some(seen(node))),
+                // Its labels are as they were when it was last seen; a plan needs some.
+                Change::Deleted(_) => {}
+                Change::Failed(error) => {
+                    self.problem(ProblemType::NodeUnwatched, format!("the node cannot be watched: {error}"));
+                }
+            }
+            if !self.own.now().means_the_same_as(&before) {
+                self.objects.notify();
+            }
+        })
+        .await;
+    }
+
+    /// Watches its store, for as long as it is polled.
+    pub(super) async fn watch_store(&self) {
+        let config = other_watch().fields(&format!("metadata.name={}", self.node));
+        let api = objects_of::<NodeCheckpointStore>(&self.client);
+        follow(watcher(api, config), |change| {
+            let before = self.own.now();
+            self.own.watches().store.note(&change, now());
+            match change.map(store) {
+                Change::Listed(stores) => {
+                    let store = stores.into_iter().next();
+                    self.own.note(|own| own.listed(store));
+                }
+                Change::Applied(store) => self.own.note(|own| own.store = Some(store)),
+                Change::Deleted(_) => self.own.note(|own| own.store = None),
+                Change::Failed(error) => {
+                    let what = format!("the node's NodeCheckpointStore cannot be watched: {error}");
+                    self.problem(ProblemType::StoreUnwatched, what);
+                }
+            }
+            if !self.own.now().means_the_same_as(&before) {
+                self.objects.notify();
+            }
+        })
+        .await;
+    }
+}
+
+/// A store as it can be read. A status that is not what its kind says, as another version wrote it, is none; of a spec
+/// nothing is carried out then.
+fn store(object: DynamicObject) -> NodeCheckpointStore {
+    let part = |name: &str| object.data.get(name).cloned().unwrap_or_default();
+    NodeCheckpointStore {
+        spec: serde_json::from_value(part("spec")).unwrap_or_default(),
+        status: serde_json::from_value(part("status")).ok(),
+        metadata: object.metadata,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_store_whose_status_another_version_wrote_is_read_without_it() {
+        let read = |status: serde_json::Value| {
+            let object = json!({"metadata": {"name": "n"}, "spec": {"discard": ["a.tar"]}, "status": status});
+            store(serde_json::from_value(object).unwrap())
+        };
+        let known = read(json!({"archives": 3}));
+        assert_eq!((known.status.unwrap().archives, known.spec.discard.len()), (3, 1));
+        let other = read(json!({"archives": 3, "problems": ["as text"]}));
+        assert_eq!((other.status, other.spec.discard.len()), (None, 1));
+    }
+}
