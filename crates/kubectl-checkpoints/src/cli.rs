@@ -115,17 +115,59 @@ pub enum Command {
     Complete(Complete),
 }
 
-/// How a result is shown.
+/// A format for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
+pub enum DataFormat {
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+}
+
+/// What `list` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
     /// A table with more columns
     Wide,
     /// JSON
     Json,
     /// YAML
     Yaml,
-    /// The names alone
+    /// The names alone, one a line
     Name,
+}
+
+impl ListFormat {
+    /// The format for programs; none: it is one for people, or names.
+    pub fn data(self) -> Option<DataFormat> {
+        match self {
+            Self::Json => Some(DataFormat::Json),
+            Self::Yaml => Some(DataFormat::Yaml),
+            Self::Wide | Self::Name => None,
+        }
+    }
+}
+
+/// What `explain` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExplainFormat {
+    /// A table that has the rules that do not apply as well
+    Wide,
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+}
+
+impl ExplainFormat {
+    /// The format for programs; none: it is one for people.
+    pub fn data(self) -> Option<DataFormat> {
+        match self {
+            Self::Json => Some(DataFormat::Json),
+            Self::Yaml => Some(DataFormat::Yaml),
+            Self::Wide => None,
+        }
+    }
 }
 
 /// By what a list is ordered.
@@ -165,9 +207,9 @@ pub struct List {
     /// Sort by; the newest or the largest first
     #[arg(long, value_name = "ORDER", default_value = "age")]
     pub sort_by: SortBy,
-    /// Output format
-    #[arg(long, short, value_name = "FORM")]
-    pub output: Option<Output>,
+    /// Print the checkpoints in this format rather than as a table
+    #[arg(long, short, value_name = "FORMAT")]
+    pub output: Option<ListFormat>,
 }
 
 /// `show`.
@@ -175,9 +217,9 @@ pub struct List {
 pub struct Show {
     /// The name of a ContainerCheckpoint
     pub name: String,
-    /// Output format
-    #[arg(long, short, value_name = "FORM")]
-    pub output: Option<Output>,
+    /// Print the checkpoint in this format rather than as text
+    #[arg(long, short, value_name = "FORMAT")]
+    pub output: Option<DataFormat>,
 }
 
 /// `explain`.
@@ -188,9 +230,9 @@ pub struct Explain {
     /// The node that the file lies on
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
-    /// Output format
-    #[arg(long, short, value_name = "FORM")]
-    pub output: Option<Output>,
+    /// Print the explanation in this format rather than as text
+    #[arg(long, short, value_name = "FORMAT")]
+    pub output: Option<ExplainFormat>,
 }
 
 /// `plan`.
@@ -205,9 +247,9 @@ pub struct Plan {
     /// Only on this node
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
-    /// Output format
-    #[arg(long, short, value_name = "FORM")]
-    pub output: Option<Output>,
+    /// Print the plan in this format rather than as tables
+    #[arg(long, short, value_name = "FORMAT")]
+    pub output: Option<DataFormat>,
 }
 
 /// By what usage is added up.
@@ -230,9 +272,9 @@ pub struct Usage {
     /// Of all namespaces; only for workloads
     #[arg(long, short = 'A')]
     pub all_namespaces: bool,
-    /// Output format
-    #[arg(long, short, value_name = "FORM")]
-    pub output: Option<Output>,
+    /// Print the figures in this format rather than as tables
+    #[arg(long, short, value_name = "FORMAT")]
+    pub output: Option<DataFormat>,
 }
 
 /// `pin`.

@@ -7,7 +7,7 @@ use checkpoint_keeper_core::name::printable;
 use checkpoint_keeper_terminal::table::{Column, Kind, Table};
 use serde::Serialize;
 
-use crate::cli::Output;
+use crate::cli::DataFormat;
 use crate::failure::Failure;
 
 /// How many characters a bar has.
@@ -64,13 +64,11 @@ pub fn styled(style: Style, text: &str) -> Result<(), Failure> {
 }
 
 /// Prints a value for programs.
-pub fn data(value: &impl Serialize, output: Output) -> Result<(), Failure> {
+pub fn data(value: &impl Serialize, format: DataFormat) -> Result<(), Failure> {
     let wrong = |error: &dyn std::fmt::Display| Failure::new(format!("cannot write the output: {error}"));
-    let text = match output {
-        Output::Yaml => serde_saphyr::to_string(value).map_err(|error| wrong(&error))?,
-        Output::Json | Output::Wide | Output::Name => {
-            serde_json::to_string_pretty(value).map_err(|error| wrong(&error))? + "\n"
-        }
+    let text = match format {
+        DataFormat::Yaml => serde_saphyr::to_string(value).map_err(|error| wrong(&error))?,
+        DataFormat::Json => serde_json::to_string_pretty(value).map_err(|error| wrong(&error))? + "\n",
     };
     Ok(io::stdout().lock().write_all(text.as_bytes())?)
 }

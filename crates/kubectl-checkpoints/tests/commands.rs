@@ -247,10 +247,11 @@ fn create_says_once_why_it_is_tried_again_and_again_when_it_gives_up() {
 fn archives() -> Value {
     json!({"node": "node-1", "archives": [
         {"file": "a.tar", "namespace": "shop", "pod": "web-0", "container": "app", "sizeBytes": 1024, "state": "Complete",
-         "verdict": "Keep", "reason": "WithinLimits", "policy": "cckpol/default", "detail": ""},
+         "verdict": "Keep", "reason": "WithinLimits", "policy": "cckpol/default", "detail": "", "runtime": "runc",
+         "checkpointedAt": ago(2), "podUid": "0a1b", "createdBy": {"schedule": "hourly", "trigger": "Interval"}},
         {"file": "b.tar", "namespace": "shop", "pod": "web-0", "container": "app", "sizeBytes": 30_000_000_000_u64,
          "state": "Complete", "verdict": "Delete", "reason": "MaxAge", "policy": "cckpol/default",
-         "detail": "older than 30d"},
+         "checkpointedAt": ago(720), "detail": "older than 30d"},
     ]})
 }
 
@@ -268,6 +269,30 @@ fn an_agent_is_asked_for_all_that_it_knows() {
     assert!(!of_another.contains(".tar"), "{of_another}");
     let refused = world.run(&["list", "--node", "node-1", &agent, "-l", "a=b"]);
     assert!(refused.contains("exit code 2"), "{refused}");
+    assert_snapshot!("list_node_wide", world.run(&["list", "--node", "node-1", &agent, "-o", "wide"]));
+    // What is for programs has the same archives in the same order.
+    let json = world.run(&["list", "--node", "node-1", &agent, "-o", "json", "--sort-by", "size"]);
+    assert!(json.find("b.tar") < json.find("a.tar") && json.contains("node-1"), "{json}");
+    let json = world.run(&["list", "--node", "node-1", &agent, "-o", "json", "--pod", "db-0"]);
+    assert!(json.contains("\"archives\": []"), "{json}");
+}
+
+#[test]
+fn a_command_takes_no_format_that_it_does_not_have() {
+    let world = World::new();
+    for arguments in [
+        &["plan", "-o", "name"][..],
+        &["plan", "-o", "wide"],
+        &["usage", "-o", "name"],
+        &["usage", "-o", "wide"],
+        &["show", "x", "-o", "name"],
+        &["show", "x", "-o", "wide"],
+        &["explain", "x", "-o", "name"],
+    ] {
+        let said = world.run(arguments);
+        assert!(said.contains("exit code 2") && said.contains("[possible values: "), "{said}");
+    }
+    assert_snapshot!("plan_wide", world.run(&["plan", "-o", "wide"]));
 }
 
 #[test]

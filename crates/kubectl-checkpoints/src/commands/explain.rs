@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::show::get;
 use crate::agents::{self, Question};
-use crate::cli::{Explain, Output};
+use crate::cli::{Explain, ExplainFormat};
 use crate::failure::Failure;
 use crate::kinds::status;
 use crate::session::Session;
@@ -22,10 +22,10 @@ pub async fn run(session: &Session, arguments: &Explain) -> Result<(), Failure> 
     };
     let agent = agents::find(session, Some(&node)).await?.remove(0);
     let answer = agents::ask(session, &agent, &Question::Explain(file.clone())).await?;
-    if let Some(output @ (Output::Json | Output::Yaml)) = arguments.output {
-        return data(&answer, output);
+    if let Some(format) = arguments.output.and_then(ExplainFormat::data) {
+        return data(&answer, format);
     }
-    show(&node, &file, &answer, arguments.output == Some(Output::Wide))
+    show(&node, &file, &answer, arguments.output == Some(ExplainFormat::Wide))
 }
 
 fn show(node: &str, file: &str, answer: &Value, is_wide: bool) -> Result<(), Failure> {

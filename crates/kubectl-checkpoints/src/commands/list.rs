@@ -1,5 +1,7 @@
 //! `list`: the checkpoints of a namespace, of all, or of one node.
 
+mod of_node;
+
 use std::cmp::Reverse;
 
 use anstyle::Style;
@@ -10,19 +12,18 @@ use checkpoint_keeper_terminal::table::{Column, Kind};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::ListParams;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::agents::{self, Question};
-use crate::cli::{List, Output, SortBy};
+use crate::cli::{List, ListFormat, SortBy};
 use crate::failure::Failure;
 use crate::kinds::{age, is_held, status, taken, until};
 use crate::session::Session;
-use crate::show::{bad, count, data, doubtful, figure, line, name, or_dash, prose, table, word};
+use crate::show::{bad, count, data, doubtful, figure, line, name, or_dash, table, word};
 
 /// Lists checkpoints.
 pub async fn run(session: &Session, arguments: &List) -> Result<(), Failure> {
     if let Some(node) = &arguments.node {
-        return of_node(session, node, arguments).await;
+        return of_node::list(session, node, arguments).await;
     }
     let namespace = (!arguments.all_namespaces).then_some(session.namespace.as_str());
     let named = [("status.podName", &arguments.pod), ("status.containerName", &arguments.container)];
@@ -39,22 +40,17 @@ pub async fn run(session: &Session, arguments: &List) -> Result<(), Failure> {
         .await
         .map_err(|error| Failure::of_request("list the checkpoints", &error))?;
     sort(&mut objects, arguments.sort_by);
-    match arguments.output {
-        Some(Output::Name) => {
-            for object in &objects {
-                line(&format!("containercheckpoint.checkpoint-keeper.io/{}", object.name_any()))?;
-            }
-            Ok(())
-        }
-        Some(output @ (Output::Json | Output::Yaml)) => {
-            data(&json!({"apiVersion": "v1", "kind": "List", "items": objects}), output)
-        }
-        form => {
-            show(&objects, namespace, form == Some(Output::Wide))?;
-            say_unlisted(session).await;
-            Ok(())
-        }
+    if let Some(format) = arguments.output.and_then(ListFormat::data) {
+        return data(&json!({"apiVersion": "v1", "kind": "List", "items": objects}), format);
     }
+    if arguments.output == Some(ListFormat::Name) {
+        return objects.iter().try_for_each(|object| {
+            line(&format!("containercheckpoint.checkpoint-keeper.io/{}", object.name_any()))
+        });
+    }
+    show(&objects, namespace, arguments.output == Some(ListFormat::Wide))?;
+    say_unlisted(session).await;
+    Ok(())
 }
 
 fn sort(objects: &mut [ContainerCheckpoint], by: SortBy) {
@@ -150,68 +146,4 @@ async fn say_unlisted(session: &Session) {
             );
         }
     }
-}
-
-/// Lists all that a node's agent knows of.
-async fn of_node(session: &Session, node: &str, arguments: &List) -> Result<(), Failure> {
-    let agent = agents::find(session, Some(node)).await?.remove(0);
-    let answer = agents::ask(session, &agent, &Question::Archives).await?;
-    if let Some(output @ (Output::Json | Output::Yaml)) = arguments.output {
-        return data(&answer, output);
-    }
-    let archives: Vec<&Value> = answer["archives"].as_array().into_iter().flatten().collect();
-    let fits = |archive: &&Value| {
-        let is = |field: &str, wanted: &Option<String>| {
-            wanted.as_ref().is_none_or(|wanted| archive[field].as_str() == Some(wanted))
-        };
-        let is_of_namespace = session.is_namespace_given.then(|| session.namespace.clone());
-        is("pod", &arguments.pod)
-            && is("container", &arguments.container)
-            && (arguments.all_namespaces || is("namespace", &is_of_namespace))
-    };
-    let mut archives: Vec<&Value> = archives.into_iter().filter(fits).collect();
-    match arguments.sort_by {
-        SortBy::Size => archives.sort_by_key(|archive| Reverse(archive["sizeBytes"].as_u64())),
-        SortBy::Age => archives.sort_by_key(|archive| Reverse(archive["checkpointedAt"].as_str())),
-        SortBy::Name | SortBy::Node => archives.sort_by_key(|archive| archive["file"].as_str()),
-    }
-    if arguments.output == Some(Output::Name) {
-        for archive in archives {
-            line(archive["file"].as_str().unwrap_or_default())?;
-        }
-        return Ok(());
-    }
-    let columns = [
-        name("FILE"),
-        Column::optional("NAMESPACE", Kind::Name(8)),
-        name("POD"),
-        Column::optional("CONTAINER", Kind::Name(8)),
-        figure("SIZE"),
-        word("STATE"),
-        word("VERDICT"),
-        word("REASON"),
-        Column::optional("POLICY", Kind::Name(12)),
-        prose("WHY"),
-    ];
-    let text = |archive: &Value, field: &str| or_dash(archive[field].as_str());
-    let row = |archive: &&Value| {
-        let style = if archive["verdict"] == "Delete" { bad() } else { Style::new() };
-        let cells = vec![
-            text(archive, "file"),
-            text(archive, "namespace"),
-            text(archive, "pod"),
-            text(archive, "container"),
-            human(archive["sizeBytes"].as_u64().unwrap_or(0)),
-            text(archive, "state"),
-            text(archive, "verdict"),
-            text(archive, "reason"),
-            text(archive, "policy"),
-            text(archive, "detail"),
-        ];
-        (style, cells)
-    };
-    table(&columns, archives.iter().map(row).collect())?;
-    let bytes = archives.iter().filter_map(|archive| archive["sizeBytes"].as_u64()).sum();
-    line("")?;
-    line(&format!("{} on {node}, {}", count(archives.len(), "archive"), human(bytes)))
 }

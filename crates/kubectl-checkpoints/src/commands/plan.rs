@@ -16,7 +16,7 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use crate::agents::{self, Agent, Question};
-use crate::cli::{Output, Plan};
+use crate::cli::Plan;
 use crate::failure::Failure;
 use crate::session::Session;
 use crate::show::{bad, data, figure, good, line, name, or_dash, table, word};
@@ -59,9 +59,9 @@ pub async fn run(session: &Session, arguments: &Plan) -> Result<(), Failure> {
             Err(failure) => failures.push(failure),
         }
     }
-    if let Some(output @ (Output::Json | Output::Yaml)) = arguments.output {
+    if let Some(format) = arguments.output {
         let nodes: Vec<Value> = given.iter().map(|(_, answer)| answer.clone()).collect();
-        data(&json!({"isComplete": failures.is_empty(), "nodes": nodes}), output)?;
+        data(&json!({"isComplete": failures.is_empty(), "nodes": nodes}), format)?;
     } else if !given.is_empty() {
         let is_preview = !matches!(question, Question::Archives);
         show(&given, is_preview)?;

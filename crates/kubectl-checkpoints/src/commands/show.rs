@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use crate::cli::{Output, Show};
+use crate::cli::Show;
 use crate::failure::Failure;
 use crate::kinds::{age, status, until};
 use crate::session::Session;
@@ -34,8 +34,8 @@ pub async fn get(session: &Session, name: &str) -> Result<ContainerCheckpoint, F
 /// Shows one checkpoint.
 pub async fn run(session: &Session, arguments: &Show) -> Result<(), Failure> {
     let object = get(session, &arguments.name).await?;
-    if let Some(output @ (Output::Json | Output::Yaml)) = arguments.output {
-        return data(&object, output);
+    if let Some(format) = arguments.output {
+        return data(&object, format);
     }
     let (is, now) = (status(&object), Timestamp::now());
     let time = |time: &Time| format!("{} ({} ago)", time.0, age(Some(time.0), now));

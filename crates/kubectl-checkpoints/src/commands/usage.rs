@@ -12,7 +12,7 @@ use kube::api::ListParams;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::{By, Output, Usage};
+use crate::cli::{By, Usage};
 use crate::failure::Failure;
 use crate::kinds::status;
 use crate::quotas;
@@ -60,11 +60,11 @@ pub async fn run(session: &Session, arguments: &Usage) -> Result<(), Failure> {
         By::Workload if !arguments.all_namespaces => quotas::read(session, Some(&session.namespace)).await,
         By::Namespace | By::Workload => quotas::read(session, None).await,
     };
-    if let Some(output @ (Output::Json | Output::Yaml)) = arguments.output {
+    if let Some(format) = arguments.output {
         let all = json!({
             "by": title.to_lowercase(), "usage": used, "incomplete": incomplete, "quotas": quotas,
         });
-        return data(&all, output);
+        return data(&all, format);
     }
     if used.is_empty() {
         say("note", "there are no checkpoints");
