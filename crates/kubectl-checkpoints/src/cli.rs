@@ -327,14 +327,14 @@ pub struct Discard {
 pub struct Create {
     /// The pod
     pub pod: String,
-    /// Wait for what comes of it in this container only
-    #[arg(long, short, value_name = "NAME")]
+    /// Wait for the checkpoint of this container only; which containers are checkpointed is up to the schedule
+    #[arg(long, short, value_name = "NAME", requires = "wait")]
     pub container: Option<String>,
-    /// Wait for what comes of it
+    /// Wait until it is known what came of it
     #[arg(long)]
     pub wait: bool,
-    /// Wait so long
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
+    /// Give up waiting after this time; the checkpoint is then tried on
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration, requires = "wait")]
     pub timeout: Duration,
 }
 

@@ -203,7 +203,8 @@ fn discard_waits_until_the_archive_is_gone() {
 
 fn pod(annotations: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web-0", "namespace": "shop", "annotations": annotations},
-           "spec": {"containers": [{"name": "app"}, {"name": "proxy"}]}})
+           "spec": {"containers": [{"name": "app"}, {"name": "proxy"}], "initContainers": [{"name": "init"}],
+                    "ephemeralContainers": [{"name": "debugger"}]}})
 }
 
 #[test]
@@ -220,7 +221,47 @@ fn create_says_what_came_of_each_container() {
         world.on(&format!("GET {path}"), 200, pod(annotations));
     }
     assert_snapshot!("create", world.run(&["create", "web-0", "--wait"]));
-    assert_snapshot!("create_no_container", world.run(&["create", "web-0", "-c", "nginx"]));
+    assert_snapshot!("create_no_container", world.run(&["create", "web-0", "--wait", "-c", "nginx"]));
+}
+
+#[test]
+fn create_waits_for_one_container_of_whatever_kind_and_says_where_none_was_made_of_it() {
+    let path = "/api/v1/namespaces/shop/pods/web-0";
+    let pod_of = |is_over: bool| {
+        let answer = json!({"time": "2026-11-27T10:00:00Z", "containers": [
+            {"name": "app", "error": "QuotaExceeded"}, {"name": "init", "archive": "checkpoint-web-0_shop-init.tar"},
+        ]});
+        let mut annotations = json!({"checkpoint.criu.org/result": answer.to_string()});
+        if !is_over {
+            annotations["checkpoint.criu.org/trigger"] = "true".into();
+        }
+        pod(annotations)
+    };
+    let world = |is_over: bool| {
+        let world = World::new();
+        world.on(&format!("PATCH {path}"), 200, pod(json!({})));
+        world.on(&format!("GET {path}"), 200, pod(json!({})));
+        world.on(&format!("GET {path}"), 200, pod_of(is_over));
+        world
+    };
+    // The other container is still tried, and is not waited for.
+    let said = world(false).run(&["create", "web-0", "--wait", "-c", "init"]);
+    assert!(
+        said.contains("exit code 0\n--- stdout\nweb-0/init: checkpoint-web-0_shop-init.tar\n--- stderr\n"),
+        "{said}"
+    );
+    let said = world(true).run(&["create", "web-0", "--wait", "-c", "debugger"]);
+    assert_snapshot!("create_other_containers", said);
+}
+
+#[test]
+fn create_refuses_what_only_means_something_to_whoever_waits() {
+    for option in [&["-c", "app"][..], &["--timeout", "1m"]] {
+        let world = World::new();
+        let said = world.run(&[&["create", "web-0"], option].concat());
+        assert!(said.contains("exit code 2") && said.contains("--wait"), "{said}");
+        assert_eq!(world.written(), Vec::<Value>::new());
+    }
 }
 
 #[test]

@@ -29,15 +29,15 @@ pub async fn run(session: &Session, arguments: &Create) -> Result<(), Failure> {
     let wrong =
         |doing: &str, error: &kube::Error| Failure::of_request(&format!("{doing} the pod {pod}"), error);
     let before = pods.get(pod).await.map_err(|error| wrong("get", &error))?;
-    let containers = before.spec.as_ref().map(|spec| &spec.containers[..]).unwrap_or_default();
-    if let Some(container) = &arguments.container
-        && !containers.iter().any(|known| known.name == *container)
-    {
-        let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
-        return Err(Failure::Usage(format!(
-            "the pod {pod} has no container {container}; it has {}",
-            names.join(", ")
-        )));
+    let container = arguments.container.as_deref();
+    if let Some(container) = container {
+        let names = containers(&before);
+        if !names.contains(&container) {
+            return Err(Failure::Usage(format!(
+                "the pod {pod} has no container {container}; it has {}",
+                names.join(", ")
+            )));
+        }
     }
     let last = before.annotations().get(RESULT_ANNOTATION).cloned();
     let patch = Patch::Merge(json!({"metadata": {"annotations": {TRIGGER_ANNOTATION: "true"}}}));
@@ -53,12 +53,14 @@ pub async fn run(session: &Session, arguments: &Create) -> Result<(), Failure> {
         let now = pods.get(pod).await.map_err(|error| wrong("get", &error))?;
         let answer = now.annotations().get(RESULT_ANNOTATION).filter(|answer| Some(*answer) != last.as_ref());
         let is_over = !now.annotations().contains_key(TRIGGER_ANNOTATION);
-        if let (Some(answer), true) = (answer, is_over) {
+        if let Some(answer) = answer
+            && (is_over || container.is_some_and(|container| has_archive(answer, container)))
+        {
             clear(shows_progress)?;
-            return say_answer(pod, answer, arguments.container.as_deref());
+            return say_answer(pod, answer, container);
         }
         // What is tried again has an answer as well: why it did not succeed yet.
-        let why = answer.and_then(|answer| reasons(answer));
+        let why = answer.and_then(|answer| reasons(answer, container));
         if let Some(why) = why
             && told.as_ref() != Some(&why)
         {
@@ -93,6 +95,14 @@ pub async fn run(session: &Session, arguments: &Create) -> Result<(), Failure> {
     }
 }
 
+/// The names of a pod's containers: those of its spec, and its init, sidecar and ephemeral ones.
+fn containers(pod: &Pod) -> Vec<&str> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let init = spec.init_containers.iter().flatten().map(|one| one.name.as_str());
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|one| one.name.as_str());
+    spec.containers.iter().map(|one| one.name.as_str()).chain(init).chain(ephemeral).collect()
+}
+
 fn clear(shows_progress: bool) -> Result<(), Failure> {
     if shows_progress {
         write!(anstream::stderr(), "\r\x1b[K")?;
@@ -100,11 +110,18 @@ fn clear(shows_progress: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What an answer says of each container that has no archive yet; none: nothing.
-fn reasons(answer: &str) -> Option<String> {
+/// Whether an answer, which may not be the last one, names the archive of this container.
+fn has_archive(answer: &str, container: &str) -> bool {
+    let answer: Value = serde_json::from_str(answer).unwrap_or_default();
+    let mut results = answer["containers"].as_array().into_iter().flatten();
+    results.any(|result| result["name"] == container && result["archive"].is_string())
+}
+
+/// What an answer says of each container that is waited for and has no archive yet; none: nothing.
+fn reasons(answer: &str, wanted: Option<&str>) -> Option<String> {
     let answer: Value = serde_json::from_str(answer).ok()?;
     let of_container = |result: &Value| {
-        let name = result["name"].as_str()?;
+        let name = result["name"].as_str().filter(|name| wanted.is_none_or(|wanted| wanted == *name))?;
         Some(format!("{name}: {}", result["error"].as_str()?))
     };
     let reasons: Vec<String> =
@@ -112,18 +129,26 @@ fn reasons(answer: &str) -> Option<String> {
     (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
-/// Says what came of each container.
-fn say_answer(pod: &str, answer: &str, container: Option<&str>) -> Result<(), Failure> {
+/// Says what came of each container that was waited for.
+fn say_answer(pod: &str, answer: &str, wanted: Option<&str>) -> Result<(), Failure> {
     let answer: Value = serde_json::from_str(answer)
         .map_err(|_| Failure::new(format!("{pod}: the answer is not understood: {answer}")))?;
     let Some(results) = answer["containers"].as_array() else {
         let message = answer["message"].as_str().unwrap_or("nothing was checkpointed");
         return Err(Failure::new(format!("{pod}: {message}")));
     };
+    if let Some(wanted) = wanted
+        && !results.iter().any(|result| result["name"] == wanted)
+    {
+        return Err(Failure::with_hint(
+            format!("{pod}/{wanted}: no checkpoint was made of this container"),
+            "the schedule that selects the pod names its containers in spec.containers; by default all of the pod's spec.containers",
+        ));
+    }
     let mut has_failed = false;
     for result in results {
         let name = result["name"].as_str().unwrap_or_default();
-        if container.is_some_and(|wanted| wanted != name) {
+        if wanted.is_some_and(|wanted| wanted != name) {
             continue;
         }
         if let Some(file) = result["archive"].as_str() {
