@@ -103,6 +103,9 @@ pub enum Command {
     /// Make a checkpoint of a pod's containers now
     Create(Create),
     /// Look for what is wrong, with a hint for each finding
+    ///
+    /// Each finding is ok, unknown (it could not be seen), a warning or an error. The exit code is 1 where there is an
+    /// error, and 0 otherwise.
     Doctor,
     /// Print a script that completes commands and names in a shell
     Completion(Completion),

@@ -580,7 +580,7 @@ fn doctor_is_not_content_where_there_is_no_agent_at_all() {
         &[json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}})],
     );
     let said = world.run(&["doctor"]);
-    assert!(said.contains("exit code 1") && said.contains("wrong  0 of 1 nodes have an agent"), "{said}");
+    assert!(said.contains("exit code 1") && said.contains("error    0 of 1 nodes have an agent"), "{said}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `doctor`: looks for what is wrong, with a hint for each finding. What it may not see it says.
 
+mod admission_policies;
 mod pods;
-mod rules;
 
 use std::collections::BTreeSet;
 
@@ -31,33 +31,55 @@ use crate::show::{bad, doubtful, good, styled};
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Grade {
-    Good,
-    Unseen,
-    Doubtful,
-    Bad,
+    /// It is as it should be.
+    Ok,
+    /// It could not be seen.
+    Unknown,
+    /// It may be wrong, or is wrong and harms little.
+    Warning,
+    /// It is wrong: the exit code is 1.
+    Error,
 }
+
+impl Grade {
+    /// The word that begins a finding's line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Unknown => "unknown",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+
+    fn style(self) -> Style {
+        match self {
+            Self::Ok => good(),
+            Self::Unknown => Style::new(),
+            Self::Warning => doubtful(),
+            Self::Error => bad(),
+        }
+    }
+}
+
+/// How wide the column of grades is, with the gap behind it.
+const WIDTH: usize = 9;
 
 /// Everything that was found.
 #[derive(Default)]
 struct Findings {
-    is_bad: bool,
+    has_errors: bool,
 }
 
 impl Findings {
     fn add(&mut self, grade: Grade, what: &str, hint: Option<&str>) -> Result<(), Failure> {
-        let (style, sign) = match grade {
-            Grade::Good => (good(), "ok     "),
-            Grade::Unseen => (Style::new(), "unseen "),
-            Grade::Doubtful => (doubtful(), "look   "),
-            Grade::Bad => (bad(), "wrong  "),
-        };
-        self.is_bad |= grade == Grade::Bad;
-        styled(style, &format!("{sign}{what}"))?;
-        hint.map_or(Ok(()), |hint| styled(Style::new().dimmed(), &format!("       {hint}")))
+        self.has_errors |= grade == Grade::Error;
+        styled(grade.style(), &format!("{:WIDTH$}{what}", grade.name()))?;
+        hint.map_or(Ok(()), |hint| styled(Style::new().dimmed(), &format!("{:WIDTH$}{hint}", "")))
     }
 
-    fn unseen(&mut self, what: &str, error: &kube::Error) -> Result<(), Failure> {
-        self.add(Grade::Unseen, &format!("{what}: {}", said(error)), None)
+    fn unknown(&mut self, what: &str, error: &kube::Error) -> Result<(), Failure> {
+        self.add(Grade::Unknown, &format!("{what}: {}", said(error)), None)
     }
 }
 
@@ -67,14 +89,14 @@ pub async fn run(session: &Session) -> Result<(), Failure> {
     let all = &mut findings;
     if kinds(session, all).await? {
         agents(session, all).await?;
-        pods::look(session, all).await?;
-        rules::look(session, all).await?;
+        pods::check(session, all).await?;
+        admission_policies::check(session, all).await?;
         policies(session, all).await?;
         schedules(session, all).await?;
     }
     older_operator(session, all).await?;
     rights(session, all).await?;
-    if findings.is_bad { Err(Failure::AlreadyReported) } else { Ok(()) }
+    if findings.has_errors { Err(Failure::AlreadyReported) } else { Ok(()) }
 }
 
 /// Whether the kinds are defined, and whose.
@@ -87,12 +109,12 @@ async fn kinds(session: &Session, findings: &mut Findings) -> Result<bool, Failu
         .await;
     let is_there = !matches!(&found, Err(kube::Error::Api(status)) if status.code == 404);
     if is_there {
-        findings.add(Grade::Good, "the kinds of checkpoint-keeper.io are defined", None)?;
+        findings.add(Grade::Ok, "the kinds of checkpoint-keeper.io are defined", None)?;
     } else {
         let hint =
             "install checkpoint-keeper first: helm install, or kubectl apply -f config/crd -f config/deploy";
         findings.add(
-            Grade::Bad,
+            Grade::Error,
             "the kinds of checkpoint-keeper.io are not defined in this cluster",
             Some(hint),
         )?;
@@ -106,10 +128,10 @@ async fn kinds(session: &Session, findings: &mut Findings) -> Result<bool, Failu
                 .map(|one| one.kind.clone())
                 .collect();
             let what = format!("the older operator's kinds are defined: {}", kinds.join(", "));
-            findings.add(Grade::Good, &what, Some("its objects are read as they are"))?;
+            findings.add(Grade::Ok, &what, Some("its objects are read as they are"))?;
         }
         Err(kube::Error::Api(status)) if status.code == 404 => {}
-        Err(error) => findings.unseen("whether the older operator's kinds are defined", &error)?,
+        Err(error) => findings.unknown("whether the older operator's kinds are defined", &error)?,
     }
     Ok(is_there)
 }
@@ -125,7 +147,7 @@ async fn daemon_sets(session: &Session, findings: &mut Findings) -> Result<Vec<D
                 "the agents' DaemonSets; images for {} are assumed",
                 fitness::ARCHITECTURES.join(" and ")
             );
-            findings.unseen(&what, &error)?;
+            findings.unknown(&what, &error)?;
             Ok(Vec::new())
         }
     }
@@ -139,7 +161,7 @@ fn directories(stores: &[NodeCheckpointStore], findings: &mut Findings) -> Resul
     }
     let hint = "well if there never was a checkpoint; if there was, the kubelet's root directory is another one \
                 (agent.kubeletRootDir)";
-    findings.add(Grade::Doubtful, "no agent has found an archive in its directory", Some(hint))
+    findings.add(Grade::Warning, "no agent has found an archive in its directory", Some(hint))
 }
 
 /// Whether each node has an agent that collects.
@@ -147,7 +169,7 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
     let stores = match session.list::<NodeCheckpointStore>(None, &ListParams::default()).await {
         Ok(stores) => stores,
         Err(error) => {
-            return findings.unseen("the nodes' stores", &error);
+            return findings.unknown("the nodes' stores", &error);
         }
     };
     match session.list::<Node>(None, &ListParams::default()).await {
@@ -171,7 +193,7 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
             };
             let what = format!("{ours} of {} nodes have an agent that has reported{beside}", nodes.len());
             if without.is_empty() {
-                findings.add(Grade::Good, &what, None)?;
+                findings.add(Grade::Ok, &what, None)?;
             } else {
                 let hint = format!(
                     "without one: {}; kubectl -n {} get pods -o wide",
@@ -179,11 +201,11 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
                     session.operator_namespace
                 );
                 // Without any, nothing at all is collected.
-                let grade = if ours == 0 { Grade::Bad } else { Grade::Doubtful };
+                let grade = if ours == 0 { Grade::Error } else { Grade::Warning };
                 findings.add(grade, &what, Some(&hint))?;
             }
         }
-        Err(error) => findings.unseen("the nodes", &error)?,
+        Err(error) => findings.unknown("the nodes", &error)?,
     }
     directories(&stores, findings)?;
     for store in &stores {
@@ -199,18 +221,18 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
                     _ => format!("kubectl describe nodecheckpointstore {node}"),
                 };
                 findings.add(
-                    Grade::Bad,
+                    Grade::Error,
                     &format!("{node}: {} ({})", ready.message, ready.reason),
                     Some(&hint),
                 )?;
             }
             None => {
-                findings.add(Grade::Doubtful, &format!("{node}: its agent has not reported yet"), None)?;
+                findings.add(Grade::Warning, &format!("{node}: its agent has not reported yet"), None)?;
             }
         }
         for problem in &status.problems {
             let what = format!("{node}: {} {}", problem.type_, problem.message);
-            findings.add(Grade::Doubtful, &what, None)?;
+            findings.add(Grade::Warning, &what, None)?;
         }
         if status.more_without_namespace > 0 || !status.without_namespace.is_empty() {
             let count = i64::try_from(status.without_namespace.len()).unwrap_or(i64::MAX);
@@ -219,7 +241,7 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
                 "kubectl get nodecheckpointstore {node} -o yaml names them; its spec.discard deletes them"
             );
             findings.add(
-                Grade::Doubtful,
+                Grade::Warning,
                 &format!("{node}: {count} archives belong to no namespace that is there"),
                 Some(&hint),
             )?;
@@ -242,7 +264,7 @@ async fn policies(session: &Session, findings: &mut Findings) -> Result<(), Fail
                 })),
                 Err(error) => {
                     is_all = false;
-                    findings.unseen(&<$kind as kube::Resource>::plural(&()), &error)?;
+                    findings.unknown(&<$kind as kube::Resource>::plural(&()), &error)?;
                 }
             }
         )+};
@@ -257,7 +279,7 @@ async fn policies(session: &Session, findings: &mut Findings) -> Result<(), Fail
         };
         match conditions.iter().find(is_wrong) {
             Some(condition) => {
-                let grade = if condition.status == "Unknown" { Grade::Doubtful } else { Grade::Bad };
+                let grade = if condition.status == "Unknown" { Grade::Warning } else { Grade::Error };
                 let what = format!("{name}: {} ({})", condition.message, condition.reason);
                 findings.add(grade, &what, None)?;
             }
@@ -270,14 +292,14 @@ async fn policies(session: &Session, findings: &mut Findings) -> Result<(), Fail
         match older {
             Ok(objects) if !objects.is_empty() => {
                 let what = "there are no policies but the older operator's objects";
-                findings.add(Grade::Good, what, None)?;
+                findings.add(Grade::Ok, what, None)?;
             }
             Err(error) if !matches!(&error, kube::Error::Api(status) if status.code == 404) => {
-                findings.unseen("the older operator's policies", &error)?;
+                findings.unknown("the older operator's policies", &error)?;
             }
             Ok(_) | Err(_) => {
                 let hint = "without one nothing is deleted: examples/ has some to begin with";
-                findings.add(Grade::Doubtful, "there are no policies", Some(hint))?;
+                findings.add(Grade::Warning, "there are no policies", Some(hint))?;
             }
         }
     }
@@ -285,7 +307,7 @@ async fn policies(session: &Session, findings: &mut Findings) -> Result<(), Fail
         return Ok(());
     }
     let what = format!("{good} of {} policies and schedules are in force and well", judged.len());
-    findings.add(Grade::Good, &what, None)
+    findings.add(Grade::Ok, &what, None)
 }
 
 /// Whether kubelets make checkpoints, as far as schedules have tried.
@@ -310,7 +332,7 @@ async fn schedules(session: &Session, findings: &mut Findings) -> Result<(), Fai
                 schedule.name,
                 schedule.message.as_deref().unwrap_or_default()
             );
-            findings.add(Grade::Bad, &what, hint)?;
+            findings.add(Grade::Error, &what, hint)?;
         }
     }
     Ok(())
@@ -323,7 +345,7 @@ async fn older_operator(session: &Session, findings: &mut Findings) -> Result<()
         let lease = match api.get_opt(OTHER_OPERATOR_LEASE).await {
             Ok(lease) => lease.and_then(|lease| lease.spec),
             Err(error) => {
-                findings.unseen(&format!("whether the older operator runs in {namespace}"), &error)?;
+                findings.unknown(&format!("whether the older operator runs in {namespace}"), &error)?;
                 continue;
             }
         };
@@ -331,7 +353,7 @@ async fn older_operator(session: &Session, findings: &mut Findings) -> Result<()
         let is_fresh = |time: Timestamp| Timestamp::now().duration_since(time).as_secs() < 60;
         if renewed.is_some_and(is_fresh) {
             let hint = "two collectors on one directory: its policies are left to it; end it to have them obeyed here";
-            findings.add(Grade::Bad, &format!("the older operator runs in {namespace}"), Some(hint))?;
+            findings.add(Grade::Error, &format!("the older operator runs in {namespace}"), Some(hint))?;
         }
     }
     match session.list::<LegacyCheckpointSchedule>(None, &ListParams::default()).await {
@@ -345,12 +367,12 @@ async fn older_operator(session: &Session, findings: &mut Findings) -> Result<()
                         object.name_any()
                     );
                     let hint = "the controller takes it off where the older operator does not run";
-                    findings.add(Grade::Bad, &what, Some(hint))?;
+                    findings.add(Grade::Error, &what, Some(hint))?;
                 }
             }
         }
         Err(kube::Error::Api(status)) if status.code == 404 => {}
-        Err(error) => findings.unseen("the older operator's schedules", &error)?,
+        Err(error) => findings.unknown("the older operator's schedules", &error)?,
     }
     Ok(())
 }
@@ -389,7 +411,7 @@ async fn rights(session: &Session, findings: &mut Findings) -> Result<(), Failur
         let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
         match api.create(&PostParams::default(), &review).await {
             Ok(review) if review.status.as_ref().is_some_and(|status| status.allowed) => {
-                findings.add(Grade::Good, &format!("you may use {commands}"), None)?;
+                findings.add(Grade::Ok, &format!("you may use {commands}"), None)?;
             }
             Ok(_) => {
                 let path = [resource, subresource]
@@ -399,9 +421,9 @@ async fn rights(session: &Session, findings: &mut Findings) -> Result<(), Failur
                     .collect::<Vec<_>>()
                     .join("/");
                 let what = format!("you may not use {commands}: it needs the right to {verb} {path}");
-                findings.add(Grade::Doubtful, &what, None)?;
+                findings.add(Grade::Warning, &what, None)?;
             }
-            Err(error) => findings.unseen(&format!("whether you may use {commands}"), &error)?,
+            Err(error) => findings.unknown(&format!("whether you may use {commands}"), &error)?,
         }
     }
     Ok(())

@@ -10,11 +10,11 @@ use crate::failure::Failure;
 use crate::session::Session;
 
 /// Names each pod that is not ready, and why.
-pub(super) async fn look(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
+pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
     let params = ListParams::default().labels(AGENT_SELECTOR);
     let pods = match session.list::<Pod>(Some(&session.operator_namespace), &params).await {
         Ok(pods) => pods,
-        Err(error) => return findings.unseen("the agents' pods", &error),
+        Err(error) => return findings.unknown("the agents' pods", &error),
     };
     for pod in &pods {
         if let Some(why) = unready(pod) {
@@ -22,7 +22,7 @@ pub(super) async fn look(session: &Session, findings: &mut Findings) -> Result<(
             let node = node.map(|node| format!(" on {node}")).unwrap_or_default();
             let hint = format!("kubectl -n {} describe pod {}", session.operator_namespace, pod.name_any());
             let what = format!("the agent's pod {}{node} is not ready: {why}", pod.name_any());
-            findings.add(Grade::Bad, &what, Some(&hint))?;
+            findings.add(Grade::Error, &what, Some(&hint))?;
         }
     }
     Ok(())

@@ -23,7 +23,7 @@ const RULES: [&str; 6] = [
 ];
 
 /// Whether each policy is there and bound.
-pub(super) async fn look(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
+pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
     let ours = ListParams::default().labels("app.kubernetes.io/name=checkpoint-keeper");
     let (policies, bindings) = match (
         session.list::<ValidatingAdmissionPolicy>(None, &ours).await,
@@ -31,7 +31,7 @@ pub(super) async fn look(session: &Session, findings: &mut Findings) -> Result<(
     ) {
         (Ok(policies), Ok(bindings)) => (policies, bindings),
         (Err(error), _) | (_, Err(error)) => {
-            return findings.unseen("whether the admission policies are there", &error);
+            return findings.unknown("whether the admission policies are there", &error);
         }
     };
     let bound: BTreeSet<_> = bindings.iter().map(|binding| &binding.spec.policy_name).collect();
@@ -41,7 +41,7 @@ pub(super) async fn look(session: &Session, findings: &mut Findings) -> Result<(
     };
     let missing: Vec<_> = RULES.into_iter().filter(|rule| !has_rule(rule)).collect();
     if missing.is_empty() {
-        return findings.add(Grade::Good, "all admission policies are there and bound", None);
+        return findings.add(Grade::Ok, "all admission policies are there and bound", None);
     }
     let what = format!(
         "admission policies are missing or not bound: {}; what they forbid is possible",
@@ -49,5 +49,5 @@ pub(super) async fn look(session: &Session, findings: &mut Findings) -> Result<(
     );
     let hint =
         "kubectl apply -f config/deploy/4-admission.yaml, or helm upgrade, whichever it was installed with";
-    findings.add(Grade::Bad, &what, Some(hint))
+    findings.add(Grade::Error, &what, Some(hint))
 }
