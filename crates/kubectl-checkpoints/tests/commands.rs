@@ -471,10 +471,10 @@ fn doctor_says_what_it_could_not_see() {
     world.refuse(&format!("GET {STORES}"));
     world.refuse("GET /api/v1/namespaces/checkpoint-keeper/pods");
     world.refuse("GET /apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies");
-    for namespace in ["checkpoint-restore-operator", "checkpoint-restore-operator-system"] {
-        world.refuse(&format!(
-            "GET /apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/f1499914.criu.org"
-        ));
+    for namespaces in
+        ["", "namespaces/checkpoint-restore-operator/", "namespaces/checkpoint-restore-operator-system/"]
+    {
+        world.refuse(&format!("GET /apis/apps/v1/{namespaces}deployments"));
     }
     world.on("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", 201, json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {}, "status": {"allowed": true},
@@ -554,19 +554,56 @@ fn doctor_names_what_is_wrong() {
         world.list(&format!("/apis/checkpoint-keeper.io/v1alpha1/{kind}"), &[]);
     }
     world.list("/apis/criu.org/v1/checkpointschedules", &[]);
-    let lease = |renewed: &str| {
-        json!({
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "f1499914.criu.org"},
-            "spec": {"renewTime": renewed, "leaseDurationSeconds": 15},
-        })
+    let workload = |namespace: &str, image: &str, status: Value| {
+        json!({"metadata": {"name": "controller-manager", "namespace": namespace}, "status": status,
+               "spec": {"selector": {}, "template": {"spec": {"containers": [{"name": "manager", "image": image}]}}}})
     };
-    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.000000Z").to_string();
-    let path = "/apis/coordination.k8s.io/v1/namespaces/checkpoint-restore-operator/leases/f1499914.criu.org";
-    world.on(&format!("GET {path}"), 200, lease(&now));
+    let image = "quay.io/criu/checkpoint-restore-operator:v0.1.0";
+    let mut own_build = workload("build", "registry.example/ours:1", json!({"readyReplicas": 1}));
+    own_build["metadata"]["labels"] = json!({"app.kubernetes.io/part-of": "checkpoint-restore-operator",
+                                             "app.kubernetes.io/component": "manager"});
+    let mut scaled_down = workload("checkpoint-restore-operator-system", image, json!({}));
+    scaled_down["spec"]["replicas"] = 0.into();
+    world.list(
+        "/apis/apps/v1/deployments",
+        &[
+            workload("checkpoint-restore-operator", image, json!({"readyReplicas": 1})),
+            scaled_down,
+            own_build,
+            workload("shop", "registry.example/web:1", json!({"readyReplicas": 1})),
+        ],
+    );
+    let starting = json!({"desiredNumberScheduled": 2, "numberReady": 0, "currentNumberScheduled": 2,
+                          "numberMisscheduled": 0});
+    world.list("/apis/apps/v1/daemonsets", &[workload("elsewhere", image, starting)]);
+    world.list("/apis/criu.org/v1/checkpointrestoreoperators", &[json!({
+        "apiVersion": "criu.org/v1", "kind": "CheckpointRestoreOperator",
+        "metadata": {"name": "sample", "namespace": "default"}, "spec": {},
+        "status": {"conditions": ready("False", "OtherOperator", "The older checkpoint-restore-operator is running.")},
+    })]);
     world.on("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", 201, json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {}, "status": {"allowed": true},
     }));
     assert_snapshot!("doctor", world.run(&["doctor"]));
+}
+
+#[test]
+fn doctor_knows_where_agents_look_for_the_older_operator() {
+    let world = World::new();
+    let agents = json!({"metadata": {"name": "agent"}, "spec": {"selector": {}, "template": {"spec": {"containers": [
+        {"name": "agent", "args": ["agent", "--other-operator-namespace=build,test"]}]}}}});
+    world.list("/apis/apps/v1/namespaces/checkpoint-keeper/daemonsets", &[agents]);
+    let running = |namespace: &str| {
+        json!({"metadata": {"name": "manager", "namespace": namespace}, "status": {"readyReplicas": 1},
+               "spec": {"selector": {}, "template": {"spec": {"containers": [
+                   {"name": "manager", "image": "criu/checkpoint-restore-operator@sha256:0011"}]}}}})
+    };
+    world.list("/apis/apps/v1/deployments", &[running("test"), running("checkpoint-restore-operator")]);
+    world.list("/apis/apps/v1/daemonsets", &[]);
+    let said = world.run(&["doctor"]);
+    let (there, elsewhere) =
+        (said.find("runs in test: Deployment manager"), said.find("agents do not see it there"));
+    assert!(there.is_some() && there < elsewhere && said.matches("agents do not see").count() == 1, "{said}");
 }
 
 #[test]

@@ -1,25 +1,19 @@
 //! `doctor`: looks for what is wrong, with a hint for each finding. What it may not see it says.
 
 mod admission_policies;
+mod older_operator;
 mod pods;
+mod policies;
 
 use std::collections::BTreeSet;
 
 use anstyle::Style;
-use checkpoint_keeper_api::legacy::{OTHER_OPERATOR_LEASE, OTHER_OPERATOR_NAMESPACES};
-use checkpoint_keeper_api::legacy_schedule::{FINALIZER, LegacyCheckpointSchedule};
-use checkpoint_keeper_api::{
-    AGENT_SELECTOR, CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
-    ClusterCheckpointPolicy, NodeCheckpointStore,
-};
-use jiff::Timestamp;
+use checkpoint_keeper_api::{AGENT_SELECTOR, CheckpointPolicy, NodeCheckpointStore};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
 
@@ -91,10 +85,10 @@ pub async fn run(session: &Session) -> Result<(), Failure> {
         agents(session, all).await?;
         pods::check(session, all).await?;
         admission_policies::check(session, all).await?;
-        policies(session, all).await?;
+        policies::check(session, all).await?;
         schedules(session, all).await?;
     }
-    older_operator(session, all).await?;
+    older_operator::check(session, all).await?;
     rights(session, all).await?;
     if findings.has_errors { Err(Failure::AlreadyReported) } else { Ok(()) }
 }
@@ -250,66 +244,6 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
     Ok(())
 }
 
-/// Whether each policy is in force and can act.
-async fn policies(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
-    let mut judged: Vec<(String, Vec<Condition>)> = Vec::new();
-    let mut is_all = true;
-    macro_rules! collect {
-        ($($kind:ty),+) => {$(
-            match session.list::<$kind>(None, &ListParams::default()).await {
-                Ok(objects) => judged.extend(objects.into_iter().map(|object| {
-                    let namespace = object.namespace().map(|name| format!("{name}/")).unwrap_or_default();
-                    let name = format!("{} {namespace}{}", <$kind as kube::Resource>::kind(&()), object.name_any());
-                    (name, object.status.map(|status| status.conditions).unwrap_or_default())
-                })),
-                Err(error) => {
-                    is_all = false;
-                    findings.unknown(&<$kind as kube::Resource>::plural(&()), &error)?;
-                }
-            }
-        )+};
-    }
-    collect!(ClusterCheckpointPolicy, CheckpointPolicy, CheckpointStoragePolicy, CheckpointSchedule);
-    let mut good = 0;
-    for (name, conditions) in &judged {
-        let is_wrong = |condition: &&Condition| match condition.type_.as_str() {
-            "Ready" | "Accepted" | "Healthy" => condition.status != "True",
-            "LimitsUnreachable" | "ContainerMayBeFrozen" => condition.status == "True",
-            _ => false,
-        };
-        match conditions.iter().find(is_wrong) {
-            Some(condition) => {
-                let grade = if condition.status == "Unknown" { Grade::Warning } else { Grade::Error };
-                let what = format!("{name}: {} ({})", condition.message, condition.reason);
-                findings.add(grade, &what, None)?;
-            }
-            None => good += 1,
-        }
-    }
-    let is_policy = |(name, _): &&(String, _)| !name.starts_with("CheckpointSchedule ");
-    if is_all && judged.iter().filter(is_policy).count() == 0 {
-        let older = session.list::<CheckpointRestoreOperator>(None, &ListParams::default()).await;
-        match older {
-            Ok(objects) if !objects.is_empty() => {
-                let what = "there are no policies but the older operator's objects";
-                findings.add(Grade::Ok, what, None)?;
-            }
-            Err(error) if !matches!(&error, kube::Error::Api(status) if status.code == 404) => {
-                findings.unknown("the older operator's policies", &error)?;
-            }
-            Ok(_) | Err(_) => {
-                let hint = "without one nothing is deleted: examples/ has some to begin with";
-                findings.add(Grade::Warning, "there are no policies", Some(hint))?;
-            }
-        }
-    }
-    if good == 0 {
-        return Ok(());
-    }
-    let what = format!("{good} of {} policies and schedules are in force and well", judged.len());
-    findings.add(Grade::Ok, &what, None)
-}
-
 /// Whether kubelets make checkpoints, as far as schedules have tried.
 async fn schedules(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
     let Ok(stores) = session.list::<NodeCheckpointStore>(None, &ListParams::default()).await else {
@@ -334,45 +268,6 @@ async fn schedules(session: &Session, findings: &mut Findings) -> Result<(), Fai
             );
             findings.add(Grade::Error, &what, hint)?;
         }
-    }
-    Ok(())
-}
-
-/// Whether the older operator runs, or left something behind.
-async fn older_operator(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
-    for namespace in OTHER_OPERATOR_NAMESPACES {
-        let api: Api<Lease> = Api::namespaced(session.client.clone(), namespace);
-        let lease = match api.get_opt(OTHER_OPERATOR_LEASE).await {
-            Ok(lease) => lease.and_then(|lease| lease.spec),
-            Err(error) => {
-                findings.unknown(&format!("whether the older operator runs in {namespace}"), &error)?;
-                continue;
-            }
-        };
-        let renewed = lease.and_then(|lease| lease.renew_time).map(|time| time.0);
-        let is_fresh = |time: Timestamp| Timestamp::now().duration_since(time).as_secs() < 60;
-        if renewed.is_some_and(is_fresh) {
-            let hint = "two collectors on one directory: its policies are left to it; end it to have them obeyed here";
-            findings.add(Grade::Error, &format!("the older operator runs in {namespace}"), Some(hint))?;
-        }
-    }
-    match session.list::<LegacyCheckpointSchedule>(None, &ListParams::default()).await {
-        Ok(objects) => {
-            for object in &objects {
-                let has_finalizer = object.finalizers().iter().any(|one| one == FINALIZER);
-                if has_finalizer && object.metadata.deletion_timestamp.is_some() {
-                    let what = format!(
-                        "CheckpointSchedule {}/{} is deleted and waits for the older operator's finalizer",
-                        object.namespace().unwrap_or_default(),
-                        object.name_any()
-                    );
-                    let hint = "the controller takes it off where the older operator does not run";
-                    findings.add(Grade::Error, &what, Some(hint))?;
-                }
-            }
-        }
-        Err(kube::Error::Api(status)) if status.code == 404 => {}
-        Err(error) => findings.unknown("the older operator's schedules", &error)?,
     }
     Ok(())
 }

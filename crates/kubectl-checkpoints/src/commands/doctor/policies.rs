@@ -1,0 +1,83 @@
+//! Whether each policy and schedule is in force and can act.
+
+use checkpoint_keeper_api::{
+    CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
+    ClusterCheckpointPolicy,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt;
+use kube::api::ListParams;
+
+use super::{Findings, Grade};
+use crate::failure::Failure;
+use crate::session::Session;
+
+/// One policy or schedule.
+struct Judged {
+    kind: String,
+    name: String,
+    conditions: Vec<Condition>,
+}
+
+/// Whether each policy and schedule is in force and can act.
+pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
+    let mut judged: Vec<Judged> = Vec::new();
+    let mut is_all = true;
+    macro_rules! collect {
+        ($($kind:ty),+) => {$(
+            match session.list::<$kind>(None, &ListParams::default()).await {
+                Ok(objects) => judged.extend(objects.into_iter().map(|object| {
+                    let namespace = object.namespace().map(|name| format!("{name}/")).unwrap_or_default();
+                    Judged {
+                        kind: <$kind as kube::Resource>::kind(&()).into_owned(),
+                        name: format!("{namespace}{}", object.name_any()),
+                        conditions: object.status.map(|status| status.conditions).unwrap_or_default(),
+                    }
+                })),
+                // The older operator's kinds need not be there; whether ours are was looked at before.
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => {
+                    is_all = false;
+                    findings.unknown(&<$kind as kube::Resource>::plural(&()), &error)?;
+                }
+            }
+        )+};
+    }
+    collect!(
+        ClusterCheckpointPolicy,
+        CheckpointPolicy,
+        CheckpointStoragePolicy,
+        CheckpointSchedule,
+        CheckpointRestoreOperator
+    );
+    let mut good = 0;
+    for Judged { kind, name, conditions } in &judged {
+        match conditions.iter().find(|condition| is_wrong(condition)) {
+            Some(condition) => {
+                let grade = if condition.status == "Unknown" { Grade::Warning } else { Grade::Error };
+                let what = format!("{kind} {name}: {} ({})", condition.message, condition.reason);
+                findings.add(grade, &what, None)?;
+            }
+            None => good += 1,
+        }
+    }
+    let is_policy = |one: &&Judged| one.kind != "CheckpointSchedule";
+    if is_all && judged.iter().filter(is_policy).count() == 0 {
+        let hint = "without one nothing is deleted: examples/ has some to begin with";
+        findings.add(Grade::Warning, "there are no policies", Some(hint))?;
+    }
+    if good == 0 {
+        return Ok(());
+    }
+    let what = format!("{good} of {} policies and schedules are in force and well", judged.len());
+    findings.add(Grade::Ok, &what, None)
+}
+
+/// Whether a condition says that something is wrong.
+fn is_wrong(condition: &Condition) -> bool {
+    match condition.type_.as_str() {
+        "Ready" | "Accepted" | "Healthy" => condition.status != "True",
+        "LimitsUnreachable" | "ContainerMayBeFrozen" => condition.status == "True",
+        _ => false,
+    }
+}
