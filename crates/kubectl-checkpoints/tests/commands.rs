@@ -344,10 +344,10 @@ fn explain_names_each_rule_and_what_is_next() {
     let explanation = json!({
         "verdict": {"verdict": "Keep", "reason": "WithinLimits", "policy": keep, "detail": ""},
         "rules": [
-            rule("Pinned", "Keeps", None, "no marker lies beside it"),
+            rule("Pinned", "Passes", None, "no marker lies beside it"),
             rule("Tiers", "DoesNotApply", None, "the policy has no tiers"),
-            rule("MaxAge", "Keeps", keep, "29d old, limit 30d"),
-            rule("MaxCountPerContainer", "Keeps", keep, "4 archives, limit 10"),
+            rule("MaxAge", "Passes", keep, "29d old, limit 30d"),
+            rule("MaxCountPerContainer", "Passes", keep, "4 archives, limit 10"),
         ],
         "dryRuns": [
             {"policy": "CheckpointPolicy/shop/strict", "effect": "Deletes",
@@ -356,6 +356,7 @@ fn explain_names_each_rule_and_what_is_next() {
              "verdict": {"verdict": "Keep", "reason": "WithinLimits", "policy": keep, "detail": ""}},
         ],
         "next": {"at": "2026-12-27T10:00:00Z", "reason": "MaxAge", "policy": keep}, "waitsFor": "Time",
+        "nextText": "It goes at 2026-12-27T10:00:00Z by MaxAge of ClusterCheckpointPolicy/default.",
     });
     world.on("GET /v1alpha1/explain", 200, explanation);
     let object = checkpoint("web-0-app-1", "web-0", 1, "1Gi");

@@ -131,16 +131,17 @@ fn a_verdict_is_explained_for_programs_as_the_report_has_it() {
     assert_eq!(explanation["archive"], *row);
     assert_eq!(explanation["governedBy"], "ClusterCheckpointPolicy/default");
     assert_eq!((&explanation["waitsFor"], &explanation["next"]), (&json!("Now"), &Value::Null));
+    assert_eq!(explanation["nextText"], "It is to go now.");
     let rule = |name: &str| {
         explanation["rules"].as_array().unwrap().iter().find(|rule| rule["rule"] == name).unwrap().clone()
     };
     let count = rule("MaxCountPerContainer");
-    assert_eq!((&count["outcome"], &count["reason"]), (&json!("Takes"), &json!("MaxCountPerContainer")));
+    assert_eq!((&count["outcome"], &count["reason"]), (&json!("Deletes"), &json!("MaxCountPerContainer")));
     assert_eq!(
         count["figures"],
         json!({"unit": "Archives", "have": 2, "limit": 1, "position": 2, "since": null, "until": null})
     );
-    assert_eq!(rule("MaxAge")["outcome"], "Keeps");
+    assert_eq!(rule("MaxAge")["outcome"], "Passes");
     assert_eq!(rule("Orphaned")["outcome"], "DoesNotApply");
 }
 

@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(code, StatusCode::OK, "{shown}");
         assert_eq!(shown["verdict"]["reason"], "MaxCountPerContainer");
         let rules = shown["rules"].as_array().unwrap();
-        let taking: Vec<_> = rules.iter().filter(|rule| rule["outcome"] == "Takes").collect();
+        let taking: Vec<_> = rules.iter().filter(|rule| rule["outcome"] == "Deletes").collect();
         assert_eq!(taking.len(), 1, "{shown}");
         assert_eq!(taking[0]["figures"]["position"], 3);
         let (code, shown) =

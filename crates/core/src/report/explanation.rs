@@ -30,6 +30,8 @@ pub struct Explanation {
     /// What it waits for to go: `Time`, `Nothing`, `Now`, `DeletionLimit`, `PoliciesConfirmed`,
     /// `ClockTrusted` or `OrphanConfirmed`.
     pub waits_for: &'static str,
+    /// What takes it next, as a sentence for people.
+    pub next_text: String,
     /// What each policy in dry-run mode would do with it, of eight at most.
     pub dry_runs: Vec<DryRunRow>,
     /// The time that it was decided for, to the second.
@@ -106,10 +108,10 @@ pub struct RuleRow {
     pub rule: String,
     /// The policy that has the rule; null where none has it, or none is needed.
     pub policy: Option<String>,
-    /// What the rule decided: Takes (it goes), Spares (it stays although a rule would take it, or no rule may), Keeps
-    /// (the rule has nothing against it) or `DoesNotApply`.
+    /// What the rule decided: Deletes (the archive goes), Protects (it stays, although a later rule would delete it or
+    /// none may), Passes (the rule has nothing against it) or `DoesNotApply`.
     pub outcome: &'static str,
-    /// The reason of Takes and Spares; null else.
+    /// The reason of Deletes and Protects; null else.
     pub reason: Option<Reason>,
     /// Why it decided so, and what it saw, in words.
     pub detail: String,
@@ -219,6 +221,7 @@ impl Explanation {
             rules: explanation.judgements.iter().map(RuleRow::new).collect(),
             next: NextRow::new(&explanation.next),
             waits_for: waits_for(&explanation.next),
+            next_text: next_text(&explanation.next),
             dry_runs: Vec::new(),
             now: seconds(now),
         })
@@ -228,9 +231,9 @@ impl Explanation {
 impl RuleRow {
     fn new(judgement: &Judgement) -> Self {
         let (outcome, reason) = match judgement.outcome {
-            Outcome::Took { reason, .. } => ("Takes", Some(reason)),
-            Outcome::Spared { reason, .. } => ("Spares", Some(reason)),
-            Outcome::Kept => ("Keeps", None),
+            Outcome::Took { reason, .. } => ("Deletes", Some(reason)),
+            Outcome::Spared { reason, .. } => ("Protects", Some(reason)),
+            Outcome::Kept => ("Passes", None),
             Outcome::DoesNotApply(_) => ("DoesNotApply", None),
         };
         Self {
@@ -326,23 +329,25 @@ fn waits_for(next: &Next) -> &'static str {
     }
 }
 
-fn next_in_words(explanation: &Explanation) -> String {
-    match (explanation.waits_for, &explanation.next) {
-        ("Now", _) => "It is to go now.".to_owned(),
-        ("DeletionLimit", _) => "It goes as soon as the deletion limit allows.".to_owned(),
-        ("PoliciesConfirmed", _) => "It goes as soon as the policies are confirmed again.".to_owned(),
-        ("ClockTrusted", _) => "It goes as soon as this node's clock is trusted.".to_owned(),
-        ("OrphanConfirmed", _) => {
+/// What takes an archive next, as a sentence.
+fn next_text(next: &Next) -> String {
+    match next {
+        Next::Now => "It is to go now.".to_owned(),
+        Next::DeletionLimit => "It goes as soon as the deletion limit allows.".to_owned(),
+        Next::PoliciesConfirmed => "It goes as soon as the policies are confirmed again.".to_owned(),
+        Next::ClockTrusted => "It goes as soon as this node's clock is trusted.".to_owned(),
+        Next::OrphanConfirmed => {
             "It goes as soon as the API confirms that what it belongs to is gone.".to_owned()
         }
-        (_, Some(NextRow { at, reason, policy })) => {
-            let policy = policy.as_deref().map(|policy| format!(" of {policy}")).unwrap_or_default();
+        Next::At(expiration) => {
+            let policy = expiration.policy.as_ref().map(|policy| format!(" of {policy}")).unwrap_or_default();
             format!(
-                "It goes at {at} by {reason}{policy}, if nothing else changes. Limits, tiers and a full disk may take \
-                 it sooner."
+                "It goes at {} by {}{policy}, if nothing else changes. Limits, tiers and a full disk may take it sooner.",
+                seconds_after(expiration.at),
+                expiration.reason
             )
         }
-        _ => "Time alone does not take it; limits, tiers and a full disk may.".to_owned(),
+        Next::Nothing => "Time alone does not take it; limits, tiers and a full disk may.".to_owned(),
     }
 }
 
@@ -373,18 +378,18 @@ impl fmt::Display for Explanation {
         if let Some(policy) = &row.policy {
             write!(formatter, ", by {}", safe(policy))?;
         }
-        writeln!(formatter, ".\n{}\n\nThe rules, in their order:", safe(&next_in_words(self)))?;
+        writeln!(formatter, ".\n{}\n\nThe rules, in their order:", safe(&self.next_text))?;
         let shown = self.rules.iter().filter(|rule| rule.outcome != "DoesNotApply");
         let width = shown.map(|rule| rule.rule.len()).max().unwrap_or_default();
         for rule in &self.rules {
             let mut line = String::new();
             let outcome = match rule.outcome {
-                "Takes" => "takes it",
-                "Spares" => "keeps it",
-                "Keeps" => "lets it be",
+                "Deletes" => "deletes",
+                "Protects" => "protects",
+                "Passes" => "passes",
                 _ => continue,
             };
-            write!(line, "  {:width$}  {outcome:10}", rule.rule)?;
+            write!(line, "  {:width$}  {outcome:8}", rule.rule)?;
             write!(line, "  {}", rule.detail)?;
             if let Some(policy) =
                 rule.policy.as_deref().filter(|policy| self.governed_by.as_deref() != Some(policy))

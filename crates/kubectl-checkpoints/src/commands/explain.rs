@@ -42,8 +42,8 @@ fn show(node: &str, file: &str, answer: &Value, is_wide: bool) -> Result<(), Fai
     let row = |rule: &Value| {
         let outcome = text(&rule["outcome"]);
         let style = match outcome.as_str() {
-            "Takes" => bad(),
-            "Spares" => good(),
+            "Deletes" => bad(),
+            "Protects" => good(),
             _ => Style::new(),
         };
         (style, vec![text(&rule["rule"]), outcome, text(&rule["policy"]), text(&rule["detail"])])
@@ -59,27 +59,8 @@ fn show(node: &str, file: &str, answer: &Value, is_wide: bool) -> Result<(), Fai
     }
     line("")?;
     dry_runs(answer)?;
-    let next = &answer["next"];
-    line(&match answer["waitsFor"].as_str() {
-        Some("Now") => "It goes now.".to_owned(),
-        Some("DeletionLimit") => "It goes as soon as the limit of deletions allows.".to_owned(),
-        Some("PoliciesConfirmed") => {
-            "It goes once it is certain that the policies are those of now.".to_owned()
-        }
-        Some("ClockTrusted") => "It goes once the clock is to be trusted.".to_owned(),
-        Some("OrphanConfirmed") => {
-            "It goes once the API confirms again that what it belongs to is gone.".to_owned()
-        }
-        Some("Time") => {
-            let policy = next["policy"].as_str().map(|policy| format!(", by {policy}")).unwrap_or_default();
-            format!(
-                "If nothing else changes, it goes at {} ({}{policy}).",
-                text(&next["at"]),
-                text(&next["reason"])
-            )
-        }
-        _ => "No passing of time alone takes it.".to_owned(),
-    })
+    // An agent of an older version says it in figures only.
+    answer["nextText"].as_str().map_or(Ok(()), line)
 }
 
 /// Which policies in dry-run mode were tried, and what each would do.
