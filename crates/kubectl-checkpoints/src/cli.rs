@@ -23,7 +23,7 @@ use clap_complete::Shell;
 )]
 pub struct Arguments {
     /// What all commands have.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Options of all commands")]
     pub global: Global,
     /// What to do.
     #[command(subcommand)]
@@ -33,28 +33,28 @@ pub struct Arguments {
 /// What all commands have.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// Reach the cluster by this kubeconfig
+    /// Reach the cluster by this kubeconfig; without it, by KUBECONFIG or ~/.kube/config
     #[arg(long, value_name = "FILE", global = true)]
     pub kubeconfig: Option<PathBuf>,
-    /// The context of the kubeconfig
+    /// Use this context of the kubeconfig; without it, the current one
     #[arg(long, value_name = "NAME", global = true)]
     pub context: Option<String>,
-    /// The namespace; without it, that of the context
+    /// Work in this namespace; without it, in that of the context
     #[arg(long, short, value_name = "NAME", global = true)]
     pub namespace: Option<String>,
-    /// Act as this user
+    /// Act as this user, as far as you may impersonate others
     #[arg(long = "as", value_name = "USER", global = true)]
     pub impersonate: Option<String>,
-    /// The namespace that checkpoint-keeper is installed in
+    /// Look for the agents in this namespace, where checkpoint-keeper is installed
     #[arg(long, value_name = "NAME", default_value = checkpoint_keeper_api::NAMESPACE, global = true)]
     pub operator_namespace: String,
     /// Ask the agent at this address, rather than through a forwarded port of its pod
     #[arg(long, value_name = "ADDRESS:PORT", global = true)]
     pub agent_address: Option<String>,
-    /// How long one request may take
+    /// Give up a request after this time
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration, global = true)]
     pub request_timeout: Duration,
-    /// Whether to use colours
+    /// Choose when to use colours
     #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
     pub color: Color,
 }
@@ -62,11 +62,11 @@ pub struct Global {
 /// Whether to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Color {
-    /// On a terminal.
+    /// Colours on a terminal, and none elsewhere
     Auto,
-    /// Always.
+    /// Colours everywhere
     Always,
-    /// Never.
+    /// No colours
     Never,
 }
 
@@ -176,41 +176,41 @@ impl ExplainFormat {
 /// By what a list is ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SortBy {
-    /// The name
+    /// By name
     Name,
     /// The newest first
     Age,
     /// The largest first
     Size,
-    /// The node
+    /// By node, and on each by name
     Node,
 }
 
 /// `list`.
 #[derive(Debug, Args)]
 pub struct List {
-    /// List checkpoints of all namespaces
+    /// List the checkpoints of all namespaces
     #[arg(long, short = 'A')]
     pub all_namespaces: bool,
-    /// Of this node, all that its agent knows of, with what becomes of it; needs the right to forward ports of its pod
+    /// List all archives on this node, with what becomes of each, as its agent knows them; needs the right to forward a port of the agent's pod
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
-    /// Only of this pod
+    /// List only checkpoints of this pod
     #[arg(long, value_name = "NAME")]
     pub pod: Option<String>,
-    /// Only of containers of this name
+    /// List only checkpoints of containers of this name
     #[arg(long, value_name = "NAME")]
     pub container: Option<String>,
-    /// Only with these labels
+    /// List only checkpoints whose labels match this selector
     #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "node")]
     pub selector: Option<String>,
-    /// Only with these fields
+    /// List only checkpoints whose fields match this selector, such as status.nodeName=worker-1
     #[arg(long, value_name = "SELECTOR", conflicts_with = "node")]
     pub field_selector: Option<String>,
-    /// Sort by; the newest or the largest first
+    /// Sort the checkpoints in this order
     #[arg(long, value_name = "ORDER", default_value = "age")]
     pub sort_by: SortBy,
-    /// Print the checkpoints in this format rather than as a table
+    /// Print the checkpoints in this format
     #[arg(long, short, value_name = "FORMAT")]
     pub output: Option<ListFormat>,
 }
@@ -220,7 +220,7 @@ pub struct List {
 pub struct Show {
     /// The name of a ContainerCheckpoint
     pub name: String,
-    /// Print the checkpoint in this format rather than as text
+    /// Print the checkpoint in this format
     #[arg(long, short, value_name = "FORMAT")]
     pub output: Option<DataFormat>,
 }
@@ -230,10 +230,10 @@ pub struct Show {
 pub struct Explain {
     /// The name of a ContainerCheckpoint; with --node, of an archive's file
     pub archive: String,
-    /// The node that the file lies on
+    /// Explain the file of that name on this node, which needs no ContainerCheckpoint
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
-    /// Print the explanation in this format rather than as text
+    /// Print the explanation in this format
     #[arg(long, short, value_name = "FORMAT")]
     pub output: Option<ExplainFormat>,
 }
@@ -241,16 +241,16 @@ pub struct Explain {
 /// `plan`.
 #[derive(Debug, Args)]
 pub struct Plan {
-    /// Files with policies that are to be tried; - is standard input
+    /// Show what would change if the policies in this file were applied; may be given several times, and - is standard input
     #[arg(long = "filename", short = 'f', value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// What its objects (criu.org/v1 CheckpointRestoreOperator) will mean here once the older operator has ended
+    /// Show what the older operator's objects (criu.org/v1 CheckpointRestoreOperator) will mean here once it has ended
     #[arg(long, conflicts_with = "files")]
     pub from_older_operator: bool,
-    /// Only on this node
+    /// Show the plan of this node only
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
-    /// Print the plan in this format rather than as tables
+    /// Print the plan in this format
     #[arg(long, short, value_name = "FORMAT")]
     pub output: Option<DataFormat>,
 }
@@ -258,24 +258,24 @@ pub struct Plan {
 /// By what usage is added up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum By {
-    /// Nodes
+    /// By node
     Node,
-    /// Namespaces
+    /// By the namespace of the pods
     Namespace,
-    /// Topmost owners of pods
+    /// By the topmost owner of the pods, such as a Deployment
     Workload,
 }
 
 /// `usage`.
 #[derive(Debug, Args)]
 pub struct Usage {
-    /// Added up by
+    /// Add usage up by this
     #[arg(long, value_name = "WHAT", default_value = "namespace")]
     pub by: By,
-    /// Of all namespaces; only for workloads
+    /// Add up the workloads of all namespaces; other sums are over all of them anyway
     #[arg(long, short = 'A')]
     pub all_namespaces: bool,
-    /// Print the figures in this format rather than as tables
+    /// Print the figures in this format
     #[arg(long, short, value_name = "FORMAT")]
     pub output: Option<DataFormat>,
 }
@@ -286,10 +286,10 @@ pub struct Pin {
     /// The names of ContainerCheckpoints
     #[arg(required = true)]
     pub names: Vec<String>,
-    /// Why, for people
+    /// Say why, for other people
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
-    /// Until then: a time such as 2027-01-01T00:00:00Z, or a length of time such as 30d
+    /// End the hold at this time, such as 2027-01-01T00:00:00Z, or after this length of time, such as 30d; without it, never
     #[arg(long, value_name = "TIME")]
     pub until: Option<String>,
     /// Do not wait until the archive is held
@@ -303,7 +303,7 @@ pub struct Unpin {
     /// The names of ContainerCheckpoints
     #[arg(required = true)]
     pub names: Vec<String>,
-    /// Do not wait until it is done
+    /// Do not wait until the hold has ended
     #[arg(long)]
     pub no_wait: bool,
 }
@@ -314,10 +314,10 @@ pub struct Discard {
     /// The names of ContainerCheckpoints
     #[arg(required = true)]
     pub names: Vec<String>,
-    /// Why, for people
+    /// Say why, for other people
     #[arg(long, value_name = "TEXT")]
     pub reason: String,
-    /// Do not ask
+    /// Delete without a question
     #[arg(long, short)]
     pub yes: bool,
     /// Do not wait until the archive is gone
@@ -328,7 +328,7 @@ pub struct Discard {
 /// `create`.
 #[derive(Debug, Args)]
 pub struct Create {
-    /// The pod
+    /// The name of the pod
     pub pod: String,
     /// Wait for the checkpoint of this container only; which containers are checkpointed is up to the schedule
     #[arg(long, short, value_name = "NAME", requires = "wait")]
