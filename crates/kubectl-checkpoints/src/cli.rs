@@ -325,6 +325,17 @@ pub struct Discard {
     pub no_wait: bool,
 }
 
+/// How much of a change is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DryRun {
+    /// All of it
+    None,
+    /// Nothing is sent; it is only said what would be
+    Client,
+    /// The API server checks it, and does not store it
+    Server,
+}
+
 /// `create`.
 #[derive(Debug, Args)]
 pub struct Create {
@@ -336,6 +347,9 @@ pub struct Create {
     /// Wait until it is known what came of it
     #[arg(long)]
     pub wait: bool,
+    /// Say what would be annotated, and ask for no checkpoint
+    #[arg(long, value_name = "WHERE", default_value = "none", conflicts_with = "wait")]
+    pub dry_run: DryRun,
     /// Give up waiting after this time; the checkpoint is then tried on
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration, requires = "wait")]
     pub timeout: Duration,

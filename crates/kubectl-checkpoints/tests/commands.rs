@@ -255,6 +255,21 @@ fn create_waits_for_one_container_of_whatever_kind_and_says_where_none_was_made_
 }
 
 #[test]
+fn create_says_what_it_would_annotate_and_asks_for_nothing() {
+    let path = "/api/v1/namespaces/shop/pods/web-0";
+    let world = World::new();
+    world.on(&format!("GET {path}"), 200, pod(json!({})));
+    assert_snapshot!("create_dry_run_client", world.run(&["create", "web-0", "--dry-run=client"]));
+    assert_eq!(world.asked("PATCH"), Vec::<String>::new());
+    world.on(&format!("PATCH {path}"), 200, pod(json!({})));
+    assert_snapshot!("create_dry_run_server", world.run(&["create", "web-0", "--dry-run=server"]));
+    let asked = world.asked("PATCH");
+    assert!(asked.len() == 1 && asked[0].contains("dryRun=All"), "{asked:?}");
+    let refused = world.run(&["create", "web-0", "--dry-run=server", "--wait"]);
+    assert!(refused.contains("exit code 2"), "{refused}");
+}
+
+#[test]
 fn create_refuses_what_only_means_something_to_whoever_waits() {
     for option in [&["-c", "app"][..], &["--timeout", "1m"]] {
         let world = World::new();

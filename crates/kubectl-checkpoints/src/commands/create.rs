@@ -11,7 +11,7 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::cli::Create;
+use crate::cli::{Create, DryRun};
 use crate::failure::Failure;
 use crate::session::Session;
 use crate::show::line;
@@ -40,8 +40,19 @@ pub async fn run(session: &Session, arguments: &Create) -> Result<(), Failure> {
         }
     }
     let last = before.annotations().get(RESULT_ANNOTATION).cloned();
-    let patch = Patch::Merge(json!({"metadata": {"annotations": {TRIGGER_ANNOTATION: "true"}}}));
-    pods.patch(pod, &PatchParams::default(), &patch).await.map_err(|error| wrong("annotate", &error))?;
+    if arguments.dry_run != DryRun::Client {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {TRIGGER_ANNOTATION: "true"}}}));
+        let params = PatchParams { dry_run: arguments.dry_run == DryRun::Server, ..PatchParams::default() };
+        pods.patch(pod, &params, &patch).await.map_err(|error| wrong("annotate", &error))?;
+    }
+    let run = match arguments.dry_run {
+        DryRun::None => None,
+        DryRun::Client => Some("dry run"),
+        DryRun::Server => Some("server dry run"),
+    };
+    if let Some(run) = run {
+        return line(&format!("{pod}: would be annotated with {TRIGGER_ANNOTATION}=true ({run})"));
+    }
     if !arguments.wait {
         line(&format!("{pod}: asked for; the annotation {RESULT_ANNOTATION} will say what came of it"))?;
         return Ok(());

@@ -26,6 +26,8 @@ pub(crate) struct World {
     answers: Arc<Mutex<Answers>>,
     /// The bodies of what was written.
     written: Arc<Mutex<Vec<String>>>,
+    /// Each request: its method, and its path with the query.
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl World {
@@ -33,12 +35,14 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (answers, written): (Arc<Mutex<Answers>>, Arc<Mutex<Vec<String>>>) = Default::default();
-        let (shared, bodies) = (Arc::clone(&answers), Arc::clone(&written));
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (shared, bodies, requests) = (Arc::clone(&answers), Arc::clone(&written), Arc::clone(&asked));
         // Ends with the test's process.
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
-                let (shared, bodies) = (Arc::clone(&shared), Arc::clone(&bodies));
-                std::thread::spawn(move || serve(&connection, &shared, &bodies));
+                let (shared, bodies, requests) =
+                    (Arc::clone(&shared), Arc::clone(&bodies), Arc::clone(&requests));
+                std::thread::spawn(move || serve(&connection, &shared, &bodies, &requests));
             }
         });
         let directory = tempfile::tempdir().unwrap();
@@ -49,7 +53,7 @@ impl World {
             "users": [{"name": "test", "user": {}}],
         });
         std::fs::write(directory.path().join("kubeconfig"), config.to_string()).unwrap();
-        let world = Self { directory, port, answers, written };
+        let world = Self { directory, port, answers, written, asked };
         world.on(
             "POST /apis/authentication.k8s.io/v1/selfsubjectreviews",
             201,
@@ -83,6 +87,13 @@ impl World {
     pub(crate) fn written(&self) -> Vec<Value> {
         let written = self.written.lock().unwrap();
         written.iter().filter_map(|body| serde_json::from_str(body).ok()).collect()
+    }
+
+    /// The requests of a method so far, each as its path with the query.
+    pub(crate) fn asked(&self, method: &str) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        let of_method = asked.iter().filter_map(|one| one.strip_prefix(method)?.strip_prefix(' '));
+        of_method.map(str::to_owned).collect()
     }
 
     /// Where the tables are also an agent's.
@@ -162,7 +173,12 @@ pub(crate) fn store(node: &str, status: Value) -> Value {
            "metadata": {"name": node}, "spec": {}, "status": all})
 }
 
-fn serve(connection: &TcpStream, answers: &Mutex<Answers>, written: &Mutex<Vec<String>>) {
+fn serve(
+    connection: &TcpStream,
+    answers: &Mutex<Answers>,
+    written: &Mutex<Vec<String>>,
+    asked: &Mutex<Vec<String>>,
+) {
     let mut reader = BufReader::new(connection);
     loop {
         let mut first = String::new();
@@ -185,6 +201,7 @@ fn serve(connection: &TcpStream, answers: &Mutex<Answers>, written: &Mutex<Vec<S
         }
         let mut words = first.split(' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        asked.lock().unwrap().push(format!("{method} {path}"));
         if method != "GET" {
             written.lock().unwrap().push(String::from_utf8_lossy(&body).into_owned());
         }
