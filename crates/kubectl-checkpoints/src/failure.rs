@@ -61,9 +61,16 @@ impl Failure {
     }
 }
 
+/// What the API server says of a kind that it cannot serve yet.
+const INITIALIZING: &str = "storage is (re)initializing";
+
 /// What an error says, with all that caused it.
 pub fn said(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
+        // As it says of a kind that was defined a moment ago.
+        if status.message.contains(INITIALIZING) {
+            return "the API server is still preparing this kind of objects".to_owned();
+        }
         return status.message.clone();
     }
     let mut texts = vec![error.to_string()];
@@ -89,6 +96,9 @@ fn hint(error: &kube::Error) -> Option<&'static str> {
                 Some(
                     "checkpoint-keeper is not installed in this cluster; `kubectl checkpoints doctor` says more",
                 )
+            }
+            429 | 503 | 504 => {
+                Some("the API server is not ready for this yet, or has too much to do: try again in a minute")
             }
             _ => None,
         },

@@ -6,16 +6,25 @@ use std::time::Duration;
 
 use checkpoint_keeper_terminal::say::say;
 use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::client::retry::RetryPolicy;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tower::retry::RetryLayer;
+use tower::{BoxError, Layer, service_fn};
 
 use crate::cli::Global;
 use crate::failure::{Failure, said};
 
 /// So many objects are asked for at a time.
 const PAGE: u32 = 500;
+
+/// How long to wait before a request is made again that the API server was not ready for.
+const RETRY_DELAY: Duration = Duration::from_millis(250);
+
+/// The longest such wait, unless the API server asks for a longer one.
+const LONGEST_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// One use of the plugin.
 pub struct Session {
@@ -59,7 +68,19 @@ impl Session {
         config.read_timeout = Some(global.request_timeout);
         config.connect_timeout = Some(global.request_timeout);
         let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        // Right after an installation the API server is not ready for the new kinds for some seconds. The client's own
+        // retries may take minutes.
+        let retries = u32::try_from(global.request_timeout.as_secs()).unwrap_or(u32::MAX);
+        config.default_retry = false;
+        let retry = RetryPolicy::new(RETRY_DELAY, LONGEST_RETRY_DELAY, retries, true)
+            .map_err(|error| wrong(&error))?;
         let client = Client::try_from(config).map_err(|error| wrong(&error))?;
+        let client_namespace = client.default_namespace().to_owned();
+        let send = service_fn(move |request| {
+            let client = client.clone();
+            async move { client.send(request).await.map_err(BoxError::from) }
+        });
+        let client = Client::new(RetryLayer::new(retry).layer(send), client_namespace);
         Ok(Self {
             client,
             namespace,

@@ -62,6 +62,19 @@ fn a_cluster_without_the_kinds_gets_a_hint() {
 }
 
 #[test]
+fn a_kind_that_was_defined_a_moment_ago_is_waited_for() {
+    let world = World::new();
+    let not_yet = status(429, "TooManyRequests", "storage is (re)initializing");
+    world.on(&format!("GET {CHECKPOINTS}"), 429, not_yet.clone());
+    world.list(CHECKPOINTS, &[checkpoint("web-0-app-1", "web-0", 1, "1Gi")]);
+    let said = world.run(&["list"]);
+    assert!(said.contains("exit code 0") && said.contains("web-0-app-1"), "{said}");
+    let world = World::new();
+    world.on(&format!("GET {CHECKPOINTS}"), 429, not_yet);
+    assert_snapshot!("list_not_ready", world.run(&["list", "--request-timeout", "1s"]));
+}
+
+#[test]
 fn what_comes_from_the_cluster_does_nothing_to_the_terminal() {
     let world = World::new();
     let mut evil = checkpoint("evil-app-1", "evil", 1, "1Ki");
