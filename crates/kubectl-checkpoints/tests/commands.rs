@@ -559,6 +559,9 @@ fn doctor_names_what_is_wrong() {
             pod("agent-1", json!({"conditions": [condition("Ready", "True", "", "")]})),
             pod("agent-3", json!({"phase": "Running", "containerStatuses": [container]})),
             pod("agent-4", json!({"phase": "Pending", "conditions": [unscheduled]})),
+            json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": []}, "metadata": {
+                "name": "controller-1", "labels": {"app.kubernetes.io/component": "controller"}},
+                "status": {"phase": "Pending", "conditions": [condition("Ready", "False", "ContainersNotReady", "")]}}),
         ],
     );
     let rules = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
@@ -645,7 +648,9 @@ fn doctor_is_not_content_where_there_is_no_agent_at_all() {
         "/api/v1/nodes",
         &[json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}})],
     );
+    world.list("/api/v1/namespaces/checkpoint-keeper/pods", &[]);
     let said = world.run(&["doctor"]);
+    assert!(said.contains("error    the controller has no pod"), "{said}");
     assert!(said.contains("exit code 1") && said.contains("error    0 of 1 nodes have an agent"), "{said}");
 }
 
