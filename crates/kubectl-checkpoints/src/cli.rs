@@ -272,7 +272,7 @@ pub struct Usage {
     /// Add usage up by this
     #[arg(long, value_name = "WHAT", default_value = "namespace")]
     pub by: By,
-    /// Add up the workloads of all namespaces; other sums are over all of them anyway
+    /// Add up the checkpoints of all namespaces, as is done by node and by namespace unless --namespace names one
     #[arg(long, short = 'A')]
     pub all_namespaces: bool,
     /// Print the figures in this format

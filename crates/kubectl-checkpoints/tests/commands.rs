@@ -129,6 +129,9 @@ fn usage_adds_up_and_says_what_it_leaves_out() {
     assert_snapshot!("usage_namespace", world.run(&["usage"]));
     assert_snapshot!("usage_node", world.run(&["usage", "--by", "node"]));
     assert_snapshot!("usage_workload", world.run(&["usage", "--by", "workload"]));
+    // Of the namespace that is named.
+    assert_snapshot!("usage_one_namespace", world.run(&["usage", "-n", "shop"]));
+    assert_snapshot!("usage_node_of_namespace", world.run(&["usage", "--by", "node", "-n", "blog"]));
 }
 
 #[test]

@@ -29,15 +29,31 @@ struct Used {
 
 /// Shows what checkpoints use.
 pub async fn run(session: &Session, arguments: &Usage) -> Result<(), Failure> {
-    let (title, used, incomplete) = match arguments.by {
-        By::Node => ("NODE", by_node(&stores(session).await?), None),
-        By::Namespace => {
-            let (used, more) = by_namespace(&stores(session).await?);
-            let incomplete = (more > 0)
-                .then(|| format!("the smallest of some nodes' namespaces are left out ({more} in all)"));
-            ("NAMESPACE", used, incomplete)
+    // One that is not named is the context's, which says nothing of what the whole cluster uses.
+    let is_one = session.is_namespace_given && !arguments.all_namespaces;
+    let only = is_one.then_some(session.namespace.as_str());
+    let left_out = |more: u64| {
+        (more > 0).then(|| format!("the smallest of some nodes' namespaces are left out ({more} in all)"))
+    };
+    let (title, used, incomplete) = match (arguments.by, only) {
+        (By::Node, None) => ("NODE", by_node(&stores(session).await?), None),
+        (By::Node, Some(only)) => {
+            let (used, more) = of_namespace(&stores(session).await?, only);
+            ("NODE", used, left_out(more))
         }
-        By::Workload => {
+        (By::Namespace, Some(only)) => {
+            let (nodes, more) = of_namespace(&stores(session).await?, only);
+            let sum = nodes.into_values().reduce(|one, other| Used {
+                archives: one.archives + other.archives,
+                bytes: one.bytes + other.bytes,
+            });
+            ("NAMESPACE", sum.map(|sum| (only.to_owned(), sum)).into_iter().collect(), left_out(more))
+        }
+        (By::Namespace, None) => {
+            let (used, more) = by_namespace(&stores(session).await?);
+            ("NAMESPACE", used, left_out(more))
+        }
+        (By::Workload, _) => {
             let namespace = (!arguments.all_namespaces).then_some(session.namespace.as_str());
             let objects = session
                 .list::<ContainerCheckpoint>(namespace, &ListParams::default())
@@ -58,7 +74,8 @@ pub async fn run(session: &Session, arguments: &Usage) -> Result<(), Failure> {
     let quotas = match arguments.by {
         By::Node => Vec::new(),
         By::Workload if !arguments.all_namespaces => quotas::read(session, Some(&session.namespace)).await,
-        By::Namespace | By::Workload => quotas::read(session, None).await,
+        By::Namespace => quotas::read(session, only).await,
+        By::Workload => quotas::read(session, None).await,
     };
     if let Some(format) = arguments.output {
         let all = json!({
@@ -118,6 +135,22 @@ fn by_node(stores: &[NodeCheckpointStore]) -> BTreeMap<String, Used> {
         Some((store.name_any(), Used { archives: whole(status.archives), bytes: status.size.value() }))
     };
     stores.iter().filter_map(used).collect()
+}
+
+/// What one namespace uses on each node, and how many namespaces are not named by some node that does not name it.
+fn of_namespace(stores: &[NodeCheckpointStore], namespace: &str) -> (BTreeMap<String, Used>, u64) {
+    let (mut all, mut more) = (BTreeMap::new(), 0);
+    for store in stores {
+        let Some(status) = &store.status else { continue };
+        match status.namespaces.iter().find(|one| one.name == namespace) {
+            Some(one) => {
+                let used = Used { archives: whole(one.archives), bytes: one.size.value() };
+                all.insert(store.name_any(), used);
+            }
+            None => more += whole(status.more_namespaces),
+        }
+    }
+    (all, more)
 }
 
 /// What each namespace uses, and how many are not named by some node.
