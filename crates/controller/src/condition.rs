@@ -1,5 +1,6 @@
 //! Conditions in the statuses that the controller writes, as Kubernetes defines them. Pure.
 
+use checkpoint_keeper_api::crds::PENDING;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -37,7 +38,8 @@ pub(super) fn set(
     };
     match conditions.iter_mut().find(|condition| condition.type_ == type_) {
         Some(old) => {
-            if old.status == condition.status {
+            // What the API server says of an object that nobody has looked at has no time of its own.
+            if old.status == condition.status && old.reason != PENDING {
                 condition.last_transition_time = old.last_transition_time.clone();
             }
             *old = condition;
@@ -87,6 +89,14 @@ mod tests {
             assert_eq!(ready.last_transition_time.0, time, "{what}");
             assert_eq!(*audited, conditions[1], "{what}");
         }
+    }
+
+    #[test]
+    fn what_was_pending_has_no_time_that_would_be_kept() {
+        let mut conditions = Vec::new();
+        set(&mut conditions, "Ready", content("Unknown", PENDING), None, Timestamp::UNIX_EPOCH);
+        set(&mut conditions, "Ready", content("Unknown", "NodesNotReporting"), Some(1), at(0));
+        assert_eq!(conditions[0].last_transition_time.0, at(0));
     }
 
     #[test]
