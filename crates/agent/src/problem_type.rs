@@ -38,6 +38,8 @@ pub(super) enum ProblemType {
     LookupFailed,
     /// A file is named nearly as a marker, and pins nothing.
     MarkerMisnamed,
+    /// A storage policy wants more free space than the disk has.
+    MinFreeUnreachable,
     /// The system gives no notice of changes.
     NoDirWatcher,
     /// The file system does not tell who writes.
@@ -93,7 +95,8 @@ impl ProblemType {
             Self::FileSystemUnknown => Self::LimitUnreachable,
             Self::LimitUnreachable => Self::LookupFailed,
             Self::LookupFailed => Self::MarkerMisnamed,
-            Self::MarkerMisnamed => Self::NoDirWatcher,
+            Self::MarkerMisnamed => Self::MinFreeUnreachable,
+            Self::MinFreeUnreachable => Self::NoDirWatcher,
             Self::NoDirWatcher => Self::NoFileLeases,
             Self::NoFileLeases => Self::NodeLabelsUnknown,
             Self::NodeLabelsUnknown => Self::NodeUnwatched,
@@ -131,6 +134,7 @@ impl ProblemType {
             Self::LimitUnreachable => "LimitUnreachable",
             Self::LookupFailed => "LookupFailed",
             Self::MarkerMisnamed => "MarkerMisnamed",
+            Self::MinFreeUnreachable => "MinFreeUnreachable",
             Self::NoDirWatcher => "NoDirWatcher",
             Self::NoFileLeases => "NoFileLeases",
             Self::NodeLabelsUnknown => "NodeLabelsUnknown",
@@ -185,7 +189,7 @@ mod tests {
     fn each_type_has_a_name_of_its_own_that_holds_no_spaces() {
         let names: Vec<_> = ProblemType::all().map(ProblemType::name).collect();
         let distinct: std::collections::BTreeSet<_> = names.iter().collect();
-        assert_eq!((names.len(), distinct.len()), (31, 31), "{names:?}");
+        assert_eq!((names.len(), distinct.len()), (32, 32), "{names:?}");
         assert!(names.iter().all(|name| name.chars().all(char::is_alphabetic)), "{names:?}");
     }
 }

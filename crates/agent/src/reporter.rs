@@ -6,6 +6,7 @@ use checkpoint_keeper_core::engine::View;
 use checkpoint_keeper_core::engine::file::{Outcome, Removal};
 use checkpoint_keeper_core::engine::problem::Problem;
 use checkpoint_keeper_core::plan::EffectiveStorage;
+use checkpoint_keeper_core::policy_lint::{self, Why};
 use checkpoint_keeper_node::catalog::CatalogProblem;
 use checkpoint_keeper_node::driver::{Event, Operation};
 use jiff::Timestamp;
@@ -64,6 +65,20 @@ impl Reporter {
             for limit in summary.unreachable.iter().take(MOST_UNREACHABLE) {
                 let about = format!("{} {}", limit.policy, limit.limit);
                 self.state.problem(ProblemType::LimitUnreachable, about, limit.to_string(), now);
+            }
+            for found in policy_lint::beyond_disk(
+                &policies.storage,
+                snapshot.node_labels.as_ref(),
+                snapshot.filesystem,
+            ) {
+                let (field, what) = match &found.why {
+                    Why::MinFreeBytes { .. } => {
+                        ("minFree.bytes", format!("{found}; no checkpoint is made here either"))
+                    }
+                    _ => ("minFree.inodes", found.to_string()),
+                };
+                let about = format!("{} {field}", found.policy);
+                self.state.problem(ProblemType::MinFreeUnreachable, about, what, now);
             }
             self.dry_runs.add_to(&mut summary, policies, now, |id| {
                 share_of_dry_run(snapshot, policies, plan, wall, id)

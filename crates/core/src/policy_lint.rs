@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::identity::Identity;
-use crate::plan::{Snapshot, precedence};
+use crate::plan::{FileSystem, Snapshot, precedence};
 use crate::policy::{
-    Kind, LabelSelector, Limit, Mode, Operator, Policy, PolicyRef, PolicySet, Selector, Size, StoragePolicy,
+    Kind, LabelSelector, Labels, Limit, Mode, Operator, Policy, PolicyRef, PolicySet, Selector, Size,
+    StoragePolicy,
 };
 use crate::quantity;
 
@@ -179,18 +180,36 @@ pub fn without_effect_here(policies: &PolicySet, here: &Snapshot) -> Vec<NoEffec
             }
         }
     }
-    let Some(filesystem) = here.filesystem else { return found };
-    for policy in &policies.storage {
-        let (bytes, inodes) = (filesystem.total_bytes, filesystem.total_inodes);
-        if let Some(wanted) = policy.min_free_bytes.filter(|wanted| bytes > 0 && *wanted > bytes) {
-            found.push(of(&policy.id, Why::MinFreeBytes { wanted, total: bytes }));
-        }
-        // Some file systems make inodes as they need them, and report none.
-        if let Some(wanted) = policy.min_free_inodes.filter(|wanted| inodes > 0 && *wanted > inodes) {
-            found.push(of(&policy.id, Why::MinFreeInodes { wanted, total: inodes }));
-        }
+    if let Some(filesystem) = here.filesystem {
+        found.extend(policies.storage.iter().flat_map(|policy| min_free(policy, filesystem)));
     }
     found
+}
+
+/// What storage policies that are enforced on a node of these labels ask for, and its disk does not have.
+pub fn beyond_disk(
+    policies: &[StoragePolicy],
+    node: Option<&Labels>,
+    filesystem: Option<FileSystem>,
+) -> Vec<NoEffect> {
+    let Some(filesystem) = filesystem else { return Vec::new() };
+    let is_here = |policy: &&StoragePolicy| {
+        let selector = &policy.node_selector;
+        selector.0.is_empty() || node.is_some_and(|labels| selector.matches(labels))
+    };
+    let here = policies.iter().filter(|policy| policy.mode == Mode::Enforce).filter(is_here);
+    here.flat_map(|policy| min_free(policy, filesystem)).collect()
+}
+
+/// What of a policy's `minFree` is more than a file system has.
+fn min_free(policy: &StoragePolicy, filesystem: FileSystem) -> impl Iterator<Item = NoEffect> {
+    let (bytes, inodes) = (filesystem.total_bytes, filesystem.total_inodes);
+    let wanted = policy.min_free_bytes.filter(|wanted| bytes > 0 && *wanted > bytes);
+    let of_bytes = wanted.map(|wanted| Why::MinFreeBytes { wanted, total: bytes });
+    // Some file systems make inodes as they need them, and report none.
+    let wanted = policy.min_free_inodes.filter(|wanted| inodes > 0 && *wanted > inodes);
+    let of_inodes = wanted.map(|wanted| Why::MinFreeInodes { wanted, total: inodes });
+    of_bytes.into_iter().chain(of_inodes).map(|why| of(&policy.id, why))
 }
 
 /// One part of whose checkpoint it is.

@@ -6,9 +6,9 @@ mod plan_support;
 
 use checkpoint_keeper_core::plan::{Archive, Snapshot, plan};
 use checkpoint_keeper_core::policy::{
-    Kind, LabelSelector, Mode, Operator, Policy, PolicySet, Precedence, Requirement,
+    Kind, LabelSelector, Labels, Mode, Operator, Policy, PolicySet, Precedence, Requirement,
 };
-use checkpoint_keeper_core::policy_lint::{NoEffect, Why, without_effect, without_effect_here};
+use checkpoint_keeper_core::policy_lint::{NoEffect, Why, beyond_disk, without_effect, without_effect_here};
 use plan_support::{
     Archives, archive, cluster, count, disk, keep, now, percent, reference, storage, watermark, with,
 };
@@ -141,6 +141,30 @@ fn a_low_watermark_of_one_policy_may_belong_to_the_high_one_of_another() {
         |policies: Vec<_>| told(&without_effect(&PolicySet { storage: policies, ..PolicySet::default() }));
     assert_eq!(storage(vec![low.clone()]).len(), 1);
     assert_eq!(storage(vec![low, watermark(88, 85)]), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_disk_does_not_have_is_said_of_the_policies_of_this_node() {
+    let wants = |name: &str, mode: Mode| {
+        with(storage(name), |policy| {
+            policy.min_free_bytes = Some(1_001);
+            policy.mode = mode;
+        })
+    };
+    let elsewhere = with(wants("elsewhere", Mode::Enforce), |policy| {
+        policy.node_selector = app("x");
+    });
+    let policies = [wants("disk", Mode::Enforce), wants("trial", Mode::DryRun), elsewhere];
+    let said = |node: Option<&Labels>, total| told(&beyond_disk(&policies, node, Some(disk(total, 500))));
+    let what = |name: &str| {
+        format!(
+            "CheckpointStoragePolicy/{name} minFree.bytes has no effect: 1001 is more than the 1000 of this disk"
+        )
+    };
+    assert_eq!(said(None, 1_000), [what("disk")]);
+    let chosen = Labels::from([("app".to_owned(), "x".to_owned())]);
+    assert_eq!(said(Some(&chosen), 1_000), [what("disk"), what("elsewhere")]);
+    assert_eq!(said(Some(&chosen), 1_001), Vec::<String>::new());
 }
 
 #[test]

@@ -537,7 +537,9 @@ fn doctor_names_what_is_wrong() {
     world.list(
         STORES,
         &[
-            store("node-1", json!({"moreWithoutNamespace": 3})),
+            store("node-1", json!({"moreWithoutNamespace": 3, "problems": [
+                {"type": "MinFreeUnreachable", "since": "2026-01-01T00:00:00Z", "message":
+                 "CheckpointStoragePolicy/disk minFree.bytes has no effect: 4Ei is more than the 252Gi of this disk"}]})),
             store(
                 "node-2",
                 json!({"conditions": ready("Unknown", "AgentNotReady", "No agent is at work on this node.")}),

@@ -180,8 +180,8 @@ impl SeenArchives {
 impl Seen {
     fn note_room(&mut self, view: &View) {
         let snapshot = &view.snapshot;
-        let storage =
-            EffectiveStorage::new(&view.policies.storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
+        // Without the file system's size: a minFree that is more than the disk has leaves no room for any checkpoint.
+        let storage = EffectiveStorage::new(&view.policies.storage, snapshot.node_labels.as_ref(), None);
         self.room = snapshot.filesystem.map(|filesystem| Room {
             available: filesystem.available_bytes,
             min_free: storage.min_free_bytes.as_ref().map_or(0, |(bytes, _)| *bytes),
@@ -277,7 +277,7 @@ mod tests {
     use checkpoint_keeper_core::plan::FileSystem;
     use checkpoint_keeper_core::policy::{
         Kind, LabelSelector, Limit, Mode, Operator, Policy, PolicyRef, Precedence, Requirement, Retention,
-        Selector,
+        Selector, StoragePolicy,
     };
 
     use super::super::objections::shortage_in_the_end;
@@ -449,5 +449,21 @@ mod tests {
         assert_eq!(seen.room(), Some(Room { available: 40, min_free: 0, deletions: 0 }));
         seen.unfollow();
         assert_eq!((seen.last_size(&container()), seen.room()), (None, None));
+    }
+
+    #[test]
+    fn where_more_is_to_stay_free_than_the_disk_has_there_is_no_room() {
+        let id = PolicyRef {
+            kind: Kind::CheckpointStoragePolicy,
+            namespace: None,
+            name: "disk".to_owned(),
+            part: None,
+        };
+        let mut disk = StoragePolicy::silent(id, LabelSelector::default());
+        disk.min_free_bytes = Some(101);
+        let seen = SeenArchives::default();
+        seen.follow();
+        seen.note(&view_by(PolicySet { storage: vec![disk], ..PolicySet::default() }, Vec::new(), 100));
+        assert_eq!(seen.room(), Some(Room { available: 100, min_free: 101, deletions: 0 }));
     }
 }

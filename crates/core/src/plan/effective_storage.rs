@@ -57,7 +57,8 @@ pub struct EffectiveStorage {
 }
 
 impl EffectiveStorage {
-    /// Combines the policies whose `nodeSelector` matches.
+    /// Combines the policies whose `nodeSelector` matches. A `minFree` that is more than the file system, where it is given, has
+    /// counts for nothing; [`crate::policy_lint::beyond_disk`] says which ones are.
     pub fn new(policies: &[StoragePolicy], node: Option<&Labels>, filesystem: Option<FileSystem>) -> Self {
         let mut storage = Self::default();
         let mut deletion_limits = Vec::new();
@@ -93,8 +94,12 @@ impl EffectiveStorage {
             least(&mut storage.critical_watermark, policy.critical_watermark.filter(on), id);
             storage.is_never_critical |= policy.critical_watermark.is_some_and(Share::is_zero);
             least(&mut storage.protect_latest, policy.protect_latest, id);
-            most(&mut storage.min_free_bytes, policy.min_free_bytes, id);
-            most(&mut storage.min_free_inodes, policy.min_free_inodes, id);
+            // More than there is cannot be meant: it would take everything, every time. Some file systems make inodes
+            // as they need them, and report none.
+            let bytes_are_there = |least: &u64| filesystem.is_none_or(|disk| *least <= disk.total_bytes);
+            let inodes_are_there = |least: &u64| filesystem.is_none_or(|disk| *least <= disk.total_inodes);
+            most(&mut storage.min_free_bytes, policy.min_free_bytes.filter(bytes_are_there), id);
+            most(&mut storage.min_free_inodes, policy.min_free_inodes.filter(inodes_are_there), id);
             least(&mut storage.reserved, policy.reserved, id);
             least(&mut storage.max_total_size, policy.max_total_size.and_then(bytes).filter(some), id);
             least(&mut storage.namespace_count, ceiling.limit.max_count.filter(some), id);

@@ -262,8 +262,6 @@ impl Planner<'_> {
             wanted_by = Some(id);
         }
         if let Some((least, id)) = &self.storage.min_free_bytes
-            // More than there is cannot be meant: it would take everything, every time.
-            && *least <= total
             && available < *least
         {
             report.wanted_bytes = report.wanted_bytes.max(least - available);
@@ -271,8 +269,6 @@ impl Planner<'_> {
         }
         let free_inodes = filesystem.available_inodes.saturating_add(gone_inodes);
         if let Some((least, id)) = &self.storage.min_free_inodes
-            // The same; and some file systems make inodes as they need them, and report none.
-            && *least <= filesystem.total_inodes
             && free_inodes < *least
         {
             report.wanted_inodes = least - free_inodes;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use checkpoint_keeper_core::plan::{Absences, Allowance, Detail, Draw, Reason, Release};
-use checkpoint_keeper_core::policy::{Limit, Size};
+use checkpoint_keeper_core::policy::{Limit, Size, StoragePolicy};
 
 use crate::plan_support::*;
 
@@ -78,6 +78,29 @@ fn too_little_free_space_or_too_few_free_inodes_trigger_it_too() {
     few.total_inodes = 0;
     few.available_inodes = 0;
     assert_eq!(case(archives()).storage(inodes).disk(few).run().plan.watermark, None);
+}
+
+#[test]
+fn more_free_space_than_there_is_counts_for_nothing_and_stands_in_nobodys_way() {
+    let archives = || series("a", "shop/web-0/server", 9);
+    let wants = |name: &str, bytes: u64| {
+        with(storage(name), |policy| {
+            policy.min_free_bytes = Some(bytes);
+            policy.reserved = Some(percent(0));
+        })
+    };
+    let case_of = |available: u64, policies: &[StoragePolicy]| {
+        let case = case(archives()).disk(disk(100 * MI, available));
+        policies.iter().cloned().fold(case, Case::storage)
+    };
+    assert_eq!(case_of(0, &[wants("all", 101 * MI)]).run().deleted(), [""; 0]);
+    // What another policy asks for is done all the same.
+    let both = case_of(2 * MI, &[wants("all", 101 * MI), wants("some", 5 * MI)]).run();
+    assert_eq!((both.deleted().len(), both.policy("a1")), (3, "some".into()));
+    // It does not make the disk critically full, where nothing waits for the deletion limit.
+    let mut limited = case_of(45 * MI, &[watermark(54, 50), wants("all", 101 * MI)]);
+    limited.snapshot.allowance = Some(Allowance::default());
+    assert_eq!(limited.run().reason("a1"), Reason::DeletionPending);
 }
 
 #[test]
