@@ -15,6 +15,11 @@ pub const TOLERANCE: Duration = Duration::from_mins(5);
 /// was never set.
 const EARLIEST: Timestamp = Timestamp::constant(1_514_764_800, 0);
 
+/// Whether a container of a pod can have been checkpointed then, whatever the time is now.
+pub fn is_possible(at: Timestamp) -> bool {
+    at >= EARLIEST
+}
+
 /// What claims to know when a checkpoint was taken, the most trustworthy first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claims {

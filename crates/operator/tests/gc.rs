@@ -122,6 +122,26 @@ fn a_verdict_is_explained_for_a_person_rule_by_rule() {
 }
 
 #[test]
+fn what_has_no_date_that_could_be_is_of_unknown_age() {
+    let place = Place::new();
+    let path =
+        place.add_bytes("backup.tar", &fs::read(format!("{}/ledger-gzip.tar", real_archives())).unwrap());
+    fs::File::options().append(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    place.cluster_policy("retention: {maxAge: 2d}");
+    let row = |run: &Run| run.stdout.lines().find(|line| line.contains("backup.tar")).unwrap().to_owned();
+    let shown = row(&place.gc(&["--dry-run", "--now", NOON]));
+    assert!(shown.contains(" unknown "), "{shown}");
+    assert_eq!(place.gc_json(&["--dry-run", "--now", NOON])["archives"][0]["checkpointedAt"], Value::Null);
+    let explained = place.gc(&["--dry-run", "--now", NOON, "--explain", "backup.tar"]).stdout;
+    assert!(
+        explained.contains("  taken    unknown; its age counts from when it was first seen\n"),
+        "{explained}"
+    );
+    let inspected = Run::of(program().arg("inspect").arg(&path)).stdout;
+    assert!(inspected.contains("checkpointed  1970-01-01T00:00:00.000Z, which cannot be"), "{inspected}");
+}
+
+#[test]
 fn a_verdict_is_explained_for_programs_as_the_report_has_it() {
     let (place, run) = explained(REPLACED, &["--output", "json"]);
     assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""));

@@ -362,7 +362,10 @@ impl fmt::Display for Explanation {
         } else {
             writeln!(formatter, "  of       an unknown pod")?;
         }
-        writeln!(formatter, "  taken    {}", seconds(row.checkpointed_at))?;
+        match row.checkpointed_at {
+            Some(taken) => writeln!(formatter, "  taken    {}", seconds(taken))?,
+            None => writeln!(formatter, "  taken    unknown; its age counts from when it was first seen")?,
+        }
         writeln!(formatter, "  size     {}", crate::quantity::human(row.size_bytes))?;
         writeln!(formatter, "  state    {:?}", row.state)?;
         let policy = self.governed_by.as_deref().unwrap_or("no policy, or none for certain");

@@ -19,7 +19,9 @@ use crate::archive::State;
 use crate::creation::Creation;
 use crate::engine::file::{Outcome, Removal};
 use crate::name::FileName;
-use crate::plan::{self, Action, Archive, Difference, Plan, Reason, Snapshot, Verdict, WatermarkReport};
+use crate::plan::{
+    self, Action, Archive, Dated, Difference, Plan, Reason, Snapshot, Verdict, WatermarkReport,
+};
 use crate::policy::{Mode, PolicySet};
 
 /// So many policies in dry-run mode are told of for a node: each takes a plan of its own.
@@ -81,8 +83,8 @@ pub struct Row {
     /// The OCI runtime; null where the archive does not say.
     pub runtime: Option<String>,
     /// When the checkpoint was taken, by the first of these that is plausible: what the archive says, the file's
-    /// name, its modification time.
-    pub checkpointed_at: Timestamp,
+    /// name, its modification time; null where none is, and its age counts from when it was first seen.
+    pub checkpointed_at: Option<Timestamp>,
     /// The file's size in bytes.
     pub size_bytes: u64,
     /// Whether a container could be restored from it (Complete), or what is wrong with it.
@@ -196,7 +198,7 @@ impl Row {
             pod_uid: identity.and_then(|identity| identity.pod_uid.clone()),
             container: identity.map(|identity| identity.container.clone()),
             runtime: texts.and_then(|texts| texts.runtime.clone()),
-            checkpointed_at: archive.taken,
+            checkpointed_at: (archive.dated != Dated::Undated).then_some(archive.taken),
             size_bytes: archive.size,
             state: archive.state,
             verdict: verdict.action(),

@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 use std::io;
 
 use anstyle::Style;
+use checkpoint_keeper_core::checkpoint_time::is_possible;
 use checkpoint_keeper_core::quantity;
 
 use super::inspection::Inspected;
@@ -43,7 +44,9 @@ fn facts(archive: &Inspected) -> Vec<(&'static str, String)> {
         "state",
         Some(archive.problem.as_ref().map_or(state.clone(), |problem| format!("{state}: {problem}"))),
     );
-    add("checkpointed", Some(format!("{:.3}", archive.checkpointed_at)));
+    let at = archive.checkpointed_at;
+    let possible = if is_possible(at) { "" } else { ", which cannot be" };
+    add("checkpointed", Some(format!("{at:.3}{possible}")));
     add("size", Some(format!("{} ({} bytes)", quantity::human(archive.size_bytes), archive.size_bytes)));
     add("members", Some(format!("{} ({:?})", archive.members, archive.format)));
     add("pinned", archive.pinned.then(|| "by the file beside it".to_owned()));

@@ -4,7 +4,6 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
-use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use checkpoint_keeper_core::archive::State;
@@ -271,13 +270,13 @@ fn cells(row: &Row, now: Timestamp) -> Vec<String> {
     let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
     // Without an identity the file's name is all there is to go by.
     let pod = row.pod.clone().unwrap_or_else(|| shorten(&row.shown));
-    let age = Duration::try_from(now.duration_since(row.checkpointed_at)).unwrap_or_default();
+    let age = |taken: Timestamp| duration::human(now.duration_since(taken).try_into().unwrap_or_default());
     vec![
         Mark::of(row).name().to_owned(),
         or_dash(&row.namespace),
         pod,
         or_dash(&row.container),
-        duration::human(age),
+        row.checkpointed_at.map_or_else(|| "unknown".to_owned(), age),
         quantity::human(row.size_bytes),
         row.reason.to_string(),
         or_dash(&row.short_policy),

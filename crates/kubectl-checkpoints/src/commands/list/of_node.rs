@@ -83,7 +83,7 @@ fn show(node: &str, archives: &[Value], is_wide: bool) -> Result<(), Failure> {
             text("container"),
             human(archive["sizeBytes"].as_u64().unwrap_or(0)),
             text("state"),
-            age(checkpointed_at(archive), now),
+            checkpointed_at(archive).map_or_else(|| "unknown".to_owned(), |taken| age(Some(taken), now)),
             text("verdict"),
             text("reason"),
             text("policy"),
