@@ -225,7 +225,7 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
             }
         }
         for problem in &status.problems {
-            let what = format!("{node}: {} {}", problem.type_, problem.message);
+            let what = format!("{node}: {} ({})", problem.message, problem.type_);
             findings.add(Grade::Warning, &what, None)?;
         }
         if status.more_without_namespace > 0 || !status.without_namespace.is_empty() {
