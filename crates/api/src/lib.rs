@@ -47,7 +47,7 @@ pub use quota::{CheckpointQuota, CheckpointQuotaSpec, CheckpointQuotaStatus};
 pub use schedule::{CheckpointSchedule, CheckpointScheduleSpec};
 pub use schedule_status::{CheckpointScheduleStatus, ScheduleError};
 pub use storage::{
-    CheckpointStoragePolicy, CheckpointStoragePolicySpec, DeletionLimitSpec, MinFreeSpec,
+    CheckpointStoragePolicy, CheckpointStoragePolicySpec, DeletionLimitSpec, HeldLimitSpec, MinFreeSpec,
     NamespaceCeilingSpec,
 };
 

@@ -316,8 +316,11 @@ pub(crate) fn keep_latest(value: Option<i32>, path: &str, problems: &mut Problem
 
 /// A count that is off where it is 0 or absent.
 pub(crate) fn count(value: Option<i64>, path: &str, problems: &mut Problems) -> Option<u64> {
-    let count = value.map(|value| natural(value, path, problems))?;
-    Some(count).filter(|count| *count > 0)
+    let value = value?;
+    if value < 0 {
+        problems.add(&path, format!("{value} is negative"), Some("0 turns the limit off".to_owned()));
+    }
+    u64::try_from(value).ok().filter(|count| *count > 0)
 }
 
 /// A number that is not negative.
@@ -327,7 +330,7 @@ pub(crate) fn natural<I: TryInto<U> + std::fmt::Display + Copy, U: Default>(
     problems: &mut Problems,
 ) -> U {
     value.try_into().unwrap_or_else(|_| {
-        problems.add(&path, format!("{value} is negative"), Some("0 turns the limit off".to_owned()));
+        problems.add(&path, format!("{value} is negative"), None);
         U::default()
     })
 }

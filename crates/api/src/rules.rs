@@ -87,6 +87,20 @@ pub const SIZE_MINIMUM_IN_LIST: Rule = Rule {
     message: TOO_SMALL,
 };
 
+/// No free space to be had is below 1Ki, except 0.
+pub const FREE_SIZE_MINIMUM: Rule = Rule {
+    cel: SIZE_MINIMUM.cel,
+    message: "is below 1Ki: the value is in bytes, and with so little left the file system is full; write a unit, for \
+        example 10Gi (0 turns the limit off)",
+};
+
+/// No size of what may be held is below 1Ki, except 0.
+pub const HELD_SIZE_MINIMUM: Rule = Rule {
+    cel: SIZE_MINIMUM.cel,
+    message: "is below 1Ki: the value is in bytes, and so little would refuse every hold; write a unit, for example \
+        10Gi (0 refuses every hold on purpose)",
+};
+
 /// The smallest size, in bytes, that is no unit mistake.
 pub const SMALLEST_SIZE: u64 = 1024;
 

@@ -383,6 +383,22 @@ size!(
     }
 );
 size!(
+    /// A number of bytes that are to be free.
+    FreeSizeText,
+    {
+        "x-kubernetes-int-or-string": true,
+        "x-kubernetes-validations": validations(&[&rules::SIZE, &rules::FREE_SIZE_MINIMUM]),
+    }
+);
+size!(
+    /// A number of bytes that may be held, or a share of the file system; 0 is one like others.
+    HeldSizeText,
+    {
+        "x-kubernetes-int-or-string": true,
+        "x-kubernetes-validations": validations(&[&rules::SIZE_OR_SHARE, &rules::HELD_SIZE_MINIMUM]),
+    }
+);
+size!(
     /// A number of bytes that a quota allows, of which 0 is one like others.
     QuotaSizeText,
     {
@@ -419,6 +435,27 @@ impl QuotaSizeText {
     /// The bytes, where 0 is a value like others.
     pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<u64> {
         read_size(&self.0, &rules::QUOTA_SIZE_MINIMUM, path, problems)
+    }
+}
+
+impl FreeSizeText {
+    /// The bytes; 0 is what "absent" is: none.
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<u64> {
+        read_size(&self.0, &rules::FREE_SIZE_MINIMUM, path, problems).filter(|bytes| *bytes > 0)
+    }
+}
+
+impl HeldSizeText {
+    /// The size, where 0 and 0% are values like others.
+    pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Size> {
+        match &self.0 {
+            IntOrText::Text(text) if text.ends_with('%') => {
+                let share = read_share(text, path, problems)?;
+                // Of however large a file system that is nothing, also while its size is not known.
+                Some(if share.is_zero() { Size::Bytes(0) } else { Size::Share(share) })
+            }
+            other => read_size(other, &rules::HELD_SIZE_MINIMUM, path, problems).map(Size::Bytes),
+        }
     }
 }
 

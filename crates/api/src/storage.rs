@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{FieldError, Problems};
 use crate::parts::{LabelSelectorSpec, LimitSpec, Mode, count, labels, natural};
 use crate::rules::{self, validations};
-use crate::scalars::{LengthOfTime, Period, ShareText, SizeOrShareText, SizeText, WatermarkText};
+use crate::scalars::{
+    FreeSizeText, HeldSizeText, LengthOfTime, Period, ShareText, SizeOrShareText, WatermarkText,
+};
 use crate::status::PolicyStatus;
 
 /// What checkpoints may use on a node.
@@ -100,16 +102,17 @@ pub struct CheckpointStoragePolicySpec {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MinFreeSpec {
-    /// bytes is how many must be free, a size such as 10Gi. Default, and 0: no limit.
+    /// bytes is how many must be free, a size such as 10Gi (a number without a suffix is bytes). Default, and 0: no
+    /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<SizeText>,
+    pub bytes: Option<FreeSizeText>,
     /// inodes is how many must be free. Default, and 0: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub inodes: Option<i64>,
 }
 
-/// What any one namespace may have on a node; 0 or absent turns a ceiling off.
+/// What any one namespace may have on a node; 0 or absent turns a ceiling off, but for maxHeld.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NamespaceCeilingSpec {
@@ -126,9 +129,25 @@ pub struct NamespaceCeilingSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<LengthOfTime>,
     /// maxHeld is how much of a namespace its users may hold on a node with spec.hold of ContainerCheckpoints: a hold
-    /// beyond it is refused, and the condition Held says so. Absent: no limit.
+    /// beyond it is refused, and the condition Held says so. What is held already stays held. Absent: no limit; here 0
+    /// is none: nothing may be held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_held: Option<LimitSpec>,
+    pub max_held: Option<HeldLimitSpec>,
+}
+
+/// What a namespace's users may hold on a node; 0 allows no hold, absent is no limit.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldLimitSpec {
+    /// maxCount is how many archives the users of a namespace may hold on a node. 0: nothing may be held. Absent: any
+    /// number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    pub max_count: Option<i64>,
+    /// maxTotalSize is how much the archives that they hold may have together on a node: a size such as 50Gi (a number
+    /// without a suffix is bytes), or a share of the file system such as 10%. 0: nothing may be held. Absent: any size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_total_size: Option<HeldSizeText>,
 }
 
 /// How fast policies may delete: a bucket of max(burst, percent of the archives) deletions that fills
@@ -253,7 +272,23 @@ impl NamespaceCeilingSpec {
         policy::Ceiling {
             limit: LimitSpec::read(Some(&limit), path, problems),
             max_age: self.max_age.as_ref().and_then(|age| age.read(&format!("{path}.maxAge"), problems)),
-            max_held: LimitSpec::read(self.max_held.as_ref(), &format!("{path}.maxHeld"), problems),
+            max_held: self
+                .max_held
+                .as_ref()
+                .map(|limit| limit.read(&format!("{path}.maxHeld"), problems))
+                .unwrap_or_default(),
+        }
+    }
+}
+
+impl HeldLimitSpec {
+    fn read(&self, path: &str, problems: &mut Problems) -> policy::HeldLimit {
+        policy::HeldLimit {
+            max_count: self.max_count.map(|count| natural(count, &format!("{path}.maxCount"), problems)),
+            max_total_size: self
+                .max_total_size
+                .as_ref()
+                .and_then(|size| size.read(&format!("{path}.maxTotalSize"), problems)),
         }
     }
 }

@@ -67,10 +67,10 @@ pub struct NamespaceCeilingInEffect {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub max_age: Option<String>,
-    /// maxHeldCount is how many archives its users may hold.
+    /// maxHeldCount is how many archives its users may hold. 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_held_count: Option<i64>,
-    /// maxHeldSize is how much the archives that they hold may have together.
+    /// maxHeldSize is how much the archives that they hold may have together. 0: none may be held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_held_size: Option<QuantityText>,
 }

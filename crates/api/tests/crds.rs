@@ -354,6 +354,7 @@ fn refused() -> Vec<(&'static str, Value, rules::Rule)> {
         entry[field] = value;
         json!({"podPolicies": [entry]})
     };
+    let held = |limit: Value| json!({"perNamespace": {"maxHeld": limit}});
     let mut cases = vec![
         (CLUSTER, retention(json!({"tiers": {"daily": 1}, "maxAge": "1d"})), rules::TIERS_AND_MAX_AGE),
         (
@@ -491,6 +492,13 @@ fn refused() -> Vec<(&'static str, Value, rules::Rule)> {
         cases.push((CLUSTER, retention(json!({"maxArchiveSize": size})), rules::SIZE_MINIMUM));
         cases.push((STORAGE, json!({"maxTotalSize": size}), rules::SIZE_MINIMUM));
         cases.push((LEGACY, json!({"globalPolicy": {"maxCheckpointSize": size}}), rules::SIZE_MINIMUM));
+    }
+    for size in [json!(1), json!("1023"), json!("0.5Ki"), json!(-1)] {
+        cases.push((STORAGE, json!({"minFree": {"bytes": size}}), rules::FREE_SIZE_MINIMUM));
+        cases.push((STORAGE, held(json!({"maxTotalSize": size})), rules::HELD_SIZE_MINIMUM));
+    }
+    for size in ["", "Gi", "10GB", "101%", "%"] {
+        cases.push((STORAGE, held(json!({"maxTotalSize": size})), rules::SIZE_OR_SHARE));
     }
     for size in [
         json!(10),
@@ -646,6 +654,10 @@ fn what_a_file_may_hold_no_rule_refuses() {
         "1000000ms",
     ] {
         cases.push((CLUSTER, json!({"retention": {"maxAge": duration, "keepLatestFor": duration}})));
+    }
+    for size in [json!(0), json!("0"), json!("0%"), json!("12.5%"), json!("1Ki"), json!(1024)] {
+        let held = json!({"maxCount": 0, "maxTotalSize": size});
+        cases.push((STORAGE, json!({"perNamespace": {"maxHeld": held}})));
     }
     for share in ["0%", "100%", "100.0%", "12.5%", "0.05%", "5%"] {
         cases.push((CLUSTER, json!({"retention": {"perPod": {"maxTotalSize": share}}})));

@@ -244,6 +244,27 @@ fn of_a_storage_policy_arrives_what_is_written_and_no_default() {
 }
 
 #[test]
+fn where_nothing_may_be_held_0_is_a_limit() {
+    let read = |limit: &str| storage(&format!("{{perNamespace: {{maxHeld: {limit}}}}}"));
+    for (limit, count, size) in [
+        ("{}", None, None),
+        ("{maxCount: 0}", Some(0), None),
+        ("{maxCount: 3, maxTotalSize: 0}", Some(3), Some(0)),
+        ("{maxTotalSize: 0%}", None, Some(0)),
+        ("{maxTotalSize: 1Gi}", None, Some(GI)),
+    ] {
+        // Another policy that allows some does not allow it, and one that says nothing changes nothing.
+        let policies = [read("{maxCount: 9, maxTotalSize: 9Gi}"), read(limit), storage("{}")];
+        let alone = EffectiveStorage::new(&policies[1..], None, None);
+        let value = |asked: &Option<(u64, _)>| asked.as_ref().map(|(value, _)| *value);
+        assert_eq!((value(&alone.held_count), value(&alone.held_size)), (count, size), "{limit}");
+        let together = EffectiveStorage::new(&policies, None, None);
+        let both = (value(&together.held_count), value(&together.held_size));
+        assert_eq!(both, (count.or(Some(9)), size.or(Some(9 * GI))), "{limit}");
+    }
+}
+
+#[test]
 fn a_low_watermark_that_may_lack_a_digit_is_said() {
     let warnings = |spec: &str| {
         load(&format!("apiVersion: checkpoint-keeper.io/v1alpha1\nkind: CheckpointStoragePolicy\nmetadata: {{name: a}}\nspec: {spec}\n"))

@@ -526,8 +526,17 @@ pub struct Ceiling {
     pub limit: Limit,
     /// How long a memory dump may lie around, the newest included.
     pub max_age: Option<Duration>,
-    /// How many archives its users may hold through the API.
-    pub max_held: Limit,
+    /// What its users may hold through the API.
+    pub max_held: HeldLimit,
+}
+
+/// What a namespace's users may hold on a node. Unlike in [`Limit`], 0 is no absence: then nothing may be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HeldLimit {
+    /// Archives; none: any number.
+    pub max_count: Option<u64>,
+    /// What they may have together; none: any size.
+    pub max_total_size: Option<Size>,
 }
 
 /// The capacity and refill of the deletion bucket.

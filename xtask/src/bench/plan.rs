@@ -166,7 +166,7 @@ fn policies() -> anyhow::Result<PolicySet> {
         per_namespace: Ceiling {
             limit: Limit { max_count: Some(500), max_total_size: Some(Size::Bytes(50 * GIB)) },
             max_age: Some(90 * DAY),
-            max_held: Limit::default(),
+            ..Ceiling::default()
         },
         deletion_limit: None,
     };

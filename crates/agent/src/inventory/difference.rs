@@ -197,6 +197,9 @@ pub(super) fn marker_changes(
 
 /// Why a namespace may not hold so much.
 fn too_much(max: MaxHeld, count: u64, bytes: u64) -> Option<String> {
+    if max.count == Some(0) || max.bytes == Some(0) {
+        return Some("the cluster's storage policy lets the users of a namespace hold nothing".to_owned());
+    }
     if let Some(max) = max.count.filter(|max| count > *max) {
         return Some(format!(
             "this would be archive {count} that the namespace holds on this node, of at most {max} that the cluster's \
@@ -640,6 +643,25 @@ mod tests {
         entries.max_held.bytes = Some(1);
         world.settle(&entries);
         assert!(world.is_pinned(&keys[1]) && world.is_pinned(&keys[2]));
+    }
+
+    #[test]
+    fn where_nothing_may_be_held_every_hold_is_refused() {
+        let of_empty = |entries: &mut Entries| entries.shown.values_mut().for_each(|entry| entry.bytes = 0);
+        for (max_held, change) in [
+            (MaxHeld { count: Some(0), bytes: None }, None),
+            (MaxHeld { count: None, bytes: Some(0) }, None),
+            (MaxHeld { count: None, bytes: Some(0) }, Some(of_empty)),
+        ] {
+            let (mut entries, key, mut world) = shown_archive();
+            change.into_iter().for_each(|change| change(&mut entries));
+            entries.max_held = max_held;
+            world.edit(&key, |object| object.hold = Some(hold("mine")));
+            world.settle(&entries);
+            assert_eq!(world.held(&key), (false, "MaxHeldExceeded".to_owned()));
+            let held = world.objects[&key].status.as_ref().unwrap().condition(HELD).unwrap();
+            assert!(held.message.contains("hold nothing"), "{}", held.message);
+        }
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Unlisted {
     }
 }
 
-/// What a namespace's users may hold on the node: archives and bytes; none: as much as they like.
+/// What a namespace's users may hold on the node: archives and bytes; none: as much as they like, 0: nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct MaxHeld {
     pub(super) count: Option<u64>,

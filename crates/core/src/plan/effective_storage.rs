@@ -46,9 +46,9 @@ pub struct EffectiveStorage {
     pub namespace_size: Asked<u64>,
     /// How old an archive may be.
     pub namespace_age: Asked<Duration>,
-    /// Archives that a namespace's users may hold.
+    /// Archives that a namespace's users may hold; 0: none.
     pub held_count: Asked<u64>,
-    /// Bytes that the archives together may have which a namespace's users hold.
+    /// Bytes that the archives together may have which a namespace's users hold; 0: none may be held.
     pub held_size: Asked<u64>,
     /// How fast policies may delete.
     pub deletion_limit: DeletionLimit,
@@ -106,8 +106,9 @@ impl EffectiveStorage {
             least(&mut storage.namespace_size, ceiling.limit.max_total_size.and_then(bytes).filter(some), id);
             least(&mut storage.namespace_age, ceiling.max_age.filter(|age| !age.is_zero()), id);
             let held = ceiling.max_held;
-            least(&mut storage.held_count, held.max_count.filter(some), id);
-            least(&mut storage.held_size, held.max_total_size.and_then(bytes).filter(some), id);
+            // Here 0 is the strictest: nothing may be held.
+            least(&mut storage.held_count, held.max_count, id);
+            least(&mut storage.held_size, held.max_total_size.and_then(bytes), id);
             deletion_limits.extend(policy.deletion_limit);
         }
         if let Some(limit) = deletion_limits.into_iter().reduce(slowest) {
