@@ -192,7 +192,7 @@ impl Summary {
             unreachable: HeldLimit::all(plan, snapshot),
             ..Self::default()
         };
-        summary.storage_limits = Some(storage.into());
+        summary.storage_limits = Some(StorageLimits::new(storage, snapshot.archives.len() as u64));
         let modes: BTreeMap<&PolicyRef, Mode> =
             policies.retention.iter().map(|policy| (&policy.id, policy.mode)).collect();
         for (place, (archive, verdict)) in snapshot.archives.iter().zip(&plan.verdicts).enumerate() {

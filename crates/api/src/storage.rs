@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use checkpoint_keeper_core::policy::{self, DeletionLimit, Kind, LabelSelector, PolicyRef};
+use checkpoint_keeper_core::policy::{
+    self, DeletionLimit, Kind, LabelSelector, PartialDeletionLimit, PolicyRef,
+};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -93,7 +95,9 @@ pub struct CheckpointStoragePolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub protect_latest: Option<i32>,
-    /// deletionLimit is how fast policies may delete on a node, so that a mistyped policy does not empty it at once.
+    /// deletionLimit is how fast policies may delete on a node, so that a mistyped policy does not empty it at once. Of
+    /// several policies for a node the least burst, the least percent and the slowest rate count; what one leaves out it
+    /// takes from the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_limit: Option<DeletionLimitSpec>,
 }
@@ -156,20 +160,17 @@ pub struct HeldLimitSpec {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = validations(&[&rules::DELETION_LIMIT_NOT_ZERO])))]
 pub struct DeletionLimitSpec {
-    /// burst is how many deletions may begin at once, at least. Default 10.
+    /// burst is how many deletions may begin at once, at least. Absent on all policies of a node: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
-    #[schemars(extend("default" = 10))]
     pub burst: Option<i64>,
     /// percent is the same as a percentage of the archives on the node; the larger of the two counts, and at
-    /// least one archive. Default 5.
+    /// least one archive. Absent on all policies of a node: 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
-    #[schemars(extend("default" = 5))]
     pub percent: Option<i32>,
-    /// period is how long it takes until so many may go again: a length of time. Default 1m.
+    /// period is how long it takes until so many may go again: a length of time. Absent on all policies of a node: 1m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("default" = "1m"))]
     pub period: Option<Period>,
 }
 
@@ -251,14 +252,15 @@ impl CheckpointStoragePolicy {
 
 /// The deletion limit of an object that cannot be read as a whole, and so for every node.
 pub(crate) fn unparsable_limit(id: PolicyRef, limit: Option<&serde_json::Value>) -> policy::StoragePolicy {
-    let read = |limit| DeletionLimitSpec::deserialize(limit).map_or(SLOWEST, |limit| limit.or_slowest());
+    let read =
+        |limit| DeletionLimitSpec::deserialize(limit).map_or(SLOWEST.into(), |limit| limit.or_slowest());
     limit_alone(id, LabelSelector::default(), limit.map(read))
 }
 
 fn limit_alone(
     id: PolicyRef,
     node_selector: LabelSelector,
-    deletion_limit: Option<DeletionLimit>,
+    deletion_limit: Option<PartialDeletionLimit>,
 ) -> policy::StoragePolicy {
     policy::StoragePolicy { deletion_limit, ..policy::StoragePolicy::silent(id, node_selector) }
 }
@@ -294,29 +296,20 @@ impl HeldLimitSpec {
 }
 
 impl DeletionLimitSpec {
-    fn or_slowest(&self) -> DeletionLimit {
+    fn or_slowest(&self) -> PartialDeletionLimit {
         let mut problems = Problems::default();
         let limit = self.read("spec.deletionLimit", &mut problems);
-        problems.unless(limit).unwrap_or(SLOWEST)
+        problems.unless(limit).unwrap_or(SLOWEST.into())
     }
 
-    fn read(&self, path: &str, problems: &mut Problems) -> policy::DeletionLimit {
-        let defaults = policy::DeletionLimit::default();
-        let limit = policy::DeletionLimit {
-            burst: self
-                .burst
-                .map_or(defaults.burst, |burst| natural(burst, &format!("{path}.burst"), problems)),
-            percent: self
-                .percent
-                .map_or(defaults.percent, |percent| natural(percent, &format!("{path}.percent"), problems)),
-            period: self
-                .period
-                .as_ref()
-                .and_then(|period| period.read(&format!("{path}.period"), problems))
-                .unwrap_or(defaults.period),
+    fn read(&self, path: &str, problems: &mut Problems) -> PartialDeletionLimit {
+        let limit = PartialDeletionLimit {
+            burst: self.burst.map(|burst| natural(burst, &format!("{path}.burst"), problems)),
+            percent: self.percent.map(|percent| natural(percent, &format!("{path}.percent"), problems)),
+            period: self.period.as_ref().and_then(|period| period.read(&format!("{path}.period"), problems)),
         };
-        if limit.percent > 100 {
-            problems.add(&format!("{path}.percent"), format!("{} is more than 100", limit.percent), None);
+        if let Some(percent) = limit.percent.filter(|percent| *percent > 100) {
+            problems.add(&format!("{path}.percent"), format!("{percent} is more than 100"), None);
         }
         if self.burst == Some(0) && self.percent == Some(0) {
             problems.add(&path, rules::DELETION_LIMIT_NOT_ZERO.message, None);

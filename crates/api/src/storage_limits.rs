@@ -83,13 +83,16 @@ pub struct DeletionLimitInEffect {
     pub burst: i64,
     /// percent is the same as a percentage of the archives on the node; the larger of the two counts.
     pub percent: i64,
-    /// period is how long it takes until so many may go again.
+    /// period is how long it takes until so many may go again. Of several policies the slowest rate counts, which may
+    /// depend on the number of archives: with as many as there were at the last look.
     #[schemars(length(max = 64))]
     pub period: String,
 }
 
-impl From<&EffectiveStorage> for StorageLimits {
-    fn from(storage: &EffectiveStorage) -> Self {
+impl StorageLimits {
+    /// Those on a node with so many archives.
+    pub fn new(storage: &EffectiveStorage, archives: u64) -> Self {
+        let deletion_limit = storage.deletion_limits.among(archives);
         let bytes = |asked: &Option<(u64, _)>| asked.as_ref().map(|(bytes, _)| QuantityText::bytes(*bytes));
         let number = |asked: &Option<(u64, _)>| asked.as_ref().map(|(number, _)| whole(*number));
         let share = |asked: &Option<(quantity::Share, _)>| asked.as_ref().map(|(share, _)| share.to_string());
@@ -114,9 +117,9 @@ impl From<&EffectiveStorage> for StorageLimits {
             per_namespace: (per_namespace != NamespaceCeilingInEffect::default()).then_some(per_namespace),
             protect_latest: i64::from(storage.protect_latest()),
             deletion_limit: DeletionLimitInEffect {
-                burst: whole(storage.deletion_limit.burst),
-                percent: whole(storage.deletion_limit.percent),
-                period: duration::exact(storage.deletion_limit.period),
+                burst: whole(deletion_limit.burst),
+                percent: whole(deletion_limit.percent),
+                period: duration::exact(deletion_limit.period),
             },
         }
     }

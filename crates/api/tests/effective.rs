@@ -122,7 +122,7 @@ fn however_little_of_a_storage_policy_is_understood_its_deletion_limit_binds() {
         // Nothing else of it is in force.
         let effective = EffectiveStorage::new(&found.policies.storage, node, None);
         assert!(effective.high_watermark.is_none() && effective.min_free_inodes.is_none());
-        let limit = effective.deletion_limit;
+        let limit = effective.deletion_limits.among(10);
         (limit.burst, limit.percent, limit.period)
     };
     // Nobody has told the node's labels.

@@ -10,8 +10,8 @@ use checkpoint_keeper_api::manifest::{self, Loaded};
 use checkpoint_keeper_api::{CheckpointRestoreOperator, Governs, is_same_path};
 use checkpoint_keeper_core::plan::EffectiveStorage;
 use checkpoint_keeper_core::policy::{
-    Ceiling, DeletionLimit, KeepFor, Limit, Mode, Operator, OrphanRule, OrphanWhen, Policy, Precedence,
-    Requirement, Retention, Size, StoragePolicy, Tiers,
+    Ceiling, DeletionLimit, KeepFor, Limit, Mode, Operator, OrphanRule, OrphanWhen, PartialDeletionLimit,
+    Policy, Precedence, Requirement, Retention, Size, StoragePolicy, Tiers,
 };
 use checkpoint_keeper_core::quantity::Share;
 
@@ -212,7 +212,7 @@ fn every_field_of_a_storage_policy_arrives() {
     let ceiling =
         Ceiling { limit: limit(500, 50 * GI), max_age: Some(seconds(90 * DAY)), ..Ceiling::default() };
     assert_eq!(policy.per_namespace, ceiling);
-    assert_eq!(policy.deletion_limit, Some(DeletionLimit::default()));
+    assert_eq!(policy.deletion_limit, Some(DeletionLimit::default().into()));
     let gpu = &example("storage.yaml").policies.storage[1];
     assert_eq!(
         gpu.node_selector.0,
@@ -240,7 +240,7 @@ fn of_a_storage_policy_arrives_what_is_written_and_no_default() {
     assert_eq!((zero.critical_watermark, zero.reserved), (nothing, nothing));
     assert_eq!(zero.protect_latest, Some(0));
     let limit = storage("{deletionLimit: {burst: 3}}").deletion_limit;
-    assert_eq!(limit, Some(DeletionLimit { burst: 3, ..DeletionLimit::default() }));
+    assert_eq!(limit, Some(PartialDeletionLimit { burst: Some(3), ..PartialDeletionLimit::default() }));
 }
 
 #[test]
@@ -295,9 +295,12 @@ fn a_reserve_of_nothing_is_nothing_and_a_default_is_not_lost_beside_another_poli
 fn a_deletion_limit_never_comes_to_nothing() {
     let limit = |text: &str| storage(&format!("{{deletionLimit: {text}}}"));
     let share_only = limit("{burst: 0, percent: 5}");
-    assert_eq!(share_only.deletion_limit.unwrap().capacity(3), 1);
-    let both = [share_only, limit("{burst: 10, percent: 0}")];
-    assert_eq!(EffectiveStorage::new(&both, None, None).deletion_limit.capacity(1_000), 1);
+    let capacity = |policies: &[StoragePolicy], archives| {
+        let limits = EffectiveStorage::new(policies, None, None).deletion_limits;
+        limits.among(archives).capacity(archives)
+    };
+    assert_eq!(capacity(std::slice::from_ref(&share_only), 3), 1);
+    assert_eq!(capacity(&[share_only, limit("{burst: 10, percent: 0}")], 1_000), 1);
 }
 
 #[test]

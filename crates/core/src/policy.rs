@@ -495,7 +495,7 @@ pub struct StoragePolicy {
     /// What any one namespace may have, whatever policies say.
     pub per_namespace: Ceiling,
     /// How fast policies may delete.
-    pub deletion_limit: Option<DeletionLimit>,
+    pub deletion_limit: Option<PartialDeletionLimit>,
 }
 
 impl StoragePolicy {
@@ -548,6 +548,23 @@ pub struct DeletionLimit {
     pub percent: u64,
     /// How long an empty bucket takes to fill.
     pub period: Duration,
+}
+
+/// What one policy says of the deletion limit; none: others say it, or nobody does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PartialDeletionLimit {
+    /// The least capacity, in archives.
+    pub burst: Option<u64>,
+    /// The capacity as a percentage of the archives in the directory.
+    pub percent: Option<u64>,
+    /// How long an empty bucket takes to fill.
+    pub period: Option<Duration>,
+}
+
+impl From<DeletionLimit> for PartialDeletionLimit {
+    fn from(limit: DeletionLimit) -> Self {
+        Self { burst: Some(limit.burst), percent: Some(limit.percent), period: Some(limit.period) }
+    }
 }
 
 impl Default for DeletionLimit {

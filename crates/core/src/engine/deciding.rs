@@ -120,8 +120,8 @@ impl Engine {
             let storage = &config.policies.storage;
             let storage = EffectiveStorage::new(storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
             let archives = snapshot.archives.len() as u64;
-            snapshot.allowance =
-                Some(limiter.allowance(storage.deletion_limit, archives, arrived, now.uptime));
+            let limit = storage.deletion_limits.among(archives);
+            snapshot.allowance = Some(limiter.allowance(limit, archives, arrived, now.uptime));
         }
         let wall = self.settings.plan_at.unwrap_or(now.wall);
         let plan = plan_with(&snapshot, &config.policies, &config.confidence, wall);

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::deletion_limits::DeletionLimits;
 use super::snapshot::FileSystem;
-use crate::policy::{DEFAULT_KEEP_LATEST, DeletionLimit, Labels, Mode, PolicyRef, StoragePolicy};
+use crate::policy::{DEFAULT_KEEP_LATEST, Labels, Mode, PolicyRef, StoragePolicy};
 use crate::quantity::Share;
 
 /// Use by checkpoints below which the watermark takes nothing, where no policy says otherwise.
@@ -51,7 +52,7 @@ pub struct EffectiveStorage {
     /// Bytes that the archives together may have which a namespace's users hold; 0: none may be held.
     pub held_size: Asked<u64>,
     /// How fast policies may delete.
-    pub deletion_limit: DeletionLimit,
+    pub deletion_limits: DeletionLimits,
     /// Policies that say nothing here, as the node's labels are not known.
     pub unjudged: Vec<PolicyRef>,
 }
@@ -61,7 +62,7 @@ impl EffectiveStorage {
     /// counts for nothing; [`crate::policy_lint::beyond_disk`] says which ones are.
     pub fn new(policies: &[StoragePolicy], node: Option<&Labels>, filesystem: Option<FileSystem>) -> Self {
         let mut storage = Self::default();
-        let mut deletion_limits = Vec::new();
+        let (mut deletion_limits, mut unjudged_limits) = (Vec::new(), Vec::new());
         let mut sorted: Vec<&StoragePolicy> =
             policies.iter().filter(|policy| policy.mode == Mode::Enforce).collect();
         sorted.sort_by_key(|policy| &policy.id);
@@ -72,7 +73,7 @@ impl EffectiveStorage {
                     None => {
                         storage.unjudged.push(policy.id.clone());
                         // Everything else only ever takes more: this may be what holds others back.
-                        deletion_limits.extend(policy.deletion_limit);
+                        unjudged_limits.extend(policy.deletion_limit);
                         continue;
                     }
                     Some(labels) if !policy.node_selector.matches(labels) => continue,
@@ -111,9 +112,7 @@ impl EffectiveStorage {
             least(&mut storage.held_size, held.max_total_size.and_then(bytes), id);
             deletion_limits.extend(policy.deletion_limit);
         }
-        if let Some(limit) = deletion_limits.into_iter().reduce(slowest) {
-            storage.deletion_limit = limit;
-        }
+        storage.deletion_limits = DeletionLimits::new(&deletion_limits, &unjudged_limits);
         storage.is_never_critical &= storage.critical_watermark.is_none();
         storage
     }
@@ -163,14 +162,6 @@ fn most<T: Ord + Copy + Default>(strictest: &mut Asked<T>, asked: Option<T>, id:
         && strictest.as_ref().is_none_or(|(value, _)| asked > *value)
     {
         *strictest = Some((asked, id.clone()));
-    }
-}
-
-fn slowest(one: DeletionLimit, other: DeletionLimit) -> DeletionLimit {
-    DeletionLimit {
-        burst: one.burst.min(other.burst),
-        percent: one.percent.min(other.percent),
-        period: one.period.max(other.period),
     }
 }
 

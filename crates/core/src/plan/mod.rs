@@ -6,6 +6,7 @@
 //! of [`plan`]. Each rule's arithmetic has a file of its own beside this one.
 
 mod deletion_draw;
+mod deletion_limits;
 mod difference;
 mod effective_storage;
 mod expirations;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+pub use deletion_limits::DeletionLimits;
 pub use difference::{Difference, Effect, Tried, difference, tried};
 pub use effective_storage::{EffectiveStorage, WatermarkReport};
 pub use expirations::{Expiration, expirations};

@@ -303,7 +303,7 @@ fn the_strictest_value_wins_field_by_field() {
         policy.per_namespace.limit =
             Limit { max_count: Some(500), max_total_size: Some(Size::Bytes(50 * GI)) };
         policy.per_namespace.max_age = Some(DAY * 90);
-        policy.deletion_limit = Some(DeletionLimit { burst: 5, percent: 9, period: MINUTE });
+        policy.deletion_limit = Some(DeletionLimit { burst: 5, percent: 9, period: MINUTE }.into());
     });
     let two = with(storage("two"), |policy| {
         policy.high_watermark = Some(percent(90));
@@ -315,7 +315,7 @@ fn the_strictest_value_wins_field_by_field() {
         policy.per_namespace.limit =
             Limit { max_count: Some(600), max_total_size: Some(Size::Share(percent(1))) };
         policy.per_namespace.max_age = Some(DAY * 30);
-        policy.deletion_limit = Some(DeletionLimit { burst: 10, percent: 5, period: MINUTE * 2 });
+        policy.deletion_limit = Some(DeletionLimit { burst: 10, percent: 5, period: MINUTE * 4 }.into());
     });
     let elsewhere = with(storage("elsewhere"), |policy| {
         policy.node_selector = label_is("pool", "gpu");
@@ -334,7 +334,9 @@ fn the_strictest_value_wins_field_by_field() {
     assert_eq!(effective.namespace_count, Some((500, id("one"))));
     assert_eq!(effective.namespace_size, Some((10 * GI, id("two"))));
     assert_eq!(effective.namespace_age, Some((DAY * 30, id("two"))));
-    assert_eq!(effective.deletion_limit, DeletionLimit { burst: 5, percent: 5, period: MINUTE * 2 });
+    // Five at once and ten in four minutes.
+    let limit = effective.deletion_limits.among(20);
+    assert_eq!(limit, DeletionLimit { burst: 5, percent: 5, period: MINUTE * 2 });
     assert_eq!(effective.unjudged, []);
 }
 
