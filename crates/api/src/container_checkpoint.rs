@@ -44,7 +44,6 @@ pub fn fnv(parts: &[&[u8]]) -> u32 {
     plural = "containercheckpoints",
     namespaced,
     shortname = "cckpt",
-    category = "checkpoint-keeper",
     status = "ContainerCheckpointStatus",
     derive = "PartialEq",
     doc = "One checkpoint archive of a container of this namespace, on one node's disk. It is there while the archive is: the node's agent makes it and takes it away, and deleting it deletes no archive.",

@@ -53,7 +53,8 @@ pub use storage::{
 
 pub use checkpoint_keeper_core::policy::{GROUP, LEGACY_GROUP, LEGACY_VERSION, VERSION};
 
-/// The category of every native kind: `kubectl get checkpoint-keeper` lists them all.
+/// The category of the native kinds but `ContainerCheckpoint`, of which there may be very many: `kubectl get
+/// checkpoint-keeper` lists what people write, and each node's report.
 pub const CATEGORY: &str = "checkpoint-keeper";
 
 /// The namespace that the manifests below `config/deploy` install the operator in.
