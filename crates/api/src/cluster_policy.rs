@@ -65,7 +65,7 @@ pub struct ClusterCheckpointPolicySpec {
     #[serde(default)]
     pub mode: Mode,
     /// precedence Override puts the policy before policies and schedules of namespaces, so that no team can delete
-    /// what it keeps; Default puts it behind them. Default Default.
+    /// what it keeps; Default puts it behind them. Where it is left out, it is Default.
     #[serde(default)]
     pub precedence: Precedence,
     /// selector says which archives the policy is for: all parts must match. Absent: every archive.

@@ -224,27 +224,27 @@ impl LimitSpec {
 #[schemars(extend("x-kubernetes-validations" = validations(&[&rules::TIERS_KEEP])))]
 pub struct TiersSpec {
     /// hourly is the number of hours of which the newest archive is kept, as with restic's --keep-hourly.
-    /// Default 0: none.
+    /// Absent, and 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub hourly: Option<i32>,
     /// daily is the number of days of which the newest archive is kept, as with restic's --keep-daily.
-    /// Default 0: none.
+    /// Absent, and 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub daily: Option<i32>,
     /// weekly is the number of weeks, which begin on Monday, of which the newest archive is kept, as with
-    /// restic's --keep-weekly. Default 0: none.
+    /// restic's --keep-weekly. Absent, and 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub weekly: Option<i32>,
     /// monthly is the number of months of which the newest archive is kept, as with restic's --keep-monthly.
-    /// Default 0: none.
+    /// Absent, and 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub monthly: Option<i32>,
     /// yearly is the number of years of which the newest archive is kept, as with restic's --keep-yearly.
-    /// Default 0: none.
+    /// Absent, and 0: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100_000))]
     pub yearly: Option<i32>,
@@ -379,7 +379,7 @@ pub enum OrphanWhen {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OrphansSpec {
-    /// action says whether orphans go. Default Retain.
+    /// action says whether orphans go. Required.
     pub action: Action,
     /// when says what must be gone for an archive to be an orphan. Default WorkloadDeleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -415,7 +415,7 @@ impl OrphansSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IncompleteSpec {
-    /// action says whether incomplete archives go. Default Retain.
+    /// action says whether incomplete archives go. Required.
     pub action: Action,
     /// gracePeriod is how long an incomplete archive stays after its last change: a length of time.
     /// Default 1h; 0: not at all.
@@ -442,7 +442,7 @@ impl IncompleteSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DamagedSpec {
-    /// action says whether damaged archives go. Default Retain.
+    /// action says whether damaged archives go. Required.
     pub action: Action,
     /// gracePeriod is how long a damaged archive stays after its last change: a length of time.
     /// Default 24h; 0: not at all.

@@ -55,7 +55,7 @@ pub const NEARLY_EXCEEDED: &str = "NearlyExceeded";
         json_path = r#".status.conditions[?(@.type=="Exceeded")].status"#
     ),
     printcolumn(
-        name = "Nearly exceeded",
+        name = "NearlyExceeded",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="NearlyExceeded")].status"#,
         priority = 1

@@ -76,7 +76,7 @@ pub struct CheckpointScheduleSpec {
     #[schemars(extend("default" = false))]
     pub suspend: Option<bool>,
     /// jitter is the longest delay of the times that interval and schedule name: a length of time. Each node has its
-    /// own part of it, so that not all of them write at once. Default 0: no delay.
+    /// own part of it, so that not all of them write at once. Default 0s: no delay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = "0s"))]
     pub jitter: Option<LengthOfTime>,
@@ -117,7 +117,7 @@ pub struct TriggersSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<CronText>,
     /// timeZone is the time zone of schedule, as the IANA database names it. A time in the hour that clocks skip is left
-    /// out, and one in the hour that they repeat is there twice. Default UTC.
+    /// out, and one in the hour that they repeat is there twice. Absent: UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<TimeZoneText>,
     /// onAnnotation true asks when a selected pod gets the annotation checkpoint.criu.org/trigger with the value true. The

@@ -72,14 +72,15 @@ pub struct CheckpointStoragePolicySpec {
     pub low_watermark: Option<ShareText>,
     /// criticalWatermark is the use of the node's file system from which on highWatermark and minFree
     /// delete without the limit of so many a minute, as a share, at least 50% and not below
-    /// highWatermark. Default 95%; 0%: they always keep to the limit.
+    /// highWatermark. 0%: they always keep to the limit. Absent on all policies of a node: 95%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub critical_watermark: Option<WatermarkText>,
     /// minFree is the free space of the node's file system below which archives go. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_free: Option<MinFreeSpec>,
     /// reserved is a share of the node's file system: while checkpoints use less, neither highWatermark nor
-    /// minFree takes any, as other people's data fills the disk. Default 5%; 0%: they may take all.
+    /// minFree takes any, as other people's data fills the disk. 0%: they may take all. Absent on
+    /// all policies of a node: 5%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved: Option<ShareText>,
     /// maxTotalSize is how much all archives of a node may have together: a size such as 200Gi (a number
@@ -91,7 +92,8 @@ pub struct CheckpointStoragePolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_namespace: Option<NamespaceCeilingSpec>,
     /// protectLatest is how many of the newest complete archives of each workload's container the rules of
-    /// this kind spare, per node, whatever keepLatest a policy asks for. Default 1; 0 spares none.
+    /// this kind spare, per node, whatever keepLatest a policy asks for. 0 spares none. Absent on all policies of a node:
+    /// 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 10_000))]
     pub protect_latest: Option<i32>,

@@ -287,6 +287,38 @@ fn every_description_begins_with_the_name_of_its_field() {
     }
 }
 
+/// "Default 5" is what `kubectl get -o yaml` then shows. What counts only where no policy says otherwise is no default.
+#[test]
+fn a_description_announces_a_default_exactly_where_the_api_server_writes_it() {
+    fn check(schema: &Value, path: &str, found: &mut usize) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            let description = field["description"].as_str().unwrap_or_default();
+            let sentence = description.split(". ").find_map(|sentence| sentence.strip_prefix("Default "));
+            let announced = sentence.and_then(|default| default.split([';', ':', ' ']).next());
+            let announced = announced.map(|default| default.trim_end_matches('.').to_owned());
+            let written = match &field["default"] {
+                Value::Null => None,
+                Value::String(text) => Some(text.clone()),
+                other => Some(other.to_string()),
+            };
+            // "Default Default" says nothing.
+            if path != "ClusterCheckpointPolicy.precedence" {
+                assert_eq!(announced, written, "{path}: {description}");
+            }
+            *found += usize::from(announced.is_some());
+            check(field, &path, found);
+            check(&field["items"], &path, found);
+        }
+    }
+    let mut found = 0;
+    for crd in crds() {
+        let kind = &crd.spec.names.kind;
+        check(&schema(kind)["properties"]["spec"], kind, &mut found);
+    }
+    assert!(found > 20, "{found}");
+}
+
 #[test]
 fn yaml_of_the_definitions_reads_back_as_they_are() {
     for (crd, (name, content)) in all().iter().zip(crd_files()) {
