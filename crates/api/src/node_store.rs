@@ -119,7 +119,7 @@ pub struct NodeCheckpointStoreStatus {
     /// container they are of. The largest are named; spec.discard of this object deletes them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["file"]))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub without_namespace: Vec<ArchiveStatus>,
     /// moreWithoutNamespace is the number of further such archives.
     #[serde(default)]
@@ -138,7 +138,7 @@ pub struct NodeCheckpointStoreStatus {
     /// namespaces are those with the most bytes on this node, by size.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 40))]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub namespaces: Vec<NamespaceUsage>,
     /// moreNamespaces is the number of further namespaces with archives on this node.
     #[serde(default)]
@@ -146,7 +146,7 @@ pub struct NodeCheckpointStoreStatus {
     /// quotas are the namespaces with archives on this node that have a CheckpointQuota, by name, with exact figures.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["namespace"]))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub quotas: Vec<QuotaUsage>,
     /// moreQuotas is the number of further such namespaces.
     #[serde(default)]
@@ -191,7 +191,7 @@ pub struct NodeCheckpointStoreStatus {
     /// agent first saw it there; to ask for another one, take the name out, and put it in again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["file"]))]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub discards: Vec<DiscardRecord>,
     /// problems are what is wrong on this node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

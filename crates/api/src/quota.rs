@@ -77,8 +77,8 @@ pub struct CheckpointQuotaSpec {
     /// onExceed Reject makes no checkpoint that would exceed hard: the schedule, and the annotation that asked for it, say
     /// QuotaExceeded. Warn makes it, and an event says so. Default Reject. Each node's agent counts what is on its own
     /// node exactly, with what it is about to make, and takes what is on the other nodes from status, which may be two
-    /// minutes old. So by what it makes itself no node ever exceeds hard, and all nodes together do by at most what the
-    /// others have made since, and are making.
+    /// minutes old, and with many nodes four. So by what it makes itself no node ever exceeds hard, and all nodes together
+    /// do by at most what the others have made since, and are making.
     #[serde(default)]
     pub on_exceed: OnExceed,
 }
@@ -132,7 +132,9 @@ pub struct CheckpointQuotaStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// used is what the namespace holds over all nodes together. Nodes report at most once a minute, and this is written
-    /// at most twice a minute, so it may be two minutes old. Archives on nodes that are down count as last reported.
+    /// at most twice a minute, so it may be two minutes old. The more than 250 nodes there are, the less often it is
+    /// written, from 1000 on once in two minutes: then it may be four minutes old. That it comes to warnAt or hard is
+    /// written at once. Archives on nodes that are down count as last reported.
     /// Absent: it was not counted yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<QuotaUsed>,
@@ -146,7 +148,8 @@ pub struct CheckpointQuotaStatus {
     /// nodes are those with archives of the namespace, by name: those with the most bytes where there are more than 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    // Not by key: its only writer writes it as a whole, and managedFields would repeat each row to all who watch.
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub nodes: Vec<QuotaNode>,
     /// moreNodes is the number of further nodes with archives of the namespace.
     #[serde(default)]

@@ -198,6 +198,28 @@ fn the_older_operators_definition_has_its_fields_and_no_others() {
     }
 }
 
+/// What has keys is repeated in managedFields row by row. Only conditions have several writers.
+#[test]
+fn of_the_lists_in_reports_only_conditions_are_by_key() {
+    fn check(schema: &Value, path: &str, found: &mut usize) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            if field["type"] == "array" {
+                let is_by_key = field["x-kubernetes-list-type"] == "map";
+                assert_eq!(is_by_key, name == "conditions", "{path}");
+                *found += 1;
+            }
+            check(field, &path, found);
+            check(&field["items"], &path, found);
+        }
+    }
+    for (kind, lists) in [(QUOTA, 2), ("NodeCheckpointStore", 10)] {
+        let mut found = 0;
+        check(&schema(kind)["properties"]["status"], kind, &mut found);
+        assert!(found >= lists, "{kind}: {found} lists");
+    }
+}
+
 /// What Kubernetes asks of a structural schema, and this project of its own.
 fn check_structural(schema: &Value, path: &str) {
     for forbidden in ["anyOf", "oneOf", "allOf", "not", "$ref", "nullable", "definitions"] {

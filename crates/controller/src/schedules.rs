@@ -459,9 +459,14 @@ mod tests {
             is_urgent,
         };
         let (mut throttle, now) = (FigureThrottle::default(), Instant::now());
-        throttle.note(&write(false), now);
-        assert_eq!(throttle.due(vec![write(false)], now), (vec![], Some(now + MIN_INTERVAL)));
-        assert_eq!(throttle.due(vec![write(true)], now), (vec![write(true)], None));
-        assert_eq!(throttle.due(vec![write(false)], now + MIN_INTERVAL), (vec![write(false)], None));
+        for interval in [MIN_INTERVAL, 4 * MIN_INTERVAL] {
+            throttle.note(&write(false), now);
+            assert_eq!(throttle.due(vec![write(false)], interval, now), (vec![], Some(now + interval)));
+            assert_eq!(throttle.due(vec![write(true)], interval, now), (vec![write(true)], None));
+            assert_eq!(
+                throttle.due(vec![write(false)], interval, now + interval),
+                (vec![write(false)], None)
+            );
+        }
     }
 }

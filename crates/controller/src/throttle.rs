@@ -13,6 +13,19 @@ use super::statuses::StatusWrite;
 /// The shortest time between two writes of a status of which nothing but figures has changed.
 pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(30);
 
+/// So many nodes may watch a status that is written each [`MIN_INTERVAL`].
+const FREQUENT_UP_TO: u32 = 250;
+
+/// The longest that figures wait, however many nodes watch them.
+const MAX_INTERVAL: Duration = MIN_INTERVAL.saturating_mul(4);
+
+/// The shortest time between two writes of nothing but figures that are sent to the agents of all nodes: the more
+/// these are, the longer.
+pub(super) fn interval_for(nodes: usize) -> Duration {
+    let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+    (MIN_INTERVAL.saturating_mul(nodes) / FREQUENT_UP_TO).clamp(MIN_INTERVAL, MAX_INTERVAL)
+}
+
 /// How long a write waits after it failed.
 const RETRY_DELAY: Duration = Duration::from_secs(30);
 
@@ -75,14 +88,19 @@ pub struct FigureThrottle {
 }
 
 impl FigureThrottle {
-    /// Those that may be written now; and when the next of the others may be.
-    pub fn due<W: ThrottledWrite>(&mut self, writes: Vec<W>, now: Instant) -> (Vec<W>, Option<Instant>) {
-        self.written.retain(|_, at| now.saturating_duration_since(*at) < MIN_INTERVAL);
+    /// Those that may be written now, where figures wait for so long; and when the next of the others may be.
+    pub fn due<W: ThrottledWrite>(
+        &mut self,
+        writes: Vec<W>,
+        interval: Duration,
+        now: Instant,
+    ) -> (Vec<W>, Option<Instant>) {
+        self.written.retain(|_, at| now.saturating_duration_since(*at) < interval);
         let (due, waiting): (Vec<_>, Vec<_>) = writes
             .into_iter()
             .partition(|write| write.is_urgent() || !self.written.contains_key(write.uid()));
         let later = waiting.iter().filter_map(|write| self.written.get(write.uid())).min();
-        (due, later.map(|at| *at + MIN_INTERVAL))
+        (due, later.map(|at| *at + interval))
     }
 
     /// Notes a writing, whatever came of it.
@@ -151,6 +169,14 @@ mod tests {
             let (due, again) = throttle.due(vec![wanted.clone()], later(second));
             assert_eq!(due, if is_due { vec![wanted] } else { vec![] }, "{what}");
             assert_eq!(again, next.map(later), "{what}");
+        }
+    }
+
+    #[test]
+    fn figures_for_many_nodes_wait_longer_so_that_no_more_is_sent() {
+        let table = [(0, 30), (1, 30), (250, 30), (500, 60), (1_000, 120), (5_000, 120), (usize::MAX, 120)];
+        for (nodes, seconds) in table {
+            assert_eq!(interval_for(nodes), Duration::from_secs(seconds), "{nodes}");
         }
     }
 

@@ -18,7 +18,7 @@ use super::quotas::{self, QuotaWrite};
 use super::schedules;
 use super::statuses::{StatusWrite, desired};
 use super::store_cache::StoreCache;
-use super::throttle::{FigureThrottle, StatusThrottle};
+use super::throttle::{FigureThrottle, MIN_INTERVAL, StatusThrottle, interval_for};
 use super::writer::{WRITE, Writer, Written};
 use checkpoint_keeper_runtime::lease::HeldUntil;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
@@ -159,7 +159,7 @@ impl Work {
         let objects = self.schedules.all()?;
         let (namespace, other) = (self.schedules.operator_namespace(), self.objects.other_operator_runs());
         let writes = schedules::desired(&objects, namespace, other, reports, Timestamp::now());
-        let (due, later) = self.schedule_throttle.due(writes, Instant::now());
+        let (due, later) = self.schedule_throttle.due(writes, MIN_INTERVAL, Instant::now());
         for write in due {
             if !self.may_go_on() {
                 return later;
@@ -185,7 +185,9 @@ impl Work {
         let judged = quotas::desired(&objects, reports, Timestamp::now());
         self.metrics.quotas(&judged.states, judged.ratios);
         self.metrics.namespaces(&namespaces_held(reports));
-        let (due, later) = self.quota_throttle.due(judged.writes, Instant::now());
+        // Each is sent to the agents of all nodes.
+        let interval = interval_for(reports.len());
+        let (due, later) = self.quota_throttle.due(judged.writes, interval, Instant::now());
         for write in due {
             if !self.may_go_on() {
                 return later;
