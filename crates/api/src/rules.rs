@@ -181,35 +181,73 @@ pub fn watermark_is_plausible(share: Share) -> bool {
 pub const PERIOD_NOT_ZERO: Rule =
     Rule { cel: "self.matches('[1-9]')", message: "must be longer than 0, for example 1m" };
 
-/// A length of time that is no busy loop. In fractions of a second alone it is refused when it is read.
+/// A length of time that is no busy loop.
+///
+/// CEL's `duration()` reads what Go does, which has neither days nor weeks and ends at 292 years. So what has a
+/// [`has_long_part`] is long enough, and other days and weeks are refused; the rest is compared. What is no length of
+/// time at all, [`DURATION`] refuses.
 pub const INTERVAL_AT_LEAST_A_SECOND: Rule = Rule {
-    cel: "self.matches('[1-9][0-9.]*(s|m([^s]|$)|h|d|w)|[1-9][0-9]{3,}([.][0-9]*)?ms')",
+    cel: r"self.matches('(^|[^0-9.])[0-9]*[1-9][0-9]*([.][0-9]*)?(h|d|w|m([^s]|$))|(^|[^0-9.])[0-9]*[.][0-9]{0,3}[1-9][0-9]*(d|w)') || (!self.matches('[dw]') && (!self.matches('^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') || duration(self) >= duration('1s')))",
     message: "interval must be at least 1s",
 };
 
-/// A time that the kubelet can be given, which is whole seconds. In fractions of a second alone it is refused when
-/// it is read.
+/// A time that the kubelet can be given, which is whole seconds.
 pub const TIMEOUT_AT_LEAST_A_SECOND: Rule =
     Rule { cel: INTERVAL_AT_LEAST_A_SECOND.cel, message: "timeout must be at least 1s" };
 
-/// A time that a checkpoint may keep the others of its node waiting. Most sums of several units that are longer are refused
-/// only when they are read.
+/// A time that a checkpoint may keep the others of its node waiting. Days and weeks are refused, however few; so many
+/// hours or minutes that Go could not add them up are not looked at further.
 pub const TIMEOUT_AT_MOST_AN_HOUR: Rule = Rule {
-    cel: "!self.matches('[1-9][0-9.]*(d|w)|(^|[^0-9.])0*([2-9]|[1-9][0-9]+)([.][0-9]*)?h|(^|[^0-9.])0*1([.]0*)?h.*[1-9]|(^|[^0-9.])0*1[.][0-9]*[1-9][0-9]*h|(^|[^0-9.])0*(6[1-9]|[7-9][0-9]|[1-9][0-9]{2,})([.][0-9]*)?m([^s]|$)|(^|[^0-9.])0*(360[1-9]|36[1-9][0-9]|3[7-9][0-9]{2}|[4-9][0-9]{3}|[1-9][0-9]{4,})([.][0-9]*)?s')",
+    cel: r"!self.matches('[dw]') && !self.matches('(^|[^0-9.])0*[1-9][0-9]{3,}([.][0-9]*)?(h|m([^s]|$))') && (!self.matches('^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') || duration(self) <= duration('1h'))",
     message: "timeout must be at most 1h",
 };
 
 /// [`TIMEOUT_AT_MOST_AN_HOUR`] for files.
-pub const LONGEST_TIMEOUT: Duration = Duration::from_hours(1);
+pub fn is_at_most_an_hour(text: &str, time: Duration) -> bool {
+    !has_days(text) && time <= Duration::from_hours(1)
+}
 
 /// A length of time that asks the kubelet for figures no more often than it has new ones.
 pub const POLL_AT_LEAST_FIVE_SECONDS: Rule = Rule {
-    cel: "self.matches('[1-9][0-9.]*(m([^s]|$)|h|d|w)|(^|[^0-9.])0*([5-9]|[1-9][0-9]+)([.][0-9]*)?s|(^|[^0-9.])0*([5-9][0-9]{3}|[1-9][0-9]{4,})([.][0-9]*)?ms')",
+    cel: r"self.matches('(^|[^0-9.])[0-9]*[1-9][0-9]*([.][0-9]*)?(h|d|w|m([^s]|$))|(^|[^0-9.])[0-9]*[.][0-9]{0,3}[1-9][0-9]*(d|w)') || (!self.matches('[dw]') && (!self.matches('^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') || duration(self) >= duration('5s')))",
     message: "poll must be at least 5s",
 };
 
 /// [`POLL_AT_LEAST_FIVE_SECONDS`] for files.
 pub const SHORTEST_POLL: Duration = Duration::from_secs(5);
+
+/// [`INTERVAL_AT_LEAST_A_SECOND`] and [`POLL_AT_LEAST_FIVE_SECONDS`] for files.
+pub fn is_at_least(text: &str, time: Duration, shortest: Duration) -> bool {
+    time >= shortest && (has_long_part(text) || !has_days(text))
+}
+
+/// Whether a length of time names days or weeks: no other unit has these letters.
+fn has_days(text: &str) -> bool {
+    text.contains(['d', 'w'])
+}
+
+/// Whether one number of a length of time alone comes to five seconds and more: of whole minutes, hours, days and weeks
+/// any but 0, and of days and weeks also a ten-thousandth (8.64 s).
+fn has_long_part(text: &str) -> bool {
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    while let Some(begin) = rest.find(|c: char| !c.is_ascii_digit() && c != '.') {
+        let (number, behind) = rest.split_at(begin);
+        let end = behind.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(behind.len());
+        let (unit, next) = behind.split_at(end);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let is_some = |digits: &str, most: usize| digits.chars().take(most).any(|digit| digit != '0');
+        let is_long = match unit {
+            "m" | "h" => is_some(whole, usize::MAX),
+            "d" | "w" => is_some(whole, usize::MAX) || is_some(fraction, 4),
+            _ => false,
+        };
+        if is_long {
+            return true;
+        }
+        rest = next;
+    }
+    false
+}
 
 /// A cron expression; what its fields say is read by the agents, and told in the condition Ready.
 pub const CRON_FIELDS: Rule = Rule {

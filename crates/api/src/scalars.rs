@@ -198,7 +198,7 @@ impl Timeout {
     pub(crate) fn read(&self, path: &str, problems: &mut Problems) -> Option<Duration> {
         let (rule, shortest) = (&rules::TIMEOUT_AT_LEAST_A_SECOND, Duration::from_secs(1));
         let time = read_at_least(&self.0, shortest, rule, path, problems)?;
-        if time > rules::LONGEST_TIMEOUT {
+        if !rules::is_at_most_an_hour(&self.0, time) {
             problems.add(&path, rules::TIMEOUT_AT_MOST_AN_HOUR.message, None);
             return None;
         }
@@ -221,7 +221,7 @@ fn read_at_least(
     problems: &mut Problems,
 ) -> Option<Duration> {
     let time = read_duration(text, path, problems)?;
-    if time < shortest {
+    if !rules::is_at_least(text, time, shortest) {
         problems.add(&path, rule.message, None);
         return None;
     }

@@ -467,24 +467,45 @@ fn refused() -> Vec<(&'static str, Value, rules::Rule)> {
         (SCHEDULE, scheduled(json!({"resources": {}})), rules::THRESHOLD_THERE),
         (SCHEDULE, scheduled(json!({"resources": {"cpuPercent": {}}})), rules::ABOVE_OR_BELOW),
     ]);
-    for interval in ["0s", "0", "500ms", "0.0h", "999us"] {
+    for interval in
+        ["0s", "0", "500ms", "0.0h", "999us", "0.5s", "0.999999999s", "500ms499ms", "0.00001d", "0d5s"]
+    {
         cases.push((SCHEDULE, scheduled(json!({"interval": interval})), rules::INTERVAL_AT_LEAST_A_SECOND));
     }
     let retained =
         |retention: Value| json!({"selector": {}, "triggers": {"interval": "1h"}, "retention": retention});
     cases.push((SCHEDULE, retained(json!({})), rules::SCHEDULE_RETENTION_THERE));
     cases.push((SCHEDULE, retained(json!({"maxAge": "0s"})), rules::PERIOD_NOT_ZERO));
-    for timeout in ["0s", "999ms"] {
+    for timeout in ["0s", "999ms", "0.5s"] {
         let spec = json!({"selector": {}, "triggers": {"interval": "1h"}, "timeout": timeout});
         cases.push((SCHEDULE, spec, rules::TIMEOUT_AT_LEAST_A_SECOND));
     }
     for timeout in [
-        "61m", "61.5m", "120m", "3601s", "36000s", "1.5h", "1.05h", "1h1s", "1.0h2m", "2h", "10h", "1d", "1w",
+        "61m",
+        "61.5m",
+        "120m",
+        "3601s",
+        "36000s",
+        "1.5h",
+        "1.05h",
+        "1h1s",
+        "1.0h2m",
+        "2h",
+        "10h",
+        "1d",
+        "1w",
+        "60m1s",
+        "59m120s",
+        "30m31m",
+        "59m60.001s",
+        "1h1ns",
+        "999999h999999h999999h",
+        "0d5m",
     ] {
         let spec = json!({"selector": {}, "triggers": {"interval": "1h"}, "timeout": timeout});
         cases.push((SCHEDULE, spec, rules::TIMEOUT_AT_MOST_AN_HOUR));
     }
-    for poll in ["0s", "4s", "4.999s", "04s", "4999ms", "0m", "1.5s", "15us"] {
+    for poll in ["0s", "4s", "4.999s", "04s", "4999ms", "0m", "1.5s", "15us", "2s2.9s", "0.08m", "0.00001d"] {
         let spec = scheduled(json!({"resources": {"cpuPercent": {"above": 1}, "poll": poll}}));
         cases.push((SCHEDULE, spec, rules::POLL_AT_LEAST_FIVE_SECONDS));
     }
@@ -590,6 +611,47 @@ fn what_a_rule_refuses_a_file_may_not_hold_either() {
     }
 }
 
+/// The API server compares lengths of time by CEL, and whoever reads an object by its own arithmetic.
+#[test]
+fn what_the_api_server_takes_for_a_bounded_length_of_time_is_taken_when_it_is_read() {
+    let schema = schema(SCHEDULE);
+    let rules = |text: &Value, field: &str| {
+        let schema = schema.pointer(field).unwrap().to_string().parse().unwrap();
+        Validator::new().validate(&schema, text, None).is_ok()
+    };
+    let spec = "/properties/spec/properties";
+    let timeout = format!("{spec}/timeout");
+    let interval = format!("{spec}/triggers/properties/interval");
+    let poll = format!("{spec}/triggers/properties/resources/properties/poll");
+    let numbers = ["0", "0.5", "1", "2.6", "30", "61", "1000", "3599", "0.0001", ".00009", "99999"];
+    let units = ["ns", "ms", "s", "m", "h", "d", "w"];
+    let parts: Vec<String> =
+        numbers.iter().flat_map(|number| units.map(|unit| format!("{number}{unit}"))).collect();
+    let (mut taken, mut refused) = (0, 0);
+    for (place, first) in parts.iter().enumerate() {
+        // Each alone and with others behind it.
+        for second in [
+            "",
+            parts[(place * 5 + 3) % parts.len()].as_str(),
+            parts[(place * 13 + 5) % parts.len()].as_str(),
+        ] {
+            let text = format!("{first}{second}");
+            let resources = json!({"cpuPercent": {"above": 1}, "poll": text});
+            for (field, triggers, timeout) in [
+                (&timeout, json!({"interval": "1h"}), text.as_str()),
+                (&interval, json!({"interval": text}), "1m"),
+                (&poll, json!({"resources": resources}), "1m"),
+            ] {
+                let spec = json!({"selector": {}, "triggers": triggers, "timeout": timeout});
+                let is_taken = by_file(SCHEDULE, &spec).is_empty();
+                assert_eq!(rules(&json!(text), field), is_taken, "{field}: {text}");
+                *(if is_taken { &mut taken } else { &mut refused }) += 1;
+            }
+        }
+    }
+    assert!(taken > 100 && refused > 100, "{taken} {refused}");
+}
+
 #[test]
 fn every_rule_has_a_manifest_that_it_refuses() {
     let cases = refused();
@@ -652,6 +714,9 @@ fn what_a_file_may_hold_no_rule_refuses() {
         json!({"interval": "1500ms"}),
         json!({"interval": ".5m"}),
         json!({"interval": "1d"}),
+        json!({"interval": "0.5d"}),
+        json!({"interval": "500ms500ms"}),
+        json!({"interval": "999999h99999999m"}),
         json!({"schedule": " */5  0-12/2,20 1 * mon-fri "}),
         json!({"schedule": "0 0 29 2 *", "timeZone": "America/Argentina/Buenos_Aires"}),
         json!({"schedule": "0 0 * * *", "timeZone": "Etc/GMT+9"}),
@@ -664,11 +729,15 @@ fn what_a_file_may_hold_no_rule_refuses() {
         json!({"resources": {"memoryPercent": {"above": 1}, "poll": "5000ms"}}),
         json!({"resources": {"memoryPercent": {"above": 1}, "poll": "+005.5s"}}),
         json!({"resources": {"memoryPercent": {"above": 1}, "poll": "12s"}}),
+        json!({"resources": {"memoryPercent": {"above": 1}, "poll": "2s3s"}}),
+        json!({"resources": {"memoryPercent": {"above": 1}, "poll": "0.0001d"}}),
     ] {
         cases.push((SCHEDULE, json!({"selector": {}, "triggers": triggers})));
     }
-    for timeout in ["1h", "1h0m", "01.0h", "60m", "59m60s", "10.61m", "1.61m", "3600s", "3599.9s", "90000ms"]
-    {
+    for timeout in [
+        "1h", "1h0m", "01.0h", "60m", "59m60s", "10.61m", "1.61m", "3600s", "3599.9s", "90000ms", "30m30m",
+        "0.5s0.5s",
+    ] {
         let spec = json!({"selector": {}, "triggers": {"interval": "1h"}, "timeout": timeout});
         cases.push((SCHEDULE, spec));
     }
