@@ -1,7 +1,7 @@
 //! Whether one more checkpoint fits into the quotas of its namespace, before it is made.
 //!
-//! What is on the other nodes is known from the quota's status, which may be two minutes old, and with many nodes four. What is on this node is
-//! counted anew each time, with what is about to be made here: that is reserved before it begins.
+//! What is on the other nodes is known from the quota's status, which may be two minutes old, and with many nodes four.
+//! What is on this node is counted anew each time, with what is about to be made here: that is reserved before it begins.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

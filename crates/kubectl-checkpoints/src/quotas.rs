@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::session::Session;
 use crate::show::{bad, bar, doubtful, figure, line, name, table};
 
-/// One quota, and what its namespace holds as its status says, which may be two minutes old.
+/// One quota, and what its namespace holds as its status says, which may be some minutes old.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QuotaUse {
