@@ -183,9 +183,9 @@ pub const PERIOD_NOT_ZERO: Rule =
 
 /// A length of time that is no busy loop.
 ///
-/// CEL's `duration()` reads what Go does, which has neither days nor weeks and ends at 292 years. So what has a
-/// [`has_long_part`] is long enough, and other days and weeks are refused; the rest is compared. What is no length of
-/// time at all, [`DURATION`] refuses.
+/// CEL's `duration()` reads what Go does, which has neither days nor weeks and ends at 292 years. So what has
+/// a whole hour, minute, day or week in it is long enough (`has_long_part`), and other days and weeks are refused; the rest is
+/// compared. What is no length of time at all, [`DURATION`] refuses.
 pub const INTERVAL_AT_LEAST_A_SECOND: Rule = Rule {
     cel: r"self.matches('(^|[^0-9.])[0-9]*[1-9][0-9]*([.][0-9]*)?(h|d|w|m([^s]|$))|(^|[^0-9.])[0-9]*[.][0-9]{0,3}[1-9][0-9]*(d|w)') || (!self.matches('[dw]') && (!self.matches('^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') || duration(self) >= duration('1s')))",
     message: "interval must be at least 1s",
