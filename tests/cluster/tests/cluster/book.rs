@@ -21,10 +21,19 @@ fn pages(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// The manifests that a page shows itself. Those that it includes are examples, which `crds` applies.
-fn manifests(page: &str) -> Vec<&str> {
-    let blocks = page.split("\n```yaml\n").skip(1).filter_map(|block| block.split("\n```").next());
-    blocks.filter(|block| !block.contains("{{#include")).collect()
+/// The manifests that a page shows itself, also within lists. Those that it includes are examples, which `crds` applies.
+fn manifests(page: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut lines = page.lines();
+    while let Some(line) = lines.next() {
+        let Some(indent) = line.strip_suffix("```yaml").filter(|indent| indent.trim().is_empty()) else {
+            continue;
+        };
+        let block = lines.by_ref().take_while(|line| line.trim() != "```");
+        all.push(block.map(|line| line.strip_prefix(indent).unwrap_or(line)).collect::<Vec<_>>().join("\n"));
+    }
+    all.retain(|block| !block.contains("{{#include"));
+    all
 }
 
 #[test]
@@ -34,9 +43,9 @@ fn the_api_server_takes_every_manifest_of_the_book() -> anyhow::Result<()> {
     let mut all = Vec::new();
     for path in pages(&Path::new(REPOSITORY).join("docs/book/src"))? {
         let page = std::fs::read_to_string(&path)?;
-        all.extend(manifests(&page).into_iter().map(str::to_owned));
+        all.extend(manifests(&page));
     }
-    ensure!(all.len() >= 3, "only {} manifests were found", all.len());
+    ensure!(all.len() >= 6, "only {} manifests were found", all.len());
     // What they are for need not be there, but a dry run wants the namespace.
     cluster().apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}")?;
     let file = cluster().state().shared().join("book.yaml");
