@@ -70,8 +70,8 @@ impl ApiContext {
     }
 }
 
-/// A store as it can be read. A status that is not what its kind says, as another version wrote it, is none; of a spec
-/// nothing is carried out then.
+/// A store as far as it can be read: a status that is not what the kind says, as another version wrote it, is left out, and of
+/// such a spec nothing is carried out.
 fn store(object: DynamicObject) -> NodeCheckpointStore {
     let part = |name: &str| object.data.get(name).cloned().unwrap_or_default();
     NodeCheckpointStore {

@@ -181,24 +181,57 @@ pub fn watermark_is_plausible(share: Share) -> bool {
 pub const PERIOD_NOT_ZERO: Rule =
     Rule { cel: "self.matches('[1-9]')", message: "must be longer than 0, for example 1m" };
 
+/// CEL: the text names neither days nor weeks, which `duration()` does not know. No other unit has these letters.
+macro_rules! no_days {
+    () => {
+        "!self.matches('[dw]')"
+    };
+}
+
+/// CEL: the text is a length of time that compares so. What `duration()` does not read passes, as [`DURATION`] refuses it.
+macro_rules! compared {
+    ($operator:literal, $bound:literal) => {
+        concat!(
+            "(!self.matches('^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') || duration(self) ",
+            $operator,
+            " duration('",
+            $bound,
+            "'))"
+        )
+    };
+}
+
+/// CEL: the text is a length of time of so many seconds, of five at most, or a longer one. `duration()` ends at 292 years, so
+/// what has a long part (`has_long_part`) is not compared, and other days and weeks are refused.
+macro_rules! at_least {
+    ($shortest:literal) => {
+        concat!(
+            "self.matches('(^|[^0-9.])[0-9]*[1-9][0-9]*([.][0-9]*)?(h|d|w|m([^s]|$))",
+            "|(^|[^0-9.])[0-9]*[.][0-9]{0,3}[1-9][0-9]*(d|w)') || (",
+            no_days!(),
+            " && ",
+            compared!(">=", $shortest),
+            ")"
+        )
+    };
+}
+
 /// A length of time that is no busy loop.
-///
-/// CEL's `duration()` reads what Go does, which has neither days nor weeks and ends at 292 years. So what has
-/// a whole hour, minute, day or week in it is long enough (`has_long_part`), and other days and weeks are refused; the rest is
-/// compared. What is no length of time at all, [`DURATION`] refuses.
-pub const INTERVAL_AT_LEAST_A_SECOND: Rule = Rule {
-    cel: r"self.matches('(^|[^0-9.])[0-9]*[1-9][0-9]*([.][0-9]*)?(h|d|w|m([^s]|$))|(^|[^0-9.])[0-9]*[.][0-9]{0,3}[1-9][0-9]*(d|w)') || (!self.matches('[dw]') && (!self.matches('^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') || duration(self) >= duration('1s')))",
-    message: "interval must be at least 1s",
-};
+pub const INTERVAL_AT_LEAST_A_SECOND: Rule =
+    Rule { cel: at_least!("1s"), message: "interval must be at least 1s" };
 
 /// A time that the kubelet can be given, which is whole seconds.
 pub const TIMEOUT_AT_LEAST_A_SECOND: Rule =
     Rule { cel: INTERVAL_AT_LEAST_A_SECOND.cel, message: "timeout must be at least 1s" };
 
-/// A time that a checkpoint may keep the others of its node waiting. Days and weeks are refused, however few; so many
-/// hours or minutes that Go could not add them up are not looked at further.
+/// A time that a checkpoint may keep the others of its node waiting. Days and weeks are refused, however few; a thousand hours
+/// or minutes and more are refused without adding them up, as `duration()` could not.
 pub const TIMEOUT_AT_MOST_AN_HOUR: Rule = Rule {
-    cel: r"!self.matches('[dw]') && !self.matches('(^|[^0-9.])0*[1-9][0-9]{3,}([.][0-9]*)?(h|m([^s]|$))') && (!self.matches('^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') || duration(self) <= duration('1h'))",
+    cel: concat!(
+        no_days!(),
+        " && !self.matches('(^|[^0-9.])0*[1-9][0-9]{3,}([.][0-9]*)?(h|m([^s]|$))') && ",
+        compared!("<=", "1h")
+    ),
     message: "timeout must be at most 1h",
 };
 
@@ -208,10 +241,8 @@ pub fn is_at_most_an_hour(text: &str, time: Duration) -> bool {
 }
 
 /// A length of time that asks the kubelet for figures no more often than it has new ones.
-pub const POLL_AT_LEAST_FIVE_SECONDS: Rule = Rule {
-    cel: r"self.matches('(^|[^0-9.])[0-9]*[1-9][0-9]*([.][0-9]*)?(h|d|w|m([^s]|$))|(^|[^0-9.])[0-9]*[.][0-9]{0,3}[1-9][0-9]*(d|w)') || (!self.matches('[dw]') && (!self.matches('^[+]?(0|(([0-9]+([.][0-9]*)?|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$') || duration(self) >= duration('5s')))",
-    message: "poll must be at least 5s",
-};
+pub const POLL_AT_LEAST_FIVE_SECONDS: Rule =
+    Rule { cel: at_least!("5s"), message: "poll must be at least 5s" };
 
 /// [`POLL_AT_LEAST_FIVE_SECONDS`] for files.
 pub const SHORTEST_POLL: Duration = Duration::from_secs(5);

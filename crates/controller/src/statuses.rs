@@ -1,14 +1,14 @@
 //! What the status of each policy object should say, and which of them say something else. Pure: carrying it
 //! out is `writer`'s part.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use checkpoint_keeper_api::effective::{Acceptance, EffectivePolicies, Objects};
 use checkpoint_keeper_api::node_store::UnreachableLimit;
 use checkpoint_keeper_api::status::PolicyStatus;
 use checkpoint_keeper_core::policy::PolicyRef;
-use checkpoint_keeper_core::policy_lint::{self, NoEffect};
+use checkpoint_keeper_core::policy_lint;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
@@ -67,7 +67,11 @@ pub fn desired(
     let (totals, enforcement) = (Totals::of(reports), Enforcement::of(reports));
     let selecting = effective.policies.storage.iter().filter(|policy| !policy.node_selector.0.is_empty());
     let selecting: BTreeSet<&PolicyRef> = selecting.map(|policy| &policy.id).collect();
-    let without_effect = policy_lint::without_effect(&effective.policies);
+    let mut without_effect: BTreeMap<PolicyRef, Vec<String>> = BTreeMap::new();
+    for found in policy_lint::without_effect(&effective.policies) {
+        let text = found.without_name();
+        without_effect.entry(PolicyRef { part: None, ..found.policy }).or_default().push(text);
+    }
     let mut writes = Vec::new();
     for record in objects.records() {
         // One without these was not given by an API.
@@ -79,10 +83,9 @@ pub fn desired(
         } else {
             Reach::EveryNode
         };
-        let of_it = without_effect.iter().filter(|found| found.policy.is_same_object(&record.id));
         let observed = Observed {
             acceptance,
-            without_effect: of_it.map(NoEffect::without_name).collect(),
+            without_effect: without_effect.remove(&record.id).unwrap_or_default(),
             generation: *generation,
             usage: totals.usage(&record.id),
             enforced: enforcement.enforced(&record.id, *generation, reach),

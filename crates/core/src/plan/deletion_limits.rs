@@ -125,7 +125,7 @@ mod tests {
     }
 
     /// Deletions a second, with what rounding may change.
-    #[allow(clippy::cast_precision_loss)] // the figures are small
+    #[allow(clippy::cast_precision_loss, reason = "the figures are small")]
     fn rate(limit: DeletionLimit, archives: u64) -> f64 {
         limit.capacity(archives) as f64 / limit.period.as_secs_f64()
     }
