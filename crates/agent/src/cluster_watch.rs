@@ -20,14 +20,15 @@ use kube::{Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
+use checkpoint_keeper_api::api_object::Metadata;
 use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::cluster;
 use checkpoint_keeper_runtime::liveness::other_watch;
 use checkpoint_keeper_runtime::problem_log::Problem;
-use checkpoint_keeper_runtime::watch::{Change, Metadata, WatchHealth, follow, metadata_of};
+use checkpoint_keeper_runtime::watch::{Change, WatchHealth, follow, metadata_of};
 
 /// How many objects are listed at a time. The metadata of one may be as large as the API allows.
-const PAGE: u32 = 100;
+const PAGE: u32 = 20;
 
 /// How long changes are collected before they are sent.
 const DEBOUNCE: Duration = Duration::from_secs(1);
@@ -103,8 +104,7 @@ impl ClusterWatch {
         let api = metadata_of::<Pod>(client);
         let config = other_watch().fields(&cluster::running_on(node)).page_size(PAGE);
         follow(watcher(api, config).modify(|pod| slim(&mut pod.metadata)), |change| {
-            let keep = |pod: Metadata| cluster::live_pod(pod.metadata);
-            self.seen().pods.note(change, Instant::now(), keep);
+            self.seen().pods.note(change, Instant::now(), cluster::live_pod);
             self.changed.send_replace(());
         })
         .await;
@@ -191,7 +191,7 @@ fn random_part_of(length: Duration) -> Duration {
 
 /// What a change of namespaces shows.
 fn update_of(change: Change<Metadata>) -> Option<ClusterUpdate> {
-    let there = |namespace: Metadata| Some((namespace.name_any(), cluster::namespace(namespace.metadata)?));
+    let there = |namespace: Metadata| Some((namespace.name_any(), cluster::namespace(namespace)?));
     match change {
         Change::Listed(all) => {
             Some(ClusterUpdate::AllNamespaces(all.into_iter().filter_map(there).collect()))
@@ -206,7 +206,6 @@ fn update_of(change: Change<Metadata>) -> Option<ClusterUpdate> {
 
 /// Removes the metadata that this program does not need.
 fn slim(metadata: &mut ObjectMeta) {
-    metadata.managed_fields = None;
     if let Some(annotations) = &mut metadata.annotations {
         annotations.retain(|name, _| name == cluster::MIRROR);
     }
@@ -259,7 +258,7 @@ mod tests {
             let Some(ClusterUpdate::Pods(Some(pods))) = shown.last() else { panic!("{shown:?}") };
             let [pod] = &pods[..] else { panic!("{pods:?}") };
             assert_eq!(
-                (pod.name.as_str(), pod.uid.as_deref(), &pod.labels["app"][..]),
+                (pod.name.as_str(), pod.uid.as_deref(), &pod.labels.as_ref().unwrap()["app"][..]),
                 ("web-0", Some("u1"), "web")
             );
             assert_eq!(pod.controller.as_ref().map(|owner| owner.name.as_str()), Some("web-1"));

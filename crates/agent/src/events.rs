@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use checkpoint_keeper_api::node_store::ReadyReason;
 use checkpoint_keeper_core::plan::Reason;
 use checkpoint_keeper_core::policy::PolicyRef;
 use checkpoint_keeper_core::quantity;
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::state::{AgentState, Cause};
 use super::summary::{HeldLimit, whole};
@@ -22,7 +24,7 @@ const MIN_INTERVAL: Duration = Duration::from_mins(1);
 /// So many events are sent at a time.
 const AT_A_TIME: usize = 10;
 
-/// How long a limit that pins made unreachable must have been within reach to be told of once more.
+/// How long a fault of the node, or a limit that pins made unreachable, must have been over to be told of once more.
 const FORGOTTEN: Duration = Duration::from_hours(1);
 
 /// What is told, and when it was told of last.
@@ -31,6 +33,10 @@ pub(super) struct Events {
     sent: BTreeMap<Cause, Instant>,
     /// The limits that were said to be unreachable, and when each last was so.
     unreachable: BTreeMap<(PolicyRef, Reason), Instant>,
+    /// The faults of the node that were told of, and when each was last there.
+    faults: BTreeMap<&'static str, Instant>,
+    /// Whether the last thing that was told of the node is a fault.
+    is_faulty: bool,
 }
 
 impl Events {
@@ -40,6 +46,21 @@ impl Events {
         let due = state.take_pending_events(AT_A_TIME, |cause| !self.sent.contains_key(cause));
         self.sent.extend(due.iter().map(|(cause, _)| (cause.clone(), now)));
         due
+    }
+
+    /// Whether what a status says of its node is to be told: a fault once while it lasts, and that all is well after one that
+    /// was told.
+    pub(super) fn is_ready_due(&mut self, ready: &Condition, now: Instant) -> bool {
+        self.faults.retain(|_, last| now.saturating_duration_since(*last) < FORGOTTEN);
+        match ReadyReason::ALL.into_iter().find(|reason| reason.name() == ready.reason) {
+            Some(ReadyReason::Collecting) => std::mem::take(&mut self.is_faulty),
+            Some(reason) if reason.is_fault_of_node() => {
+                let is_new = self.faults.insert(reason.name(), now).is_none();
+                self.is_faulty |= is_new;
+                is_new
+            }
+            _ => false,
+        }
     }
 
     /// The limits of which it is to be said that pins make them unreachable.
@@ -71,6 +92,17 @@ pub(super) fn unreachable(limit: &HeldLimit, node: &str, uids: &BTreeMap<PolicyR
     }
 }
 
+/// What a status says of its node, told of the node's store.
+pub(super) fn node_ready(ready: &Condition, (name, uid): (&str, Option<&str>)) -> Note {
+    Note {
+        about: store_reference(name, uid),
+        is_good: ready.status == "True",
+        reason: ready.reason.clone(),
+        action: "Collect",
+        note: ready.message.clone(),
+    }
+}
+
 /// That archives were deleted, told of the policy that wanted it; of the node's store where none did.
 pub(super) fn deleted(
     (policy, reason): &Cause,
@@ -85,15 +117,20 @@ pub(super) fn deleted(
         format!("Deleted {count} checkpoint {noun} ({}) on {}{part}: {reason}", quantity::human(bytes), name);
     let about = match policy {
         Some(policy) => reference(policy, uids.get(&whole(policy)).cloned()),
-        None => ObjectReference {
-            api_version: Some("checkpoint-keeper.io/v1alpha1".to_owned()),
-            kind: Some("NodeCheckpointStore".to_owned()),
-            name: Some(name.to_owned()),
-            uid: uid.map(str::to_owned),
-            ..ObjectReference::default()
-        },
+        None => store_reference(name, uid),
     };
     Note { about, is_good: true, reason: reason.to_string(), action: ACTION, note }
+}
+
+/// How the API refers to a node's store.
+fn store_reference(name: &str, uid: Option<&str>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("checkpoint-keeper.io/v1alpha1".to_owned()),
+        kind: Some("NodeCheckpointStore".to_owned()),
+        name: Some(name.to_owned()),
+        uid: uid.map(str::to_owned),
+        ..ObjectReference::default()
+    }
 }
 
 /// How the API refers to a policy's object.
@@ -114,6 +151,7 @@ mod tests {
     use checkpoint_keeper_core::plan::Detail;
 
     use checkpoint_keeper_core::policy::Kind;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
 
@@ -180,6 +218,35 @@ mod tests {
         let told: Vec<usize> =
             (0..4).map(|minute| events.unreachable_due(&many, at(200 + minute)).len()).collect();
         assert_eq!(told, [10, 10, 5, 0]);
+    }
+
+    #[test]
+    fn a_fault_of_the_node_is_told_of_once_while_it_lasts_and_so_is_its_end() {
+        let begin = Instant::now();
+        let at = |minute| begin + Duration::from_mins(minute);
+        let ready = |reason: ReadyReason| Condition {
+            type_: "Ready".to_owned(),
+            status: if reason == ReadyReason::Collecting { "True" } else { "False" }.to_owned(),
+            reason: reason.name().to_owned(),
+            message: "what is so".to_owned(),
+            observed_generation: None,
+            last_transition_time: Time(jiff::Timestamp::UNIX_EPOCH),
+        };
+        let mut events = Events::default();
+        let mut told = |reason, minute| events.is_ready_due(&ready(reason), at(minute));
+        let (good, fault) = (ReadyReason::Collecting, ReadyReason::WatermarkIneffective);
+        assert!(!told(ReadyReason::Starting, 0) && !told(good, 0), "all is as it is to be");
+        assert!(told(fault, 1) && !told(fault, 2) && told(ReadyReason::ClockSuspect, 3));
+        assert!(told(good, 4) && !told(good, 5));
+        // One that comes and goes is one.
+        assert!(!told(fault, 50) && !told(good, 51) && !told(fault, 100) && !told(good, 101));
+        assert!(told(fault, 161) && told(good, 162));
+        // What is so of many nodes at once, no node tells.
+        let others = [ReadyReason::PolicyStale, ReadyReason::NotWatching, ReadyReason::PolicyInvalid];
+        assert!(others.into_iter().all(|reason| !told(reason, 200)) && !told(good, 201));
+        let note = node_ready(&ready(fault), ("n1", Some("uid-2")));
+        assert_eq!((note.reason.as_str(), note.is_good), ("WatermarkIneffective", false));
+        assert_eq!(note.about.uid.as_deref(), Some("uid-2"));
     }
 
     #[test]

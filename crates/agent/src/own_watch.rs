@@ -1,12 +1,12 @@
 //! Watching this node's own objects: the `Node`, and its `NodeCheckpointStore`.
 
 use checkpoint_keeper_api::NodeCheckpointStore;
+use checkpoint_keeper_api::api_object::{ApiObject, Metadata};
 use checkpoint_keeper_core::policy::Labels;
 use checkpoint_keeper_runtime::liveness::{now, other_watch};
-use checkpoint_keeper_runtime::watch::{Change, Metadata, follow, metadata_of, objects_of};
+use checkpoint_keeper_runtime::watch::{Change, follow, metadata_of, objects_of};
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
-use kube::api::DynamicObject;
 use kube::runtime::watcher::watcher;
 
 use super::context::ApiContext;
@@ -20,16 +20,18 @@ impl ApiContext {
         follow(watcher(api, config), |change| {
             let before = self.own.now();
             self.own.watches().node.note(&change, now());
+            // Of one with more labels than are read nothing is known: a policy may select it by any.
             let seen = |node: Metadata| {
                 let uid = node.uid().unwrap_or_default();
-                (node.metadata.labels.unwrap_or_default().into_iter().collect::<Labels>(), uid)
+                let labels = node.metadata.labels.unwrap_or_default().into_iter().collect::<Labels>();
+                (!node.has_too_many_labels).then_some((labels, uid))
             };
             match change {
                 Change::Listed(nodes) => {
-                    let node = nodes.into_iter().next().map(seen);
+                    let node = nodes.into_iter().next().and_then(seen);
                     self.own.note(|own| own.node = node);
                 }
-                Change::Applied(node) => self.own.note(|own| own.node = Some(seen(node))),
+                Change::Applied(node) => self.own.note(|own| own.node = seen(node)),
                 // Its labels are as they were when it was last seen; a plan needs some.
                 Change::Deleted(_) => {}
                 Change::Failed(error) => {
@@ -72,7 +74,7 @@ impl ApiContext {
 
 /// A store as far as it can be read: a status that is not what the kind says, as another version wrote it, is left out, and of
 /// such a spec nothing is carried out.
-fn store(object: DynamicObject) -> NodeCheckpointStore {
+fn store(object: ApiObject) -> NodeCheckpointStore {
     let part = |name: &str| object.data.get(name).cloned().unwrap_or_default();
     NodeCheckpointStore {
         spec: serde_json::from_value(part("spec")).unwrap_or_default(),

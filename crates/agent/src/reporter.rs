@@ -92,10 +92,8 @@ impl Reporter {
         match event {
             Event::Planned(view) => {
                 let plan = &view.plan;
-                if let Some(round) = plan.watermark.filter(|round| !round.is_satisfied() && !round.waiting) {
-                    use checkpoint_keeper_core::quantity::human;
-                    let (wanted, freed) = (human(round.wanted_bytes), human(round.freed_bytes));
-                    let what = format!("the disk is too full: wanted {wanted}, freed {freed}");
+                if let Some(shortfall) = plan.watermark.and_then(|round| round.shortfall()) {
+                    let what = format!("the disk is too full: {shortfall}");
                     wrong(ProblemType::WatermarkUnreachable, String::new(), what);
                 }
                 for policy in &plan.unjudged_storage {

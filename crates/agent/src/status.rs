@@ -55,14 +55,15 @@ pub(super) enum Staleness {
 
 /// The problems because of which not all is done that policies want: each with the condition's reason. The first
 /// that is there counts.
-const HINDRANCES: [(ProblemType, ReadyReason); 9] = [
+const HINDRANCES: [(ProblemType, ReadyReason); 10] = [
     (ProblemType::DirectoryUnreadable, ReadyReason::DirectoryUnreadable),
     (ProblemType::ClockSet, ReadyReason::ClockSuspect),
     (ProblemType::ServerClockDiffers, ReadyReason::ClockSuspect),
     (ProblemType::PolicyInvalid, ReadyReason::PolicyInvalid),
     (ProblemType::NodeLabelsUnknown, ReadyReason::StoragePolicyUnjudged),
     (ProblemType::FileSystemUnknown, ReadyReason::FileSystemUnknown),
-    (ProblemType::WatermarkUnreachable, ReadyReason::WatermarkIneffective),
+    (ProblemType::WatermarkIneffective, ReadyReason::WatermarkIneffective),
+    (ProblemType::WatermarkUnreachable, ReadyReason::WatermarkUnreachable),
     (ProblemType::DeletionFailed, ReadyReason::DeletionsFailing),
     (ProblemType::CatalogUnusable, ReadyReason::CatalogFailing),
 ];
@@ -663,7 +664,8 @@ mod tests {
             (ProblemType::PolicyInvalid, "PolicyInvalid"),
             (ProblemType::NodeLabelsUnknown, "StoragePolicyUnjudged"),
             (ProblemType::FileSystemUnknown, "FileSystemUnknown"),
-            (ProblemType::WatermarkUnreachable, "WatermarkIneffective"),
+            (ProblemType::WatermarkIneffective, "WatermarkIneffective"),
+            (ProblemType::WatermarkUnreachable, "WatermarkUnreachable"),
             (ProblemType::DeletionFailed, "DeletionsFailing"),
             (ProblemType::CatalogUnusable, "CatalogFailing"),
             // One archive that cannot be read keeps nothing else from being collected.

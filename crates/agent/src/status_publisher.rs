@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::api_write::{WRITER, WriteError, within_timeout};
 use super::context::{ApiContext, TICK};
-use super::events::{Events, deleted, unreachable};
+use super::events::{Events, deleted, node_ready, unreachable};
 use super::own_objects::Seen;
 use super::problem_type::ProblemType;
 use super::state::Observations;
@@ -161,6 +161,16 @@ impl StatusPublisher {
                 events.unreachable_due(limits.unwrap_or_default(), now())
             };
             let unreachable_due = self.context.state.read(limits);
+            // What the status says by now.
+            let store = self.context.own.now().store;
+            let ready = store.as_ref().and_then(|store| store.status.as_ref()?.ready().cloned());
+            let ready = ready.filter(|ready| events.is_ready_due(ready, now()));
+            let store = store.and_then(|store| store.metadata.uid);
+            if let Some(ready) = ready {
+                let note = node_ready(&ready, (&self.context.node, store.as_deref()));
+                let outcome = within_timeout(publisher.publish(note)).await;
+                note_outcome(outcome.as_ref());
+            }
             if due.is_empty() && unreachable_due.is_empty() {
                 continue;
             }
@@ -171,7 +181,6 @@ impl StatusPublisher {
                 let outcome = within_timeout(publisher.publish(note)).await;
                 note_outcome(outcome.as_ref());
             }
-            let store = self.context.own.now().store.and_then(|store| store.metadata.uid);
             let mut answers = true;
             for (cause, figures) in due {
                 if answers {

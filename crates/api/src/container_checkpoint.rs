@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::rules::{self, validations};
-use crate::scalars::{QuantityText, ReasonText, UserName};
+use crate::scalars::{QuantityText, ReasonText, UserName, latest_time};
 
 /// The label of a `ContainerCheckpoint` that names its node: by [`node_label`].
 pub const NODE_LABEL: &str = "checkpoint-keeper.io/node";
@@ -83,11 +83,12 @@ pub struct ContainerCheckpointSpec {
 /// That an archive is to be kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = validations(&[&rules::UNTIL_IN_TIME])))]
 pub struct HoldSpec {
     /// reason is why the archive is kept, for people.
     pub reason: ReasonText,
-    /// until is when the hold ends by itself. Absent: it does not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// until is when the hold ends by itself, before the year 9999. Absent: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "latest_time")]
     pub until: Option<Time>,
     /// by is the user who asked for it. The API server rejects any name but that of the user who writes it. Absent: not
     /// said.
@@ -269,5 +270,66 @@ mod tests {
         let (one, other) = (node_label(&long("one")), node_label(&long("other")));
         assert!(one.len() <= LONGEST_LABEL && rules::is_label_value(&one), "{one}");
         assert_ne!(one, other);
+    }
+}
+
+/// Whether an archive is held, and why: the reason of the condition `Held`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeldReason {
+    /// The hold that the spec asks for is in force.
+    Held,
+    /// A hold is in force that the object lacks; it gets it back.
+    Restoring,
+    /// A marker that was put there on the node pins it.
+    PinnedOnNode,
+    /// Nothing keeps it but policies.
+    NotHeld,
+    /// The hold that the spec asks for is over.
+    HoldExpired,
+    /// Its namespace holds as much as it may.
+    MaxHeldExceeded,
+    /// The archive was deleted before it could be held.
+    ArchiveGone,
+    /// The marker could not be written yet.
+    HoldFailed,
+}
+
+impl HeldReason {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Held,
+        Self::Restoring,
+        Self::PinnedOnNode,
+        Self::NotHeld,
+        Self::HoldExpired,
+        Self::MaxHeldExceeded,
+        Self::ArchiveGone,
+        Self::HoldFailed,
+    ];
+
+    /// Its name in a condition.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Held => "Held",
+            Self::Restoring => "Restoring",
+            Self::PinnedOnNode => "PinnedOnNode",
+            Self::NotHeld => "NotHeld",
+            Self::HoldExpired => "HoldExpired",
+            Self::MaxHeldExceeded => "MaxHeldExceeded",
+            Self::ArchiveGone => "ArchiveGone",
+            Self::HoldFailed => "HoldFailed",
+        }
+    }
+
+    /// The condition's status.
+    pub const fn status(self) -> &'static str {
+        match self {
+            Self::Held | Self::Restoring | Self::PinnedOnNode => "True",
+            Self::NotHeld
+            | Self::HoldExpired
+            | Self::MaxHeldExceeded
+            | Self::ArchiveGone
+            | Self::HoldFailed => "False",
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use kube::ResourceExt;
 
+use crate::legacy_annotations::{KEEP_LATEST, ORPHAN_GRACE_PERIOD};
 use crate::{CheckpointRestoreOperator, GlobalPolicySpec};
 
 /// The same as lines for people: which object it is, and then what will be different.
@@ -42,30 +43,30 @@ pub fn differences(object: &CheckpointRestoreOperator, operator_namespace: &str)
     let namespaces = spec.namespace_policies.iter().map(|entry| entry.retain_orphan);
     let mut orphans = containers.chain(pods).chain(namespaces).chain([global_orphans]);
     if orphans.any(|retain| retain == Some(false)) {
-        all.push(
-            "retainOrphan: false deletes an archive an hour after the API has said that its pod (for namespacePolicies, its \
-             namespace) is not found, and says so again; there it goes at once, also where the API cannot be asked. A \
+        let grace_period = annotation(object, ORPHAN_GRACE_PERIOD).unwrap_or("1h");
+        all.push(format!(
+            "retainOrphan: false deletes an archive {grace_period} after the API has said that its pod (for namespacePolicies, \
+             its namespace) is not found, and says so again; there it goes at once, also where the API cannot be asked. A \
              container that is missing from a living pod is no orphan"
-                .to_owned(),
-        );
+        ));
     }
-    if spec.global_policy.as_ref().is_some_and(has_size) {
-        all.push(
-            "the counts of all levels act before the sizes; there each level's count and size act before the next level's. \
-             Where several levels are exceeded at once, other archives may go"
-                .to_owned(),
-        );
-    }
-    all.push(
-        "the newest complete archive of each workload's container stays, whatever its limits say, except by \
-         maxCheckpointSize; the annotation checkpoint-keeper.io/keep-latest changes that"
-            .to_owned(),
-    );
+    let keep_latest = annotation(object, KEEP_LATEST).unwrap_or("1");
+    all.push(format!(
+        "of the archives that a limit counts or adds up the newest complete ones stay ({keep_latest}; the annotation \
+         {KEEP_LATEST} says how many); there none need stay. The limit of a pod or a namespace may still take the last \
+         archive of one of its containers, and so may maxCheckpointSize and retainOrphan: false"
+    ));
     all.push(
         "the time inside an archive says which is older; there it is the time at which its file last changed"
             .to_owned(),
     );
     all
+}
+
+/// A number or a length of time that an annotation says; what is neither is refused elsewhere.
+fn annotation<'a>(object: &'a CheckpointRestoreOperator, name: &str) -> Option<&'a str> {
+    let value = object.annotations().get(name)?;
+    value.chars().all(|character| character.is_ascii_alphanumeric()).then_some(value)
 }
 
 /// A level whose count is 0 is off there with all that it has; here the count alone is off.
@@ -83,16 +84,6 @@ fn levels_of_zero(global: &GlobalPolicySpec) -> Vec<String> {
         )
     });
     differs.collect()
-}
-
-/// Whether a level has a size that acts there: beside it stand counts, which all levels have by default.
-fn has_size(global: &GlobalPolicySpec) -> bool {
-    let levels = [
-        (global.max_checkpoints_per_container, &global.max_total_size_per_container),
-        (global.max_checkpoints_per_pod, &global.max_total_size_per_pod),
-        (global.max_checkpoints_per_namespace, &global.max_total_size_per_namespace),
-    ];
-    levels.iter().any(|(count, size)| *count != Some(0) && size.is_some())
 }
 
 #[cfg(test)]
@@ -131,20 +122,21 @@ mod tests {
     }
 
     #[test]
-    fn orphans_and_the_order_of_levels_are_said_where_they_matter() {
+    fn orphans_are_said_where_they_matter() {
         let entry = serde_json::json!({"namespacePolicies": [{"namespace": "team", "retainOrphan": false}]});
         assert!(says("default", &entry, "retainOrphan: false deletes"));
-        assert!(!says(
-            "default",
-            &serde_json::json!({"globalPolicy": {"retainOrphan": true}}),
-            "retainOrphan: false"
-        ));
-        let sizes = serde_json::json!({"globalPolicy": {"maxTotalSizePerPod": "1Gi"}});
-        assert!(says("default", &sizes, "the counts of all levels"));
-        assert!(!says(
-            "default",
-            &serde_json::json!({"globalPolicy": {"maxCheckpointsPerPod": 3}}),
-            "the counts of all levels"
-        ));
+        let retained = serde_json::json!({"globalPolicy": {"retainOrphan": true}});
+        assert!(!says("default", &retained, "retainOrphan: false deletes"));
+    }
+
+    #[test]
+    fn the_annotations_of_the_object_are_in_what_is_said() {
+        let spec = serde_json::json!({"globalPolicy": {"retainOrphan": false}});
+        assert!(says("default", &spec, "an archive 1h after") && says("default", &spec, "stay (1;"));
+        let mut annotated = object("default", &spec);
+        annotated.annotations_mut().insert(ORPHAN_GRACE_PERIOD.to_owned(), "2h".to_owned());
+        annotated.annotations_mut().insert(KEEP_LATEST.to_owned(), "3".to_owned());
+        let said = differences(&annotated, "checkpoint-keeper").join("\n");
+        assert!(said.contains("an archive 2h after") && said.contains("stay (3;"), "{said}");
     }
 }

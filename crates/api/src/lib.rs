@@ -9,6 +9,7 @@
 // Every printer column has a name and a type of its own.
 #![allow(clippy::duplicated_attributes)]
 
+pub mod api_object;
 mod cluster_policy;
 pub mod container_checkpoint;
 pub mod crds;

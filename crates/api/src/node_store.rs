@@ -238,6 +238,8 @@ pub enum ReadyReason {
     FileSystemUnknown,
     /// Deleting archives frees nothing.
     WatermarkIneffective,
+    /// The file system is too full, and not enough may be deleted.
+    WatermarkUnreachable,
     /// Archives cannot be deleted.
     DeletionsFailing,
     /// The catalog cannot be written.
@@ -246,7 +248,7 @@ pub enum ReadyReason {
 
 impl ReadyReason {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Collecting,
         Self::Starting,
         Self::DirectoryGone,
@@ -260,6 +262,7 @@ impl ReadyReason {
         Self::StoragePolicyUnjudged,
         Self::FileSystemUnknown,
         Self::WatermarkIneffective,
+        Self::WatermarkUnreachable,
         Self::DeletionsFailing,
         Self::CatalogFailing,
     ];
@@ -280,8 +283,32 @@ impl ReadyReason {
             Self::StoragePolicyUnjudged => "StoragePolicyUnjudged",
             Self::FileSystemUnknown => "FileSystemUnknown",
             Self::WatermarkIneffective => "WatermarkIneffective",
+            Self::WatermarkUnreachable => "WatermarkUnreachable",
             Self::DeletionsFailing => "DeletionsFailing",
             Self::CatalogFailing => "CatalogFailing",
+        }
+    }
+
+    /// Whether it is a fault of this node, which an event tells of. Of a policy the controller tells, and while the API is
+    /// away many nodes would tell of the same.
+    pub const fn is_fault_of_node(self) -> bool {
+        match self {
+            Self::DirectoryGone
+            | Self::DirectoryUnreadable
+            | Self::ClockSuspect
+            | Self::StoragePolicyUnjudged
+            | Self::FileSystemUnknown
+            | Self::WatermarkIneffective
+            | Self::WatermarkUnreachable
+            | Self::DeletionsFailing
+            | Self::CatalogFailing => true,
+            Self::Collecting
+            | Self::Starting
+            | Self::PoliciesUnknown
+            | Self::PolicyStale
+            | Self::NotWatching
+            | Self::AgentNotReady
+            | Self::PolicyInvalid => false,
         }
     }
 
@@ -301,6 +328,7 @@ impl ReadyReason {
             | Self::StoragePolicyUnjudged
             | Self::FileSystemUnknown
             | Self::WatermarkIneffective
+            | Self::WatermarkUnreachable
             | Self::DeletionsFailing
             | Self::CatalogFailing => true,
         }

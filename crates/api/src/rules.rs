@@ -371,6 +371,12 @@ pub const HOLD_OR_DISCARD: Rule = Rule {
     message: "hold and discard exclude each other: take hold out in a change of its own first",
 };
 
+/// Agents hold no time from the last day of the year 9999 on.
+pub const UNTIL_IN_TIME: Rule = Rule {
+    cel: "!has(self.until) || string(self.until) < '9999'",
+    message: "until must be before the year 9999; without it a hold does not end",
+};
+
 /// A discard may be carried out already.
 pub const DISCARD_IS_FINAL: Rule = Rule {
     cel: "!has(oldSelf.discard) || (has(self.discard) && self.discard == oldSelf.discard)",

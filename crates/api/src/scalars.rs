@@ -8,8 +8,10 @@ use std::time::Duration;
 use checkpoint_keeper_core::policy::{KeepFor, Size};
 use checkpoint_keeper_core::quantity::{QuantityError, Share};
 use checkpoint_keeper_core::{duration, quantity};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::Problems;
 use crate::rules::{self, validations};
@@ -111,6 +113,19 @@ text!(
     LabelValue, 63, [LABEL_VALUE]
 );
 
+/// A time that is there; one that cannot be held here is the latest that can.
+pub fn any_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
+    let text = Cow::<str>::deserialize(deserializer)?;
+    Ok(Time(text.parse().unwrap_or(Timestamp::MAX)))
+}
+
+/// The same of a time that may be absent.
+pub(crate) fn latest_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
+    #[derive(Deserialize)]
+    struct Any(#[serde(deserialize_with = "any_time")] Time);
+    Ok(Option::<Any>::deserialize(deserializer)?.map(|any| any.0))
+}
+
 /// A number or a size in a status, as a Kubernetes quantity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -119,7 +134,7 @@ pub struct QuantityText(pub String);
 impl QuantityText {
     /// A size, rounded up to three digits.
     pub fn bytes(bytes: u64) -> Self {
-        Self(quantity::rounded_up(bytes))
+        Self(quantity::human(bytes))
     }
 
     /// A size to the byte, with the largest suffix that divides it.

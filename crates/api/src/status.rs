@@ -13,7 +13,8 @@ use crate::scalars::QuantityText;
 pub struct PolicyStatus {
     /// conditions: Accepted says whether the policy is understood and in force, Enforced whether every node acts by
     /// it as it is now, and Ready sums both up. DeletionPending says whether archives are to be deleted by it and
-    /// wait, LimitsUnreachable whether pins keep one of its limits from being reached.
+    /// wait, LimitsUnreachable whether pins keep one of its limits from being reached, WithoutEffect whether a part of it
+    /// can never act.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     #[schemars(length(max = 16))]

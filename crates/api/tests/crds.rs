@@ -659,8 +659,13 @@ fn every_rule_has_a_manifest_that_it_refuses() {
     while let Some(value) = pending.pop() {
         for rule in value["x-kubernetes-validations"].as_array().into_iter().flatten() {
             // A file holds no objects that agents make: tests below and those of the API server have these rules.
-            let of_agents_objects =
-                [rules::FILE_NAME, rules::NOT_EMPTY, rules::HOLD_OR_DISCARD, rules::DISCARD_IS_FINAL];
+            let of_agents_objects = [
+                rules::FILE_NAME,
+                rules::NOT_EMPTY,
+                rules::HOLD_OR_DISCARD,
+                rules::UNTIL_IN_TIME,
+                rules::DISCARD_IS_FINAL,
+            ];
             let is_tested = of_agents_objects.iter().any(|known| rule["rule"] == known.cel)
                 || cases.iter().any(|(_, _, known)| rule["rule"] == known.cel);
             assert!(is_tested, "untested rule: {rule}");
@@ -685,7 +690,11 @@ fn a_hold_and_a_discard_have_a_reason_and_exclude_each_other() {
         refused(json!({"discard": {"reason": empty}}), rules::NOT_EMPTY);
     }
     refused(json!({"hold": reason, "discard": reason}), rules::HOLD_OR_DISCARD);
-    for accepted in [json!({}), json!({"hold": reason}), json!({"discard": reason})] {
+    for time in ["9999-01-01T00:00:00Z", "9999-12-31T23:59:59Z"] {
+        refused(json!({"hold": {"reason": "evidence", "until": time}}), rules::UNTIL_IN_TIME);
+    }
+    let ends = json!({"reason": "evidence", "until": "9998-12-31T23:59:59Z"});
+    for accepted in [json!({}), json!({"hold": reason}), json!({"hold": ends}), json!({"discard": reason})] {
         assert_eq!(by_cel("ContainerCheckpoint", &accepted), Vec::<String>::new(), "{accepted}");
     }
 }

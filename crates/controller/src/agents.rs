@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use checkpoint_keeper_api::AGENT_SELECTOR;
+use checkpoint_keeper_api::api_object::ApiObject;
 use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::guarded;
 use checkpoint_keeper_runtime::problem_log::Problem;
 use checkpoint_keeper_runtime::watch::follow;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::ApiResource;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
@@ -71,7 +72,7 @@ impl Agents {
     /// Watches them, for as long as it is polled.
     pub(super) async fn watch(&self, client: &Client, namespace: &str) {
         let kind = ApiResource::erase::<Pod>(&());
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
+        let api: Api<ApiObject> = Api::namespaced_with(client.clone(), namespace, &kind);
         let events = watcher(api, watcher::Config::default().labels(AGENT_SELECTOR));
         let mut before = self.health();
         follow(events.modify(strip), |change| {
@@ -124,7 +125,7 @@ fn now() -> std::time::Instant {
 }
 
 /// Leaves of a pod what is looked at.
-fn strip(pod: &mut DynamicObject) {
+fn strip(pod: &mut ApiObject) {
     let deleted = pod.metadata.deletion_timestamp.take();
     guarded::strip(&mut pod.metadata);
     pod.metadata.deletion_timestamp = deleted;
@@ -135,7 +136,7 @@ fn strip(pod: &mut DynamicObject) {
     }
 }
 
-fn agent_pod(pod: &DynamicObject) -> AgentPod {
+fn agent_pod(pod: &ApiObject) -> AgentPod {
     let text = |path: &str| pod.data.pointer(path).and_then(Value::as_str);
     let runs = text("/status/phase") == Some("Running") && pod.metadata.deletion_timestamp.is_none();
     let conditions = pod.data.pointer("/status/conditions").and_then(Value::as_array);
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn a_pod_says_how_its_nodes_agent_is() {
         let health = |status: serde_json::Value, deleted: Option<&str>| {
-            let mut pod: DynamicObject = serde_json::from_value(json!({
+            let mut pod: ApiObject = serde_json::from_value(json!({
                 "metadata": {"name": "a", "deletionTimestamp": deleted, "annotations": {"long": "x"}},
                 "spec": {"nodeName": "n1", "containers": []}, "status": status,
             }))

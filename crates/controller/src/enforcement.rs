@@ -120,7 +120,7 @@ impl Enforced {
 
 /// What the nodes say of one policy.
 #[derive(Debug, Default)]
-struct Named<'a> {
+struct PolicyReports<'a> {
     /// How many nodes act by each generation, and the first of them.
     acting: BTreeMap<Option<i64>, (usize, &'a str)>,
     /// How many nodes name it that do not go by policies at present.
@@ -132,7 +132,7 @@ struct Named<'a> {
 /// What the nodes say of every policy.
 #[derive(Debug, Default)]
 pub struct Enforcement<'a> {
-    named: BTreeMap<Key<'a>, Named<'a>>,
+    named: BTreeMap<Key<'a>, PolicyReports<'a>>,
     nodes: usize,
     /// How many nodes go by policies and name all of them.
     complete: usize,
@@ -165,7 +165,7 @@ impl<'a> Enforcement<'a> {
 
     /// What they say of this policy, which now has that generation.
     pub fn enforced(&self, id: &PolicyRef, generation: Option<i64>, reach: Reach) -> Enforced {
-        let nothing = Named::default();
+        let nothing = PolicyReports::default();
         let named = self.named.get(&key_of(id)).unwrap_or(&nothing);
         let acting = named.acting.get(&generation).map_or(0, |(count, _)| *count);
         let others = named.acting.iter().filter(|(other, _)| **other != generation);

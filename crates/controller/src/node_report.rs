@@ -1,6 +1,8 @@
 //! What the controller keeps of the status of one node's `NodeCheckpointStore`.
 
-use checkpoint_keeper_api::node_store::{PolicyUsage, ScheduleUsage, UnreachableLimit};
+use checkpoint_keeper_api::node_store::{
+    NodeCheckpointStoreStatus, PolicyUsage, ReadyReason, ScheduleUsage, UnreachableLimit,
+};
 use checkpoint_keeper_core::quota::Held;
 use jiff::Timestamp;
 
@@ -27,10 +29,35 @@ pub struct NodeReport {
     pub schedules: Vec<ScheduleUsage>,
     /// What namespaces have there.
     pub held: Vec<NamespaceHeld>,
-    /// Which namespaces are named there.
-    pub named: Named,
+    /// Of which namespaces it says what they have.
+    pub coverage: Coverage,
     /// Since when what namespaces have is old, as no agent sees the directory; none: it is not.
     pub stale_since: Option<Timestamp>,
+}
+
+impl NodeReport {
+    /// What the status of a node's store says.
+    pub fn of(
+        node: String,
+        uid: String,
+        resource_version: String,
+        status: NodeCheckpointStoreStatus,
+    ) -> Self {
+        Self {
+            node,
+            uid,
+            resource_version,
+            ready: status.ready().map(|ready| ready.status.clone()).unwrap_or_default(),
+            acts_by_policies: status.acts_by_policies(),
+            held: held_by_namespaces(&status),
+            coverage: Coverage::of(&status),
+            stale_since: stale_since(&status),
+            policies: status.policies,
+            more_policies: status.more_policies,
+            unreachable: status.unreachable_limits,
+            schedules: status.schedules,
+        }
+    }
 }
 
 /// What a namespace has on a node.
@@ -42,25 +69,76 @@ pub struct NamespaceHeld {
     pub held: Held,
 }
 
-/// Which namespaces a node's report names.
+/// What namespaces have: exactly of those that the agent knows to have a quota, and rounded up of others.
+fn held_by_namespaces(status: &NodeCheckpointStoreStatus) -> Vec<NamespaceHeld> {
+    let count = |number: i64| u64::try_from(number).unwrap_or(0);
+    let exact = status.quotas.iter().map(|usage| NamespaceHeld {
+        namespace: usage.namespace.as_str().into(),
+        held: Held { count: count(usage.archives), bytes: count(usage.bytes) },
+    });
+    let others = status
+        .namespaces
+        .iter()
+        .filter(|usage| !status.quotas.iter().any(|exact| exact.namespace == usage.name));
+    let rounded = others.map(|usage| NamespaceHeld {
+        namespace: usage.name.as_str().into(),
+        held: Held { count: count(usage.archives), bytes: usage.size.value() },
+    });
+    exact.chain(rounded).collect()
+}
+
+/// Of which namespaces with archives on its node a report says what they have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Named {
-    /// All that have archives there.
+pub enum Coverage {
+    /// All.
     All,
-    /// Of the others only all that have a quota that is not newer than this.
+    /// All that have a quota that is not newer than this, and some others.
     WithQuotas(Timestamp),
     /// Some.
     #[default]
     Some,
 }
 
-impl Named {
-    /// Whether a namespace with a quota that is that old has no archives there if it is not named.
-    pub(super) fn is_complete(self, created: Timestamp) -> bool {
+impl Coverage {
+    fn of(status: &NodeCheckpointStoreStatus) -> Self {
+        let reason = status.ready().map(|ready| ready.reason.as_str());
+        let has_not_looked =
+            |reason: ReadyReason| [ReadyReason::Starting, ReadyReason::PoliciesUnknown].contains(&reason);
+        let known = ReadyReason::ALL.into_iter().find(|known| Some(known.name()) == reason);
+        // One that says nothing, and one that never looked and has nothing to go by from before.
+        if reason.is_none() || (known.is_some_and(has_not_looked) && status.archives == 0) {
+            return Self::Some;
+        }
+        if status.more_namespaces <= 0 {
+            return Self::All;
+        }
+        let latest = status.latest_quota_time.as_ref().filter(|_| status.more_quotas <= 0);
+        latest.map_or(Self::Some, |latest| Self::WithQuotas(latest.0))
+    }
+
+    /// Whether a namespace with a quota made at that time has no archives there if the report does not name it.
+    pub(super) fn includes_quota_of(self, created: Timestamp) -> bool {
         match self {
             Self::All => true,
             Self::WithQuotas(latest) => created <= latest,
             Self::Some => false,
         }
     }
+}
+
+/// Since when the figures of a report are old, as no agent sees the directory; none: they are not.
+fn stale_since(status: &NodeCheckpointStoreStatus) -> Option<Timestamp> {
+    let ready = status.ready()?;
+    let is_stale = ReadyReason::ALL.into_iter().any(|reason| {
+        reason.name() == ready.reason
+            && matches!(
+                reason,
+                ReadyReason::Starting
+                    | ReadyReason::PoliciesUnknown
+                    | ReadyReason::DirectoryGone
+                    | ReadyReason::DirectoryUnreadable
+                    | ReadyReason::AgentNotReady
+            )
+    });
+    is_stale.then_some(ready.last_transition_time.0)
 }

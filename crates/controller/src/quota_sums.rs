@@ -3,63 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use checkpoint_keeper_api::node_store::{NodeCheckpointStoreStatus, ReadyReason};
 use checkpoint_keeper_core::quota::Held;
 use jiff::Timestamp;
 
-use super::node_report::{Named, NamespaceHeld, NodeReport};
-
-/// What a report says of namespaces: exactly of those that the agent knows to have a quota, and rounded up of others.
-pub fn namespaces(status: &NodeCheckpointStoreStatus) -> Vec<NamespaceHeld> {
-    let count = |number: i64| u64::try_from(number).unwrap_or(0);
-    let exact = status.quotas.iter().map(|usage| NamespaceHeld {
-        namespace: usage.namespace.as_str().into(),
-        held: Held { count: count(usage.archives), bytes: count(usage.bytes) },
-    });
-    let others = status
-        .namespaces
-        .iter()
-        .filter(|usage| !status.quotas.iter().any(|exact| exact.namespace == usage.name));
-    let rounded = others.map(|usage| NamespaceHeld {
-        namespace: usage.name.as_str().into(),
-        held: Held { count: count(usage.archives), bytes: usage.size.value() },
-    });
-    exact.chain(rounded).collect()
-}
-
-/// Which namespaces it names.
-pub fn named(status: &NodeCheckpointStoreStatus) -> Named {
-    let reason = status.ready().map(|ready| ready.reason.as_str());
-    let has_not_looked =
-        |reason: ReadyReason| [ReadyReason::Starting, ReadyReason::PoliciesUnknown].contains(&reason);
-    let known = ReadyReason::ALL.into_iter().find(|known| Some(known.name()) == reason);
-    // One that says nothing, and one that never looked and has nothing to go by from before.
-    if reason.is_none() || (known.is_some_and(has_not_looked) && status.archives == 0) {
-        return Named::Some;
-    }
-    if status.more_namespaces <= 0 {
-        return Named::All;
-    }
-    let latest = status.latest_quota_time.as_ref().filter(|_| status.more_quotas <= 0);
-    latest.map_or(Named::Some, |latest| Named::WithQuotas(latest.0))
-}
-
-/// Since when the figures of a report are old, as no agent sees the directory; none: they are not.
-pub fn stale_since(status: &NodeCheckpointStoreStatus) -> Option<Timestamp> {
-    let ready = status.ready()?;
-    let is_stale = ReadyReason::ALL.into_iter().any(|reason| {
-        reason.name() == ready.reason
-            && matches!(
-                reason,
-                ReadyReason::Starting
-                    | ReadyReason::PoliciesUnknown
-                    | ReadyReason::DirectoryGone
-                    | ReadyReason::DirectoryUnreadable
-                    | ReadyReason::AgentNotReady
-            )
-    });
-    is_stale.then_some(ready.last_transition_time.0)
-}
+use super::node_report::{Coverage, NodeReport};
 
 /// What each namespace holds over all nodes, at least: a node with archives of very many names only some of them.
 pub fn namespaces_held(reports: &[Arc<NodeReport>]) -> BTreeMap<&str, Held> {
@@ -111,7 +58,7 @@ impl<'a> Sums<'a> {
                 }
             }
         }
-        let incomplete = reports.iter().filter(|report| report.named != Named::All).collect();
+        let incomplete = reports.iter().filter(|report| report.coverage != Coverage::All).collect();
         Self { nodes, incomplete }
     }
 
@@ -120,7 +67,7 @@ impl<'a> Sums<'a> {
         let nodes = self.nodes.get(namespace).cloned().unwrap_or_default();
         let naming: BTreeSet<&str> = nodes.iter().map(|(report, _)| report.node.as_str()).collect();
         let leaves_out = |report: &&&'a Arc<NodeReport>| {
-            !report.named.is_complete(created) && !naming.contains(report.node.as_str())
+            !report.coverage.includes_quota_of(created) && !naming.contains(report.node.as_str())
         };
         let mut left_out = self.incomplete.iter().filter(leaves_out).map(|report| report.node.as_str());
         let left_out = left_out.next().map(|first| (first, left_out.count()));

@@ -138,10 +138,10 @@ pub fn desired(objects: &[SeenQuota], reports: &[Arc<NodeReport>], now: Timestam
         };
         let created = metadata.creation_timestamp.as_ref().map_or(now, |created| created.0);
         let sum = sums.of_namespace(metadata.namespace.as_deref().unwrap_or_default(), created);
-        let told = Told { quota: read.as_ref().map_err(String::as_str), sum: &sum };
-        judged.states.push(told.state());
+        let usage = QuotaUse { quota: read.as_ref().map_err(String::as_str), sum: &sum };
+        judged.states.push(usage.state());
         judged.ratios.extend(read.iter().flat_map(|quota| ratios(quota, sum.held)));
-        judged.writes.extend(told.write(&metadata, &before, now));
+        judged.writes.extend(usage.write(&metadata, &before, now));
     }
     judged
 }
@@ -157,13 +157,13 @@ fn ratios(quota: &Quota, held: Held) -> Vec<UsedRatio> {
     count.into_iter().chain(of("bytes", held.bytes, quota.hard.bytes)).collect()
 }
 
-/// What there is to tell of one quota.
-struct Told<'a> {
+/// One quota, as far as it is understood, beside what its namespace holds.
+struct QuotaUse<'a> {
     quota: Result<&'a Quota, &'a str>,
     sum: &'a NamespaceSum<'a>,
 }
 
-impl Told<'_> {
+impl QuotaUse<'_> {
     /// How the number of archives compares to its limit, and how their bytes do.
     fn levels(&self) -> (Option<Level>, Option<Level>) {
         self.quota.map(|quota| quota.levels(self.sum.held)).unwrap_or_default()

@@ -29,6 +29,9 @@ pub const DELETION_PENDING: &str = "DeletionPending";
 /// Whether pins keep one of its limits from being reached.
 pub const LIMITS_UNREACHABLE: &str = "LimitsUnreachable";
 
+/// Whether a part of it can never act.
+pub const WITHOUT_EFFECT: &str = "WithoutEffect";
+
 /// A status to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatusWrite {
@@ -189,6 +192,21 @@ impl Observed<'_> {
         }
     }
 
+    fn without_effect(&self) -> ConditionContent {
+        match self.without_effect.as_slice() {
+            [] => ConditionContent {
+                status: "False",
+                reason: "AllCanAct",
+                message: "No part of the policy is without effect.".to_owned(),
+            },
+            found => ConditionContent {
+                status: "True",
+                reason: "CanNeverAct",
+                message: format!("{}.", found.join("; ")),
+            },
+        }
+    }
+
     fn limits_unreachable(&self) -> ConditionContent {
         match &self.usage.first_unreachable {
             None => ConditionContent {
@@ -214,6 +232,7 @@ fn status(before: &PolicyStatus, id: &PolicyRef, observed: &Observed<'_>, now: T
         (READY, observed.ready(id)),
         (DELETION_PENDING, observed.deletion_pending()),
         (LIMITS_UNREACHABLE, observed.limits_unreachable()),
+        (WITHOUT_EFFECT, observed.without_effect()),
     ] {
         condition::set(&mut conditions, kind, content, observed.generation, now);
     }
@@ -223,7 +242,7 @@ fn status(before: &PolicyStatus, id: &PolicyRef, observed: &Observed<'_>, now: T
 
 /// What a status says but for figures.
 fn says(status: &PolicyStatus) -> Vec<(&str, &str, &str, Option<i64>)> {
-    let kinds = [ACCEPTED, ENFORCED, READY, DELETION_PENDING, LIMITS_UNREACHABLE];
+    let kinds = [ACCEPTED, ENFORCED, READY, DELETION_PENDING, LIMITS_UNREACHABLE, WITHOUT_EFFECT];
     let conditions = kinds.map(|kind| condition_of(status, kind));
     let told = conditions.into_iter().flatten();
     told.map(|condition| {
@@ -357,6 +376,7 @@ mod tests {
                 ("Ready", "True", "Accepted", Some(3)),
                 ("DeletionPending", "True", "DeletionLimit", Some(3)),
                 ("LimitsUnreachable", "False", "NoneUnreachable", Some(3)),
+                ("WithoutEffect", "False", "AllCanAct", Some(3)),
             ]
         );
         assert!(status.conditions[3].message.starts_with("2 archives on 1 node wait"), "{status:?}");
@@ -373,6 +393,10 @@ mod tests {
         assert!(before.transition.is_some(), "also of a new policy");
         let accepted = |write: &StatusWrite| condition_of(&write.status, ACCEPTED).unwrap().clone();
         assert_eq!((accepted(&before).status.as_str(), accepted(&before).message.as_str()), ("True", limit));
+        let without_effect = condition_of(&before.status, WITHOUT_EFFECT).unwrap();
+        let told = (without_effect.status.as_str(), without_effect.reason.as_str());
+        assert_eq!(told, ("True", "CanNeverAct"));
+        assert!(limit.ends_with(&without_effect.message), "{without_effect:?}");
         let wide = json!({"precedence": "Override"});
         let objects = cluster(&[policy("a", &narrow, Some(&before.status)), policy("b", &wide, None)]);
         let all = writes(&objects, &[], 1);
@@ -543,7 +567,7 @@ mod tests {
         };
         let before = PolicyStatus { conditions: vec![theirs.clone()], ..PolicyStatus::default() };
         let write = writes(&cluster(&[policy("a", &json!({}), Some(&before))]), &[], 0).remove(0);
-        assert_eq!(write.status.conditions.len(), 6);
+        assert_eq!(write.status.conditions.len(), 7);
         assert_eq!(write.status.conditions[0], theirs);
     }
 }

@@ -5,8 +5,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use checkpoint_keeper_api::api_object::ApiObject;
 use checkpoint_keeper_api::{NodeCheckpointStore, NodeCheckpointStoreStatus};
-use kube::api::DynamicObject;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, ResourceExt};
@@ -15,7 +15,6 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::node_report::NodeReport;
-use super::quota_sums;
 use checkpoint_keeper_runtime::cache::Cache;
 use checkpoint_keeper_runtime::guarded;
 use checkpoint_keeper_runtime::problem_log::Problem;
@@ -82,7 +81,7 @@ impl StoreCache {
 }
 
 /// Leaves of a store what a report needs.
-fn strip(store: &mut DynamicObject) {
+fn strip(store: &mut ApiObject) {
     guarded::strip(&mut store.metadata);
     if let Some(fields) = store.data.as_object_mut() {
         fields.retain(|name, _| name == "status");
@@ -106,7 +105,7 @@ fn strip(store: &mut DynamicObject) {
 }
 
 /// A store whose status is not what its kind says reports nothing.
-fn report(store: &DynamicObject) -> NodeReport {
+fn report(store: &ApiObject) -> NodeReport {
     let node = store.name_any();
     let (uid, resource_version) =
         (store.uid().unwrap_or_default(), store.resource_version().unwrap_or_default());
@@ -114,18 +113,5 @@ fn report(store: &DynamicObject) -> NodeReport {
     let Some(Ok(status)) = status else {
         return NodeReport { node, uid, resource_version, ..NodeReport::default() };
     };
-    NodeReport {
-        node,
-        uid,
-        resource_version,
-        ready: status.ready().map(|ready| ready.status.clone()).unwrap_or_default(),
-        acts_by_policies: status.acts_by_policies(),
-        held: quota_sums::namespaces(&status),
-        named: quota_sums::named(&status),
-        stale_since: quota_sums::stale_since(&status),
-        policies: status.policies,
-        more_policies: status.more_policies,
-        unreachable: status.unreachable_limits,
-        schedules: status.schedules,
-    }
+    NodeReport::of(node, uid, resource_version, status)
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use checkpoint_keeper_api::api_object::ApiObject;
 use checkpoint_keeper_api::node_store::ReadyReason;
 use checkpoint_keeper_api::{
     CheckpointPolicy, CheckpointQuota, CheckpointRestoreOperator, CheckpointSchedule,
@@ -11,7 +12,7 @@ use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 use checkpoint_keeper_core::schedule::ScheduleKind;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::time::error::Elapsed;
@@ -93,7 +94,7 @@ impl Writer {
     pub async fn write(&self, write: &StatusWrite) -> Written {
         // As no kind in particular: an object that is not what its kind says gets its status, too.
         let resource = resource(write.id.kind);
-        let api: Api<DynamicObject> = match &write.id.namespace {
+        let api: Api<ApiObject> = match &write.id.namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         };
@@ -112,8 +113,7 @@ impl Writer {
             ScheduleKind::Native => ApiResource::erase::<CheckpointSchedule>(&()),
             ScheduleKind::Legacy => ApiResource::erase::<LegacyCheckpointSchedule>(&()),
         };
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &write.id.namespace, &resource);
+        let api: Api<ApiObject> = Api::namespaced_with(self.client.clone(), &write.id.namespace, &resource);
         let patch = Patch::Merge(json!({
             "metadata": {"uid": write.uid, "resourceVersion": write.resource_version},
             "status": write.status,
@@ -126,7 +126,7 @@ impl Writer {
     pub async fn write_quota(&self, write: &QuotaWrite) -> Written {
         // As no kind in particular: an object that is not what its kind says gets its status, too.
         let resource = ApiResource::erase::<CheckpointQuota>(&());
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &write.namespace, &resource);
+        let api: Api<ApiObject> = Api::namespaced_with(self.client.clone(), &write.namespace, &resource);
         let patch = Patch::Merge(json!({
             "metadata": {"uid": write.uid, "resourceVersion": write.resource_version},
             "status": write.status,
@@ -164,8 +164,7 @@ impl Writer {
         let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let resource = ApiResource::erase::<LegacyCheckpointSchedule>(&());
         // As no kind in particular: an object that is not what its kind says is deleted, too.
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &release.namespace, &resource);
+        let api: Api<ApiObject> = Api::namespaced_with(self.client.clone(), &release.namespace, &resource);
         Written::of(timeout(WRITE, api.patch(&release.name, &how, &patch)).await)
     }
 

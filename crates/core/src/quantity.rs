@@ -140,30 +140,9 @@ impl fmt::Display for Share {
     }
 }
 
-/// A number of bytes for people, in the notation that policies use: `512`, `286Ki`, `1.7Mi`, `28Gi`.
+/// A number of bytes for people and for statuses: a Kubernetes quantity of three digits and a suffix, rounded up, `512`,
+/// `286Ki`, `1.71Mi`, `28Gi`. At most one percent more than it is, so what is over a limit does not look like the limit.
 pub fn human(bytes: u64) -> String {
-    const SUFFIXES: [&str; 6] = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-    if bytes < 1024 {
-        return bytes.to_string();
-    }
-    let mut power = (bytes.ilog2() / 10).max(1);
-    // 1023.97Ki would show as 1024Ki: the next unit says it better.
-    let rounded = |power: u32| bytes as f64 / (1_u64 << (10 * power)) as f64;
-    if rounded(power) >= 1023.5 && power < 6 {
-        power += 1;
-    }
-    let value = rounded(power);
-    let suffix = SUFFIXES[usize::try_from(power - 1).unwrap_or(0).min(5)];
-    if value < 9.95 && (value * 10.0).round() % 10.0 != 0.0 {
-        format!("{value:.1}{suffix}")
-    } else {
-        format!("{value:.0}{suffix}")
-    }
-}
-
-/// A number of bytes as a Kubernetes quantity of at most three digits and a suffix, rounded up: `512`, `286Ki`,
-/// `1.68Mi`, `28Gi`. At most one percent more than it is.
-pub fn rounded_up(bytes: u64) -> String {
     const SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     let bytes = u128::from(bytes);
     for (power, suffix) in SUFFIXES.iter().enumerate() {
@@ -251,23 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn shows_sizes_in_the_notation_of_policies() {
-        for (bytes, text) in [
-            (0, "0"),
-            (1_023, "1023"),
-            (1_024, "1Ki"),
-            (292_864, "286Ki"),
-            (1_786_368, "1.7Mi"),
-            ((1 << 20) - 1, "1Mi"),
-            (28 << 30, "28Gi"),
-            (u64::MAX, "16Ei"),
-        ] {
-            assert_eq!(human(bytes), text);
-        }
-    }
-
-    #[test]
-    fn rounded_quantities_have_three_digits_and_are_never_too_small() {
+    fn sizes_for_people_have_three_digits_and_are_never_too_small() {
         for (bytes, text) in [
             (0, "0"),
             (999, "999"),
@@ -276,6 +239,9 @@ mod tests {
             (1_024, "1Ki"),
             (1_025, "1.01Ki"),
             (88_124, "86.1Ki"),
+            (292_864, "286Ki"),
+            ((1 << 20) - 1, "1Mi"),
+            (1_786_368, "1.71Mi"),
             (3 << 30, "3Gi"),
             ((3 << 30) + 1, "3.01Gi"),
             (252 << 30, "252Gi"),
@@ -283,12 +249,12 @@ mod tests {
             ((1_023 << 30) + 1, "1Ti"),
             (u64::MAX, "16Ei"),
         ] {
-            assert_eq!(rounded_up(bytes), text, "{bytes}");
+            assert_eq!(human(bytes), text, "{bytes}");
         }
         for shift in 0..63 {
             for bytes in [(1_u64 << shift) - 1, 1 << shift, (1 << shift) + 1, 3 << (shift / 2)] {
-                let read = parse(&rounded_up(bytes)).unwrap();
-                assert!(read >= bytes && read - bytes <= bytes / 100 + 1, "{bytes}: {}", rounded_up(bytes));
+                let read = parse(&human(bytes)).unwrap();
+                assert!(read >= bytes && read - bytes <= bytes / 100 + 1, "{bytes}: {}", human(bytes));
             }
         }
     }

@@ -550,7 +550,7 @@ fn what_an_overriding_policy_has_once_selected_no_change_of_the_pods_labels_take
     }
     let pods_are = |world: &mut World, labels: Labels| {
         let (namespace, name) = ("team".to_owned(), "web-0".to_owned());
-        let pod = LivePod { namespace, name, uid: None, labels, controller: None };
+        let pod = LivePod { namespace, name, uid: None, labels: Some(labels), controller: None };
         let what = ClusterUpdate::Pods(Some(vec![pod]));
         world.input(Input::Cluster(TimedUpdate { at: world.now, what }));
         world.come_to_rest();

@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::fmt::Debug;
 use std::time::Duration;
 
+use checkpoint_keeper_api::api_object::ApiObject;
 use checkpoint_keeper_terminal::say::say;
-use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::api::{ApiResource, ListParams};
 use kube::client::retry::RetryPolicy;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::NamespaceResourceScope;
@@ -106,7 +107,7 @@ impl Session {
         K: Resource<DynamicType = ()> + DeserializeOwned + Debug,
     {
         let resource = ApiResource::erase::<K>(&());
-        let api: Api<DynamicObject> = match namespace {
+        let api: Api<ApiObject> = match namespace {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
             None => Api::all_with(self.client.clone(), &resource),
         };
@@ -116,7 +117,7 @@ impl Session {
             let page = api.list(&params).await?;
             for object in page.items {
                 let name = object.name_any();
-                match object.try_parse() {
+                match object.parse() {
                     Ok(object) => objects.push(object),
                     Err(error) => self.unseen(format!("{} {name}: it cannot be read: {error}", K::kind(&()))),
                 }

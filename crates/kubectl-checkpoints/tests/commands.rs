@@ -324,6 +324,9 @@ fn archives() -> Value {
         {"file": "b.tar", "namespace": "shop", "pod": "web-0", "container": "app", "sizeBytes": 30_000_000_000_u64,
          "state": "Complete", "verdict": "Delete", "reason": "MaxAge", "policy": "cckpol/default",
          "checkpointedAt": ago(720), "detail": "older than 30d"},
+        {"file": "c.tar", "namespace": "shop", "pod": "web-0", "container": "app", "sizeBytes": 2_000_000, "state": "Complete",
+         "verdict": "Keep", "reason": "DeletionPending", "policy": "cckpol/default",
+         "checkpointedAt": ago(700), "detail": "MaxAge"},
     ]})
 }
 
@@ -336,7 +339,7 @@ fn an_agent_is_asked_for_all_that_it_knows() {
     assert_snapshot!("plan_now", world.run(&["plan", &agent]));
     // In the order that is asked for, and of the namespace that is named.
     let by_size = world.run(&["list", "--node", "node-1", &agent, "-o", "name", "--sort-by", "size"]);
-    assert!(by_size.contains("b.tar\na.tar\n"), "{by_size}");
+    assert!(by_size.contains("b.tar\nc.tar\na.tar\n"), "{by_size}");
     let of_another = world.run(&["list", "--node", "node-1", &agent, "-o", "name", "-n", "blog"]);
     assert!(!of_another.contains(".tar"), "{of_another}");
     let refused = world.run(&["list", "--node", "node-1", &agent, "-l", "a=b"]);
@@ -537,7 +540,12 @@ fn doctor_names_what_is_wrong() {
     world.list(
         STORES,
         &[
-            store("node-1", json!({"moreWithoutNamespace": 3, "problems": [
+            store("node-1", json!({"moreWithoutNamespace": 3, "schedules": [
+                {"apiVersion": "checkpoint-keeper.io/v1alpha1", "namespace": "shop", "name": "hourly", "generation": 1, "containers": 2, "active": 0, "intervalCheckpoints": 0, "failures": 3,
+                 "reason": "CheckpointFailed", "message": "the kubelet finds nothing to checkpoint (its feature gate \
+                  ContainerCheckpoint is off): 404 Not Found"},
+                {"apiVersion": "checkpoint-keeper.io/v1alpha1", "namespace": "shop", "name": "nightly", "generation": 1, "containers": 2, "active": 0, "intervalCheckpoints": 0, "failures": 1,
+                 "reason": "QuotaExceeded", "message": "10 of 10 archives are used"}], "problems": [
                 {"type": "MinFreeUnreachable", "since": "2026-01-01T00:00:00Z", "message":
                  "CheckpointStoragePolicy/disk minFree.bytes has no effect: 4Ei is more than the 252Gi of this disk"}]})),
             store(
@@ -586,6 +594,14 @@ fn doctor_names_what_is_wrong() {
         "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "ClusterCheckpointPolicy",
         "metadata": {"name": "default"}, "spec": {},
         "status": {"conditions": ready("False", "Invalid", "spec.retention.maxAge: must be a length of time")},
+    }), json!({
+        "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "ClusterCheckpointPolicy",
+        "metadata": {"name": "shadowed"}, "spec": {},
+        "status": {"conditions": [{
+            "type": "WithoutEffect", "status": "True", "reason": "CanNeverAct",
+            "message": "governs nothing: ClusterCheckpointPolicy/default goes before it for every archive that it is for.",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]},
     })]);
     for kind in ["checkpointpolicies", "checkpointstoragepolicies", "checkpointschedules"] {
         world.list(&format!("/apis/checkpoint-keeper.io/v1alpha1/{kind}"), &[]);
@@ -618,29 +634,45 @@ fn doctor_names_what_is_wrong() {
         "metadata": {"name": "sample", "namespace": "default"}, "spec": {},
         "status": {"conditions": ready("False", "OtherOperator", "The older checkpoint-restore-operator is running.")},
     })]);
+    world.list(LEASES, &[lease("checkpoint-restore-operator")]);
     world.on("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", 201, json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {}, "status": {"allowed": true},
     }));
     assert_snapshot!("doctor", world.run(&["doctor"]));
 }
 
+const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
+
+/// The older operator's lease in a namespace, which is held.
+fn lease(namespace: &str) -> Value {
+    json!({"metadata": {"name": "f1499914.criu.org", "namespace": namespace}, "spec": {"holderIdentity": "one"}})
+}
+
 #[test]
 fn doctor_knows_where_agents_look_for_the_older_operator() {
-    let world = World::new();
     let agents = json!({"metadata": {"name": "agent"}, "spec": {"selector": {}, "template": {"spec": {"containers": [
         {"name": "agent", "args": ["agent", "--other-operator-namespace=build,test"]}]}}}});
-    world.list("/apis/apps/v1/namespaces/checkpoint-keeper/daemonsets", &[agents]);
     let running = |namespace: &str| {
         json!({"metadata": {"name": "manager", "namespace": namespace}, "status": {"readyReplicas": 1},
                "spec": {"selector": {}, "template": {"spec": {"containers": [
                    {"name": "manager", "image": "criu/checkpoint-restore-operator@sha256:0011"}]}}}})
     };
-    world.list("/apis/apps/v1/deployments", &[running("test"), running("checkpoint-restore-operator")]);
-    world.list("/apis/apps/v1/daemonsets", &[]);
-    let said = world.run(&["doctor"]);
+    let said_with = |lease: Value| {
+        let world = World::new();
+        let agents = [agents.clone()];
+        world.list("/apis/apps/v1/namespaces/checkpoint-keeper/daemonsets", &agents);
+        world.list("/apis/apps/v1/deployments", &[running("test"), running("checkpoint-restore-operator")]);
+        world.list("/apis/apps/v1/daemonsets", &[]);
+        world.list(LEASES, &[lease]);
+        world.run(&["doctor"])
+    };
+    let said = said_with(lease("test"));
     let (there, elsewhere) =
         (said.find("runs in test: Deployment manager"), said.find("agents do not see it there"));
     assert!(there.is_some() && there < elsewhere && said.matches("agents do not see").count() == 1, "{said}");
+    // One that elects no leader is there, and nothing but its pods shows it.
+    let said = said_with(lease("another"));
+    assert!(said.contains("agents do not see that it runs, as it holds no lease"), "{said}");
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn bare_pod() -> LookupResult {
         namespace: "team".to_owned(),
         name: "web-0".to_owned(),
         uid: None,
-        labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+        labels: Some(BTreeMap::from([("app".to_owned(), "web".to_owned())])),
         controller: None,
     })
 }

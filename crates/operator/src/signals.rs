@@ -3,11 +3,14 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use checkpoint_keeper_api::container_checkpoint::HeldReason;
 use checkpoint_keeper_api::effective::Acceptance;
 use checkpoint_keeper_api::node_store::ReadyReason;
 use checkpoint_keeper_api::quota::QuotaReadyReason;
+use checkpoint_keeper_api::schedule_status::{ScheduleHealthyReason, ScheduleReadyReason};
 use checkpoint_keeper_controller::enforcement::EnforcedReason;
 use checkpoint_keeper_core::policy::{Kind, PolicyRef};
+use checkpoint_keeper_core::schedule::{RunResult, SkipReason};
 
 use checkpoint_keeper_agent as agent;
 use checkpoint_keeper_controller as controller;
@@ -50,21 +53,34 @@ fn page() -> String {
          of what was deleted since the last one |\n| `LimitUnreachable` | agent | the policy | pins keep one of its limits \
          from being reached on a node; told of again when it was within reach for an hour in between |\n",
     );
+    let faults = ReadyReason::ALL.into_iter().filter(|reason| reason.is_fault_of_node());
+    let faults: Vec<String> = faults.map(|reason| format!("`{}`", reason.name())).collect();
+    let _ = writeln!(
+        page,
+        "| {}, and `Collecting` at their end | agent | the node's `NodeCheckpointStore` | why less is done there than policies \
+         want; each once while it lasts, and again when it was over for an hour in between |",
+        faults.join(", ")
+    );
     for acceptance in acceptances() {
         let message = acceptance.message(&policy()).replace('|', "\\|");
         let _ = writeln!(page, "| `{}` | controller | the policy | {message} |", acceptance.reason());
     }
     page.push_str(
         "| `QuotaNearlyExceeded`, `QuotaExceeded` | controller | the `CheckpointQuota` | the namespace holds nearly as much as \
-         the quota, or more than it: each once whenever it comes true |\n| `QuotaExceeded` | agent | the pod, and the \
-         `CheckpointSchedule` | a checkpoint was not made, as a quota has no room for it; with `onExceed: Warn`, on the pod \
-         only, it is made all the same |\n",
+         the quota, or more than it: each once whenever it comes true |\n",
     );
+    for result in results() {
+        let when = when(&result);
+        let name = result.name();
+        let _ =
+            writeln!(page, "| `{name}` | agent | the pod, or the `CheckpointSchedule`, or both | {when} |");
+    }
     page.push_str(
         "\nThe same reasons are those of the policies' condition `Accepted`. Beside it stand `Enforced` (whether every \
          node that the policy concerns acts by it as it is now), `Ready` (both in one; `Pending` until the controller has \
-         looked at it), `DeletionPending` (archives wait, as only so many may go a minute) and `LimitsUnreachable` (pins \
-         keep limits from being reached). `Enforced` has the reasons ",
+         looked at it), `DeletionPending` (archives wait, as only so many may go a minute), `LimitsUnreachable` (pins \
+         keep limits from being reached) and `WithoutEffect` (a part of it can never act, as what goes before it is for more). \
+         `Enforced` has the reasons ",
     );
     page.push_str(&names(EnforcedReason::ALL.map(|reason| (reason.name(), reason.status())).into_iter()));
     page.push_str(".\n\nA `NodeCheckpointStore` has the condition `Ready`, with the reasons ");
@@ -80,6 +96,20 @@ fn page() -> String {
          `HardReached`) and `Ready`, with the reasons ",
     );
     page.push_str(&names(QuotaReadyReason::ALL.map(|reason| (reason.name(), reason.status())).into_iter()));
+    page.push_str(
+        ".\n\nA `CheckpointSchedule`, also one of the older operator, has the conditions `Ready`, with the reasons ",
+    );
+    let ready = ScheduleReadyReason::ALL.map(|reason| (reason.name(), reason.status().name()));
+    page.push_str(&names(ready.into_iter()));
+    page.push_str(", and `Healthy`, with the reasons ");
+    let healthy = ScheduleHealthyReason::ALL.map(|reason| (reason.name(), reason.status().name()));
+    page.push_str(&names(healthy.into_iter()));
+    page.push_str(".\n\nA `ContainerCheckpoint` has the condition `Held`, with the reasons ");
+    page.push_str(&names(HeldReason::ALL.map(|reason| (reason.name(), reason.status())).into_iter()));
+    page.push_str(
+        ", and, once a discard was asked for, `Discarded` (False), with the reasons `Waiting` (it is to be deleted) and \
+         `Pinned` (it is deleted once nothing keeps it any more)",
+    );
     page.push_str(
         ".\n\n## Audit lines\n\nAn agent writes one line of \
          JSON to standard output for each archive that it deleted:\n\n",
@@ -127,6 +157,52 @@ fn acceptances() -> Vec<Acceptance> {
         Acceptance::Invalid(_) => None,
     };
     std::iter::successors(Some(Acceptance::Accepted), next).collect()
+}
+
+/// One of each. A new one does not compile before it stands here.
+fn results() -> Vec<RunResult> {
+    let text = String::new;
+    let next = |result: &RunResult| match result {
+        RunResult::Done(_) => Some(RunResult::WouldDump),
+        RunResult::WouldDump => Some(RunResult::Retrying(text())),
+        RunResult::Retrying(_) => Some(RunResult::Failed(text())),
+        RunResult::Failed(_) => Some(RunResult::InsufficientStorage(text())),
+        RunResult::InsufficientStorage(_) => Some(RunResult::QuotaExceeded(text())),
+        RunResult::QuotaExceeded(_) => Some(RunResult::MayBeFrozen(text())),
+        RunResult::MayBeFrozen(_) => Some(RunResult::Skipped(SkipReason::Missed(1))),
+        RunResult::Skipped(SkipReason::Missed(_)) => Some(RunResult::Skipped(SkipReason::PodEnded)),
+        RunResult::Skipped(SkipReason::PodEnded) => Some(RunResult::Skipped(SkipReason::ScheduleChanged)),
+        RunResult::Skipped(SkipReason::ScheduleChanged) => {
+            Some(RunResult::Skipped(SkipReason::RequestWithdrawn))
+        }
+        RunResult::Skipped(SkipReason::RequestWithdrawn) => None,
+    };
+    std::iter::successors(Some(RunResult::Done(text())), next).collect()
+}
+
+fn when(result: &RunResult) -> &'static str {
+    match result {
+        RunResult::Done(_) => "a checkpoint was made",
+        RunResult::WouldDump => "the schedule is a dry run, and would have made a checkpoint",
+        RunResult::Retrying(_) => "a try failed, and there will be another one",
+        RunResult::Failed(_) => "a checkpoint failed for good, with the words of the kubelet",
+        RunResult::InsufficientStorage(_) => {
+            "a checkpoint was not made, as the disk has too little room for it"
+        }
+        RunResult::QuotaExceeded(_) => {
+            "a checkpoint was not made, as a quota has no room for it; with `onExceed: Warn` it is made all the same, and this \
+             is on the pod only"
+        }
+        RunResult::MayBeFrozen(_) => {
+            "the runtime went away in the middle of a checkpoint, and may have left the container frozen"
+        }
+        RunResult::Skipped(SkipReason::Missed(_)) => "due times passed, and nothing was done for them",
+        RunResult::Skipped(SkipReason::PodEnded) => "the pod ended before its turn came",
+        RunResult::Skipped(SkipReason::ScheduleChanged) => {
+            "the schedule was deleted, suspended or changed before the turn came"
+        }
+        RunResult::Skipped(SkipReason::RequestWithdrawn) => "the annotation that asked was taken off",
+    }
 }
 
 #[derive(PartialEq, Eq)]

@@ -74,8 +74,8 @@ fn a_person_at_a_terminal_is_shown_the_totals_and_asked() {
     for answer in ["n\n", "\n", "\u{4}", "maybe\n"] {
         let mut terminal = Terminal::start(place.unconfirmed_gc(), 100);
         let shown = terminal.shows("Delete 1 archive? [y/N]");
-        assert!(shown.contains("MaxCountPerContainer       1   22Ki"), "{shown}");
-        assert!(shown.contains("team            1   22Ki"), "{shown}");
+        assert!(shown.contains("MaxCountPerContainer       1  21.5Ki"), "{shown}");
+        assert!(shown.contains("team            1  21.5Ki"), "{shown}");
         terminal.types(answer);
         let (shown, code) = terminal.end();
         assert_eq!((code, place.files().len()), (Some(1), 2), "{answer:?}: {shown}");
@@ -152,7 +152,7 @@ fn each_deletion_is_a_line_and_json_stays_one_document() {
     let (_, line) = run.stderr.split_once(' ').unwrap();
     assert_eq!(
         line,
-        "deleted checkpoint-web-0_team-server-2026-01-01T06:00:01Z.tar team/web-0/server 22Ki \
+        "deleted checkpoint-web-0_team-server-2026-01-01T06:00:01Z.tar team/web-0/server 21.5Ki \
          MaxCountPerContainer (2 archives, limit 1) by ClusterCheckpointPolicy/default\n"
     );
     place.add(&server(3));
@@ -163,8 +163,8 @@ fn each_deletion_is_a_line_and_json_stays_one_document() {
     assert!(lines.next().unwrap().starts_with("VERDICT"), "{}", run.stdout);
     let rows: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
     assert_eq!(rows.len(), 1, "what is gone was said above: {rows:?}");
-    assert!(run.stdout.contains("\ndeleted  MaxCountPerContainer         1  22Ki\n"), "{}", run.stdout);
-    assert!(run.stdout.contains("\nteam              2  43Ki        1   22Ki\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("\ndeleted  MaxCountPerContainer         1  21.5Ki\n"), "{}", run.stdout);
+    assert!(run.stdout.contains("\nteam              2  43Ki        1  21.5Ki\n"), "{}", run.stdout);
 }
 
 #[test]

@@ -279,7 +279,7 @@ fn watching_says_a_line_for_each_deletion() {
     let (_, line) = line.split_once(' ').unwrap();
     assert_eq!(
         line,
-        "deleted checkpoint-web-0_team-server-2026-01-01T06:00:01Z.tar team/web-0/server 22Ki \
+        "deleted checkpoint-web-0_team-server-2026-01-01T06:00:01Z.tar team/web-0/server 21.5Ki \
          MaxCountPerContainer (2 archives, limit 1) by ClusterCheckpointPolicy/default\n"
     );
     signal(&watching, "INT");

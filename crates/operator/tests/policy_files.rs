@@ -117,8 +117,8 @@ spec:
         "CheckpointRestoreOperator shop/sample, once the older operator has ended:",
         "  * it governs the namespace shop alone, on every node;",
         "  * maxCheckpointsPerPod: 0 turns that one limit off, and maxTotalSizePerPod goes on acting;",
-        "  * retainOrphan: false deletes an archive an hour after",
-        "  * the counts of all levels act before the sizes;",
+        "  * retainOrphan: false deletes an archive 1h after",
+        "  * of the archives that a limit counts or adds up the newest complete ones stay (1;",
         "  * the time inside an archive says which is older;",
     ];
     // Nothing is deleted, although it was confirmed and nobody said that it is a dry run.

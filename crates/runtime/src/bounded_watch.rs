@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use checkpoint_keeper_api::api_object::ApiObject;
 use futures_util::TryStreamExt;
-use kube::api::DynamicObject;
 use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
@@ -63,7 +63,7 @@ pub(super) async fn watch_bounded<K>(
 }
 
 fn read_event<K: DeserializeOwned + Resource<DynamicType = ()>>(
-    event: Event<DynamicObject>,
+    event: Event<ApiObject>,
     bounds: &mut Bounds,
 ) -> Event<(Key, Read<K>)> {
     match event {
@@ -83,7 +83,7 @@ fn read_event<K: DeserializeOwned + Resource<DynamicType = ()>>(
 }
 
 fn read<K: DeserializeOwned + Resource<DynamicType = ()>>(
-    mut object: DynamicObject,
+    mut object: ApiObject,
     bounds: &mut Bounds,
 ) -> (Key, Read<K>) {
     let key = key(&object);

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use checkpoint_keeper_api::api_object::Metadata;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
 use kube::runtime::watcher::watcher;
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 use super::cache::Cache;
 use super::liveness::{now, policy_watch};
 use super::problem_log::Problem;
-use super::watch::{Metadata, follow_anew, metadata_of};
+use super::watch::{follow_anew, metadata_of};
 
 /// A kind's definition, as far as it was seen, shared by the task that watches it and those that read it.
 #[derive(Debug, Clone)]

@@ -10,9 +10,10 @@ use checkpoint_keeper_api::legacy_annotations::deciding_annotations;
 use checkpoint_keeper_api::unknown::unknown_field;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use kube::api::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use checkpoint_keeper_api::api_object::ApiObject;
 
 /// An object that is not what its kind says.
 #[derive(Debug, Clone, Default)]
@@ -49,10 +50,8 @@ pub fn strip(metadata: &mut ObjectMeta) {
 }
 
 /// An object as its kind, or what is left of it.
-pub fn read<K: DeserializeOwned + Resource<DynamicType = ()>>(
-    object: DynamicObject,
-) -> Result<K, Box<Broken>> {
-    let DynamicObject { metadata, mut data, .. } = object;
+pub fn read<K: DeserializeOwned + Resource<DynamicType = ()>>(object: ApiObject) -> Result<K, Box<Broken>> {
+    let ApiObject { metadata, mut data, .. } = object;
     let unknown = data.get("spec").and_then(|spec| unknown_field(&K::group(&()), &K::kind(&()), spec));
     if let (Some(fields), Ok(metadata)) = (data.as_object_mut(), serde_json::to_value(&metadata)) {
         fields.insert("metadata".to_owned(), metadata);
@@ -78,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    fn object(kind: &str, spec: &Value) -> DynamicObject {
+    fn object(kind: &str, spec: &Value) -> ApiObject {
         let metadata = json!({"name": "newer", "generation": 2, "annotations": {"any": "thing"}});
         let version = "checkpoint-keeper.io/v1alpha1";
         let object = json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec});

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use checkpoint_keeper_api::api_object::ApiObject;
 use checkpoint_keeper_api::legacy::OTHER_OPERATOR_LEASE;
 pub use checkpoint_keeper_api::legacy::OTHER_OPERATOR_NAMESPACES;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::api::{ApiResource, ListParams};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde::Deserialize;
@@ -57,7 +58,7 @@ impl OtherOperator {
 
     async fn watch_namespace(&self, namespace: &str, client: &Client, tick: Duration) {
         let kind = ApiResource::erase::<Lease>(&());
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
+        let api: Api<ApiObject> = Api::namespaced_with(client.clone(), namespace, &kind);
         let only = format!("metadata.name={OTHER_OPERATOR_LEASE}");
         let config = other_watch().fields(&only);
         let only = ListParams::default().fields(&only);
@@ -85,7 +86,7 @@ impl OtherOperator {
     async fn ask_about_quiet_leases(
         &self,
         namespace: &str,
-        api: &Api<DynamicObject>,
+        api: &Api<ApiObject>,
         only: &ListParams,
         tick: Duration,
     ) {
@@ -194,7 +195,7 @@ impl Cache<Renewal> {
 }
 
 /// An object as a lease. One without the fields of a lease has no holder.
-fn lease(object: DynamicObject) -> Lease {
+fn lease(object: ApiObject) -> Lease {
     let spec = object.data.get("spec").and_then(|spec| LeaseSpec::deserialize(spec).ok());
     Lease { metadata: object.metadata, spec }
 }

@@ -11,6 +11,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use checkpoint_keeper_api::api_object::Metadata;
 use checkpoint_keeper_api::effective::{Objects, Seen, Unparsable};
 use checkpoint_keeper_api::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointStoragePolicy, ClusterCheckpointPolicy,
@@ -28,7 +29,7 @@ use super::liveness::{listened, now, policy_watch};
 use super::other_operator::OtherOperator;
 use super::problem_log::Problem;
 use super::telemetry::WatchAge;
-use super::watch::{Metadata, Unconfirmed, WatchHealth, follow_anew, metadata_of};
+use super::watch::{Unconfirmed, WatchHealth, follow_anew, metadata_of};
 
 /// So many objects are listed at a time. Each may be a megabyte, of which next to nothing is kept.
 const PAGE: u32 = 20;

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use checkpoint_keeper_api::CheckpointQuota;
+use checkpoint_keeper_api::api_object::ApiObject;
 use jiff::Timestamp;
 use kube::Client;
-use kube::api::DynamicObject;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watcher;
 use serde_json::Value;
@@ -110,7 +110,7 @@ impl QuotaObjects {
 }
 
 /// Leaves of a quota what is looked at: its status names up to a hundred nodes.
-fn strip(object: &mut DynamicObject, node: Option<&str>) {
+fn strip(object: &mut ApiObject, node: Option<&str>) {
     guarded::strip(&mut object.metadata);
     let nodes = object.data.pointer_mut("/status/nodes").and_then(Value::as_array_mut);
     if let (Some(node), Some(nodes)) = (node, nodes) {
@@ -125,7 +125,7 @@ mod tests {
     use super::super::watch::Change;
     use super::*;
 
-    fn object(namespace: &str, name: &str, created: &str) -> DynamicObject {
+    fn object(namespace: &str, name: &str, created: &str) -> ApiObject {
         let nodes = ["n1", "n2"].map(|name| json!({"name": name, "count": 1, "bytes": "5"}));
         serde_json::from_value(json!({
             "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointQuota",

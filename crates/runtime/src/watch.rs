@@ -8,9 +8,9 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use checkpoint_keeper_api::api_object::{ApiObject, Metadata};
 use futures_util::{Stream, StreamExt};
-use kube::api::{ApiResource, DynamicObject};
-use kube::core::PartialObjectMeta;
+use kube::api::ApiResource;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
@@ -56,9 +56,6 @@ impl<T> Change<T> {
     }
 }
 
-/// An object's metadata, of whichever kind: one type for all, as each makes a watch of its own in the program.
-pub type Metadata = PartialObjectMeta<DynamicObject>;
-
 /// All objects of a kind, as far as their metadata go.
 pub fn metadata_of<K: Resource<DynamicType = ()>>(client: &Client) -> Api<Metadata> {
     Api::all_with(client.clone(), &ApiResource::erase::<K>(&()))
@@ -66,7 +63,7 @@ pub fn metadata_of<K: Resource<DynamicType = ()>>(client: &Client) -> Api<Metada
 
 /// All objects of a kind, as whatever they are. What cannot be read as its kind keeps no other from being seen, and
 /// one type for all kinds makes one watch in the program.
-pub fn objects_of<K: Resource<DynamicType = ()>>(client: &Client) -> Api<DynamicObject> {
+pub fn objects_of<K: Resource<DynamicType = ()>>(client: &Client) -> Api<ApiObject> {
     Api::all_with(client.clone(), &ApiResource::erase::<K>(&()))
 }
 

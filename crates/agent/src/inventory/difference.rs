@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use checkpoint_keeper_api::ContainerCheckpoint;
-use checkpoint_keeper_api::container_checkpoint::{ContainerCheckpointStatus, DISCARDED, HELD, HoldSpec};
+use checkpoint_keeper_api::container_checkpoint::{
+    ContainerCheckpointStatus, DISCARDED, HELD, HeldReason, HoldSpec,
+};
 use checkpoint_keeper_api::scalars::{ReasonText, UserName};
 use checkpoint_keeper_core::hold::{Hold, HoldStep, Marker, Wish, step};
 use checkpoint_keeper_core::name::FileName;
@@ -28,9 +30,6 @@ pub(super) struct Object {
     pub(super) status: Option<ContainerCheckpointStatus>,
 }
 
-/// The reason of a hold that is in force as the object asks for it.
-const IN_FORCE: &str = "Held";
-
 impl Object {
     pub(super) fn of(object: &ContainerCheckpoint) -> Self {
         Self {
@@ -48,7 +47,7 @@ impl Object {
     fn wish(&self, entry: &Entry) -> Wish {
         let own = self.status.as_ref().filter(|status| status.node_name == entry.status.node_name);
         let held = own.and_then(|status| status.condition(HELD));
-        let held = held.filter(|held| held.status == "True" && held.reason == IN_FORCE);
+        let held = held.filter(|held| held.status == "True" && held.reason == HeldReason::Held.name());
         let observed = held.and_then(|held| held.observed_generation);
         Wish {
             hold: self.hold.clone(),
@@ -304,13 +303,14 @@ struct Seen<'a> {
 
 impl Seen<'_> {
     fn status(&self, now: Timestamp) -> ContainerCheckpointStatus {
-        let (is_held, reason, message) = self.held();
+        let (reason, message) = self.held();
+        let is_held = reason.status() == "True";
         let before = self.object.status.as_ref().and_then(|before| before.condition(HELD));
         // A hold that was taken out and is still there could not be removed: that it was is not to be forgotten.
-        let is_unremoved = is_held && reason == IN_FORCE && self.object.hold.is_none();
+        let is_unremoved = reason == HeldReason::Held && self.object.hold.is_none();
         let held = match before.filter(|_| is_unremoved) {
             Some(before) => before.clone(),
-            None => self.condition(HELD, (is_held, reason, message), now),
+            None => self.condition(HELD, (is_held, reason.name(), message), now),
         };
         let mut conditions = vec![held];
         if self.object.is_discarded {
@@ -328,7 +328,7 @@ impl Seen<'_> {
         }
     }
 
-    fn held(&self) -> (bool, &'static str, String) {
+    fn held(&self) -> (HeldReason, String) {
         match (self.marker, self.no_hold) {
             (Marker::Hold(hold), _) => {
                 let until = hold.until.map(|until| format!(" until {until}")).unwrap_or_default();
@@ -341,26 +341,26 @@ impl Seen<'_> {
                 };
                 let message = format!("Held{until}{by}: {}{differs}", hold.reason);
                 // Only what the object itself asks for can be ended by taking it out there.
-                (true, if self.is_restored { "Restoring" } else { IN_FORCE }, message)
+                (if self.is_restored { HeldReason::Restoring } else { HeldReason::Held }, message)
             }
             (Marker::Foreign, _) => {
                 let message = "A marker beside the archive pins it, which was put there on the node; it can only be \
                                removed there.";
-                (true, "PinnedOnNode", message.to_owned())
+                (HeldReason::PinnedOnNode, message.to_owned())
             }
             (Marker::None, Some(NoHold::Refused(why))) => {
-                (false, "MaxHeldExceeded", format!("Not held: {why}."))
+                (HeldReason::MaxHeldExceeded, format!("Not held: {why}."))
             }
             (Marker::None, Some(NoHold::Gone)) => {
-                (false, "ArchiveGone", "The archive was deleted before it could be held.".to_owned())
+                (HeldReason::ArchiveGone, "The archive was deleted before it could be held.".to_owned())
             }
             (Marker::None, Some(NoHold::Failed(why))) => {
-                (false, "HoldFailed", format!("Not held yet: {why}."))
+                (HeldReason::HoldFailed, format!("Not held yet: {why}."))
             }
             (Marker::None, None) if self.object.hold.is_some() => {
-                (false, "HoldExpired", "spec.hold.until is over.".to_owned())
+                (HeldReason::HoldExpired, "spec.hold.until is over.".to_owned())
             }
-            (Marker::None, None) => (false, "NotHeld", "Policies decide about the archive.".to_owned()),
+            (Marker::None, None) => (HeldReason::NotHeld, "Policies decide about the archive.".to_owned()),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use checkpoint_keeper_api::api_object::ApiObject;
 use checkpoint_keeper_core::quantity;
 use checkpoint_keeper_core::schedule::{
     ContainerId, NodePod, PodContainer, RESULT_ANNOTATION, TRIGGER_ANNOTATION,
@@ -15,7 +16,6 @@ use checkpoint_keeper_runtime::problem_log::Problem;
 use checkpoint_keeper_runtime::watch::{Change, follow, objects_of};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Client;
-use kube::api::DynamicObject;
 use kube::runtime::watcher::watcher;
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use super::name_watch::{NameWatch, NameWatches};
 
 /// So many pods are listed at a time. Each may be large, and little of it is kept.
-const PAGE: u32 = 50;
+const PAGE: u32 = 20;
 
 /// What was seen; shared by whoever watches and whoever asks.
 #[derive(Debug, Clone)]
@@ -204,8 +204,12 @@ struct NodeSpecParts {
 
 /// What of a pod counts here; none of one that cannot be read, or that has no UID. A static pod is known to the
 /// kubelet by another UID than its mirror's, and by the same names, which are what is asked for.
-fn node_pod(object: DynamicObject) -> Option<NodePod> {
-    let DynamicObject { metadata, data, .. } = object;
+fn node_pod(object: ApiObject) -> Option<NodePod> {
+    let ApiObject { metadata, data, has_too_many_labels } = object;
+    if has_too_many_labels {
+        // Which schedules select it cannot be told.
+        return None;
+    }
     let parts: PodParts = serde_json::from_value(data).ok()?;
     let annotation = |name: &str| metadata.annotations.as_ref().and_then(|all| all.get(name)).cloned();
     let main = parts.spec.containers.into_iter().map(|container| container.kept(true));
@@ -254,7 +258,7 @@ fn thousandths(text: &str) -> Option<u64> {
     quantity::parse(text).ok()?.checked_mul(1_000)
 }
 
-fn is_unschedulable(object: DynamicObject) -> bool {
+fn is_unschedulable(object: ApiObject) -> bool {
     let parts: NodeParts = serde_json::from_value(object.data).unwrap_or_default();
     parts.spec.unschedulable
 }

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use checkpoint_keeper_api::api_object::ApiObject;
 use checkpoint_keeper_core::schedule::{
     Answer, RESULT_ANNOTATION, Report, RunResult, ScheduleRef, SkipReason, TRIGGER_ANNOTATION,
 };
 use checkpoint_keeper_runtime::events::Note;
 use checkpoint_keeper_runtime::liveness::now;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{ApiResource, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -257,7 +258,7 @@ async fn write_answers(mut answers: mpsc::UnboundedReceiver<Answer>, client: &Cl
 
 async fn write_answer(answer: &Answer, client: &Client) -> kube::Result<()> {
     let kind = ApiResource::erase::<Pod>(&());
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &answer.namespace, &kind);
+    let api: Api<ApiObject> = Api::namespaced_with(client.clone(), &answer.namespace, &kind);
     let mut annotations = json!({RESULT_ANNOTATION: answer.text});
     if answer.is_over {
         annotations[TRIGGER_ANNOTATION] = json!(null);

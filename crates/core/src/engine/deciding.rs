@@ -125,6 +125,9 @@ impl Engine {
         }
         let wall = self.settings.plan_at.unwrap_or(now.wall);
         let plan = plan_with(&snapshot, &config.policies, &config.confidence, wall);
+        if plan.watermark.is_some() && self.reclaim.failures() > 0 {
+            self.report(Problem::WatermarkIneffective(self.reclaim.failures()));
+        }
         if self.settings.deletion_timing == DeletionTiming::AtOnce {
             self.note_governing(&snapshot, &plan, now);
             self.note_selections(&snapshot, &plan, &config.policies);
@@ -189,9 +192,6 @@ impl Engine {
                 filesystem.release =
                     self.reclaim.observe(filesystem.available_bytes, is_deleting, now.uptime);
                 snapshot.filesystem = Some(filesystem);
-                if self.reclaim.failures() > 0 {
-                    self.report(Problem::WatermarkIneffective(self.reclaim.failures()));
-                }
             }
             Err(error) => self.report(Problem::FileSystem(error)),
         }

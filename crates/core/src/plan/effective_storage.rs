@@ -1,11 +1,12 @@
 //! The storage policies of a node as one, and what a plan says of its watermark.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::deletion_limits::DeletionLimits;
 use super::snapshot::FileSystem;
 use crate::policy::{DEFAULT_KEEP_LATEST, Labels, Mode, PolicyRef, StoragePolicy};
-use crate::quantity::Share;
+use crate::quantity::{self, Share};
 
 /// Use by checkpoints below which the watermark takes nothing, where no policy says otherwise.
 const DEFAULT_RESERVED: Option<Share> = Share::percent(5);
@@ -140,12 +141,17 @@ impl EffectiveStorage {
         self.protect_latest.as_ref().map_or(DEFAULT_KEEP_LATEST, |(latest, _)| *latest)
     }
 
-    /// Whether the file system is so full that freeing space does not wait for the bucket.
+    /// Whether the file system is so full that freeing space does not wait for the bucket: above the critical
+    /// watermark, or with less than half of what is to be free.
     pub(super) fn is_critical(&self, filesystem: &FileSystem) -> bool {
         let critical = self.critical_watermark();
         let used = filesystem.total_bytes.saturating_sub(filesystem.available_bytes);
+        let is_below_half =
+            |free: u64, least: &Asked<u64>| least.as_ref().is_some_and(|(least, _)| free < least / 2);
         critical.is_some_and(|critical| used >= critical.of(filesystem.total_bytes))
-            || self.min_free_bytes.as_ref().is_some_and(|(least, _)| filesystem.available_bytes < least / 2)
+            || !self.is_never_critical
+                && (is_below_half(filesystem.available_bytes, &self.min_free_bytes)
+                    || is_below_half(filesystem.available_inodes, &self.min_free_inodes))
     }
 }
 
@@ -180,6 +186,8 @@ pub struct WatermarkReport {
     pub freed_inodes: u64,
     /// Bytes that are to be freed by deletions which wait for the watermark's bucket.
     pub pending_bytes: u64,
+    /// Archives of such deletions.
+    pub pending_inodes: u64,
     /// Whether it waits for the file system to show what was deleted before.
     pub waiting: bool,
     /// Whether it deletes one archive at a time, as the file system did not show what was deleted before.
@@ -189,8 +197,41 @@ pub struct WatermarkReport {
 }
 
 impl WatermarkReport {
-    /// Whether this round frees as much as is wanted.
-    pub fn is_satisfied(&self) -> bool {
-        self.freed_bytes >= self.wanted_bytes && self.freed_inodes >= self.wanted_inodes
+    /// What is wanted and cannot be had, whatever is waited for; none: nothing, or it cannot be told yet.
+    pub fn shortfall(&self) -> Option<Shortfall> {
+        let bytes = self.freed_bytes.saturating_add(self.pending_bytes);
+        let inodes = self.freed_inodes.saturating_add(self.pending_inodes);
+        let shortfall = Shortfall {
+            bytes: self.wanted_bytes.saturating_sub(bytes),
+            inodes: self.wanted_inodes.saturating_sub(inodes),
+            below_reserve: self.below_reserve,
+        };
+        let is_known = !self.waiting && !self.probing;
+        (is_known && (shortfall.bytes > 0 || shortfall.inodes > 0)).then_some(shortfall)
+    }
+}
+
+/// What the watermark cannot free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortfall {
+    /// Bytes.
+    pub bytes: u64,
+    /// Inodes.
+    pub inodes: u64,
+    /// Whether that is since checkpoints use no more than is reserved for them.
+    pub below_reserve: bool,
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = (self.bytes > 0).then(|| quantity::human(self.bytes));
+        let inodes = (self.inodes > 0).then(|| format!("{} inodes", self.inodes));
+        let missing: Vec<String> = bytes.into_iter().chain(inodes).collect();
+        let why = if self.below_reserve {
+            "checkpoints use no more than is reserved for them; something else fills the disk"
+        } else {
+            "what is left is pinned, protected, of unknown containers, or would free nothing"
+        };
+        write!(formatter, "{} cannot be freed, as {why}", missing.join(" and "))
     }
 }

@@ -31,7 +31,7 @@ use jiff::Timestamp;
 
 pub use deletion_limits::DeletionLimits;
 pub use difference::{Difference, Effect, Tried, difference, tried};
-pub use effective_storage::{EffectiveStorage, WatermarkReport};
+pub use effective_storage::{EffectiveStorage, Shortfall, WatermarkReport};
 pub use expirations::{Expiration, expirations};
 pub use explain::{Explanation, Next, explain};
 pub(crate) use governing::precedence;

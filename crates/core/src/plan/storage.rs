@@ -172,6 +172,7 @@ impl Planner<'_> {
         report.freed_bytes = round.freed_bytes;
         report.freed_inodes = round.freed_inodes;
         report.pending_bytes = round.pending_bytes;
+        report.pending_inodes = round.pending_inodes;
         Some(report)
     }
 

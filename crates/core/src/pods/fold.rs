@@ -197,7 +197,7 @@ impl PodIndex {
 
     fn pod_is_there(&mut self, namespace: &str, name: &str, live: &LivePod) {
         let controller = live.controller.as_ref().filter(|controller| !controller.is_node());
-        let labels = Arc::new(live.labels.clone());
+        let labels = live.labels.clone().map(Arc::new);
         let created = super::in_namespace(&self.pods, namespace)
             .filter_map(|(_, pod)| pod.record.namespace.map(|namespace| namespace.created))
             .max();
@@ -218,8 +218,8 @@ impl PodIndex {
             if is_of_former_namespace {
                 // The archives are from an earlier namespace, so this is another pod.
             } else if same_uid || (key.uid.is_none() && may_follow) {
-                if record.labels.as_ref() != Some(&labels) {
-                    record.labels = Some(Arc::clone(&labels));
+                if record.labels != labels {
+                    record.labels.clone_from(&labels);
                 }
                 if let Some(controller) = controller {
                     record.belongs_to(controller);
@@ -237,7 +237,7 @@ impl PodIndex {
                     && let Some(controller) = controller.filter(|controller| controller.is_stateful())
                 {
                     record.belongs_to(controller);
-                    record.labels.get_or_insert_with(|| Arc::clone(&labels));
+                    record.labels = record.labels.take().or_else(|| labels.clone());
                 }
             }
         });

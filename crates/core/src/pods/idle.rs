@@ -9,7 +9,6 @@ use super::record::{OwnerId, OwnerRef, PodKey, PodRecord};
 use super::{Gone, LivePod, Pod, PodIndex};
 use crate::fact::Fact;
 use crate::plan::Clock;
-use crate::policy::Labels;
 
 /// The pods that run on this node, as the last list named them.
 #[derive(Debug)]
@@ -121,7 +120,7 @@ impl PodIndex {
     /// What of a node's pods is kept: all of them, as the next archive may be of any, without what
     /// takes room.
     pub(super) fn keep_running(live: Fact<Vec<LivePod>>, clock: Clock) -> Running {
-        let pods = live.value.into_iter().map(|pod| LivePod { labels: Labels::default(), ..pod });
+        let pods = live.value.into_iter().map(|pod| LivePod { labels: None, ..pod });
         Running { pods: Fact { value: pods.collect(), ..live }, clock, is_known: true }
     }
 }

@@ -99,8 +99,8 @@ pub struct LivePod {
     /// Its UID. None for the mirror of a static pod: the kubelet and its archives know such a pod
     /// by another.
     pub uid: Option<String>,
-    /// Its labels.
-    pub labels: Labels,
+    /// Its labels; none where they are more than are read.
+    pub labels: Option<Labels>,
     /// What controls it.
     pub controller: Option<OwnerRef>,
 }

@@ -20,7 +20,7 @@ use crate::creation::Creation;
 use crate::engine::file::{Outcome, Removal};
 use crate::name::FileName;
 use crate::plan::{
-    self, Action, Archive, Dated, Difference, Plan, Reason, Snapshot, Verdict, WatermarkReport,
+    self, Action, Archive, Dated, Difference, Plan, Reason, Shortfall, Snapshot, Verdict, WatermarkReport,
 };
 use crate::policy::{Mode, PolicySet};
 
@@ -177,8 +177,24 @@ pub struct Watermark {
     pub wanted_bytes: u64,
     /// Bytes that could be found to be freed.
     pub freed_bytes: u64,
+    /// Inodes that were to be freed.
+    pub wanted_inodes: u64,
+    /// Inodes that could be found to be freed.
+    pub freed_inodes: u64,
     /// Whether checkpoints use no more than is reserved for them, so that something else fills the disk.
     pub below_reserve: bool,
+}
+
+impl Watermark {
+    /// What could not be found to be freed; none: all was found.
+    pub fn shortfall(&self) -> Option<Shortfall> {
+        let shortfall = Shortfall {
+            bytes: self.wanted_bytes.saturating_sub(self.freed_bytes),
+            inodes: self.wanted_inodes.saturating_sub(self.freed_inodes),
+            below_reserve: self.below_reserve,
+        };
+        (shortfall.bytes > 0 || shortfall.inodes > 0).then_some(shortfall)
+    }
 }
 
 impl Row {
@@ -344,6 +360,8 @@ fn watermark(report: WatermarkReport) -> Watermark {
     Watermark {
         wanted_bytes: report.wanted_bytes,
         freed_bytes: report.freed_bytes,
+        wanted_inodes: report.wanted_inodes,
+        freed_inodes: report.freed_inodes,
         below_reserve: report.below_reserve,
     }
 }

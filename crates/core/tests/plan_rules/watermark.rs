@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use checkpoint_keeper_core::plan::{Absences, Allowance, Detail, Draw, Reason, Release};
+use checkpoint_keeper_core::plan::{Absences, Allowance, Detail, Draw, FileSystem, Reason, Release};
 use checkpoint_keeper_core::policy::{Limit, Size, StoragePolicy};
 
 use crate::plan_support::*;
@@ -18,12 +18,15 @@ fn the_watermark_acts_above_the_high_one_and_frees_down_to_the_low_one() {
     assert_eq!(above.deleted(), ["a1", "a2", "a3", "a4"]);
     let report = above.plan.watermark.unwrap();
     assert_eq!((report.wanted_bytes, report.freed_bytes, report.used), (3 * MI + 1, 4 * MI, 8_800));
-    assert!(report.is_satisfied() && !report.waiting && !report.below_reserve);
-    // "wanted X, freed Y" where that cannot be done: the newest stays.
+    assert!(report.shortfall().is_none() && !report.waiting && !report.below_reserve);
+    // What cannot be done is told: the newest stays.
     let full = run(0);
     let report = full.plan.watermark.unwrap();
     assert_eq!((report.wanted_bytes, report.freed_bytes, report.used), (15 * MI, 8 * MI, 10_000));
-    assert!(!report.is_satisfied());
+    assert_eq!(
+        report.shortfall().unwrap().to_string(),
+        "7Mi cannot be freed, as what is left is pinned, protected, of unknown containers, or would free nothing"
+    );
     assert_eq!(full.kept(), ["a9"]);
 }
 
@@ -111,7 +114,10 @@ fn below_the_reserve_the_watermark_takes_nothing() {
     };
     let below = run(Some(5), 5);
     assert_eq!(below.deleted(), [""; 0]);
-    assert!(below.plan.watermark.unwrap().below_reserve);
+    assert_eq!(
+        below.plan.watermark.unwrap().shortfall().unwrap().to_string(),
+        "90Mi cannot be freed, as checkpoints use no more than is reserved for them; something else fills the disk"
+    );
     assert_eq!(run(Some(5), 7).deleted(), ["a1", "a2"]);
     // 5 % where no policy says otherwise, and none where one says 0.
     assert_eq!(run(None, 7).deleted(), ["a1", "a2"]);
@@ -126,12 +132,14 @@ fn no_new_round_until_the_file_system_shows_the_last_one() {
     assert_eq!(outcome.deleted(), [""; 0]);
     let report = outcome.plan.watermark.unwrap();
     assert!(report.waiting && report.wanted_bytes == 15 * MI && report.freed_bytes == 0);
+    assert_eq!(report.shortfall(), None, "what the next round can free is not known yet");
     // Where it did not show it for long, one archive at a time.
     full.release = Release::Probing;
     let outcome = case(series("a", "shop/web-0/server", 9)).storage(watermark(88, 85)).disk(full).run();
     assert_eq!(outcome.deleted(), ["a1"]);
     let report = outcome.plan.watermark.unwrap();
     assert!(report.probing && report.wanted_bytes == 15 * MI && report.freed_bytes == MI);
+    assert_eq!(report.shortfall(), None);
 }
 
 #[test]
@@ -160,7 +168,9 @@ fn the_watermark_takes_as_much_as_its_bucket_lets_and_has_the_rest_of_what_is_wa
         assert_eq!(outcome.reason("a6"), Reason::NoPolicy, "no more than that is wanted");
         let report = outcome.plan.watermark.unwrap();
         assert_eq!((report.wanted_bytes, report.wanted_inodes), wanted);
-        assert_eq!((report.freed_bytes, report.freed_inodes, report.pending_bytes), (2 * MI, 2, 3 * MI));
+        assert_eq!((report.freed_bytes, report.freed_inodes), (2 * MI, 2));
+        assert_eq!((report.pending_bytes, report.pending_inodes), (3 * MI, 3));
+        assert_eq!(report.shortfall(), None, "it is to be had, and only later");
         let drawn = outcome.plan.draws.iter().filter(|draw| **draw == Draw::Watermark).count();
         assert_eq!((drawn, outcome.plan.draws.contains(&Draw::Shared)), (2, false));
     }
@@ -192,8 +202,29 @@ fn a_disk_that_is_critically_full_waits_for_no_bucket() {
 }
 
 #[test]
+fn a_disk_that_has_less_than_half_of_the_inodes_that_are_to_be_free_waits_for_no_bucket() {
+    let inodes = |least: u64| {
+        with(storage("inodes"), |policy| {
+            policy.min_free_inodes = Some(least);
+            policy.reserved = Some(percent(0));
+        })
+    };
+    let run = |least: u64| {
+        let mut case = case(series("a", "shop/web-0/server", 9)).storage(inodes(least));
+        case.snapshot.allowance = Some(Allowance::default());
+        case.disk(FileSystem { available_inodes: 400_000, ..disk(100 * MI, 50 * MI) }).run().reason("a1")
+    };
+    assert_eq!((run(800_001), run(800_003)), (Reason::DeletionPending, Reason::StorageWatermark));
+}
+
+#[test]
 fn a_disk_is_never_critically_full_where_policies_say_so_and_none_says_otherwise() {
-    let never = with(watermark(50, 50), |policy| policy.critical_watermark = Some(percent(0)));
+    // Not by a lack of free space or inodes either.
+    let never = with(watermark(50, 50), |policy| {
+        policy.critical_watermark = Some(percent(0));
+        policy.min_free_bytes = Some(60 * MI);
+        policy.min_free_inodes = Some(900_000);
+    });
     let late = with(storage("late"), |policy| policy.critical_watermark = Some(percent(99)));
     for (policies, reason) in
         [(vec![never.clone()], Reason::DeletionPending), (vec![never, late], Reason::StorageWatermark)]
@@ -201,7 +232,8 @@ fn a_disk_is_never_critically_full_where_policies_say_so_and_none_says_otherwise
         let case = case(series("a", "shop/web-0/server", 9));
         let mut case = policies.into_iter().fold(case, Case::storage);
         case.snapshot.allowance = Some(Allowance::default());
-        assert_eq!(case.disk(disk(100 * MI, 0)).run().reason("a1"), reason);
+        let full = FileSystem { available_inodes: 100_000, ..disk(100 * MI, 0) };
+        assert_eq!(case.disk(full).run().reason("a1"), reason);
     }
 }
 

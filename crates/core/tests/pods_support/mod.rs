@@ -104,7 +104,7 @@ impl Cluster {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             uid: (!uid.is_empty()).then(|| uid.to_owned()),
-            labels: labels(&[("uid", uid)]),
+            labels: Some(labels(&[("uid", uid)])),
             controller: controller.map(owner),
         };
         self.pods.insert((namespace.to_owned(), name.to_owned()), (pod, true));

@@ -252,24 +252,53 @@ async fn schedules(session: &Session, findings: &mut Findings) -> Result<(), Fai
     for store in &stores {
         for schedule in store.status.iter().flat_map(|status| &status.schedules) {
             let Some(reason) = &schedule.reason else { continue };
-            let hint = match reason.as_str() {
-                "FeatureDisabled" | "NotFound" => Some(
-                    "is the kubelet's feature gate ContainerCheckpoint on, and CRIU installed on the node?",
-                ),
-                "Forbidden" => Some("the agents' account lacks the right to create nodes/checkpoint"),
-                _ => None,
-            };
+            let message = schedule.message.as_deref().unwrap_or_default();
             let what = format!(
-                "{}: schedule {}/{}: {} ({reason})",
+                "{}: schedule {}/{}: {message} ({reason})",
                 store.name_any(),
                 schedule.namespace,
                 schedule.name,
-                schedule.message.as_deref().unwrap_or_default()
             );
-            findings.add(Grade::Error, &what, hint)?;
+            findings.add(Grade::Error, &what, schedule_hint(reason, message))?;
         }
     }
     Ok(())
+}
+
+/// What helps against what keeps a schedule from succeeding: by its reason, and where that is the kubelet's or the
+/// runtime's, by their words.
+fn schedule_hint(reason: &str, message: &str) -> Option<&'static str> {
+    match reason {
+        "InsufficientStorage" => {
+            return Some("see the node's disk, minFree, and maxArchiveSize of the policy");
+        }
+        "QuotaExceeded" => {
+            return Some("kubectl get checkpointquotas shows what is used; raise hard, or discard some");
+        }
+        "ContainerMayBeFrozen" => {
+            return Some("look whether the container still answers, and restart its pod if not");
+        }
+        _ => {}
+    }
+    let message = message.to_lowercase();
+    let by_words = [
+        ("feature gate", "switch the feature gate ContainerCheckpoint on in the kubelet's configuration"),
+        (
+            "has not the right",
+            "the agents' account needs the right to create nodes/checkpoint: install its role anew",
+        ),
+        (
+            "is not trusted",
+            "the kubelet's certificate is signed by itself: pin it, as the book's page Install says",
+        ),
+        ("cannot be reached", "a network policy or firewall may keep the agent from its node's port 10250"),
+        (
+            "checkpoint support is disabled",
+            "the container runtime has checkpoints switched off (CRI-O: enable_criu_support)",
+        ),
+        ("criu", "is CRIU installed on the node, and new enough? The message is CRIU's or the runtime's own"),
+    ];
+    by_words.into_iter().find(|(words, _)| message.contains(words)).map(|(_, hint)| hint)
 }
 
 /// What the commands need: a verb, a group, a resource, the namespace that is meant or the operator's.

@@ -28,6 +28,8 @@ struct Change {
     file: String,
     bytes: u64,
     is_deleted: bool,
+    /// Whether its deletion waits, as only so many may go a minute.
+    waits: bool,
     /// Whether it is to go as things are.
     goes_now: bool,
     before: String,
@@ -131,7 +133,8 @@ fn changes(given: &[(Agent, Value)], is_preview: bool) -> Vec<Change> {
         for archive in list.as_array().into_iter().flatten() {
             let (before, after) =
                 if is_preview { (&archive["before"], &archive["after"]) } else { (archive, archive) };
-            if !is_preview && archive["verdict"] != "Delete" {
+            let waits = !is_preview && archive["reason"] == "DeletionPending";
+            if !is_preview && archive["verdict"] != "Delete" && !waits {
                 continue;
             }
             changes.push(Change {
@@ -139,7 +142,8 @@ fn changes(given: &[(Agent, Value)], is_preview: bool) -> Vec<Change> {
                 namespace: text(&archive["namespace"]),
                 file: text(&archive["file"]),
                 bytes: archive["sizeBytes"].as_u64().unwrap_or(0),
-                is_deleted: after["verdict"] == "Delete",
+                is_deleted: after["verdict"] == "Delete" || waits,
+                waits,
                 goes_now: before["verdict"] == "Delete",
                 before: format!("{} {}", text(&before["reason"]), text(&before["policy"])),
                 reason: text(&after["reason"]),
@@ -183,7 +187,11 @@ fn show(given: &[(Agent, Value)], is_preview: bool) -> Result<(), Failure> {
         Column::optional("WHY", Kind::Prose(16)),
     ]);
     let row = |change: &Change| {
-        let (style, verdict) = if change.is_deleted { (bad(), "Delete") } else { (good(), "Keep") };
+        let (style, verdict) = match change.is_deleted {
+            true if change.waits => (bad(), "Wait"),
+            true => (bad(), "Delete"),
+            false => (good(), "Keep"),
+        };
         let mut cells = vec![
             change.node.clone(),
             change.namespace.clone(),
@@ -224,7 +232,12 @@ fn show(given: &[(Agent, Value)], is_preview: bool) -> Result<(), Failure> {
     if is_preview {
         line(&format!("{archives} would be deleted that stay now, {}{kept}", human(bytes)))
     } else {
-        line(&format!("to be deleted: {archives}, {}", human(bytes)))
+        let waiting = match changes.iter().filter(|change| change.waits).count() {
+            0 => String::new(),
+            1 => "; 1 of them waits, as only so many may go a minute".to_owned(),
+            waiting => format!("; {waiting} of them wait, as only so many may go a minute"),
+        };
+        line(&format!("to be deleted: {archives}, {}{waiting}", human(bytes)))
     }
 }
 

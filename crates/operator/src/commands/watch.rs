@@ -9,7 +9,6 @@ use checkpoint_keeper_core::engine::file::{Outcome, Removal};
 use checkpoint_keeper_core::engine::{Haste, View};
 use checkpoint_keeper_core::policy::PolicySet;
 use checkpoint_keeper_core::policy_lint;
-use checkpoint_keeper_core::quantity;
 use checkpoint_keeper_node::driver::{Driver, Event};
 use checkpoint_keeper_node::mailbox;
 
@@ -76,11 +75,9 @@ impl Log {
                         say("warning", found);
                     }
                 }
-                if let Some(round) = plan.watermark.filter(|round| !round.is_satisfied() && !round.waiting) {
-                    let (wanted, freed) =
-                        (quantity::human(round.wanted_bytes), quantity::human(round.freed_bytes));
+                if let Some(shortfall) = plan.watermark.and_then(|round| round.shortfall()) {
                     if self.said.insert("the disk is too full".to_owned()) {
-                        say("warning", format!("the disk is too full: wanted {wanted}, freed {freed}"));
+                        say("warning", format!("the disk is too full: {shortfall}"));
                     }
                 } else {
                     self.said.remove("the disk is too full");

@@ -128,17 +128,8 @@ fn render_report(out: &mut String, report: &Report, dry_run: bool, fit: Fit) -> 
             writeln!(out, "  would keep   {}", safe(file))?;
         }
     }
-    if let Some(watermark) =
-        report.watermark.filter(|watermark| watermark.freed_bytes < watermark.wanted_bytes)
-    {
-        let (wanted, freed) =
-            (quantity::human(watermark.wanted_bytes), quantity::human(watermark.freed_bytes));
-        let why = if watermark.below_reserve {
-            "checkpoints use no more than is reserved for them; something else fills the disk"
-        } else {
-            "the rest is pinned, is the newest of its container, or cannot be told whose it is"
-        };
-        writeln!(out, "The disk is too full: wanted {wanted}, freed {freed}; {why}.")?;
+    if let Some(shortfall) = report.watermark.and_then(|watermark| watermark.shortfall()) {
+        writeln!(out, "The disk is too full: {shortfall}.")?;
     }
     Ok(())
 }

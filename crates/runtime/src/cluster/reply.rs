@@ -4,8 +4,9 @@
 //! there. A proxy's 404, one for a kind that is not served (any more), and whatever cannot be
 //! understood are no answers.
 
+use checkpoint_keeper_api::api_object::Metadata;
 use checkpoint_keeper_core::pods::{LivePod, LookupResult, OwnerRef};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Deserialize;
 
 use super::request::{Get, Kind, Object, Wanted};
@@ -17,14 +18,9 @@ pub const MIRROR: &str = "kubernetes.io/config.mirror";
 const MESSAGE: usize = 200;
 
 #[derive(Deserialize)]
-struct Partial {
-    metadata: ObjectMeta,
-}
-
-#[derive(Deserialize)]
 struct Partials {
     kind: String,
-    items: Vec<Partial>,
+    items: Vec<Metadata>,
 }
 
 #[derive(Deserialize, Default)]
@@ -89,7 +85,7 @@ pub(super) fn finding(get: &Get, status: u16, body: &[u8]) -> LookupResult {
             let list =
                 list.filter(|list| ["PartialObjectMetadataList", "PodList"].contains(&list.kind.as_str()));
             let pods = list.and_then(|list| {
-                let pod = |item: Partial| item.metadata.namespace.is_some().then(|| live_pod(item.metadata));
+                let pod = |item: Metadata| item.metadata.namespace.is_some().then(|| live_pod(item));
                 list.items.into_iter().map(pod).collect()
             });
             pods.map_or_else(
@@ -124,40 +120,48 @@ pub(super) fn kind(owner: &OwnerRef, status: u16, body: &[u8]) -> Result<Kind, R
 }
 
 /// The metadata in a body, if it is that object's.
-fn of_object(object: &Object, body: &[u8]) -> Option<ObjectMeta> {
-    let metadata = serde_json::from_slice::<Partial>(body).ok()?.metadata;
+fn of_object(object: &Object, body: &[u8]) -> Option<Metadata> {
+    let read = serde_json::from_slice::<Metadata>(body).ok()?;
+    let metadata = &read.metadata;
     let is_it = metadata.name.as_ref() == Some(&object.name) && metadata.namespace == object.namespace;
-    (is_it && metadata.uid.is_some()).then_some(metadata)
+    (is_it && metadata.uid.is_some()).then_some(read)
 }
 
-fn found(wanted: &Wanted, metadata: ObjectMeta) -> LookupResult {
+fn found(wanted: &Wanted, read: Metadata) -> LookupResult {
     match wanted {
         // Every cluster has this namespace from the start, and the API refuses to delete it.
-        Wanted::Cluster(_) => metadata.uid.map_or_else(
+        Wanted::Cluster(_) => read.metadata.uid.map_or_else(
             || LookupResult::Failed("the namespace has no UID".to_owned()),
             LookupResult::Cluster,
         ),
-        Wanted::Namespace(_) => namespace(metadata)
+        Wanted::Namespace(_) => namespace(read)
             .unwrap_or_else(|| LookupResult::Failed("the namespace has no creationTimestamp".to_owned())),
-        Wanted::Pod(_) => LookupResult::Pod(live_pod(metadata)),
-        _ => LookupResult::Owner { uid: metadata.uid, controller: controller(metadata.owner_references) },
+        Wanted::Pod(_) => LookupResult::Pod(live_pod(read)),
+        _ => LookupResult::Owner {
+            uid: read.metadata.uid,
+            controller: controller(read.metadata.owner_references),
+        },
     }
 }
 
 /// What a namespace's metadata say.
-pub fn namespace(metadata: ObjectMeta) -> Option<LookupResult> {
-    let created = metadata.creation_timestamp?.0;
-    Some(LookupResult::Namespace { labels: metadata.labels.into_iter().flatten().collect(), created })
+pub fn namespace(read: Metadata) -> Option<LookupResult> {
+    let created = read.metadata.creation_timestamp?.0;
+    if read.has_too_many_labels {
+        return Some(LookupResult::Failed("the namespace has more labels than are read".to_owned()));
+    }
+    Some(LookupResult::Namespace { labels: read.metadata.labels.into_iter().flatten().collect(), created })
 }
 
 /// What a pod's metadata say.
-pub fn live_pod(metadata: ObjectMeta) -> LivePod {
+pub fn live_pod(read: Metadata) -> LivePod {
+    let Metadata { metadata, has_too_many_labels } = read;
     let is_mirror = metadata.annotations.is_some_and(|annotations| annotations.contains_key(MIRROR));
     LivePod {
         namespace: metadata.namespace.unwrap_or_default(),
         name: metadata.name.unwrap_or_default(),
         uid: metadata.uid.filter(|_| !is_mirror),
-        labels: metadata.labels.into_iter().flatten().collect(),
+        labels: (!has_too_many_labels).then(|| metadata.labels.into_iter().flatten().collect()),
         controller: controller(metadata.owner_references),
     }
 }

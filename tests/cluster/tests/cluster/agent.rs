@@ -10,7 +10,7 @@ use checkpoint_keeper_testcluster::process::output;
 use checkpoint_keeper_testcluster::{Daemon, Fault, Namespace, Node, wait};
 use serde_json::{Value, json};
 
-use crate::agents::{Agent, checkpoints, copies, keep, left, policy, stays, store};
+use crate::agents::{Agent, Applied, checkpoints, copies, keep, left, policy, stays, store};
 use crate::install;
 use crate::support::{DEADLINE, NODES, cluster, counting_pod};
 
@@ -98,6 +98,34 @@ fn a_changed_policy_is_effective_within_seconds() -> anyhow::Result<()> {
     // Two of them are for other kinds of policies to tell what goes with it, before anything goes for it.
     ensure!(took.as_millis() < 4_000, "it took {took:?}");
     Ok(())
+}
+
+#[test]
+fn a_storage_policy_that_wants_more_than_the_disk_has_takes_nothing_and_is_a_problem() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install::agents()?;
+    let namespace = cluster().namespace("vast")?;
+    let node = cluster().nodes()[0];
+    let agent = Agent::start(node)?;
+    namespace.apply(&counting_pod("web", node, &["server"]))?;
+    namespace.wait_until_running("web")?;
+    let made = checkpoints(node, namespace.name(), "web", 2)?;
+    let problem = || -> anyhow::Result<Option<Value>> {
+        let problems = store(node)?["status"]["problems"].as_array().cloned().unwrap_or_default();
+        Ok(problems.into_iter().find(|problem| problem["type"] == "MinFreeUnreachable"))
+    };
+    {
+        let spec = json!({
+            "nodeSelector": {"matchLabels": {"kubernetes.io/hostname": node.name()}},
+            "mode": "Enforce", "minFree": {"bytes": "1Pi"}, "reserved": "0%",
+        });
+        let _storage = Applied::storage_policy("vast", &spec)?;
+        let told = wait::for_value("the problem", DEADLINE, problem)?;
+        let message = told["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("1Pi") && message.contains("no checkpoint is made here"), "{told}");
+        stays(&agent, node, namespace.name(), &made)?;
+    }
+    wait::until("the problem to end with its policy", DEADLINE, || Ok(problem()?.is_none()))
 }
 
 #[test]

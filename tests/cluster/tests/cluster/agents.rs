@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use crate::install;
 use crate::support::{DEADLINE, checkpoint_alone, cluster, files_of, keeper};
 
-/// A policy of a namespace.
 /// Where an agent that is started here remembers what it cannot learn again.
 pub(crate) const CATALOG: &str = "/var/lib/kubelet/checkpoint-keeper-catalog";
 
+/// A policy of a namespace.
 pub(crate) fn policy(namespace: &Namespace<'_>, name: &str, spec: &Value) -> anyhow::Result<()> {
     let metadata = json!({"name": name, "namespace": namespace.name()});
     let object = json!({
@@ -89,6 +89,15 @@ pub(crate) struct Applied {
 }
 
 impl Applied {
+    /// Applies a storage policy.
+    pub(crate) fn storage_policy(name: &str, spec: &Value) -> anyhow::Result<Self> {
+        let object = json!({
+            "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointStoragePolicy",
+            "metadata": {"name": name}, "spec": spec,
+        });
+        Self::new("/apis/checkpoint-keeper.io/v1alpha1/checkpointstoragepolicies", &object)
+    }
+
     /// Applies the object, which lies below this path in the API.
     pub(crate) fn new(below: &str, object: &Value) -> anyhow::Result<Self> {
         let name = object["metadata"]["name"].as_str().context("the object has no name")?;

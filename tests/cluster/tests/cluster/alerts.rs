@@ -17,12 +17,13 @@ use crate::alerts_prometheus::{Prometheus, chart_file, programs};
 use crate::controller::Replica;
 use crate::install;
 use crate::schedules::{annotate, answered, schedule};
-use crate::support::{self, DEADLINE, NODES, REPOSITORY, Watching, cluster, counting_pod, files_of, smuggle};
+use crate::support::{
+    self, DEADLINE, NODES, REPOSITORY, Watching, cluster, counting_pod, files_of, smuggle,
+    wait_until_criu_starts,
+};
 
 /// How long the controller waits before it says that an agent is missing, and a little more.
 const MISSED: Duration = Duration::from_mins(3);
-
-const STORAGE: &str = "/apis/checkpoint-keeper.io/v1alpha1/checkpointstoragepolicies";
 
 #[test]
 fn promtool_finds_that_each_alert_fires_when_it_should_and_not_otherwise() -> anyhow::Result<()> {
@@ -249,7 +250,7 @@ fn disk(prometheus: &Prometheus, node: Node<'_>, agent: Agent<'_>) -> anyhow::Re
     wait::until("a success", DEADLINE, || Ok(!prometheus.query(&success)?.is_empty()))?;
     let slow = cluster().inject(Fault::SlowCriu { node: node.name().to_owned(), seconds: 4 })?;
     prometheus.fires("ScheduleMissed", &of_node)?;
-    wait::until("CRIU to be started", DEADLINE, || Ok(node.run("pgrep", &["-f", "criu"]).is_ok()))?;
+    wait_until_criu_starts(node)?;
     let down =
         cluster().inject(Fault::Down { machine: node.name().to_owned(), daemon: Daemon::Containerd })?;
     let frozen = prometheus.fires("ContainerMayBeFrozen", &of_node);
@@ -276,7 +277,7 @@ fn disk(prometheus: &Prometheus, node: Node<'_>, agent: Agent<'_>) -> anyhow::Re
     shell("head -c $(($(df --block-size=1 --output=avail . | tail -n 1) - 4000000)) /dev/zero >>.ballast")?;
     prometheus.fires("StorageFull", &of_node)?;
     let held = Held::new(node, &files_of(node, name)?)?;
-    let _watermark = Applied::new(STORAGE, &watermark(node))?;
+    let _watermark = Applied::storage_policy("alerts", &watermark(node))?;
     wait::until("the watermark to delete", DEADLINE, || {
         let page = agent.page("metrics")?;
         Ok(page.contains("deletions_total{reason=\"StorageWatermark\"} ")
@@ -295,11 +296,8 @@ fn disk(prometheus: &Prometheus, node: Node<'_>, agent: Agent<'_>) -> anyhow::Re
 /// That no more than half of the disk may be used, on one node.
 fn watermark(node: Node<'_>) -> Value {
     json!({
-        "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointStoragePolicy", "metadata": {"name": "alerts"},
-        "spec": {
-            "nodeSelector": {"matchLabels": {"kubernetes.io/hostname": node.name()}},
-            "mode": "Enforce", "highWatermark": "50%", "reserved": "0%",
-        },
+        "nodeSelector": {"matchLabels": {"kubernetes.io/hostname": node.name()}},
+        "mode": "Enforce", "highWatermark": "50%", "reserved": "0%",
     })
 }
 

@@ -326,16 +326,15 @@ fn each_asks_only_for_what_is_theirs() -> anyhow::Result<()> {
     ensure!(status == 200, "{status} {answer}");
     held(of, &file, "True", "Held")?;
     refuse(change(&own, of, &object, &json!({"hold": null}))?, "the end of a hold by an agent")?;
+    refuse(
+        own.merge(&one, &json!({"metadata": {"finalizers": ["example.com/x"]}}))?,
+        "an agent's finalizer",
+    )?;
     // A discard beside a hold, and one that is changed or taken back, are refused by the schema.
     let (status, answer) = change(&admin, of, &object, &gone)?;
     ensure!(status == 422 && answer.to_string().contains("exclude each other"), "{status} {answer}");
     // No more is held than the cluster's administrator lets the namespace hold.
-    let limit = json!({
-        "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointStoragePolicy", "metadata": {"name": "held"},
-        "spec": {"perNamespace": {"maxHeld": {"maxCount": 1}}},
-    });
-    let below = "/apis/checkpoint-keeper.io/v1alpha1/checkpointstoragepolicies";
-    let limit = Applied::new(below, &limit)?;
+    let limit = Applied::storage_policy("held", &json!({"perNamespace": {"maxHeld": {"maxCount": 1}}}))?;
     crate::agents::next_round(&agent)?;
     let second = checkpoint_alone(node, of, "app", "server")?;
     let second_object = object_of(of, &second)?;

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::support::{
     DEADLINE, NODES, cluster, connected_pod, counting_pod, files_of, inspect, policy, run_keeper,
+    wait_until_criu_runs,
 };
 
 #[test]
@@ -91,9 +92,7 @@ fn a_pod_deleted_while_it_is_dumped_leaves_a_whole_archive_or_none() -> anyhow::
         let slow = cluster().inject(Fault::SlowCriu { node: node.name().to_owned(), seconds: 2 })?;
         let answer = std::thread::scope(|scope| {
             let dump = scope.spawn(|| node.checkpoint(name, "web", "server"));
-            wait::until("CRIU to be started", DEADLINE, || {
-                Ok(node.run("pgrep", &["--full", "criu.*swrk"]).is_ok())
-            })?;
+            wait_until_criu_runs(node)?;
             namespace.delete_pod("web")?;
             if (node.runtime(), node.oci_runtime()) == (Runtime::CriO, "crun") {
                 thaw_when_dumped(node, name, &container)?;

@@ -228,13 +228,7 @@ fn the_watermark_frees_what_it_must_from_whoever_uses_most_and_stops() -> anyhow
     let agent = Agent::start(node)?;
     let storage =
         json!({"highWatermark": format!("{high}%"), "lowWatermark": format!("{low}%"), "reserved": "1%"});
-    let _policy = Applied::new(
-        "/apis/checkpoint-keeper.io/v1alpha1/checkpointstoragepolicies",
-        &json!({
-            "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointStoragePolicy",
-            "metadata": {"name": "watermark"}, "spec": storage,
-        }),
-    )?;
+    let _policy = Applied::storage_policy("watermark", &storage)?;
     let mut stay = small;
     stay.extend([large[0].clone(), format!("{}.keep", large[0])]);
     stay.extend_from_slice(&large[3..]);

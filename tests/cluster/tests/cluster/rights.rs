@@ -281,7 +281,9 @@ fn the_api_server_finds_no_fault_with_the_admission_policies() -> anyhow::Result
     let _whole = NODES.read();
     install::rights()?;
     for name in [
+        "checkpoint-keeper-agent-own-checkpoints",
         "checkpoint-keeper-agent-own-node",
+        "checkpoint-keeper-checkpoints-by-users",
         "checkpoint-keeper-status-by-agent",
         "checkpoint-keeper-agent-pod-annotations",
         "checkpoint-keeper-controller-finalizer",
@@ -438,6 +440,10 @@ fn an_agent_writes_about_its_own_node_only() -> anyhow::Result<()> {
         let mut nameless = store("");
         nameless["metadata"] = json!({"generateName": own});
         refused("only that of its own node", || agent.create(&format!("{STORES}?dryRun=All"), &nameless))?;
+
+        let finalizers = json!({"metadata": {"finalizers": ["a.io/b"]}});
+        let path = format!("{STORES}/{own}?dryRun=All");
+        refused("may not add a finalizer", || agent.merge(&path, &finalizers))?;
 
         let (status, answer) = agent.create(&format!("{STORES}?dryRun=All"), &store(own))?;
         // It exists, which is found out after admission.

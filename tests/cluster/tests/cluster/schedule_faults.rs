@@ -13,7 +13,9 @@ use crate::agents::{Agent, next_round};
 use crate::install;
 use crate::schedule_proofs::{PreStop, archived, patient_pod, running};
 use crate::schedules::{annotate, annotation, answered, answered_after, begun, schedule};
-use crate::support::{DEADLINE, NODES, busybox, cluster, counting_pod, files_of, inspect};
+use crate::support::{
+    DEADLINE, NODES, busybox, cluster, counting_pod, files_of, inspect, wait_until_criu_runs,
+};
 
 /// The runtime has paused the container by then, so it ends when it is let go on, in the middle or right after.
 #[test]
@@ -34,7 +36,7 @@ fn a_container_that_is_restarted_in_the_middle_of_a_dump_ends_in_one_result_and_
     let slow = cluster().inject(Fault::SlowCriu { node: node.name().to_owned(), seconds: 3 })?;
     annotate(name, "web", "true")?;
     begun(node, name)?;
-    wait::until("CRIU to be started", DEADLINE, || Ok(node.run("pgrep", &["-f", "criu"]).is_ok()))?;
+    wait_until_criu_runs(node)?;
     node.run("kill", &["-KILL", process])?;
     let first = answered(name, "web")?;
     drop(slow);

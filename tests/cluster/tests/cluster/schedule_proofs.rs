@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use crate::agents::Agent;
 use crate::install;
 use crate::schedules::{annotate, annotation, answered, answered_after, archives, begun, schedule};
-use crate::support::{DEADLINE, NODES, busybox, cluster, counting_pod, files_of, inspect};
+use crate::support::{
+    DEADLINE, NODES, busybox, cluster, counting_pod, files_of, inspect, wait_until_criu_runs,
+};
 
 /// What a container does before it is told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -470,7 +472,7 @@ fn a_runtime_that_dies_in_the_middle_is_told_of_as_it_may_have_left_the_containe
     annotate(name, "web", "true")?;
     begun(node, name)?;
     // The kubelet has asked the runtime once CRIU is there.
-    wait::until("CRIU to be started", DEADLINE, || Ok(node.run("pgrep", &["-f", "criu"]).is_ok()))?;
+    wait_until_criu_runs(node)?;
     let down =
         cluster().inject(Fault::Down { machine: node.name().to_owned(), daemon: Daemon::Containerd })?;
     let told = wait::until("what may be frozen to be told", DEADLINE, || {

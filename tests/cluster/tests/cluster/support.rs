@@ -1,5 +1,6 @@
 //! What the tests share: the cluster, the collector's program, and pods to checkpoint.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Stdio};
@@ -44,6 +45,24 @@ pub(crate) fn keeper() -> &'static str {
 
 /// This repository.
 pub(crate) const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+/// The processes of a node that are CRIU at a dump, or are about to become it.
+fn criu(node: Node<'_>) -> anyhow::Result<BTreeSet<String>> {
+    // An exit code of 1 says that there is none.
+    let found = node.run("sh", &["-c", "pgrep --full 'criu.*[s]wrk' || [ $? = 1 ]"])?;
+    Ok(found.lines().map(str::to_owned).collect())
+}
+
+/// Waits until a container is being dumped.
+pub(crate) fn wait_until_criu_runs(node: Node<'_>) -> anyhow::Result<()> {
+    wait::until("CRIU to run", DEADLINE, || Ok(!criu(node)?.is_empty()))
+}
+
+/// Waits until a dump begins: one that is under way may be about to end.
+pub(crate) fn wait_until_criu_starts(node: Node<'_>) -> anyhow::Result<()> {
+    let before = criu(node)?;
+    wait::until("CRIU to be started", DEADLINE, || Ok(!criu(node)?.is_subset(&before)))
+}
 
 /// Applies the definitions as users do, once.
 pub(crate) fn install_crds() -> anyhow::Result<()> {

@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 
 use checkpoint_keeper_api::AGENT_SELECTOR;
-use checkpoint_keeper_api::legacy::OTHER_OPERATOR_NAMESPACES;
+use checkpoint_keeper_api::legacy::{OTHER_OPERATOR_LEASE, OTHER_OPERATOR_NAMESPACES};
 use checkpoint_keeper_api::legacy_schedule::{FINALIZER, LegacyCheckpointSchedule};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -43,9 +44,14 @@ struct Watched {
 /// Whether it runs where agents see it, and whether schedules wait for it.
 pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
     let watched = watched(session).await;
+    let installations = installations(session, &watched.namespaces, findings).await?;
+    let is_watched = |one: &Installation| one.ready > 0 && watched.namespaces.contains(&one.namespace);
+    let leading = if installations.iter().any(is_watched) { leading(session, findings).await? } else { None };
     let hint =
         "two collectors on one directory: its policies are left to it; end it to have them obeyed here";
-    for one in installations(session, &watched.namespaces, findings).await? {
+    let unled = "two collectors on one directory, and agents do not see that it runs, as it holds no lease \
+                 (--leader-elect): end it";
+    for one in installations {
         let Installation { kind, namespace, name, wanted, ready } = &one;
         let what = |state: &str| format!("the older operator {state} in {namespace}: {kind} {name}");
         if *ready == 0 {
@@ -55,7 +61,8 @@ pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<
             };
             findings.add(grade, &what(state), None)?;
         } else if watched.namespaces.contains(namespace) {
-            findings.add(Grade::Error, &what("runs"), Some(hint))?;
+            let is_seen = leading.as_ref().is_none_or(|leading| leading.contains(namespace));
+            findings.add(Grade::Error, &what("runs"), Some(if is_seen { hint } else { unled }))?;
         } else {
             let unseen = if watched.is_known { "agents do not see" } else { "agents may not see" };
             let hint = format!(
@@ -66,6 +73,25 @@ pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<
         }
     }
     schedules(session, findings).await
+}
+
+/// The namespaces in which its lease is held; none where that cannot be seen.
+async fn leading(session: &Session, findings: &mut Findings) -> Result<Option<BTreeSet<String>>, Failure> {
+    let params = ListParams::default().fields(&format!("metadata.name={OTHER_OPERATOR_LEASE}"));
+    match session.list::<Lease>(None, &params).await {
+        Ok(leases) => {
+            let is_held = |lease: &Lease| {
+                let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
+                holder.is_some_and(|holder| !holder.is_empty())
+            };
+            let held = leases.iter().filter(|lease| is_held(lease));
+            Ok(Some(held.filter_map(ResourceExt::namespace).collect()))
+        }
+        Err(error) => {
+            findings.unknown("whether the older operator holds its lease", &error)?;
+            Ok(None)
+        }
+    }
 }
 
 async fn watched(session: &Session) -> Watched {

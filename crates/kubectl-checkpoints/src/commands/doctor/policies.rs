@@ -54,9 +54,10 @@ pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<
     for Judged { kind, name, conditions } in &judged {
         match conditions.iter().find(|condition| is_wrong(condition)) {
             Some(condition) => {
-                let grade = if condition.status == "Unknown" { Grade::Warning } else { Grade::Error };
+                let is_error = condition.status != "Unknown" && condition.type_ != "WithoutEffect";
+                let grade = if is_error { Grade::Error } else { Grade::Warning };
                 let what = format!("{kind} {name}: {} ({})", condition.message, condition.reason);
-                findings.add(grade, &what, None)?;
+                findings.add(grade, &what, hint(condition))?;
             }
             None => good += 1,
         }
@@ -73,11 +74,29 @@ pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<
     findings.add(Grade::Ok, &what, None)
 }
 
+/// What helps where a condition says that something is wrong.
+fn hint(condition: &Condition) -> Option<&'static str> {
+    match (condition.type_.as_str(), condition.reason.as_str()) {
+        ("WithoutEffect", _) => Some("kubectl checkpoints plan -f shows what another version of it would do"),
+        ("LimitsUnreachable", _) => Some("kubectl checkpoints list shows who holds what; unpin ends a hold"),
+        ("Accepted" | "Ready", "Invalid") => {
+            Some("the message names the field; until it is mended, nothing goes by it")
+        }
+        ("Accepted" | "Ready", "OtherOperator") => {
+            Some("it is obeyed here once the older operator is scaled down")
+        }
+        ("ContainerMayBeFrozen", _) => {
+            Some("look whether the container still answers, and restart its pod if not")
+        }
+        _ => None,
+    }
+}
+
 /// Whether a condition says that something is wrong.
 fn is_wrong(condition: &Condition) -> bool {
     match condition.type_.as_str() {
         "Ready" | "Accepted" | "Healthy" => condition.status != "True",
-        "LimitsUnreachable" | "ContainerMayBeFrozen" => condition.status == "True",
+        "LimitsUnreachable" | "WithoutEffect" | "ContainerMayBeFrozen" => condition.status == "True",
         _ => false,
     }
 }
