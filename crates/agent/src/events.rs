@@ -81,14 +81,15 @@ impl Events {
     }
 }
 
-/// That pins make a limit unreachable, told of its policy.
+/// That pins make a limit unreachable, told of its policy. Events of what has no namespace are in `default`, so that of a
+/// policy for several namespaces it is not told which archives are pinned: the node's store says so.
 pub(super) fn unreachable(limit: &HeldLimit, node: &str, uids: &BTreeMap<PolicyRef, String>) -> Note {
     Note {
         about: reference(&limit.policy, uids.get(&whole(&limit.policy)).cloned()),
         is_good: false,
         reason: "LimitUnreachable".to_owned(),
         action: ACTION,
-        note: format!("On {node}, {limit}"),
+        note: format!("On {node}, {}", limit.without_others_files()),
     }
 }
 
@@ -247,6 +248,37 @@ mod tests {
         let note = node_ready(&ready(fault), ("n1", Some("uid-2")));
         assert_eq!((note.reason.as_str(), note.is_good), ("WatermarkIneffective", false));
         assert_eq!(note.about.uid.as_deref(), Some("uid-2"));
+    }
+
+    #[test]
+    fn an_event_of_a_policy_for_several_namespaces_names_no_archives() {
+        for (kind, namespace, names) in [
+            (Kind::CheckpointPolicy, Some("team"), true),
+            (Kind::CheckpointSchedule, Some("team"), true),
+            (Kind::ClusterCheckpointPolicy, None, false),
+            (Kind::CheckpointStoragePolicy, None, false),
+            (Kind::CheckpointRestoreOperator, Some("team"), false),
+        ] {
+            let limit = HeldLimit {
+                policy: PolicyRef {
+                    kind,
+                    namespace: namespace.map(str::to_owned),
+                    name: "main".to_owned(),
+                    part: None,
+                },
+                limit: Reason::MaxCountPerPod,
+                groups: 2,
+                detail: Detail::Count { have: 7, limit: 5 },
+                pinned: 3,
+                files: vec![FileName::new(&b"checkpoint-web-0_shop.tar"[..]).unwrap()],
+            };
+            let note = unreachable(&limit, "n1", &BTreeMap::new()).note;
+            assert_eq!(note.contains("web-0"), names, "{note}");
+            assert!(note.contains("(7 archives, limit 5), as 3 are pinned"), "{note}");
+            assert!(note.ends_with("; so it is in another place"), "{note}");
+            // The status of the node's store and its problems go on naming them.
+            assert!(limit.to_string().contains("are pinned: checkpoint-web-0_shop.tar, …"));
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::plan::{
     Action, Archive, Detail, EffectiveStorage, Plan, Reason, Snapshot, Unreachable, WatermarkReport,
 };
-use checkpoint_keeper_core::policy::{Mode, PolicyRef, PolicySet, StoragePolicy};
+use checkpoint_keeper_core::policy::{Kind, Mode, PolicyRef, PolicySet, StoragePolicy};
 use jiff::{SignedDuration, Timestamp};
 
 use super::inventory::Unlisted;
@@ -87,6 +87,20 @@ pub(super) struct HeldLimit {
 }
 
 impl HeldLimit {
+    /// The same without the names of files, where those of several namespaces may be among them and who reads it may not
+    /// know of all of these.
+    pub(super) fn without_others_files(&self) -> Self {
+        let is_of_one_namespace = match self.policy.kind {
+            Kind::CheckpointPolicy | Kind::CheckpointSchedule => true,
+            // The older operator's kind has a namespace, and is about all of them.
+            Kind::ClusterCheckpointPolicy
+            | Kind::CheckpointStoragePolicy
+            | Kind::CheckpointRestoreOperator => false,
+        };
+        let files = if is_of_one_namespace { self.files.clone() } else { Vec::new() };
+        Self { files, ..self.clone() }
+    }
+
     /// Those of a plan, each policy and limit once, however many groups exceed it.
     fn all(plan: &Plan, snapshot: &Snapshot) -> Vec<Self> {
         let mut held: BTreeMap<(&PolicyRef, Reason), Self> = BTreeMap::new();
@@ -115,17 +129,16 @@ impl HeldLimit {
 impl fmt::Display for HeldLimit {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = if self.pinned == 1 { "is" } else { "are" };
-        let files: Vec<String> = self.files.iter().map(ToString::to_string).collect();
-        let more = if self.files.len() < self.pinned { ", …" } else { "" };
         write!(
             formatter,
-            "{}: {} is not reached ({}), as {} {verb} pinned: {}{more}",
-            self.policy,
-            self.limit,
-            self.detail,
-            self.pinned,
-            files.join(", ")
+            "{}: {} is not reached ({}), as {} {verb} pinned",
+            self.policy, self.limit, self.detail, self.pinned
         )?;
+        if !self.files.is_empty() {
+            let files: Vec<String> = self.files.iter().map(ToString::to_string).collect();
+            let more = if self.files.len() < self.pinned { ", …" } else { "" };
+            write!(formatter, ": {}{more}", files.join(", "))?;
+        }
         match self.groups {
             0 | 1 => Ok(()),
             2 => formatter.write_str("; so it is in another place"),
@@ -334,7 +347,6 @@ mod tests {
     use std::sync::Arc;
 
     use checkpoint_keeper_core::plan::plan;
-    use checkpoint_keeper_core::policy::Kind;
 
     use super::*;
 

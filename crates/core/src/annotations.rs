@@ -5,7 +5,16 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::json_scalar::Scalar;
+use crate::json_scalar::{MAX_TEXT, Scalar, Text};
+
+/// No key that is kept is longer, in bytes.
+const MAX_KEY: usize = 64;
+
+/// The longest map of labels that is kept, in bytes. CRI-O writes the names that it holds as annotations, too.
+const MAX_LABELS: usize = 512 << 10;
+
+/// What is kept of a value that is too long to be a name: what is no name either.
+const TOO_LONG: &str = "(too long)";
 
 /// Who made the container: `cri-o` or `libpod` (containers/storage, CRI-O and Podman).
 pub(crate) const MANAGER: &str = "io.container.manager";
@@ -63,14 +72,20 @@ impl<'de> Deserialize<'de> for Annotations {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Annotations, A::Error> {
                 let mut kept = BTreeMap::new();
-                while let Some(key) = map.next_key::<String>()? {
-                    if !is_kept(&key) {
-                        map.next_value::<IgnoredAny>()?;
-                        continue;
-                    }
-                    match map.next_value::<Scalar>()? {
-                        Scalar::Text(value) => kept.insert(key, value),
-                        _ => kept.remove(&key),
+                while let Some(key) = map.next_key::<Scalar<'_>>()? {
+                    let key = match key.as_text::<A::Error>(MAX_KEY)? {
+                        Text::Short(key) if is_kept(&key) => key.into_owned(),
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    let longest = if key == CRI_O_LABELS { MAX_LABELS } else { MAX_TEXT };
+                    match map.next_value::<Scalar<'_>>()?.as_text::<A::Error>(longest)? {
+                        Text::Short(value) => kept.insert(key, value.into_owned()),
+                        // It is there, and no name of anything.
+                        Text::TooLong => kept.insert(key, TOO_LONG.to_owned()),
+                        Text::None => kept.remove(&key),
                     };
                 }
                 Ok(Annotations(kept))
@@ -119,10 +134,25 @@ mod tests {
         let dialects = [KUBELET, CONTAINERD, CHECKPOINTCTL];
         let keys = dialects.iter().flat_map(|of| [of.namespace, of.pod, of.uid, of.container]);
         for key in keys.chain([CRI_O_LABELS]) {
-            assert!(is_kept(key), "{key}");
+            assert!(is_kept(key) && key.len() <= MAX_KEY, "{key}");
         }
         for key in ["app", "io.kubernetes.pod.names", "io.kubernetes.cri-o.Annotations"] {
             assert!(!is_kept(key), "{key}");
         }
+    }
+    #[test]
+    fn what_is_too_long_for_a_name_is_there_and_not_kept() {
+        let long = "x".repeat(MAX_TEXT + 1);
+        let key = CONTAINERD.namespace;
+        let kept = |json: &str| serde_json::from_str::<Annotations>(json).unwrap().0;
+        let value = kept(&format!(r#"{{"{key}": "{long}"}}"#)).remove(key);
+        assert_eq!(value.as_deref(), Some(TOO_LONG));
+        // It counts as any later value does.
+        assert_eq!(kept(&format!(r#"{{"{key}": "a", "{key}": "{long}"}}"#))[key], TOO_LONG);
+        assert_eq!(kept(&format!(r#"{{"{key}": "{long}", "{key}": "a"}}"#))[key], "a");
+        assert_eq!(kept(&format!(r#"{{"{key}": "a", "{key}": 7}}"#)).len(), 0);
+        // The labels of a pod are many names, and long keys are none that matter.
+        let labels = format!(r#"{{"{CRI_O_LABELS}": "{long}", "{long}": "a", "{long}\n": "a"}}"#);
+        assert_eq!(kept(&labels).into_iter().collect::<Vec<_>>(), [(CRI_O_LABELS.to_owned(), long)]);
     }
 }

@@ -7,7 +7,7 @@
 
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 
-use checkpoint_keeper_core::archive::{self, Contents, Engine, Format, Inspection, State};
+use checkpoint_keeper_core::archive::{self, Contents, Engine, Format, Inspection, ReadOptions, State};
 use checkpoint_keeper_core::identity::Identity;
 use checkpoint_keeper_testkit::{ArchiveBuilder, Dialect};
 
@@ -989,6 +989,87 @@ fn what_takes_too_much_work_to_unpack_is_left() {
     }
     // A promise alone costs nothing.
     assert_state(&gzip(&pages), State::Incomplete, "the unpacked tar ends within a member's data");
+}
+
+/// What a file may cost goes by what it takes on its disk, where that is known, and is bounded where it is not.
+#[test]
+fn a_hole_in_a_packed_file_buys_no_work() {
+    let frame = b"\x28\xb5\x2f\xfd\x00\x58";
+    let skippable = b"\x50\x2a\x4d\x18\xff\xff\xff\xff";
+    let exabytes = 7_u64 << 60;
+    for (start, hole, occupied, most) in [
+        (&frame[..], 16 << 30, 4_096, 1 << 20),
+        (frame, exabytes, 4_096, 1 << 20),
+        (frame, exabytes, u64::MAX, 16 << 20),
+        (skippable, 5 << 30, 4_096, 1 << 20),
+    ] {
+        let mut source = Source::new(start.to_vec(), hole, Vec::new());
+        let options = ReadOptions { occupied, before_large: &mut || {} };
+        let contents = archive::read_with(&mut source, options).unwrap();
+        let told = (contents.state, contents.problem.as_deref());
+        assert_eq!(told, (State::Foreign, Some("takes too much work to unpack")));
+        assert!(source.bytes <= most, "{} bytes read", source.bytes);
+    }
+}
+
+/// File systems say so of small files, of those that were written a moment ago, and of those that they pack.
+#[test]
+fn an_archive_that_seems_to_take_no_room_is_read_all_the_same() {
+    let large = web().pages(vec![0; 80 << 20]).build().unwrap();
+    let skippable = [&b"\x50\x2a\x4d\x18\0\0\x10\0"[..], &vec![7; 1 << 20]].concat();
+    let whole = web().build().unwrap();
+    for bytes in [
+        whole.clone(),
+        gzip(&whole),
+        xz(&whole),
+        zstd(&large),
+        gzip(&large),
+        [skippable, zstd(&large)].concat(),
+    ] {
+        for occupied in [0, 512] {
+            let options = ReadOptions { occupied, before_large: &mut || {} };
+            let contents = archive::read_with(&mut Cursor::new(&bytes), options).unwrap();
+            assert_eq!((contents.state, contents.problem), (State::Complete, None));
+        }
+    }
+}
+
+#[test]
+fn who_reads_is_told_before_much_memory_is_taken() {
+    let asked = |bytes: &[u8]| {
+        let mut asked = 0;
+        let options = ReadOptions { occupied: u64::MAX, before_large: &mut || asked += 1 };
+        archive::read_with(&mut Cursor::new(bytes), options).unwrap();
+        asked
+    };
+    let of = |length: usize| format!(r#"{{"a": "{}"}}"#, "x".repeat(length - 9));
+    let (small, large) = (of(1 << 20), of((1 << 20) + 1));
+    assert_eq!(small.len(), 1 << 20);
+    assert_eq!(asked(&web().config_json(&*small).spec_json(&*small).build().unwrap()), 0);
+    assert_eq!(asked(&web().config_json(&*large).build().unwrap()), 1);
+    assert_eq!(asked(&web().config_json(&*large).spec_json(&*large).build().unwrap()), 2);
+    assert_eq!(asked(&web().gzip().unwrap()), 1);
+}
+
+/// Whatever is too long for what it says is as good as not there, and is not kept.
+#[test]
+fn texts_of_many_megabytes_are_not_kept() {
+    let long = "x".repeat(8 << 20);
+    let time = r#""checkpointedTime": "2026-11-27T10:00:00Z""#;
+    for (config, escaped) in [("id", ""), ("name", "\\n"), ("rootfsImageName", "\\u0061"), ("runtime", "")] {
+        for json in [
+            format!(r#"{{"{config}": "{escaped}{long}", {time}}}"#),
+            format!(r#"{{"{escaped}{long}": 1, {time}}}"#),
+        ] {
+            let found = inspect(&web().config_json(json).build().unwrap());
+            let contents = &found.contents;
+            assert_eq!(contents.state, State::Complete, "{config}");
+            assert!(contents.checkpointed_at.is_some(), "{config}");
+            assert_eq!((&contents.image, &contents.runtime, &found.container_id), (&None, &None, &None));
+            // The annotations say whose it is.
+            assert!(contents.identity.is_some());
+        }
+    }
 }
 
 /// A source that serves a hole of any size between two parts, counts what is read, and fails where

@@ -5,11 +5,13 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use checkpoint_keeper_core::engine::memory::{Changes, Memory};
 use checkpoint_keeper_core::name::FileName;
+use redb::backends::FileBackend;
 use redb::{
     Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, StorageError,
     Table, TableDefinition,
@@ -42,6 +44,9 @@ const GOVERNING: TableDefinition<&[u8], &[u8]> = TableDefinition::new("governors
 /// What is known once and for all: under `cluster`, the UID of the cluster that said what is known of pods; under
 /// `reclaim`, what became of the watermark's rounds.
 const FACTS: TableDefinition<&str, &str> = TableDefinition::new("facts-1");
+
+/// Has a file opened without waiting for anything.
+const NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// How much of the file redb keeps in memory: little, as it is read once and then written to.
 const CACHE: usize = 4 << 20;
@@ -140,7 +145,9 @@ impl Catalog {
             Ok(found) if found.len() == 0 => return Ok(()),
             _ => {}
         }
-        let Ok(mut file) = File::open(path) else { return Ok(()) };
+        let Ok(mut file) = File::options().read(true).custom_flags(NONBLOCK).open(path) else {
+            return Ok(());
+        };
         let mut begin = [0; 16];
         let is_ours = file.read_exact(&mut begin).is_ok()
             && (begin.starts_with(&MAGIC)
@@ -180,8 +187,8 @@ impl Catalog {
     pub fn peek(path: &Path) -> Memory {
         let read = || {
             Self::check(path).ok()?;
-            let file =
-                File::open(path).ok().filter(|file| file.metadata().is_ok_and(|found| found.len() > 0))?;
+            let file = File::options().read(true).custom_flags(NONBLOCK).open(path).ok()?;
+            file.metadata().ok().filter(|found| found.is_file() && found.len() > 0)?;
             let reader = Database::builder().set_cache_size(CACHE).open_read_only(path);
             if matches!(reader, Err(DatabaseError::DatabaseAlreadyOpen)) {
                 return None;
@@ -290,14 +297,23 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::new(io::ErrorKind::AlreadyExists, "too many have been moved aside already"))
 }
 
+/// Opens or makes the file. What took its place since it was looked at, a pipe for example, is not waited for.
+fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).custom_flags(NONBLOCK);
+    let file = options.open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a file")) }
+}
+
 fn open_and_load(path: &Path) -> Result<(Database, Memory), Failure> {
     // A damaged file may make redb panic where it trusts what it once wrote.
     let open = || -> Result<_, Failure> {
+        let file = open_file(path).map_err(|error| Failure::Other(redb::Error::Io(error)))?;
         // A flipped bit in a name would have the wrong policy govern: checksums are looked at.
         let database = Database::builder()
             .set_cache_size(CACHE)
             .set_check_integrity_on_open(true)
-            .create(path)
+            .create_with_backend(FileBackend::new(file).map_err(opening)?)
             .map_err(opening)?;
         let memory = load(&database).map_err(|error| match error {
             redb::Error::Io(_) => Failure::Other(error),

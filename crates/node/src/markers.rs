@@ -17,6 +17,10 @@ use crate::store::Store;
 /// No marker of ours is larger, in bytes.
 const LARGEST_MARKER: u64 = 64 << 10;
 
+/// Under this name a marker is written whose archive has so long a name that none fits beside the marker's. What is left
+/// of it is removed as every marker without an archive is.
+const SHORT_NAME: &[u8] = b"checkpoint-.tar.keep.tmp";
+
 /// What this program writes as `managedBy` into its markers.
 const MANAGER: &str = "checkpoint-keeper";
 
@@ -77,34 +81,7 @@ impl Store {
         let contents = Contents { managed_by: MANAGER.to_owned(), hold: Some(hold.clone()) };
         let text = serde_json::to_vec(&contents).map_err(io::Error::from)?;
         let marker = archive.marker();
-        let unfinished = archive.marker_being_written();
-        match self.write_file(&unfinished, &text) {
-            Ok(()) => {
-                let rename = rustix::fs::renameat(
-                    self.handle(),
-                    unfinished.as_bytes(),
-                    self.handle(),
-                    marker.as_bytes(),
-                );
-                if let Err(error) = rename {
-                    self.remove_file(&unfinished);
-                    return Err(error.into());
-                }
-            }
-            // Its own name may be too long where the marker's is not.
-            Err(Errno::NAMETOOLONG) => {
-                if let Err(error) = self.write_file(&marker, &text) {
-                    if before == Marker::None {
-                        self.remove_file(&marker);
-                    }
-                    return Err(error.into());
-                }
-            }
-            Err(error) => {
-                self.remove_file(&unfinished);
-                return Err(error.into());
-            }
-        }
+        self.write_marker(archive, &text)?;
         rustix::fs::fsync(self.handle())?;
         if self.is_same_file(archive, file)? {
             return Ok(());
@@ -162,9 +139,37 @@ impl Store {
         Ok(self.stat(archive)?.is_some_and(|stat| stat.id() == file))
     }
 
-    fn write_file(&self, name: &FileName, text: &[u8]) -> Result<(), Errno> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.handle(), name.as_bytes(), flags, Mode::RUSR | Mode::WUSR)?;
+    /// Puts a marker beside an archive, in place of an earlier one: whole, or not at all.
+    fn write_marker(&self, archive: &FileName, text: &[u8]) -> Result<(), Errno> {
+        let mut unfinished = archive.marker_being_written();
+        let mut written = self.write_new_file(&unfinished, text);
+        // That name may be too long where the marker's is not.
+        if written == Err(Errno::NAMETOOLONG)
+            && let Some(short) = FileName::new(SHORT_NAME)
+        {
+            unfinished = short;
+            written = self.write_new_file(&unfinished, text);
+        }
+        let marker = archive.marker();
+        let put = written.and_then(|()| {
+            rustix::fs::renameat(self.handle(), unfinished.as_bytes(), self.handle(), marker.as_bytes())
+        });
+        if put.is_err() {
+            self.remove_file(&unfinished);
+        }
+        put
+    }
+
+    /// Writes a file that was not there before. What has its name is removed: it is left over, or a pipe, a link or
+    /// another name of another file, which would be waited for, followed or overwritten.
+    fn write_new_file(&self, name: &FileName, text: &[u8]) -> Result<(), Errno> {
+        match rustix::fs::unlinkat(self.handle(), name.as_bytes(), AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(error),
+        }
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = rustix::fs::openat(self.handle(), name.as_bytes(), flags | OFlags::CLOEXEC, mode)?;
         let mut file = File::from(file);
         let written = file.write_all(text).and_then(|()| file.sync_all());
         written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
@@ -243,6 +248,80 @@ mod tests {
         std::fs::remove_file(&marker).unwrap();
         std::fs::create_dir(&marker).unwrap();
         assert_eq!(store.marker_of(&name), Marker::Foreign);
+    }
+
+    /// Waits for what another thread does, and fails the test where that hangs.
+    fn within_a_minute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || tell.send(work()));
+        told.recv_timeout(std::time::Duration::from_mins(1)).expect("it hangs")
+    }
+
+    #[test]
+    fn what_has_the_name_of_an_unfinished_marker_neither_stops_a_hold_nor_is_written_to() {
+        let short = String::from_utf8(SHORT_NAME.to_vec()).unwrap();
+        let long = format!("checkpoint-{}_shop-server-2026-11-27T10:00:00Z.tar", "p".repeat(201));
+        assert_eq!(long.len(), 249);
+        for (archive, unfinished) in [(NAME.to_owned(), format!("{NAME}.keep.tmp")), (long, short)] {
+            let directory = tempfile::tempdir().unwrap();
+            let at = |name: &str| directory.path().join(name);
+            let (secret, other) = (at("checkpoint-other.tar"), at("notes"));
+            std::fs::write(&secret, "another archive").unwrap();
+            std::fs::write(&other, "notes").unwrap();
+            std::fs::write(at(&archive), "archive").unwrap();
+            let in_the_way = at(&unfinished);
+            let marker = at(&format!("{archive}.keep"));
+            let puts: [&dyn Fn(&Path); 5] = [
+                &|path| rustix::fs::mkfifoat(rustix::fs::CWD, path, Mode::RWXU).unwrap(),
+                &|path| std::fs::hard_link(&secret, path).unwrap(),
+                &|path| std::os::unix::fs::symlink(&other, path).unwrap(),
+                &|path| std::os::unix::fs::symlink(at("nowhere"), path).unwrap(),
+                &|path| std::fs::write(path, "half of a mar").unwrap(),
+            ];
+            for (number, put) in puts.iter().enumerate() {
+                put(&in_the_way);
+                let path = directory.path().to_owned();
+                let name = FileName::new(archive.as_bytes()).unwrap();
+                within_a_minute(move || {
+                    let store = Store::open(&path).unwrap();
+                    let file = store.stat(&name).unwrap().unwrap().id();
+                    store.write_hold(&name, file, &hold("incident 4711")).unwrap();
+                    assert_eq!(store.marker_of(&name), Marker::Hold(hold("incident 4711")), "{number}");
+                });
+                assert_eq!(std::fs::read_to_string(&secret).unwrap(), "another archive", "{number}");
+                assert_eq!(std::fs::read_to_string(&other).unwrap(), "notes", "{number}");
+                assert!(std::fs::symlink_metadata(&marker).unwrap().is_file());
+                std::fs::remove_file(&marker).unwrap();
+                assert_eq!(
+                    std::fs::read_dir(directory.path()).unwrap().count(),
+                    3,
+                    "{number}: nothing is left"
+                );
+            }
+            // A hold that takes the place of another one has a file of its own, too.
+            let (path, link) = (directory.path().to_owned(), at("link"));
+            let name = FileName::new(archive.as_bytes()).unwrap();
+            within_a_minute(move || {
+                let store = Store::open(&path).unwrap();
+                let file = store.stat(&name).unwrap().unwrap().id();
+                store.write_hold(&name, file, &hold("incident 4711")).unwrap();
+                std::fs::hard_link(&marker, &link).unwrap();
+                let before = std::fs::read(&link).unwrap();
+                store.write_hold(&name, file, &hold("appeal")).unwrap();
+                assert_eq!(store.marker_of(&name), Marker::Hold(hold("appeal")));
+                assert_eq!(std::fs::read(&link).unwrap(), before);
+            });
+        }
+    }
+
+    #[test]
+    fn a_directory_in_the_way_of_an_unfinished_marker_is_an_error_and_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, name, file) = store(directory.path());
+        let in_the_way = directory.path().join(format!("{NAME}.keep.tmp"));
+        std::fs::create_dir(&in_the_way).unwrap();
+        assert!(matches!(store.write_hold(&name, file, &hold("mine")), Err(HoldError::Io(_))));
+        assert!(in_the_way.is_dir() && !store.is_pinned(&name));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use checkpoint_keeper_core::archive::{self, Contents, Format, Inspection};
+use checkpoint_keeper_core::archive::{self, Contents, Format, Inspection, ReadOptions};
 use checkpoint_keeper_core::engine::file::{Listing, Looked, Removal, Sighting, Stat};
 use checkpoint_keeper_core::name::{FileName, NameKind};
 use checkpoint_keeper_core::plan::{FileSystem, Release};
@@ -28,9 +28,9 @@ pub struct Store {
     inode: u64,
     /// Why leases do not work here, once that was found out: then it is unknown whether a process writes to a file.
     no_leases: OnceLock<io::Error>,
-    /// Held while an archive is unpacked, so that only one is at a time. One may take 16 MiB for its window, and an
-    /// agent's pod has a memory limit.
-    unpacking: Mutex<()>,
+    /// Held while an archive is read that takes much memory, so that only one is at a time: a window or a JSON member is
+    /// up to 16 MiB, and an agent's pod has a memory limit.
+    large: Mutex<()>,
 }
 
 /// Why a directory cannot be used.
@@ -92,7 +92,7 @@ impl Store {
             device: stat.st_dev,
             inode: stat.st_ino,
             no_leases: OnceLock::new(),
-            unpacking: Mutex::new(()),
+            large: Mutex::new(()),
         })
     }
 
@@ -210,20 +210,30 @@ impl Store {
 
     /// Reads what an archive holds; none where the file is no longer the one that `expected`
     /// describes. An error is the system's, and may be gone at the next try. Several may be read at once, but
-    /// of those that are packed only one.
+    /// of those that take much memory only one.
     pub fn read(&self, name: &FileName, expected: &Stat) -> io::Result<Option<Contents>> {
-        self.open_archive(name, Some(expected), |source| {
-            let _alone = (source.format()? != Format::Tar)
-                .then(|| self.unpacking.lock().unwrap_or_else(PoisonError::into_inner));
-            archive::read(source)
-        })
+        self.open_archive(name, Some(expected), |source| self.read_alone(source, archive::read_with))
     }
 
     /// Reads all that an archive can tell.
     pub fn inspect(&self, name: &FileName) -> io::Result<(Stat, Inspection)> {
         let stat = self.stat(name)?.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        let found = self.open_archive(name, None, archive::inspect)?;
+        let found = self.open_archive(name, None, |source| self.read_alone(source, archive::inspect_with))?;
         found.map(|inspection| (stat, inspection)).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Reads an archive, from where it takes much memory while no other does.
+    fn read_alone<T>(
+        &self,
+        source: &mut ArchiveFile,
+        read: impl FnOnce(&mut ArchiveFile, ReadOptions<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut alone = None;
+        let occupied = source.occupied()?;
+        let mut before_large = || {
+            alone.get_or_insert_with(|| self.large.lock().unwrap_or_else(PoisonError::into_inner));
+        };
+        read(source, ReadOptions { occupied, before_large: &mut before_large })
     }
 
     fn open_archive<T>(
@@ -321,7 +331,10 @@ pub fn inspect_file(path: &Path) -> io::Result<(Stat, Inspection)> {
     let file = rustix::fs::open(path, flags, Mode::empty())?;
     let (stat, mut source) =
         ArchiveFile::new(file.into())?.ok_or_else(|| io::Error::other("is not a file"))?;
-    let inspection = guarded(|| archive::inspect(&mut source))?;
+    let inspection = guarded(|| {
+        let options = ReadOptions { occupied: source.occupied()?, before_large: &mut || {} };
+        archive::inspect_with(&mut source, options)
+    })?;
     Ok((stat, inspection))
 }
 
@@ -337,6 +350,8 @@ struct ArchiveFile {
     file: File,
     position: u64,
     length: u64,
+    /// The blocks that the file system counts for it, in bytes.
+    blocks: u64,
 }
 
 impl ArchiveFile {
@@ -349,15 +364,40 @@ impl ArchiveFile {
         // Headers lie far apart: reading ahead would fetch the memory pages between them.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
         let stat = stat_of(&found);
-        Ok(Some((stat, Self { file, position: 0, length: stat.size })))
+        let blocks = u64::try_from(found.st_blocks).unwrap_or(0).saturating_mul(512);
+        Ok(Some((stat, Self { file, position: 0, length: stat.size, blocks })))
     }
 
-    /// How it is packed, by its first bytes.
-    fn format(&self) -> io::Result<Format> {
+    /// How many of its bytes take room on the disk, as far as that matters: what a plain tar costs does not go by that.
+    fn occupied(&self) -> io::Result<u64> {
         let mut start = [0; 6];
         let read = std::os::unix::fs::FileExt::read_at(&self.file, &mut start, 0)?;
-        Ok(Format::of(&start[..read]))
+        if self.blocks >= self.length || Format::of(&start[..read]) == Format::Tar {
+            return Ok(self.length);
+        }
+        Ok(self.blocks.max(data(&self.file, self.length)))
     }
+}
+
+/// So many stretches of data are looked for at most. A packed archive that is whole has one.
+const MOST_STRETCHES: u32 = 1_000;
+
+/// How many bytes of a file of that size are no holes, which its blocks alone do not say: some file systems count none
+/// that were written a moment ago (zfs), that lie beside the file's entry, or that they packed. Where a file system does
+/// not know of holes, all are data (lseek(2)).
+fn data(file: &File, size: u64) -> u64 {
+    let mut data = 0_u64;
+    let mut position = 0;
+    for _ in 0..MOST_STRETCHES {
+        let Ok(begin) = rustix::fs::seek(file, rustix::fs::SeekFrom::Data(position)) else { break };
+        let end = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(begin)).unwrap_or(size);
+        data = data.saturating_add(end.min(size).saturating_sub(begin));
+        if end <= position || end >= size {
+            break;
+        }
+        position = end;
+    }
+    data
 }
 
 impl Read for ArchiveFile {
@@ -377,5 +417,130 @@ impl Seek for ArchiveFile {
         };
         self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
         Ok(self.position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::FileExt;
+
+    use checkpoint_keeper_core::archive::State;
+    use checkpoint_keeper_testkit as testkit;
+
+    use super::*;
+
+    /// What is read of a file, and how far into it reading came.
+    fn read(directory: &Path, file: &str) -> (Contents, u64) {
+        let store = Store::open(directory).unwrap();
+        let name = FileName::new(file.as_bytes()).unwrap();
+        let read = |source: &mut ArchiveFile| {
+            let contents = store.read_alone(source, archive::read_with)?;
+            Ok((contents, source.position))
+        };
+        store.open_archive(&name, None, read).unwrap().unwrap()
+    }
+
+    /// A file of these bytes, and of that length.
+    fn write(directory: &Path, file: &str, start: &[u8], length: u64) -> File {
+        let path = directory.join(file);
+        std::fs::write(&path, start).unwrap();
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        file.set_len(length).unwrap();
+        file
+    }
+
+    /// A Zstandard frame of whatever follows: its header alone.
+    const FRAME: &[u8] = b"\x28\xb5\x2f\xfd\x00\x58";
+
+    /// The holes of a file read as zeros, which are empty blocks of Zstandard.
+    #[test]
+    fn a_sparse_file_costs_what_it_occupies_and_not_what_it_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let most = directory.path().join("most");
+        // As large as this file system takes.
+        let huge = (30..63)
+            .rev()
+            .map(|power| 1_u64 << power)
+            .find(|length| File::create(&most).unwrap().set_len(*length).is_ok())
+            .unwrap();
+        let skippable = |length: u32| [&b"\x50\x2a\x4d\x18"[..], &length.to_le_bytes()].concat();
+        let whole = testkit::ArchiveBuilder::new("shop", "web-0", "server").gzip().unwrap();
+        for (number, (start, length)) in [
+            (FRAME.to_vec(), 16 << 30),
+            (FRAME.to_vec(), huge),
+            (skippable(u32::MAX), 8 << 30),
+            ([skippable(7), vec![0; 7], skippable(u32::MAX)].concat(), huge),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let name = format!("{number}.tar.zst");
+            write(directory.path(), &name, &start, length);
+            let (contents, position) = read(directory.path(), &name);
+            let told = (contents.state, contents.problem.as_deref());
+            assert_eq!(told, (State::Foreign, Some("takes too much work to unpack")), "{number}");
+            assert!(position < 1 << 20, "{number}: read as far as {position}");
+        }
+        // What is whole is read, whatever follows.
+        write(directory.path(), "a.tar.gz", &whole, huge);
+        let (contents, position) = read(directory.path(), "a.tar.gz");
+        assert_eq!(contents.state, State::Complete);
+        assert!(position < 1 << 20, "read as far as {position}");
+    }
+
+    #[test]
+    fn what_is_no_hole_counts_whatever_the_file_system_says_of_blocks() {
+        let directory = tempfile::tempdir().unwrap();
+        let full = write(directory.path(), "full", &vec![7; 3 << 20], 3 << 20);
+        assert_eq!(data(&full, 3 << 20), 3 << 20);
+        // A packed archive that was written a moment ago, and has no blocks yet, and one that is sparse.
+        let occupied = |length: u64| {
+            let file = write(directory.path(), "packed", &[FRAME, &[7; 1_000]].concat(), length);
+            let (_, file) = ArchiveFile::new(file).unwrap().unwrap();
+            ArchiveFile { blocks: 0, ..file }.occupied().unwrap()
+        };
+        assert_eq!(occupied(1_006), 1_006);
+        assert!((1_006..1 << 20).contains(&occupied(1 << 30)), "{}", occupied(1 << 30));
+        let end = write(directory.path(), "end", b"", 1 << 30);
+        end.write_all_at(&vec![7; 1 << 20], (1 << 30) - (1 << 20)).unwrap();
+        assert!((1 << 20..2 << 20).contains(&data(&end, 1 << 30)), "{}", data(&end, 1 << 30));
+        assert_eq!(data(&write(directory.path(), "empty", b"", 0), 0), 0);
+        assert_eq!(data(&write(directory.path(), "hole", b"", 1 << 30), 1 << 30), 0);
+        // Of very many pieces not all are looked for.
+        let pieces = write(directory.path(), "pieces", b"", 1 << 30);
+        for number in 0..2_000 {
+            pieces.write_all_at(b"x", number << 18).unwrap();
+        }
+        let found = data(&pieces, 1 << 30);
+        assert!((1..=1_000 << 18).contains(&found), "{found}");
+    }
+
+    #[test]
+    fn what_takes_much_memory_is_read_by_one_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let archive = || testkit::ArchiveBuilder::new("shop", "web-0", "server");
+        let spec = format!(r#"{{"process": {{"env": ["A={}"]}}}}"#, "x".repeat(1 << 20));
+        let config = format!(r#"{{"\n{}": 1}}"#, "x".repeat(1 << 20));
+        for (file, bytes, alone) in [
+            ("small.tar", archive().build(), false),
+            ("spec.tar", archive().spec_json(spec).build(), true),
+            ("config.tar", archive().config_json(config).build(), true),
+            ("packed.tar.gz", archive().gzip(), true),
+            ("packed.tar.zst", archive().zstd(), true),
+        ] {
+            std::fs::write(directory.path().join(file), bytes.unwrap()).unwrap();
+            let store = Store::open(directory.path()).unwrap();
+            let read = |source: &mut ArchiveFile| {
+                store.read_alone(source, |source, options| {
+                    let state = archive::read_with(source, options)?.state;
+                    Ok((state, store.large.try_lock().is_err()))
+                })
+            };
+            let name = FileName::new(file.as_bytes()).unwrap();
+            let read = store.open_archive(&name, None, read).unwrap().unwrap();
+            assert_eq!(read, (State::Complete, alone), "{file}");
+            assert!(store.large.try_lock().is_ok());
+        }
     }
 }

@@ -365,6 +365,14 @@ pub(super) mod tests {
         )
     }
 
+    /// The entries of a node with one archive of each of these namespaces.
+    pub(in crate::inventory) fn entries_in(namespaces: &[&str]) -> Entries {
+        let archives = namespaces.iter().map(|namespace| archive(namespace, "web-0", 1)).collect();
+        let there: Vec<_> =
+            namespaces.iter().map(|namespace| (*namespace, there("2026-01-01T00:00:00Z"))).collect();
+        Entries::of(&view(archives, &there), "node-1", 100, &Arc::default(), &none(), |_| None)
+    }
+
     /// No storage policy.
     fn none() -> EffectiveStorage {
         EffectiveStorage::default()

@@ -1,14 +1,16 @@
 //! The inventory: a `ContainerCheckpoint` for each archive of the node, and what users ask through it.
 //!
-//! [`entries`] says which archives are shown, [`difference`] what has to change on the disk and in the API, and here it
-//! is done: markers by the thread that deletes, so that none is deleted meanwhile, and writes to the API one after the
-//! other. What fails is told and tried again; nothing else waits for it.
+//! [`entries`] says which archives are shown, [`difference`] what has to change on the disk and in the API, [`turns`] what
+//! of that comes first, and here it is done: markers by the thread that deletes, so that none is deleted meanwhile, and
+//! writes to the API one after the other. What fails is told and tried again; nothing else waits for it.
 
 mod difference;
 mod entries;
 mod expiry;
+mod hold_log;
 mod rate;
 mod shown_archives;
+mod turns;
 mod writes;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use checkpoint_keeper_api::ContainerCheckpoint;
 use checkpoint_keeper_api::container_checkpoint::{NODE_LABEL, node_label};
-use checkpoint_keeper_core::hold::{Hold, HoldStep, Marker, step};
+use checkpoint_keeper_core::hold::{HoldStep, Marker, step};
 use checkpoint_keeper_node::mailbox::Sender;
 use checkpoint_keeper_node::markers::HoldError;
 use checkpoint_keeper_runtime::cache::Cache;
@@ -28,7 +30,7 @@ use kube::ResourceExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watcher;
 use tokio::sync::{oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use self::difference::{HeldSums, MarkerChange, Markers, NoHold, Object, Objects};
 pub(crate) use self::entries::Unlisted;
@@ -107,10 +109,12 @@ impl Inventory {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut progress = Progress::new();
         loop {
+            let wait = progress.pace.take_wait(now());
             tokio::select! {
                 ended = entries.changed() => if ended.is_err() { return },
                 ended = objects.changed() => if ended.is_err() { return },
                 _ = tick.tick() => {}
+                () = sleep(wait.unwrap_or_default()), if wait.is_some() => {}
             }
             let shown = entries.borrow_and_update().clone();
             objects.borrow_and_update();
@@ -143,19 +147,32 @@ impl Inventory {
         let Some(mut markers) = self.read_markers(&entries, &objects).await else { return };
         let unseen = difference::hidden_to_be_read(&entries, &objects, &markers);
         let Some(hidden) = self.hidden_holds(unseen).await else { return };
-        let (changes, mut no_holds) =
+        let (mut changes, mut no_holds) =
             difference::marker_changes(&entries, &objects, &markers, &hidden, Timestamp::now());
+        let put_off = progress.pace.put_off(&mut changes, &markers, now());
         if !changes.is_empty() {
-            let Some(outcomes) = self.change_markers(changes).await else { return };
-            for (key, outcome) in outcomes {
+            // What is pinned already is not among the deletions that wait.
+            let is_new = |change: &MarkerChange| {
+                change.hold.is_some() && !matches!(markers.get(&change.key), Some(Marker::Hold(_)))
+            };
+            let protects = changes.iter().any(is_new);
+            let Some(outcomes) = self.change_markers(protects, changes).await else { return };
+            for (MarkerChange { key, file, hold, .. }, outcome) in outcomes {
+                progress.log.note(&key.0, &file.to_string(), hold.as_ref(), &outcome, now());
                 match outcome {
                     Ok(marker) => _ = markers.insert(key, marker),
-                    Err(why) => _ = no_holds.insert(key, why),
+                    Err(HoldError::Gone) => _ = no_holds.insert(key, NoHold::Gone),
+                    Err(error) => _ = no_holds.insert(key, NoHold::Failed(error.to_string())),
                 }
             }
         }
-        let writes = difference::api_writes(&entries, &objects, &markers, &no_holds, Timestamp::now());
-        for write in writes {
+        let mut writes = difference::api_writes(&entries, &objects, &markers, &no_holds, Timestamp::now());
+        writes.retain(|write| !put_off.contains(write.key()) && !progress.is_paused(write.key()));
+        for write in progress.turns.order(writes) {
+            if progress.is_paused(write.key()) {
+                continue;
+            }
+            progress.turns.note(&write);
             // What a user asks meanwhile does not wait for all of them: the next look goes on with the rest.
             if !self.write(write, progress).await || news.has_changed().unwrap_or(true) {
                 return;
@@ -170,20 +187,24 @@ impl Inventory {
             return;
         }
         progress.looked_for_ends = Some(now());
-        let pins: Vec<HiddenPin> = entries.hidden_pins.iter().take(MOST_HIDDEN).cloned().collect();
+        let pins = turns::next_pins(&entries.hidden_pins, progress.last_hidden.as_ref(), MOST_HIDDEN);
+        progress.last_hidden = pins.last().map(|pin| pin.file.clone());
         let clock = entries.clock;
         let believed = entries.believed(Timestamp::now());
         let (tell, told) = oneshot::channel();
         self.engine.send_task(false, move |store| {
-            for HiddenPin { file, .. } in pins {
-                if step(&store.marker_of(&file), None, believed, clock) == HoldStep::Remove {
-                    let outcome = store.remove_hold(&file).map(|_| Marker::None).map_err(HoldError::Io);
-                    log(&file.to_string(), None, &outcome);
+            let mut outcomes = Vec::new();
+            for pin in pins {
+                if step(&store.marker_of(&pin.file), None, believed, clock) == HoldStep::Remove {
+                    let outcome = store.remove_hold(&pin.file).map(|_| Marker::None).map_err(HoldError::Io);
+                    outcomes.push((pin, outcome));
                 }
             }
-            let _ = tell.send(());
+            let _ = tell.send(outcomes);
         });
-        let _ = told.await;
+        for (HiddenPin { file, namespace, .. }, outcome) in told.await.unwrap_or_default() {
+            progress.log.note(&namespace.unwrap_or_default(), &file.to_string(), None, &outcome, now());
+        }
     }
 
     async fn read_markers(&self, entries: &Entries, objects: &Objects) -> Option<Markers> {
@@ -219,20 +240,21 @@ impl Inventory {
         told.await.ok()
     }
 
-    async fn change_markers(&self, changes: Vec<MarkerChange>) -> Option<Vec<(Key, Result<Marker, NoHold>)>> {
+    /// Changes markers; `protects` as for [`Sender::send_task`].
+    async fn change_markers(
+        &self,
+        protects: bool,
+        changes: Vec<MarkerChange>,
+    ) -> Option<Vec<(MarkerChange, Result<Marker, HoldError>)>> {
         let (tell, told) = oneshot::channel();
-        self.engine.send_task(true, move |store| {
-            let change = |MarkerChange { key, file, file_id, hold }: MarkerChange| {
-                let outcome = match &hold {
-                    Some(hold) => store.write_hold(&file, file_id, hold).map(|()| Marker::Hold(hold.clone())),
-                    None => store.remove_hold(&file).map(|_| store.marker_of(&file)).map_err(HoldError::Io),
+        self.engine.send_task(protects, move |store| {
+            let change = |change: MarkerChange| {
+                let MarkerChange { file, file_id, hold, .. } = &change;
+                let outcome = match hold {
+                    Some(hold) => store.write_hold(file, *file_id, hold).map(|()| Marker::Hold(hold.clone())),
+                    None => store.remove_hold(file).map(|_| store.marker_of(file)).map_err(HoldError::Io),
                 };
-                log(&file.to_string(), hold.as_ref(), &outcome);
-                let outcome = outcome.map_err(|error| match error {
-                    HoldError::Gone => NoHold::Gone,
-                    error => NoHold::Failed(error.to_string()),
-                });
-                (key, outcome)
+                (change, outcome)
             };
             let _ = tell.send(changes.into_iter().map(change).collect());
         });
@@ -260,24 +282,84 @@ fn is_older(object: &impl ResourceExt, known: Option<&Object>) -> bool {
     })
 }
 
-/// Who asked for a hold is to be found in the log also when the marker is gone.
-fn log(file: &str, hold: Option<&Hold>, outcome: &Result<Marker, HoldError>) {
-    match (hold, outcome) {
-        (Some(hold), Ok(_)) => {
-            let until = hold.until.map(|until| until.to_string());
-            let by = hold.by.as_deref();
-            tracing::info!(file, reason = hold.reason, by, until, "an archive is held");
-        }
-        (None, Ok(_)) => tracing::info!(file, "the hold of an archive has ended"),
-        (_, Err(error)) => tracing::warn!(file, %error, "the hold of an archive could not be changed"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use checkpoint_keeper_api::{ContainerCheckpoint, ContainerCheckpointSpec};
+    use checkpoint_keeper_node::mailbox;
+    use checkpoint_keeper_node::store::Store;
+    use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
+    use checkpoint_keeper_runtime::quota_objects::QuotaObjects;
 
+    use super::entries::tests::entries_in;
     use super::*;
+    use crate::cluster_watch::ClusterWatch;
+    use crate::own_objects::OwnObjects;
+    use crate::state::AgentState;
+
+    /// An API that does what it is told, and keeps nothing.
+    async fn answer(request: axum::extract::Request) -> axum::response::Response {
+        let path: Vec<String> = request.uri().path().split('/').map(str::to_owned).collect();
+        let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+        let mut object: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let namespace = path.iter().skip_while(|part| *part != "namespaces").nth(1).unwrap();
+        object["metadata"]["namespace"] = namespace.as_str().into();
+        object["metadata"]["uid"] = format!("uid {}", object["metadata"]["name"]).into();
+        object["metadata"]["generation"] = 1.into();
+        object["metadata"]["resourceVersion"] = "1".into();
+        if object.get("spec").is_none() {
+            object["spec"] = serde_json::json!({});
+        }
+        axum::response::Response::new(axum::body::Body::from(object.to_string()))
+    }
+
+    /// Its user changes an object so often that there is news after each write.
+    #[tokio::test(start_paused = true)]
+    async fn what_one_namespace_changes_all_the_time_does_not_keep_the_others_from_their_objects() {
+        let directory = tempfile::tempdir().unwrap();
+        let (engine, mail) = mailbox::channel().unwrap();
+        let client = kube::Client::new(axum::Router::new().fallback(answer), "default");
+        let context = ApiContext {
+            client,
+            node: "node-1".to_owned(),
+            objects: PolicyObjects::new(&[]),
+            quotas: QuotaObjects::new(None),
+            state: AgentState::new(),
+            own: OwnObjects::default(),
+            cluster_watch: ClusterWatch::default(),
+        };
+        let inventory = Inventory::new(context, ShownArchives::new("node-1".to_owned(), 100), engine);
+        let entries = entries_in(&["aaa", "bbb", "zzz"]);
+        let restless = entries.shown.keys().next().unwrap().clone();
+        assert_eq!(restless.0, "aaa");
+        let work = async {
+            let store = Store::open(directory.path()).unwrap();
+            loop {
+                mail.take().tasks.into_iter().for_each(|task| (task.run)(&store));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let passes = async {
+            let mut progress = Progress::new();
+            for number in 0..20 {
+                let news = inventory.changed.subscribe();
+                if let Some(Some(object)) = inventory.objects().objects.get_mut(&restless) {
+                    object.status = None;
+                }
+                inventory.changed.send_replace(());
+                inventory.reconcile(&entries, &mut progress, &news).await;
+                let cache = inventory.objects();
+                let written = |key: &Key| {
+                    cache.objects.get(key).is_some_and(|object| object.as_ref().unwrap().status.is_some())
+                };
+                if entries.shown.keys().filter(|key| **key != restless).all(written) {
+                    return number;
+                }
+            }
+            panic!("these had no turn but {:?}", inventory.objects().objects.keys());
+        };
+        let passes = tokio::select! { passes = passes => passes, never = work => never };
+        assert!(passes <= 8, "{passes}");
+    }
 
     #[test]
     fn an_object_without_its_status_is_older_than_with_it_though_its_generation_is_the_same() {

@@ -7,6 +7,7 @@ use checkpoint_keeper_api::container_checkpoint::{NODE_LABEL, node_label};
 use checkpoint_keeper_api::{ContainerCheckpoint, ContainerCheckpointSpec};
 use checkpoint_keeper_core::engine::cluster::{ClusterUpdate, TimedUpdate};
 use checkpoint_keeper_core::hold::Hold;
+use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::pods::LookupResult;
 use checkpoint_keeper_node::clock;
 use checkpoint_keeper_runtime::liveness::now;
@@ -16,7 +17,10 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::difference::{self, ApiWrite, Object};
+use super::entries::Key;
+use super::hold_log::HoldLog;
 use super::rate::WriteRate;
+use super::turns::{Pace, Turns};
 use super::{Inventory, is_older, key_of};
 use crate::api_write::{WRITER, WriteError, within_timeout};
 use crate::problem_type::ProblemType;
@@ -30,13 +34,34 @@ pub(super) struct Progress {
     rate: WriteRate,
     /// Where a write failed, a namespace or one object of it: until when it is left alone, and for how long that was.
     paused: BTreeMap<(String, Option<String>), (Instant, Duration)>,
-    /// When the pins that are not shown were last looked at.
+    /// When pins that are not shown were last looked at, and which was the last of them.
     pub(super) looked_for_ends: Option<Instant>,
+    pub(super) last_hidden: Option<FileName>,
+    /// Which object was written last.
+    pub(super) turns: Turns,
+    /// Which markers were written a moment ago.
+    pub(super) pace: Pace,
+    pub(super) log: HoldLog,
 }
 
 impl Progress {
     pub(super) fn new() -> Self {
-        Self { rate: WriteRate::new(now()), paused: BTreeMap::new(), looked_for_ends: None }
+        Self {
+            rate: WriteRate::new(now()),
+            paused: BTreeMap::new(),
+            looked_for_ends: None,
+            last_hidden: None,
+            turns: Turns::default(),
+            pace: Pace::default(),
+            log: HoldLog::new(now()),
+        }
+    }
+
+    /// Whether an object is left alone for a while, or all of its namespace.
+    pub(super) fn is_paused(&self, (namespace, name): &Key) -> bool {
+        [None, Some(name.clone())]
+            .into_iter()
+            .any(|name| self.paused.get(&(namespace.clone(), name)).is_some_and(|(until, _)| now() < *until))
     }
 }
 
@@ -46,10 +71,6 @@ impl Inventory {
     pub(super) async fn write(&self, write: ApiWrite, progress: &mut Progress) -> bool {
         let (namespace, name) = write.key().clone();
         let (all, one) = ((namespace.clone(), None), (namespace.clone(), Some(name)));
-        let is_paused = |key| progress.paused.get(key).is_some_and(|(until, _)| now() < *until);
-        if is_paused(&all) || is_paused(&one) {
-            return true;
-        }
         sleep(progress.rate.next(now())).await;
         let is_new = matches!(write, ApiWrite::Create(..));
         let Err(error) = self.carry_out(write).await else {

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 /// How many events, or lines in the log, there may be.
-pub(super) const MESSAGES: Rates = Rates {
+pub(crate) const MESSAGES: Rates = Rates {
     namespace: Rate { burst: 100, refill: Duration::from_secs(2) },
     node: Rate { burst: 400, refill: Duration::from_millis(200) },
 };
 
 /// How many results events are made of, each one of many.
-pub(super) const RESULTS: Rates = Rates {
+pub(crate) const RESULTS: Rates = Rates {
     namespace: Rate { burst: 500, refill: Duration::from_millis(500) },
     node: Rate { burst: 2_000, refill: Duration::from_millis(50) },
 };
@@ -21,7 +21,7 @@ const MOST_NAMESPACES: usize = 1_000;
 
 /// How fast something may be told, of one namespace and of all together.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rates {
+pub(crate) struct Rates {
     namespace: Rate,
     node: Rate,
 }
@@ -35,7 +35,7 @@ struct Rate {
 
 /// What may be told.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     rates: Rates,
     node: Bucket,
     namespaces: HashMap<String, Bucket>,
@@ -49,12 +49,12 @@ struct Bucket {
 
 impl Budget {
     /// A full one.
-    pub(super) fn new(rates: Rates, now: Instant) -> Self {
+    pub(crate) fn new(rates: Rates, now: Instant) -> Self {
         Self { rates, node: Bucket::full(rates.node, now), namespaces: HashMap::new() }
     }
 
     /// Takes one thing to be told about a namespace; false: it is left out.
-    pub(super) fn take(&mut self, namespace: &str, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, namespace: &str, now: Instant) -> bool {
         let Rates { namespace: rate, node } = self.rates;
         self.node.fill(node, now);
         if self.node.tokens < 1.0 {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use checkpoint_keeper_core::schedule::Memory;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -15,6 +16,9 @@ use tokio::time::timeout;
 
 /// Of a larger one nothing is read: it is not ours.
 const LARGEST: u64 = 64 << 20;
+
+/// Has a file opened without waiting for anything.
+const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
 /// The format, so that another version's is told apart.
 const VERSION: u32 = 1;
@@ -61,7 +65,12 @@ impl MemoryFile {
         let path = || self.path.display().to_string();
         let read = || -> io::Result<Vec<u8>> {
             let mut bytes = Vec::new();
-            File::open(&self.path)?.take(LARGEST).read_to_end(&mut bytes)?;
+            // A pipe of that name is not waited for.
+            let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(&self.path)?;
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::other("it is not a file"));
+            }
+            file.take(LARGEST).read_to_end(&mut bytes)?;
             Ok(bytes)
         };
         let bytes = match read() {
@@ -78,7 +87,12 @@ impl MemoryFile {
     pub(super) fn write(&self, memory: Memory) -> io::Result<()> {
         let bytes = serde_json::to_vec(&Kept { version: VERSION, memory })?;
         let new = self.path.with_extension("json.new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        // What has that name is left over, or a link that would be followed, or a pipe that would be waited for.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&new, &self.path)?;
@@ -166,6 +180,44 @@ mod tests {
         }
         file.write(memory.clone()).unwrap();
         assert_eq!(file.read().unwrap(), memory);
+    }
+
+    #[test]
+    fn what_has_the_name_of_a_file_that_is_written_is_neither_waited_for_nor_written_to() {
+        use rustix::fs::{CWD, Mode, mkfifoat};
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let other = at("other");
+        fs::write(&other, "another file").unwrap();
+        let (kept, new) = (at("schedules.json"), at("schedules.json.new"));
+        let fifo = |path: &Path| mkfifoat(CWD, path, Mode::RWXU).unwrap();
+        let puts: [&dyn Fn(&Path); 3] = [&fifo, &|path| fs::hard_link(&other, path).unwrap(), &|path| {
+            std::os::unix::fs::symlink(&other, path).unwrap();
+        }];
+        let run = |work: fn(MemoryFile)| {
+            let file = MemoryFile::beside(&folder.path().join("catalog"));
+            let (tell, told) = mpsc::channel();
+            std::thread::spawn(move || {
+                work(file);
+                tell.send(())
+            });
+            told.recv_timeout(Duration::from_mins(1)).expect("it hangs, or failed");
+        };
+        for put in puts {
+            put(&new);
+            run(|file| {
+                file.write(memory("a")).unwrap();
+                assert_eq!(file.read().unwrap(), memory("a"));
+            });
+            assert_eq!(fs::read_to_string(&other).unwrap(), "another file");
+            fs::remove_file(&kept).unwrap();
+        }
+        fifo(&kept);
+        run(|file| {
+            assert!(matches!(file.read(), Err(MemoryError::Read { .. })));
+            file.write(memory("b")).unwrap();
+            assert_eq!(file.read().unwrap(), memory("b"));
+        });
     }
 
     fn memory(uid: &str) -> Memory {

@@ -2,7 +2,7 @@
 //! kubelet.
 
 mod archives;
-mod budget;
+pub(crate) mod budget;
 mod dumping;
 mod event_sender;
 mod memory_file;

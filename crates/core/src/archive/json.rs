@@ -11,7 +11,10 @@ use jiff::Timestamp;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::annotations::Annotations;
-use crate::json_scalar::Scalar;
+use crate::json_scalar::{Scalar, Text};
+
+/// No key that matters is longer, in bytes.
+const MAX_KEY: usize = 64;
 
 /// The fields of `config.dump` that matter.
 #[derive(Debug, Default)]
@@ -58,22 +61,40 @@ impl<'de> Deserialize<'de> for Config {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Config, A::Error> {
                 let mut config = Config::default();
                 let mut image_id = None;
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "id" => config.id = map.next_value::<Scalar>()?.text(),
-                        "name" => config.name = map.next_value::<Scalar>()?.text(),
-                        "rootfsImageName" => config.image = map.next_value::<Scalar>()?.text(),
-                        "rootfsImageRef" => config.image_ref = map.next_value::<Scalar>()?.text(),
-                        "rootfsImageID" => image_id = map.next_value::<Scalar>()?.text(),
-                        "runtime" => config.runtime = map.next_value::<Scalar>()?.text(),
-                        "createdTime" => config.created_at = map.next_value::<Scalar>()?.time(),
-                        "checkpointedTime" => {
-                            config.checkpointed_at = map.next_value::<Scalar>()?.time();
+                while let Some(key) = map.next_key::<Scalar<'_>>()? {
+                    let Text::Short(key) = key.as_text::<A::Error>(MAX_KEY)? else {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    };
+                    let text = match &*key {
+                        "id" => &mut config.id,
+                        "name" => &mut config.name,
+                        "rootfsImageName" => &mut config.image,
+                        "rootfsImageRef" => &mut config.image_ref,
+                        "rootfsImageID" => &mut image_id,
+                        "runtime" => &mut config.runtime,
+                        "createdTime" => {
+                            config.created_at = map.next_value::<Scalar<'_>>()?.time()?;
+                            continue;
                         }
-                        "restoredTime" => config.restored_at = map.next_value::<Scalar>()?.time(),
-                        "restored" => config.restored = map.next_value::<Scalar>()?.bool(),
-                        _ => _ = map.next_value::<IgnoredAny>()?,
-                    }
+                        "checkpointedTime" => {
+                            config.checkpointed_at = map.next_value::<Scalar<'_>>()?.time()?;
+                            continue;
+                        }
+                        "restoredTime" => {
+                            config.restored_at = map.next_value::<Scalar<'_>>()?.time()?;
+                            continue;
+                        }
+                        "restored" => {
+                            config.restored = map.next_value::<Scalar<'_>>()?.bool();
+                            continue;
+                        }
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *text = map.next_value::<Scalar<'_>>()?.text()?;
                 }
                 config.has_image_id = image_id.is_some();
                 config.image_ref = config.image_ref.or(image_id);
@@ -94,8 +115,8 @@ impl<'de> Deserialize<'de> for Spec {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Spec, A::Error> {
                 let mut spec = Spec::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    if key == "annotations" {
+                while let Some(key) = map.next_key::<Scalar<'_>>()? {
+                    if matches!(key.as_text::<A::Error>(MAX_KEY)?, Text::Short(key) if key == "annotations") {
                         spec.annotations = map.next_value()?;
                     } else {
                         map.next_value::<IgnoredAny>()?;

@@ -29,6 +29,19 @@ use crate::identity::{Identity, RuntimeName};
 /// The largest JSON member that is read, in bytes. Real ones are 24 KB and less.
 pub const MAX_JSON_MEMBER: u64 = 16 << 20;
 
+/// A JSON member over this many bytes counts as large: to hold it takes notable memory.
+const LARGE_MEMBER: u64 = 1 << 20;
+
+/// What a caller knows of the file that it has read, and wants to know of the reading.
+pub struct ReadOptions<'a> {
+    /// How many of the file's bytes take room on its disk, as far as that is known. What a packed archive may cost goes
+    /// by that: a sparse file may be said to be of any length.
+    pub occupied: u64,
+    /// Called, once or several times, before something that takes many megabytes of memory: unpacking, or a JSON member
+    /// over 1 MiB. The caller may have it wait.
+    pub before_large: &'a mut dyn FnMut(),
+}
+
 /// Whether an archive can stand in for the container it was taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum State {
@@ -203,18 +216,32 @@ pub struct Inspection {
 /// long names and PAX headers that it has. Of a packed one, everything up to the tar's end has to be
 /// unpacked: what that may cost is bounded, and beyond that it is `Foreign`.
 pub fn read<R: Read + Seek>(source: &mut R) -> io::Result<Contents> {
-    take_in(source, false).map(|inspection| inspection.contents)
+    read_with(source, ReadOptions { occupied: u64::MAX, before_large: &mut || {} })
+}
+
+/// The same of a file of which more is known.
+pub fn read_with<R: Read + Seek>(source: &mut R, options: ReadOptions<'_>) -> io::Result<Contents> {
+    take_in(source, false, options).map(|inspection| inspection.contents)
 }
 
 /// Says all that is known about an archive: as [`read`], and CRIU's `stats-dump` besides.
 pub fn inspect<R: Read + Seek>(source: &mut R) -> io::Result<Inspection> {
-    take_in(source, true)
+    inspect_with(source, ReadOptions { occupied: u64::MAX, before_large: &mut || {} })
 }
 
-fn take_in<R: Read + Seek>(source: &mut R, statistics: bool) -> io::Result<Inspection> {
+/// The same of a file of which more is known.
+pub fn inspect_with<R: Read + Seek>(source: &mut R, options: ReadOptions<'_>) -> io::Result<Inspection> {
+    take_in(source, true, options)
+}
+
+fn take_in<R: Read + Seek>(
+    source: &mut R,
+    statistics: bool,
+    options: ReadOptions<'_>,
+) -> io::Result<Inspection> {
     let mut members = Members::new(statistics);
     let mut format = Format::Tar;
-    let walked = walk_source(source, &mut members, &mut format);
+    let walked = walk_source(source, options, &mut members, &mut format);
     match walked {
         Err(Stop::Source(error)) => Err(error),
         Err(Stop::CutOff(problem)) => Ok(judge(Some(problem.into()), members, format)),
@@ -240,23 +267,28 @@ fn take_in<R: Read + Seek>(source: &mut R, statistics: bool) -> io::Result<Inspe
 
 fn walk_source<R: Read + Seek>(
     source: &mut R,
+    options: ReadOptions<'_>,
     members: &mut Members,
     format: &mut Format,
 ) -> Result<(), Stop> {
+    let ReadOptions { occupied, before_large } = options;
     let (mut plain, first) = Plain::open(source)?;
     *format = Format::of(first.bytes());
     if *format == Format::Tar {
         let packing = other_packing(first.bytes());
-        return walk::walk(&mut plain, Some(first), members).map_err(|stop| match (stop, packing) {
-            (Stop::Refused(_), Some(packing)) if members.count == 0 => Stop::refused(packing),
-            (stop, _) => stop,
+        return walk::walk(&mut plain, Some(first), members, before_large).map_err(|stop| {
+            match (stop, packing) {
+                (Stop::Refused(_), Some(packing)) if members.count == 0 => Stop::refused(packing),
+                (stop, _) => stop,
+            }
         });
     }
-    let length = plain.length();
+    let length = plain.length().min(occupied);
     source.rewind()?;
+    before_large();
     let watched = Watched::new(source);
     let mut stream = packed::Stream::new(&watched, *format, length);
-    walk::walk(&mut stream, None, members)?;
+    walk::walk(&mut stream, None, members, before_large)?;
     // What follows the tar may be padding, but it holds the stream's checksum and its end.
     stream.finish()
 }

@@ -10,7 +10,7 @@ use super::input::{Input, Stop};
 use super::json::{Config, Spec};
 use super::members::{CHECKPOINT_MEMBERS, Members, is_of_a_checkpoint};
 use super::statistics::Statistics;
-use super::{MAX_JSON_MEMBER, pax};
+use super::{LARGE_MEMBER, MAX_JSON_MEMBER, pax};
 
 /// The unit of a tar, in bytes.
 const BLOCK: usize = 512;
@@ -66,8 +66,14 @@ impl Allowance {
     }
 }
 
-/// Walks to the end of the tar. `first` is its first block, if that has been read.
-pub(super) fn walk<I: Input>(input: &mut I, first: Option<Block>, members: &mut Members) -> Result<(), Stop> {
+/// Walks to the end of the tar. `first` is its first block, if that has been read. `before_large` is called before a
+/// large member is read.
+pub(super) fn walk<I: Input>(
+    input: &mut I,
+    first: Option<Block>,
+    members: &mut Members,
+    before_large: &mut dyn FnMut(),
+) -> Result<(), Stop> {
     let mut extensions = Extensions::default();
     let mut allowance = Allowance(MAX_EXTENSION);
     let mut is_first = true;
@@ -118,7 +124,8 @@ pub(super) fn walk<I: Input>(input: &mut I, first: Option<Block>, members: &mut 
             // A long link name, or what holds for all members: nothing that a walk needs.
             [b'K' | b'g'] => input.skip(padded(stored_size(header)?)?)?,
             _ => {
-                member(input, header, std::mem::take(&mut extensions), &mut allowance, members)?;
+                let extensions = std::mem::take(&mut extensions);
+                member(input, header, extensions, &mut allowance, members, before_large)?;
             }
         }
     }
@@ -230,6 +237,7 @@ fn member(
     extensions: Extensions,
     allowance: &mut Allowance,
     members: &mut Members,
+    before_large: &mut dyn FnMut(),
 ) -> Result<(), Stop> {
     members.count = members.count.saturating_add(1);
     let [kind] = header.as_old().linkflag;
@@ -260,12 +268,12 @@ fn member(
     match name {
         b"config.dump" => {
             check_json_member(regular, members.config.is_some(), size, "config.dump")?;
-            members.config = Some(Config::parse(&whole_data(input, size)?));
+            members.config = Some(Config::parse(&json_data(input, size, before_large)?));
             Ok(())
         }
         b"spec.dump" => {
             check_json_member(regular, members.spec.is_some(), size, "spec.dump")?;
-            members.spec = Some(Spec::parse(&whole_data(input, size)?));
+            members.spec = Some(Spec::parse(&json_data(input, size, before_large)?));
             Ok(())
         }
         b"stats-dump" if members.wants_statistics && regular && size <= MAX_STATISTICS => {
@@ -274,6 +282,14 @@ fn member(
         }
         _ => input.skip(whole),
     }
+}
+
+/// A JSON member's data.
+fn json_data(input: &mut impl Input, size: u64, before_large: &mut dyn FnMut()) -> Result<Vec<u8>, Stop> {
+    if size > LARGE_MEMBER {
+        before_large();
+    }
+    whole_data(input, size)
 }
 
 /// Two members of one name, or one that is no file, have two readers see two archives.

@@ -52,8 +52,10 @@ impl<S: BufRead> Members<S> {
     }
 
     /// Passes over text of a header, to the zero that ends it.
-    fn skip_text(&mut self) -> io::Result<()> {
-        while self.bytes()? != [0] {}
+    fn skip_text(&mut self, budget: &mut Budget) -> io::Result<()> {
+        while self.bytes()? != [0] {
+            budget.spend(1)?;
+        }
         Ok(())
     }
 
@@ -105,12 +107,13 @@ impl<S: BufRead> Unpack for Members<S> {
         }
         if flags & EXTRA != 0 {
             for _ in 0..u16::from_le_bytes(self.bytes()?) {
+                budget.spend(1)?;
                 self.bytes::<1>()?;
             }
         }
         for text in [NAME, COMMENT] {
             if flags & text != 0 {
-                self.skip_text()?;
+                self.skip_text(budget)?;
             }
         }
         if flags & HEADER_CRC != 0 {

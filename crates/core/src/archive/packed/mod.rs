@@ -20,8 +20,12 @@ const SCRATCH: usize = 64 << 10;
 /// memory is full of zeros, of which a gigabyte packs into some kilobytes.
 const FREE_WORK: u64 = 512 << 20;
 
-/// How much more it may cost for each of its packed bytes.
+/// How much more it may cost for each of its packed bytes that take room on the disk. The holes of a sparse file cost
+/// its owner nothing, and read as zeros, of which some packings make empty blocks without end.
 const WORK_PER_BYTE: u64 = 16;
+
+/// The most that any stream may cost. The largest packed archives of real containers are some gigabytes.
+const MOST_WORK: u64 = 64 << 30;
 
 /// What a part and a block of a part cost besides their bytes, as tables are made for each. The
 /// packers put at least so many bytes into one, unless they have no more.
@@ -33,12 +37,12 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// For a stream of `length` packed bytes.
+    /// For a stream of so many packed bytes, holes not counted.
     fn of(length: u64) -> Self {
-        Self { left: length.saturating_mul(WORK_PER_BYTE).saturating_add(FREE_WORK) }
+        Self { left: length.saturating_mul(WORK_PER_BYTE).saturating_add(FREE_WORK).min(MOST_WORK) }
     }
 
-    /// Pays for unpacked bytes.
+    /// Pays for unpacked bytes, and for packed ones that are passed over.
     fn spend(&mut self, work: u64) -> io::Result<()> {
         self.left = self.left.checked_sub(work).ok_or_else(|| Refusal::error(TOO_MUCH_WORK))?;
         Ok(())
@@ -82,7 +86,7 @@ pub(super) struct Stream<'a, 'b, R: Read> {
 }
 
 impl<'a, 'b, R: Read> Stream<'a, 'b, R> {
-    /// A stream of `length` packed bytes.
+    /// A stream of `length` packed bytes, holes not counted.
     pub(super) fn new(watched: &'a Watched<'b, R>, format: Format, length: u64) -> Self {
         let source = BufReader::with_capacity(SCRATCH, watched);
         let parts: Box<dyn Unpack + 'a> = match format {
@@ -162,5 +166,19 @@ impl<R: Read> Input for Stream<'_, '_, R> {
     /// out is not refused for that: the stream may have been cut off long before.
     fn expect(&self, _: u64) -> Result<(), Stop> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_stream_may_cost_grows_with_it_up_to_a_limit() {
+        let budget = |length| Budget::of(length).left;
+        // A file system may say for a while that a file takes no room at all.
+        assert_eq!(budget(0), 512 << 20);
+        assert_eq!(budget(1 << 30), (16 << 30) + (512 << 20));
+        assert_eq!((budget(1 << 40), budget(u64::MAX)), (64 << 30, 64 << 30));
     }
 }

@@ -47,6 +47,7 @@ impl<S: Read> Unpack for Streams<S> {
             if read_full(&mut self.source, &mut start)? < start.len() {
                 return Ok(false);
             }
+            budget.spend(start.len() as u64)?;
         }
         let mut rest = [0; 2];
         read_full(&mut self.source, &mut rest)?;

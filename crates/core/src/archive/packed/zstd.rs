@@ -34,7 +34,7 @@ impl<S: Read> Frames<S> {
     }
 
     /// Begins a frame, or passes over one that is to be skipped; `false` for that.
-    fn begin_frame(&mut self, magic: [u8; 4]) -> io::Result<bool> {
+    fn begin_frame(&mut self, magic: [u8; 4], budget: &mut Budget) -> io::Result<bool> {
         // A new one for each: to use one again takes memory for the whole window at once.
         self.decoder = FrameDecoder::new();
         self.decoder.set_max_window_size(MAX_HELD);
@@ -53,6 +53,8 @@ impl<S: Read> Frames<S> {
                 length, ..
             })) => {
                 let length = u64::from(length);
+                // They are read all the same.
+                budget.spend(length)?;
                 let skipped = io::copy(&mut (&mut self.source).take(length), &mut io::sink())?;
                 if skipped < length { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(false) }
             }
@@ -84,7 +86,7 @@ impl<S: Read> Unpack for Frames<S> {
                 return Ok(false);
             }
             budget.step()?;
-            if self.begin_frame(magic)? {
+            if self.begin_frame(magic, budget)? {
                 return Ok(true);
             }
         }
