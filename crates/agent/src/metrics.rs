@@ -435,7 +435,7 @@ pub fn example() -> String {
         ..Summary::default()
     };
     state.planned(summary, std::time::Instant::now());
-    state.counted_request("Interval", "CheckpointCreated");
+    state.counted_requests("Interval", "CheckpointCreated", 1);
     state.scheduled(vec![example_schedule()]);
     let mut text = String::new();
     let registry = registry(state, &Timings::default(), telemetry::example());

@@ -357,7 +357,7 @@ impl Schedules {
 }
 
 fn log(report: &Report) {
-    let Report { request, container, result } = report;
+    let Report { request, container, result, count } = report;
     let container = container
         .as_ref()
         .map(|container| format!("{}/{}/{}", container.namespace, container.pod, container.container));
@@ -373,7 +373,7 @@ fn log(report: &Report) {
             tracing::warn!(schedule, trigger, container, reason, error, "checkpoint not made");
         }
         RunResult::WouldDump | RunResult::Skipped(_) => {
-            tracing::info!(schedule, trigger, container, reason, "no checkpoint");
+            tracing::info!(schedule, trigger, container, containers = count, reason, "no checkpoint");
         }
     }
 }

@@ -160,8 +160,8 @@ fn schedule_notes(
             let whose = whose.map(|whose| format!("{}/{}: ", whose.pod, whose.container)).unwrap_or_default();
             format!("{whose}{}", text(&report.result))
         });
-        let more = match reports.len() {
-            1 => String::new(),
+        let more = match reports.iter().map(|report| u64::from(report.count)).sum::<u64>() {
+            0 | 1 => String::new(),
             count => format!(" (and {} more of the kind)", count - 1),
         };
         Note {
@@ -290,6 +290,7 @@ mod tests {
                 container: container.to_owned(),
             }),
             result,
+            count: 1,
         }
     }
 
