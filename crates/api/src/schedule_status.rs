@@ -132,11 +132,13 @@ pub enum ScheduleHealthyReason {
     ContainerMayBeFrozen,
     /// On some node it is not carried out, as too many older ones of its namespace are.
     TooManySchedules,
+    /// No node names it, and some node has more schedules than it names.
+    NodesNotReporting,
 }
 
 impl ScheduleHealthyReason {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Succeeded,
         Self::NotYetDue,
         Self::NothingSelected,
@@ -146,6 +148,7 @@ impl ScheduleHealthyReason {
         Self::ScheduleMissed,
         Self::ContainerMayBeFrozen,
         Self::TooManySchedules,
+        Self::NodesNotReporting,
     ];
 
     /// Its name in a condition. Of failures it is that of the result, which events have as well.
@@ -160,6 +163,7 @@ impl ScheduleHealthyReason {
             Self::ScheduleMissed => "ScheduleMissed",
             Self::ContainerMayBeFrozen => "ContainerMayBeFrozen",
             Self::TooManySchedules => TOO_MANY_SCHEDULES,
+            Self::NodesNotReporting => "NodesNotReporting",
         }
     }
 
@@ -167,7 +171,7 @@ impl ScheduleHealthyReason {
     pub const fn status(self) -> ConditionStatus {
         match self {
             Self::Succeeded => ConditionStatus::True,
-            Self::NotYetDue | Self::NothingSelected => ConditionStatus::Unknown,
+            Self::NotYetDue | Self::NothingSelected | Self::NodesNotReporting => ConditionStatus::Unknown,
             Self::CheckpointFailed
             | Self::InsufficientStorage
             | Self::QuotaExceeded

@@ -25,6 +25,8 @@ pub struct NodeReport {
     pub unreachable: Vec<UnreachableLimit>,
     /// What each schedule does there.
     pub schedules: Vec<ScheduleUsage>,
+    /// How many more schedules there are.
+    pub more_schedules: i64,
     /// What namespaces have there.
     pub held: Vec<NamespaceHeld>,
     /// Which namespaces are named there.

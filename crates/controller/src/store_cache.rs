@@ -88,13 +88,14 @@ fn strip(store: &mut DynamicObject) {
         fields.retain(|name, _| name == "status");
     }
     if let Some(status) = store.data.get_mut("status").and_then(Value::as_object_mut) {
-        const NEEDED: [&str; 11] = [
+        const NEEDED: [&str; 12] = [
             "archives",
             "conditions",
             "latestQuotaTime",
             "moreNamespaces",
             "morePolicies",
             "moreQuotas",
+            "moreSchedules",
             "namespaces",
             "policies",
             "quotas",
@@ -127,5 +128,6 @@ fn report(store: &DynamicObject) -> NodeReport {
         more_policies: status.more_policies,
         unreachable: status.unreachable_limits,
         schedules: status.schedules,
+        more_schedules: status.more_schedules,
     }
 }

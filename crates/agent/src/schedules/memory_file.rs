@@ -102,9 +102,12 @@ pub(super) struct MemoryWriter {
     written: watch::Receiver<(u64, Option<String>)>,
 }
 
+/// Keeps a memory.
+type KeepMemory = dyn Fn(&Memory) -> io::Result<()> + Send + Sync;
+
 /// Does the writing, for as long as it is polled.
 pub(super) struct MemoryWriting {
-    file: Arc<dyn Fn(&Memory) -> io::Result<()> + Send + Sync>,
+    file: Arc<KeepMemory>,
     latest: watch::Receiver<(u64, Arc<Memory>)>,
     written: watch::Sender<(u64, Option<String>)>,
 }
