@@ -1,6 +1,7 @@
 //! Checkpoints by schedule: what the scheduler decides for this node's pods is carried out here, through the node's own
 //! kubelet.
 
+mod answers;
 mod archives;
 mod budget;
 mod dumping;
