@@ -165,6 +165,35 @@ fn what_dry_runs_tell_is_bounded_and_counted() {
     assert!((1..=26).contains(&written), "{written} writes in a minute");
 }
 
+/// Each dump is kept on the disk before it begins, also one that is refused at once.
+#[test]
+fn dumps_that_are_refused_at_once_do_not_begin_ever_faster() {
+    let mut schedules = greedy(1);
+    schedules.push(Schedule { uid: "on drain".to_owned(), ..on(&[Disruption::NodeDrain]) });
+    let mut node = Node::new(schedules, hundred_containers());
+    let refuse = |node: &mut Node, seconds: usize| {
+        for _ in 0..seconds {
+            node.pass(SECOND);
+            while !node.running.is_empty() {
+                node.end(Outcome::QuotaExceeded("no".to_owned()));
+            }
+        }
+        node.dumps().len()
+    };
+    assert_eq!(refuse(&mut node, 1), 100, "a hundred are asked for each second");
+    assert!(refuse(&mut node, 60) <= 61);
+    assert!(node.scheduler.wakes_in(node.now).is_some(), "it goes on");
+    // A drain waits for none of this, and what failed is forgotten after a while.
+    node.tell(Input::Node { is_unschedulable: true });
+    assert!(refuse(&mut node, 1) >= 99);
+    node.schedules[0].suspend = true;
+    node.tell_schedules();
+    node.pass(SECOND * 300);
+    node.schedules[0].suspend = false;
+    node.tell_schedules();
+    assert!(refuse(&mut node, 1) >= 100);
+}
+
 /// More containers than may wait: the drain of the node and the annotation of a user go before what time asks for.
 #[test]
 fn what_ends_and_what_was_asked_for_has_its_place_among_what_waits() {

@@ -20,6 +20,11 @@ const AFTER_COLLISION: Duration = Duration::from_secs(1);
 /// The longest wait between two tries.
 const LONGEST_BACKOFF: Duration = Duration::from_mins(5);
 
+/// After so many dumps of a namespace that made nothing its next ones begin so far apart. Each is kept on the disk before it
+/// begins, and those that are refused end at once.
+const MOST_FAILURES: u32 = 100;
+const AFTER_FAILURES: Duration = Duration::from_secs(1);
+
 /// So many requests wait for one dump of a container at most.
 const MOST_REQUESTS: usize = 16;
 
@@ -68,6 +73,8 @@ pub(super) struct Runs {
     by_container: HashMap<ContainerId, Vec<u64>>,
     /// How many each namespace has.
     by_namespace: HashMap<String, usize>,
+    /// Until when each namespace's failures count, by the uptime: each of them does for a while, one after the other.
+    failures_until: HashMap<String, Duration>,
     /// How many may be under way at once.
     most: usize,
     turns: Turns,
@@ -121,6 +128,7 @@ impl Runs {
             last_run: 0,
             by_container: HashMap::new(),
             by_namespace: HashMap::new(),
+            failures_until: HashMap::new(),
             most: most.max(1) as usize,
             turns: Turns::default(),
             last_dump: 0,
@@ -310,12 +318,25 @@ impl Runs {
     /// How long a run has to wait, whatever else is under way.
     fn wait_of(&self, run: &Run, now: Timestamp, uptime: Duration) -> Duration {
         let State::Waiting { until } = run.state else { return Duration::MAX };
-        let wait = until.saturating_sub(uptime);
+        let wait = until.saturating_sub(uptime).max(self.wait_of_failures(run, uptime));
         // Two that begin in one second have one name, and the second is written over the first.
         let second = now.as_second();
         let is_same_second = self.took_over == Some(second)
             || self.seconds.iter().any(|(container, its)| *its == second && *container == run.container);
         if is_same_second { wait.max(until_next_second(now)) } else { wait }
+    }
+
+    /// How long a run has to wait as too many of its namespace have failed. What a drain ends does not.
+    fn wait_of_failures(&self, run: &Run, uptime: Duration) -> Duration {
+        let until = self.failures_until.get(&run.container.namespace).filter(|_| !run.is_drained());
+        let counted = until.map_or(Duration::ZERO, |until| until.saturating_sub(uptime));
+        counted.saturating_sub(AFTER_FAILURES * MOST_FAILURES)
+    }
+
+    fn note_failure(&mut self, namespace: &str, uptime: Duration) {
+        self.failures_until.retain(|_, until| *until > uptime);
+        let until = self.failures_until.entry(namespace.to_owned()).or_insert(uptime);
+        *until = until.saturating_add(AFTER_FAILURES);
     }
 
     /// Notes how a dump ended. A run that is tried again stays.
@@ -345,6 +366,9 @@ impl Runs {
                 .map_or(RunResult::InsufficientStorage(text.clone()), |()| RunResult::Retrying(text)),
         };
         let (container, requests) = (run.container.clone(), run.requests.clone());
+        if !matches!(result, RunResult::Done(_)) {
+            self.note_failure(&container.namespace, now.uptime);
+        }
         if result.is_final() {
             self.remove(id);
         }
