@@ -19,6 +19,7 @@ mod problem_type;
 mod problems;
 mod quotas;
 mod reporter;
+mod schedule_turns;
 mod schedules;
 mod state;
 mod status;

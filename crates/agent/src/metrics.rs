@@ -21,6 +21,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use super::schedule_turns::in_turn;
 use super::state::{AgentState, Observations};
 use super::summary::{PIN_AGES, Summary, Tokens};
 
@@ -242,8 +243,8 @@ fn encode_schedules(
     let help = "Time of the last checkpoint that each schedule made here, in seconds since 1970, of up to 200 schedules.";
     let name = "schedule_last_success_timestamp";
     let mut last = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
-    let succeeded = schedules.iter().filter_map(|one| Some((&one.schedule, one.last_success?)));
-    for (schedule, at) in succeeded.take(MOST_SCHEDULES) {
+    let succeeded = in_turn(schedules.iter().filter(|one| one.last_success.is_some()), MOST_SCHEDULES);
+    for (schedule, at) in succeeded.into_iter().filter_map(|one| Some((&one.schedule, one.last_success?))) {
         let labels = [
             ("api_version", schedule.kind.api_version()),
             ("schedule_namespace", schedule.namespace.as_str()),
@@ -255,7 +256,7 @@ fn encode_schedules(
                 here and fails, by the reason of the last failure, of up to 200 schedules.";
     let mut failures = encoder.encode_descriptor("schedule_failures", help, None, MetricType::Gauge)?;
     let failing = schedules.iter().filter(|one| one.containers > 0 && one.failures > 0);
-    for state in failing.take(MOST_SCHEDULES) {
+    for state in in_turn(failing, MOST_SCHEDULES) {
         let reason = state.last_failure.as_ref().map_or("Unknown", |failure| failure.reason.as_str());
         let labels = [
             ("api_version", state.schedule.kind.api_version()),
@@ -435,7 +436,7 @@ pub fn example() -> String {
         ..Summary::default()
     };
     state.planned(summary, std::time::Instant::now());
-    state.counted_request("Interval", "CheckpointCreated");
+    state.counted_requests("Interval", "CheckpointCreated", 1);
     state.scheduled(vec![example_schedule()]);
     let mut text = String::new();
     let registry = registry(state, &Timings::default(), telemetry::example());
@@ -444,7 +445,7 @@ pub fn example() -> String {
 }
 
 /// A schedule that fails, and did not always.
-fn example_schedule() -> ScheduleState {
+pub(super) fn example_schedule() -> ScheduleState {
     let reason = "CheckpointFailed".to_owned();
     ScheduleState {
         schedule: ScheduleRef {
@@ -553,6 +554,14 @@ mod tests {
         assert!(failures(vec![nowhere]).is_empty());
         let many = (0..1_000).map(|number| state(number, 1, "CheckpointFailed")).collect();
         assert_eq!(failures(many).len(), MOST_SCHEDULES);
+        // However many of one namespace fail, those of another one are named.
+        let greedy = (0..1_000).map(|number| {
+            let mut state = state(number, 1, "CheckpointFailed");
+            "a-greedy".clone_into(&mut state.schedule.namespace);
+            state
+        });
+        let named = failures(greedy.chain([state(1, 3, "ScheduleMissed")]).collect());
+        assert!(named.iter().any(|one| one == line), "{named:?}");
     }
 
     #[test]

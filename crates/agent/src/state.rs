@@ -135,11 +135,11 @@ impl AgentState {
 
     /// Counts what came of a request for a checkpoint.
     pub(super) fn reported(&self, report: &Report) {
-        self.counted_request(report.request.trigger.name(), report.result.name());
+        self.counted_requests(report.request.trigger.name(), report.result.name(), report.count);
     }
 
-    pub(super) fn counted_request(&self, trigger: &'static str, result: &'static str) {
-        *self.observed().requests.entry((trigger, result)).or_default() += 1;
+    pub(super) fn counted_requests(&self, trigger: &'static str, result: &'static str, count: u32) {
+        *self.observed().requests.entry((trigger, result)).or_default() += u64::from(count);
     }
 
     /// Counts events about schedules, and lines about them in the log, that were left out.

@@ -23,6 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::Serialize;
 
 use super::problem_type::ProblemType;
+use super::schedule_turns::in_turn;
 use super::state::{Deleted, Observations};
 use super::summary::{HeldLimit, Share, Summary};
 
@@ -107,7 +108,7 @@ pub(super) fn status(
         policies: policies(summary),
         unreachable_limits: summary.unreachable.iter().take(MOST_UNREACHABLE).map(unreachable).collect(),
         more_unreachable_limits: whole(summary.unreachable.len().saturating_sub(MOST_UNREACHABLE) as u64),
-        schedules: schedules.iter().take(MOST_SCHEDULES).map(|state| schedule(state)).collect(),
+        schedules: in_turn(schedules.iter().copied(), MOST_SCHEDULES).into_iter().map(schedule).collect(),
         more_schedules: whole(schedules.len().saturating_sub(MOST_SCHEDULES) as u64),
         deletions: observed.deletions.iter().map(deletion).collect(),
         discards: observed
@@ -589,6 +590,23 @@ mod tests {
         began.planned(Summary::default(), Instant::now());
         let looked = began.read(|observed| status(observed, &context, Some(&first), now()));
         assert_eq!((looked.archives, looked.quotas.len(), looked.namespaces.len()), (0, 0, 0));
+    }
+
+    /// However many schedules a namespace has, and however much else there is to report.
+    #[test]
+    fn no_namespace_keeps_the_schedules_of_another_one_from_being_reported() {
+        let of = |namespace: &str, number: usize| {
+            let mut state = crate::metrics::example_schedule();
+            (state.schedule.namespace, state.schedule.name) =
+                (namespace.to_owned(), format!("{number:0>253}"));
+            state
+        };
+        let state = AgentState::new();
+        state.planned(much(), Instant::now());
+        state.scheduled((0..500).map(|number| of("a-greedy", number)).chain([of("shop", 0)]).collect());
+        let made = state.read(|observed| status(observed, &StatusContext::default(), None, now()));
+        assert!(made.schedules.iter().any(|one| one.namespace == "shop"), "{:?}", made.schedules);
+        assert_eq!(made.schedules.len() as u64 + made.more_schedules.unsigned_abs(), 501);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The status of a `CheckpointSchedule`: its fields, and the reasons of its conditions.
 
+use checkpoint_keeper_core::schedule::TOO_MANY_SCHEDULES;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -129,11 +130,15 @@ pub enum ScheduleHealthyReason {
     ScheduleMissed,
     /// On some node the runtime went away in the middle of a checkpoint, and may have left the container frozen.
     ContainerMayBeFrozen,
+    /// On some node it is not carried out, as too many older ones of its namespace are.
+    TooManySchedules,
+    /// No node names it, and some node has more schedules than it names.
+    NodesNotReporting,
 }
 
 impl ScheduleHealthyReason {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Succeeded,
         Self::NotYetDue,
         Self::NothingSelected,
@@ -142,6 +147,8 @@ impl ScheduleHealthyReason {
         Self::QuotaExceeded,
         Self::ScheduleMissed,
         Self::ContainerMayBeFrozen,
+        Self::TooManySchedules,
+        Self::NodesNotReporting,
     ];
 
     /// Its name in a condition. Of failures it is that of the result, which events have as well.
@@ -155,6 +162,8 @@ impl ScheduleHealthyReason {
             Self::QuotaExceeded => "QuotaExceeded",
             Self::ScheduleMissed => "ScheduleMissed",
             Self::ContainerMayBeFrozen => "ContainerMayBeFrozen",
+            Self::TooManySchedules => TOO_MANY_SCHEDULES,
+            Self::NodesNotReporting => "NodesNotReporting",
         }
     }
 
@@ -162,12 +171,13 @@ impl ScheduleHealthyReason {
     pub const fn status(self) -> ConditionStatus {
         match self {
             Self::Succeeded => ConditionStatus::True,
-            Self::NotYetDue | Self::NothingSelected => ConditionStatus::Unknown,
+            Self::NotYetDue | Self::NothingSelected | Self::NodesNotReporting => ConditionStatus::Unknown,
             Self::CheckpointFailed
             | Self::InsufficientStorage
             | Self::QuotaExceeded
             | Self::ScheduleMissed
-            | Self::ContainerMayBeFrozen => ConditionStatus::False,
+            | Self::ContainerMayBeFrozen
+            | Self::TooManySchedules => ConditionStatus::False,
         }
     }
 }

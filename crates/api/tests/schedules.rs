@@ -12,7 +12,7 @@ use checkpoint_keeper_api::{
 use checkpoint_keeper_core::policy::{LabelSelector, Mode};
 use checkpoint_keeper_core::schedule::{
     ArchiveRetention, Disruption, Dumping, ResourceTrigger, RunResult, Schedule, ScheduleKind, SkipReason,
-    Thresholds, Triggers,
+    TOO_MANY_SCHEDULES, Thresholds, Triggers,
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -450,6 +450,12 @@ fn reasons_have_names_of_their_own_and_those_of_failures_are_the_events() {
         let reason = ScheduleHealthyReason::ALL.into_iter().find(|reason| reason.name() == result.name());
         assert_eq!(reason.unwrap().status(), ConditionStatus::False, "{result:?}");
     }
+    let reason = ScheduleHealthyReason::ALL.into_iter().find(|reason| reason.name() == TOO_MANY_SCHEDULES);
+    assert_eq!(
+        reason.unwrap().status(),
+        ConditionStatus::False,
+        "a scheduler's reason is known to the condition"
+    );
     let names =
         [ConditionStatus::True, ConditionStatus::False, ConditionStatus::Unknown].map(ConditionStatus::name);
     assert_eq!(names, ["True", "False", "Unknown"]);

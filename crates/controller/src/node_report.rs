@@ -27,6 +27,8 @@ pub struct NodeReport {
     pub unreachable: Vec<UnreachableLimit>,
     /// What each schedule does there.
     pub schedules: Vec<ScheduleUsage>,
+    /// How many more schedules there are.
+    pub more_schedules: i64,
     /// What namespaces have there.
     pub held: Vec<NamespaceHeld>,
     /// Of which namespaces it says what they have.
@@ -56,6 +58,7 @@ impl NodeReport {
             more_policies: status.more_policies,
             unreachable: status.unreachable_limits,
             schedules: status.schedules,
+            more_schedules: status.more_schedules,
         }
     }
 }

@@ -77,6 +77,8 @@ struct Sum {
     /// The nodes on which it fails: how many, and the one that is shown with what is wrong there.
     failing: usize,
     failure: Option<(String, ScheduleUsage)>,
+    /// How many nodes name it that do not name all of their schedules.
+    partial: usize,
 }
 
 /// The statuses that are not as they should be.
@@ -88,6 +90,7 @@ pub fn desired(
     now: Timestamp,
 ) -> Vec<ScheduleWrite> {
     let sums = sums(reports);
+    let partial = reports.iter().filter(|report| report.more_schedules > 0).count();
     let mut writes = Vec::new();
     for native in &objects.native {
         let (metadata, id, read, before) = match native {
@@ -107,7 +110,7 @@ pub fn desired(
             }
         };
         let sum = sums.get(&key(&id));
-        let contents = vec![(READY, ready(read.as_ref(), &[])), (HEALTHY, healthy(sum))];
+        let contents = vec![(READY, ready(read.as_ref(), &[])), (HEALTHY, healthy(sum, partial))];
         let last =
             |name: &str, time: fn(&Sum) -> Option<Timestamp>| last(&before[name], sum.and_then(time), now);
         let fields = json!({
@@ -171,7 +174,9 @@ fn sums(reports: &[Arc<NodeReport>]) -> BTreeMap<(String, String, String), Sum> 
     for report in reports {
         for usage in &report.schedules {
             let key = (usage.api_version.clone(), usage.namespace.clone(), usage.name.clone());
-            sums.entry(key).or_default().add(&report.node, usage);
+            let sum = sums.entry(key).or_default();
+            sum.add(&report.node, usage);
+            sum.partial += usize::from(report.more_schedules > 0);
         }
     }
     sums
@@ -224,13 +229,27 @@ fn ready(read: Result<&Schedule, &Unusable>, ignored: &[FieldError]) -> Conditio
     ConditionContent { status: reason.status().name(), reason: reason.name(), message }
 }
 
-fn healthy(sum: Option<&Sum>) -> ConditionContent {
+/// What the nodes say of a schedule, of which so many do not name all of their schedules.
+fn healthy(sum: Option<&Sum>, partial: usize) -> ConditionContent {
+    let unknown = match partial.saturating_sub(sum.map_or(0, |sum| sum.partial)) {
+        0 => String::new(),
+        1 => "; of 1 more node that is not known, as it has more schedules than it can name".to_owned(),
+        nodes => {
+            format!(
+                "; of {nodes} more nodes that is not known, as they have more schedules than they can name"
+            )
+        }
+    };
     let content = |reason: ScheduleHealthyReason, message: String| ConditionContent {
         status: reason.status().name(),
         reason: reason.name(),
         message,
     };
     let Some(sum) = sum else {
+        if partial > 0 {
+            let message = format!("No node names it{unknown}.");
+            return content(ScheduleHealthyReason::NodesNotReporting, message);
+        }
         let message = "No node reports a running container that it selects.".to_owned();
         return content(ScheduleHealthyReason::NothingSelected, message);
     };
@@ -243,14 +262,14 @@ fn healthy(sum: Option<&Sum>) -> ConditionContent {
             count => format!(" ({} more nodes fail)", count - 1),
         };
         let reason = known.unwrap_or(ScheduleHealthyReason::CheckpointFailed);
-        return content(reason, format!("On {node}: {message}{more}"));
+        return content(reason, format!("On {node}: {message}{more}{unknown}"));
     }
     let containers = sum.containers;
     if sum.last_success.is_some() {
-        let message = format!("The last checkpoints of {containers} containers succeeded.");
+        let message = format!("The last checkpoints of {containers} containers succeeded{unknown}.");
         return content(ScheduleHealthyReason::Succeeded, message);
     }
-    let message = format!("No checkpoint was made yet; {containers} containers are selected.");
+    let message = format!("No checkpoint was made yet; {containers} containers are selected{unknown}.");
     content(ScheduleHealthyReason::NotYetDue, message)
 }
 
@@ -391,6 +410,29 @@ mod tests {
         let later = failing("n2", CheckpointFailed, 60);
         assert!(shown(&[failing("n1", ScheduleMissed, 0), Arc::clone(&later)]).contains("On n2"));
         assert!(shown(&[failing("n1", ContainerMayBeFrozen, 0), later]).contains("On n1"));
+    }
+
+    /// What a node does not name may fail there.
+    #[test]
+    fn a_report_that_does_not_name_all_schedules_is_no_proof_that_nothing_is_selected() {
+        let shown = |reports: &[Arc<NodeReport>]| {
+            said(&one(&native(&json!({"interval": "1h"}), &json!(null)), reports).unwrap(), "Healthy")
+        };
+        let nothing = |more_schedules| Arc::new(NodeReport { more_schedules, ..NodeReport::default() });
+        assert!(shown(&[nothing(0)]).starts_with("Unknown NothingSelected"), "{}", shown(&[nothing(0)]));
+        assert_eq!(
+            shown(&[nothing(0), nothing(400), nothing(1)]),
+            "Unknown NodesNotReporting: No node names it; of 2 more nodes that is not known, as they have more schedules \
+             than they can name."
+        );
+        let named = Arc::new(NodeReport { more_schedules: 7, ..(*report("n1", 0, 0)).clone() });
+        let told = shown(&[Arc::clone(&named), nothing(0)]);
+        assert_eq!(told, "True Succeeded: The last checkpoints of 3 containers succeeded.");
+        assert_eq!(
+            shown(&[named, nothing(1)]),
+            "True Succeeded: The last checkpoints of 3 containers succeeded; of 1 more node that is not known, as it has \
+             more schedules than it can name."
+        );
     }
 
     #[test]

@@ -5,20 +5,20 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use checkpoint_keeper_api::NodeCheckpointStore;
 use checkpoint_keeper_api::api_object::ApiObject;
-use checkpoint_keeper_api::{NodeCheckpointStore, NodeCheckpointStoreStatus};
-use kube::runtime::WatchStreamExt;
+use checkpoint_keeper_runtime::cache::{Cache, kept};
+use checkpoint_keeper_runtime::problem_log::Problem;
+use checkpoint_keeper_runtime::watch::{Change, follow, objects_of};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, ResourceExt};
-use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::node_report::NodeReport;
-use checkpoint_keeper_runtime::cache::Cache;
-use checkpoint_keeper_runtime::guarded;
-use checkpoint_keeper_runtime::problem_log::Problem;
-use checkpoint_keeper_runtime::watch::{Change, follow, objects_of};
+
+/// So many stores are listed at a time: each is up to 32 KiB, there are thousands, and little of each is kept.
+const PAGE: u32 = 100;
 
 /// The nodes' reports, shared by the task that watches them and those that read them.
 #[derive(Debug, Clone)]
@@ -36,18 +36,14 @@ impl Default for StoreCache {
 impl StoreCache {
     /// Watches them, for as long as it is polled.
     pub async fn watch(&self, client: &Client) {
-        // A report is large and there are thousands: what is not needed is dropped before they are gathered.
-        let events = watcher(objects_of::<NodeCheckpointStore>(client), watcher::Config::default());
-        follow(events.modify(strip), |change| {
+        let config = watcher::Config::default().page_size(PAGE);
+        let events = watcher(objects_of::<NodeCheckpointStore>(client), config);
+        follow(kept(events, |store| Arc::new(report(store))), |change| {
             let is_news = match &change {
-                Change::Applied(store) => {
-                    let stores = self.stores();
-                    let known = stores.objects.get(&(String::new(), store.name_any()));
-                    known.is_none_or(|known| **known != report(store))
-                }
+                Change::Applied((key, report)) => self.stores().objects.get(key) != Some(report),
                 _ => true,
             };
-            if self.stores().note(change, Instant::now(), |store| Arc::new(report(&store))) && is_news {
+            if self.stores().note_kept(change, Instant::now()) && is_news {
                 self.changed.send_replace(());
             }
         })
@@ -80,36 +76,12 @@ impl StoreCache {
     }
 }
 
-/// Leaves of a store what a report needs.
-fn strip(store: &mut ApiObject) {
-    guarded::strip(&mut store.metadata);
-    if let Some(fields) = store.data.as_object_mut() {
-        fields.retain(|name, _| name == "status");
-    }
-    if let Some(status) = store.data.get_mut("status").and_then(Value::as_object_mut) {
-        const NEEDED: [&str; 11] = [
-            "archives",
-            "conditions",
-            "latestQuotaTime",
-            "moreNamespaces",
-            "morePolicies",
-            "moreQuotas",
-            "namespaces",
-            "policies",
-            "quotas",
-            "schedules",
-            "unreachableLimits",
-        ];
-        status.retain(|name, _| NEEDED.contains(&name.as_str()));
-    }
-}
-
 /// A store whose status is not what its kind says reports nothing.
-fn report(store: &ApiObject) -> NodeReport {
+fn report(mut store: ApiObject) -> NodeReport {
     let node = store.name_any();
     let (uid, resource_version) =
         (store.uid().unwrap_or_default(), store.resource_version().unwrap_or_default());
-    let status = store.data.get("status").map(NodeCheckpointStoreStatus::deserialize);
+    let status = store.data.get_mut("status").map(Value::take).map(serde_json::from_value);
     let Some(Ok(status)) = status else {
         return NodeReport { node, uid, resource_version, ..NodeReport::default() };
     };

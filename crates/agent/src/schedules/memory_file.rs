@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 /// Of a larger one nothing is read: it is not ours.
-const LARGEST: u64 = 64 << 20;
+const LARGEST: u64 = 32 << 20;
 
 /// Has a file opened without waiting for anything.
 const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
@@ -29,10 +29,16 @@ pub(super) struct MemoryFile {
     path: PathBuf,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Kept {
     version: u32,
     memory: Memory,
+}
+
+#[derive(Debug, Serialize)]
+struct ToBeKept<'a> {
+    version: u32,
+    memory: &'a Memory,
 }
 
 /// Why what was kept cannot be used.
@@ -84,8 +90,8 @@ impl MemoryFile {
     }
 
     /// Keeps it, so that a crash leaves this or what was there before.
-    pub(super) fn write(&self, memory: Memory) -> io::Result<()> {
-        let bytes = serde_json::to_vec(&Kept { version: VERSION, memory })?;
+    pub(super) fn write(&self, memory: &Memory) -> io::Result<()> {
+        let bytes = serde_json::to_vec(&ToBeKept { version: VERSION, memory })?;
         let new = self.path.with_extension("json.new");
         // What has that name is left over, or a link that would be followed, or a pipe that would be waited for.
         match fs::remove_file(&new) {
@@ -106,22 +112,25 @@ const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Writes memories one after the other; of those that wait for the disk only the latest counts.
 pub(super) struct MemoryWriter {
-    latest: watch::Sender<(u64, Memory)>,
+    latest: watch::Sender<(u64, Arc<Memory>)>,
     written: watch::Receiver<(u64, Option<String>)>,
 }
 
+/// Keeps a memory.
+type KeepMemory = dyn Fn(&Memory) -> io::Result<()> + Send + Sync;
+
 /// Does the writing, for as long as it is polled.
 pub(super) struct MemoryWriting {
-    file: Arc<dyn Fn(Memory) -> io::Result<()> + Send + Sync>,
-    latest: watch::Receiver<(u64, Memory)>,
+    file: Arc<KeepMemory>,
+    latest: watch::Receiver<(u64, Arc<Memory>)>,
     written: watch::Sender<(u64, Option<String>)>,
 }
 
 /// Both sides of writing memories, each of which `write` keeps.
 pub(super) fn writing(
-    write: impl Fn(Memory) -> io::Result<()> + Send + Sync + 'static,
+    write: impl Fn(&Memory) -> io::Result<()> + Send + Sync + 'static,
 ) -> (MemoryWriter, MemoryWriting) {
-    let (latest, latest_read) = watch::channel((0, Memory::default()));
+    let (latest, latest_read) = watch::channel((0, Arc::default()));
     let (written, written_read) = watch::channel((0, None));
     let writing = MemoryWriting { file: Arc::new(write), latest: latest_read, written };
     (MemoryWriter { latest, written: written_read }, writing)
@@ -129,7 +138,7 @@ pub(super) fn writing(
 
 impl MemoryWriter {
     /// Has it written, and waits a moment for that. The error says why it is not known to be written.
-    pub(super) async fn write(&mut self, memory: Memory) -> Result<(), String> {
+    pub(super) async fn write(&mut self, memory: Arc<Memory>) -> Result<(), String> {
         let number = self.latest.borrow().0 + 1;
         self.latest.send_replace((number, memory));
         match timeout(WRITTEN_WITHIN, self.written.wait_for(|(written, _)| *written >= number)).await {
@@ -146,7 +155,7 @@ impl MemoryWriting {
         while self.latest.changed().await.is_ok() {
             let (number, memory) = self.latest.borrow_and_update().clone();
             let file = Arc::clone(&self.file);
-            let failed = match spawn_blocking(move || file(memory)).await {
+            let failed = match spawn_blocking(move || file(&memory)).await {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),
                 Err(error) => Some(error.to_string()),
@@ -172,13 +181,13 @@ mod tests {
         assert_eq!(file.read().unwrap(), Memory::default());
         let mut memory = Memory::default();
         memory.schedules.insert("uid".to_owned(), ScheduleMemory::default());
-        file.write(memory.clone()).unwrap();
+        file.write(&memory).unwrap();
         assert_eq!(file.read().unwrap(), memory);
         for other in ["", "{", "[]", r#"{"version": 2, "memory": {}}"#] {
             fs::write(folder.path().join("schedules.json"), other).unwrap();
             assert!(matches!(file.read(), Err(MemoryError::Unknown { .. })), "{other}");
         }
-        file.write(memory.clone()).unwrap();
+        file.write(&memory).unwrap();
         assert_eq!(file.read().unwrap(), memory);
     }
 
@@ -206,8 +215,8 @@ mod tests {
         for put in puts {
             put(&new);
             run(|file| {
-                file.write(memory("a")).unwrap();
-                assert_eq!(file.read().unwrap(), memory("a"));
+                file.write(&memory("a")).unwrap();
+                assert_eq!(file.read().unwrap(), *memory("a"));
             });
             assert_eq!(fs::read_to_string(&other).unwrap(), "another file");
             fs::remove_file(&kept).unwrap();
@@ -215,15 +224,15 @@ mod tests {
         fifo(&kept);
         run(|file| {
             assert!(matches!(file.read(), Err(MemoryError::Read { .. })));
-            file.write(memory("b")).unwrap();
-            assert_eq!(file.read().unwrap(), memory("b"));
+            file.write(&memory("b")).unwrap();
+            assert_eq!(file.read().unwrap(), *memory("b"));
         });
     }
 
-    fn memory(uid: &str) -> Memory {
+    fn memory(uid: &str) -> Arc<Memory> {
         let mut memory = Memory::default();
         memory.schedules.insert(uid.to_owned(), ScheduleMemory::default());
-        memory
+        Arc::new(memory)
     }
 
     /// A disk that hangs holds up a decision for a moment only, and takes the latest once it works again.
@@ -234,7 +243,7 @@ mod tests {
         let seen = Arc::clone(&taken);
         let (mut writer, writing) = writing(move |memory| {
             disk.lock().unwrap().recv().unwrap();
-            seen.lock().unwrap().push(memory);
+            seen.lock().unwrap().push(Arc::new(memory.clone()));
             Ok(())
         });
         let running = tokio::spawn(writing.run());

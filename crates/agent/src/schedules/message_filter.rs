@@ -52,7 +52,7 @@ impl MessageFilter {
 
     /// Which messages a result has that came just now.
     pub(super) fn admit(&mut self, report: &Report, now: Instant) -> Admission {
-        let Report { request, container, result } = report;
+        let Report { request, container, result, .. } = report;
         let is_recent = |at: &Instant| now.saturating_duration_since(*at) < MIN_INTERVAL;
         if !is_recent(&self.forgot) {
             self.sent.retain(|_, at| is_recent(at));
@@ -149,7 +149,7 @@ mod tests {
             let now = begin + passed;
             for effect in scheduler.handle(input, Now { wall: BEGIN + passed, uptime: passed }) {
                 let Effect::Report(report) = effect else { continue };
-                results += 1;
+                results += report.count as usize;
                 let Admission::New { in_log, in_events } = filter.admit(&report, now) else { continue };
                 lines += usize::from(in_log);
                 collected.extend(in_events.then_some(report));
@@ -200,7 +200,7 @@ mod tests {
                 pod_uid: "u".to_owned(),
                 container: "app".to_owned(),
             };
-            let report = Report { request, container: Some(container), result };
+            let report = Report { request, container: Some(container), result, count: 1 };
             filter.admit(&report, begin + Duration::from_secs(second)) != Admission::Repeated
         };
         let failed = || RunResult::Failed("no".to_owned());

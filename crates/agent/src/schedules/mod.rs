@@ -1,6 +1,7 @@
 //! Checkpoints by schedule: what the scheduler decides for this node's pods is carried out here, through the node's own
 //! kubelet.
 
+mod answers;
 mod archives;
 pub(crate) mod budget;
 mod dumping;
@@ -357,7 +358,7 @@ impl Schedules {
 }
 
 fn log(report: &Report) {
-    let Report { request, container, result } = report;
+    let Report { request, container, result, count } = report;
     let container = container
         .as_ref()
         .map(|container| format!("{}/{}/{}", container.namespace, container.pod, container.container));
@@ -373,7 +374,7 @@ fn log(report: &Report) {
             tracing::warn!(schedule, trigger, container, reason, error, "checkpoint not made");
         }
         RunResult::WouldDump | RunResult::Skipped(_) => {
-            tracing::info!(schedule, trigger, container, reason, "no checkpoint");
+            tracing::info!(schedule, trigger, container, containers = count, reason, "no checkpoint");
         }
     }
 }

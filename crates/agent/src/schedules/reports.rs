@@ -1,6 +1,6 @@
 //! Telling people what came of schedules: events on pods and schedules, and the answers to annotations.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use checkpoint_keeper_api::api_object::ApiObject;
@@ -16,9 +16,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::answers::write_answers;
 use super::budget::{Budget, MESSAGES};
 use super::event_sender::EventSender;
-use crate::api_write::{WriteError, within_timeout};
+use crate::api_write::within_timeout;
 use crate::context::ApiContext;
 
 /// What events say was done.
@@ -32,10 +33,6 @@ const COLLECTED: Duration = Duration::from_secs(2);
 
 /// So many reports wait at most; of more nothing is told. They come no faster than [`super::budget::RESULTS`].
 pub(super) const MOST_WAITING: usize = 4_000;
-
-/// How often an answer that could not be written is tried again, and how often at most.
-const AGAIN: Duration = Duration::from_secs(5);
-const TRIES: u32 = 60;
 
 /// Takes results that are to have events, and answers to annotations.
 #[derive(Debug, Clone)]
@@ -74,7 +71,8 @@ impl MessageReceiver {
     /// Publishes and writes for as long as it is polled.
     pub(super) async fn run(self, context: &ApiContext, uid_of: impl Fn(&ScheduleRef) -> Option<String>) {
         let Self { reports, answers } = self;
-        tokio::join!(publish(reports, context, uid_of), write_answers(answers, &context.client));
+        let write = async |answer| within_timeout(write_answer(&answer, &context.client)).await;
+        tokio::join!(publish(reports, context, uid_of), write_answers(answers, write, &context.state));
     }
 }
 
@@ -161,8 +159,8 @@ fn schedule_notes(
             let whose = whose.map(|whose| format!("{}/{}: ", whose.pod, whose.container)).unwrap_or_default();
             format!("{whose}{}", text(&report.result))
         });
-        let more = match reports.len() {
-            1 => String::new(),
+        let more = match reports.iter().map(|report| u64::from(report.count)).sum::<u64>() {
+            0 | 1 => String::new(),
             count => format!(" (and {} more of the kind)", count - 1),
         };
         Note {
@@ -218,44 +216,6 @@ fn reference(schedule: &ScheduleRef, uid: Option<String>) -> ObjectReference {
     }
 }
 
-/// Writes answers in their order; of one pod only the last one counts.
-async fn write_answers(mut answers: mpsc::UnboundedReceiver<Answer>, client: &Client) {
-    let mut waiting: VecDeque<(Answer, u32)> = VecDeque::new();
-    loop {
-        if waiting.is_empty() {
-            let Some(answer) = answers.recv().await else { return };
-            waiting.push_back((answer, 0));
-        }
-        while let Ok(answer) = answers.try_recv() {
-            waiting.retain(|(other, _)| other.pod_uid != answer.pod_uid);
-            waiting.push_back((answer, 0));
-        }
-        let mut failed = VecDeque::new();
-        for (answer, tries) in waiting.drain(..) {
-            match within_timeout(write_answer(&answer, client)).await {
-                Ok(()) => continue,
-                // The pod is gone, or another one has its name.
-                Err(WriteError::Api(kube::Error::Api(status)))
-                    if status.is_not_found() || status.is_conflict() =>
-                {
-                    continue;
-                }
-                Err(error @ WriteError::Api(_)) => {
-                    let (namespace, pod) = (&answer.namespace, &answer.pod);
-                    tracing::warn!("the annotation of pod {namespace}/{pod} cannot be answered: {error}");
-                }
-                Err(WriteError::Late) => {}
-            }
-            failed.push_back((answer, tries + 1));
-        }
-        failed.retain(|(_, tries)| *tries < TRIES);
-        if !failed.is_empty() {
-            sleep(AGAIN).await;
-        }
-        waiting = failed;
-    }
-}
-
 async fn write_answer(answer: &Answer, client: &Client) -> kube::Result<()> {
     let kind = ApiResource::erase::<Pod>(&());
     let api: Api<ApiObject> = Api::namespaced_with(client.clone(), &answer.namespace, &kind);
@@ -291,6 +251,7 @@ mod tests {
                 container: container.to_owned(),
             }),
             result,
+            count: 1,
         }
     }
 

@@ -99,7 +99,8 @@ fn text(results: &BTreeMap<String, Result<String, String>>, now: Timestamp) -> S
     };
     let containers: Vec<_> = results.iter().map(container).collect();
     if containers.is_empty() {
-        let message = "no container matched, or the schedule is a dry run; nothing was checkpointed";
+        let message = "no container matched, the schedule is a dry run, or its namespace has too many schedules for this \
+                       node; nothing was checkpointed";
         return json!({"time": now.to_string(), "message": message}).to_string();
     }
     json!({"time": now.to_string(), "containers": containers}).to_string()

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::TOO_MANY_SCHEDULES;
 use super::messages::{ContainerId, Request, RunResult, SkipReason, Trigger};
 
 /// What is kept.
@@ -91,6 +92,22 @@ pub struct RunMemory {
 }
 
 impl ScheduleMemory {
+    /// Notes that the schedule is not carried out, as too many of its namespace are. That a container may be frozen is not hidden
+    /// by it.
+    pub(super) fn note_crowded_out(&mut self, at: Timestamp) {
+        self.failures = self.failures.max(1);
+        if !self.may_be_frozen() {
+            let message = "not carried out here, as many older schedules of its namespace select containers on this node";
+            let (reason, message) = (TOO_MANY_SCHEDULES.to_owned(), message.to_owned());
+            self.last_failure = Some(Failure { reason, message, at });
+        }
+    }
+
+    fn may_be_frozen(&self) -> bool {
+        let frozen = RunResult::MayBeFrozen(String::new()).name();
+        self.last_failure.as_ref().is_some_and(|failure| failure.reason == frozen)
+    }
+
     /// When a time trigger was last due.
     pub(super) fn last_of(&mut self, trigger: Trigger) -> &mut Option<Timestamp> {
         match trigger {
@@ -99,8 +116,8 @@ impl ScheduleMemory {
         }
     }
 
-    /// Notes what came of a request.
-    pub(super) fn note(&mut self, result: &RunResult, now: Timestamp) {
+    /// Notes what came of a request for so many containers.
+    pub(super) fn note(&mut self, result: &RunResult, containers: u32, now: Timestamp) {
         let message = match result {
             RunResult::Done(_) => {
                 (self.last_success, self.failures, self.last_failure) = (Some(now), 0, None);
@@ -114,19 +131,18 @@ impl ScheduleMemory {
                 message.clone()
             }
             RunResult::Skipped(SkipReason::Missed(count)) => {
-                self.failures = self.failures.saturating_add(1);
-                match count {
-                    1 => "a due time was missed".to_owned(),
-                    count => format!("{count} due times were missed"),
+                self.failures = self.failures.saturating_add(containers);
+                match (count, containers) {
+                    (1, 0 | 1) => "a due time was missed".to_owned(),
+                    (1, containers) => format!("a due time of {containers} containers was missed"),
+                    (count, _) => format!("{count} due times were missed"),
                 }
             }
             RunResult::Retrying(message) => message.clone(),
             RunResult::WouldDump | RunResult::Skipped(_) => return,
         };
         // That a container may be frozen is not hidden by what fails because of it.
-        let frozen = RunResult::MayBeFrozen(String::new()).name();
-        let may_be_frozen = self.last_failure.as_ref().is_some_and(|failure| failure.reason == frozen);
-        if !may_be_frozen || result.name() == frozen {
+        if !self.may_be_frozen() || matches!(result, RunResult::MayBeFrozen(_)) {
             self.last_failure = Some(Failure { reason: result.name().to_owned(), message, at: now });
         }
     }

@@ -210,7 +210,7 @@ pub struct Dump {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Keep this across restarts, before what follows is done.
-    Persist(Memory),
+    Persist(Arc<Memory>),
     /// Make a dump, and tell its end.
     Dump(Dump),
     /// A dump was under way when the program before this one ended. Look for its archive, and tell its end.
@@ -221,15 +221,18 @@ pub enum Effect {
     Answer(Answer),
 }
 
-/// What came of a request: each one ends with exactly one of these whose `result` is final.
+/// What came of a request: each one ends with exactly one of these whose `result` is final. One may stand for the same of
+/// several containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// The request.
+    /// The request; of several, the first one.
     pub request: Request,
-    /// The container; none for a due time that never led to one.
+    /// The container; none for a due time that never led to one, and for several containers.
     pub container: Option<ContainerId>,
     /// What came of it.
     pub result: RunResult,
+    /// For how many containers it stands; 1 for a due time that never led to one.
+    pub count: u32,
 }
 
 /// What came of a request.
@@ -278,8 +281,8 @@ impl RunResult {
 /// Why nothing was dumped for a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SkipReason {
-    /// So many due times passed unserved: nothing ran here, the clock was not trusted, or the next one came before
-    /// they had their turn.
+    /// So many due times passed unserved: nothing ran here, the clock was not trusted, the next one came before
+    /// they had their turn, or too much waited already.
     Missed(u32),
     /// The pod ended, or its container is not there any more.
     PodEnded,

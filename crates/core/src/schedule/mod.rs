@@ -2,12 +2,14 @@
 
 mod annotations;
 pub mod cron;
+mod keeping;
 mod memory;
 mod messages;
 mod occasions;
 mod runs;
 mod scheduler;
 mod spec;
+mod tally;
 mod timers;
 mod turns;
 mod usage;
@@ -23,6 +25,8 @@ pub use spec::{
     Thresholds, Triggers,
 };
 
+/// Why a schedule fails that is not carried out on a node, as too many of its namespace are already: in conditions and metrics.
+pub const TOO_MANY_SCHEDULES: &str = "TooManySchedules";
 /// The annotation by which a user asks for a checkpoint of a pod; the value `true` asks.
 pub const TRIGGER_ANNOTATION: &str = "checkpoint.criu.org/trigger";
 /// The annotation that says what came of it.

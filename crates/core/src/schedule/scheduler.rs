@@ -7,13 +7,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::annotations::Annotations;
+use super::keeping::Keeping;
 use super::memory::{Failure, Memory, NoticedDisruption, ScheduleMemory};
 use super::messages::{
     ContainerId, Effect, Input, NodePod, Outcome, Report, Request, RunResult, SkipReason, Trigger,
 };
 use super::occasions::{containers_of, disruptions_of, is_selected};
-use super::runs::Runs;
+use super::runs::{GivenUp, Runs};
 use super::spec::{Disruption, Dumping, Schedule, ScheduleRef};
+use super::tally::Tally;
 use super::timers::{Due, Timers};
 use super::usage::UsageWatch;
 use crate::engine::clock::Now;
@@ -26,6 +28,9 @@ const OTHERS: Duration = Duration::from_secs(5);
 /// Timers have the scheduler called no more often than this.
 const LEAST_SLEEP: Duration = Duration::from_millis(100);
 
+/// Of the schedules of one namespace that select a pod here, so many are carried out: the oldest.
+const MOST_SCHEDULES: usize = 100;
+
 /// Decides which containers are dumped when. It does no I/O and reads no clock.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -33,8 +38,10 @@ pub struct Scheduler {
     node: String,
     schedules: BTreeMap<String, Arc<Schedule>>,
     timers: HashMap<String, Timers>,
-    /// The active schedules that select a pod here that runs: only their timers have to be on time.
+    /// The active schedules that select a pod here that runs, and are carried out: only their timers have to be on time.
     here: BTreeMap<String, Arc<Schedule>>,
+    /// The UIDs of those that do so as well, and are too many.
+    crowded_out: BTreeSet<String>,
     /// When it was last looked at those timers, and at all of them, by the uptime.
     looked: (Duration, Duration),
     /// At how many timers it was looked.
@@ -52,7 +59,9 @@ pub struct Scheduler {
     usage: UsageWatch,
     runs: Runs,
     /// What was last persisted.
-    persisted: Memory,
+    persisted: Arc<Memory>,
+    keeping: Keeping,
+    tally: Tally,
     effects: Vec<Effect>,
 }
 
@@ -96,6 +105,7 @@ impl Scheduler {
             schedules: BTreeMap::new(),
             timers: HashMap::new(),
             here: BTreeMap::new(),
+            crowded_out: BTreeSet::new(),
             looked: (Duration::ZERO, Duration::ZERO),
             looks: 0,
             takes_over: memory != Memory::default(),
@@ -108,7 +118,9 @@ impl Scheduler {
             annotations: Annotations::new(memory.annotated.clone()),
             usage: UsageWatch::default(),
             runs,
-            persisted: memory,
+            persisted: Arc::new(memory),
+            keeping: Keeping::default(),
+            tally: Tally::default(),
             effects: Vec::new(),
         }
     }
@@ -157,8 +169,9 @@ impl Scheduler {
 
     /// How long until something is due by time alone; none: never.
     pub fn wakes_in(&self, now: Now) -> Option<Duration> {
+        let keeps_in = self.keeping.wakes_in(now.uptime);
         if !self.can_begin() {
-            return None;
+            return keeps_in;
         }
         let timers = self.here.values().filter_map(|schedule| {
             self.timers.get(&schedule.uid)?.wakes_in(self.delay_of(schedule), self.clock, now)
@@ -169,6 +182,7 @@ impl Scheduler {
             .map(|wait| wait.max(soonest))
             .into_iter()
             .chain(self.runs.wakes_in(now.wall, now.uptime))
+            .chain(keeps_in)
             .min()
     }
 
@@ -184,10 +198,14 @@ impl Scheduler {
 
     /// What each schedule has done here, and does next.
     pub fn states(&self) -> Vec<ScheduleState> {
-        let pods = self.pods_by_namespace();
+        let (pods, under_way) = (self.pods_by_namespace(), self.runs.under_way());
         let state = |schedule: &Arc<Schedule>| {
-            let memory = self.memory.get(&schedule.uid).cloned().unwrap_or_default();
-            let timers = self.timers.get(&schedule.uid).filter(|_| !schedule.suspend);
+            let mut memory = self.memory.get(&schedule.uid).cloned().unwrap_or_default();
+            let is_crowded_out = self.crowded_out.contains(&schedule.uid);
+            if is_crowded_out {
+                memory.note_crowded_out(schedule.created);
+            }
+            let timers = self.timers.get(&schedule.uid).filter(|_| !schedule.suspend && !is_crowded_out);
             let pods = pods.get(schedule.pods_namespace.as_str()).into_iter().flatten();
             let selected = pods.filter(|pod| is_selected(schedule, pod));
             ScheduleState {
@@ -198,7 +216,7 @@ impl Scheduler {
                 last_success: memory.last_success,
                 interval_successes: memory.interval_successes,
                 next: timers.and_then(|timers| timers.next(self.delay_of(schedule))),
-                active: self.runs.under_way(&schedule.uid),
+                active: under_way.get(schedule.uid.as_str()).copied().unwrap_or(0),
                 failures: memory.failures,
                 last_failure: memory.last_failure,
                 containers: selected.map(|pod| containers_of(schedule, pod).count()).sum(),
@@ -216,15 +234,30 @@ impl Scheduler {
         pods
     }
 
-    /// Finds out which schedules select a pod here that runs.
+    /// Finds out which schedules select a pod here that runs, and which of these are carried out. The older ones are, so
+    /// that a new one takes no place of another one.
     fn find_here(&mut self) {
         let pods = self.pods_by_namespace();
         let selects = |schedule: &&Arc<Schedule>| {
             let mut pods = pods.get(schedule.pods_namespace.as_str()).into_iter().flatten();
             pods.any(|pod| is_selected(schedule, pod))
         };
-        let here = self.active().filter(selects);
-        self.here = here.map(|schedule| (schedule.uid.clone(), Arc::clone(schedule))).collect();
+        // One of another namespace, which is an administrator's, takes no place of this one's.
+        let mut by_namespace: BTreeMap<(&str, &str), Vec<&Arc<Schedule>>> = BTreeMap::new();
+        for schedule in self.active().filter(selects) {
+            by_namespace
+                .entry((&schedule.id.namespace, &schedule.pods_namespace))
+                .or_default()
+                .push(schedule);
+        }
+        let (mut here, mut crowded_out) = (BTreeMap::new(), BTreeSet::new());
+        for schedules in by_namespace.values_mut() {
+            schedules.sort_by(|one, other| (one.created, &one.uid).cmp(&(other.created, &other.uid)));
+            let (few, others) = schedules.split_at(schedules.len().min(MOST_SCHEDULES));
+            here.extend(few.iter().map(|schedule| (schedule.uid.clone(), Arc::clone(schedule))));
+            crowded_out.extend(others.iter().map(|schedule| schedule.uid.clone()));
+        }
+        (self.here, self.crowded_out) = (here, crowded_out);
     }
 
     fn learn_schedules(&mut self, schedules: Vec<Arc<Schedule>>, now: Now) {
@@ -281,12 +314,13 @@ impl Scheduler {
                 }
                 continue;
             }
-            let schedules: Vec<Arc<Schedule>> = self
-                .active()
-                .filter(|schedule| schedule.triggers.on_annotation && is_selected(schedule, pod))
-                .cloned()
-                .collect();
-            if schedules.is_empty() {
+            let allows =
+                |schedule: &Arc<Schedule>| schedule.triggers.on_annotation && is_selected(schedule, pod);
+            let schedules: Vec<Arc<Schedule>> =
+                self.here.values().filter(|schedule| allows(schedule)).cloned().collect();
+            // One that is not carried out here allows it as well, and so there is an answer.
+            let mut others = self.crowded_out.iter().filter_map(|uid| self.schedules.get(uid));
+            if schedules.is_empty() && !others.any(allows) {
                 // The right to annotate a pod is not enough to freeze it.
                 continue;
             }
@@ -303,7 +337,7 @@ impl Scheduler {
 
     fn notice_disruptions(&mut self, now: Now) {
         let Some(pods) = self.pods.clone() else { return };
-        for schedule in self.active().cloned().collect::<Vec<_>>() {
+        for schedule in self.here.values().cloned().collect::<Vec<_>>() {
             if schedule.triggers.on_disruption.is_empty() {
                 continue;
             }
@@ -325,10 +359,7 @@ impl Scheduler {
 
     fn learn_usage(&mut self, usage: &BTreeMap<ContainerId, super::messages::Usage>, now: Now) {
         let Some(pods) = self.pods.clone() else { return };
-        let fired = {
-            let active = self.schedules.values().filter(|schedule| !schedule.suspend);
-            self.usage.learn(usage, &pods, active, now.uptime)
-        };
+        let fired = self.usage.learn(usage, &pods, self.here.values(), now.uptime);
         for (schedule_uid, container, trigger) in fired {
             let Some(schedule) = self.schedules.get(&schedule_uid).cloned() else { continue };
             if !self.runs.is_asked(&container, &schedule_uid, trigger) {
@@ -350,7 +381,8 @@ impl Scheduler {
         self.take_all_due(self.here.values().cloned().collect(), now);
     }
 
-    /// Lets the times pass of schedules that select nothing here. None is late when a pod comes that one of them selects.
+    /// Lets the times pass of schedules that select nothing here, or are too many. None is late when a pod comes that one of
+    /// them selects, or there is room for it.
     fn pass_others(&mut self, now: Now) {
         if self.pods.is_none() {
             return;
@@ -383,7 +415,7 @@ impl Scheduler {
         let Some(all) = self.pods.clone() else { return };
         let pods: Vec<&NodePod> =
             all.values().filter(|pod| pod.is_running && is_selected(schedule, pod)).collect();
-        if pods.is_empty() {
+        if pods.is_empty() || self.crowded_out.contains(&schedule.uid) {
             // Nothing to do on this node. Where it did something before, the time counts as served: after a restart it
             // would else be missed.
             if let Some(memory) = self.memory.get_mut(&schedule.uid) {
@@ -396,8 +428,8 @@ impl Scheduler {
         let request = request(schedule, trigger, due);
         if missed > 0 {
             let result = RunResult::Skipped(SkipReason::Missed(missed));
-            memory.note(&result, now.wall);
-            self.report(request.clone(), None, result);
+            memory.note(&result, 1, now.wall);
+            self.report(Report { request: request.clone(), container: None, result, count: 1 });
         }
         if is_served {
             for pod in pods {
@@ -418,9 +450,24 @@ impl Scheduler {
             self.note_result(container, request, &RunResult::WouldDump, now);
             return;
         }
-        if let Some(earlier) = self.runs.add(container.clone(), request, schedule.dumping) {
-            let result = RunResult::Skipped(SkipReason::Missed(1));
-            self.note_result(container, earlier, &result, now);
+        let GivenUp { request, run, was_begun } = self.runs.add(container, request, schedule.dumping);
+        if let Some(request) = request {
+            self.note_missed(container, request, was_begun, now);
+        }
+        if let Some((container, requests)) = run {
+            for request in requests {
+                self.note_missed(&container, request, was_begun, now);
+            }
+        }
+    }
+
+    /// Notes that a request was missed. Those for which no dump has begun are told together.
+    fn note_missed(&mut self, container: &ContainerId, request: Request, was_begun: bool, now: Now) {
+        let missed = RunResult::Skipped(SkipReason::Missed(1));
+        if was_begun || request.trigger == Trigger::Annotation {
+            self.note_result(container, request, &missed, now);
+        } else {
+            self.tally.miss(container, request);
         }
     }
 
@@ -429,9 +476,8 @@ impl Scheduler {
         if !self.knows_schedules {
             return;
         }
-        let (schedules, pods, node) = (&self.schedules, &self.pods, &self.node);
-        let is_trusted = self.clock == Clock::Trusted;
-        let withdrawn = self.runs.withdraw(|container, request, was_tried| {
+        let (schedules, pods) = (&self.schedules, &self.pods);
+        let withdrawn = self.runs.withdraw(|container, request, _| {
             let Some(schedule) = schedules.get(&request.schedule_uid).filter(|schedule| !schedule.suspend)
             else {
                 return Some(SkipReason::ScheduleChanged);
@@ -446,13 +492,6 @@ impl Scheduler {
             // An annotation that is taken off asks for nothing more.
             let is_wanted = request.trigger != Trigger::Annotation || pod.is_annotated;
             match (is_asked, is_wanted) {
-                (true, true)
-                    if is_trusted
-                        && !was_tried
-                        && is_too_late(schedule, request, delay_on(node, schedule), now) =>
-                {
-                    Some(SkipReason::Missed(1))
-                }
                 (true, true) => None,
                 (true, false) => Some(SkipReason::RequestWithdrawn),
                 (false, _) => Some(SkipReason::ScheduleChanged),
@@ -463,6 +502,22 @@ impl Scheduler {
         }
     }
 
+    /// Takes back what has waited for too long.
+    fn withdraw_late(&mut self, now: Now) {
+        if !self.knows_schedules || self.clock != Clock::Trusted {
+            return;
+        }
+        let (schedules, node) = (&self.schedules, &self.node);
+        let late = self.runs.withdraw(|_, request, tried| {
+            let schedule = schedules.get(&request.schedule_uid).filter(|_| !tried.was_tried)?;
+            let is_late = is_too_late(schedule, request, || delay_on(node, schedule), now);
+            is_late.then_some(tried.was_begun)
+        });
+        for (container, request, was_begun) in late {
+            self.note_missed(&container, request, was_begun, now);
+        }
+    }
+
     /// Whether it is known what is asked for, and who is here.
     fn can_begin(&self) -> bool {
         self.knows_schedules && self.pods.is_some()
@@ -470,13 +525,36 @@ impl Scheduler {
 
     fn begin(&mut self, now: Now) {
         self.runs.retain_seconds(now.wall);
-        self.withdraw(now);
+        self.withdraw_late(now);
         let begun = if self.can_begin() { self.runs.begin(now.wall, now.uptime) } else { Vec::new() };
-        if !self.is_persisted() {
-            self.persisted = self.memory();
-            self.effects.push(Effect::Persist(self.persisted.clone()));
-        }
+        self.tell_tally(now);
+        self.keep(now);
         self.effects.extend(begun.into_iter().map(Effect::Dump));
+    }
+
+    /// Has it kept what is not: at once where a dump has begun or ended, and otherwise not too often. What is lost in a crash is
+    /// asked for again.
+    fn keep(&mut self, now: Now) {
+        if self.is_persisted() {
+            self.keeping.note_kept();
+        } else if !self.runs.begun_are_kept(&self.persisted.runs) || self.keeping.take(now.uptime) {
+            self.keeping.note_kept();
+            self.persisted = Arc::new(self.memory());
+            self.effects.push(Effect::Persist(Arc::clone(&self.persisted)));
+        }
+    }
+
+    /// Tells of what is told of together.
+    fn tell_tally(&mut self, now: Now) {
+        for report in self.tally.take_missed() {
+            let uid = &report.request.schedule_uid;
+            if self.schedules.contains_key(uid) {
+                let memory = self.memory.entry(uid.clone()).or_default();
+                memory.note(&report.result, report.count, now.wall);
+            }
+            self.report(report);
+        }
+        self.effects.extend(self.tally.take_further().map(Effect::Report));
     }
 
     fn note_result(&mut self, container: &ContainerId, request: Request, result: &RunResult, now: Now) {
@@ -484,7 +562,7 @@ impl Scheduler {
         let uid = request.schedule_uid.clone();
         let memory = Some(uid).filter(|_| is_known).map(|uid| self.memory.entry(uid).or_default());
         if let Some(memory) = memory {
-            memory.note(result, now.wall);
+            memory.note(result, 1, now.wall);
             let is_by_interval = request.trigger == Trigger::Interval;
             if is_by_interval && matches!(result, RunResult::Done(_)) {
                 memory.interval_successes = memory.interval_successes.saturating_add(1);
@@ -495,7 +573,16 @@ impl Scheduler {
             self.usage.note_success(&request.schedule_uid, container, now.uptime);
         }
         let is_annotation = request.trigger == Trigger::Annotation;
-        self.report(request, Some(container.clone()), result.clone());
+        let report = match result {
+            RunResult::WouldDump | RunResult::Skipped(_) => {
+                self.tally.tell(container, request, result.clone())
+            }
+            // There are no more of these than dumps.
+            _ => {
+                Some(Report { request, container: Some(container.clone()), result: result.clone(), count: 1 })
+            }
+        };
+        self.effects.extend(report.map(Effect::Report));
         if is_annotation && self.annotations.note(container, result) {
             self.answer(container, now);
         }
@@ -508,8 +595,8 @@ impl Scheduler {
         self.effects.extend(answer.map(Effect::Answer));
     }
 
-    fn report(&mut self, request: Request, container: Option<ContainerId>, result: RunResult) {
-        self.effects.push(Effect::Report(Report { request, container, result }));
+    fn report(&mut self, report: Report) {
+        self.effects.push(Effect::Report(report));
     }
 
     fn arm(&mut self, now: Now) {
@@ -543,7 +630,7 @@ impl Scheduler {
 
     /// Whether nothing has changed since it was persisted.
     fn is_persisted(&self) -> bool {
-        let Memory { schedules, disruptions, annotated, runs } = &self.persisted;
+        let Memory { schedules, disruptions, annotated, runs } = &*self.persisted;
         self.memory == *schedules
             && self.disruptions == *disruptions
             && self.annotations.memory() == annotated
@@ -565,12 +652,12 @@ fn delay_on(node: &str, schedule: &Schedule) -> Duration {
     schedule.triggers.jitter.mul_f64((hash % 1_000) as f64 / 1_000.0)
 }
 
-/// Whether a due time has waited for its turn for longer than its schedule allows, by a clock that is trusted; `delay` is this
+/// Whether a due time has waited for its turn for longer than its schedule allows, by a clock that is trusted; `delay` tells this
 /// node's part of the jitter.
-fn is_too_late(schedule: &Schedule, request: &Request, delay: Duration, now: Now) -> bool {
+fn is_too_late(schedule: &Schedule, request: &Request, delay: impl Fn() -> Duration, now: Now) -> bool {
     let Some(deadline) = schedule.triggers.starting_deadline.filter(|_| request.is_timed()) else {
         return false;
     };
-    let latest = deadline.saturating_add(delay);
+    let latest = deadline.saturating_add(delay());
     Duration::try_from(now.wall.duration_since(request.due)).is_ok_and(|late| late > latest)
 }

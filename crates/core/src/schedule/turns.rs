@@ -14,7 +14,7 @@ pub(super) struct Candidate<'a> {
     /// The namespace.
     pub(super) namespace: &'a str,
     /// Which of the runs it is.
-    pub(super) run: usize,
+    pub(super) run: u64,
     /// Whether the drain of the node asks for it, and it was not tried yet.
     pub(super) is_drained: bool,
     /// How many dumps are under way in the namespace.

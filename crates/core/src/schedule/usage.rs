@@ -13,8 +13,8 @@ use super::spec::{Schedule, Thresholds};
 pub(super) struct UsageWatch {
     /// The last figures: CPU use is the difference of two.
     last: HashMap<ContainerId, Usage>,
-    /// When a dump for a schedule last succeeded, by schedule UID and container.
-    successes: HashMap<(String, ContainerId), Duration>,
+    /// When a dump for a schedule last succeeded, by container and schedule UID.
+    successes: HashMap<ContainerId, HashMap<String, Duration>>,
 }
 
 impl UsageWatch {
@@ -46,13 +46,9 @@ impl UsageWatch {
                                 use_.is_some_and(|use_| thresholds.are_crossed_by(use_))
                             });
                     let Some((_, _, trigger)) = trigger else { continue };
-                    let key = (schedule.uid.clone(), container);
-                    let is_cool = self
-                        .successes
-                        .get(&key)
-                        .is_none_or(|last| uptime.saturating_sub(*last) >= thresholds.cooldown);
-                    if is_cool {
-                        fired.push((key.0, key.1, trigger));
+                    let last = self.successes.get(&container).and_then(|last| last.get(&schedule.uid));
+                    if last.is_none_or(|last| uptime.saturating_sub(*last) >= thresholds.cooldown) {
+                        fired.push((schedule.uid.clone(), container, trigger));
                     }
                 }
             }
@@ -63,13 +59,17 @@ impl UsageWatch {
 
     /// Notes a success: the container is left alone for a while.
     pub(super) fn note_success(&mut self, schedule_uid: &str, container: &ContainerId, uptime: Duration) {
-        self.successes.insert((schedule_uid.to_owned(), container.clone()), uptime);
+        let of_container = match self.successes.get_mut(container) {
+            Some(of_container) => of_container,
+            None => self.successes.entry(container.clone()).or_default(),
+        };
+        of_container.insert(schedule_uid.to_owned(), uptime);
     }
 
     /// Forgets all other containers.
     pub(super) fn retain(&mut self, is_here: impl Fn(&ContainerId) -> bool) {
         self.last.retain(|container, _| is_here(container));
-        self.successes.retain(|(_, container), _| is_here(container));
+        self.successes.retain(|container, _| is_here(container));
     }
 }
 

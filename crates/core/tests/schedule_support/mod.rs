@@ -34,6 +34,10 @@ pub(crate) struct Node {
     pub(crate) reports: Vec<Report>,
     pub(crate) answers: Vec<Answer>,
     pub(crate) kept: Memory,
+    /// How often something was to be kept.
+    pub(crate) writes: usize,
+    /// The most reports that one input had.
+    pub(crate) most_reports: usize,
 }
 
 impl Node {
@@ -55,6 +59,8 @@ impl Node {
             reports: Vec::new(),
             answers: Vec::new(),
             kept: Memory::default(),
+            writes: 0,
+            most_reports: 0,
         };
         node.tell_all();
         node
@@ -75,9 +81,13 @@ impl Node {
     }
 
     pub(crate) fn tell(&mut self, input: Input) {
+        let reported = self.reports.len();
         for effect in self.scheduler.handle(input, self.now) {
             match effect {
-                Effect::Persist(memory) => self.kept = memory,
+                Effect::Persist(memory) => {
+                    self.kept = Arc::unwrap_or_clone(memory);
+                    self.writes += 1;
+                }
                 Effect::Dump(dump) => {
                     assert!(
                         self.kept
@@ -98,6 +108,7 @@ impl Node {
                 Effect::Answer(answer) => self.answers.push(answer),
             }
         }
+        self.most_reports = self.most_reports.max(self.reports.len() - reported);
     }
 
     /// What must hold of each dump that begins.
