@@ -93,14 +93,19 @@ pub(super) fn unreachable(limit: &HeldLimit, node: &str, uids: &BTreeMap<PolicyR
     }
 }
 
-/// What a status says of its node, told of the node's store.
+/// What a status says of its node, told of the node's store. The names of archives stay in the status, which fewer may
+/// read than the events of the namespace `default`.
 pub(super) fn node_ready(ready: &Condition, (name, uid): (&str, Option<&str>)) -> Note {
     Note {
         about: store_reference(name, uid),
         is_good: ready.status == "True",
         reason: ready.reason.clone(),
         action: "Collect",
-        note: ready.message.clone(),
+        note: if ready.reason == ReadyReason::DeletionsFailing.name() {
+            "Archives cannot be deleted; status.problems says which, and why.".to_owned()
+        } else {
+            ready.message.clone()
+        },
     }
 }
 
@@ -247,6 +252,9 @@ mod tests {
         assert!(others.into_iter().all(|reason| !told(reason, 200)) && !told(good, 201));
         let note = node_ready(&ready(fault), ("n1", Some("uid-2")));
         assert_eq!((note.reason.as_str(), note.is_good), ("WatermarkIneffective", false));
+        assert_eq!(note.note, "what is so");
+        let failing = node_ready(&ready(ReadyReason::DeletionsFailing), ("n1", None));
+        assert!(!failing.note.contains("what is so"), "{}", failing.note);
         assert_eq!(note.about.uid.as_deref(), Some("uid-2"));
     }
 

@@ -11,19 +11,18 @@ use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use kube::Resource;
-use kube::api::ApiResource;
-use kube::core::DynamicResourceScope;
+use kube::core::{ApiResource, DynamicResourceScope};
 use serde::de::{DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::scalars::any_time;
 
-/// So many bytes of labels are kept of an object at most, names and values together. No limit of Kubernetes but that of a
+/// The most labels of an object that are kept, in bytes, names and values together. No limit of Kubernetes but that of a
 /// whole object bounds them.
 pub const LARGEST_LABELS: usize = 32 << 10;
 
-/// An object's metadata: one type for all kinds, as each makes a watch of its own in the program.
+/// An object's metadata: one type for all kinds, as the code of a watch is in the program once for each type.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metadata {
     /// What is kept of the metadata.

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::rules::{self, validations};
-use crate::scalars::{QuantityText, ReasonText, UserName, latest_time};
+use crate::scalars::{QuantityText, ReasonText, UserName, end_time};
 
 /// The label of a `ContainerCheckpoint` that names its node: by [`node_label`].
 pub const NODE_LABEL: &str = "checkpoint-keeper.io/node";
@@ -88,7 +88,7 @@ pub struct HoldSpec {
     /// reason is why the archive is kept, for people.
     pub reason: ReasonText,
     /// until is when the hold ends by itself, before the year 9999. Absent: it does not.
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "latest_time")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "end_time")]
     pub until: Option<Time>,
     /// by is the user who asked for it. The API server rejects any name but that of the user who writes it. Absent: not
     /// said.
@@ -259,20 +259,6 @@ impl From<State> for CheckpointState {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_label_names_every_node_and_no_two_alike() {
-        assert_eq!(node_label("node-1.example"), "node-1.example");
-        let long = |end: &str| format!("{}{end}", "n.".repeat(60));
-        let (one, other) = (node_label(&long("one")), node_label(&long("other")));
-        assert!(one.len() <= LONGEST_LABEL && rules::is_label_value(&one), "{one}");
-        assert_ne!(one, other);
-    }
-}
-
 /// Whether an archive is held, and why: the reason of the condition `Held`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeldReason {
@@ -331,5 +317,19 @@ impl HeldReason {
             | Self::ArchiveGone
             | Self::HoldFailed => "False",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_names_every_node_and_no_two_alike() {
+        assert_eq!(node_label("node-1.example"), "node-1.example");
+        let long = |end: &str| format!("{}{end}", "n.".repeat(60));
+        let (one, other) = (node_label(&long("one")), node_label(&long("other")));
+        assert!(one.len() <= LONGEST_LABEL && rules::is_label_value(&one), "{one}");
+        assert_ne!(one, other);
     }
 }

@@ -51,11 +51,12 @@ pub fn differences(object: &CheckpointRestoreOperator, operator_namespace: &str)
         ));
     }
     let keep_latest = annotation(object, KEEP_LATEST).unwrap_or("1");
-    all.push(format!(
+    let keeps_none = keep_latest.trim_start_matches('0').is_empty();
+    all.extend((!keeps_none).then(|| format!(
         "of the archives that a limit counts or adds up the newest complete ones stay ({keep_latest}; the annotation \
          {KEEP_LATEST} says how many); there none need stay. The limit of a pod or a namespace may still take the last \
          archive of one of its containers, and so may maxCheckpointSize and retainOrphan: false"
-    ));
+    )));
     all.push(
         "the time inside an archive says which is older; there it is the time at which its file last changed"
             .to_owned(),
@@ -138,5 +139,8 @@ mod tests {
         annotated.annotations_mut().insert(KEEP_LATEST.to_owned(), "3".to_owned());
         let said = differences(&annotated, "checkpoint-keeper").join("\n");
         assert!(said.contains("an archive 2h after") && said.contains("stay (3;"), "{said}");
+        annotated.annotations_mut().insert(KEEP_LATEST.to_owned(), "0".to_owned());
+        let said = differences(&annotated, "checkpoint-keeper").join("\n");
+        assert!(!said.contains("the newest complete ones"), "{said}");
     }
 }

@@ -371,7 +371,7 @@ pub const HOLD_OR_DISCARD: Rule = Rule {
     message: "hold and discard exclude each other: take hold out in a change of its own first",
 };
 
-/// Agents hold no time from the last day of the year 9999 on.
+/// The last two days of the year 9999 cannot be held in memory; this leaves room for any time zone.
 pub const UNTIL_IN_TIME: Rule = Rule {
     cel: "!has(self.until) || string(self.until) < '9999'",
     message: "until must be before the year 9999; without it a hold does not end",

@@ -119,12 +119,16 @@ pub fn any_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::E
     Ok(Time(text.parse().unwrap_or(Timestamp::MAX)))
 }
 
-/// The same of a time that may be absent.
-pub(crate) fn latest_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
+/// The end of something; none where there is none, or it is in the year 9999 or later, as what is never to end may say.
+pub(crate) fn end_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
     #[derive(Deserialize)]
     struct Any(#[serde(deserialize_with = "any_time")] Time);
-    Ok(Option::<Any>::deserialize(deserializer)?.map(|any| any.0))
+    let end = Option::<Any>::deserialize(deserializer)?.map(|any| any.0);
+    Ok(end.filter(|end| end.0 < NEVER))
 }
+
+/// From this time on (the beginning of the year 9999) an end counts as none.
+const NEVER: Timestamp = Timestamp::constant(253_370_764_800, 0);
 
 /// A number or a size in a status, as a Kubernetes quantity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,9 +151,9 @@ impl QuantityText {
         Self(number.to_string())
     }
 
-    /// What it says, as far as that is a quantity and fits.
+    /// What it says, as far as that is a quantity and fits. It was rounded up already.
     pub fn value(&self) -> u64 {
-        match quantity::parse(&self.0) {
+        match quantity::parse_down(&self.0) {
             Ok(value) => value,
             Err(QuantityError::TooLarge) => u64::MAX,
             Err(_) => 0,

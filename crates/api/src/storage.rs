@@ -72,7 +72,7 @@ pub struct CheckpointStoragePolicySpec {
     pub low_watermark: Option<ShareText>,
     /// criticalWatermark is the use of the node's file system from which on highWatermark and minFree
     /// delete without the limit of so many a minute, as a share, at least 50% and not below
-    /// highWatermark; so they do with less than half of minFree. 0%: they always keep to the limit.
+    /// highWatermark. They also do when less than half of minFree is free. 0%: they always keep to the limit.
     /// Absent on all policies of a node: 95%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub critical_watermark: Option<WatermarkText>,

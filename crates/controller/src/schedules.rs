@@ -233,11 +233,9 @@ fn ready(read: Result<&Schedule, &Unusable>, ignored: &[FieldError]) -> Conditio
 fn healthy(sum: Option<&Sum>, partial: usize) -> ConditionContent {
     let unknown = match partial.saturating_sub(sum.map_or(0, |sum| sum.partial)) {
         0 => String::new(),
-        1 => "; of 1 more node that is not known, as it has more schedules than it can name".to_owned(),
+        1 => "; unknown on 1 node, whose report has no room for all schedules".to_owned(),
         nodes => {
-            format!(
-                "; of {nodes} more nodes that is not known, as they have more schedules than they can name"
-            )
+            format!("; unknown on {nodes} nodes, whose reports have no room for all schedules")
         }
     };
     let content = |reason: ScheduleHealthyReason, message: String| ConditionContent {
@@ -422,16 +420,16 @@ mod tests {
         assert!(shown(&[nothing(0)]).starts_with("Unknown NothingSelected"), "{}", shown(&[nothing(0)]));
         assert_eq!(
             shown(&[nothing(0), nothing(400), nothing(1)]),
-            "Unknown NodesNotReporting: No node names it; of 2 more nodes that is not known, as they have more schedules \
-             than they can name."
+            "Unknown NodesNotReporting: No node names it; unknown on 2 nodes, whose reports have no room for all \
+             schedules."
         );
         let named = Arc::new(NodeReport { more_schedules: 7, ..(*report("n1", 0, 0)).clone() });
         let told = shown(&[Arc::clone(&named), nothing(0)]);
         assert_eq!(told, "True Succeeded: The last checkpoints of 3 containers succeeded.");
         assert_eq!(
             shown(&[named, nothing(1)]),
-            "True Succeeded: The last checkpoints of 3 containers succeeded; of 1 more node that is not known, as it has \
-             more schedules than it can name."
+            "True Succeeded: The last checkpoints of 3 containers succeeded; unknown on 1 node, whose report has no room \
+             for all schedules."
         );
     }
 

@@ -26,6 +26,15 @@ pub enum QuantityError {
 
 /// Bytes of a Kubernetes quantity; fractions of a byte are rounded up, as Kubernetes does.
 pub fn parse(text: &str) -> Result<u64, QuantityError> {
+    read(text, u128::div_ceil)
+}
+
+/// The same with fractions of a byte left out: of what [`human`] says, so that [`human`] says the same of it again.
+pub fn parse_down(text: &str) -> Result<u64, QuantityError> {
+    read(text, |product, divisor| product / divisor)
+}
+
+fn read(text: &str, divide: impl Fn(u128, u128) -> u128) -> Result<u64, QuantityError> {
     if text.starts_with('-') {
         return Err(QuantityError::Negative);
     }
@@ -51,7 +60,7 @@ pub fn parse(text: &str) -> Result<u64, QuantityError> {
     let bytes = if exponent >= 0 {
         ten_to(exponent).and_then(|factor| product.checked_mul(factor)).ok_or(QuantityError::TooLarge)?
     } else {
-        ten_to(-exponent).map_or(1, |divisor| product.div_ceil(divisor))
+        ten_to(-exponent).map_or(divide(1, 2), |divisor| divide(product, divisor))
     };
     u64::try_from(bytes).ok().filter(|bytes| i64::try_from(*bytes).is_ok()).ok_or(QuantityError::TooLarge)
 }
@@ -141,7 +150,7 @@ impl fmt::Display for Share {
 }
 
 /// A number of bytes for people and for statuses: a Kubernetes quantity of three digits and a suffix, rounded up, `512`,
-/// `286Ki`, `1.71Mi`, `28Gi`. At most one percent more than it is, so what is over a limit does not look like the limit.
+/// `286Ki`, `1.71Mi`, `28Gi`. At most one percent more than it is. What is over a limit of three digits does not look like it.
 pub fn human(bytes: u64) -> String {
     const SUFFIXES: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
     let bytes = u128::from(bytes);
@@ -255,6 +264,7 @@ mod tests {
             for bytes in [(1_u64 << shift) - 1, 1 << shift, (1 << shift) + 1, 3 << (shift / 2)] {
                 let read = parse(&human(bytes)).unwrap();
                 assert!(read >= bytes && read - bytes <= bytes / 100 + 1, "{bytes}: {}", human(bytes));
+                assert_eq!(human(parse_down(&human(bytes)).unwrap()), human(bytes), "{bytes}");
             }
         }
     }

@@ -634,7 +634,7 @@ fn doctor_names_what_is_wrong() {
         "metadata": {"name": "sample", "namespace": "default"}, "spec": {},
         "status": {"conditions": ready("False", "OtherOperator", "The older checkpoint-restore-operator is running.")},
     })]);
-    world.list(LEASES, &[lease("checkpoint-restore-operator")]);
+    world.list(LEASES, &[lease("checkpoint-restore-operator", 0)]);
     world.on("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", 201, json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {}, "status": {"allowed": true},
     }));
@@ -643,9 +643,12 @@ fn doctor_names_what_is_wrong() {
 
 const LEASES: &str = "/apis/coordination.k8s.io/v1/leases";
 
-/// The older operator's lease in a namespace, which is held.
-fn lease(namespace: &str) -> Value {
-    json!({"metadata": {"name": "f1499914.criu.org", "namespace": namespace}, "spec": {"holderIdentity": "one"}})
+/// The older operator's lease in a namespace, renewed so many hours ago.
+fn lease(namespace: &str, hours: i64) -> Value {
+    let renewed = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(hours);
+    let renewed = format!("{renewed:.6}");
+    json!({"metadata": {"name": "f1499914.criu.org", "namespace": namespace},
+           "spec": {"holderIdentity": "one", "renewTime": renewed}})
 }
 
 #[test]
@@ -666,13 +669,15 @@ fn doctor_knows_where_agents_look_for_the_older_operator() {
         world.list(LEASES, &[lease]);
         world.run(&["doctor"])
     };
-    let said = said_with(lease("test"));
+    let said = said_with(lease("test", 0));
     let (there, elsewhere) =
         (said.find("runs in test: Deployment manager"), said.find("agents do not see it there"));
     assert!(there.is_some() && there < elsewhere && said.matches("agents do not see").count() == 1, "{said}");
     // One that elects no leader is there, and nothing but its pods shows it.
-    let said = said_with(lease("another"));
-    assert!(said.contains("agents do not see that it runs, as it holds no lease"), "{said}");
+    for lease in [lease("another", 0), lease("test", 24)] {
+        let said = said_with(lease);
+        assert!(said.contains("agents do not see that it runs, as it holds no lease"), "{said}");
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::store::Store;
 const LARGEST_MARKER: u64 = 64 << 10;
 
 /// Under this name a marker is written whose archive has so long a name that none fits beside the marker's. What is left
-/// of it is removed as every marker without an archive is.
+/// of it, the next such hold writes over.
 const SHORT_NAME: &[u8] = b"checkpoint-.tar.keep.tmp";
 
 /// What this program writes as `managedBy` into its markers.

@@ -57,7 +57,7 @@ fn page() -> String {
     let faults: Vec<String> = faults.map(|reason| format!("`{}`", reason.name())).collect();
     let _ = writeln!(
         page,
-        "| {}, and `Collecting` at their end | agent | the node's `NodeCheckpointStore` | why less is done there than policies \
+        "| {}, and `Collecting` once they are over | agent | the node's `NodeCheckpointStore` | why less is done there than policies \
          want; each once while it lasts, and again when it was over for an hour in between |",
         faults.join(", ")
     );
@@ -79,7 +79,7 @@ fn page() -> String {
         "\nThe same reasons are those of the policies' condition `Accepted`. Beside it stand `Enforced` (whether every \
          node that the policy concerns acts by it as it is now), `Ready` (both in one; `Pending` until the controller has \
          looked at it), `DeletionPending` (archives wait, as only so many may go a minute), `LimitsUnreachable` (pins \
-         keep limits from being reached) and `WithoutEffect` (a part of it can never act, as what goes before it is for more). \
+         keep limits from being reached) and `WithoutEffect` (a part of it can never act, as a policy or limit before it is for all the same archives). \
          `Enforced` has the reasons ",
     );
     page.push_str(&names(EnforcedReason::ALL.map(|reason| (reason.name(), reason.status())).into_iter()));

@@ -109,7 +109,7 @@ impl Inventory {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut progress = Progress::new();
         loop {
-            let wait = progress.pace.take_wait(now());
+            let wait = progress.holds.take_wait(now());
             tokio::select! {
                 ended = entries.changed() => if ended.is_err() { return },
                 ended = objects.changed() => if ended.is_err() { return },
@@ -149,7 +149,7 @@ impl Inventory {
         let Some(hidden) = self.hidden_holds(unseen).await else { return };
         let (mut changes, mut no_holds) =
             difference::marker_changes(&entries, &objects, &markers, &hidden, Timestamp::now());
-        let put_off = progress.pace.put_off(&mut changes, &markers, now());
+        let put_off = progress.holds.put_off(&mut changes, &markers, now());
         if !changes.is_empty() {
             // What is pinned already is not among the deletions that wait.
             let is_new = |change: &MarkerChange| {

@@ -61,13 +61,13 @@ impl Turns {
 
 /// When the markers of holds were written, as far as that was a moment ago.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct HoldThrottle {
     written: BTreeMap<Key, Instant>,
     /// When the first of the changes that were left out last may be made.
     due: Option<Instant>,
 }
 
-impl Pace {
+impl HoldThrottle {
     /// Leaves out the changes of holds that were written a moment ago, and returns whose: of these the API is told
     /// nothing either until they are made.
     pub(super) fn put_off(
@@ -191,15 +191,15 @@ mod tests {
             file_id: FileId { inode: 1, modified: (0, 0) },
             hold,
         };
-        let mut pace = Pace::default();
+        let mut throttle = HoldThrottle::default();
         // How long it waits, if it has to.
         let mut made = |change: &MarkerChange, marker: Marker, second| {
             let mut changes = vec![change.clone()];
             let markers = Markers::from([(change.key.clone(), marker)]);
-            let put_off = pace.put_off(&mut changes, &markers, at(second));
+            let put_off = throttle.put_off(&mut changes, &markers, at(second));
             assert_eq!(put_off.len() + changes.len(), 1);
-            let wait = pace.take_wait(at(second));
-            assert!(wait.is_some() != put_off.is_empty() && pace.take_wait(at(second)).is_none());
+            let wait = throttle.take_wait(at(second));
+            assert!(wait.is_some() != put_off.is_empty() && throttle.take_wait(at(second)).is_none());
             wait.map(|wait| wait.as_secs())
         };
         let held = || Marker::Hold(hold("one"));
@@ -213,7 +213,7 @@ mod tests {
         // What was ended by mistake is held again at once.
         assert_eq!(made(&change("a", Some(hold("one"))), Marker::None, 10), None);
         assert_eq!(made(&change("a", None), held(), 100), None);
-        assert!(pace.written.is_empty());
+        assert!(throttle.written.is_empty());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use checkpoint_keeper_api::api_object::ApiObject;
 use checkpoint_keeper_api::container_checkpoint::{NODE_LABEL, node_label};
 use checkpoint_keeper_api::{ContainerCheckpoint, ContainerCheckpointSpec};
 use checkpoint_keeper_core::engine::cluster::{ClusterUpdate, TimedUpdate};
@@ -11,7 +12,7 @@ use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::pods::LookupResult;
 use checkpoint_keeper_node::clock;
 use checkpoint_keeper_runtime::liveness::now;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{ApiResource, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use tokio::time::sleep;
@@ -20,7 +21,7 @@ use super::difference::{self, ApiWrite, Object};
 use super::entries::Key;
 use super::hold_log::HoldLog;
 use super::rate::WriteRate;
-use super::turns::{Pace, Turns};
+use super::turns::{HoldThrottle, Turns};
 use super::{Inventory, is_older, key_of};
 use crate::api_write::{WRITER, WriteError, within_timeout};
 use crate::problem_type::ProblemType;
@@ -40,7 +41,7 @@ pub(super) struct Progress {
     /// Which object was written last.
     pub(super) turns: Turns,
     /// Which markers were written a moment ago.
-    pub(super) pace: Pace,
+    pub(super) holds: HoldThrottle,
     pub(super) log: HoldLog,
 }
 
@@ -52,7 +53,7 @@ impl Progress {
             looked_for_ends: None,
             last_hidden: None,
             turns: Turns::default(),
-            pace: Pace::default(),
+            holds: HoldThrottle::default(),
             log: HoldLog::new(now()),
         }
     }
@@ -103,6 +104,11 @@ impl Inventory {
         // Where nothing can be made, the namespace is gone: that is no success.
         let is_new = matches!(write, ApiWrite::Create(..));
         let api = Api::<ContainerCheckpoint>::namespaced(self.context.client.clone(), &namespace);
+        // What users wrote into its metadata keeps no answer from being read.
+        let kind = ApiResource::erase::<ContainerCheckpoint>(&());
+        let there: Api<ApiObject> = Api::namespaced_with(self.context.client.clone(), &namespace, &kind);
+        let read =
+            |object: ApiObject| object.parse().map_err(kube::Error::SerdeError).map_err(WriteError::Api);
         let params = PatchParams { field_manager: Some(WRITER.to_owned()), ..PatchParams::default() };
         let written = match write {
             ApiWrite::Create(_, hold) => {
@@ -113,14 +119,16 @@ impl Inventory {
             }
             ApiWrite::Restore(_, hold) => {
                 let patch = Patch::Merge(json!({"spec": spec(Some(&hold))}));
-                within_timeout(api.patch(&name, &params, &patch)).await
+                within_timeout(there.patch(&name, &params, &patch)).await.and_then(read)
             }
             ApiWrite::Status(_, status) => {
                 let mut object = json!({"apiVersion": api_version(), "kind": ContainerCheckpoint::kind(&())});
                 object["metadata"] = json!({"name": name});
                 object["status"] = serde_json::to_value(&status).map_err(kube::Error::SerdeError)?;
                 let params = PatchParams::apply(WRITER).force();
-                within_timeout(api.patch_status(&name, &params, &Patch::Apply(&object))).await
+                within_timeout(there.patch_status(&name, &params, &Patch::Apply(&object)))
+                    .await
+                    .and_then(read)
             }
             ApiWrite::Delete(key, uid, version) => {
                 // What a user asked meanwhile, and the watch has not shown yet, is not to be lost.

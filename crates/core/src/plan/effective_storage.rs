@@ -197,7 +197,8 @@ pub struct WatermarkReport {
 }
 
 impl WatermarkReport {
-    /// What is wanted and cannot be had, whatever is waited for; none: nothing, or it cannot be told yet.
+    /// What is wanted and will not be freed, also once all that waits has gone. None where all is freed, and while the
+    /// outcome of earlier deletions is not known.
     pub fn shortfall(&self) -> Option<Shortfall> {
         let bytes = self.freed_bytes.saturating_add(self.pending_bytes);
         let inodes = self.freed_inodes.saturating_add(self.pending_inodes);

@@ -173,6 +173,8 @@ impl Planner<'_> {
         report.freed_inodes = round.freed_inodes;
         report.pending_bytes = round.pending_bytes;
         report.pending_inodes = round.pending_inodes;
+        let taken = round.freed_bytes.saturating_add(round.pending_bytes);
+        report.below_reserve = taken < round.wanted_bytes && taken >= round.above_reserve;
         Some(report)
     }
 

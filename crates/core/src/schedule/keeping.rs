@@ -1,9 +1,10 @@
-//! How often it is kept what only waits: what has begun is kept at once.
+//! Limits how often the memory is written while nothing begins or ends: what has begun or ended is written at once.
 
 use std::time::Duration;
 
-/// So often at once, and the time after which once more.
+/// So often it may be written at once.
 const BURST: u32 = 10;
+/// After this time it may be written once more.
 const REFILL: Duration = Duration::from_secs(5);
 
 /// How often something may still be kept.

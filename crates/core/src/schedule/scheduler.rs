@@ -527,7 +527,7 @@ impl Scheduler {
         self.runs.retain_seconds(now.wall);
         self.withdraw_late(now);
         let begun = if self.can_begin() { self.runs.begin(now.wall, now.uptime) } else { Vec::new() };
-        self.tell_tally(now);
+        self.report_tally(now);
         self.keep(now);
         self.effects.extend(begun.into_iter().map(Effect::Dump));
     }
@@ -545,7 +545,7 @@ impl Scheduler {
     }
 
     /// Tells of what is told of together.
-    fn tell_tally(&mut self, now: Now) {
+    fn report_tally(&mut self, now: Now) {
         for report in self.tally.take_missed() {
             let uid = &report.request.schedule_uid;
             if self.schedules.contains_key(uid) {
@@ -575,7 +575,7 @@ impl Scheduler {
         let is_annotation = request.trigger == Trigger::Annotation;
         let report = match result {
             RunResult::WouldDump | RunResult::Skipped(_) => {
-                self.tally.tell(container, request, result.clone())
+                self.tally.report_or_count(container, request, result.clone())
             }
             // There are no more of these than dumps.
             _ => {

@@ -26,7 +26,7 @@ impl Tally {
     }
 
     /// Returns the report of what came of a request without a dump, if it is to be told by itself.
-    pub(super) fn tell(
+    pub(super) fn report_or_count(
         &mut self,
         container: &ContainerId,
         request: Request,

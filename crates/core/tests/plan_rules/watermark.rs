@@ -118,7 +118,10 @@ fn below_the_reserve_the_watermark_takes_nothing() {
         below.plan.watermark.unwrap().shortfall().unwrap().to_string(),
         "90Mi cannot be freed, as checkpoints use no more than is reserved for them; something else fills the disk"
     );
-    assert_eq!(run(Some(5), 7).deleted(), ["a1", "a2"]);
+    let down_to_it = run(Some(5), 7);
+    assert_eq!(down_to_it.deleted(), ["a1", "a2"]);
+    let shortfall = down_to_it.plan.watermark.unwrap().shortfall().unwrap();
+    assert!(shortfall.below_reserve && shortfall.bytes > 0, "{shortfall}");
     // 5 % where no policy says otherwise, and none where one says 0.
     assert_eq!(run(None, 7).deleted(), ["a1", "a2"]);
     assert_eq!(run(Some(0), 3).deleted(), ["a1", "a2"]);

@@ -128,6 +128,41 @@ fn a_storage_policy_that_wants_more_than_the_disk_has_takes_nothing_and_is_a_pro
     wait::until("the problem to end with its policy", DEADLINE, || Ok(problem()?.is_none()))
 }
 
+/// The API server takes times that kube's types cannot hold; those then refuse the whole list.
+#[test]
+fn what_one_tenant_writes_into_metadata_hides_no_policy_of_another() -> anyhow::Result<()> {
+    let _alone = NODES.write();
+    install::agents()?;
+    let (namespace, hostile) = (cluster().namespace("honest")?, cluster().namespace("hostile")?);
+    let node = cluster().nodes()[0];
+    namespace.apply(&counting_pod("web", node, &["server"]))?;
+    namespace.wait_until_running("web")?;
+    policy(&hostile, "late", &keep(3))?;
+    let path =
+        format!("/apis/checkpoint-keeper.io/v1alpha1/namespaces/{}/checkpointpolicies/late", hostile.name());
+    let labels: serde_json::Map<String, Value> =
+        (0..5_000).map(|number| (format!("label-{number}"), json!(""))).collect();
+    cluster().administrator().merge(&path, &json!({"metadata": {"labels": {"a": "1"}}}))?;
+    let managed = json!([{
+        "manager": "x", "operation": "Update", "apiVersion": "checkpoint-keeper.io/v1alpha1",
+        "time": "9999-12-31T23:59:59Z", "fieldsType": "FieldsV1",
+        "fieldsV1": {"f:metadata": {"f:labels": {"f:a": {}}}},
+    }]);
+    let change = json!({"metadata": {"labels": labels, "managedFields": managed}});
+    let (status, answer) = cluster().administrator().merge(&path, &change)?;
+    ensure!(status == 200, "{status} {answer}");
+    let managed = &cluster().get(&path)?["metadata"]["managedFields"];
+    ensure!(
+        managed.to_string().contains("9999-12-31T23:59:59Z"),
+        "the API server took no such time: {managed}"
+    );
+    let agent = Agent::start(node)?;
+    let made = checkpoints(node, namespace.name(), "web", 2)?;
+    policy(&namespace, "one", &keep(1))?;
+    left(node, namespace.name(), &made[1..])?;
+    agent.stop().map(drop)
+}
+
 #[test]
 fn without_the_api_an_agent_that_starts_deletes_nothing_until_it_is_back() -> anyhow::Result<()> {
     let _alone = NODES.write();

@@ -4,10 +4,12 @@
 //! says in their conditions, which [`super::policies`] shows.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use checkpoint_keeper_api::AGENT_SELECTOR;
 use checkpoint_keeper_api::legacy::{OTHER_OPERATOR_LEASE, OTHER_OPERATOR_NAMESPACES};
 use checkpoint_keeper_api::legacy_schedule::{FINALIZER, LegacyCheckpointSchedule};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
@@ -80,9 +82,13 @@ async fn leading(session: &Session, findings: &mut Findings) -> Result<Option<BT
     let params = ListParams::default().fields(&format!("metadata.name={OTHER_OPERATOR_LEASE}"));
     match session.list::<Lease>(None, &params).await {
         Ok(leases) => {
+            // A clock that is not that of the cluster may be off by minutes.
+            let since = Timestamp::now() - Duration::from_mins(10);
             let is_held = |lease: &Lease| {
-                let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
-                holder.is_some_and(|holder| !holder.is_empty())
+                lease.spec.as_ref().is_some_and(|spec| {
+                    spec.holder_identity.as_ref().is_some_and(|holder| !holder.is_empty())
+                        && spec.renew_time.as_ref().is_some_and(|renewed| renewed.0 >= since)
+                })
             };
             let held = leases.iter().filter(|lease| is_held(lease));
             Ok(Some(held.filter_map(ResourceExt::namespace).collect()))

@@ -80,10 +80,10 @@ fn hint(condition: &Condition) -> Option<&'static str> {
         ("WithoutEffect", _) => Some("kubectl checkpoints plan -f shows what another version of it would do"),
         ("LimitsUnreachable", _) => Some("kubectl checkpoints list shows who holds what; unpin ends a hold"),
         ("Accepted" | "Ready", "Invalid") => {
-            Some("the message names the field; until it is mended, nothing goes by it")
+            Some("the message names the field; until it is mended, nothing is deleted by it")
         }
         ("Accepted" | "Ready", "OtherOperator") => {
-            Some("it is obeyed here once the older operator is scaled down")
+            Some("it is in force here once the older operator is scaled down")
         }
         ("ContainerMayBeFrozen", _) => {
             Some("look whether the container still answers, and restart its pod if not")
