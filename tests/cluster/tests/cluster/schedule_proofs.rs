@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use checkpoint_keeper_testcluster::machine::PKI;
 use checkpoint_keeper_testcluster::{Daemon, Fault, Namespace, Node, Runtime, wait};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::agents::Agent;
@@ -103,10 +104,11 @@ fn a_pod_that_is_evicted_or_deleted_is_archived_within_its_grace_period() -> any
             cluster().request("DELETE", &format!("/api/v1/namespaces/{name}/pods/{pod}"))?;
         ensure!(status == 200, "{status} {answer}");
     }
-    // As the scheduler writes it before it deletes the pod (Kubernetes: pkg/scheduler/framework/preemption).
+    // As the scheduler writes it before it deletes the pod (Kubernetes: pkg/scheduler/framework/preemption). Of one that is
+    // older than two minutes Kubernetes would say at once that it is over (pkg/controller/disruption).
     let condition = json!({"status": {"conditions": [{
         "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
-        "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        "message": "", "lastTransitionTime": Timestamp::from_second(Timestamp::now().as_second())?,
     }]}});
     let path = format!("/api/v1/namespaces/{name}/pods/preempted/status");
     let change = "application/strategic-merge-patch+json";
@@ -117,7 +119,11 @@ fn a_pod_that_is_evicted_or_deleted_is_archived_within_its_grace_period() -> any
         let is_told = events.lines().any(|line| line.contains("PodEnded") && line.contains("Pod/hookless"));
         let is_archived = done.remove("hookless");
         ensure!(is_archived || (node.runtime() == Runtime::CriO && is_told), "{events}");
-        ensure!(done == ["deleted", "evicted", "preempted"].map(str::to_owned).into(), "{done:?} {events}");
+        let conditions = &namespace.pod("preempted")?["status"]["conditions"];
+        ensure!(
+            done == ["deleted", "evicted", "preempted"].map(str::to_owned).into(),
+            "{done:?} {events}; preempted: {conditions}"
+        );
         Ok(true)
     })?;
     agent.stop().map(drop)
