@@ -103,6 +103,15 @@ pub fn count(number: usize, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
+/// Names, of which the first 20 are written out.
+pub fn some(names: &[String]) -> String {
+    const MOST: usize = 20;
+    match names.get(..MOST).map(|first| (first, names.len() - MOST)) {
+        Some((first, more)) if more > 0 => format!("{} and {more} more", first.join(", ")),
+        _ => names.join(", "),
+    }
+}
+
 /// Text that is there, or a dash.
 pub fn or_dash(text: Option<&str>) -> String {
     text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned()
@@ -111,6 +120,13 @@ pub fn or_dash(text: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_many_names_the_first_are_written_out() {
+        let names = |count: usize| (1..=count).map(|number| format!("n{number}")).collect::<Vec<_>>();
+        assert_eq!((some(&names(0)), some(&names(2))), (String::new(), "n1, n2".to_owned()));
+        assert!(some(&names(20)).ends_with(", n20") && some(&names(21)).ends_with(", n20 and 1 more"));
+    }
 
     #[test]
     fn a_bar_is_as_long_as_its_share() {

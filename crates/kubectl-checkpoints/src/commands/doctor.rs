@@ -20,7 +20,7 @@ use kube::{Api, ResourceExt};
 use crate::failure::{Failure, said};
 use crate::fitness;
 use crate::session::Session;
-use crate::show::{bad, doubtful, good, styled};
+use crate::show::{bad, doubtful, good, some, styled};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,7 +183,7 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
             let beside = if unfit.is_empty() {
                 String::new()
             } else {
-                format!("; there is none for {}", unfit.join(", "))
+                format!("; there is none for {}", some(&unfit))
             };
             let what = format!("{ours} of {} nodes have an agent that has reported{beside}", nodes.len());
             if without.is_empty() {
@@ -191,7 +191,7 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
             } else {
                 let hint = format!(
                     "without one: {}; kubectl -n {} get pods -o wide",
-                    without.join(", "),
+                    some(&without),
                     session.operator_namespace
                 );
                 // Without any, nothing at all is collected.
@@ -202,6 +202,7 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
         Err(error) => findings.unknown("the nodes", &error)?,
     }
     directories(&stores, findings)?;
+    let mut same = OfNodes::default();
     for store in &stores {
         let (node, Some(status)) = (store.name_any(), store.status.as_ref()) else { continue };
         match status.ready() {
@@ -214,19 +215,14 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
                     ),
                     _ => format!("kubectl describe nodecheckpointstore {node}"),
                 };
-                findings.add(
-                    Grade::Error,
-                    &format!("{node}: {} ({})", ready.message, ready.reason),
-                    Some(&hint),
-                )?;
+                same.add(Grade::Error, &node, format!("{} ({})", ready.message, ready.reason), Some(hint));
             }
             None => {
-                findings.add(Grade::Warning, &format!("{node}: its agent has not reported yet"), None)?;
+                same.add(Grade::Warning, &node, "its agent has not reported yet".to_owned(), None);
             }
         }
         for problem in &status.problems {
-            let what = format!("{node}: {} ({})", problem.message, problem.type_);
-            findings.add(Grade::Warning, &what, None)?;
+            same.add(Grade::Warning, &node, format!("{} ({})", problem.message, problem.type_), None);
         }
         if status.more_without_namespace > 0 || !status.without_namespace.is_empty() {
             let count = i64::try_from(status.without_namespace.len()).unwrap_or(i64::MAX);
@@ -234,14 +230,32 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
             let hint = format!(
                 "kubectl get nodecheckpointstore {node} -o yaml names them; its spec.discard deletes them"
             );
-            findings.add(
-                Grade::Warning,
-                &format!("{node}: {count} archives belong to no namespace that is there"),
-                Some(&hint),
-            )?;
+            let what = format!("{count} archives belong to no namespace that is there");
+            same.add(Grade::Warning, &node, what, Some(hint));
         }
     }
-    Ok(())
+    same.say(findings)
+}
+
+/// What was found on nodes: what is the same on several is said once.
+#[derive(Default)]
+struct OfNodes(Vec<(Grade, String, Option<String>, Vec<String>)>);
+
+impl OfNodes {
+    fn add(&mut self, grade: Grade, node: &str, what: String, hint: Option<String>) {
+        match self.0.iter_mut().find(|(_, said, ..)| *said == what) {
+            Some((.., nodes)) => nodes.push(node.to_owned()),
+            // The hint is about the first of them.
+            None => self.0.push((grade, what, hint, vec![node.to_owned()])),
+        }
+    }
+
+    fn say(self, findings: &mut Findings) -> Result<(), Failure> {
+        for (grade, what, hint, nodes) in self.0 {
+            findings.add(grade, &format!("{}: {what}", some(&nodes)), hint.as_deref())?;
+        }
+        Ok(())
+    }
 }
 
 /// Whether kubelets make checkpoints, as far as schedules have tried.
@@ -249,20 +263,17 @@ async fn schedules(session: &Session, findings: &mut Findings) -> Result<(), Fai
     let Ok(stores) = session.list::<NodeCheckpointStore>(None, &ListParams::default()).await else {
         return Ok(());
     };
+    let mut same = OfNodes::default();
     for store in &stores {
         for schedule in store.status.iter().flat_map(|status| &status.schedules) {
             let Some(reason) = &schedule.reason else { continue };
             let message = schedule.message.as_deref().unwrap_or_default();
-            let what = format!(
-                "{}: schedule {}/{}: {message} ({reason})",
-                store.name_any(),
-                schedule.namespace,
-                schedule.name,
-            );
-            findings.add(Grade::Error, &what, schedule_hint(reason, message))?;
+            let what = format!("schedule {}/{}: {message} ({reason})", schedule.namespace, schedule.name);
+            let hint = schedule_hint(reason, message).map(str::to_owned);
+            same.add(Grade::Error, &store.name_any(), what, hint);
         }
     }
-    Ok(())
+    same.say(findings)
 }
 
 /// What helps against what keeps a schedule from succeeding: by its reason, and where that is the kubelet's or the
