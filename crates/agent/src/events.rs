@@ -52,7 +52,7 @@ impl Events {
     /// was told.
     pub(super) fn is_ready_due(&mut self, ready: &Condition, now: Instant) -> bool {
         self.faults.retain(|_, last| now.saturating_duration_since(*last) < FORGOTTEN);
-        match ReadyReason::ALL.into_iter().find(|reason| reason.name() == ready.reason) {
+        match ReadyReason::of(ready) {
             Some(ReadyReason::Collecting) => std::mem::take(&mut self.is_faulty),
             Some(reason) if reason.is_fault_of_node() => {
                 let is_new = self.faults.insert(reason.name(), now).is_none();

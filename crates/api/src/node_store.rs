@@ -267,6 +267,11 @@ impl ReadyReason {
         Self::CatalogFailing,
     ];
 
+    /// That of a condition; none where it is not one of these, as another version may write it.
+    pub fn of(condition: &Condition) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == condition.reason)
+    }
+
     /// Its name in a condition.
     pub const fn name(self) -> &'static str {
         match self {
@@ -343,9 +348,7 @@ impl NodeCheckpointStoreStatus {
 
     /// Whether the agent goes by the policies that the status names, as they are now for all that is known.
     pub fn acts_by_policies(&self) -> bool {
-        let reason = self.ready().map(|ready| ready.reason.as_str());
-        let known = ReadyReason::ALL.into_iter().find(|known| Some(known.name()) == reason);
-        known.is_some_and(ReadyReason::acts_by_policies)
+        self.ready().and_then(ReadyReason::of).is_some_and(ReadyReason::acts_by_policies)
     }
 }
 

@@ -104,12 +104,11 @@ pub enum Coverage {
 
 impl Coverage {
     fn of(status: &NodeCheckpointStoreStatus) -> Self {
-        let reason = status.ready().map(|ready| ready.reason.as_str());
+        let Some(ready) = status.ready() else { return Self::Some };
         let has_not_looked =
-            |reason: ReadyReason| [ReadyReason::Starting, ReadyReason::PoliciesUnknown].contains(&reason);
-        let known = ReadyReason::ALL.into_iter().find(|known| Some(known.name()) == reason);
-        // One that says nothing, and one that never looked and has nothing to go by from before.
-        if reason.is_none() || (known.is_some_and(has_not_looked) && status.archives == 0) {
+            matches!(ReadyReason::of(ready), Some(ReadyReason::Starting | ReadyReason::PoliciesUnknown));
+        // One that never looked, and has nothing to go by from before.
+        if has_not_looked && status.archives == 0 {
             return Self::Some;
         }
         if status.more_namespaces <= 0 {
@@ -132,16 +131,15 @@ impl Coverage {
 /// Since when the figures of a report are old, as no agent sees the directory; none: they are not.
 fn stale_since(status: &NodeCheckpointStoreStatus) -> Option<Timestamp> {
     let ready = status.ready()?;
-    let is_stale = ReadyReason::ALL.into_iter().any(|reason| {
-        reason.name() == ready.reason
-            && matches!(
-                reason,
-                ReadyReason::Starting
-                    | ReadyReason::PoliciesUnknown
-                    | ReadyReason::DirectoryGone
-                    | ReadyReason::DirectoryUnreadable
-                    | ReadyReason::AgentNotReady
-            )
-    });
+    let is_stale = matches!(
+        ReadyReason::of(ready),
+        Some(
+            ReadyReason::Starting
+                | ReadyReason::PoliciesUnknown
+                | ReadyReason::DirectoryGone
+                | ReadyReason::DirectoryUnreadable
+                | ReadyReason::AgentNotReady
+        )
+    );
     is_stale.then_some(ready.last_transition_time.0)
 }

@@ -27,7 +27,6 @@ use checkpoint_keeper_runtime::liveness::{now, other_watch};
 use checkpoint_keeper_runtime::watch::{Change, follow_anew, objects_of};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::watcher;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -73,10 +72,7 @@ impl Inventory {
     async fn watch(&self) {
         let label = format!("{NODE_LABEL}={}", node_label(&self.context.node));
         let config = other_watch().labels(&label).page_size(PAGE);
-        let begin = || {
-            let events = watcher(objects_of::<ContainerCheckpoint>(&self.context.client), config.clone());
-            events.modify(|object| object.managed_fields_mut().clear())
-        };
+        let begin = || watcher(objects_of::<ContainerCheckpoint>(&self.context.client), config.clone());
         follow_anew(begin, |change| {
             if let Change::Failed(error) = &change {
                 let what = format!("the node's ContainerCheckpoints cannot be watched: {error}");

@@ -200,15 +200,12 @@ impl WatermarkReport {
     /// What is wanted and will not be freed, also once all that waits has gone. None where all is freed, and while the
     /// outcome of earlier deletions is not known.
     pub fn shortfall(&self) -> Option<Shortfall> {
+        if self.waiting || self.probing {
+            return None;
+        }
         let bytes = self.freed_bytes.saturating_add(self.pending_bytes);
         let inodes = self.freed_inodes.saturating_add(self.pending_inodes);
-        let shortfall = Shortfall {
-            bytes: self.wanted_bytes.saturating_sub(bytes),
-            inodes: self.wanted_inodes.saturating_sub(inodes),
-            below_reserve: self.below_reserve,
-        };
-        let is_known = !self.waiting && !self.probing;
-        (is_known && (shortfall.bytes > 0 || shortfall.inodes > 0)).then_some(shortfall)
+        Shortfall::new((self.wanted_bytes, bytes), (self.wanted_inodes, inodes), self.below_reserve)
     }
 }
 
@@ -221,6 +218,15 @@ pub struct Shortfall {
     pub inodes: u64,
     /// Whether that is since checkpoints use no more than is reserved for them.
     pub below_reserve: bool,
+}
+
+impl Shortfall {
+    /// What is missing where so much is wanted and so much found, of bytes and of inodes; none where nothing is.
+    pub(crate) fn new(bytes: (u64, u64), inodes: (u64, u64), below_reserve: bool) -> Option<Self> {
+        let missing = |(wanted, found): (u64, u64)| wanted.saturating_sub(found);
+        let shortfall = Self { bytes: missing(bytes), inodes: missing(inodes), below_reserve };
+        (shortfall.bytes > 0 || shortfall.inodes > 0).then_some(shortfall)
+    }
 }
 
 impl fmt::Display for Shortfall {

@@ -188,12 +188,9 @@ pub struct Watermark {
 impl Watermark {
     /// What could not be found to be freed; none: all was found.
     pub fn shortfall(&self) -> Option<Shortfall> {
-        let shortfall = Shortfall {
-            bytes: self.wanted_bytes.saturating_sub(self.freed_bytes),
-            inodes: self.wanted_inodes.saturating_sub(self.freed_inodes),
-            below_reserve: self.below_reserve,
-        };
-        (shortfall.bytes > 0 || shortfall.inodes > 0).then_some(shortfall)
+        let (bytes, inodes) =
+            ((self.wanted_bytes, self.freed_bytes), (self.wanted_inodes, self.freed_inodes));
+        Shortfall::new(bytes, inodes, self.below_reserve)
     }
 }
 

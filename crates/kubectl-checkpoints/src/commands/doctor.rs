@@ -239,19 +239,26 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
 
 /// What was found on nodes: what is the same on several is said once.
 #[derive(Default)]
-struct OfNodes(Vec<(Grade, String, Option<String>, Vec<String>)>);
+struct OfNodes(Vec<Found>);
+
+/// What is the same on these nodes; the hint is about the first of them.
+struct Found {
+    grade: Grade,
+    what: String,
+    hint: Option<String>,
+    nodes: Vec<String>,
+}
 
 impl OfNodes {
     fn add(&mut self, grade: Grade, node: &str, what: String, hint: Option<String>) {
-        match self.0.iter_mut().find(|(_, said, ..)| *said == what) {
-            Some((.., nodes)) => nodes.push(node.to_owned()),
-            // The hint is about the first of them.
-            None => self.0.push((grade, what, hint, vec![node.to_owned()])),
+        match self.0.iter_mut().find(|found| found.what == what) {
+            Some(found) => found.nodes.push(node.to_owned()),
+            None => self.0.push(Found { grade, what, hint, nodes: vec![node.to_owned()] }),
         }
     }
 
     fn say(self, findings: &mut Findings) -> Result<(), Failure> {
-        for (grade, what, hint, nodes) in self.0 {
+        for Found { grade, what, hint, nodes } in self.0 {
             findings.add(grade, &format!("{}: {what}", some(&nodes)), hint.as_deref())?;
         }
         Ok(())
