@@ -15,6 +15,7 @@ pub mod node_report;
 pub mod quota_sums;
 pub mod quotas;
 pub mod schedules;
+pub mod status_write;
 pub mod statuses;
 pub mod store_cache;
 pub mod throttle;
@@ -42,7 +43,7 @@ use checkpoint_keeper_runtime::telemetry;
 use metrics::Metrics;
 use prometheus_client::registry::Registry;
 use store_cache::StoreCache;
-use throttle::{FigureThrottle, StatusThrottle};
+use throttle::Throttle;
 use work::Work;
 use writer::Writer;
 
@@ -169,10 +170,8 @@ impl Controller {
             held: elector.held_until(),
             stop,
             pulse,
-            throttle: StatusThrottle::default(),
-            schedule_throttle: FigureThrottle::default(),
             quotas: quotas.clone(),
-            quota_throttle: FigureThrottle::default(),
+            throttle: Throttle::default(),
             problems: ProblemLog::default(),
         };
         let watches = async {

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
+use checkpoint_keeper_api::CheckpointQuota;
 use checkpoint_keeper_api::quota::{
     CheckpointQuotaStatus, EXCEEDED, MOST_NODES, NEARLY_EXCEEDED, QuotaNode, QuotaReadyReason,
     QuotaUsedPercent, READY,
@@ -14,49 +16,17 @@ use checkpoint_keeper_core::quota::{Held, Level, OnExceed, Quota};
 use checkpoint_keeper_runtime::quota_objects::SeenQuota;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+use kube::api::ApiResource;
 use serde_json::{Value, json};
 
 use super::condition::{self, ConditionContent};
 use super::node_report::NodeReport;
 use super::quota_sums::{NamespaceSum, Sums};
-use super::throttle::ThrottledWrite;
+use super::status_write::{ObjectId, StatusEvent, StatusWrite};
+use super::throttle::interval_for;
 
-/// A status to be written.
-#[derive(Debug, Clone, PartialEq)]
-pub struct QuotaWrite {
-    /// The quota's namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Which object of that name.
-    pub uid: String,
-    /// The version of it that this follows from: no other is written over.
-    pub resource_version: String,
-    /// The whole status, as JSON; null takes a field away.
-    pub status: Value,
-    /// Whether a condition says something else: other figures may wait.
-    pub is_urgent: bool,
-    /// What has come true since, to be published as an event; none: nothing has.
-    pub event: Option<QuotaEvent>,
-}
-
-impl ThrottledWrite for QuotaWrite {
-    fn uid(&self) -> &str {
-        &self.uid
-    }
-    fn is_urgent(&self) -> bool {
-        self.is_urgent
-    }
-}
-
-/// That a quota is nearly exceeded, or exceeded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QuotaEvent {
-    /// Why, in one word.
-    pub reason: &'static str,
-    /// The same in words.
-    pub note: String,
-}
+/// The type of the problem that a status cannot be written.
+pub const PROBLEM: &str = "QuotaUnwritten";
 
 /// How a quota is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,7 +75,7 @@ pub struct UsedRatio {
 #[derive(Debug, Default)]
 pub struct Judged {
     /// The statuses that are not as they should be.
-    pub writes: Vec<QuotaWrite>,
+    pub writes: Vec<StatusWrite>,
     /// The state of each quota.
     pub states: Vec<QuotaState>,
     /// How much of each limit is used.
@@ -121,6 +91,8 @@ pub fn desired(objects: &[SeenQuota], reports: &[Arc<NodeReport>], now: Timestam
     let namespaces: BTreeSet<String> =
         objects.iter().filter_map(|seen| metadata_of(seen).namespace).collect();
     let sums = Sums::of(&namespaces, reports);
+    // Each is sent to the agents of all nodes.
+    let figures_wait = interval_for(reports.len());
     let mut judged = Judged::default();
     for seen in objects {
         let metadata = metadata_of(seen);
@@ -141,7 +113,7 @@ pub fn desired(objects: &[SeenQuota], reports: &[Arc<NodeReport>], now: Timestam
         let usage = QuotaUse { quota: read.as_ref().map_err(String::as_str), sum: &sum };
         judged.states.push(usage.state());
         judged.ratios.extend(read.iter().flat_map(|quota| ratios(quota, sum.held)));
-        judged.writes.extend(usage.write(&metadata, &before, now));
+        judged.writes.extend(usage.write(&metadata, &before, figures_wait, now));
     }
     judged
 }
@@ -269,8 +241,9 @@ impl QuotaUse<'_> {
         &self,
         metadata: &ObjectMeta,
         before: &CheckpointQuotaStatus,
+        figures_wait: Duration,
         now: Timestamp,
-    ) -> Option<QuotaWrite> {
+    ) -> Option<StatusWrite> {
         // One without these was not given by an API.
         let (uid, resource_version) = (metadata.uid.clone()?, metadata.resource_version.clone()?);
         let figures = self.figures();
@@ -301,14 +274,19 @@ impl QuotaUse<'_> {
             told.map(|one| (one.status.clone(), one.reason.clone(), one.observed_generation))
                 .collect::<Vec<_>>()
         };
-        (status != *before).then(|| QuotaWrite {
-            namespace: metadata.namespace.clone().unwrap_or_default(),
-            name: metadata.name.clone().unwrap_or_default(),
-            uid,
+        (status != *before).then(|| StatusWrite {
+            object: ObjectId {
+                resource: ApiResource::erase::<CheckpointQuota>(&()),
+                namespace: metadata.namespace.clone(),
+                name: metadata.name.clone().unwrap_or_default(),
+                uid,
+            },
             resource_version,
             is_urgent: says(&status) != says(before),
             status: fields(&status),
+            figures_wait,
             event,
+            problem: PROBLEM,
         })
     }
 
@@ -318,7 +296,7 @@ impl QuotaUse<'_> {
         contents: &[(&'static str, ConditionContent)],
         before: &CheckpointQuotaStatus,
         figures: &str,
-    ) -> Option<QuotaEvent> {
+    ) -> Option<StatusEvent> {
         let on_exceed = self.quota.ok()?.on_exceed;
         let is = |conditions: &[Condition], type_: &str| {
             conditions.iter().any(|one| one.type_ == type_ && one.status == "True")
@@ -333,9 +311,10 @@ impl QuotaUse<'_> {
         };
         if came_true(EXCEEDED) {
             let note = format!("The namespace holds more than its quota: {figures}. {then}");
-            return Some(QuotaEvent { reason: "QuotaExceeded", note });
+            return Some(StatusEvent { is_good: false, reason: "QuotaExceeded", note });
         }
-        came_true(NEARLY_EXCEEDED).then(|| QuotaEvent {
+        came_true(NEARLY_EXCEEDED).then(|| StatusEvent {
+            is_good: false,
             reason: "QuotaNearlyExceeded",
             note: format!("The namespace holds nearly as much as its quota: {figures}. {then}"),
         })

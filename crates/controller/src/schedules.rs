@@ -9,40 +9,22 @@ use checkpoint_keeper_api::node_store::ScheduleUsage;
 use checkpoint_keeper_api::schedule_status::{
     HEALTHY, READY, ScheduleError, ScheduleHealthyReason, ScheduleReadyReason,
 };
+use checkpoint_keeper_api::{CheckpointSchedule, LegacyCheckpointSchedule};
 use checkpoint_keeper_core::policy::Mode;
 use checkpoint_keeper_core::schedule::{Schedule, ScheduleKind, ScheduleRef};
 use checkpoint_keeper_runtime::schedule_objects::AllSchedules;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+use kube::api::ApiResource;
 use serde_json::{Value, json};
 
 use super::condition::{self, ConditionContent};
 use super::node_report::NodeReport;
-use super::throttle::ThrottledWrite;
+use super::status_write::{ObjectId, StatusWrite};
+use super::throttle::MIN_INTERVAL;
 
-/// A status to be written.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ScheduleWrite {
-    /// Of which object.
-    pub id: ScheduleRef,
-    /// Which object of that name.
-    pub uid: String,
-    /// The version of it that this follows from: no other is written over.
-    pub resource_version: String,
-    /// The fields of the status that are ours, as JSON; null takes one away.
-    pub status: Value,
-    /// Whether a condition says something else: other figures may wait.
-    pub is_urgent: bool,
-}
-
-impl ThrottledWrite for ScheduleWrite {
-    fn uid(&self) -> &str {
-        &self.uid
-    }
-    fn is_urgent(&self) -> bool {
-        self.is_urgent
-    }
-}
+/// The type of the problem that a status cannot be written.
+pub const PROBLEM: &str = "ScheduleUnwritten";
 
 /// Why a schedule is not carried out.
 #[derive(Debug)]
@@ -88,7 +70,7 @@ pub fn desired(
     other_operator: bool,
     reports: &[Arc<NodeReport>],
     now: Timestamp,
-) -> Vec<ScheduleWrite> {
+) -> Vec<StatusWrite> {
     let sums = sums(reports);
     let partial = reports.iter().filter(|report| report.more_schedules > 0).count();
     let mut writes = Vec::new();
@@ -279,7 +261,7 @@ fn write(
     mut fields: Value,
     contents: Vec<(&'static str, ConditionContent)>,
     now: Timestamp,
-) -> Option<ScheduleWrite> {
+) -> Option<StatusWrite> {
     // One without these was not given by an API.
     let (uid, resource_version) = (metadata.uid.clone()?, metadata.resource_version.clone()?);
     let known: Vec<Condition> = serde_json::from_value(before["conditions"].clone()).unwrap_or_default();
@@ -290,7 +272,19 @@ fn write(
     let is_urgent = conditions != known;
     fields["conditions"] = serde_json::to_value(conditions).unwrap_or_default();
     let is_same = fields.as_object()?.iter().all(|(name, value)| same(&before[name.as_str()], value));
-    (!is_same).then_some(ScheduleWrite { id, uid, resource_version, status: fields, is_urgent })
+    let resource = match id.kind {
+        ScheduleKind::Native => ApiResource::erase::<CheckpointSchedule>(&()),
+        ScheduleKind::Legacy => ApiResource::erase::<LegacyCheckpointSchedule>(&()),
+    };
+    (!is_same).then_some(StatusWrite {
+        object: ObjectId { resource, namespace: Some(id.namespace), name: id.name, uid },
+        resource_version,
+        status: fields,
+        is_urgent,
+        figures_wait: MIN_INTERVAL,
+        event: None,
+        problem: PROBLEM,
+    })
 }
 
 /// Whether both say the same: times may be written in several ways.
@@ -317,11 +311,6 @@ fn text(errors: &[FieldError]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use checkpoint_keeper_api::{CheckpointSchedule, LegacyCheckpointSchedule};
-
-    use tokio::time::Instant;
-
-    use super::super::throttle::{FigureThrottle, MIN_INTERVAL};
     use super::*;
 
     const NOW: Timestamp = Timestamp::constant(1_780_000_000, 0);
@@ -356,13 +345,13 @@ mod tests {
         Arc::new(NodeReport { node: node.to_owned(), schedules: vec![usage], ..NodeReport::default() })
     }
 
-    fn one(objects: &AllSchedules, reports: &[Arc<NodeReport>]) -> Option<ScheduleWrite> {
+    fn one(objects: &AllSchedules, reports: &[Arc<NodeReport>]) -> Option<StatusWrite> {
         let mut writes = desired(objects, "checkpoint-keeper", false, reports, NOW);
         assert!(writes.len() <= 1);
         writes.pop()
     }
 
-    fn said(write: &ScheduleWrite, type_: &str) -> String {
+    fn said(write: &StatusWrite, type_: &str) -> String {
         let conditions = write.status["conditions"].as_array().unwrap();
         let condition = conditions.iter().find(|condition| condition["type"] == type_).unwrap();
         format!("{} {}: {}", condition["status"], condition["reason"], condition["message"]).replace('"', "")
@@ -487,26 +476,5 @@ mod tests {
         let object: LegacyCheckpointSchedule = serde_json::from_value(object).unwrap();
         let objects = AllSchedules { legacy: vec![Ok(Arc::new(object))], ..AllSchedules::default() };
         assert_eq!(one(&objects, &[]).unwrap().status["lastCheckpointTime"], "2026-05-28T20:00:00Z");
-    }
-
-    #[test]
-    fn figures_rest_and_conditions_do_not() {
-        let write = |is_urgent| ScheduleWrite {
-            id: reference(ScheduleKind::Native, &ObjectMeta::default()),
-            uid: "u".to_owned(),
-            resource_version: "1".to_owned(),
-            status: json!({}),
-            is_urgent,
-        };
-        let (mut throttle, now) = (FigureThrottle::default(), Instant::now());
-        for interval in [MIN_INTERVAL, 4 * MIN_INTERVAL] {
-            throttle.note(&write(false), now);
-            assert_eq!(throttle.due(vec![write(false)], interval, now), (vec![], Some(now + interval)));
-            assert_eq!(throttle.due(vec![write(true)], interval, now), (vec![write(true)], None));
-            assert_eq!(
-                throttle.due(vec![write(false)], interval, now + interval),
-                (vec![write(false)], None)
-            );
-        }
     }
 }

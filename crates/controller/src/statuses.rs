@@ -7,15 +7,25 @@ use std::sync::Arc;
 use checkpoint_keeper_api::effective::{Acceptance, EffectivePolicies, Objects};
 use checkpoint_keeper_api::node_store::UnreachableLimit;
 use checkpoint_keeper_api::status::PolicyStatus;
-use checkpoint_keeper_core::policy::PolicyRef;
+use checkpoint_keeper_api::{
+    CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
+    ClusterCheckpointPolicy,
+};
+use checkpoint_keeper_core::policy::{Kind, PolicyRef};
 use checkpoint_keeper_core::policy_lint;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::ApiResource;
 
 use super::condition::{self, ConditionContent};
 use super::enforcement::{Enforced, EnforcedReason, Enforcement, Reach};
 use super::node_report::NodeReport;
+use super::status_write::{ObjectId, StatusEvent, StatusWrite};
+use super::throttle::MIN_INTERVAL;
 use super::totals::{Totals, Usage};
+
+/// The type of the problem that a status cannot be written.
+pub const PROBLEM: &str = "StatusUnwritten";
 
 /// Whether a policy is understood and in force as its author wants it.
 pub const ACCEPTED: &str = "Accepted";
@@ -32,9 +42,9 @@ pub const LIMITS_UNREACHABLE: &str = "LimitsUnreachable";
 /// Whether a part of it can never act.
 pub const WITHOUT_EFFECT: &str = "WithoutEffect";
 
-/// A status to be written.
+/// The status of a policy to be written.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StatusWrite {
+pub struct PolicyWrite {
     /// The policy object.
     pub id: PolicyRef,
     /// The object's UID.
@@ -45,19 +55,31 @@ pub struct StatusWrite {
     pub status: PolicyStatus,
     /// Whether more than figures has changed. Other figures alone may wait.
     pub is_urgent: bool,
-    /// The change of the policy's acceptance, to be published as an event; none: it did not change.
-    pub transition: Option<Transition>,
+    /// The change of the policy's acceptance: it became ready, or it is not ready any more, or for another reason. None:
+    /// it did not change.
+    pub transition: Option<StatusEvent>,
 }
 
-/// A change of a policy's acceptance: it became ready, or it is not ready any more, or for another reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transition {
-    /// Whether the policy is ready.
-    pub is_good: bool,
-    /// The reason, in CamelCase.
-    pub reason: &'static str,
-    /// The reason as a sentence.
-    pub message: String,
+impl From<PolicyWrite> for StatusWrite {
+    fn from(write: PolicyWrite) -> Self {
+        let PolicyWrite { id, uid, resource_version, status, is_urgent, transition } = write;
+        let resource = match id.kind {
+            Kind::ClusterCheckpointPolicy => ApiResource::erase::<ClusterCheckpointPolicy>(&()),
+            Kind::CheckpointPolicy => ApiResource::erase::<CheckpointPolicy>(&()),
+            Kind::CheckpointStoragePolicy => ApiResource::erase::<CheckpointStoragePolicy>(&()),
+            Kind::CheckpointRestoreOperator => ApiResource::erase::<CheckpointRestoreOperator>(&()),
+            Kind::CheckpointSchedule => ApiResource::erase::<CheckpointSchedule>(&()),
+        };
+        Self {
+            object: ObjectId { resource, namespace: id.namespace, name: id.name, uid },
+            resource_version,
+            status: serde_json::to_value(status).unwrap_or_default(),
+            is_urgent,
+            figures_wait: MIN_INTERVAL,
+            event: transition,
+            problem: PROBLEM,
+        }
+    }
 }
 
 /// The statuses that are not as they should be.
@@ -66,7 +88,7 @@ pub fn desired(
     effective: &EffectivePolicies,
     reports: &[Arc<NodeReport>],
     now: Timestamp,
-) -> Vec<StatusWrite> {
+) -> Vec<PolicyWrite> {
     let (totals, enforcement) = (Totals::of(reports), Enforcement::of(reports));
     let selecting = effective.policies.storage.iter().filter(|policy| !policy.node_selector.0.is_empty());
     let selecting: BTreeSet<&PolicyRef> = selecting.map(|policy| &policy.id).collect();
@@ -106,14 +128,14 @@ pub fn desired(
         // does, which differs only in the message.
         let is_transition =
             accepted(&before).map_or(!is_as_expected, |before| Some(before) != accepted(&status));
-        writes.push(StatusWrite {
+        writes.push(PolicyWrite {
             uid: uid.to_owned(),
             resource_version: version.to_owned(),
             is_urgent: says(&before) != says(&status),
-            transition: is_transition.then(|| Transition {
+            transition: is_transition.then(|| StatusEvent {
                 is_good: acceptance.is_ready(),
                 reason: acceptance.reason(),
-                message: observed.accepted_message(&record.id),
+                note: observed.accepted_message(&record.id),
             }),
             status,
             id: record.id,
@@ -313,7 +335,7 @@ mod tests {
         Objects { cluster: parsed.collect(), ..Objects::default() }
     }
 
-    fn writes(objects: &Objects, reports: &[Arc<NodeReport>], second: i64) -> Vec<StatusWrite> {
+    fn writes(objects: &Objects, reports: &[Arc<NodeReport>], second: i64) -> Vec<PolicyWrite> {
         desired(objects, &effective_policies(objects, &Scope::default()), reports, at(second))
     }
 
@@ -391,7 +413,7 @@ mod tests {
         let limit = "The policy is in force. But: perContainer.maxCount has no effect: perPod.maxCount is lower, \
                      and for more archives.";
         assert!(before.transition.is_some(), "also of a new policy");
-        let accepted = |write: &StatusWrite| condition_of(&write.status, ACCEPTED).unwrap().clone();
+        let accepted = |write: &PolicyWrite| condition_of(&write.status, ACCEPTED).unwrap().clone();
         assert_eq!((accepted(&before).status.as_str(), accepted(&before).message.as_str()), ("True", limit));
         let without_effect = condition_of(&before.status, WITHOUT_EFFECT).unwrap();
         let told = (without_effect.status.as_str(), without_effect.reason.as_str());
@@ -405,7 +427,7 @@ mod tests {
                         for every archive that it is for.";
         assert_eq!(accepted(shadowed).message, expected);
         let told = shadowed.transition.as_ref().unwrap();
-        assert_eq!((told.is_good, told.message.as_str()), (true, expected));
+        assert_eq!((told.is_good, told.note.as_str()), (true, expected));
         assert!(first.transition.is_none());
         let objects = cluster(&[policy("a", &narrow, Some(&shadowed.status)), policy("b", &wide, None)]);
         assert!(writes(&objects, &[], 2).iter().all(|write| write.id.name == "b"));
@@ -529,7 +551,7 @@ mod tests {
         let write = writes(&cluster(&[policy("a", &age, Some(&before))]), &[], 50).remove(0);
         let transition = write.transition.unwrap();
         assert_eq!(transition.reason, "Invalid");
-        assert!(transition.message.contains("maxAge"), "{transition:?}");
+        assert!(transition.note.contains("maxAge"), "{transition:?}");
     }
 
     #[test]

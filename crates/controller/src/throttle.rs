@@ -2,13 +2,12 @@
 //!
 //! Thousands of nodes report each minute; figures that change all the time are written now and then.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use checkpoint_keeper_core::policy::PolicyRef;
 use tokio::time::Instant;
 
-use super::statuses::StatusWrite;
+use super::status_write::StatusWrite;
 
 /// The shortest time between two writes of a status of which nothing but figures has changed.
 pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(30);
@@ -29,9 +28,9 @@ pub(super) fn interval_for(nodes: usize) -> Duration {
 /// How long a write waits after it failed.
 const RETRY_DELAY: Duration = Duration::from_secs(30);
 
-/// What was written, and when.
+/// What was written to each object, by its UID, and when.
 #[derive(Debug, Default)]
-pub struct StatusThrottle(BTreeMap<PolicyRef, Last>);
+pub struct Throttle(HashMap<String, Last>);
 
 #[derive(Debug)]
 struct Last {
@@ -40,22 +39,24 @@ struct Last {
     has_failed: bool,
 }
 
-impl StatusThrottle {
+impl Throttle {
     /// Those that are due, and when the next of the others is.
     pub fn due(&mut self, writes: Vec<StatusWrite>, now: Instant) -> (Vec<StatusWrite>, Option<Instant>) {
         // What needs no writing any more need not be remembered once figures may follow.
-        let wanted: BTreeSet<&PolicyRef> = writes.iter().map(|write| &write.id).collect();
-        self.0.retain(|id, last| now.duration_since(last.at) < MIN_INTERVAL || wanted.contains(id));
+        let wanted: HashSet<&str> = writes.iter().map(|write| write.object.uid.as_str()).collect();
+        self.0.retain(|uid, last| {
+            now.duration_since(last.at) < last.write.figures_wait || wanted.contains(uid.as_str())
+        });
         let mut next = None;
         let due = writes.into_iter().filter(|write| {
-            let Some(last) = self.0.get(&write.id) else { return true };
+            let Some(last) = self.0.get(&write.object.uid) else { return true };
             // Written already: the watch has not shown it yet, or the API found nothing to change.
-            if !last.has_failed && same(&last.write, write) {
+            if !last.has_failed && last.write.is_same_as(write) {
                 return false;
             }
             let wait = match (last.has_failed, write.is_urgent) {
                 (true, _) => RETRY_DELAY,
-                (false, false) => MIN_INTERVAL,
+                (false, false) => write.figures_wait,
                 (false, true) => Duration::ZERO,
             };
             let at = last.at + wait;
@@ -69,84 +70,41 @@ impl StatusThrottle {
 
     /// Notes that one was written, or that it failed.
     pub fn note(&mut self, write: StatusWrite, has_failed: bool, at: Instant) {
-        self.0.insert(write.id.clone(), Last { at, write, has_failed });
+        self.0.insert(write.object.uid.clone(), Last { at, write, has_failed });
     }
-}
-
-/// A write that waits for the minimum interval where it brings nothing but figures.
-pub trait ThrottledWrite {
-    /// Which object it is of.
-    fn uid(&self) -> &str;
-    /// Whether a condition says something else: other figures may wait.
-    fn is_urgent(&self) -> bool;
-}
-
-/// When the status of each object was last written, by its UID.
-#[derive(Debug, Default)]
-pub struct FigureThrottle {
-    written: HashMap<String, Instant>,
-}
-
-impl FigureThrottle {
-    /// Those that may be written now, where figures wait for so long; and when the next of the others may be.
-    pub fn due<W: ThrottledWrite>(
-        &mut self,
-        writes: Vec<W>,
-        interval: Duration,
-        now: Instant,
-    ) -> (Vec<W>, Option<Instant>) {
-        self.written.retain(|_, at| now.saturating_duration_since(*at) < interval);
-        let (due, waiting): (Vec<_>, Vec<_>) = writes
-            .into_iter()
-            .partition(|write| write.is_urgent() || !self.written.contains_key(write.uid()));
-        let later = waiting.iter().filter_map(|write| self.written.get(write.uid())).min();
-        (due, later.map(|at| *at + interval))
-    }
-
-    /// Notes a writing, whatever came of it.
-    pub fn note<W: ThrottledWrite>(&mut self, write: &W, now: Instant) {
-        self.written.insert(write.uid().to_owned(), now);
-    }
-}
-
-/// Whether the same is written over the same. When a condition changed is from the moment of asking.
-fn same(one: &StatusWrite, other: &StatusWrite) -> bool {
-    let without_times = |write: &StatusWrite| {
-        let mut status = write.status.clone();
-        for condition in &mut status.conditions {
-            condition.last_transition_time.0 = jiff::Timestamp::UNIX_EPOCH;
-        }
-        status
-    };
-    one.uid == other.uid
-        && one.resource_version == other.resource_version
-        && without_times(one) == without_times(other)
 }
 
 #[cfg(test)]
 mod tests {
-    use checkpoint_keeper_api::status::{PolicyStatus, PolicyTotals};
-    use checkpoint_keeper_core::policy::Kind;
+    use checkpoint_keeper_api::ClusterCheckpointPolicy;
+    use kube::api::ApiResource;
+    use serde_json::json;
 
+    use super::super::status_write::ObjectId;
     use super::*;
 
     fn write(version: &str, is_urgent: bool, archives: i64) -> StatusWrite {
         StatusWrite {
-            id: PolicyRef {
-                kind: Kind::ClusterCheckpointPolicy,
+            object: ObjectId {
+                resource: ApiResource::erase::<ClusterCheckpointPolicy>(&()),
                 namespace: None,
                 name: "a".to_owned(),
-                part: None,
+                uid: "u".to_owned(),
             },
-            uid: "u".to_owned(),
             resource_version: version.to_owned(),
-            status: PolicyStatus {
-                totals: Some(PolicyTotals { archives, ..PolicyTotals::default() }),
-                ..PolicyStatus::default()
-            },
+            status: json!({"totals": {"archives": archives}, "conditions": [{
+                "type": "Ready", "lastTransitionTime": format!("2026-01-01T00:00:{archives:02}Z"),
+            }]}),
             is_urgent,
-            transition: None,
+            figures_wait: MIN_INTERVAL,
+            event: None,
+            problem: "StatusUnwritten",
         }
+    }
+
+    fn changed_at(mut write: StatusWrite) -> StatusWrite {
+        write.status["conditions"][0]["lastTransitionTime"] = json!("2026-01-01T00:01:00Z");
+        write
     }
 
     #[test]
@@ -155,6 +113,14 @@ mod tests {
         let later = |seconds| begin + Duration::from_secs(seconds);
         let table = [
             ("the same again", false, write("1", true, 1), 100, false, None),
+            (
+                "the same again, as of another moment",
+                false,
+                changed_at(write("1", true, 1)),
+                100,
+                false,
+                None,
+            ),
             ("figures, soon after", false, write("2", false, 2), 29, false, Some(30)),
             ("figures, later", false, write("2", false, 2), 30, true, None),
             ("news, soon after", false, write("2", true, 2), 1, true, None),
@@ -163,7 +129,7 @@ mod tests {
             ("news after a failure, soon", true, write("2", true, 2), 1, false, Some(30)),
         ];
         for (what, has_failed, wanted, second, is_due, next) in table {
-            let mut throttle = StatusThrottle::default();
+            let mut throttle = Throttle::default();
             assert_eq!(throttle.due(vec![write("1", true, 1)], begin).0.len(), 1);
             throttle.note(write("1", true, 1), has_failed, begin);
             let (due, again) = throttle.due(vec![wanted.clone()], later(second));
@@ -181,9 +147,20 @@ mod tests {
     }
 
     #[test]
+    fn figures_that_are_sent_to_many_wait_as_long_as_they_say() {
+        let begin = Instant::now();
+        let mut throttle = Throttle::default();
+        let slow = |archives| StatusWrite { figures_wait: 4 * MIN_INTERVAL, ..write("2", false, archives) };
+        throttle.note(slow(1), false, begin);
+        let next = begin + 4 * MIN_INTERVAL;
+        assert_eq!(throttle.due(vec![slow(2)], begin + MIN_INTERVAL), (vec![], Some(next)));
+        assert_eq!(throttle.due(vec![slow(2)], next), (vec![slow(2)], None));
+    }
+
+    #[test]
     fn what_is_no_longer_wanted_is_forgotten() {
         let begin = Instant::now();
-        let mut throttle = StatusThrottle::default();
+        let mut throttle = Throttle::default();
         throttle.note(write("1", true, 1), false, begin);
         throttle.due(vec![], begin + MIN_INTERVAL - Duration::from_secs(1));
         assert_eq!(throttle.0.len(), 1);

@@ -10,21 +10,20 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::agents::{Absences, Agents};
-use super::finalizers;
+use super::finalizers::{self, Release};
 use super::metrics::Metrics;
 use super::node_report::NodeReport;
 use super::quota_sums::namespaces_held;
-use super::quotas::{self, QuotaWrite};
-use super::schedules;
-use super::statuses::{StatusWrite, desired};
+use super::status_write::{ObjectId, StatusEvent, StatusWrite};
 use super::store_cache::StoreCache;
-use super::throttle::{FigureThrottle, MIN_INTERVAL, StatusThrottle, interval_for};
+use super::throttle::Throttle;
 use super::writer::{WRITE, Writer, Written};
+use super::{quotas, schedules, statuses};
 use checkpoint_keeper_runtime::lease::HeldUntil;
 use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
 use checkpoint_keeper_runtime::problem_log::{Entry, Problem, ProblemLog};
 use checkpoint_keeper_runtime::quota_objects::QuotaObjects;
-use checkpoint_keeper_runtime::schedule_objects::ScheduleObjects;
+use checkpoint_keeper_runtime::schedule_objects::{AllSchedules, ScheduleObjects};
 
 /// No two reconciliations begin closer to each other: what comes in a burst is worked off at once.
 const APART: Duration = Duration::from_secs(1);
@@ -61,18 +60,16 @@ pub struct Work {
     pub(super) stop: watch::Receiver<bool>,
     /// When it last got on.
     pub(super) pulse: watch::Sender<Instant>,
-    pub(super) throttle: StatusThrottle,
-    pub(super) schedule_throttle: FigureThrottle,
     pub(super) quotas: QuotaObjects,
-    pub(super) quota_throttle: FigureThrottle,
+    pub(super) throttle: Throttle,
     /// Which writes fail.
     pub(super) problems: ProblemLog,
 }
 
-/// The types of problems with writes, in the log.
-const WRITE_STATUS: &str = "StatusUnwritten";
-const WRITE_SCHEDULE: &str = "ScheduleUnwritten";
-const WRITE_QUOTA: &str = "QuotaUnwritten";
+/// The API did not answer, and is left in peace for a while.
+struct Unanswered;
+
+/// The types of problems with other writes than those of statuses.
 const RELEASE_SCHEDULE: &str = "FinalizerStays";
 const WRITE_STORE: &str = "StoreUnwritten";
 const WRITE_EVENT: &str = "EventsUnwritten";
@@ -138,189 +135,156 @@ impl Work {
         };
         let effective = effective_policies(&objects, &scope);
         self.metrics.policies(&effective);
-        let ids: BTreeSet<String> = effective.acceptances.keys().map(ToString::to_string).collect();
-        // No status is written to a deleted policy, so problems with that are over.
-        let is_there = |kind, subject: &str| kind != WRITE_STATUS || ids.contains(subject);
-        self.problems.retain(is_there, Instant::now().into_std()).iter().for_each(Entry::log);
-        let writes = desired(&objects, &effective, &reports, Timestamp::now());
+        self.metrics.namespaces(&namespaces_held(&reports));
+        let (schedules, quotas) = (self.schedules.all(), self.quotas.all());
+        let now = Timestamp::now();
+        let policies = statuses::desired(&objects, &effective, &reports, now);
+        let mut writes: Vec<StatusWrite> = policies.into_iter().map(StatusWrite::from).collect();
+        let mut known = vec![statuses::PROBLEM];
+        if let Some(schedules) = &schedules {
+            let namespace = self.schedules.operator_namespace();
+            writes.extend(schedules::desired(schedules, namespace, scope.other_operator, &reports, now));
+            known.push(schedules::PROBLEM);
+        }
+        if let Some(quotas) = &quotas {
+            let judged = quotas::desired(quotas, &reports, now);
+            self.metrics.quotas(&judged.states, judged.ratios);
+            writes.extend(judged.writes);
+            known.push(quotas::PROBLEM);
+        }
+        let wanted = writes.iter().map(|write| (write.problem, write.object.to_string())).collect();
+        self.keep_problems(&known, &wanted);
         let (due, later) = self.throttle.due(writes, Instant::now());
-        if !self.write(due).await {
-            return Some(Instant::now() + PAUSE);
+        let rest = async {
+            self.write_statuses(due).await?;
+            if let Some(schedules) = &schedules {
+                self.release_schedules(schedules).await?;
+            }
+            self.tell_of_agents(&reports).await
+        };
+        match rest.await {
+            Ok(agents) => [later, agents].into_iter().flatten().min(),
+            Err(Unanswered) => Some(Instant::now() + PAUSE),
         }
-        let schedules = self.write_schedules(&reports).await;
-        let quotas = self.write_quotas(&reports).await;
-        self.release_schedules().await;
-        let agents = self.tell_of_agents(&reports).await;
-        [later, schedules, quotas, agents].into_iter().flatten().min()
     }
 
-    /// Says in schedules what became of them; says when to look again.
-    async fn write_schedules(&mut self, reports: &[Arc<NodeReport>]) -> Option<Instant> {
-        let objects = self.schedules.all()?;
-        let (namespace, other) = (self.schedules.operator_namespace(), self.objects.other_operator_runs());
-        let writes = schedules::desired(&objects, namespace, other, reports, Timestamp::now());
-        let (due, later) = self.schedule_throttle.due(writes, MIN_INTERVAL, Instant::now());
-        for write in due {
+    /// Writes these statuses, and says as an event what is worth one.
+    async fn write_statuses(&mut self, writes: Vec<StatusWrite>) -> Result<(), Unanswered> {
+        let mut publishes = true;
+        for write in writes {
             if !self.may_go_on() {
-                return later;
+                return Ok(());
             }
-            let written = self.writer.write_schedule(&write).await;
-            self.metrics.wrote(written.label());
-            self.schedule_throttle.note(&write, Instant::now());
-            let id = write.id.to_string();
+            let written = self.writer.write(&write).await;
+            let id = write.object.to_string();
+            self.note(&written, write.problem, &id, |why| format!("cannot write the status of {id}: {why}"));
             match written {
-                Written::Refused(why) | Written::Unanswered(why) => {
-                    let message = format!("cannot write the status of {id}: {why}");
-                    self.failed(WRITE_SCHEDULE, id, message);
+                Written::Done => {
+                    let event = write.event.as_ref().filter(|_| publishes && self.may_go_on());
+                    if let Some(event) = event {
+                        publishes = self.publish(&write.object, event).await;
+                    }
+                    self.throttle.note(write, false, Instant::now());
                 }
-                Written::Done | Written::Conflict | Written::Gone => self.succeeded(WRITE_SCHEDULE, &id),
+                // What follows from the new version is seen when the watch shows it.
+                Written::Conflict | Written::Gone => {}
+                Written::Refused(_) => self.throttle.note(write, true, Instant::now()),
+                Written::Unanswered(_) => {
+                    self.throttle.note(write, true, Instant::now());
+                    return Err(Unanswered);
+                }
             }
         }
-        later
+        Ok(())
     }
 
-    /// Says in quotas what their namespaces hold; says when to look again.
-    async fn write_quotas(&mut self, reports: &[Arc<NodeReport>]) -> Option<Instant> {
-        let objects = self.quotas.all()?;
-        let judged = quotas::desired(&objects, reports, Timestamp::now());
-        self.metrics.quotas(&judged.states, judged.ratios);
-        self.metrics.namespaces(&namespaces_held(reports));
-        // Each is sent to the agents of all nodes.
-        let interval = interval_for(reports.len());
-        let (due, later) = self.quota_throttle.due(judged.writes, interval, Instant::now());
-        for write in due {
-            if !self.may_go_on() {
-                return later;
-            }
-            let written = self.writer.write_quota(&write).await;
-            self.metrics.wrote(written.label());
-            self.quota_throttle.note(&write, Instant::now());
-            let id = format!("CheckpointQuota/{}/{}", write.namespace, write.name);
-            if let Written::Refused(why) | Written::Unanswered(why) = &written {
-                let message = format!("cannot write the status of {id}: {why}");
-                self.failed(WRITE_QUOTA, id, message);
-                continue;
-            }
-            self.succeeded(WRITE_QUOTA, &id);
-            if written == Written::Done && self.may_go_on() {
-                self.tell_of_quota(&id, &write).await;
-            }
-        }
-        later
-    }
-
-    /// Says as an event what has come true of a quota, if anything has.
-    async fn tell_of_quota(&mut self, id: &str, write: &QuotaWrite) {
-        let Some(event) = &write.event else { return };
-        match self.writer.publish_quota(write, event).await {
+    /// Publishes an event; says whether that worked.
+    async fn publish(&mut self, object: &ObjectId, event: &StatusEvent) -> bool {
+        let published = self.writer.publish(object, event).await;
+        match &published {
             Ok(()) => self.succeeded(WRITE_EVENT, ""),
             Err(error) => {
-                let message = format!("cannot write an event on {id}: {error}");
+                let message = format!("cannot write an event on {object}: {error}");
                 self.failed(WRITE_EVENT, String::new(), message);
             }
         }
+        published.is_ok()
     }
 
-    /// Takes the older operator's finalizer off schedules that are deleted. What fails is tried again the next time.
-    async fn release_schedules(&mut self) {
-        let Some(objects) = self.schedules.all() else { return };
-        for release in finalizers::releases(&objects, self.objects.other_operator_runs()) {
+    /// Takes the older operator's finalizer off schedules that are deleted. What is refused is tried again the next time.
+    async fn release_schedules(&mut self, objects: &AllSchedules) -> Result<(), Unanswered> {
+        let releases = finalizers::releases(objects, self.objects.other_operator_runs());
+        let id = |release: &Release| format!("{}/{}", release.namespace, release.name);
+        let wanted = releases.iter().map(|release| (RELEASE_SCHEDULE, id(release))).collect();
+        self.keep_problems(&[RELEASE_SCHEDULE], &wanted);
+        for release in releases {
             if !self.may_go_on() {
-                return;
+                return Ok(());
             }
             let written = self.writer.release(&release).await;
-            self.metrics.wrote(written.label());
-            let id = format!("{}/{}", release.namespace, release.name);
-            match written {
-                Written::Refused(why) | Written::Unanswered(why) => {
-                    let message = format!(
-                        "cannot take the older operator's finalizer off CheckpointSchedule {id} (criu.org), which is \
-                         deleted: {why}"
-                    );
-                    self.failed(RELEASE_SCHEDULE, id, message);
-                }
-                Written::Done | Written::Conflict | Written::Gone => self.succeeded(RELEASE_SCHEDULE, &id),
+            let id = id(&release);
+            self.note(&written, RELEASE_SCHEDULE, &id, |why| {
+                format!(
+                    "cannot take the older operator's finalizer off CheckpointSchedule {id} (criu.org), which is \
+                     deleted: {why}"
+                )
+            });
+            if matches!(written, Written::Unanswered(_)) {
+                return Err(Unanswered);
             }
         }
+        Ok(())
     }
 
     /// Says in the stores of nodes without an agent that there is none; says when to look again.
-    async fn tell_of_agents(&mut self, reports: &[Arc<NodeReport>]) -> Option<Instant> {
-        let agents = self.agents.health()?;
+    async fn tell_of_agents(&mut self, reports: &[Arc<NodeReport>]) -> Result<Option<Instant>, Unanswered> {
+        let Some(agents) = self.agents.health() else { return Ok(None) };
         let without = self.absences.look(reports, &agents, Instant::now());
         let away: Vec<_> =
             without.nodes.iter().map(|(node, health)| (node.as_str(), health.name())).collect();
         self.metrics.nodes_without_agent(&away);
+        let wanted = without.untold.iter().map(|report| (WRITE_STORE, report.node.clone())).collect();
+        self.keep_problems(&[WRITE_STORE], &wanted);
         for report in without.untold.iter().take(AGENTS_AT_A_TIME) {
             if !self.may_go_on() {
-                return None;
+                return Ok(None);
             }
             let written = self.writer.agent_is_away(report, Timestamp::now()).await;
-            self.metrics.wrote(written.label());
-            let is_answered = !matches!(written, Written::Unanswered(_));
-            match written {
-                Written::Refused(why) | Written::Unanswered(why) => {
-                    let node = &report.node;
-                    let message =
-                        format!("cannot write in the store of {node} that no agent is at work: {why}");
-                    self.failed(WRITE_STORE, node.clone(), message);
-                }
-                Written::Done | Written::Conflict | Written::Gone => {
-                    self.succeeded(WRITE_STORE, &report.node);
-                }
-            }
+            let node = &report.node;
+            self.note(&written, WRITE_STORE, node, |why| {
+                format!("cannot write in the store of {node} that no agent is at work: {why}")
+            });
             // One store that is refused keeps no other from being written.
-            if !is_answered {
-                break;
+            if matches!(written, Written::Unanswered(_)) {
+                return Err(Unanswered);
             }
         }
-        if without.untold.is_empty() { without.next } else { Some(Instant::now() + AGENTS_AGAIN) }
+        Ok(if without.untold.is_empty() { without.next } else { Some(Instant::now() + AGENTS_AGAIN) })
     }
 
-    /// Writes these, for as long as the API answers.
-    async fn write(&mut self, writes: Vec<StatusWrite>) -> bool {
-        let mut tells = true;
-        for write in writes {
-            if !self.may_go_on() {
-                return true;
+    /// Notes how a writing went, in the metrics and among the problems; `message` tells of a failure.
+    fn note(
+        &mut self,
+        written: &Written,
+        problem: &'static str,
+        subject: &str,
+        message: impl FnOnce(&str) -> String,
+    ) {
+        self.metrics.wrote(written.label());
+        match written {
+            Written::Refused(why) | Written::Unanswered(why) => {
+                self.failed(problem, subject.to_owned(), message(why));
             }
-            let written = self.writer.write(&write).await;
-            self.metrics.wrote(written.label());
-            match &written {
-                Written::Done => {
-                    let transition = write.transition.as_ref().filter(|_| tells && self.may_go_on());
-                    if let Some(transition) = transition {
-                        match self.writer.publish(&write, transition).await {
-                            Ok(()) => self.succeeded(WRITE_EVENT, ""),
-                            Err(error) => {
-                                let message = format!("cannot write an event on {}: {error}", write.id);
-                                self.failed(WRITE_EVENT, String::new(), message);
-                                tells = false;
-                            }
-                        }
-                    }
-                    self.succeeded(WRITE_STATUS, &write.id.to_string());
-                    self.throttle.note(write, false, Instant::now());
-                }
-                Written::Conflict | Written::Gone => {}
-                Written::Refused(why) => {
-                    self.status_failed(&write, why);
-                    self.throttle.note(write, true, Instant::now());
-                }
-                Written::Unanswered(why) => {
-                    self.status_failed(&write, why);
-                    self.throttle.note(write, true, Instant::now());
-                    return false;
-                }
-            }
+            Written::Done | Written::Conflict | Written::Gone => self.succeeded(problem, subject),
         }
-        true
     }
 
-    fn status_failed(&mut self, write: &StatusWrite, why: &str) {
-        let id = write.id.to_string();
-        let message = format!("cannot write the status of {id}: {why}");
-        self.failed(WRITE_STATUS, id, message);
+    /// Ends the problems of these types with what is not wanted any more: it is as it should be, or it is gone.
+    fn keep_problems(&mut self, types: &[&'static str], wanted: &BTreeSet<(&'static str, String)>) {
+        let is_there = |kind: &'static str, subject: &str| {
+            !types.contains(&kind) || wanted.contains(&(kind, subject.to_owned()))
+        };
+        self.problems.retain(is_there, Instant::now().into_std()).iter().for_each(Entry::log);
     }
 
     fn failed(&mut self, kind: &'static str, subject: String, message: String) {

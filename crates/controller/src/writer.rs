@@ -1,15 +1,11 @@
-//! Writing statuses, and events about them. `statuses` computes what to write, and `work` decides when.
+//! Writing statuses, and events about them. What to write is computed by `statuses`, `schedules` and `quotas`, and
+//! `throttle` decides when.
 
 use std::time::Duration;
 
 use checkpoint_keeper_api::api_object::ApiObject;
 use checkpoint_keeper_api::node_store::ReadyReason;
-use checkpoint_keeper_api::{
-    CheckpointPolicy, CheckpointQuota, CheckpointRestoreOperator, CheckpointSchedule,
-    CheckpointStoragePolicy, ClusterCheckpointPolicy, LegacyCheckpointSchedule, NodeCheckpointStore,
-};
-use checkpoint_keeper_core::policy::{Kind, PolicyRef};
-use checkpoint_keeper_core::schedule::ScheduleKind;
+use checkpoint_keeper_api::{LegacyCheckpointSchedule, NodeCheckpointStore};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{ApiResource, Patch, PatchParams};
@@ -21,9 +17,7 @@ use tokio::time::timeout;
 use super::FIELD_MANAGER;
 use super::finalizers::Release;
 use super::node_report::NodeReport;
-use super::quotas::{QuotaEvent, QuotaWrite};
-use super::schedules::ScheduleWrite;
-use super::statuses::{StatusWrite, Transition};
+use super::status_write::{ObjectId, StatusEvent, StatusWrite};
 use checkpoint_keeper_runtime::events::{Note, Publisher};
 use checkpoint_keeper_runtime::plain;
 
@@ -92,68 +86,43 @@ impl Writer {
 
     /// Writes a status over the version that it follows from, and over no other.
     pub async fn write(&self, write: &StatusWrite) -> Written {
+        let ObjectId { resource, namespace, name, uid } = &write.object;
         // As no kind in particular: an object that is not what its kind says gets its status, too.
-        let resource = resource(write.id.kind);
-        let api: Api<ApiObject> = match &write.id.namespace {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
-            None => Api::all_with(self.client.clone(), &resource),
+        let api: Api<ApiObject> = match namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, resource),
+            None => Api::all_with(self.client.clone(), resource),
         };
         let patch = Patch::Merge(json!({
-            "metadata": {"uid": write.uid, "resourceVersion": write.resource_version},
+            "metadata": {"uid": uid, "resourceVersion": write.resource_version},
             "status": write.status,
         }));
         let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let exchange = api.patch_status(&write.id.name, &how, &patch);
-        Written::of(timeout(WRITE, exchange).await)
+        Written::of(timeout(WRITE, api.patch_status(name, &how, &patch)).await)
     }
 
-    /// Writes the status of a schedule over the version that it follows from, and over no other.
-    pub async fn write_schedule(&self, write: &ScheduleWrite) -> Written {
-        let resource = match write.id.kind {
-            ScheduleKind::Native => ApiResource::erase::<CheckpointSchedule>(&()),
-            ScheduleKind::Legacy => ApiResource::erase::<LegacyCheckpointSchedule>(&()),
-        };
-        let api: Api<ApiObject> = Api::namespaced_with(self.client.clone(), &write.id.namespace, &resource);
-        let patch = Patch::Merge(json!({
-            "metadata": {"uid": write.uid, "resourceVersion": write.resource_version},
-            "status": write.status,
-        }));
-        let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        Written::of(timeout(WRITE, api.patch_status(&write.id.name, &how, &patch)).await)
-    }
-
-    /// Writes the status of a quota over the version that it follows from, and over no other.
-    pub async fn write_quota(&self, write: &QuotaWrite) -> Written {
-        // As no kind in particular: an object that is not what its kind says gets its status, too.
-        let resource = ApiResource::erase::<CheckpointQuota>(&());
-        let api: Api<ApiObject> = Api::namespaced_with(self.client.clone(), &write.namespace, &resource);
-        let patch = Patch::Merge(json!({
-            "metadata": {"uid": write.uid, "resourceVersion": write.resource_version},
-            "status": write.status,
-        }));
-        let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        Written::of(timeout(WRITE, api.patch_status(&write.name, &how, &patch)).await)
-    }
-
-    /// Publishes what has come true of a quota as an event about it. The error says why that failed.
-    pub async fn publish_quota(&self, write: &QuotaWrite, event: &QuotaEvent) -> Result<(), String> {
-        let resource = ApiResource::erase::<CheckpointQuota>(&());
+    /// Publishes what has come true of an object as an event about it. The error says why that failed.
+    pub async fn publish(&self, object: &ObjectId, event: &StatusEvent) -> Result<(), String> {
+        let ObjectId { resource, namespace, name, uid } = object;
         let about = ObjectReference {
-            api_version: Some(resource.api_version),
-            kind: Some(resource.kind),
-            namespace: Some(write.namespace.clone()),
-            name: Some(write.name.clone()),
-            uid: Some(write.uid.clone()),
+            api_version: Some(resource.api_version.clone()),
+            kind: Some(resource.kind.clone()),
+            namespace: namespace.clone(),
+            name: Some(name.clone()),
+            uid: Some(uid.clone()),
             ..ObjectReference::default()
         };
-        self.tell(Note {
+        let note = Note {
             about,
-            is_good: false,
+            is_good: event.is_good,
             reason: event.reason.to_owned(),
             action: "Reconcile",
             note: event.note.clone(),
-        })
-        .await
+        };
+        match timeout(WRITE, self.publisher.publish(note)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(plain(&error)),
+            Err(_) => Err("no answer in time".to_owned()),
+        }
     }
 
     /// Takes the older operator's finalizer off a schedule that is deleted, unless the schedule has changed since.
@@ -182,47 +151,5 @@ impl Writer {
         let how = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let api = Api::<NodeCheckpointStore>::all(self.client.clone());
         Written::of(timeout(WRITE, api.patch_status(&report.node, &how, &patch)).await)
-    }
-
-    /// Publishes a transition as an event about the policy. The error says why that failed.
-    pub async fn publish(&self, write: &StatusWrite, transition: &Transition) -> Result<(), String> {
-        let note = Note {
-            about: reference(&write.id, &write.uid),
-            is_good: transition.is_good,
-            reason: transition.reason.to_owned(),
-            action: "Reconcile",
-            note: transition.message.clone(),
-        };
-        self.tell(note).await
-    }
-
-    async fn tell(&self, note: Note) -> Result<(), String> {
-        match timeout(WRITE, self.publisher.publish(note)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(plain(&error)),
-            Err(_) => Err("no answer in time".to_owned()),
-        }
-    }
-}
-
-fn resource(kind: Kind) -> ApiResource {
-    match kind {
-        Kind::ClusterCheckpointPolicy => ApiResource::erase::<ClusterCheckpointPolicy>(&()),
-        Kind::CheckpointPolicy => ApiResource::erase::<CheckpointPolicy>(&()),
-        Kind::CheckpointStoragePolicy => ApiResource::erase::<CheckpointStoragePolicy>(&()),
-        Kind::CheckpointRestoreOperator => ApiResource::erase::<CheckpointRestoreOperator>(&()),
-        Kind::CheckpointSchedule => ApiResource::erase::<CheckpointSchedule>(&()),
-    }
-}
-
-fn reference(id: &PolicyRef, uid: &str) -> ObjectReference {
-    let resource = resource(id.kind);
-    ObjectReference {
-        api_version: Some(resource.api_version),
-        kind: Some(resource.kind),
-        namespace: id.namespace.clone(),
-        name: Some(id.name.clone()),
-        uid: Some(uid.to_owned()),
-        ..ObjectReference::default()
     }
 }

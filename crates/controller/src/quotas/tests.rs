@@ -40,20 +40,20 @@ fn exact(archives: i64, bytes: i64) -> Value {
     json!({"quotas": [{"namespace": "shop", "archives": archives, "bytes": bytes}]})
 }
 
-fn one(seen: &SeenQuota, reports: &[Arc<NodeReport>]) -> Option<QuotaWrite> {
+fn one(seen: &SeenQuota, reports: &[Arc<NodeReport>]) -> Option<StatusWrite> {
     let judged = desired(std::slice::from_ref(seen), reports, NOW);
     assert_eq!(judged.states.len(), 1);
     judged.writes.into_iter().next()
 }
 
-fn said(write: &QuotaWrite, type_: &str) -> String {
+fn said(write: &StatusWrite, type_: &str) -> String {
     let conditions = write.status["conditions"].as_array().unwrap();
     let one = conditions.iter().find(|one| one["type"] == type_).unwrap();
     format!("{} {}", one["status"].as_str().unwrap(), one["reason"].as_str().unwrap())
 }
 
 /// The same object once the write is in it.
-fn written(spec: &Value, write: &QuotaWrite) -> SeenQuota {
+fn written(spec: &Value, write: &StatusWrite) -> SeenQuota {
     quota(spec, &write.status)
 }
 

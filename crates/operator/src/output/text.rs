@@ -305,7 +305,12 @@ fn totals(report: &Report, dry_run: bool) -> String {
     let disk = report.filesystem.filter(|filesystem| filesystem.total_bytes > 0).map(|filesystem| {
         let used = filesystem.total_bytes.saturating_sub(filesystem.free_bytes);
         let percent = u128::from(used) * 100 / u128::from(filesystem.total_bytes);
-        format!("; the disk of {} is {percent}% used", quantity::human(filesystem.total_bytes))
+        let (all, available) = (filesystem.total_bytes, filesystem.free_bytes);
+        format!(
+            "; the disk of {} is {percent}% used, {} available",
+            quantity::human(all),
+            quantity::human(available)
+        )
     });
     format!("{archives}, {all}; {what}{failed}{}.", disk.unwrap_or_default())
 }

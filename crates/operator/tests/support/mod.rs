@@ -97,9 +97,10 @@ impl Place {
     }
 }
 
-/// The program, in an environment of its own.
+/// The program, in an environment of its own; it ends with the test, also with one that fails or is killed.
 pub(crate) fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_checkpoint-keeper"));
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_checkpoint-keeper")]);
     command.env_clear().env("TZ", "UTC").stdin(Stdio::null());
     command
 }
