@@ -162,7 +162,15 @@ impl Inventory {
                 }
             }
         }
-        let mut writes = difference::api_writes(&entries, &objects, &markers, &no_holds, Timestamp::now());
+        let store = self.store_uid();
+        let mut writes = difference::api_writes(
+            &entries,
+            &objects,
+            &markers,
+            &no_holds,
+            store.as_deref(),
+            Timestamp::now(),
+        );
         writes.retain(|write| !put_off.contains(write.key()) && !progress.is_paused(write.key()));
         for write in progress.turns.order(writes) {
             if progress.is_paused(write.key()) {
@@ -174,6 +182,11 @@ impl Inventory {
                 return;
             }
         }
+    }
+
+    /// The UID of the node's store, if there is one.
+    fn store_uid(&self) -> Option<String> {
+        self.context.own.now().store?.metadata.uid
     }
 
     /// Ends the holds that are over of archives that are not shown.
