@@ -235,10 +235,10 @@ fn encode_schedules(
         active,
     )?;
     let failing = schedules.iter().filter(|one| one.containers > 0 && one.failures > 0);
-    let since = failing.filter_map(|one| one.last_success).min();
+    let since = failing.filter_map(|one| one.last_success.or(one.failing_since)).min();
     let age = since.map_or(0, |at| u64::try_from(now.duration_since(at).as_secs()).unwrap_or_default());
-    let help =
-        "Time since the last success of the schedule that has been failing for longest; 0 while none fails.";
+    let help = "Time since the last success of the schedule that has been failing for longest, or since its first failure where \
+         it has never succeeded; 0 while none fails.";
     with_unit(encoder, "schedule_failing_age", help, &Unit::Seconds, age)?;
     let help = "Time of the last checkpoint that each schedule made here, in seconds since 1970, of up to 200 schedules.";
     let name = "schedule_last_success_timestamp";
@@ -461,6 +461,7 @@ pub(super) fn example_schedule() -> ScheduleState {
         next: None,
         active: 0,
         failures: 1,
+        failing_since: Some(Timestamp::UNIX_EPOCH),
         last_failure: Some(Failure { reason, message: String::new(), at: Timestamp::UNIX_EPOCH }),
         containers: 1,
     }
@@ -562,6 +563,29 @@ mod tests {
         });
         let named = failures(greedy.chain([state(1, 3, "ScheduleMissed")]).collect());
         assert!(named.iter().any(|one| one == line), "{named:?}");
+    }
+
+    #[test]
+    fn a_schedule_that_has_never_succeeded_fails_since_its_first_failure() {
+        let age = |last_success: Option<i64>, failing_since: Option<i64>, failures| {
+            let time =
+                |ago: Option<i64>| ago.map(|ago| Timestamp::now() - jiff::SignedDuration::from_secs(ago));
+            let observed = AgentState::new();
+            observed.scheduled(vec![ScheduleState {
+                last_success: time(last_success),
+                failing_since: time(failing_since),
+                failures,
+                ..example_schedule()
+            }]);
+            let mut text = String::new();
+            encode(&mut text, &registry(observed, &Timings::default(), telemetry::example())).unwrap();
+            let line = "checkpoint_keeper_schedule_failing_age_seconds ";
+            let age: u64 = text.lines().find_map(|said| said.strip_prefix(line)).unwrap().parse().unwrap();
+            age / 10 * 10
+        };
+        assert_eq!(age(None, Some(7_200), 3), 7_200);
+        assert_eq!(age(Some(9_000), Some(7_200), 3), 9_000);
+        assert_eq!(age(Some(9_000), None, 0), 0);
     }
 
     #[test]

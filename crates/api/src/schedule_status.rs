@@ -120,6 +120,8 @@ pub enum ScheduleHealthyReason {
     NotYetDue,
     /// No running container on any node is selected.
     NothingSelected,
+    /// None is asked for, as the schedule is suspended.
+    Suspended,
     /// On some node the last one failed.
     CheckpointFailed,
     /// On some node there was too little room for the last one.
@@ -138,10 +140,11 @@ pub enum ScheduleHealthyReason {
 
 impl ScheduleHealthyReason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Succeeded,
         Self::NotYetDue,
         Self::NothingSelected,
+        Self::Suspended,
         Self::CheckpointFailed,
         Self::InsufficientStorage,
         Self::QuotaExceeded,
@@ -157,6 +160,7 @@ impl ScheduleHealthyReason {
             Self::Succeeded => "Succeeded",
             Self::NotYetDue => "NotYetDue",
             Self::NothingSelected => "NothingSelected",
+            Self::Suspended => "Suspended",
             Self::CheckpointFailed => "CheckpointFailed",
             Self::InsufficientStorage => "InsufficientStorage",
             Self::QuotaExceeded => "QuotaExceeded",
@@ -171,7 +175,9 @@ impl ScheduleHealthyReason {
     pub const fn status(self) -> ConditionStatus {
         match self {
             Self::Succeeded => ConditionStatus::True,
-            Self::NotYetDue | Self::NothingSelected | Self::NodesNotReporting => ConditionStatus::Unknown,
+            Self::NotYetDue | Self::NothingSelected | Self::Suspended | Self::NodesNotReporting => {
+                ConditionStatus::Unknown
+            }
             Self::CheckpointFailed
             | Self::InsufficientStorage
             | Self::QuotaExceeded

@@ -341,6 +341,70 @@ fn a_description_announces_a_default_exactly_where_the_api_server_writes_it() {
     assert!(found > 20, "{found}");
 }
 
+/// The API server writes defaults into every object that it reads, and an agent takes a field that it does not know for a
+/// policy that it does not understand: with one more default, all agents of earlier releases would stop deleting. What a
+/// new field means where it is absent is for the code, and its description says `Absent: …`.
+#[test]
+fn no_field_of_a_spec_gets_a_default_that_earlier_agents_do_not_know() {
+    fn defaults(schema: &Value, path: &str, found: &mut Vec<String>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            if !field["default"].is_null() {
+                found.push(path.clone());
+            }
+            defaults(field, &path, found);
+            defaults(&field["items"], &path, found);
+        }
+    }
+    let mut found = Vec::new();
+    for crd in crds() {
+        let kind = &crd.spec.names.kind;
+        defaults(&schema(kind)["properties"]["spec"], kind, &mut found);
+    }
+    let known = [
+        "ClusterCheckpointPolicy.damaged.gracePeriod",
+        "ClusterCheckpointPolicy.incomplete.gracePeriod",
+        "ClusterCheckpointPolicy.mode",
+        "ClusterCheckpointPolicy.orphans.gracePeriod",
+        "ClusterCheckpointPolicy.orphans.when",
+        "ClusterCheckpointPolicy.precedence",
+        "ClusterCheckpointPolicy.retention.keepLatest",
+        "ClusterCheckpointPolicy.retention.keepLatestFor",
+        "CheckpointPolicy.damaged.gracePeriod",
+        "CheckpointPolicy.incomplete.gracePeriod",
+        "CheckpointPolicy.mode",
+        "CheckpointPolicy.orphans.gracePeriod",
+        "CheckpointPolicy.orphans.when",
+        "CheckpointPolicy.retention.keepLatest",
+        "CheckpointPolicy.retention.keepLatestFor",
+        "CheckpointStoragePolicy.mode",
+        "CheckpointSchedule.jitter",
+        "CheckpointSchedule.maxConcurrentPerNode",
+        "CheckpointSchedule.mode",
+        "CheckpointSchedule.retries.backoff",
+        "CheckpointSchedule.retries.limit",
+        "CheckpointSchedule.suspend",
+        "CheckpointSchedule.timeout",
+        "CheckpointSchedule.triggers.onAnnotation",
+        "CheckpointSchedule.triggers.resources.cooldown",
+        "CheckpointSchedule.triggers.resources.poll",
+        "CheckpointQuota.onExceed",
+        "CheckpointQuota.warnAt",
+    ];
+    assert_eq!(found, known);
+}
+
+#[test]
+fn conditions_have_the_bounds_that_kubernetes_has_for_them() {
+    for crd in crds() {
+        let status = &schema(&crd.spec.names.kind)["properties"]["status"];
+        let fields = &status["properties"]["conditions"]["items"]["properties"];
+        assert_eq!(fields["message"]["maxLength"], 32_768, "{}", crd.spec.names.kind);
+        assert_eq!(fields["status"]["enum"], json!(["True", "False", "Unknown"]));
+        assert!(fields["reason"]["pattern"].is_string() && fields["type"]["maxLength"] == 316);
+    }
+}
+
 #[test]
 fn yaml_of_the_definitions_reads_back_as_they_are() {
     for (crd, (name, content)) in all().iter().zip(crd_files()) {

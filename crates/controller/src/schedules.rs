@@ -92,7 +92,9 @@ pub fn desired(
             }
         };
         let sum = sums.get(&key(&id));
-        let contents = vec![(READY, ready(read.as_ref(), &[])), (HEALTHY, healthy(sum, partial))];
+        let is_suspended = read.as_ref().is_ok_and(|schedule| schedule.suspend);
+        let contents =
+            vec![(READY, ready(read.as_ref(), &[])), (HEALTHY, healthy(sum, partial, is_suspended))];
         let last =
             |name: &str, time: fn(&Sum) -> Option<Timestamp>| last(&before[name], sum.and_then(time), now);
         let fields = json!({
@@ -212,7 +214,7 @@ fn ready(read: Result<&Schedule, &Unusable>, ignored: &[FieldError]) -> Conditio
 }
 
 /// What the nodes say of a schedule, of which so many do not name all of their schedules.
-fn healthy(sum: Option<&Sum>, partial: usize) -> ConditionContent {
+fn healthy(sum: Option<&Sum>, partial: usize, is_suspended: bool) -> ConditionContent {
     let unknown = match partial.saturating_sub(sum.map_or(0, |sum| sum.partial)) {
         0 => String::new(),
         1 => "; unknown on 1 node, whose report has no room for all schedules".to_owned(),
@@ -225,6 +227,11 @@ fn healthy(sum: Option<&Sum>, partial: usize) -> ConditionContent {
         reason: reason.name(),
         message,
     };
+    let failure = sum.and_then(|sum| sum.failure.as_ref());
+    if is_suspended && failure.is_none() {
+        let message = "The schedule is suspended: it asks for no checkpoints.".to_owned();
+        return content(ScheduleHealthyReason::Suspended, message);
+    }
     let Some(sum) = sum else {
         if partial > 0 {
             let message = format!("No node names it{unknown}.");
@@ -345,6 +352,13 @@ mod tests {
         Arc::new(NodeReport { node: node.to_owned(), schedules: vec![usage], ..NodeReport::default() })
     }
 
+    fn suspended() -> AllSchedules {
+        let mut objects = native(&json!({"interval": "1h"}), &json!(null));
+        let schedule = Arc::make_mut(objects.native[0].as_mut().unwrap());
+        schedule.spec.suspend = Some(true);
+        objects
+    }
+
     fn one(objects: &AllSchedules, reports: &[Arc<NodeReport>]) -> Option<StatusWrite> {
         let mut writes = desired(objects, "checkpoint-keeper", false, reports, NOW);
         assert!(writes.len() <= 1);
@@ -373,6 +387,17 @@ mod tests {
         let failing = [report("n1", 2, 0), report("n2", 0, 30)];
         let next = one(&native(&hourly, &write.status), &failing).unwrap();
         assert_eq!(said(&next, "Healthy"), "False CheckpointFailed: On n1: 500: no");
+    }
+
+    #[test]
+    fn a_schedule_that_is_suspended_is_neither_well_nor_failing() {
+        let objects = suspended();
+        let shown = said(&one(&objects, &[]).unwrap(), "Healthy");
+        assert_eq!(shown, "Unknown Suspended: The schedule is suspended: it asks for no checkpoints.");
+        let mut frozen = (*report("n1", 1, 30)).clone();
+        frozen.schedules[0].reason = Some("ContainerMayBeFrozen".to_owned());
+        let shown = said(&one(&objects, &[Arc::new(frozen)]).unwrap(), "Healthy");
+        assert!(shown.starts_with("False ContainerMayBeFrozen"), "{shown}");
     }
 
     #[test]

@@ -4,6 +4,8 @@
 
 mod schedule_support;
 
+use std::sync::Arc;
+
 use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::plan::Clock;
 use checkpoint_keeper_core::schedule::{Input, Outcome, Schedule, ScheduleState};
@@ -36,6 +38,54 @@ fn a_time_that_was_missed_shows_until_the_next_success_also_after_a_restart() {
     node.live(HOUR);
     node.finish_all();
     assert_eq!((node.dumps(), health(&node)), (vec!["web/app".to_owned()], (0, None)));
+}
+
+#[test]
+fn while_requests_fail_the_reason_stays_what_ended_the_last_one_and_the_first_failure_is_known() {
+    let mut schedule = every(HOUR);
+    schedule.dumping.backoff = MINUTE;
+    let mut node = Node::new(vec![schedule], vec![pod("web")]);
+    let mut reasons = Vec::new();
+    let mut first = None;
+    for _ in 0..3 * 60 {
+        node.pass(MINUTE);
+        while !node.dumps().is_empty() {
+            node.end(failed());
+        }
+        let (failures, reason) = health(&node);
+        if failures > 0 {
+            first = first.or(Some(node.now.wall));
+            reasons.extend(reason);
+            assert_eq!(state(&node).failing_since, first);
+        }
+    }
+    assert!(state(&node).failures > 1, "{:?}", state(&node));
+    reasons.dedup();
+    assert_eq!(reasons, ["CheckpointFailed"]);
+}
+
+#[test]
+fn why_a_checkpoint_failed_is_not_hidden_by_the_times_that_are_missed_for_it() {
+    let mut node = Node::new(vec![with_deadline(every(HOUR))], vec![pod("a"), pod("b"), pod("c")]);
+    node.pass(HOUR).end(Outcome::InsufficientStorage("no room".to_owned()));
+    // The second one is under way, and the last one waits for longer than it may.
+    node.pass(MINUTE * 6);
+    assert!(node.results().contains(&"ScheduleMissed"));
+    let state = state(&node);
+    assert_eq!((state.failures, state.last_failure.unwrap().message.as_str()), (1, "no room"));
+}
+
+#[test]
+fn a_schedule_that_is_suspended_fails_no_more_and_its_failures_are_there_again_when_it_goes_on() {
+    let mut node = Node::new(vec![every(HOUR)], vec![pod("web")]);
+    node.pass(HOUR).end(Outcome::FailedForGood("500: no".to_owned()));
+    let failing = (1, Some("CheckpointFailed".to_owned()));
+    assert_eq!(health(&node), failing);
+    let suspend = |suspend| Input::Schedules(vec![Arc::new(Schedule { suspend, ..every(HOUR) })]);
+    node.tell(suspend(true));
+    assert_eq!(health(&node), (0, None));
+    node.tell(suspend(false));
+    assert_eq!(health(&node), failing);
 }
 
 #[test]
@@ -130,7 +180,7 @@ fn a_container_that_may_be_frozen_is_reported_and_stays_in_the_status_until_a_su
     }
     assert_eq!(node.results().last(), Some(&"CheckpointFailed"), "each request has one end");
     assert_eq!(health(&node), (2, frozen), "what fails because of it does not hide it");
-    assert_eq!(state(&node).last_failure.unwrap().message, "it went away");
+    assert_eq!(state(&node).last_failure.unwrap().message, "shop/web/app: it went away");
     node.live(HOUR);
     node.finish_all();
     assert_eq!(health(&node), (0, None));

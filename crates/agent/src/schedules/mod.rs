@@ -363,9 +363,7 @@ impl Schedules {
 
 fn log(report: &Report) {
     let Report { request, container, result, count } = report;
-    let container = container
-        .as_ref()
-        .map(|container| format!("{}/{}/{}", container.namespace, container.pod, container.container));
+    let container = container.as_ref().map(ToString::to_string);
     let (schedule, trigger) = (request.schedule.to_string(), request.trigger.name());
     let (container, reason) = (container.unwrap_or_default(), result.name());
     match result {

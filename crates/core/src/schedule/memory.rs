@@ -46,6 +46,8 @@ pub struct ScheduleMemory {
     pub interval_successes: u64,
     /// How many requests have failed since then.
     pub failures: u32,
+    /// When the first of them failed.
+    pub failing_since: Option<Timestamp>,
     /// What failed last.
     pub last_failure: Option<Failure>,
 }
@@ -103,11 +105,25 @@ impl ScheduleMemory {
     /// by it.
     pub(super) fn note_crowded_out(&mut self, at: Timestamp) {
         self.failures = self.failures.max(1);
+        self.failing_since.get_or_insert(at);
         if !self.may_be_frozen() {
             let message = "not carried out here, as many older schedules of its namespace select containers on this node";
             let (reason, message) = (TOO_MANY_SCHEDULES.to_owned(), message.to_owned());
             self.last_failure = Some(Failure { reason, message, at });
         }
+    }
+
+    /// What it says of a schedule that is suspended: failures are over, but a container may be frozen all the same.
+    pub(super) fn suspended(self) -> Self {
+        if self.may_be_frozen() {
+            return self;
+        }
+        Self { failures: 0, failing_since: None, last_failure: None, ..self }
+    }
+
+    /// Whether something failed that missed times are a mere consequence of.
+    fn has_cause(&self) -> bool {
+        self.last_failure.as_ref().is_some_and(|failure| !failure.is(RunResultKind::Missed))
     }
 
     fn may_be_frozen(&self) -> bool {
@@ -122,11 +138,24 @@ impl ScheduleMemory {
         }
     }
 
+    /// Notes what came of the request for a container.
+    pub(super) fn note_of(&mut self, container: &ContainerId, result: &RunResult, now: Timestamp) {
+        match result {
+            // Events about it end long before it is thawed.
+            RunResult::MayBeFrozen(message) => {
+                let message = format!("{container}: {message}");
+                self.note(&RunResult::MayBeFrozen(message), 1, now);
+            }
+            result => self.note(result, 1, now),
+        }
+    }
+
     /// Notes what came of a request for so many containers.
     pub(super) fn note(&mut self, result: &RunResult, containers: u32, now: Timestamp) {
         let message = match result {
             RunResult::Done(_) => {
-                (self.last_success, self.failures, self.last_failure) = (Some(now), 0, None);
+                (self.last_success, self.failures) = (Some(now), 0);
+                (self.failing_since, self.last_failure) = (None, None);
                 return;
             }
             RunResult::Failed(message)
@@ -144,11 +173,22 @@ impl ScheduleMemory {
                     (count, _) => format!("{count} due times were missed"),
                 }
             }
+            // While requests fail, why they do stays the same until one is over.
+            RunResult::Retrying(_) if self.failures > 0 => return,
             RunResult::Retrying(message) => message.clone(),
             RunResult::WouldDump | RunResult::Skipped(_) => return,
         };
-        // That a container may be frozen is not hidden by what fails because of it.
-        if !self.may_be_frozen() || matches!(result, RunResult::MayBeFrozen(_)) {
+        if self.failures > 0 {
+            self.failing_since.get_or_insert(now);
+        }
+        // What failed is not hidden by what follows from it: that a container may be frozen by anything, and why a
+        // checkpoint could not be made by times that were missed meanwhile.
+        let is_hidden = match result.kind() {
+            RunResultKind::MayBeFrozen => false,
+            RunResultKind::Missed => self.has_cause(),
+            _ => self.may_be_frozen(),
+        };
+        if !is_hidden {
             self.last_failure = Some(Failure { reason: result.name().to_owned(), message, at: now });
         }
     }

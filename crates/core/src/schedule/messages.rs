@@ -1,6 +1,7 @@
 //! What the scheduler is told, and what it wants done.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,6 +91,13 @@ pub struct ContainerId {
     pub pod_uid: String,
     /// The container's name.
     pub container: String,
+}
+
+impl fmt::Display for ContainerId {
+    /// `shop/web-0/server`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}/{}", self.namespace, self.pod, self.container)
+    }
 }
 
 /// What a container used, up to some moment.

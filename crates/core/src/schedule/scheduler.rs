@@ -86,6 +86,8 @@ pub struct ScheduleState {
     pub active: u32,
     /// How many of its requests have failed since the last success.
     pub failures: u32,
+    /// When the first of them failed.
+    pub failing_since: Option<Timestamp>,
     /// What failed last, since then.
     pub last_failure: Option<Failure>,
     /// How many containers it selects here.
@@ -201,6 +203,9 @@ impl Scheduler {
         let (pods, under_way) = (self.pods_by_namespace(), self.runs.under_way());
         let state = |schedule: &Arc<Schedule>| {
             let mut memory = self.memory.get(&schedule.uid).cloned().unwrap_or_default();
+            if schedule.suspend {
+                memory = memory.suspended();
+            }
             let is_crowded_out = self.crowded_out.contains(&schedule.uid);
             if is_crowded_out {
                 memory.note_crowded_out(schedule.created);
@@ -218,6 +223,7 @@ impl Scheduler {
                 next: timers.and_then(|timers| timers.next(self.delay_of(schedule))),
                 active: under_way.get(schedule.uid.as_str()).copied().unwrap_or(0),
                 failures: memory.failures,
+                failing_since: memory.failing_since,
                 last_failure: memory.last_failure,
                 containers: selected.map(|pod| containers_of(schedule, pod).count()).sum(),
             }
@@ -562,7 +568,7 @@ impl Scheduler {
         let uid = request.schedule_uid.clone();
         let memory = Some(uid).filter(|_| is_known).map(|uid| self.memory.entry(uid).or_default());
         if let Some(memory) = memory {
-            memory.note(result, 1, now.wall);
+            memory.note_of(container, result, now.wall);
             let is_by_interval = request.trigger == Trigger::Interval;
             if is_by_interval && matches!(result, RunResult::Done(_)) {
                 memory.interval_successes = memory.interval_successes.saturating_add(1);
