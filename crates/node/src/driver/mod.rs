@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use crate::catalog::{Catalog, CatalogProblem};
 use crate::catalog_writer::CatalogWriter;
 use crate::clock;
+use crate::dir_watcher::DirWatcher;
 use crate::reading;
 use crate::resolver::{Ask, Resolver};
 use crate::store::{OpenError, Store};
@@ -69,7 +70,7 @@ pub enum Event<'a> {
     DirectoryReplaced,
     /// The new directory cannot be used.
     DirectoryUnusable(&'a OpenError),
-    /// The system gives no notice of changes: only the timer looks.
+    /// The system gives no notice of changes: only the timer looks. It is asked again, and this said again, at each look.
     NoDirWatcher(Errno),
 }
 
@@ -118,6 +119,9 @@ enum LookupExecutor {
     Thread(Resolver),
 }
 
+/// What has the system tell of changes of a directory.
+type Watch = Box<dyn FnMut(&Store) -> rustix::io::Result<DirWatcher> + Send>;
+
 /// An engine with the directory that it is about.
 pub struct Driver {
     engine: Engine,
@@ -128,6 +132,8 @@ pub struct Driver {
     /// What is to be done.
     effects: VecDeque<Effect>,
     now: Box<dyn Fn() -> Now + Send>,
+    /// What has the system tell of changes of the directory.
+    watch_by: Watch,
     /// For how long it carries out effects before it looks whether something else has happened.
     slice: Duration,
     /// When the first of the archives was closed that no plan knows of yet.
@@ -162,6 +168,7 @@ impl Driver {
             lookup_executor: LookupExecutor::None,
             effects: VecDeque::new(),
             now,
+            watch_by: Box::new(DirWatcher::new),
             slice: SLICE,
             first_close: None,
             first_close_planned: None,

@@ -54,7 +54,7 @@ impl Driver {
             }
             executor => executor,
         };
-        let mut dir_watcher = watch(&self.store, &mut report);
+        let mut dir_watcher: Option<DirWatcher> = None;
         let mut next_sweep = Duration::ZERO;
         let mut presence = Presence::Here;
         loop {
@@ -64,6 +64,9 @@ impl Driver {
                 next_sweep = now.uptime + around(interval);
                 presence = self.follow_directory(presence, &mut dir_watcher, &mut report);
                 if presence == Presence::Here {
+                    if dir_watcher.is_none() {
+                        dir_watcher = self.watch(&mut report);
+                    }
                     self.sweep(&mut report);
                 }
             } else if presence == Presence::Here && !events.names.is_empty() {
@@ -131,6 +134,11 @@ impl Driver {
         }
     }
 
+    /// Has the system tell of changes of the directory, or says why it does not.
+    fn watch(&mut self, report: &mut impl FnMut(Event<'_>)) -> Option<DirWatcher> {
+        (self.watch_by)(&self.store).map_err(|error| report(Event::NoDirWatcher(error))).ok()
+    }
+
     /// Continues with the directory to which the path leads now. Returns whether there is one.
     fn follow_directory(
         &mut self,
@@ -148,7 +156,7 @@ impl Driver {
                 Ok(store) => {
                     report(Event::DirectoryReplaced);
                     self.store = Arc::new(store);
-                    *dir_watcher = watch(&self.store, report);
+                    *dir_watcher = None;
                     self.handle(Input::DirectoryReplaced);
                     return Presence::Here;
                 }
@@ -164,10 +172,6 @@ fn reopen(path: &Path) -> Result<Store, OpenError> {
     let store = Store::open(path)?;
     store.lock()?;
     Ok(store)
-}
-
-fn watch(store: &Store, report: &mut impl FnMut(Event<'_>)) -> Option<DirWatcher> {
-    DirWatcher::new(store).map_err(|error| report(Event::NoDirWatcher(error))).ok()
 }
 
 /// The interval, changed by up to a tenth at random, so that thousands of nodes that were started together do not all
@@ -195,8 +199,57 @@ fn wait(stop: &impl AsFd, others: [Option<BorrowedFd<'_>>; 2], timeout: Duration
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use checkpoint_keeper_core::engine::Settings;
+    use checkpoint_keeper_core::engine::clock::Now;
 
     use super::*;
+    use crate::driver::CatalogUse;
+    use crate::mailbox::channel;
+
+    /// The time so many hours after an uptime of nothing.
+    fn at_hour(hour: u64) -> Now {
+        let uptime = Duration::from_hours(hour);
+        Now { wall: "2026-06-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap() + uptime, uptime }
+    }
+
+    /// What another process takes may be given back.
+    #[test]
+    fn notice_of_changes_is_asked_for_at_each_look_until_there_is_some_and_its_lack_is_said_each_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let looks_at_the_clock = AtomicU64::new(0);
+        let an_hour_later = move || at_hour(looks_at_the_clock.fetch_add(1, Ordering::Relaxed));
+        let (mut driver, _) =
+            Driver::with_clock(store, Settings::default(), CatalogUse::None, Box::new(an_hour_later));
+        let mut refusals = 3;
+        driver.watch_by = Box::new(move |store| {
+            if refusals == 0 {
+                return DirWatcher::new(store);
+            }
+            refusals -= 1;
+            Err(Errno::MFILE)
+        });
+        let (mut stop, stopped) = UnixStream::pair().unwrap();
+        let (_sender, mailbox) = channel().unwrap();
+        let mut seen = Vec::new();
+        let report = |event: Event<'_>| {
+            match event {
+                Event::NoDirWatcher(error) => seen.push(error.to_string()),
+                Event::Timed(Operation::Sweep, _) => seen.push("look".to_owned()),
+                _ => {}
+            }
+            if seen.len() == 8 {
+                stop.write_all(b"x").unwrap();
+            }
+        };
+        driver.run(&mailbox, Duration::from_millis(1), stopped, report).unwrap();
+        let no = Errno::MFILE.to_string();
+        assert_eq!(seen, [&no, "look", &no, "look", &no, "look", "look", "look"]);
+    }
 
     #[test]
     fn looks_are_spread_by_a_tenth() {

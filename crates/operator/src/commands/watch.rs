@@ -98,7 +98,7 @@ impl Log {
             }
             Event::DirectoryUnusable(error) => self.complain("error", error.to_string()),
             Event::NoDirWatcher(error) => {
-                say(
+                self.complain(
                     "warning",
                     format!("the system gives no notice of changes ({error}): looking by the timer only"),
                 );
