@@ -102,6 +102,9 @@ spec:
           args:
             - agent
             {{- include "checkpoint-keeper.args" $root | nindent 12 | trimSuffix "\n            " }}
+            {{- if ne $agent.kubeletRootDir "/var/lib/kubelet" }}
+            - --directory={{ $agent.kubeletRootDir }}/checkpoints
+            {{- end }}
             {{- if ne (int $agent.inventoryLimit) 100 }}
             - --inventory-limit={{ int $agent.inventoryLimit }}
             {{- end }}
@@ -139,7 +142,7 @@ spec:
               drop: [ALL]
           volumeMounts:
             - name: checkpoints
-              mountPath: /var/lib/kubelet/checkpoints
+              mountPath: {{ $agent.kubeletRootDir }}/checkpoints
             - name: state
               mountPath: /var/lib/checkpoint-keeper
             {{- if $agent.kubelet.useNodeCertificate }}
@@ -151,7 +154,8 @@ spec:
             {{- toYaml . | nindent 12 }}
             {{- end }}
       volumes:
-        # The kubelet makes this directory when it starts. Where its root is another one, only the path here changes.
+        # The kubelet makes this directory when it starts. Where its root is another one, it is mounted at its own path, and
+        # --directory=PATH among the agent's and the controller's arguments says so in reports.
         # On a node without it an empty one is made, so that no roll-out waits for that node.
         - name: checkpoints
           hostPath: {path: {{ $agent.kubeletRootDir }}/checkpoints, type: {{ $agent.checkpointDirectoryType }}}

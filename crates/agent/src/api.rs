@@ -62,7 +62,8 @@ mod tests {
     use crate::context::TICK;
     use crate::inventory::ShownArchives;
     use crate::own_objects::OwnObjects;
-    use crate::state::AgentState;
+    use crate::problem_type::ProblemType;
+    use crate::state::{AgentState, Observations};
     use crate::status::Staleness;
     use checkpoint_keeper_runtime::liveness::now;
     use checkpoint_keeper_runtime::other_operator::OTHER_OPERATOR_NAMESPACES;
@@ -283,6 +284,34 @@ mod tests {
             assert_eq!(logged(&side), [""; 0]);
         };
         tokio::select! { () = Box::pin(side.context.objects.watch(&side.context.client)) => {}, () = side.source.run(&sender) => {}, () = seen => {} }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_is_a_problem_once_its_errors_last_and_until_it_lists() {
+        let api = Watched::default();
+        let kinds = ["nodes", "nodecheckpointstores", "containercheckpoints"];
+        let side = side(&tokio::sync::watch::Sender::new(true));
+        let side = of(ApiContext { client: api.client(), ..side.context });
+        let problems = || side.context.state.read(Observations::kinds_of_problems);
+        let seen = async {
+            kinds.iter().for_each(|kind| api.set_broken(kind, true));
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert_eq!(problems(), BTreeSet::new(), "kinds may be defined a moment after the start");
+            tokio::time::sleep(Duration::from_mins(2)).await;
+            let unwatched =
+                [ProblemType::CheckpointsUnwatched, ProblemType::NodeUnwatched, ProblemType::StoreUnwatched];
+            assert_eq!(problems(), unwatched.into());
+            kinds.iter().for_each(|kind| api.set_broken(kind, false));
+            // As long as the longest pause between two tries.
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            assert_eq!(problems(), BTreeSet::new());
+        };
+        tokio::select! {
+            () = side.context.watch_node() => {},
+            () = side.context.watch_store() => {},
+            () = Box::pin(side.inventory.run()) => {},
+            () = seen => {},
+        }
     }
 
     #[tokio::test(start_paused = true)]

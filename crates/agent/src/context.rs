@@ -45,6 +45,14 @@ impl ApiContext {
             .collect()
     }
 
+    /// Notes why a watch fails, or that it does not.
+    pub(super) fn note_watch(&self, kind: ProblemType, what: &str, why: Option<String>) {
+        match why {
+            Some(why) => self.problem(kind, format!("{what} cannot be watched: {why}")),
+            None => self.state.problem_ended(kind),
+        }
+    }
+
     /// Notes that something is wrong.
     pub(super) fn problem(&self, kind: ProblemType, what: String) {
         self.state.problem(kind, String::new(), what, now());

@@ -7,7 +7,6 @@ mod api_write;
 mod cluster_watch;
 mod config_source;
 mod context;
-mod deciding_generations;
 mod dry_runs;
 mod events;
 mod inventory;
@@ -43,7 +42,6 @@ use checkpoint_keeper_node::mailbox;
 use checkpoint_keeper_node::store::{OpenError, Store};
 
 use self::api_thread::Shared;
-use self::deciding_generations::DecidingGenerations;
 use self::dry_runs::DryRuns;
 use self::inventory::ShownArchives;
 use self::metrics::Timings;
@@ -90,12 +88,12 @@ pub struct Settings {
     pub view_listen: SocketAddr,
     /// The kubeconfig of the cluster; none: the one around this pod.
     pub kubeconfig: Option<PathBuf>,
-    /// Writes the audit line of a deletion, with the generation of the policy that decided.
+    /// Writes the audit line of a deletion.
     pub audit: Audit,
 }
 
-/// Writes the audit line of a deletion, with the generation of the policy that decided.
-pub type Audit = Box<dyn Fn(&Outcome, Option<i64>) -> io::Result<()>>;
+/// Writes the audit line of a deletion.
+pub type Audit = Box<dyn Fn(&Outcome) -> io::Result<()>>;
 
 /// Why an agent cannot begin, or go on.
 #[derive(Debug, thiserror::Error)]
@@ -154,7 +152,6 @@ pub fn run(settings: Settings) -> Result<(), Error> {
         dry_runs: DryRuns::new(settings.status_interval),
         timings: shared.timings,
         interval,
-        deciding_generations: DecidingGenerations::default(),
         archives: shared.archives,
         shown: shared.shown,
         latest: shared.latest,

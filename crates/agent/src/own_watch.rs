@@ -4,7 +4,7 @@ use checkpoint_keeper_api::NodeCheckpointStore;
 use checkpoint_keeper_api::api_object::{ApiObject, Metadata};
 use checkpoint_keeper_core::policy::Labels;
 use checkpoint_keeper_runtime::liveness::{now, other_watch};
-use checkpoint_keeper_runtime::watch::{Change, follow, metadata_of, objects_of};
+use checkpoint_keeper_runtime::watch::{Change, WatchHealth, follow, metadata_of, objects_of};
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
 use kube::runtime::watcher::watcher;
@@ -19,7 +19,8 @@ impl ApiContext {
         let api = metadata_of::<Node>(&self.client);
         follow(watcher(api, config), |change| {
             let before = self.own.now();
-            self.own.watches().node.note(&change, now());
+            let why = note(&mut self.own.watches().node, &change);
+            self.note_watch(ProblemType::NodeUnwatched, "the node", why);
             // Of one with more labels than are read nothing is known: a policy may select it by any.
             let seen = |node: Metadata| {
                 let uid = node.uid().unwrap_or_default();
@@ -33,10 +34,7 @@ impl ApiContext {
                 }
                 Change::Applied(node) => self.own.note(|own| own.node = seen(node)),
                 // Its labels are as they were when it was last seen; a plan needs some.
-                Change::Deleted(_) => {}
-                Change::Failed(error) => {
-                    self.problem(ProblemType::NodeUnwatched, format!("the node cannot be watched: {error}"));
-                }
+                Change::Deleted(_) | Change::Failed(_) => {}
             }
             if !self.own.now().means_the_same_as(&before) {
                 self.objects.notify();
@@ -51,7 +49,8 @@ impl ApiContext {
         let api = objects_of::<NodeCheckpointStore>(&self.client);
         follow(watcher(api, config), |change| {
             let before = self.own.now();
-            self.own.watches().store.note(&change, now());
+            let why = note(&mut self.own.watches().store, &change);
+            self.note_watch(ProblemType::StoreUnwatched, "the node's NodeCheckpointStore", why);
             match change.map(store) {
                 Change::Listed(stores) => {
                     let store = stores.into_iter().next();
@@ -59,10 +58,7 @@ impl ApiContext {
                 }
                 Change::Applied(store) => self.own.note(|own| own.store = Some(store)),
                 Change::Deleted(_) => self.own.note(|own| own.store = None),
-                Change::Failed(error) => {
-                    let what = format!("the node's NodeCheckpointStore cannot be watched: {error}");
-                    self.problem(ProblemType::StoreUnwatched, what);
-                }
+                Change::Failed(_) => {}
             }
             if !self.own.now().means_the_same_as(&before) {
                 self.objects.notify();
@@ -70,6 +66,12 @@ impl ApiContext {
         })
         .await;
     }
+}
+
+/// Notes what a watch showed; returns why it fails, if that lasts.
+fn note<T>(health: &mut WatchHealth, change: &Change<T>) -> Option<String> {
+    health.note(change, now());
+    health.lasting_error(now()).map(str::to_owned)
 }
 
 /// A store as far as it can be read: a status that is not what the kind says, as another version wrote it, is left out, and of

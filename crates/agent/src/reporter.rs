@@ -12,7 +12,6 @@ use checkpoint_keeper_node::driver::{Event, Operation};
 use jiff::Timestamp;
 
 use super::Audit;
-use super::deciding_generations::DecidingGenerations;
 use super::dry_runs::{DryRuns, share_of_dry_run};
 use super::inventory::ShownArchives;
 use super::metrics::Timings;
@@ -30,7 +29,6 @@ pub(super) struct Reporter {
     pub(super) timings: Timings,
     /// How often everything is looked at.
     pub(super) interval: Duration,
-    pub(super) deciding_generations: DecidingGenerations,
     /// Tells schedules of their archives.
     pub(super) archives: SeenArchives,
     /// Shows archives through the API.
@@ -49,13 +47,6 @@ impl Reporter {
         let now = Instant::now();
         if let Event::Planned(view) = event {
             let View { snapshot, policies, plan, .. } = &***view;
-            for place in plan.deletions() {
-                let (Some(archive), Some(verdict)) = (snapshot.archives.get(place), plan.verdicts.get(place))
-                else {
-                    continue;
-                };
-                self.deciding_generations.begin(&archive.file, verdict.policy.as_deref(), policies);
-            }
             let wall = Timestamp::now();
             let storage =
                 EffectiveStorage::new(&policies.storage, snapshot.node_labels.as_ref(), snapshot.filesystem);
@@ -105,8 +96,7 @@ impl Reporter {
                 self.state.forget_problems(age, now);
             }
             Event::Finished(outcome) => {
-                let generation = self.deciding_generations.end(&outcome.deletion.archive.file);
-                self.audit(outcome, generation);
+                self.audit(outcome);
                 if let Removal::Failed(error) = &outcome.removal {
                     let file = outcome.deletion.archive.file.to_string();
                     let what = format!("cannot delete {file}: {error}");
@@ -152,12 +142,12 @@ impl Reporter {
     }
 
     /// One line for each deletion, for good.
-    fn audit(&self, outcome: &Outcome, policy_generation: Option<i64>) {
+    fn audit(&self, outcome: &Outcome) {
         if !matches!(outcome.removal, Removal::Removed) {
             return;
         }
         // A full disk may stop the log, and must not stop what frees it.
-        if let Err(error) = (self.audit)(outcome, policy_generation) {
+        if let Err(error) = (self.audit)(outcome) {
             let what = format!("cannot write the audit line of a deletion: {error}");
             self.state.problem(ProblemType::AuditFailed, String::new(), what, Instant::now());
         }

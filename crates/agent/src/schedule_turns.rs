@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use checkpoint_keeper_core::schedule::{RunResult, ScheduleState, TOO_MANY_SCHEDULES};
+use checkpoint_keeper_core::schedule::{RunResultKind, ScheduleState, TOO_MANY_SCHEDULES};
 
 /// So many of the schedules at most, in the order of their turns: what is cut off at the end matters least.
 pub(super) fn in_turn<'a>(
@@ -26,11 +26,10 @@ pub(super) fn in_turn<'a>(
 
 /// What is named first has the lowest.
 fn weight(state: &ScheduleState) -> u8 {
-    let reason = state.last_failure.as_ref().map(|failure| failure.reason.as_str());
-    match reason.filter(|_| state.failures > 0) {
-        Some(reason) if reason == RunResult::MayBeFrozen(String::new()).name() => 0,
+    match state.last_failure.as_ref().filter(|_| state.failures > 0) {
+        Some(failure) if failure.is(RunResultKind::MayBeFrozen) => 0,
         // There may be many of these, and it says nothing of containers.
-        Some(TOO_MANY_SCHEDULES) => 2,
+        Some(failure) if failure.reason == TOO_MANY_SCHEDULES => 2,
         _ if state.failures > 0 => 1,
         _ => 3,
     }

@@ -190,7 +190,7 @@ impl AgentState {
         self.changed.send_replace(());
     }
 
-    /// Notes something that is wrong; it counts for as long as it is said again.
+    /// Notes something that is wrong; it counts for as long as it is said again, or until it is said to have ended.
     pub(super) fn problem(&self, kind: ProblemType, about: String, what: String, now: Instant) {
         let mut observed = self.observed();
         let problem = (kind, about);
@@ -202,6 +202,17 @@ impl AgentState {
             return;
         }
         if observed.problems.insert(problem, (what, now)).is_none() {
+            drop(observed);
+            self.changed.send_replace(());
+        }
+    }
+
+    /// Notes that nothing of that kind is wrong any more.
+    pub(super) fn problem_ended(&self, kind: ProblemType) {
+        let mut observed = self.observed();
+        let before = observed.problems.len();
+        observed.problems.retain(|(its, _), _| *its != kind);
+        if observed.problems.len() != before {
             drop(observed);
             self.changed.send_replace(());
         }

@@ -1,6 +1,6 @@
 //! What a plan amounts to: the figures of status and metrics. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use checkpoint_keeper_api::node_store::MOST_PINNED;
@@ -63,6 +63,8 @@ pub(super) struct Summary {
     pub(super) unlisted: Unlisted,
     /// The archives that it counts and that are to be deleted.
     pub(super) deleting: BTreeMap<FileName, Counted>,
+    /// The archives that were being deleted already when the plan was made, which does not see them.
+    pub(super) being_deleted: BTreeSet<FileName>,
 }
 
 /// How many deletions might begin when a plan was made.
@@ -203,6 +205,7 @@ impl Summary {
                 .as_ref()
                 .map(|allowance| Tokens { policies: allowance.shared, watermark: allowance.watermark }),
             unreachable: HeldLimit::all(plan, snapshot),
+            being_deleted: snapshot.being_deleted.clone(),
             ..Self::default()
         };
         summary.storage_limits = Some(StorageLimits::new(storage, snapshot.archives.len() as u64));
@@ -313,10 +316,11 @@ impl Summary {
         }
     }
 
-    /// Counts what an earlier plan had deleted and is not gone yet: a later one does not see it any more.
+    /// Counts what an earlier plan had deleted and is not gone yet: a later one does not see it any more. A deletion
+    /// that had not begun leaves nothing to count: this plan has judged its archive anew, or it has vanished.
     pub(super) fn count_deleting(&mut self, earlier: BTreeMap<FileName, Counted>) {
         for (file, archive) in earlier {
-            if !self.deleting.contains_key(&file) {
+            if self.being_deleted.contains(&file) && !self.deleting.contains_key(&file) {
                 self.count(&archive);
                 self.deleting.insert(file, archive);
             }
@@ -438,12 +442,32 @@ mod tests {
         summary.finish(&file("b"), false);
         assert_eq!(figures(&summary), (3, 30, 3, 3, 2));
         // The next plan sees that one again, and not the one on which the system is still at work.
-        let mut next = planned(2, &[]);
+        let mut next = Summary { being_deleted: [file("c")].into(), ..planned(2, &[]) };
         next.count_deleting(summary.deleting);
         assert_eq!(figures(&next), (3, 30, 3, 3, 1));
         next.finish(&file("c"), true);
         next.finish(&file("c"), true);
         assert_eq!(figures(&next), (2, 20, 2, 2, 0));
+    }
+
+    /// Few deletions are begun at a time. What a plan wanted and did not begin is judged anew by the next one.
+    #[test]
+    fn a_deletion_that_waited_and_is_not_wanted_any_more_counts_once() {
+        let mut summary = planned(0, &["a", "b", "c", "d", "e", "f"]);
+        summary.finish(&file("a"), true);
+        // The policy was mended meanwhile, and another process removed the last one.
+        let snapshot = Snapshot { being_deleted: [file("b")].into(), ..Snapshot::default() };
+        let (none, now) = (PolicySet::default(), Timestamp::UNIX_EPOCH);
+        let storage = EffectiveStorage::new(&none.storage, None, None);
+        let mut next = Summary::of(&snapshot, &none, &storage, &plan(&snapshot, &none, now), now);
+        for _ in ["c", "d", "e"] {
+            next.count(&archive(Reason::WithinLimits));
+        }
+        next.count_deleting(summary.deleting);
+        assert_eq!(figures(&next), (4, 40, 4, 4, 1));
+        next.finish(&file("b"), true);
+        assert_eq!(figures(&next), (3, 30, 3, 3, 0));
+        assert!(next.deleting.is_empty(), "{:?}", next.deleting);
     }
 
     #[test]

@@ -24,11 +24,17 @@ use crate::status::PolicyStatus;
     category = "checkpoint-keeper",
     status = "PolicyStatus",
     derive = "PartialEq",
+    selectable = ".spec.mode",
     doc = "Which checkpoint archives stay on the nodes of the cluster, as its administrator wants it.",
     printcolumn(
         name = "Ready",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
     ),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "Max age", type_ = "string", json_path = ".spec.retention.maxAge"),
@@ -45,16 +51,11 @@ use crate::status::PolicyStatus;
         json_path = ".status.totals.deletionPending",
         priority = 1
     ),
+    printcolumn(name = "Precedence", type_ = "string", json_path = ".spec.precedence", priority = 1),
     printcolumn(
         name = "Enforced",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Enforced")].message"#,
-        priority = 1
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")

@@ -50,6 +50,7 @@ pub fn fnv(parts: &[&[u8]]) -> u32 {
     selectable = ".status.nodeName",
     selectable = ".status.podName",
     selectable = ".status.containerName",
+    selectable = ".status.state",
     printcolumn(name = "Pod", type_ = "string", json_path = ".status.podName"),
     printcolumn(name = "Container", type_ = "string", json_path = ".status.containerName"),
     printcolumn(name = "Node", type_ = "string", json_path = ".status.nodeName"),

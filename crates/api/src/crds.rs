@@ -5,7 +5,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSON};
 use kube::CustomResourceExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     CheckpointPolicy, CheckpointQuota, CheckpointRestoreOperator, CheckpointSchedule,
@@ -75,7 +75,7 @@ const HEADER: &str = "# Generated from crates/api by `cargo xtask generate`; do 
 /// A definition with what the types do not say: the name of its lists, which release it is of, and descriptions of
 /// spec and status that name them.
 fn finished(crd: CustomResourceDefinition) -> CustomResourceDefinition {
-    let mut crd = without_nulls(crd);
+    let mut crd = plain_schemas(crd);
     crd.spec.names.list_kind = Some(format!("{}List", crd.spec.names.kind));
     let version = format!("v{}", env!("CARGO_PKG_VERSION"));
     crd.metadata.annotations.get_or_insert_default().insert(BUNDLE_VERSION.to_owned(), version);
@@ -91,6 +91,38 @@ fn finished(crd: CustomResourceDefinition) -> CustomResourceDefinition {
         }
     }
     crd
+}
+
+/// Gives conditions the bounds that Kubernetes has for them, which its published schema leaves out.
+fn bound_conditions(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            if let Some(fields) =
+                members.get_mut("conditions").and_then(|list| list.pointer_mut("/items/properties"))
+            {
+                for (field, bounds) in [
+                    ("type", json!({"minLength": 1, "maxLength": 316})),
+                    ("status", json!({"enum": ["True", "False", "Unknown"]})),
+                    (
+                        "reason",
+                        json!({
+                            "minLength": 1, "maxLength": 1024,
+                            "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+                        }),
+                    ),
+                    ("message", json!({"maxLength": 32768})),
+                    ("observedGeneration", json!({"minimum": 0})),
+                ] {
+                    if let (Some(field), Value::Object(bounds)) = (fields[field].as_object_mut(), bounds) {
+                        field.extend(bounds);
+                    }
+                }
+            }
+            members.values_mut().for_each(bound_conditions);
+        }
+        Value::Array(items) => items.iter_mut().for_each(bound_conditions),
+        _ => {}
+    }
 }
 
 /// A policy's definition with what its status says until the controller has looked at it.
@@ -111,14 +143,15 @@ fn waiting_for_the_controller(mut crd: CustomResourceDefinition) -> CustomResour
     crd
 }
 
-/// The definition with no field that takes null: the API server then drops a null before anything
-/// looks at it, and a rule never sees one.
-fn without_nulls(crd: CustomResourceDefinition) -> CustomResourceDefinition {
+/// The definition with conditions that are bounded, and with no field that takes null: the API server then drops a null
+/// before anything looks at it, and a rule never sees one.
+fn plain_schemas(crd: CustomResourceDefinition) -> CustomResourceDefinition {
     let Ok(mut value) = serde_json::to_value(&crd) else { return crd };
     if let Some(versions) = value.pointer_mut("/spec/versions").and_then(Value::as_array_mut) {
         for version in versions {
             if let Some(schema) = version.pointer_mut("/schema/openAPIV3Schema") {
                 plain(schema, false);
+                bound_conditions(schema);
             }
         }
     }
@@ -173,7 +206,7 @@ fn sorted(value: Value) -> Value {
 
 /// The schema of the newest version of a kind, for checking manifests against.
 pub(crate) fn schema<K: CustomResourceExt>() -> Value {
-    serde_json::to_value(without_nulls(K::crd()))
+    serde_json::to_value(plain_schemas(K::crd()))
         .ok()
         .and_then(|crd| crd.pointer("/spec/versions/0/schema/openAPIV3Schema").cloned())
         .unwrap_or_default()

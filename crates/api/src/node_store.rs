@@ -52,7 +52,7 @@ pub const LARGEST_STATUS: usize = 32 << 10;
     doc = "The checkpoint directory of the node of the same name: what it holds, what was deleted there and why. Its status is written by that node's agent only.",
     printcolumn(name = "Archives", type_ = "integer", json_path = ".status.archives"),
     printcolumn(name = "Size", type_ = "string", json_path = ".status.size"),
-    printcolumn(name = "UsedPercent", type_ = "integer", json_path = ".status.filesystem.usedPercent"),
+    printcolumn(name = "Used%", type_ = "integer", json_path = ".status.filesystem.usedPercent"),
     printcolumn(name = "Pending", type_ = "integer", json_path = ".status.deletionPending"),
     printcolumn(
         name = "Ready",

@@ -30,6 +30,7 @@ use crate::schedule_status::{CheckpointScheduleStatus, ScheduleError};
     category = "checkpoint-keeper",
     status = "CheckpointScheduleStatus",
     derive = "PartialEq",
+    selectable = ".spec.mode",
     doc = "When checkpoints of a namespace's running containers are made. Each node's agent carries a schedule out for the pods of its node.",
     printcolumn(
         name = "Ready",

@@ -28,11 +28,17 @@ use crate::status::PolicyStatus;
     category = "checkpoint-keeper",
     status = "PolicyStatus",
     derive = "PartialEq",
+    selectable = ".spec.mode",
     doc = "What checkpoint archives may use on a node, and ceilings per namespace that bind whatever other policies say. Of several for one node the strictest value wins, field by field.",
     printcolumn(
         name = "Ready",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
     ),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
     printcolumn(name = "High", type_ = "string", json_path = ".spec.highWatermark"),
@@ -42,12 +48,6 @@ use crate::status::PolicyStatus;
         name = "Enforced",
         type_ = "string",
         json_path = r#".status.conditions[?(@.type=="Enforced")].message"#,
-        priority = 1
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
         priority = 1
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
@@ -72,7 +72,8 @@ pub struct CheckpointStoragePolicySpec {
     pub low_watermark: Option<ShareText>,
     /// criticalWatermark is the use of the node's file system from which on highWatermark and minFree
     /// delete without the limit of so many a minute, as a share, at least 50% and not below
-    /// highWatermark. They also do when less than half of minFree is free. 0%: they always keep to the limit.
+    /// highWatermark. They also do when less than half of minFree is free. 0%: they always keep to the limit,
+    /// whatever other policies say.
     /// Absent on all policies of a node: 95%.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub critical_watermark: Option<WatermarkText>,

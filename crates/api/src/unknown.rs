@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::crds::schema;
 use crate::{
-    CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
-    ClusterCheckpointPolicy, GROUP, LEGACY_GROUP, LegacyCheckpointSchedule,
+    CheckpointPolicy, CheckpointQuota, CheckpointRestoreOperator, CheckpointSchedule,
+    CheckpointStoragePolicy, ClusterCheckpointPolicy, GROUP, LEGACY_GROUP, LegacyCheckpointSchedule,
 };
 
 /// The fields of a value, as its schema has them. What is below a leaf is not looked at.
@@ -27,7 +27,8 @@ enum Fields {
     List(Box<Fields>),
 }
 
-/// The fields of `spec` of each kind that says what may be deleted, or what is checkpointed; by group and kind.
+/// The fields of `spec` of each kind that says what may be deleted, what is checkpointed or how much of it may be; by group
+/// and kind.
 static SPECS: LazyLock<BTreeMap<(&str, &str), Fields>> = LazyLock::new(|| {
     let spec = |schema: Value| fields(&schema["properties"]["spec"]);
     BTreeMap::from([
@@ -35,6 +36,7 @@ static SPECS: LazyLock<BTreeMap<(&str, &str), Fields>> = LazyLock::new(|| {
         ((GROUP, "CheckpointPolicy"), spec(schema::<CheckpointPolicy>())),
         ((GROUP, "CheckpointStoragePolicy"), spec(schema::<CheckpointStoragePolicy>())),
         ((GROUP, "CheckpointSchedule"), spec(schema::<CheckpointSchedule>())),
+        ((GROUP, "CheckpointQuota"), spec(schema::<CheckpointQuota>())),
         ((LEGACY_GROUP, "CheckpointRestoreOperator"), spec(schema::<CheckpointRestoreOperator>())),
         ((LEGACY_GROUP, "CheckpointSchedule"), spec(schema::<LegacyCheckpointSchedule>())),
     ])
@@ -55,7 +57,7 @@ fn fields(schema: &Value) -> Fields {
 }
 
 /// The path of the first field of `spec` that the kind of that group does not have, if there is one. Of kinds that
-/// say neither what may be deleted nor what is checkpointed nothing is unknown. The older operator's kinds are
+/// say nothing of that nothing is unknown. The older operator's kinds are
 /// judged in the same way, as in files: what a newer release of it means by a field is not to be guessed.
 pub fn unknown_field(group: &str, kind: &str, spec: &Value) -> Option<String> {
     SPECS.get(&(group, kind)).and_then(|fields| unknown(fields, spec, "spec"))
@@ -93,6 +95,7 @@ mod tests {
         let legacy = "CheckpointRestoreOperator";
         for (kind, spec, expected) in [
             ("ClusterCheckpointPolicy", json!({"neverDelete": true}), Some("spec.neverDelete")),
+            ("CheckpointQuota", json!({"hard": {"count": 1}, "scopes": ["a"]}), Some("spec.scopes")),
             ("ClusterCheckpointPolicy", json!({"selector": {"images": ["a"]}}), Some("spec.selector.images")),
             (
                 "CheckpointPolicy",

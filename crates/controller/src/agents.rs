@@ -150,7 +150,7 @@ fn agent_pod(pod: &ApiObject) -> AgentPod {
     AgentPod { node: text("/spec/nodeName").unwrap_or_default().to_owned(), health }
 }
 
-/// Since when each node has no agent that is ready.
+/// The nodes that have no agent that is ready, and when the grace period of each ends.
 #[derive(Debug, Default)]
 pub(super) struct Absences(BTreeMap<String, Instant>);
 
@@ -176,15 +176,15 @@ impl Absences {
     ) -> WithoutAgent {
         let health = |node: &str| agents.get(node).copied().unwrap_or(AgentHealth::Missing);
         let away = reports.iter().filter(|report| health(&report.node) != AgentHealth::Ready);
-        let since = away.map(|report| {
-            let since = self.0.get(&report.node).copied().unwrap_or(now);
-            (report.node.clone(), since)
+        let ends = away.map(|report| {
+            // Of one whose store says it already, another replica has waited.
+            let first = if report.ready == "Unknown" { now } else { now + GRACE };
+            (report.node.clone(), self.0.get(&report.node).copied().unwrap_or(first))
         });
-        self.0 = since.collect();
+        self.0 = ends.collect();
         let mut without = WithoutAgent::default();
         for report in reports {
-            let Some(since) = self.0.get(&report.node) else { continue };
-            let end = *since + GRACE;
+            let Some(end) = self.0.get(&report.node).copied() else { continue };
             if now < end {
                 without.next = Some(without.next.map_or(end, |next| next.min(end)));
                 continue;
@@ -266,6 +266,8 @@ mod tests {
         // One that runs has said itself what is wrong.
         assert_eq!(untold(&mut absences, "False", 120), (3, "dead none".to_owned()));
         assert_eq!(untold(&mut absences, "Unknown", 120), (3, String::new()));
+        // A replica that leads from now on goes on where the last one was.
+        assert_eq!(untold(&mut Absences::default(), "Unknown", 120), (3, String::new()));
         // Its pod was only replaced.
         let all: BTreeMap<_, _> = nodes.map(|node| (node.to_owned(), AgentHealth::Ready)).into();
         assert_eq!(absences.look(&stores("True"), &all, at(130)), WithoutAgent::default());

@@ -99,13 +99,16 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// One configuration of each kind: none, two limits, whole containers, and orphans.
 fn config(which: usize) -> EngineConfig {
-    let policies = match which {
+    let mut policies = match which {
         0 => PolicySet::default(),
         1 => policy(Some(3), None),
         2 => policy(Some(1), None),
         3 => policy(Some(2), Some(OrphanRule { when: OrphanWhen::PodDeleted, grace: Duration::ZERO })),
         _ => policy(None, Some(OrphanRule { when: OrphanWhen::PodDeleted, grace: Duration::ZERO })),
     };
+    // Each configuration is another generation of the same policy.
+    let generation = |policy: &Policy| (policy.id.clone(), i64::try_from(which).unwrap());
+    policies.generations = policies.retention.iter().map(generation).collect();
     EngineConfig::policies(policies)
 }
 
@@ -220,7 +223,10 @@ impl World {
         let effects = self.engine.handle(input, self.now);
         for effect in effects {
             match &effect {
-                Effect::Publish(view) => self.view = Some(view.clone()),
+                Effect::Publish(view) => {
+                    self.check_being_deleted(view);
+                    self.view = Some(view.clone());
+                }
                 Effect::Unlink(deletion) => self.check(deletion),
                 _ => {}
             }
@@ -248,14 +254,33 @@ impl World {
         let verdicts = plan(&view.snapshot, newest, self.now.wall).verdicts;
         assert_eq!(verdicts[place.unwrap()].action(), Action::Delete, "{name}");
         assert!(!self.told_pinned.contains(name), "{name} is pinned");
+        let generation = deletion.verdict.policy.as_deref().and_then(|policy| newest.generation(policy));
+        assert_eq!(deletion.policy_generation, generation, "{name} is deleted by a former generation");
+        for other in self.under_way() {
+            let is_same = other.archive.file == *name && other.stat.is_same(&deletion.stat);
+            assert!(!is_same, "{name} is being deleted already");
+        }
+    }
+
+    /// The deletions that the engine has begun, and of which it knows no outcome.
+    fn under_way(&self) -> impl Iterator<Item = &Deletion> {
         let waiting = self.effects.iter().filter_map(|effect| match effect {
             Effect::Unlink(deletion) => Some(deletion),
             _ => None,
         });
-        let others = self.in_flight.iter().map(|(deletion, _)| deletion).chain(waiting);
-        for other in others {
-            let is_same = other.archive.file == *name && other.stat.is_same(&deletion.stat);
-            assert!(!is_same, "{name} is being deleted already");
+        self.in_flight.iter().map(|(deletion, _)| deletion).chain(waiting)
+    }
+
+    /// What must hold of each plan: what is being deleted is what has begun, as long as it is known to lie there.
+    fn check_being_deleted(&self, view: &View) {
+        let is_known = |deletion: &&Deletion| {
+            let known = self.engine.index().get(&deletion.archive.file);
+            known.is_some_and(|known| known.stat.is_same(&deletion.stat))
+        };
+        let begun = self.under_way().filter(is_known).map(|deletion| deletion.archive.file.clone());
+        assert_eq!(view.snapshot.being_deleted, begun.collect::<BTreeSet<_>>());
+        for archive in &view.snapshot.archives {
+            assert!(!view.snapshot.being_deleted.contains(&archive.file), "{} is seen twice", archive.file);
         }
     }
 

@@ -194,9 +194,46 @@ fn an_annotation_asks_once_and_is_answered() {
     let mut node = Node::new(vec![every(HOUR)], vec![asked("web")]);
     node.live(MINUTE);
     assert_eq!((node.dumps(), node.answers.len()), (vec![], 0));
-    let nobody = Schedule { containers: vec!["unknown".to_owned()], ..on_annotation() };
-    let node = Node::new(vec![nobody], vec![asked("web")]);
-    assert!(node.answers[0].is_over && node.answers[0].text.contains("no container matched"));
+}
+
+/// Whoever asked can tell what to change.
+#[test]
+fn an_annotation_that_leads_to_no_checkpoint_is_answered_with_the_reason_for_that() {
+    let named = |name: &str, schedule: Schedule| {
+        let mut schedule = Schedule { uid: name.to_owned(), ..schedule };
+        name.clone_into(&mut schedule.id.name);
+        schedule
+    };
+    let dry = |name: &str| named(name, Schedule { mode: Mode::DryRun, ..on_annotation() });
+    let other =
+        |name: &str| named(name, Schedule { containers: vec!["unknown".to_owned()], ..on_annotation() });
+    let answered = |schedules: Vec<Schedule>| {
+        let node = Node::new(schedules, vec![asked("web")]);
+        let [answer] = &node.answers[..] else { panic!("{:?}", node.answers) };
+        assert!(answer.is_over && node.dumped.is_empty(), "{answer:?}");
+        let answer: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+        answer["message"].as_str().unwrap().strip_suffix("; nothing was checkpointed").unwrap().to_owned()
+    };
+    assert_eq!(
+        answered(vec![other("a")]),
+        "the schedule a names none of the pod's containers in spec.containers"
+    );
+    assert_eq!(
+        answered(vec![other("a"), other("b")]),
+        "the schedules a, b name none of the pod's containers in spec.containers"
+    );
+    // One that names no container here is not why.
+    assert_eq!(answered(vec![other("a"), dry("b")]), "the schedule b is a dry run");
+    let many = (0..7).map(|number| dry(&format!("s{number}"))).collect();
+    assert_eq!(answered(many), "the schedules s0, s1, s2, s3, s4 and 2 more are dry runs");
+    let older = (0..100).map(|number| {
+        let triggers = every(HOUR).triggers;
+        named(&format!("s{number}"), Schedule { created: BEGIN - SECOND, triggers, ..on_annotation() })
+    });
+    assert_eq!(
+        answered(older.chain([on_annotation()]).collect()),
+        "the pod's namespace has too many schedules for this node"
+    );
 }
 
 /// B4.4, B4.5: what failed is tried as long as the annotation is there, and only that.

@@ -78,6 +78,11 @@ impl<T> Cache<T> {
         self.health.problem(kind, now)
     }
 
+    /// Why the watch fails, where errors have followed each other for a while.
+    pub fn lasting_error(&self, now: Instant) -> Option<&str> {
+        self.health.lasting_error(now)
+    }
+
     /// What is wrong with the watch, if that is so for so long that it counts.
     pub fn error(&self, kind: &str, now: Instant) -> Option<String> {
         self.health.error(kind, now)

@@ -9,11 +9,14 @@ use tower::service_fn;
 
 /// The plural names that are counted as such. Tenants' owner references name whatever kinds they like: those are
 /// `other`, or the number of time series would be theirs to choose.
-const KINDS: [&str; 18] = [
+const KINDS: [&str; 21] = [
     "checkpointpolicies",
+    "checkpointquotas",
     "checkpointrestoreoperators",
+    "checkpointschedules",
     "checkpointstoragepolicies",
     "clustercheckpointpolicies",
+    "containercheckpoints",
     "cronjobs",
     "customresourcedefinitions",
     "daemonsets",
@@ -176,6 +179,7 @@ fn what(method: &Method, uri: &http::Uri) -> What {
         Method::POST => "create",
         Method::PUT => "update",
         Method::PATCH => "patch",
+        Method::DELETE => "delete",
         _ => "other",
     };
     let kind = KINDS.into_iter().find(|kind| plural == Some(*kind)).unwrap_or("other");
@@ -184,10 +188,19 @@ fn what(method: &Method, uri: &http::Uri) -> What {
 
 #[cfg(test)]
 mod tests {
+    use checkpoint_keeper_api::crds::{crds, legacy_crds};
     use k8s_openapi::api::core::v1::Pod;
     use kube::Api;
 
     use super::*;
+
+    #[test]
+    fn each_of_our_kinds_is_counted_as_such() {
+        for crd in crds().into_iter().chain(legacy_crds()) {
+            let plural = crd.spec.names.plural;
+            assert!(KINDS.contains(&plural.as_str()), "{plural}");
+        }
+    }
 
     #[test]
     fn kind_and_verb_follow_from_the_request() {

@@ -17,7 +17,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client, Resource};
 use tokio::time::sleep;
 
-use super::chain;
+use super::error_text::of_watch;
 use super::liveness::{Heard, RESUMED, SILENCE};
 use super::problem_log::Problem;
 
@@ -27,6 +27,10 @@ const STALE: Duration = Duration::from_mins(5);
 /// How soon one error follows the other where a watch fails: a reply that does not come is waited for, and
 /// then comes a pause.
 const REPEATED: Duration = Duration::from_mins(3);
+
+/// For how long errors must have followed each other until they are more than a moment's: a connection that was reset, or
+/// a kind that was just defined and is not served yet.
+const LASTING: Duration = Duration::from_secs(15);
 
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -81,7 +85,7 @@ pub async fn follow<T: Send>(
             Ok(watcher::Event::InitDone) => tell(Change::Listed(std::mem::take(&mut listing))),
             Ok(watcher::Event::Apply(object)) => tell(Change::Applied(object)),
             Ok(watcher::Event::Delete(object)) => tell(Change::Deleted(object)),
-            Err(error) => tell(Change::Failed(chain(&error))),
+            Err(error) => tell(Change::Failed(of_watch(&error))),
         }
     }
 }
@@ -114,7 +118,7 @@ where
                     tell(Change::Deleted(object));
                 }
                 Some(Err(error)) => {
-                    tell(Change::Failed(chain(&error)));
+                    tell(Change::Failed(of_watch(&error)));
                     sleep(backoff.next().unwrap_or(LONGEST_PAUSE)).await;
                     if is_interruption(&error) {
                         break;
@@ -212,6 +216,14 @@ impl WatchHealth {
         }?;
         let message = format!("{kind} cannot be watched: {why}");
         Some(Problem { kind: "WatchFailing", subject: kind.to_owned(), message })
+    }
+
+    /// Why the watch fails, where errors have followed each other for a while. One that shows anything else, or that failed
+    /// once, is none.
+    pub fn lasting_error(&self, now: Instant) -> Option<&str> {
+        let failing = self.failing(now)?;
+        let lasted = failing.last.saturating_duration_since(failing.since);
+        (lasted >= LASTING).then_some(failing.why.as_str())
     }
 
     /// How long ago anything last arrived from the API; none where the connection is not observed.
@@ -346,6 +358,28 @@ mod tests {
         assert_eq!(error(&health, 4_300).as_deref(), Some("nodes cannot be watched: refused"));
         health.note(&Change::Applied(()), at(4_301));
         assert_eq!(error(&health, 4_301), None);
+    }
+
+    #[test]
+    fn what_fails_for_a_moment_only_is_no_lasting_error_and_none_outlasts_a_list_or_an_event() {
+        let begin = Instant::now();
+        let at = |second| begin + Duration::from_secs(second);
+        let failed = || Change::<()>::Failed("refused".to_owned());
+        for shown in [Change::Listed(vec![]), Change::Applied(()), Change::Deleted(())] {
+            let mut health = WatchHealth::default();
+            for second in [0, 1, 3, 6, 13] {
+                health.note(&failed(), at(second));
+                assert_eq!(health.lasting_error(at(second)), None, "{second}");
+            }
+            assert_eq!(health.lasting_error(at(20)), None, "no error followed");
+            health.note(&failed(), at(25));
+            assert_eq!(health.lasting_error(at(26)), Some("refused"));
+            health.note(&shown, at(27));
+            assert_eq!(health.lasting_error(at(27)), None, "{shown:?}");
+            // The next one begins anew.
+            health.note(&failed(), at(40));
+            assert_eq!(health.lasting_error(at(40)), None);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use checkpoint_keeper_core::plan::FileId;
 use checkpoint_keeper_core::quantity::human;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::ResourceExt;
 
 use super::entries::{Entries, Entry, HiddenPin, Key, MaxHeld, seconds};
 
@@ -27,6 +28,8 @@ pub(super) struct Object {
     pub(super) is_discarded: bool,
     /// Whether it is being deleted.
     pub(super) is_ending: bool,
+    /// The UIDs of the objects that it is deleted with.
+    pub(super) owners: Vec<String>,
     pub(super) status: Option<ContainerCheckpointStatus>,
 }
 
@@ -39,6 +42,7 @@ impl Object {
             hold: object.spec.hold.as_ref().map(hold_of),
             is_discarded: object.spec.discard.is_some(),
             is_ending: object.metadata.deletion_timestamp.is_some(),
+            owners: object.owner_references().iter().map(|owner| owner.uid.clone()).collect(),
             status: object.status.clone(),
         }
     }
@@ -218,6 +222,8 @@ fn too_much(max: MaxHeld, count: u64, bytes: u64) -> Option<String> {
 pub(super) enum ApiWrite {
     /// Make the object of an archive, with the hold that is in force.
     Create(Key, Option<Hold>),
+    /// Have it deleted with the node's store, and so with the node.
+    Own(Key),
     /// Give back the hold that is in force.
     Restore(Key, Hold),
     /// Say how it is.
@@ -229,19 +235,23 @@ pub(super) enum ApiWrite {
 impl ApiWrite {
     pub(super) fn key(&self) -> &Key {
         match self {
-            Self::Create(key, _) | Self::Restore(key, _) | Self::Status(key, _) | Self::Delete(key, ..) => {
-                key
-            }
+            Self::Create(key, _)
+            | Self::Own(key)
+            | Self::Restore(key, _)
+            | Self::Status(key, _)
+            | Self::Delete(key, ..) => key,
         }
     }
 }
 
-/// What is to be written to the API, once the disk is as it should be.
+/// What is to be written to the API, once the disk is as it should be. `store` is the UID of the node's store, if there is
+/// one.
 pub(super) fn api_writes(
     entries: &Entries,
     objects: &Objects,
     markers: &Markers,
     no_holds: &BTreeMap<Key, NoHold>,
+    store: Option<&str>,
     now: Timestamp,
 ) -> Vec<ApiWrite> {
     let mut writes = Vec::new();
@@ -266,6 +276,9 @@ pub(super) fn api_writes(
         };
         if object.is_ending {
             continue;
+        }
+        if store.is_some_and(|store| object.owners != [store]) {
+            writes.push(ApiWrite::Own(key.clone()));
         }
         let restore = match step(marker, Some(&object.wish(entry)), entries.believed(now), entries.clock) {
             HoldStep::Restore(hold) => Some(hold),
@@ -392,6 +405,9 @@ mod tests {
     use super::super::entries::tests::{at, entries_of};
     use super::*;
 
+    /// The UID of the node's store.
+    const STORE: Option<&str> = Some("store");
+
     fn now() -> Timestamp {
         at("2026-11-27T12:00:00Z")
     }
@@ -417,7 +433,7 @@ mod tests {
                     let marker = change.hold.map_or(Marker::None, Marker::Hold);
                     self.markers.insert(change.key, marker);
                 }
-                let writes = api_writes(entries, &self.objects, &self.markers, &refused, now());
+                let writes = api_writes(entries, &self.objects, &self.markers, &refused, STORE, now());
                 if is_disk_settled && writes.is_empty() {
                     return;
                 }
@@ -437,9 +453,13 @@ mod tests {
                         hold,
                         is_discarded: false,
                         is_ending: false,
+                        owners: vec!["store".to_owned()],
                         status: None,
                     };
                     assert!(self.objects.insert(key, object).is_none(), "it was there already");
+                }
+                ApiWrite::Own(key) => {
+                    self.objects.get_mut(&key).unwrap().owners = vec!["store".to_owned()];
                 }
                 ApiWrite::Restore(key, hold) => {
                     self.edit(&key, |object| object.hold = Some(hold));
@@ -498,7 +518,7 @@ mod tests {
         assert_eq!((world.objects.len(), world.writes), (3, 6));
         let (before, writes) = (world.objects.clone(), world.writes);
         let later = at("2026-11-28T12:00:00Z");
-        assert_eq!(api_writes(&entries, &world.objects, &world.markers, &BTreeMap::new(), later), []);
+        assert_eq!(api_writes(&entries, &world.objects, &world.markers, &BTreeMap::new(), STORE, later), []);
         world.settle(&entries);
         assert_eq!((world.objects, world.writes), (before, writes));
     }
@@ -593,7 +613,7 @@ mod tests {
         let bare = Object { hold: None, status: None, generation: 1, ..world.objects[&key].clone() };
         world.objects.insert(key.clone(), bare);
         // The status is written, and before the hold is back the user asks for the deletion.
-        let writes = api_writes(&entries, &world.objects, &world.markers, &BTreeMap::new(), now());
+        let writes = api_writes(&entries, &world.objects, &world.markers, &BTreeMap::new(), STORE, now());
         for write in writes {
             if matches!(write, ApiWrite::Status(..)) {
                 world.carry_out(write);
@@ -603,7 +623,7 @@ mod tests {
         let (changes, _) = marker_changes(&entries, &world.objects, &world.markers, &world.hidden, now());
         assert_eq!(changes, []);
         assert_eq!(discards(&entries, &world.objects).len(), 1);
-        let writes = api_writes(&entries, &world.objects, &world.markers, &BTreeMap::new(), now());
+        let writes = api_writes(&entries, &world.objects, &world.markers, &BTreeMap::new(), STORE, now());
         // The API takes no hold beside a discard: it stays on the disk, and that is said.
         assert!(!writes.iter().any(|write| matches!(write, ApiWrite::Restore(..))), "{writes:?}");
         world.settle(&entries);
@@ -725,6 +745,20 @@ mod tests {
     }
 
     #[test]
+    fn an_object_goes_with_the_store_of_its_node_that_there_is_now() {
+        let (entries, key, mut world) = shown_archive();
+        for owners in [vec![], vec!["an earlier one".to_owned()]] {
+            world.objects.get_mut(&key).unwrap().owners = owners;
+            let writes =
+                |store| api_writes(&entries, &world.objects, &world.markers, &BTreeMap::new(), store, now());
+            assert_eq!(writes(None), [], "there is none yet");
+            assert_eq!(writes(STORE), [ApiWrite::Own(key.clone())]);
+            world.settle(&entries);
+            assert_eq!(world.objects[&key].owners, ["store"]);
+        }
+    }
+
+    #[test]
     fn until_ends_a_hold_and_the_object_says_so() {
         let (mut entries, key, mut world) = shown_archive();
         let until = Some(at("2026-11-27T11:59:59Z"));
@@ -762,7 +796,7 @@ mod tests {
         world.edit(&key, |object| object.hold = None);
         // The disk refuses, and the status is written all the same.
         let no_holds = BTreeMap::from([(key.clone(), NoHold::Failed("read-only".to_owned()))]);
-        for write in api_writes(&entries, &world.objects, &world.markers, &no_holds, now()) {
+        for write in api_writes(&entries, &world.objects, &world.markers, &no_holds, STORE, now()) {
             world.carry_out(write);
         }
         assert!(world.is_pinned(&key));

@@ -74,10 +74,6 @@ impl Inventory {
         let config = other_watch().labels(&label).page_size(PAGE);
         let begin = || watcher(objects_of::<ContainerCheckpoint>(&self.context.client), config.clone());
         follow_anew(begin, |change| {
-            if let Change::Failed(error) = &change {
-                let what = format!("the node's ContainerCheckpoints cannot be watched: {error}");
-                self.context.problem(ProblemType::CheckpointsUnwatched, what);
-            }
             // Of one that cannot be read nothing is changed: it may ask for what is not understood.
             let read = |object| -> Option<Object> {
                 let read: Result<ContainerCheckpoint, Box<Broken>> = guarded::read(object);
@@ -90,8 +86,12 @@ impl Inventory {
             {
                 return;
             }
-            if cache.note(change, now(), read) {
-                drop(cache);
+            let is_changed = cache.note(change, now(), read);
+            let why = cache.lasting_error(now()).map(str::to_owned);
+            drop(cache);
+            let what = "the node's ContainerCheckpoints";
+            self.context.note_watch(ProblemType::CheckpointsUnwatched, what, why);
+            if is_changed {
                 self.changed.send_replace(());
             }
         })
@@ -162,7 +162,15 @@ impl Inventory {
                 }
             }
         }
-        let mut writes = difference::api_writes(&entries, &objects, &markers, &no_holds, Timestamp::now());
+        let store = self.store_uid();
+        let mut writes = difference::api_writes(
+            &entries,
+            &objects,
+            &markers,
+            &no_holds,
+            store.as_deref(),
+            Timestamp::now(),
+        );
         writes.retain(|write| !put_off.contains(write.key()) && !progress.is_paused(write.key()));
         for write in progress.turns.order(writes) {
             if progress.is_paused(write.key()) {
@@ -174,6 +182,11 @@ impl Inventory {
                 return;
             }
         }
+    }
+
+    /// The UID of the node's store, if there is one.
+    fn store_uid(&self) -> Option<String> {
+        self.context.own.now().store?.metadata.uid
     }
 
     /// Ends the holds that are over of archives that are not shown.

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use checkpoint_keeper_api::api_object::ApiObject;
 use checkpoint_keeper_api::container_checkpoint::{NODE_LABEL, node_label};
-use checkpoint_keeper_api::{ContainerCheckpoint, ContainerCheckpointSpec};
+use checkpoint_keeper_api::{ContainerCheckpoint, ContainerCheckpointSpec, NodeCheckpointStore};
 use checkpoint_keeper_core::engine::cluster::{ClusterUpdate, TimedUpdate};
 use checkpoint_keeper_core::hold::Hold;
 use checkpoint_keeper_core::name::FileName;
 use checkpoint_keeper_core::pods::LookupResult;
 use checkpoint_keeper_node::clock;
 use checkpoint_keeper_runtime::liveness::now;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ApiResource, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
@@ -114,8 +115,13 @@ impl Inventory {
             ApiWrite::Create(_, hold) => {
                 let mut object = ContainerCheckpoint::new(&name, spec(hold.as_ref()));
                 object.labels_mut().insert(NODE_LABEL.to_owned(), node_label(&self.context.node));
+                object.metadata.owner_references = self.owners();
                 let params = PostParams { field_manager: Some(WRITER.to_owned()), ..PostParams::default() };
                 within_timeout(api.create(&params, &object)).await
+            }
+            ApiWrite::Own(_) => {
+                let patch = Patch::Merge(json!({"metadata": {"ownerReferences": self.owners()}}));
+                within_timeout(there.patch(&name, &params, &patch)).await.and_then(read)
             }
             ApiWrite::Restore(_, hold) => {
                 let patch = Patch::Merge(json!({"spec": spec(Some(&hold))}));
@@ -156,6 +162,19 @@ impl Inventory {
             Err(WriteError::Api(kube::Error::Api(status))) if status.code == 404 && !is_new => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// What the objects are deleted with: the node's store, which goes with the node. Else those of a node that is gone would
+    /// stay for ever. None where there is no store yet.
+    fn owners(&self) -> Option<Vec<OwnerReference>> {
+        let owner = OwnerReference {
+            api_version: NodeCheckpointStore::api_version(&()).into_owned(),
+            kind: NodeCheckpointStore::kind(&()).into_owned(),
+            name: self.context.node.clone(),
+            uid: self.store_uid()?,
+            ..OwnerReference::default()
+        };
+        Some(vec![owner])
     }
 
     /// Takes over what the API answered, which the watch shows a moment later: until then it would be written again.

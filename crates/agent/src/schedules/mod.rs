@@ -159,11 +159,15 @@ impl Schedules {
             if started.elapsed() < UNWATCHED {
                 continue;
             }
-            for error in errors {
-                self.context.problem(ProblemType::SchedulesUnwatched, error);
-            }
-            if let Some(error) = self.context.quotas.watch_error(now()) {
-                self.context.problem(ProblemType::QuotasUnwatched, error);
+            let errors = (!errors.is_empty()).then(|| errors.join("; "));
+            let of_quotas = self.context.quotas.watch_error(now());
+            for (kind, error) in
+                [(ProblemType::SchedulesUnwatched, errors), (ProblemType::QuotasUnwatched, of_quotas)]
+            {
+                match error {
+                    Some(error) => self.context.problem(kind, error),
+                    None => self.context.state.problem_ended(kind),
+                }
             }
         }
     }

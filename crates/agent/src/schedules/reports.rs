@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use checkpoint_keeper_api::api_object::ApiObject;
 use checkpoint_keeper_core::schedule::{
-    Answer, RESULT_ANNOTATION, Report, RunResult, ScheduleRef, SkipReason, TRIGGER_ANNOTATION,
+    Answer, RESULT_ANNOTATION, Report, RunResult, RunResultKind, ScheduleRef, SkipReason, TRIGGER_ANNOTATION,
 };
 use checkpoint_keeper_runtime::events::Note;
 use checkpoint_keeper_runtime::liveness::now;
@@ -118,10 +118,10 @@ fn pod_notes(reports: &[Report]) -> Vec<Note> {
     for report in reports {
         let Some(container) = &report.container else { continue };
         let triggers: &mut BTreeSet<&str> =
-            told.entry((container, report.result.name(), text(&report.result))).or_default();
+            told.entry((container, report.result.kind(), text(&report.result))).or_default();
         triggers.insert(report.request.trigger.name());
     }
-    let note = |((container, reason, text), triggers): ((&_, &str, String), BTreeSet<&str>)| {
+    let note = |((container, kind, text), triggers): ((&_, RunResultKind, String), BTreeSet<&str>)| {
         let container: &checkpoint_keeper_core::schedule::ContainerId = container;
         let triggers: Vec<&str> = triggers.into_iter().collect();
         Note {
@@ -134,8 +134,8 @@ fn pod_notes(reports: &[Report]) -> Vec<Note> {
                 field_path: Some(format!("spec.containers{{{}}}", container.container)),
                 ..ObjectReference::default()
             },
-            is_good: is_good(reason),
-            reason: reason.to_owned(),
+            is_good: kind.is_good(),
+            reason: kind.name().to_owned(),
             action: ACTION,
             note: format!("Container {} ({}): {text}", container.container, triggers.join(", ")),
         }
@@ -149,11 +149,11 @@ fn schedule_notes(
     node: &str,
     uid_of: impl Fn(&ScheduleRef) -> Option<String>,
 ) -> Vec<Note> {
-    let mut told: BTreeMap<(&ScheduleRef, &str), Vec<&Report>> = BTreeMap::new();
+    let mut told: BTreeMap<(&ScheduleRef, RunResultKind), Vec<&Report>> = BTreeMap::new();
     for report in reports {
-        told.entry((&report.request.schedule, report.result.name())).or_default().push(report);
+        told.entry((&report.request.schedule, report.result.kind())).or_default().push(report);
     }
-    let told_of = |((schedule, reason), reports): ((&ScheduleRef, &str), Vec<&Report>)| {
+    let told_of = |((schedule, kind), reports): ((&ScheduleRef, RunResultKind), Vec<&Report>)| {
         let first = reports.first().map(|report| {
             let whose = report.container.as_ref();
             let whose = whose.map(|whose| format!("{}/{}: ", whose.pod, whose.container)).unwrap_or_default();
@@ -165,17 +165,13 @@ fn schedule_notes(
         };
         Note {
             about: reference(schedule, uid_of(schedule)),
-            is_good: is_good(reason),
-            reason: reason.to_owned(),
+            is_good: kind.is_good(),
+            reason: kind.name().to_owned(),
             action: ACTION,
             note: format!("On {node}: {}{more}", first.unwrap_or_default()),
         }
     };
     told.into_iter().map(told_of).collect()
-}
-
-fn is_good(reason: &str) -> bool {
-    ["CheckpointCreated", "CheckpointDryRun", "ScheduleChanged", "RequestWithdrawn"].contains(&reason)
 }
 
 /// A result in words.

@@ -241,17 +241,15 @@ impl Engine {
         }
     }
 
-    /// Adds all archives to a snapshot, except those that are being deleted. Returns whether there are such.
-    pub(super) fn fill_archives(&self, snapshot: &mut Snapshot, now: Now) -> bool {
-        let mut is_deleting = false;
+    /// Adds all archives to a snapshot, each among those that are being deleted, or among the others.
+    pub(super) fn fill_archives(&self, snapshot: &mut Snapshot, now: Now) {
         for (name, known) in self.index.iter() {
             if known.deleting {
-                is_deleting = true;
+                snapshot.being_deleted.insert(name.clone());
             } else if !is_foreign(name, known) {
                 snapshot.archives.push(archive(name, known, now));
             }
         }
-        is_deleting
     }
 
     /// Marks the archives whose deletion was requested, once it is known whose they are. By the file's name alone go

@@ -131,7 +131,7 @@ impl Engine {
         if self.settings.deletion_timing == DeletionTiming::AtOnce {
             self.note_governing(&snapshot, &plan, now);
             self.note_selections(&snapshot, &plan, &config.policies);
-            let deletions = self.mark_for_deletion(&snapshot, &plan);
+            let deletions = self.mark_for_deletion(&snapshot, &plan, &config.policies);
             self.deletions.set(deletions, now);
             self.confirm(&snapshot, &plan, &config.policies, wall);
         } else if self.confirmations_left > 0
@@ -180,7 +180,8 @@ impl Engine {
         }
         self.date_undecided(now);
         let mut snapshot = Snapshot { clock, node_labels: node_labels.cloned(), ..Snapshot::default() };
-        let is_deleting = self.fill_archives(&mut snapshot, now);
+        self.fill_archives(&mut snapshot, now);
+        let is_deleting = !snapshot.being_deleted.is_empty();
         if let Some(pod_index) = &self.pod_index {
             pod_index.fill(&mut snapshot, now.wall);
         }

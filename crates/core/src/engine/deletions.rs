@@ -7,6 +7,7 @@ use super::clock::Now;
 use super::file::{Deletion, Outcome, Removal};
 use super::{DeletionTiming, Effect, Engine};
 use crate::plan::{Action, Plan, Reason, Snapshot};
+use crate::policy::PolicySet;
 
 /// The most deletions in flight: unlinking what is large takes long, and what has not begun can still be
 /// judged anew. More than one, so that the thread that deletes never waits for the engine.
@@ -51,9 +52,14 @@ impl Deletions {
 }
 
 impl Engine {
-    /// The deletions of a plan, each with the file that was decided about. From here on these archives count as
-    /// gone, until an outcome says otherwise.
-    pub(super) fn mark_for_deletion(&mut self, snapshot: &Snapshot, plan: &Plan) -> Vec<Deletion> {
+    /// The deletions of a plan by these policies, each with the file that was decided about. From here on these
+    /// archives count as gone, until an outcome says otherwise.
+    pub(super) fn mark_for_deletion(
+        &mut self,
+        snapshot: &Snapshot,
+        plan: &Plan,
+        policies: &PolicySet,
+    ) -> Vec<Deletion> {
         let mut deletions = Vec::new();
         let mut is_for_space = false;
         let decided = snapshot.archives.iter().zip(&plan.verdicts).zip(&plan.draws);
@@ -64,8 +70,9 @@ impl Engine {
             let Some(known) = self.index.get_mut(&archive.file) else { continue };
             known.deleting = true;
             is_for_space |= verdict.reason == Reason::StorageWatermark;
+            let policy_generation = verdict.policy.as_deref().and_then(|policy| policies.generation(policy));
             let (archive, verdict) = (archive.clone(), verdict.clone());
-            deletions.push(Deletion { archive, stat: known.stat, verdict, draw: *draw });
+            deletions.push(Deletion { archive, stat: known.stat, verdict, policy_generation, draw: *draw });
         }
         if let Some(filesystem) = snapshot.filesystem.filter(|_| is_for_space) {
             self.reclaim.begin(filesystem.available_bytes);
@@ -110,7 +117,7 @@ impl Engine {
             return;
         }
         let Some(view) = self.last_view.take() else { return };
-        let deletions = self.mark_for_deletion(&view.snapshot, &view.plan);
+        let deletions = self.mark_for_deletion(&view.snapshot, &view.plan, &view.policies);
         self.deletions.waiting = deletions.into();
         self.begin_deletions();
     }

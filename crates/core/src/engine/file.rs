@@ -129,6 +129,9 @@ pub struct Deletion {
     pub stat: Stat,
     /// Why it goes.
     pub verdict: Verdict,
+    /// The generation of the policy that decided so: the policy's object may change while the deletion waits or is
+    /// carried out.
+    pub policy_generation: Option<i64>,
     /// What pays for it.
     pub draw: Draw,
 }

@@ -114,7 +114,6 @@ impl EffectiveStorage {
             deletion_limits.extend(policy.deletion_limit);
         }
         storage.deletion_limits = DeletionLimits::new(&deletion_limits, &unjudged_limits);
-        storage.is_never_critical &= storage.critical_watermark.is_none();
         storage
     }
 
@@ -127,8 +126,10 @@ impl EffectiveStorage {
 
     /// The use of the file system from which on freeing space does not wait for the bucket; none: it always waits.
     pub fn critical_watermark(&self) -> Option<Share> {
-        let asked = self.critical_watermark.as_ref().map(|(share, _)| *share);
-        asked.or(DEFAULT_CRITICAL.filter(|_| !self.is_never_critical))
+        if self.is_never_critical {
+            return None;
+        }
+        self.critical_watermark.as_ref().map(|(share, _)| *share).or(DEFAULT_CRITICAL)
     }
 
     /// The use by checkpoints below which the watermark takes nothing.

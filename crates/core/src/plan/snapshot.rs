@@ -2,7 +2,7 @@
 //!
 //! Everything that only a cluster knows may be absent, and absence never makes a deletion likelier.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -19,6 +19,8 @@ use crate::policy::{FormerLabels, Labels, PolicyRef};
 pub struct Snapshot {
     /// What lies in the directory, in any order; no two have the same file name.
     pub archives: Vec<Archive>,
+    /// The archives whose deletion has begun and has not ended: they are not among `archives`.
+    pub being_deleted: BTreeSet<FileName>,
     /// The file system below it; none where it could not be asked.
     pub filesystem: Option<FileSystem>,
     /// The namespaces that the API showed.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::TOO_MANY_SCHEDULES;
-use super::messages::{ContainerId, Request, RunResult, SkipReason, Trigger};
+use super::messages::{ContainerId, Request, RunResult, RunResultKind, SkipReason, Trigger};
 
 /// What is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -62,6 +62,13 @@ pub struct Failure {
     pub at: Timestamp,
 }
 
+impl Failure {
+    /// Whether it is of that kind. It is kept by its name, as another version may have kept one that is not known here.
+    pub fn is(&self, kind: RunResultKind) -> bool {
+        self.reason == kind.name()
+    }
+}
+
 /// A disruption of a pod that a schedule was told of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -104,8 +111,7 @@ impl ScheduleMemory {
     }
 
     fn may_be_frozen(&self) -> bool {
-        let frozen = RunResult::MayBeFrozen(String::new()).name();
-        self.last_failure.as_ref().is_some_and(|failure| failure.reason == frozen)
+        self.last_failure.as_ref().is_some_and(|failure| failure.is(RunResultKind::MayBeFrozen))
     }
 
     /// When a time trigger was last due.

@@ -258,23 +258,91 @@ pub enum RunResult {
 }
 
 impl RunResult {
+    /// What kind of result it is.
+    pub fn kind(&self) -> RunResultKind {
+        match self {
+            Self::Done(_) => RunResultKind::Done,
+            Self::WouldDump => RunResultKind::WouldDump,
+            Self::Retrying(_) => RunResultKind::Retrying,
+            Self::MayBeFrozen(_) => RunResultKind::MayBeFrozen,
+            Self::Failed(_) => RunResultKind::Failed,
+            Self::InsufficientStorage(_) => RunResultKind::InsufficientStorage,
+            Self::QuotaExceeded(_) => RunResultKind::QuotaExceeded,
+            Self::Skipped(SkipReason::Missed(_)) => RunResultKind::Missed,
+            Self::Skipped(SkipReason::PodEnded) => RunResultKind::PodEnded,
+            Self::Skipped(SkipReason::ScheduleChanged) => RunResultKind::ScheduleChanged,
+            Self::Skipped(SkipReason::RequestWithdrawn) => RunResultKind::RequestWithdrawn,
+        }
+    }
+
     /// Its name in events and metrics.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Done(_) => "CheckpointCreated",
-            Self::WouldDump => "CheckpointDryRun",
-            Self::Retrying(_) => "CheckpointRetrying",
-            Self::MayBeFrozen(_) => "ContainerMayBeFrozen",
-            Self::Failed(_) => "CheckpointFailed",
-            Self::InsufficientStorage(_) => "InsufficientStorage",
-            Self::QuotaExceeded(_) => "QuotaExceeded",
-            Self::Skipped(reason) => reason.name(),
-        }
+        self.kind().name()
     }
 
     /// Whether nothing more comes of the request.
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::Retrying(_) | Self::MayBeFrozen(_))
+    }
+}
+
+/// A [`RunResult`] without its words and figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RunResultKind {
+    /// There is an archive.
+    Done,
+    /// A dry run: it would have been dumped.
+    WouldDump,
+    /// A try failed, and there will be another one.
+    Retrying,
+    /// The container may have been left frozen.
+    MayBeFrozen,
+    /// It failed for good.
+    Failed,
+    /// There was too little room.
+    InsufficientStorage,
+    /// A quota had no room for it.
+    QuotaExceeded,
+    /// Due times passed unserved.
+    Missed,
+    /// The pod ended before.
+    PodEnded,
+    /// The schedule does not ask for it any more.
+    ScheduleChanged,
+    /// The annotation that asked was taken off.
+    RequestWithdrawn,
+}
+
+impl RunResultKind {
+    /// Its name in events, conditions and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "CheckpointCreated",
+            Self::WouldDump => "CheckpointDryRun",
+            Self::Retrying => "CheckpointRetrying",
+            Self::MayBeFrozen => "ContainerMayBeFrozen",
+            Self::Failed => "CheckpointFailed",
+            Self::InsufficientStorage => "InsufficientStorage",
+            Self::QuotaExceeded => "QuotaExceeded",
+            Self::Missed => "ScheduleMissed",
+            Self::PodEnded => "PodEnded",
+            Self::ScheduleChanged => "ScheduleChanged",
+            Self::RequestWithdrawn => "RequestWithdrawn",
+        }
+    }
+
+    /// Whether all went as it was asked for: its events are no warnings.
+    pub const fn is_good(self) -> bool {
+        match self {
+            Self::Done | Self::WouldDump | Self::ScheduleChanged | Self::RequestWithdrawn => true,
+            Self::Retrying
+            | Self::MayBeFrozen
+            | Self::Failed
+            | Self::InsufficientStorage
+            | Self::QuotaExceeded
+            | Self::Missed
+            | Self::PodEnded => false,
+        }
     }
 }
 
@@ -290,18 +358,6 @@ pub enum SkipReason {
     ScheduleChanged,
     /// The annotation that asked was taken off.
     RequestWithdrawn,
-}
-
-impl SkipReason {
-    /// Its name in events and metrics.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Missed(_) => "ScheduleMissed",
-            Self::PodEnded => "PodEnded",
-            Self::ScheduleChanged => "ScheduleChanged",
-            Self::RequestWithdrawn => "RequestWithdrawn",
-        }
-    }
 }
 
 /// What the annotation of a pod is answered.

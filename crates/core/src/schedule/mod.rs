@@ -17,7 +17,7 @@ mod usage;
 pub use memory::{Failure, Memory, NoticedDisruption, RunMemory, ScheduleMemory};
 pub use messages::{
     Answer, ContainerId, Dump, DumpId, Effect, Input, NodePod, Outcome, PodContainer, Report, Request,
-    RunResult, SkipReason, Trigger, Usage,
+    RunResult, RunResultKind, SkipReason, Trigger, Usage,
 };
 pub use scheduler::{ScheduleState, Scheduler};
 pub use spec::{

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::annotations::Annotations;
+use super::annotations::{Annotations, why_nothing};
 use super::keeping::Keeping;
 use super::memory::{Failure, Memory, NoticedDisruption, ScheduleMemory};
 use super::messages::{
@@ -307,17 +307,17 @@ impl Scheduler {
     fn notice_annotations(&mut self, now: Now) {
         let Some(pods) = self.pods.clone() else { return };
         for pod in pods.values().filter(|pod| pod.is_annotated && pod.is_running) {
-            if self.annotations.is_noticed(&pod.uid) {
-                let is_asked = self.runs.is_pod_asked(&pod.uid, Trigger::Annotation);
-                if self.annotations.take_unanswered(&pod.uid) && !is_asked {
-                    self.answer(&pod.container(""), now);
-                }
-                continue;
-            }
             let allows =
                 |schedule: &Arc<Schedule>| schedule.triggers.on_annotation && is_selected(schedule, pod);
             let schedules: Vec<Arc<Schedule>> =
                 self.here.values().filter(|schedule| allows(schedule)).cloned().collect();
+            if self.annotations.is_noticed(&pod.uid) {
+                let is_asked = self.runs.is_pod_asked(&pod.uid, Trigger::Annotation);
+                if self.annotations.take_unanswered(&pod.uid) && !is_asked {
+                    self.answer(&pod.container(""), || why_nothing(pod, &schedules), now);
+                }
+                continue;
+            }
             // One that is not carried out here allows it as well, and so there is an answer.
             let mut others = self.crowded_out.iter().filter_map(|uid| self.schedules.get(uid));
             if schedules.is_empty() && !others.any(allows) {
@@ -330,7 +330,7 @@ impl Scheduler {
             }
             if !self.runs.is_pod_asked(&pod.uid, Trigger::Annotation) {
                 // No container matches, or nothing but dry runs.
-                self.answer(&pod.container(""), now);
+                self.answer(&pod.container(""), || why_nothing(pod, &schedules), now);
             }
         }
     }
@@ -584,14 +584,15 @@ impl Scheduler {
         };
         self.effects.extend(report.map(Effect::Report));
         if is_annotation && self.annotations.note(container, result) {
-            self.answer(container, now);
+            // Something came of this container.
+            self.answer(container, String::new, now);
         }
     }
 
     /// Answers the annotation of a container's pod.
-    fn answer(&mut self, container: &ContainerId, now: Now) {
+    fn answer(&mut self, container: &ContainerId, why_nothing: impl FnOnce() -> String, now: Now) {
         let is_over = !self.runs.is_pod_asked(&container.pod_uid, Trigger::Annotation);
-        let answer = self.annotations.answer(container, is_over, now.wall);
+        let answer = self.annotations.answer(container, is_over, why_nothing, now.wall);
         self.effects.extend(answer.map(Effect::Answer));
     }
 

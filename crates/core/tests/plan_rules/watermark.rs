@@ -221,7 +221,7 @@ fn a_disk_that_has_less_than_half_of_the_inodes_that_are_to_be_free_waits_for_no
 }
 
 #[test]
-fn a_disk_is_never_critically_full_where_policies_say_so_and_none_says_otherwise() {
+fn a_disk_is_never_critically_full_where_one_policy_says_so() {
     // Not by a lack of free space or inodes either.
     let never = with(watermark(50, 50), |policy| {
         policy.critical_watermark = Some(percent(0));
@@ -229,9 +229,11 @@ fn a_disk_is_never_critically_full_where_policies_say_so_and_none_says_otherwise
         policy.min_free_inodes = Some(900_000);
     });
     let late = with(storage("late"), |policy| policy.critical_watermark = Some(percent(99)));
-    for (policies, reason) in
-        [(vec![never.clone()], Reason::DeletionPending), (vec![never, late], Reason::StorageWatermark)]
-    {
+    for (policies, reason) in [
+        (vec![never.clone()], Reason::DeletionPending),
+        (vec![never, late.clone()], Reason::DeletionPending),
+        (vec![watermark(50, 50), late], Reason::StorageWatermark),
+    ] {
         let case = case(series("a", "shop/web-0/server", 9));
         let mut case = policies.into_iter().fold(case, Case::storage);
         case.snapshot.allowance = Some(Allowance::default());

@@ -41,7 +41,8 @@ pub fn run(arguments: AgentArguments) -> Result<(), Failure> {
         listen,
         view_listen: arguments.view_listen,
         kubeconfig,
-        audit: Box::new(move |outcome, policy_generation| {
+        audit: Box::new(move |outcome| {
+            let policy_generation = outcome.deletion.policy_generation;
             let in_cluster = json::InCluster { node: node.clone(), policy_generation };
             let deletion = json::deletion(outcome, Timestamp::now()).in_cluster(in_cluster);
             let mut out = std::io::stdout().lock();

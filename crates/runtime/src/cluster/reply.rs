@@ -187,7 +187,7 @@ fn is_not_found(object: &Object, body: &[u8]) -> bool {
 fn refusal(status: u16, body: &[u8]) -> Refusal {
     match serde_json::from_slice::<Status>(body) {
         Ok(said) if said.kind == "Status" => {
-            let why = format!("{status} {}: {}", plain(&said.reason), plain(&said.message));
+            let why = format!("{} ({}, {status})", plain(&said.message), plain(&said.reason));
             if status == 403 && said.reason == "Forbidden" {
                 Refusal::Forbidden(why)
             } else {

@@ -218,6 +218,21 @@ fn a_hold_outlives_its_object_its_agent_the_kind_and_the_namespace() -> anyhow::
     output(&mut cluster().kubectl(&established))?;
     let object = held(&of, evidence, "True", "Held")?;
     ensure!(object["spec"]["hold"]["reason"] == "incident 4711", "{object}");
+    // The node's store is deleted, and the objects with it, as they are with the node; both come back.
+    let uid = |object: &Value| object["metadata"]["uid"].clone();
+    let owners = &object["metadata"]["ownerReferences"];
+    ensure!(owners[0]["kind"] == "NodeCheckpointStore" && owners[0]["uid"] == uid(&store(node)?), "{object}");
+    let one = format!("/apis/checkpoint-keeper.io/v1alpha1/nodecheckpointstores/{}", node.name());
+    cluster().request("DELETE", &one)?;
+    wait::until("another object to be there", DEADLINE, || {
+        Ok(uid(&object_of(&of, evidence)?) != uid(&object))
+    })?;
+    let object = wait::for_value("the object of the new store", DEADLINE, || {
+        let object = held(&of, evidence, "True", "Held")?;
+        let is_owned = object["metadata"]["ownerReferences"][0]["uid"] == uid(&store(node)?);
+        Ok(is_owned.then_some(object))
+    })?;
+    ensure!(object["spec"]["hold"]["reason"] == "incident 4711", "{object}");
     // What a user takes out ends, and the policy takes the archive.
     let (status, answer) = change(cluster().administrator(), &of, &object, &json!({"hold": null}))?;
     ensure!(status == 200, "{status} {answer}");
@@ -330,6 +345,15 @@ fn each_asks_only_for_what_is_theirs() -> anyhow::Result<()> {
         own.merge(&one, &json!({"metadata": {"finalizers": ["example.com/x"]}}))?,
         "an agent's finalizer",
     )?;
+    for owner in [
+        json!({"apiVersion": "v1", "kind": "Namespace", "name": of, "uid": "0"}),
+        json!({"apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "NodeCheckpointStore",
+               "name": nodes[1].name(), "uid": "0"}),
+    ] {
+        let owned = json!({"metadata": {"ownerReferences": [owner]}});
+        refuse(own.merge(&one, &owned)?, "another owner by an agent")?;
+        refuse(edit.merge(&one, &owned)?, "another owner by a user")?;
+    }
     // A discard beside a hold, and one that is changed or taken back, are refused by the schema.
     let (status, answer) = change(&admin, of, &object, &gone)?;
     ensure!(status == 422 && answer.to_string().contains("exclude each other"), "{status} {answer}");

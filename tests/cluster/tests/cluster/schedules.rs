@@ -121,7 +121,7 @@ fn an_annotation_is_answered_with_the_archive_and_only_where_a_schedule_allows_i
     annotate(name, "one", "true")?;
     let nothing = answered_after(name, "one", &again)?;
     ensure!(
-        nothing["message"].as_str().is_some_and(|text| text.contains("no container matched")),
+        nothing["message"].as_str().is_some_and(|text| text.contains("names none of the pod's containers")),
         "{nothing}"
     );
     wait::until("the event", DEADLINE, || Ok(namespace.events()?.contains("CheckpointCreated")))?;
