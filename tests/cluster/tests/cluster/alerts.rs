@@ -199,7 +199,12 @@ fn archives(prometheus: &Prometheus, node: Node<'_>, web: &Web, agent: Agent<'_>
     schedule(full.name(), "on-demand", &json!({"triggers": {"onAnnotation": true}}))?;
     annotate(full.name(), "web", "true")?;
     answered(full.name(), "web")?;
-    prometheus.fires("ScheduleFailing", &format!("{of_node},reason=\"QuotaExceeded\""))?;
+    prometheus.fires("ScheduleFailing", &format!("{of_node},schedule_namespace={:?}", full.name()))?;
+    let refused = format!(
+        "checkpoint_keeper_schedule_failures{{schedule_namespace={:?},reason=\"QuotaExceeded\"}}",
+        full.name()
+    );
+    ensure!(!prometheus.query(&refused)?.is_empty(), "it fails for another reason than its quota");
 
     // Another collector takes the directory, and this one has to wait until it has ended.
     agent.stop()?;
