@@ -188,6 +188,9 @@ fn lint(dashboard: &str, panel: &Value) {
     assert!(!title.is_empty() && !panel["description"].as_str().unwrap().is_empty(), "{at}");
     assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{at}: no unit");
     assert_eq!(panel["datasource"], source, "{at}");
+    let steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"].as_array();
+    let colors: Vec<&Value> = steps.into_iter().flatten().map(|step| &step["color"]).collect();
+    assert!(colors.windows(2).all(|pair| pair[0] != pair[1]), "{at}: a threshold changes nothing");
     let targets = panel["targets"].as_array().unwrap();
     assert!(!targets.is_empty(), "{at}");
     for target in targets {

@@ -199,7 +199,12 @@ fn archives(prometheus: &Prometheus, node: Node<'_>, web: &Web, agent: Agent<'_>
     schedule(full.name(), "on-demand", &json!({"triggers": {"onAnnotation": true}}))?;
     annotate(full.name(), "web", "true")?;
     answered(full.name(), "web")?;
-    prometheus.fires("ScheduleFailing", &format!("{of_node},reason=\"QuotaExceeded\""))?;
+    prometheus.fires("ScheduleFailing", &format!("{of_node},schedule_namespace={:?}", full.name()))?;
+    let refused = format!(
+        "checkpoint_keeper_schedule_failures{{schedule_namespace={:?},reason=\"QuotaExceeded\"}}",
+        full.name()
+    );
+    ensure!(!prometheus.query(&refused)?.is_empty(), "it fails for another reason than its quota");
 
     // Another collector takes the directory, and this one has to wait until it has ended.
     agent.stop()?;
@@ -359,12 +364,18 @@ fn dashboards(prometheus: &Prometheus) -> anyhow::Result<()> {
         let dashboard = std::fs::read_to_string(chart_file(&format!("dashboards/{name}.json")))?;
         let dashboard: Value = serde_json::from_str(&dashboard)?;
         let variables = dashboard["templating"]["list"].as_array().context("no variables")?;
-        for query in variables.iter().filter_map(|one| one["query"]["query"].as_str()) {
-            // label_values(METRIC, LABEL)
-            let inner = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
-            let (metric, label) =
-                inner.and_then(|inner| inner.rsplit_once(", ")).context("no label_values")?;
-            let series = prometheus.history(&chosen(metric)?)?;
+        for variable in variables {
+            let Some(query) = variable["query"]["query"].as_str() else { continue };
+            // label_values(METRIC, LABEL), or query_result(QUERY) of which a regular expression takes LABEL="…".
+            let inner = |function: &str| query.strip_prefix(function).and_then(|rest| rest.strip_suffix(')'));
+            let (asking, label) = if let Some(asking) = inner("query_result(") {
+                let regex = variable["regex"].as_str().unwrap_or_default().trim_start_matches('/');
+                (asking, regex.split_once('=').with_context(|| format!("{query}: no label in {regex}"))?.0)
+            } else {
+                let inner = inner("label_values(").and_then(|inner| inner.rsplit_once(", "));
+                inner.with_context(|| format!("{query} is no label_values"))?
+            };
+            let series = prometheus.history(&chosen(asking)?)?;
             asked += 1;
             if series.iter().all(|series| !series["metric"][label].is_string()) {
                 empty.push(format!("{name}: the variable {query}"));
@@ -396,7 +407,8 @@ fn dashboards(prometheus: &Prometheus) -> anyhow::Result<()> {
 /// A query as Grafana would send it with everything selected; hours of looking back are seconds.
 fn chosen(query: &str) -> anyhow::Result<String> {
     let chosen = query.replace("$__rate_interval", "15s").replace("[6h]", "[20s]");
-    let chosen = ["$job", "$node", "$namespace"].iter().fold(chosen, |query, name| query.replace(name, ".+"));
+    let names = ["$job", "$node", "$instance", "$namespace"];
+    let chosen = names.iter().fold(chosen, |query, name| query.replace(name, ".+"));
     ensure!(!chosen.contains('$'), "an unknown variable: {chosen}");
     Ok(chosen)
 }

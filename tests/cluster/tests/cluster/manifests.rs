@@ -45,7 +45,7 @@ priorityClassQuota: true
 networkPolicies: {enabled: true, metricsFrom: [{namespaceSelector: {}}]}
 openshift: {scc: true}
 podMonitor: {enabled: true, interval: 30s, labels: {release: prometheus}}
-prometheusRule: {enabled: true}
+prometheusRule: {enabled: true, runbookUrl: https://runbooks.example/}
 dashboards: {enabled: true}
 agent:
   kubelet: {useNodeCertificate: true, port: 10251}

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use checkpoint_keeper_testcluster::chart;
 use checkpoint_keeper_testcluster::process::output;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{objects, render, tools};
 use crate::support::REPOSITORY;
@@ -142,6 +142,59 @@ fn values_come_out_as_they_are() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The rules of the alerts, as these values render them.
+fn alerts(values: &str) -> anyhow::Result<Vec<Value>> {
+    let rendered = objects(&render(values, &["--show-only", "templates/monitoring.yaml"])?)?;
+    let rule = rendered.iter().find(|object| object["kind"] == "PrometheusRule");
+    let groups = rule.context("there is no PrometheusRule")?["spec"]["groups"].as_array().cloned();
+    let rules = groups.context("it has no groups")?;
+    Ok(rules.iter().filter_map(|group| group["rules"].as_array()).flatten().cloned().collect())
+}
+
+#[test]
+fn alerts_have_no_dead_links() -> anyhow::Result<()> {
+    let unset = alerts("prometheusRule: {enabled: true}")?;
+    ensure!(
+        unset.len() > 20 && unset.iter().all(|rule| rule["annotations"]["summary"].is_string()),
+        "{unset:?}"
+    );
+    ensure!(unset.iter().all(|rule| rule["annotations"]["runbook_url"].is_null()), "{unset:?}");
+    let url = "https://book.example/runbooks/";
+    let set = alerts(&format!("prometheusRule: {{enabled: true, runbookUrl: {url}}}"))?;
+    ensure!(set.len() == unset.len(), "{set:?}");
+    for rule in &set {
+        let expected = format!("{url}{}.html", rule["alert"].as_str().context("it has a name")?);
+        ensure!(rule["annotations"]["runbook_url"] == expected, "{rule}");
+    }
+    Ok(())
+}
+
+#[test]
+fn alerts_have_further_labels_and_are_left_out_as_values_say() -> anyhow::Result<()> {
+    let all = alerts("prometheusRule: {enabled: true}")?;
+    let some = alerts(
+        "prometheusRule: {enabled: true, additionalLabels: {team: storage}, \
+         disabled: [CheckpointKeeperOldPinsHoldSpace, CheckpointKeeperAgentMissing]}",
+    )?;
+    ensure!(some.len() + 2 == all.len(), "{some:?}");
+    for rule in &some {
+        ensure!(
+            !["CheckpointKeeperOldPinsHoldSpace", "CheckpointKeeperAgentMissing"]
+                .contains(&rule["alert"].as_str().unwrap_or_default()),
+            "{rule}"
+        );
+        let labels = &rule["labels"];
+        ensure!(labels["team"] == "storage" && labels["severity"].is_string(), "{rule}");
+    }
+    let relabelings = "[{sourceLabels: [__name__], regex: a_bucket, action: drop}]";
+    let values = format!("podMonitor: {{enabled: true, metricRelabelings: {relabelings}}}");
+    let monitor = objects(&render(&values, &["--show-only", "templates/monitoring.yaml"])?)?;
+    let expected = json!([{"sourceLabels": ["__name__"], "regex": "a_bucket", "action": "drop"}]);
+    let endpoint = &monitor[0]["spec"]["podMetricsEndpoints"][0];
+    ensure!(endpoint["metricRelabelings"] == expected, "{endpoint}");
+    Ok(())
+}
+
 #[test]
 fn values_that_would_render_nonsense_are_refused() -> anyhow::Result<()> {
     for (value, named) in [
@@ -162,6 +215,11 @@ fn values_that_would_render_nonsense_are_refused() -> anyhow::Result<()> {
         ("agent: {labels: {checkpoint-keeper.io/pool: mine}}", "checkpoint-keeper.io/pool"),
         ("controller: {labels: {app.kubernetes.io/component: mine}}", "app.kubernetes.io/component"),
         ("podMonitor: {labels: {helm.sh/chart: mine}}", "helm.sh/chart"),
+        ("podMonitor: {metricRelabelings: [drop]}", "metricRelabelings"),
+        ("prometheusRule: {runbookUrl: 'https://book.example/runbooks'}", "runbookUrl"),
+        ("prometheusRule: {additionalLabels: {severity: info}}", "severity"),
+        ("prometheusRule: {additionalLabels: {a.b: c}}", "a.b"),
+        ("prometheusRule: {enabled: true, disabled: [OldPins]}", "OldPins"),
     ] {
         refused(value, named)?;
     }
