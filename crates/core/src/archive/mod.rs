@@ -65,6 +65,19 @@ pub enum State {
 }
 
 impl State {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "Complete",
+            Self::NoImages => "NoImages",
+            Self::Incomplete => "Incomplete",
+            Self::Damaged => "Damaged",
+            Self::Unreadable => "Unreadable",
+            Self::Foreign => "Foreign",
+            Self::Unread => "Unread",
+        }
+    }
+
     /// Whether nothing is missing at its end, also where nothing can be restored from it.
     pub fn is_whole(self) -> bool {
         matches!(self, Self::Complete | Self::NoImages)

@@ -89,6 +89,8 @@ pub enum Saw {
         limit: u64,
         /// Its place among these, the newest first, from 1; 0: it does not count.
         position: u64,
+        /// How many archives the limit takes.
+        taken: u64,
     },
     /// So many bytes in its group where so many may be.
     TotalSize {
@@ -98,6 +100,8 @@ pub enum Saw {
         limit: u64,
         /// Its place among the archives that count, the newest first, from 1; 0: it does not count.
         position: u64,
+        /// How many archives the limit takes.
+        taken: u64,
     },
     /// What it belongs to is gone.
     Gone {
@@ -128,6 +132,11 @@ impl fmt::Display for Saw {
             1 => formatter.write_str("; this one is the newest"),
             _ => write!(formatter, "; this one is number {position}, the newest first"),
         };
+        let goes = |formatter: &mut fmt::Formatter<'_>, taken: u64| match taken {
+            0 => Ok(()),
+            1 => formatter.write_str(", so 1 of them goes"),
+            _ => write!(formatter, ", so {taken} of them go"),
+        };
         match self {
             Self::Nothing => Ok(()),
             Self::FormerLabels => formatter.write_str(
@@ -140,13 +149,15 @@ impl fmt::Display for Saw {
             Self::Size { have, limit } => {
                 write!(formatter, "{}, limit {}", quantity::human(*have), quantity::human(*limit))
             }
-            Self::Count { have, limit, position } => {
+            Self::Count { have, limit, position, taken } => {
                 write!(formatter, "{have} archives, limit {limit}")?;
+                goes(formatter, *taken)?;
                 place(formatter, *position)
             }
-            Self::TotalSize { have, limit, position } => {
+            Self::TotalSize { have, limit, position, taken } => {
                 let (have, limit) = (quantity::human(*have), quantity::human(*limit));
                 write!(formatter, "{have} together, limit {limit}")?;
+                goes(formatter, *taken)?;
                 place(formatter, *position)
             }
             Self::Gone { since, until } => {
@@ -275,16 +286,18 @@ impl Planner<'_> {
         }
     }
 
-    /// Notes what a limit sees: how much counts of the archive's group, and its place among that.
+    /// Notes what a limit sees: how much counts of the archive's group, and its place among that. Returns whether the archive is
+    /// in the group.
     pub(super) fn watch_limit(
         &mut self,
         group: &[usize],
         (measure, scope): (Measure, Scope),
         by: By,
         most: u64,
-    ) {
-        let Some(place) = self.watch.as_ref().map(|watch| watch.place) else { return };
-        if group.contains(&place) && self.stays(place) {
+    ) -> bool {
+        let Some(place) = self.watch.as_ref().map(|watch| watch.place) else { return false };
+        let is_in_group = group.contains(&place) && self.stays(place);
+        if is_in_group {
             let newest_first = group.iter().rev().copied().filter(|&other| self.counts(other, scope));
             let counted: Vec<usize> = newest_first.collect();
             let bytes = counted.iter().map(|&other| measure.of(&self.archives[other]));
@@ -292,10 +305,19 @@ impl Planner<'_> {
             let position = counted.iter().position(|&other| other == place);
             let position = position.map_or(0, |before| before as u64 + 1);
             let saw = match measure {
-                Measure::Count => Saw::Count { have, limit: most, position },
-                Measure::TotalSize => Saw::TotalSize { have, limit: most, position },
+                Measure::Count => Saw::Count { have, limit: most, position, taken: 0 },
+                Measure::TotalSize => Saw::TotalSize { have, limit: most, position, taken: 0 },
             };
             self.watch_saw(place, by, saw);
+        }
+        is_in_group
+    }
+
+    /// Notes how many archives the limit takes that was noted last.
+    pub(super) fn watch_taken(&mut self, count: u64) {
+        let last = self.watch.as_mut().and_then(|watch| watch.judgements.last_mut());
+        if let Some(Judgement { saw: Saw::Count { taken, .. } | Saw::TotalSize { taken, .. }, .. }) = last {
+            *taken = count;
         }
     }
 

@@ -66,17 +66,26 @@ enum Pass {
 impl Planner<'_> {
     /// Takes what a limit on `group` (oldest first) has too much of.
     pub(super) fn limit(&mut self, group: &[usize], limit: Limit) {
+        let is_watched = self.watch_limit(group, (limit.measure, limit.scope), limit.by, limit.most);
+        let taken = self.take_by_limit(group, limit);
+        if is_watched {
+            self.watch_taken(taken);
+        }
+    }
+
+    /// Takes it, and returns how many archives these are.
+    fn take_by_limit(&mut self, group: &[usize], limit: Limit) -> u64 {
         let Limit { measure, most, scope, reason, by, .. } = limit;
-        self.watch_limit(group, (measure, scope), by, most);
+        let mut taken = 0;
         if measure == Measure::Count && group.len() as u64 <= most {
-            return;
+            return taken;
         }
         let counted = group.iter().filter(|&&place| self.counts(place, scope));
         // Wider than any one size, so that a sum of absurd ones is still a sum.
         let have: u128 = counted.map(|&place| u128::from(measure.of(&self.archives[place]))).sum();
         let limited = u128::from(most);
         if have <= limited {
-            return;
+            return taken;
         }
         let keep = usize::try_from(limit.keep_newest).unwrap_or(usize::MAX);
         let newest = group.iter().rev().filter(|&&place| self.is_candidate_for_newest(place)).take(keep);
@@ -87,7 +96,7 @@ impl Planner<'_> {
         for pass in PASSES {
             for &place in group {
                 if left <= limited {
-                    return;
+                    return taken;
                 }
                 if !self.may_take(place) || !self.counts(place, scope) {
                     continue;
@@ -108,6 +117,7 @@ impl Planner<'_> {
                     self.keep_as_newest(place, reason, by);
                 } else if turn == pass {
                     left -= u128::from(measure.of(&archive));
+                    taken += 1;
                     self.take(place, reason, by, measure.detail(have, most));
                 }
             }
@@ -115,6 +125,7 @@ impl Planner<'_> {
         if left > limited {
             self.note_pins(group, limit, left);
         }
+        taken
     }
 
     /// Whether the limit may not take the archive yet, as it is younger than `minAge`, or may be; notes that.

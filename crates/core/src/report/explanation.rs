@@ -46,18 +46,31 @@ pub struct DryRunRow {
     pub policy: String,
     /// What would become of the archive: Deletes (it stays now), Keeps (it is to go now), `DecidesTheSame` (as is
     /// decided now, by this policy) or Nothing (this policy does not decide about it).
-    pub effect: &'static str,
+    pub effect: EffectName,
     /// The verdict that it would have.
     pub verdict: VerdictRow,
+}
+
+/// What would become of an archive by a policy in dry-run mode, as JSON names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum EffectName {
+    /// It stays now, and would be deleted.
+    Deletes,
+    /// It is to go now, and would stay.
+    Keeps,
+    /// What is decided now, by this policy.
+    DecidesTheSame,
+    /// This policy does not decide about it.
+    Nothing,
 }
 
 impl DryRunRow {
     fn new(tried: &Tried) -> Self {
         let effect = match tried.effect {
-            Effect::Deletes => "Deletes",
-            Effect::Keeps => "Keeps",
-            Effect::DecidesTheSame => "DecidesTheSame",
-            Effect::Nothing => "Nothing",
+            Effect::Deletes => EffectName::Deletes,
+            Effect::Keeps => EffectName::Keeps,
+            Effect::DecidesTheSame => EffectName::DecidesTheSame,
+            Effect::Nothing => EffectName::Nothing,
         };
         Self { policy: tried.policy.to_string(), effect, verdict: VerdictRow::new(&tried.verdict) }
     }
@@ -66,10 +79,10 @@ impl DryRunRow {
         let VerdictRow { reason, detail, .. } = &self.verdict;
         let detail = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
         match self.effect {
-            "Deletes" => format!("would delete it: {reason}{detail}"),
-            "Keeps" => format!("would keep it: {reason}{detail}"),
-            "DecidesTheSame" => format!("would decide the same: {reason}{detail}"),
-            _ => "would change nothing for it".to_owned(),
+            EffectName::Deletes => format!("would delete it: {reason}{detail}"),
+            EffectName::Keeps => format!("would keep it: {reason}{detail}"),
+            EffectName::DecidesTheSame => format!("would decide the same: {reason}{detail}"),
+            EffectName::Nothing => "would change nothing for it".to_owned(),
         }
     }
 }
@@ -110,7 +123,7 @@ pub struct RuleRow {
     pub policy: Option<String>,
     /// What the rule decided: Deletes (the archive goes), Protects (it stays, although a later rule would delete it or
     /// none may), Passes (the rule has nothing against it) or `DoesNotApply`.
-    pub outcome: &'static str,
+    pub outcome: OutcomeName,
     /// The reason of Deletes and Protects; null else.
     pub reason: Option<Reason>,
     /// Why it decided so, and what it saw, in words.
@@ -119,6 +132,31 @@ pub struct RuleRow {
     pub saw: String,
     /// The same as figures.
     pub figures: Figures,
+}
+
+/// What a rule decided about an archive, as JSON names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum OutcomeName {
+    /// The archive goes.
+    Deletes,
+    /// It stays, although a later rule would delete it or none may.
+    Protects,
+    /// The rule has nothing against it.
+    Passes,
+    /// The rule is not about it.
+    DoesNotApply,
+}
+
+impl OutcomeName {
+    /// The same as a word in text.
+    const fn in_words(self) -> &'static str {
+        match self {
+            Self::Deletes => "deletes",
+            Self::Protects => "protects",
+            Self::Passes => "passes",
+            Self::DoesNotApply => "does not apply",
+        }
+    }
 }
 
 /// What a rule saw; all that it has no figure for is null.
@@ -221,7 +259,7 @@ impl Explanation {
             rules: explanation.judgements.iter().map(RuleRow::new).collect(),
             next: NextRow::new(&explanation.next),
             waits_for: waits_for(&explanation.next),
-            next_text: next_text(&explanation.next),
+            next_text: next_text(&explanation.next, explanation.verdict.reason),
             dry_runs: Vec::new(),
             now: seconds(now),
         })
@@ -231,10 +269,10 @@ impl Explanation {
 impl RuleRow {
     fn new(judgement: &Judgement) -> Self {
         let (outcome, reason) = match judgement.outcome {
-            Outcome::Took { reason, .. } => ("Deletes", Some(reason)),
-            Outcome::Spared { reason, .. } => ("Protects", Some(reason)),
-            Outcome::Kept => ("Passes", None),
-            Outcome::DoesNotApply(_) => ("DoesNotApply", None),
+            Outcome::Took { reason, .. } => (OutcomeName::Deletes, Some(reason)),
+            Outcome::Spared { reason, .. } => (OutcomeName::Protects, Some(reason)),
+            Outcome::Kept => (OutcomeName::Passes, None),
+            Outcome::DoesNotApply(_) => (OutcomeName::DoesNotApply, None),
         };
         Self {
             rule: judgement.rule.name(),
@@ -285,10 +323,10 @@ impl Figures {
             }
             Saw::Age { age, limit } => of("Seconds", age.as_secs(), Some(limit.as_secs())),
             Saw::Size { have, limit } => of("Bytes", have, Some(limit)),
-            Saw::Count { have, limit, position } => {
+            Saw::Count { have, limit, position, .. } => {
                 Self { position: Some(position), ..of("Archives", have, Some(limit)) }
             }
-            Saw::TotalSize { have, limit, position } => {
+            Saw::TotalSize { have, limit, position, .. } => {
                 Self { position: Some(position), ..of("Bytes", have, Some(limit)) }
             }
             Saw::Gone { since, until } => {
@@ -329,8 +367,8 @@ fn waits_for(next: &Next) -> &'static str {
     }
 }
 
-/// What takes an archive next, as a sentence.
-fn next_text(next: &Next) -> String {
+/// What takes an archive next that has its verdict for that reason, as a sentence.
+fn next_text(next: &Next, reason: Reason) -> String {
     match next {
         Next::Now => "It is to go now.".to_owned(),
         Next::DeletionLimit => "It goes as soon as the deletion limit allows.".to_owned(),
@@ -347,6 +385,7 @@ fn next_text(next: &Next) -> String {
                 expiration.reason
             )
         }
+        Next::Nothing if reason == Reason::Pinned => "While it is pinned, no rule takes it.".to_owned(),
         Next::Nothing => "Time alone does not take it; limits, tiers and a full disk may.".to_owned(),
     }
 }
@@ -367,7 +406,7 @@ impl fmt::Display for Explanation {
             None => writeln!(formatter, "  taken    unknown; its age counts from when it was first seen")?,
         }
         writeln!(formatter, "  size     {}", crate::quantity::human(row.size_bytes))?;
-        writeln!(formatter, "  state    {:?}", row.state)?;
+        writeln!(formatter, "  state    {}", row.state.name())?;
         let policy = self.governed_by.as_deref().unwrap_or("no policy, or none for certain");
         writeln!(formatter, "  policy   {}", safe(policy))?;
         let verdict = match row.verdict {
@@ -382,17 +421,12 @@ impl fmt::Display for Explanation {
             write!(formatter, ", by {}", safe(policy))?;
         }
         writeln!(formatter, ".\n{}\n\nThe rules, in their order:", safe(&self.next_text))?;
-        let shown = self.rules.iter().filter(|rule| rule.outcome != "DoesNotApply");
-        let width = shown.map(|rule| rule.rule.len()).max().unwrap_or_default();
-        for rule in &self.rules {
+        let (idle, shown): (Vec<&RuleRow>, Vec<&RuleRow>) =
+            self.rules.iter().partition(|rule| rule.outcome == OutcomeName::DoesNotApply);
+        let width = shown.iter().map(|rule| rule.rule.len()).max().unwrap_or_default();
+        for rule in shown {
             let mut line = String::new();
-            let outcome = match rule.outcome {
-                "Deletes" => "deletes",
-                "Protects" => "protects",
-                "Passes" => "passes",
-                _ => continue,
-            };
-            write!(line, "  {:width$}  {outcome:8}", rule.rule)?;
+            write!(line, "  {:width$}  {:8}", rule.rule, rule.outcome.in_words())?;
             write!(line, "  {}", rule.detail)?;
             if let Some(policy) =
                 rule.policy.as_deref().filter(|policy| self.governed_by.as_deref() != Some(policy))
@@ -407,8 +441,7 @@ impl fmt::Display for Explanation {
         for dry_run in &self.dry_runs {
             writeln!(formatter, "  {}", safe(&format!("{}  {}", dry_run.policy, dry_run.in_words())))?;
         }
-        let idle = self.rules.iter().filter(|rule| rule.outcome == "DoesNotApply");
-        let mut idle: Vec<&RuleRow> = idle.collect();
+        let mut idle = idle;
         idle.sort_by(|one, other| one.detail.cmp(&other.detail));
         for same in idle.chunk_by(|one, other| one.detail == other.detail) {
             let names: Vec<&str> = same.iter().map(|rule| rule.rule.as_str()).collect();

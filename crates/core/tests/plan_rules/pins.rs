@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use checkpoint_keeper_core::plan::{Absences, Detail, Reason};
-use checkpoint_keeper_core::policy::{OrphanRule, OrphanWhen, Size};
+use checkpoint_keeper_core::plan::{Absences, Detail, Reason, explain};
+use checkpoint_keeper_core::policy::{Confidence, OrphanRule, OrphanWhen, Size};
+use checkpoint_keeper_core::report::Explanation;
 
 use crate::plan_support::*;
 
@@ -63,6 +64,34 @@ fn pinned_archives_count_but_are_never_chosen() {
     assert_eq!(case(archives.clone()).storage(ceiling).deleted(), ["a3"]);
     let node = with(storage("node"), |policy| policy.max_total_size = Some(Size::Bytes(4 * MI)));
     assert_eq!(case(archives).storage(node).deleted(), ["a3"]);
+}
+
+#[test]
+fn an_explanation_says_that_nothing_takes_what_is_pinned_and_how_many_others_a_limit_takes() {
+    let mut archives = series("a", "shop/web-0/server", 6);
+    archives[0].pinned = true;
+    let case = case(archives).policy(keep(|retention| retention.per_container = count(3)));
+    assert_eq!(case.deleted(), ["a2", "a3", "a4"]);
+    let explained = |place: usize| {
+        let explanation =
+            explain(&case.snapshot, &case.policies, &Confidence::Current, case.now, place).unwrap();
+        let explanation = Explanation::new(&case.snapshot, &explanation, case.now).unwrap();
+        let rule = explanation.rules.iter().find(|rule| rule.rule == "MaxCountPerContainer").unwrap();
+        (explanation.next_text.clone(), rule.detail.clone())
+    };
+    let pinned = "While it is pinned, no rule takes it.";
+    let count = "6 archives, limit 3, so 3 of them go";
+    assert_eq!(explained(0), (pinned.to_owned(), format!("{count}; this one is number 6, the newest first")));
+    let of_taken = explained(1);
+    assert_eq!(
+        of_taken,
+        ("It is to go now.".to_owned(), format!("{count}; this one is number 5, the newest first"))
+    );
+    let (next, last) = explained(5);
+    assert_eq!(
+        (next.contains("limits, tiers and a full disk may"), last),
+        (true, format!("{count}; this one is the newest"))
+    );
 }
 
 /// Each limit is exceeded by what is pinned; one of them by more than that, as the newest stays besides.
