@@ -55,11 +55,16 @@ impl Running {
     }
 
     fn wait_for(&self, line: &str) {
+        self.next_of(line);
+    }
+
+    /// The next line that begins so.
+    fn next_of(&self, begin: &str) -> String {
         loop {
             let said =
-                self.said.recv_timeout(support::DEADLINE).unwrap_or_else(|_| panic!("never said {line}"));
-            if said.starts_with(line) {
-                return;
+                self.said.recv_timeout(support::DEADLINE).unwrap_or_else(|_| panic!("never said {begin}"));
+            if said.starts_with(begin) {
+                return said;
             }
         }
     }
@@ -246,6 +251,27 @@ fn a_directory_that_is_replaced_is_collected_anew() {
     running.end();
     assert_eq!(files(&here).len(), 1);
     assert_eq!(files(&parent.path().join("moved")).len(), 1, "what was moved away is nobody's business");
+}
+
+#[test]
+fn why_a_directory_cannot_be_looked_at_is_said_and_told_apart_from_its_absence() {
+    let parent = TempDir::new().unwrap();
+    let (here, moved) = (parent.path().join("checkpoints"), parent.path().join("moved"));
+    fs::create_dir(&here).unwrap();
+    let running = Running::start(&here, per_container(1), SETTLE, Duration::from_millis(10));
+    running.wait_for("planned");
+    fs::rename(&here, &moved).unwrap();
+    running.wait_for("DirectoryGone");
+    std::os::unix::fs::symlink(&here, &here).unwrap();
+    let said = running.next_of("Directory");
+    let code = format!("code: {}", rustix::io::Errno::LOOP.raw_os_error());
+    assert!(said.contains("Look {") && said.contains(&code), "{said}");
+    fs::remove_file(&here).unwrap();
+    // Once for all looks meanwhile.
+    assert_eq!(running.next_of("Directory"), "DirectoryGone");
+    fs::rename(&moved, &here).unwrap();
+    running.wait_for("planned");
+    running.end();
 }
 
 #[test]

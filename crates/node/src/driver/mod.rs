@@ -68,7 +68,7 @@ pub enum Event<'a> {
     DirectoryDead,
     /// Another directory took its place, and collecting goes on there.
     DirectoryReplaced,
-    /// The new directory cannot be used.
+    /// The directory to which the path leads cannot be used, or it is unknown where it leads.
     DirectoryUnusable(&'a OpenError),
     /// The system gives no notice of changes: only the timer looks. It is asked again, and this said again, at each look.
     NoDirWatcher(Errno),

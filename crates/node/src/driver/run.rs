@@ -149,9 +149,14 @@ impl Driver {
         let presence = self.store.presence();
         match presence {
             Presence::Here => return presence,
-            Presence::Dead | Presence::Gone if before != Presence::Here => return presence,
+            // It was said when that began.
+            Presence::Dead | Presence::Gone | Presence::Unknown(_) if before == presence => return presence,
             Presence::Dead => report(Event::DirectoryDead),
             Presence::Gone => report(Event::DirectoryGone),
+            Presence::Unknown(error) => {
+                let error = OpenError::Look { path: self.store.path().to_owned(), source: error.into() };
+                report(Event::DirectoryUnusable(&error));
+            }
             Presence::Replaced => match reopen(self.store.path()) {
                 Ok(store) => {
                     report(Event::DirectoryReplaced);
