@@ -134,12 +134,35 @@ fn what_takes_time_is_measured_from_the_look_at_everything_to_the_unlink() {
     assert!(!lines.iter().any(|line| line.contains("Unlink")), "{lines:?}");
     archive("server", 3).write_to(directory.path()).unwrap();
     let lines = lines_until("Removed");
-    let begun = lines.iter().position(|line| line.starts_with("Timed(CloseToUnlink, ")).unwrap();
-    let (before, after) = lines.split_at(begun);
-    let last = |begin: &str| before.iter().rposition(|line| line.starts_with(begin)).unwrap();
-    assert!(["Timed(Read, ", "Timed(Plan, ", "planned"].map(last).is_sorted(), "{lines:?}");
-    assert!(after.iter().any(|line| line.starts_with("Timed(Unlink, ")), "{lines:?}");
+    let last = |begin: &str| lines.iter().rposition(|line| line.starts_with(begin)).unwrap();
+    let order =
+        ["Timed(Read, ", "Timed(Plan, ", "planned", "Timed(Unlink, ", "Timed(CloseToUnlink, ", "Removed"];
+    assert!(order.map(last).is_sorted(), "{lines:?}");
     running.end();
+}
+
+#[test]
+fn of_a_deletion_that_does_not_happen_no_time_is_told() {
+    let directory = TempDir::new().unwrap();
+    let oldest = write_old(directory.path(), &archive("server", 1));
+    write_old(directory.path(), &archive("server", 2));
+    let (say, said) = mpsc::channel();
+    let mut is_first = true;
+    let report = move |event: Event<'_>| match event {
+        // Whoever pins it does so after it was decided about.
+        Event::Planned(_) if std::mem::take(&mut is_first) => {
+            fs::write(oldest.with_added_extension("keep"), "").unwrap();
+        }
+        Event::Timed(operation, _) => _ = say.send(format!("{operation:?}")),
+        Event::Finished(outcome) => _ = say.send(format!("{:?}", outcome.removal)),
+        _ => {}
+    };
+    run_until(directory.path(), per_container(1), report, || {
+        let next = || said.recv_timeout(support::DEADLINE).unwrap();
+        let lines: Vec<_> =
+            std::iter::successors(Some(next()), |line| (line != "Pinned").then(next)).collect();
+        assert!(!lines.iter().any(|line| line.contains("Unlink")), "{lines:?}");
+    });
 }
 
 #[test]
