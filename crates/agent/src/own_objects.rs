@@ -13,6 +13,7 @@ use checkpoint_keeper_core::policy::Labels;
 use checkpoint_keeper_runtime::problem_log::Problem;
 use checkpoint_keeper_runtime::watch::WatchHealth;
 
+use super::api_write::is_earlier;
 use super::status;
 
 /// The API objects of this node, shared by the tasks that watch them and those that read them.
@@ -33,6 +34,8 @@ pub(super) struct Seen {
     pub(super) node: Option<(Labels, String)>,
     /// The node's `NodeCheckpointStore`, if there is one.
     pub(super) store: Option<NodeCheckpointStore>,
+    /// The UID of the store that was here last and is gone.
+    gone: Option<String>,
     /// Whether it is known whether there is one.
     pub(super) is_listed: bool,
     /// The generation of its spec that was sent to the engine.
@@ -64,7 +67,39 @@ impl Seen {
             let reported = status.map(status::reported_discards).unwrap_or_default();
             self.reported_discards = Some(Arc::new(reported));
         }
+        let before = self.store.take();
+        let before = before.as_ref().and_then(uid);
+        if before != store.as_ref().and_then(uid) {
+            self.gone = before.map(str::to_owned);
+        }
         (self.store, self.is_listed) = (store, true);
+    }
+
+    /// Takes the store as the watch shows it; what was written a moment ago, it may show later.
+    pub(super) fn applied(&mut self, store: NodeCheckpointStore) {
+        let is_older = self.store.as_ref().is_some_and(|known| {
+            let version = known.metadata.resource_version.as_deref().unwrap_or_default();
+            uid(known) == uid(&store)
+                && is_earlier(&store, version, known.metadata.generation.unwrap_or_default())
+        });
+        if !is_older {
+            self.gone.take_if(|gone| uid(&store) == Some(gone));
+            self.store = Some(store);
+        }
+    }
+
+    /// Takes the store as the API had it when it was written. What the watch showed meanwhile may be later: another spec,
+    /// or its end.
+    pub(super) fn written(&mut self, store: NodeCheckpointStore) {
+        if self.gone.is_none() || self.gone.as_deref() != uid(&store) {
+            self.applied(store);
+        }
+    }
+
+    /// Notes that the store of that UID is gone.
+    pub(super) fn deleted(&mut self, gone: Option<&str>) {
+        self.store.take_if(|store| uid(store) == gone);
+        self.gone = gone.map(str::to_owned);
     }
 
     /// Whether the engine goes by the same: a node's heartbeat, and what was written here, change nothing.
@@ -74,6 +109,10 @@ impl Seen {
         };
         self.node == other.node && spec(self) == spec(other)
     }
+}
+
+fn uid(store: &NodeCheckpointStore) -> Option<&str> {
+    store.metadata.uid.as_deref()
 }
 
 impl OwnObjects {
@@ -127,6 +166,47 @@ mod tests {
         assert!(!Seen { store: Some(store), ..written }.means_the_same_as(&before));
         let node = Some((Labels::default(), "uid".to_owned()));
         assert!(!Seen { node, ..before.clone() }.means_the_same_as(&before));
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_undoes_nothing_that_the_watch_has_shown() {
+        let store = |uid: &str, version: &str, file: &str| {
+            let mut store = NodeCheckpointStore::new(
+                "node-1",
+                serde_json::from_value(json!({"discard": [file]})).unwrap(),
+            );
+            store.metadata.uid = Some(uid.to_owned());
+            store.metadata.resource_version = Some(version.to_owned());
+            store
+        };
+        let is = |seen: &Seen| {
+            seen.store.as_ref().map(|store| serde_json::to_value(&store.spec.discard[0]).unwrap())
+        };
+        let mut seen = Seen::default();
+        seen.listed(Some(store("one", "9", "a.tar")));
+        seen.written(store("one", "10", "b.tar"));
+        assert_eq!(is(&seen), Some(json!("b.tar")));
+        // A user has changed it since, and the watch is as far.
+        seen.applied(store("one", "12", "c.tar"));
+        seen.written(store("one", "11", "b.tar"));
+        assert_eq!(is(&seen), Some(json!("c.tar")));
+        // The other way round.
+        seen.applied(store("one", "10", "b.tar"));
+        assert_eq!(is(&seen), Some(json!("c.tar")));
+        seen.deleted(Some("one"));
+        seen.written(store("one", "13", "c.tar"));
+        assert_eq!(is(&seen), None);
+        // It was made anew, and that the old one is gone may be seen later.
+        seen.written(store("two", "14", "d.tar"));
+        seen.deleted(Some("one"));
+        assert_eq!(is(&seen), Some(json!("d.tar")));
+        // A list is all that there is.
+        seen.listed(None);
+        seen.written(store("two", "15", "e.tar"));
+        assert_eq!(is(&seen), None);
+        seen.applied(store("two", "15", "e.tar"));
+        seen.written(store("two", "16", "f.tar"));
+        assert_eq!(is(&seen), Some(json!("f.tar")));
     }
 
     #[test]

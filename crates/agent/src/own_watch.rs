@@ -56,8 +56,8 @@ impl ApiContext {
                     let store = stores.into_iter().next();
                     self.own.note(|own| own.listed(store));
                 }
-                Change::Applied(store) => self.own.note(|own| own.store = Some(store)),
-                Change::Deleted(_) => self.own.note(|own| own.store = None),
+                Change::Applied(store) => self.own.note(|own| own.applied(store)),
+                Change::Deleted(store) => self.own.note(|own| own.deleted(store.metadata.uid.as_deref())),
                 Change::Failed(_) => {}
             }
             if !self.own.now().means_the_same_as(&before) {

@@ -9,6 +9,7 @@ use checkpoint_keeper_core::plan::EffectiveStorage;
 use checkpoint_keeper_core::policy_lint::{self, Why};
 use checkpoint_keeper_node::catalog::CatalogProblem;
 use checkpoint_keeper_node::driver::{Event, Operation};
+use checkpoint_keeper_runtime::chain;
 use jiff::Timestamp;
 
 use super::Audit;
@@ -123,7 +124,7 @@ impl Reporter {
                 tracing::warn!("another directory took the place of the old one");
                 self.state.gone(None);
             }
-            Event::DirectoryUnusable(error) => self.state.gone(Some(error.to_string())),
+            Event::DirectoryUnusable(error) => self.state.gone(Some(chain(*error))),
             Event::NoDirWatcher(error) => {
                 wrong(
                     ProblemType::NoDirWatcher,
@@ -164,4 +165,40 @@ fn note_problem(state: &AgentState, problem: &Problem, now: Instant) {
 
 pub(super) fn note_catalog_problem(state: &AgentState, problem: &CatalogProblem, now: Instant) {
     state.problem(ProblemType::of_catalog(problem), String::new(), problem.to_string(), now);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use checkpoint_keeper_node::store::OpenError;
+
+    use super::*;
+
+    fn reporter(state: AgentState) -> Reporter {
+        Reporter {
+            state,
+            audit: Box::new(|_| Ok(())),
+            dry_runs: DryRuns::new(Duration::from_mins(1)),
+            timings: Timings::default(),
+            interval: Duration::from_mins(1),
+            archives: SeenArchives::default(),
+            shown: ShownArchives::new(String::new(), 0),
+            latest: LatestView::default(),
+            is_dead: false,
+            end: Box::new(|| {}),
+        }
+    }
+
+    #[test]
+    fn why_the_directory_cannot_be_used_is_told_as_the_system_says_it() {
+        let state = AgentState::new();
+        let source = io::Error::from_raw_os_error(13);
+        let error = OpenError::Look { path: "/archives".into(), source };
+        reporter(state.clone()).note(&Event::DirectoryUnusable(&error));
+        assert_eq!(
+            state.read(|observed| observed.gone.clone()).as_deref(),
+            Some("cannot look at the directory /archives: Permission denied (os error 13)")
+        );
+    }
 }

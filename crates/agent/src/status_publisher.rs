@@ -86,10 +86,15 @@ impl StatusPublisher {
             match written {
                 // What was written is seen by the watch a moment later; until then it would be written again.
                 Ok(store) => {
-                    self.context.own.note(|own| own.store = Some(store));
+                    self.note(|own| own.written(store));
                     log.end(STORE_UNWRITTEN, "", liveness::now()).iter().for_each(Entry::log);
                 }
                 Err(error) => {
+                    if is_not_found(&error) {
+                        // The next write makes it anew.
+                        let uid = own.store.as_ref().and_then(|store| store.metadata.uid.as_deref());
+                        self.note(|own| own.deleted(uid));
+                    }
                     let what = format!("the node's NodeCheckpointStore cannot be written: {error}");
                     log.begin(problem(STORE_UNWRITTEN, what.clone()), liveness::now())
                         .iter()
@@ -97,6 +102,15 @@ impl StatusPublisher {
                     self.context.problem(ProblemType::StoreUnwritten, what);
                 }
             }
+        }
+    }
+
+    /// Notes what came of a write. The engine is told where it goes by that: the watch shows nothing new then.
+    fn note(&self, change: impl FnOnce(&mut Seen)) {
+        let before = self.context.own.now();
+        self.context.own.note(change);
+        if !self.context.own.now().means_the_same_as(&before) {
+            self.context.objects.notify();
         }
     }
 
@@ -199,6 +213,118 @@ impl StatusPublisher {
     }
 }
 
+fn is_not_found(error: &WriteError) -> bool {
+    matches!(error, WriteError::Api(kube::Error::Api(status)) if status.code == 404)
+}
+
 fn problem(kind: &'static str, message: String) -> Problem {
     Problem { kind, subject: String::new(), message }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use axum::body::Body;
+    use axum::extract::Request;
+    use axum::response::Response;
+    use checkpoint_keeper_core::policy::Labels;
+    use checkpoint_keeper_runtime::policy_objects::PolicyObjects;
+    use checkpoint_keeper_runtime::quota_objects::QuotaObjects;
+    use kube::Client;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::cluster_watch::ClusterWatch;
+    use crate::own_objects::OwnObjects;
+    use crate::state::AgentState;
+
+    /// What the API has of the node, and what was written to it.
+    #[derive(Default)]
+    struct Stored {
+        store: Option<Value>,
+        written: Vec<&'static str>,
+    }
+
+    impl Stored {
+        fn write(&mut self, path: &str, object: Value) -> Option<Value> {
+            let is_status = path.ends_with("/status");
+            self.written.push(if is_status { "status" } else { "store" });
+            if is_status {
+                self.store.as_mut()?["status"] = object["status"].clone();
+            } else {
+                self.store = Some(object);
+                self.store.as_mut()?["metadata"]["uid"] = "new".into();
+                // A user asks for this before the watch has shown the store.
+                self.store.as_mut()?["spec"] = json!({"discard": ["a.tar"]});
+            }
+            self.store.clone()
+        }
+    }
+
+    fn client(stored: &Arc<Mutex<Stored>>) -> Client {
+        let stored = Arc::clone(stored);
+        let answer = move |request: Request| {
+            let stored = Arc::clone(&stored);
+            async move {
+                let path = request.uri().path().to_owned();
+                let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
+                let object = serde_json::from_slice(&body).unwrap();
+                let missing = json!({
+                    "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "not found",
+                    "reason": "NotFound", "code": 404,
+                });
+                let (code, answer) = match stored.lock().unwrap().write(&path, object) {
+                    Some(object) => (200, object),
+                    None => (404, missing),
+                };
+                Response::builder().status(code).body(Body::from(answer.to_string())).unwrap()
+            }
+        };
+        Client::new(axum::Router::new().fallback(answer), "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_turns_out_to_be_gone_is_made_anew() {
+        let stored = Arc::new(Mutex::new(Stored::default()));
+        let context = ApiContext {
+            client: client(&stored),
+            node: "node-1".to_owned(),
+            objects: PolicyObjects::new(&[]),
+            quotas: QuotaObjects::new(None),
+            state: AgentState::new(),
+            own: OwnObjects::default(),
+            cluster_watch: ClusterWatch::default(),
+        };
+        // So it was when it was listed.
+        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": "node"});
+        let store = json!({
+            "apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "NodeCheckpointStore", "spec": {},
+            "metadata": {"name": "node-1", "uid": "old", "ownerReferences": [owner]},
+        });
+        context.own.note(|own| {
+            own.node = Some((Labels::new(), "node".to_owned()));
+            own.listed(Some(serde_json::from_value(store).unwrap()));
+        });
+        let (own, changes) = (context.own.clone(), context.objects.changes());
+        let publisher =
+            StatusPublisher { context, directory: "/archives".to_owned(), interval: Duration::from_secs(10) };
+        let is_written = async {
+            let begin = now();
+            loop {
+                let store = own.now().store;
+                if store.as_ref().is_some_and(|store| store.metadata.uid.as_deref() == Some("new")) {
+                    return store.unwrap().status;
+                }
+                let written = stored.lock().unwrap().written.clone();
+                assert!(now() - begin < Duration::from_mins(10), "{written:?}");
+                tokio::time::sleep(TICK).await;
+            }
+        };
+        let status =
+            tokio::select! { status = is_written => status, () = publisher.publish_status() => None };
+        assert_eq!(status.unwrap().directory, "/archives");
+        assert!(changes.has_changed().unwrap(), "the engine is to be told what its user asks for");
+        assert_eq!(stored.lock().unwrap().written[..3], ["status", "store", "status"]);
+    }
 }

@@ -96,7 +96,7 @@ impl Enforced {
     /// The figures in words: `2 of 4 nodes act by generation 7; n1 does not yet; 1 does not report.`
     pub fn message(&self, reach: Reach, generation: Option<i64>) -> String {
         match self.reason(reach) {
-            EnforcedReason::NoArchives => return "No node has archives that it could govern.".to_owned(),
+            EnforcedReason::NoArchives => return "No node reports archives that it could govern.".to_owned(),
             EnforcedReason::NoNodes => return "No agent reports yet.".to_owned(),
             _ => {}
         }
@@ -219,8 +219,8 @@ mod tests {
             (|name| node(name, Some(7)), |name| node(name, Some(6)), |name| node(name, None));
         for (reports, reach, reason, message) in [
             (vec![], EveryNode, "NoNodes", "No agent reports yet."),
-            (vec![], NodesThatNameIt, "NoArchives", "No node has archives that it could govern."),
-            (vec![none("n1")], NodesThatNameIt, "NoArchives", "No node has archives that it could govern."),
+            (vec![], NodesThatNameIt, "NoArchives", "No node reports archives that it could govern."),
+            (vec![none("n1")], NodesThatNameIt, "NoArchives", "No node reports archives that it could govern."),
             (vec![new("n1")], EveryNode, "AllNodes", "1 of 1 node acts by generation 7."),
             (vec![new("n1"), new("n2")], EveryNode, "AllNodes", "2 of 2 nodes act by generation 7."),
             (vec![new("n1"), none("n2")], NodesThatNameIt, "AllNodes", "1 of 1 node acts by generation 7."),

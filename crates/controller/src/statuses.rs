@@ -200,7 +200,7 @@ impl Observed<'_> {
             (0, _) => ConditionContent {
                 status: "False",
                 reason: "NothingPending",
-                message: "No archive waits for its deletion.".to_owned(),
+                message: "No node reports archives that wait for their deletion.".to_owned(),
             },
             (archives, nodes) => ConditionContent {
                 status: "True",

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
 use checkpoint_keeper_core::creation::DumpEnd;
 use checkpoint_keeper_core::engine::Haste;
@@ -62,8 +62,10 @@ impl std::fmt::Debug for StoreTask {
 pub struct Unlinked {
     /// What became of it.
     pub outcome: Outcome,
-    /// How long it took.
-    pub took: Duration,
+    /// When it was begun.
+    pub begun: Instant,
+    /// When it had ended.
+    pub ended: Instant,
 }
 
 impl Mail {

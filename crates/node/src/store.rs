@@ -44,6 +44,14 @@ pub enum OpenError {
         /// What the system says.
         source: io::Error,
     },
+    /// It cannot be looked at.
+    #[error("cannot look at the directory {path}")]
+    Look {
+        /// The directory's path.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// Another collector works there.
     #[error("another collector works on {0}; two on one directory would each delete")]
     Locked(PathBuf),
@@ -58,6 +66,8 @@ pub enum Presence {
     Replaced,
     /// It leads nowhere.
     Gone,
+    /// The system does not say where it leads.
+    Unknown(Errno),
     /// It leads here, and the directory was removed: a mount holds it, and nothing new comes in.
     Dead,
 }
@@ -122,7 +132,8 @@ impl Store {
                 if stat.st_nlink == 0 { Presence::Dead } else { Presence::Here }
             }
             Ok(_) => Presence::Replaced,
-            Err(_) => Presence::Gone,
+            Err(Errno::NOENT | Errno::NOTDIR) => Presence::Gone,
+            Err(error) => Presence::Unknown(error),
         }
     }
 
@@ -260,8 +271,10 @@ impl Store {
 
     /// Removes an archive, if it still is the very file that was decided about.
     pub fn remove(&self, name: &FileName, expected: &Stat) -> Removal {
-        if self.presence() != Presence::Here {
-            return Removal::DirectoryMoved;
+        match self.presence() {
+            Presence::Here => {}
+            Presence::Replaced | Presence::Gone | Presence::Dead => return Removal::DirectoryMoved,
+            Presence::Unknown(error) => return Removal::Failed(error.into()),
         }
         match self.stat(name) {
             Ok(Some(stat)) if stat.is_same(expected) => {}

@@ -61,7 +61,7 @@ impl Sweeper {
                         continue;
                     }
                 };
-                let begin = Instant::now();
+                let begun = Instant::now();
                 let removal = if withdrawn_before == withdrawn.load(Ordering::Relaxed) {
                     // Without an outcome the engine would wait for ever, and begin no other deletion.
                     catch_unwind(AssertUnwindSafe(|| remove(&store, &deletion)))
@@ -70,7 +70,7 @@ impl Sweeper {
                     Removal::Withdrawn
                 };
                 let outcome = Outcome { deletion, removal };
-                mailbox.send_outcome(Unlinked { outcome, took: begin.elapsed() });
+                mailbox.send_outcome(Unlinked { outcome, begun, ended: Instant::now() });
             }
         };
         let thread = std::thread::Builder::new().name("sweeper".to_owned()).spawn(work)?;

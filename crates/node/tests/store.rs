@@ -157,6 +157,12 @@ fn a_swapped_directory_does_not_lead_the_unlink_astray() {
     fs::remove_file(&here).unwrap();
     assert_eq!(store.presence(), Presence::Gone);
     assert!(matches!(store.remove(&file, &stat), Removal::DirectoryMoved));
+    // A link to itself leads neither anywhere nor nowhere.
+    symlink(&here, &here).unwrap();
+    assert_eq!(store.presence(), Presence::Unknown(rustix::io::Errno::LOOP));
+    let Removal::Failed(error) = store.remove(&file, &stat) else { panic!("it is not known where that is") };
+    assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::LOOP.raw_os_error()));
+    fs::remove_file(&here).unwrap();
     assert!(copy.exists(), "the copy in the other directory is not ours");
     assert_eq!(support::files(&parent.path().join("moved")).len(), 1, "nor is what was moved away");
     fs::rename(parent.path().join("moved"), &here).unwrap();

@@ -55,11 +55,16 @@ impl Running {
     }
 
     fn wait_for(&self, line: &str) {
+        self.next_of(line);
+    }
+
+    /// The next line that begins so.
+    fn next_of(&self, begin: &str) -> String {
         loop {
             let said =
-                self.said.recv_timeout(support::DEADLINE).unwrap_or_else(|_| panic!("never said {line}"));
-            if said.starts_with(line) {
-                return;
+                self.said.recv_timeout(support::DEADLINE).unwrap_or_else(|_| panic!("never said {begin}"));
+            if said.starts_with(begin) {
+                return said;
             }
         }
     }
@@ -129,12 +134,35 @@ fn what_takes_time_is_measured_from_the_look_at_everything_to_the_unlink() {
     assert!(!lines.iter().any(|line| line.contains("Unlink")), "{lines:?}");
     archive("server", 3).write_to(directory.path()).unwrap();
     let lines = lines_until("Removed");
-    let begun = lines.iter().position(|line| line.starts_with("Timed(CloseToUnlink, ")).unwrap();
-    let (before, after) = lines.split_at(begun);
-    let last = |begin: &str| before.iter().rposition(|line| line.starts_with(begin)).unwrap();
-    assert!(["Timed(Read, ", "Timed(Plan, ", "planned"].map(last).is_sorted(), "{lines:?}");
-    assert!(after.iter().any(|line| line.starts_with("Timed(Unlink, ")), "{lines:?}");
+    let last = |begin: &str| lines.iter().rposition(|line| line.starts_with(begin)).unwrap();
+    let order =
+        ["Timed(Read, ", "Timed(Plan, ", "planned", "Timed(Unlink, ", "Timed(CloseToUnlink, ", "Removed"];
+    assert!(order.map(last).is_sorted(), "{lines:?}");
     running.end();
+}
+
+#[test]
+fn of_a_deletion_that_does_not_happen_no_time_is_told() {
+    let directory = TempDir::new().unwrap();
+    let oldest = write_old(directory.path(), &archive("server", 1));
+    write_old(directory.path(), &archive("server", 2));
+    let (say, said) = mpsc::channel();
+    let mut is_first = true;
+    let report = move |event: Event<'_>| match event {
+        // Whoever pins it does so after it was decided about.
+        Event::Planned(_) if std::mem::take(&mut is_first) => {
+            fs::write(oldest.with_added_extension("keep"), "").unwrap();
+        }
+        Event::Timed(operation, _) => _ = say.send(format!("{operation:?}")),
+        Event::Finished(outcome) => _ = say.send(format!("{:?}", outcome.removal)),
+        _ => {}
+    };
+    run_until(directory.path(), per_container(1), report, || {
+        let next = || said.recv_timeout(support::DEADLINE).unwrap();
+        let lines: Vec<_> =
+            std::iter::successors(Some(next()), |line| (line != "Pinned").then(next)).collect();
+        assert!(!lines.iter().any(|line| line.contains("Unlink")), "{lines:?}");
+    });
 }
 
 #[test]
@@ -246,6 +274,27 @@ fn a_directory_that_is_replaced_is_collected_anew() {
     running.end();
     assert_eq!(files(&here).len(), 1);
     assert_eq!(files(&parent.path().join("moved")).len(), 1, "what was moved away is nobody's business");
+}
+
+#[test]
+fn why_a_directory_cannot_be_looked_at_is_said_and_told_apart_from_its_absence() {
+    let parent = TempDir::new().unwrap();
+    let (here, moved) = (parent.path().join("checkpoints"), parent.path().join("moved"));
+    fs::create_dir(&here).unwrap();
+    let running = Running::start(&here, per_container(1), SETTLE, Duration::from_millis(10));
+    running.wait_for("planned");
+    fs::rename(&here, &moved).unwrap();
+    running.wait_for("DirectoryGone");
+    std::os::unix::fs::symlink(&here, &here).unwrap();
+    let said = running.next_of("Directory");
+    let code = format!("code: {}", rustix::io::Errno::LOOP.raw_os_error());
+    assert!(said.contains("Look {") && said.contains(&code), "{said}");
+    fs::remove_file(&here).unwrap();
+    // Once for all looks meanwhile.
+    assert_eq!(running.next_of("Directory"), "DirectoryGone");
+    fs::rename(&moved, &here).unwrap();
+    running.wait_for("planned");
+    running.end();
 }
 
 #[test]

@@ -36,6 +36,7 @@ pub(crate) use self::entries::Unlisted;
 use self::entries::{Entries, HiddenPin, Key};
 pub(crate) use self::shown_archives::ShownArchives;
 use self::writes::Progress;
+use super::api_write::is_earlier;
 use super::context::{ApiContext, TICK};
 use super::problem_type::ProblemType;
 
@@ -275,19 +276,11 @@ fn key_of(object: &impl ResourceExt) -> Key {
     (object.namespace().unwrap_or_default(), object.name_any())
 }
 
-/// Whether it is the same object at an earlier time than it is known. Versions are told apart by their order, as a status
-/// has no generation: the watch may show an object as it was made after the API has answered that its status is written.
-/// Where versions began anew, as after a restore of etcd, a list comes before any such change, and replaces all.
+/// Whether it is the same object at an earlier time than it is known: the watch may show an object as it was made after the
+/// API has answered that its status is written.
 fn is_older(object: &impl ResourceExt, known: Option<&Object>) -> bool {
     known.is_some_and(|known| {
-        let version = |text: &str| text.parse::<u64>().ok();
-        let versions = object.resource_version().as_deref().and_then(version).zip(version(&known.version));
-        let is_earlier = match versions {
-            Some((version, known)) => version < known,
-            // An API server that does not count its versions.
-            None => object.meta().generation.is_some_and(|generation| generation < known.generation),
-        };
-        object.uid().as_deref() == Some(&known.uid) && is_earlier
+        object.uid().as_deref() == Some(&known.uid) && is_earlier(object, &known.version, known.generation)
     })
 }
 

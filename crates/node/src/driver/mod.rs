@@ -5,7 +5,7 @@
 
 mod run;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,7 +68,7 @@ pub enum Event<'a> {
     DirectoryDead,
     /// Another directory took its place, and collecting goes on there.
     DirectoryReplaced,
-    /// The new directory cannot be used.
+    /// The directory to which the path leads cannot be used, or it is unknown where it leads.
     DirectoryUnusable(&'a OpenError),
     /// The system gives no notice of changes: only the timer looks. It is asked again, and this said again, at each look.
     NoDirWatcher(Errno),
@@ -83,9 +83,9 @@ pub enum Operation {
     Read,
     /// Making a plan.
     Plan,
-    /// Deleting one archive, where another thread does that.
+    /// Deleting one archive, where another thread does that and the archive was there until then.
     Unlink,
-    /// From the first close of an archive that a plan is about to the first deletion of that plan.
+    /// From the first close of an archive that a plan is about to the end of the first deletion of that plan.
     CloseToUnlink,
 }
 
@@ -140,6 +140,8 @@ pub struct Driver {
     first_close: Option<Instant>,
     /// When the first of those was closed that the last plan knows of, until its first deletion begins.
     first_close_planned: Option<Instant>,
+    /// The same, by the archive whose deletion has begun, until that ends.
+    first_close_of: BTreeMap<FileName, Instant>,
 }
 
 impl Driver {
@@ -172,6 +174,7 @@ impl Driver {
             slice: SLICE,
             first_close: None,
             first_close_planned: None,
+            first_close_of: BTreeMap::new(),
         };
         (driver, problems)
     }
@@ -347,11 +350,11 @@ impl Driver {
     }
 
     fn delete(&mut self, deletion: Deletion, report: &mut impl FnMut(Event<'_>)) -> Option<Input> {
-        if let Some(closed) = self.first_close_planned.take() {
-            report(Event::Timed(Operation::CloseToUnlink, closed.elapsed()));
-        }
         match &self.deletion_executor {
             DeletionExecutor::Thread(sweeper) => {
+                if let Some(closed) = self.first_close_planned.take() {
+                    self.first_close_of.insert(deletion.archive.file.clone(), closed);
+                }
                 sweeper.delete(&self.store, deletion);
                 None
             }

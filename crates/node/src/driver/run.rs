@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use checkpoint_keeper_core::engine::Input;
-use checkpoint_keeper_core::engine::file::Sighting;
+use checkpoint_keeper_core::engine::file::{Removal, Sighting};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -82,6 +82,8 @@ impl Driver {
             self.carry_out(Some(self.slice), &mut report);
             let problems = self.catalog.as_ref().map(CatalogWriter::problems).unwrap_or_default();
             problems.iter().for_each(|problem| report(Event::Catalog(problem)));
+            // All of that may have taken long.
+            let now = (self.now)();
             let mut wake = next_sweep.saturating_sub(now.uptime);
             if !self.effects.is_empty() {
                 wake = Duration::ZERO;
@@ -112,8 +114,15 @@ impl Driver {
 
     /// Hands in what has arrived.
     fn receive(&mut self, mail: Mail, report: &mut impl FnMut(Event<'_>)) {
-        for Unlinked { outcome, took } in mail.outcomes {
-            report(Event::Timed(Operation::Unlink, took));
+        for Unlinked { outcome, begun, ended } in mail.outcomes {
+            let closed = self.first_close_of.remove(&outcome.deletion.archive.file);
+            // What stays, or was gone before, takes no time.
+            if matches!(outcome.removal, Removal::Removed) {
+                report(Event::Timed(Operation::Unlink, ended.duration_since(begun)));
+                if let Some(closed) = closed {
+                    report(Event::Timed(Operation::CloseToUnlink, ended.duration_since(closed)));
+                }
+            }
             report(Event::Finished(&outcome));
             self.handle(Input::Deleted(outcome));
         }
@@ -149,9 +158,14 @@ impl Driver {
         let presence = self.store.presence();
         match presence {
             Presence::Here => return presence,
-            Presence::Dead | Presence::Gone if before != Presence::Here => return presence,
+            // It was said when that began.
+            Presence::Dead | Presence::Gone | Presence::Unknown(_) if before == presence => return presence,
             Presence::Dead => report(Event::DirectoryDead),
             Presence::Gone => report(Event::DirectoryGone),
+            Presence::Unknown(error) => {
+                let error = OpenError::Look { path: self.store.path().to_owned(), source: error.into() };
+                report(Event::DirectoryUnusable(&error));
+            }
             Presence::Replaced => match reopen(self.store.path()) {
                 Ok(store) => {
                     report(Event::DirectoryReplaced);
@@ -202,6 +216,7 @@ mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Mutex, mpsc};
 
     use checkpoint_keeper_core::engine::Settings;
     use checkpoint_keeper_core::engine::clock::Now;
@@ -249,6 +264,33 @@ mod tests {
         driver.run(&mailbox, Duration::from_millis(1), stopped, report).unwrap();
         let no = Errno::MFILE.to_string();
         assert_eq!(seen, [&no, "look", &no, "look", &no, "look", "look", "look"]);
+    }
+
+    #[test]
+    fn a_look_that_takes_longer_than_the_interval_is_followed_by_the_next_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let clock = Arc::new(Mutex::new(0));
+        let shown = Arc::clone(&clock);
+        let now = Box::new(move || at_hour(*shown.lock().unwrap()));
+        let (mut stop, stopped) = UnixStream::pair().unwrap();
+        let (look, looks) = mpsc::channel();
+        let driving = std::thread::spawn(move || {
+            let (driver, _) = Driver::with_clock(store, Settings::default(), CatalogUse::None, now);
+            let (_sender, mailbox) = channel().unwrap();
+            let report = |event: Event<'_>| {
+                if matches!(event, Event::Timed(Operation::Sweep, _)) {
+                    *clock.lock().unwrap() += 2;
+                    let _ = look.send(());
+                }
+            };
+            driver.run(&mailbox, Duration::from_hours(1), stopped, report).unwrap();
+        });
+        for number in 0..3 {
+            assert!(looks.recv_timeout(Duration::from_secs(30)).is_ok(), "only {number} looks");
+        }
+        stop.write_all(b"x").unwrap();
+        driving.join().unwrap();
     }
 
     #[test]

@@ -11,6 +11,7 @@ use checkpoint_keeper_core::policy::PolicySet;
 use checkpoint_keeper_core::policy_lint;
 use checkpoint_keeper_node::driver::{Driver, Event};
 use checkpoint_keeper_node::mailbox;
+use checkpoint_keeper_runtime::chain;
 
 use super::deletion_log::{DeletionLog, why_it_stays};
 use super::policy_files::PolicyFiles;
@@ -96,7 +97,7 @@ impl Log {
                 self.said.clear();
                 say("note", "another directory took the place of the old one; collecting there");
             }
-            Event::DirectoryUnusable(error) => self.complain("error", error.to_string()),
+            Event::DirectoryUnusable(error) => self.complain("error", chain(*error)),
             Event::NoDirWatcher(error) => {
                 self.complain(
                     "warning",
