@@ -1254,6 +1254,42 @@ fn a_source_that_fails_is_an_error_and_no_verdict() {
     }
 }
 
+/// A source whose every other read is interrupted, as NFS and FUSE have it.
+struct Interrupted {
+    source: Cursor<Vec<u8>>,
+    is_next: bool,
+}
+
+impl Read for Interrupted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.is_next = !self.is_next;
+        if !self.is_next {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        // Little at a time, so that there are many reads.
+        let wanted = buffer.len().min(100);
+        self.source.read(&mut buffer[..wanted])
+    }
+}
+
+impl Seek for Interrupted {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.source.seek(to)
+    }
+}
+
+#[test]
+fn a_read_that_is_interrupted_is_repeated_however_the_archive_is_packed() {
+    let archive = web();
+    let tar = archive.build().unwrap();
+    for bytes in [tar.clone(), archive.gzip().unwrap(), archive.zstd().unwrap(), xz(&tar)] {
+        for is_next in [false, true] {
+            let mut source = Interrupted { source: Cursor::new(bytes.clone()), is_next };
+            assert_eq!(archive::read(&mut source).unwrap(), read(&bytes));
+        }
+    }
+}
+
 #[test]
 fn written_archives_are_what_was_built() {
     let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("written-archives");

@@ -250,11 +250,7 @@ impl Schedules {
             };
             for input in inputs {
                 for effect in scheduler.handle(input, clock::now()) {
-                    if let Effect::Report(report) = effect {
-                        self.report(report, messages, &mut filter);
-                    } else {
-                        self.carry_out(effect, messages, writer, &mut dumps).await;
-                    }
+                    self.carry_out(effect, messages, &mut filter, writer, &mut dumps).await;
                 }
             }
             // With many schedules that takes a while. What is left out here is shown with the next tick.
@@ -281,6 +277,7 @@ impl Schedules {
         &self,
         effect: Effect,
         messages: &MessageSender,
+        filter: &mut MessageFilter,
         writer: &mut MemoryWriter,
         dumps: &mut FuturesUnordered<Dumping>,
     ) {
@@ -296,7 +293,7 @@ impl Schedules {
                 let dumper = Arc::clone(&self.dumper);
                 dumps.push(Box::pin(async move { (dump.id, dumper.recover(&dump).await) }));
             }
-            Effect::Report(report) => self.context.state.reported(&report),
+            Effect::Report(report) => self.report(report, messages, filter),
             Effect::Answer(answer) => messages.answer(answer),
         }
     }

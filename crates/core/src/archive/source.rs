@@ -104,17 +104,21 @@ impl<'a, R: Read> Watched<'a, R> {
 
 impl<R: Read> Read for &Watched<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let result = self.source.borrow_mut().read(buffer);
-        match result {
-            Ok(0) if !buffer.is_empty() => self.ended.set(true),
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                // `io::Error` is no `Clone`: the decoder gets the kind, the caller the error.
-                let kind = error.kind();
-                self.failure.replace(Some(error));
-                return Err(kind.into());
+        loop {
+            match self.source.borrow_mut().read(buffer) {
+                Ok(count) => {
+                    self.ended.set(self.ended.get() || count == 0 && !buffer.is_empty());
+                    return Ok(count);
+                }
+                // Not all decoders read again.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    // `io::Error` is no `Clone`: the decoder gets the kind, the caller the error.
+                    let kind = error.kind();
+                    self.failure.replace(Some(error));
+                    return Err(kind.into());
+                }
             }
-            _ => {}
         }
-        result
     }
 }
