@@ -147,6 +147,11 @@ impl ScheduleMemory {
             RunResult::Retrying(message) => message.clone(),
             RunResult::WouldDump | RunResult::Skipped(_) => return,
         };
+        // That times were missed follows from what failed before, and says less.
+        let is_missed = result.kind() == RunResultKind::Missed;
+        if is_missed && self.last_failure.as_ref().is_some_and(|failure| !failure.is(RunResultKind::Missed)) {
+            return;
+        }
         // That a container may be frozen is not hidden by what fails because of it.
         if !self.may_be_frozen() || matches!(result, RunResult::MayBeFrozen(_)) {
             self.last_failure = Some(Failure { reason: result.name().to_owned(), message, at: now });
