@@ -356,7 +356,11 @@ fn ready(
     } else if let Some((reason, what)) = hindrance() {
         ("False", reason, what.to_owned())
     } else {
-        ("True", ReadyReason::Collecting, "The policies in force are enforced.".to_owned())
+        (
+            "True",
+            ReadyReason::Collecting,
+            "The policies in force are enforced; without one nothing is deleted.".to_owned(),
+        )
     };
     let conditions = before.map(|before| &before.conditions[..]).unwrap_or_default();
     let same = conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == status);

@@ -57,8 +57,10 @@ impl StatusThrottle {
         let since = *self.differs.get_or_insert(now);
         let is_urgent =
             urgent.reason != self.written.reason || !urgent.problems.is_subset(&self.written.problems);
+        // What is well again waits for no more than what else may be, so that not all agents tell of it in one moment.
+        let has_ended = !self.written.problems.is_subset(&urgent.problems);
         let pause = match self.failures {
-            0 if is_urgent => APART,
+            0 if is_urgent || has_ended => APART,
             0 => self.interval.max(APART),
             failures => APART.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE),
         };
@@ -110,12 +112,24 @@ mod tests {
                 && !is_due(&mut throttle, &urgent(&[ProblemType::WatermarkUnreachable]), at(59))
                 && is_due(&mut throttle, &urgent(&[ProblemType::WatermarkUnreachable]), at(60))
         );
-        assert!(!is_due(&mut throttle, &urgent(&[]), at(59)), "what is well again may wait");
         let more = urgent(&[ProblemType::DeletionFailed, ProblemType::WatermarkUnreachable]);
         assert!(!is_due(&mut throttle, &more, at(4)) && is_due(&mut throttle, &more, at(5)));
         let other =
             UrgentPart { reason: "DirectoryGone".to_owned(), ..urgent(&[ProblemType::WatermarkUnreachable]) };
         assert!(!is_due(&mut throttle, &other, at(4)) && is_due(&mut throttle, &other, at(5)));
+    }
+
+    #[test]
+    fn that_a_problem_ended_is_written_soon_but_not_by_all_agents_at_once() {
+        let begin = Instant::now();
+        let at = |second| begin + Duration::from_secs(second);
+        let mut throttle = StatusThrottle::new(Duration::from_mins(1), 6_000);
+        throttle.note(urgent(&[ProblemType::StoreUnwatched]), false, begin);
+        assert!(!is_due(&mut throttle, &urgent(&[]), at(10)) && !is_due(&mut throttle, &urgent(&[]), at(17)));
+        assert!(is_due(&mut throttle, &urgent(&[]), at(18)));
+        // However often it comes and goes.
+        throttle.note(urgent(&[]), false, at(18));
+        assert!(!is_due(&mut throttle, &urgent(&[ProblemType::StoreUnwatched]), at(22)));
     }
 
     #[test]

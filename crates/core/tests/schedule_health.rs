@@ -148,6 +148,21 @@ fn an_archive_that_its_policy_would_delete_at_once_is_not_tried_again() {
     assert_eq!(health(&node), (1, Some("InsufficientStorage".to_owned())));
 }
 
+/// Times are missed because of what fails; what failed says what to do.
+#[test]
+fn that_times_were_missed_does_not_hide_why_checkpoints_failed() {
+    let mut node = Node::new(vec![with_deadline(every(HOUR))], vec![pod("a")]);
+    node.pass(HOUR).end(Outcome::TooLarge("too large".to_owned()));
+    assert_eq!(health(&node), (1, Some("InsufficientStorage".to_owned())));
+    node.pass(HOUR * 3);
+    assert!(node.results().contains(&"ScheduleMissed"));
+    let (failures, reason) = health(&node);
+    assert_eq!((failures > 1, reason.as_deref()), (true, Some("InsufficientStorage")));
+    node.live(HOUR);
+    node.finish_all();
+    assert_eq!(health(&node), (0, None));
+}
+
 /// It is refused, as by the quotas of Kubernetes: whoever asked asks again once there is room.
 #[test]
 fn a_checkpoint_that_exceeds_a_quota_is_refused_and_not_tried_again_before_the_next_time() {

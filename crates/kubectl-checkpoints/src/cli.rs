@@ -173,6 +173,28 @@ impl ExplainFormat {
     }
 }
 
+/// What `plan` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PlanFormat {
+    /// A table with the names of files, of which nothing is shortened
+    Wide,
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+}
+
+impl PlanFormat {
+    /// The format for programs; none: it is one for people.
+    pub fn data(self) -> Option<DataFormat> {
+        match self {
+            Self::Json => Some(DataFormat::Json),
+            Self::Yaml => Some(DataFormat::Yaml),
+            Self::Wide => None,
+        }
+    }
+}
+
 /// By what a list is ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SortBy {
@@ -201,10 +223,10 @@ pub struct List {
     /// List only checkpoints of containers of this name
     #[arg(long, value_name = "NAME")]
     pub container: Option<String>,
-    /// List only checkpoints whose labels match this selector
+    /// List only checkpoints whose own labels match this selector: checkpoint-keeper.io/node, and what users add. They do not have their pods' labels
     #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "node")]
     pub selector: Option<String>,
-    /// List only checkpoints whose fields match this selector, such as status.nodeName=worker-1
+    /// List only checkpoints whose fields match this selector: status.nodeName=worker-1, status.podName or status.containerName
     #[arg(long, value_name = "SELECTOR", conflicts_with = "node")]
     pub field_selector: Option<String>,
     /// Sort the checkpoints in this order
@@ -218,7 +240,7 @@ pub struct List {
 /// `show`.
 #[derive(Debug, Args)]
 pub struct Show {
-    /// The name of a ContainerCheckpoint
+    /// The name of a ContainerCheckpoint, or of its archive's file
     pub name: String,
     /// Print the checkpoint in this format
     #[arg(long, short, value_name = "FORMAT")]
@@ -228,7 +250,7 @@ pub struct Show {
 /// `explain`.
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// The name of a ContainerCheckpoint; with --node, of an archive's file
+    /// The name of a ContainerCheckpoint, or of its archive's file; with --node, of any archive's file there
     pub archive: String,
     /// Explain the file of that name on this node, which needs no ContainerCheckpoint
     #[arg(long, value_name = "NAME")]
@@ -252,7 +274,7 @@ pub struct Plan {
     pub node: Option<String>,
     /// Print the plan in this format
     #[arg(long, short, value_name = "FORMAT")]
-    pub output: Option<DataFormat>,
+    pub output: Option<PlanFormat>,
 }
 
 /// By what usage is added up.
@@ -283,7 +305,7 @@ pub struct Usage {
 /// `pin`.
 #[derive(Debug, Args)]
 pub struct Pin {
-    /// The names of ContainerCheckpoints
+    /// The names of ContainerCheckpoints, or of their archives' files
     #[arg(required = true)]
     pub names: Vec<String>,
     /// Say why, for other people
@@ -300,7 +322,7 @@ pub struct Pin {
 /// `unpin`.
 #[derive(Debug, Args)]
 pub struct Unpin {
-    /// The names of ContainerCheckpoints
+    /// The names of ContainerCheckpoints, or of their archives' files
     #[arg(required = true)]
     pub names: Vec<String>,
     /// Do not wait until the hold has ended
@@ -311,7 +333,7 @@ pub struct Unpin {
 /// `discard`.
 #[derive(Debug, Args)]
 pub struct Discard {
-    /// The names of ContainerCheckpoints
+    /// The names of ContainerCheckpoints, or of their archives' files
     #[arg(required = true)]
     pub names: Vec<String>,
     /// Say why, for other people

@@ -85,18 +85,22 @@ pub fn said(error: &kube::Error) -> String {
     texts.join(": ")
 }
 
+/// The name of the object that the API server says is not there; none where it says something else, as of a kind that it does
+/// not have.
+pub fn missing(error: &kube::Error) -> Option<&str> {
+    let kube::Error::Api(status) = error else { return None };
+    let details = status.details.as_ref().filter(|_| status.code == 404 && status.reason == "NotFound")?;
+    Some(details.name.as_str()).filter(|name| !name.is_empty())
+}
+
 fn hint(error: &kube::Error) -> Option<&'static str> {
     match error {
         kube::Error::Api(status) => match status.code {
             401 => Some("the cluster does not know you: log in again, or name another --context"),
-            403 => Some("you lack a right; `kubectl checkpoints doctor` shows which ones there are for"),
-            404 if status.message.contains("page not found")
-                || status.message.contains("requested resource") =>
-            {
-                Some(
-                    "checkpoint-keeper is not installed in this cluster; `kubectl checkpoints doctor` says more",
-                )
-            }
+            403 => Some("you lack a right; `kubectl checkpoints doctor` shows what you may do"),
+            404 if missing(error).is_none() => Some(
+                "checkpoint-keeper is not installed in this cluster; `kubectl checkpoints doctor` says more",
+            ),
             429 | 503 | 504 => {
                 Some("the API server is not ready for this yet, or has too much to do: try again in a minute")
             }

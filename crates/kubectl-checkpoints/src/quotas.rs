@@ -87,6 +87,8 @@ pub fn show(quotas: &[QuotaUse]) -> Result<(), Failure> {
     let row = |quota: &QuotaUse| {
         let (style, state) = match (quota.is_exceeded, quota.is_nearly_exceeded) {
             (true, _) => (bad(), "exceeded"),
+            // No checkpoint more has room in it.
+            (false, _) if quota.used_percent == Some(100) => (doubtful(), "used up"),
             (false, true) => (doubtful(), "nearly exceeded"),
             (false, false) => (Style::new(), "-"),
         };

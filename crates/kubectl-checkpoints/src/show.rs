@@ -4,7 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
 use checkpoint_keeper_core::name::printable;
-use checkpoint_keeper_terminal::table::{Column, Kind, Table};
+use checkpoint_keeper_core::policy::Kind as PolicyKind;
+use checkpoint_keeper_terminal::table::{Column, Fitted, Kind, Table, wrapped};
 use serde::Serialize;
 
 use crate::cli::DataFormat;
@@ -12,6 +13,9 @@ use crate::failure::Failure;
 
 /// How many characters a bar has.
 const BAR: usize = 20;
+
+/// In less room than this no text is parted.
+const LEAST_LINE: usize = 20;
 
 /// A column with text.
 pub const fn name(title: &'static str) -> Column {
@@ -28,9 +32,9 @@ pub const fn figure(title: &'static str) -> Column {
     Column::new(title, Kind::Figure)
 }
 
-/// A column with a sentence.
-pub const fn prose(title: &'static str) -> Column {
-    Column::new(title, Kind::Prose(24))
+/// A column with a sentence, of which nothing is cut: it goes on in the next line.
+pub const fn text(title: &'static str) -> Column {
+    Column::new(title, Kind::Text(24))
 }
 
 /// How wide the terminal is; none: there is no terminal.
@@ -42,15 +46,39 @@ pub fn width() -> Option<usize> {
         .map(|(width, _)| usize::from(width.0))
 }
 
-/// Prints a table.
+/// Prints a table that fits the terminal, where there is one.
 pub fn table(columns: &[Column], rows: Vec<(Style, Vec<String>)>) -> Result<(), Failure> {
+    print_table(columns, rows, width()).map(drop)
+}
+
+/// The same of a command that has `-o wide`, which shows everything.
+pub fn table_or_wide(
+    columns: &[Column],
+    rows: Vec<(Style, Vec<String>)>,
+    is_wide: bool,
+) -> Result<(), Failure> {
+    let left_out = print_table(columns, rows, width().filter(|_| !is_wide))?;
+    if left_out.is_empty() {
+        return Ok(());
+    }
+    let what = format!("Not shown: {}; see them with -o wide.", left_out.join(", "));
+    styled(Style::new().dimmed(), &what)
+}
+
+/// Prints a table, and returns the titles of the columns that were left out.
+fn print_table(
+    columns: &[Column],
+    rows: Vec<(Style, Vec<String>)>,
+    most: Option<usize>,
+) -> Result<Vec<&'static str>, Failure> {
     let mut table = Table::new(columns);
     rows.into_iter().for_each(|(style, cells)| table.row(style, cells));
     let mut out = anstream::stdout().lock();
-    for line in table.fit(width()).lines {
+    let Fitted { lines, left_out } = table.fit(most);
+    for line in lines {
         writeln!(out, "{line}")?;
     }
-    Ok(())
+    Ok(left_out)
 }
 
 /// Prints a line; what comes from outside does nothing to the terminal.
@@ -61,6 +89,22 @@ pub fn line(text: &str) -> Result<(), Failure> {
 /// Prints a line in a style.
 pub fn styled(style: Style, text: &str) -> Result<(), Failure> {
     Ok(writeln!(anstream::stdout().lock(), "{style}{}{style:#}", printable(text))?)
+}
+
+/// Prints a line in a style, with something before it; what does not fit the terminal goes on in the next line, below the text.
+pub fn indented(style: Style, begin: &str, text: &str) -> Result<(), Failure> {
+    let indent = begin.chars().count();
+    let text = printable(text);
+    let lines = match width().map(|width| width.saturating_sub(indent)) {
+        Some(room) if room >= LEAST_LINE => wrapped(&text, room),
+        _ => vec![text.into_owned()],
+    };
+    let mut out = anstream::stdout().lock();
+    for (number, line) in lines.iter().enumerate() {
+        let begin = if number == 0 { begin } else { "" };
+        writeln!(out, "{style}{begin:indent$}{line}{style:#}")?;
+    }
+    Ok(())
 }
 
 /// Prints a value for programs.
@@ -112,6 +156,30 @@ pub fn some(names: &[String]) -> String {
     }
 }
 
+/// A policy as agents name it, with its kind's short name: `cckpol/default`.
+pub fn short_policy(policy: &str) -> String {
+    let short = policy.split_once('/').and_then(|(kind, name)| {
+        let kind = PolicyKind::ALL.into_iter().find(|known| known.name() == kind)?;
+        Some(format!("{}/{name}", kind.short_name()))
+    });
+    short.unwrap_or_else(|| policy.to_owned())
+}
+
+/// A verdict as a word, as `gc` has it: `keep` or `delete`.
+pub fn verdict(verdict: &str) -> String {
+    verdict.to_lowercase()
+}
+
+/// A runtime's name without what all of containerd's have: `runc` for `io.containerd.runc.v2` and `/usr/bin/runc`.
+pub fn runtime(name: &str) -> &str {
+    let name = name.rsplit_once('/').map_or(name, |(_, name)| name);
+    let Some(rest) = name.strip_prefix("io.containerd.") else { return name };
+    match rest.rsplit_once(".v") {
+        Some((runtime, version)) if version.chars().all(|char| char.is_ascii_digit()) => runtime,
+        _ => rest,
+    }
+}
+
 /// Text that is there, or a dash.
 pub fn or_dash(text: Option<&str>) -> String {
     text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned()
@@ -126,6 +194,18 @@ mod tests {
         let names = |count: usize| (1..=count).map(|number| format!("n{number}")).collect::<Vec<_>>();
         assert_eq!((some(&names(0)), some(&names(2))), (String::new(), "n1, n2".to_owned()));
         assert!(some(&names(20)).ends_with(", n20") && some(&names(21)).ends_with(", n20 and 1 more"));
+    }
+
+    #[test]
+    fn names_that_all_have_in_common_are_left_out() {
+        assert_eq!(short_policy("ClusterCheckpointPolicy/default"), "cckpol/default");
+        assert_eq!(short_policy("CheckpointPolicy/shop/three"), "ckpol/shop/three");
+        for as_it_is in ["cckpol/default", "Another/a/b", "-", "none"] {
+            assert_eq!(short_policy(as_it_is), as_it_is);
+        }
+        let runtimes =
+            ["io.containerd.runc.v2", "/usr/bin/crun", "runc", "io.containerd.kata", "io.containerd.a.vm"];
+        assert_eq!(runtimes.map(runtime), ["runc", "crun", "runc", "kata", "a.vm"]);
     }
 
     #[test]

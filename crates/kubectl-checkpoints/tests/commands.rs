@@ -51,6 +51,10 @@ fn list_where_there_is_nothing_says_so() {
     let world = World::new();
     world.list(CHECKPOINTS, &[]);
     assert_snapshot!("list_empty", world.run(&["list"]));
+    for filter in [["-l", "app=web"], ["--pod", "web-0"]] {
+        let said = world.run(&[&["list"], &filter[..]].concat());
+        assert!(said.contains("note: no checkpoints in the namespace shop match\n"), "{said}");
+    }
 }
 
 #[test]
@@ -100,6 +104,52 @@ fn show_tells_all_and_of_what_is_not_there_how_to_find_it() {
     world.on(&format!("GET {CHECKPOINTS}/web-0-app-1"), 200, object);
     assert_snapshot!("show", world.run(&["show", "web-0-app-1"]));
     assert_snapshot!("show_not_found", world.run(&["show", "web-0-app-9"]));
+    // A kind that is not there is told apart by what the API says for programs, whatever its words are.
+    let message = "the resource of web-0-app-9 was not found";
+    world.on(&format!("GET {CHECKPOINTS}/web-0-app-9"), 404, status(404, "NotFound", message));
+    assert_snapshot!("show_not_installed", world.run(&["show", "web-0-app-9"]));
+}
+
+#[test]
+fn show_says_whose_schedule_made_it_and_whether_policies_decide() {
+    let world = World::new();
+    let mut object = checkpoint("web-0-app-1", "web-0", 3, "28Gi");
+    object["status"]["checkpointedAt"] = Value::Null;
+    object["status"]["createdBy"] = json!({
+        "apiVersion": "checkpoint-keeper.io/v1alpha1", "schedule": "databases", "trigger": "Annotation",
+        "requestedAt": "2026-01-01T00:00:00Z",
+    });
+    world.on(&format!("GET {CHECKPOINTS}/web-0-app-1"), 200, object.clone());
+    assert_snapshot!("show_created_by", world.run(&["show", "web-0-app-1"]));
+    object["status"]["createdBy"]["apiVersion"] = "criu.org/v1".into();
+    world.on(&format!("GET {CHECKPOINTS}/web-0-app-2"), 200, object);
+    let said = world.run(&["show", "web-0-app-2"]);
+    assert!(said.contains("the CheckpointSchedule databases (criu.org): Annotation at 2026-01-01"), "{said}");
+}
+
+#[test]
+fn a_checkpoint_is_found_by_its_files_name_as_well() {
+    let world = shop();
+    world.on(
+        "GET /v1alpha1/explain",
+        200,
+        json!({"verdict": {"verdict": "Keep", "reason": "NoPolicy"}, "rules": []}),
+    );
+    let said = world.run(&["show", "checkpoint-web-1_shop-app-3.tar"]);
+    assert!(said.contains("Name:         web-1-app-2\n"), "{said}");
+    let explained = world.run(&["explain", "checkpoint-web-1_shop-app-3.tar", &world.agent()]);
+    assert_snapshot!("explain_no_rule", explained);
+    let other = world.run(&["show", "checkpoint-web-1_shop-app-4.tar"]);
+    assert!(
+        other.contains("there is no checkpoint checkpoint-web-1_shop-app-4.tar in the namespace shop"),
+        "{other}"
+    );
+    // Two nodes may have a file of that name.
+    let world = World::new();
+    let of_pod = |name: &str| checkpoint(name, "web-1", 3, "1Gi");
+    world.list(CHECKPOINTS, &[of_pod("a"), of_pod("b")]);
+    let several = world.run(&["pin", "checkpoint-web-1_shop-app-3.tar", "--reason", "evidence"]);
+    assert!(several.contains("exit code 1") && several.contains("several nodes have a file"), "{several}");
 }
 
 fn quota(name: &str, hard: Value, status: Value) -> Value {
@@ -123,8 +173,12 @@ fn usage_adds_up_and_says_what_it_leaves_out() {
                          "conditions": exceeded});
     let small = quota("small", json!({"count": 10, "bytes": "100Gi"}), counted);
     let uncounted = quota("uncounted", json!({"bytes": "50Gi"}), json!({}));
+    let used_up = json!({"used": {"count": 12, "bytes": "30Gi"}, "usedPercent": {"count": 100},
+                         "conditions": [{"type": "NearlyExceeded", "status": "True", "reason": "NearlyExceeded",
+                                         "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+    let full = quota("full", json!({"count": 12}), used_up);
     for path in [ALL_QUOTAS, QUOTAS] {
-        world.list(path, &[uncounted.clone(), small.clone()]);
+        world.list(path, &[uncounted.clone(), small.clone(), full.clone()]);
     }
     assert_snapshot!("usage_namespace", world.run(&["usage"]));
     assert_snapshot!("usage_node", world.run(&["usage", "--by", "node"]));
@@ -132,6 +186,26 @@ fn usage_adds_up_and_says_what_it_leaves_out() {
     // Of the namespace that is named.
     assert_snapshot!("usage_one_namespace", world.run(&["usage", "-n", "shop"]));
     assert_snapshot!("usage_node_of_namespace", world.run(&["usage", "--by", "node", "-n", "blog"]));
+}
+
+/// That nothing is reported, or named, is not that nothing is there.
+#[test]
+fn usage_does_not_say_that_there_is_nothing_where_that_is_not_known() {
+    let world = World::new();
+    world.list(CHECKPOINTS, &[]);
+    world.list(STORES, &[]);
+    let no_report = world.run(&["usage"]);
+    assert_snapshot!("usage_no_report", no_report);
+    let nothing = world.run(&["usage", "--by", "workload"]);
+    assert!(nothing.contains("note: there are no checkpoints of the namespace shop\n"), "{nothing}");
+    let world = World::new();
+    world.list(CHECKPOINTS, &[]);
+    let namespaces = json!([{"name": "blog", "archives": 3, "size": "100Mi"}]);
+    let status =
+        json!({"archives": 5, "size": "101Mi", "namespaces": namespaces, "moreNamespaces": 2, "unlisted": 5});
+    world.list(STORES, &[store("node-1", status)]);
+    assert_snapshot!("usage_not_named", world.run(&["usage", "-n", "shop"]));
+    assert_snapshot!("usage_unlisted", world.run(&["usage", "--by", "workload"]));
 }
 
 #[test]
@@ -236,6 +310,11 @@ fn create_says_what_came_of_each_container() {
     for annotations in [json!({}), asking, json!({"checkpoint.criu.org/result": answer.to_string()})] {
         world.on(&format!("GET {path}"), 200, pod(annotations));
     }
+    // Other commands take the name of its object.
+    let mut made = checkpoint("web-0-app-20261127100000-0a1b2c3d", "web-0", 0, "1Gi");
+    made["status"]["file"] = "checkpoint-web-0_shop-app-2026-11-27T10:00:00Z.tar".into();
+    world.list(CHECKPOINTS, &[]);
+    world.list(CHECKPOINTS, &[checkpoint("web-0-app-1", "web-0", 30, "1Gi"), made]);
     assert_snapshot!("create", world.run(&["create", "web-0", "--wait"]));
     assert_snapshot!("create_no_container", world.run(&["create", "web-0", "--wait", "-c", "nginx"]));
 }
@@ -315,18 +394,33 @@ fn create_says_once_why_it_is_tried_again_and_again_when_it_gives_up() {
     assert!(said.contains(&format!("and it is tried on: {why}")), "{said}");
 }
 
+/// The answer of the request before is the same annotation: it says why that is tried on.
+#[test]
+fn create_says_at_once_why_what_was_asked_for_before_is_not_done_yet() {
+    let world = World::new();
+    let path = "/api/v1/namespaces/shop/pods/web-0";
+    let answer = json!({"time": "2026-11-27T10:00:00Z", "containers": [
+        {"name": "app", "error": "2Gi are available, of which 10Gi are to stay free; it is tried again"},
+    ]});
+    let under_way =
+        pod(json!({"checkpoint.criu.org/trigger": "true", "checkpoint.criu.org/result": answer.to_string()}));
+    world.on(&format!("PATCH {path}"), 200, under_way.clone());
+    world.on(&format!("GET {path}"), 200, under_way);
+    assert_snapshot!("create_under_way", world.run(&["create", "web-0", "--wait", "--timeout", "0s"]));
+}
+
 /// What an agent says of its archives.
 fn archives() -> Value {
     json!({"node": "node-1", "archives": [
         {"file": "a.tar", "namespace": "shop", "pod": "web-0", "container": "app", "sizeBytes": 1024, "state": "Complete",
-         "verdict": "Keep", "reason": "WithinLimits", "policy": "cckpol/default", "detail": "", "runtime": "runc",
+         "verdict": "Keep", "reason": "WithinLimits", "policy": "ClusterCheckpointPolicy/default", "detail": "", "runtime": "io.containerd.runc.v2",
          "checkpointedAt": ago(2), "podUid": "0a1b", "createdBy": {"schedule": "hourly", "trigger": "Interval"}},
         {"file": "b.tar", "namespace": "shop", "pod": "web-0", "container": "app", "sizeBytes": 30_000_000_000_u64,
-         "state": "Complete", "verdict": "Delete", "reason": "MaxAge", "policy": "cckpol/default",
+         "state": "Complete", "verdict": "Delete", "reason": "MaxAge", "policy": "ClusterCheckpointPolicy/default",
          "checkpointedAt": ago(720), "detail": "older than 30d"},
         {"file": "c.tar", "namespace": "shop", "pod": "web-0", "container": "app", "sizeBytes": 2_000_000, "state": "Complete",
-         "verdict": "Keep", "reason": "DeletionPending", "policy": "cckpol/default",
-         "checkpointedAt": ago(700), "detail": "MaxAge"},
+         "verdict": "Keep", "reason": "DeletionPending", "policy": "ClusterCheckpointPolicy/default",
+         "checkpointedAt": ago(700), "detail": "else MaxAge"},
     ]})
 }
 
@@ -357,7 +451,6 @@ fn a_command_takes_no_format_that_it_does_not_have() {
     let world = World::new();
     for arguments in [
         &["plan", "-o", "name"][..],
-        &["plan", "-o", "wide"],
         &["usage", "-o", "name"],
         &["usage", "-o", "wide"],
         &["show", "x", "-o", "name"],
@@ -367,7 +460,7 @@ fn a_command_takes_no_format_that_it_does_not_have() {
         let said = world.run(arguments);
         assert!(said.contains("exit code 2") && said.contains("[possible values: "), "{said}");
     }
-    assert_snapshot!("plan_wide", world.run(&["plan", "-o", "wide"]));
+    assert_snapshot!("plan_name", world.run(&["plan", "-o", "name"]));
 }
 
 #[test]
@@ -396,6 +489,12 @@ fn explain_names_each_rule_and_what_is_next() {
     let object = checkpoint("web-0-app-1", "web-0", 1, "1Gi");
     world.on(&format!("GET {CHECKPOINTS}/web-0-app-1"), 200, object);
     assert_snapshot!("explain", world.run(&["explain", "web-0-app-1", &world.agent()]));
+    let waits =
+        json!({"verdict": "Keep", "reason": "DeletionPending", "policy": keep, "detail": "else MaxAge"});
+    let world = World::new();
+    world.on("GET /v1alpha1/explain", 200, json!({"verdict": waits, "rules": []}));
+    let said = world.run(&["explain", "a.tar", "--node", "node-1", &world.agent()]);
+    assert!(said.contains("It waits to be deleted: MaxAge, by cckpol/default.\n"), "{said}");
     let world = World::new();
     let error = "there is no archive x.tar\n  hint: did you mean y.tar?";
     world.on("GET /v1alpha1/explain", 404, json!({"error": error}));
@@ -406,22 +505,31 @@ fn explain_names_each_rule_and_what_is_next() {
 #[test]
 fn a_policy_is_tried_before_it_is_applied() {
     let world = World::new();
-    let keep = json!({"verdict": "Keep", "reason": "WithinLimits", "policy": "cckpol/default", "detail": ""});
-    let delete = json!({"verdict": "Delete", "reason": "MaxCountPerContainer", "policy": "ckpol/shop/three",
+    let keep = json!({"verdict": "Keep", "reason": "NoPolicy", "policy": null, "detail": ""});
+    let delete = json!({"verdict": "Delete", "reason": "MaxCountPerContainer", "policy": "CheckpointPolicy/shop/three",
                         "detail": "4 archives, limit 3"});
-    let pending = json!({"verdict": "Delete", "reason": "MaxAge", "policy": "cckpol/default", "detail": "older than 30d"});
-    let kept =
-        json!({"verdict": "Keep", "reason": "WithinLimits", "policy": "ckpol/shop/three", "detail": ""});
-    let change = |file: &str, before: &Value, after: &Value| {
+    let pending = json!({"verdict": "Delete", "reason": "MaxAge", "policy": "ClusterCheckpointPolicy/default",
+                         "detail": "older than 30d"});
+    let kept = json!({"verdict": "Keep", "reason": "WithinLimits", "policy": "CheckpointPolicy/shop/three", "detail": ""});
+    let change = |file: &str, hours: i64, before: &Value, after: &Value| {
         json!({"file": file, "namespace": "shop", "pod": "web-0", "container": "app", "sizeBytes": 1_073_741_824,
-               "before": before, "after": after})
+               "checkpointedAt": ago(hours), "before": before, "after": after})
     };
+    let mut unknown = change("c.tar", 1, &keep, &delete);
+    unknown
+        .as_object_mut()
+        .unwrap()
+        .retain(|field, _| !["namespace", "pod", "container"].contains(&field.as_str()));
     world.on("POST /v1alpha1/preview", 200, json!({
         "node": "node-1", "problems": ["CheckpointPolicy shop/three is a dry run; it is tried as if it were enforced"],
-        "changes": [change("a.tar", &keep, &delete), change("b.tar", &pending, &kept)],
+        "changes": [
+            change("b.tar", 40, &pending, &kept), change("a.tar", 3, &keep, &delete), change("older.tar", 26, &keep, &delete),
+            unknown,
+        ],
     }));
     let policy = world.file("policy.yaml", "kind: CheckpointPolicy\n");
     assert_snapshot!("plan_preview", world.run(&["plan", "-f", &policy, &world.agent()]));
+    assert_snapshot!("plan_preview_wide", world.run(&["plan", "-f", &policy, "-o", "wide", &world.agent()]));
     assert_snapshot!("plan_no_file", world.run(&["plan", "-f", "/nowhere/policy.yaml", &world.agent()]));
 }
 
@@ -537,6 +645,9 @@ fn doctor_names_what_is_wrong() {
         json!([{"type": "Ready", "status": status, "reason": reason, "message": message,
                 "lastTransitionTime": "2026-01-01T00:00:00Z"}])
     };
+    let disk = |percent: i32| json!({"capacity": "2Gi", "available": "100Mi", "usedPercent": percent});
+    let limits = json!({"highWatermark": "88%", "reserved": "0%", "protectLatest": 1,
+                        "deletionLimit": {"burst": 60, "percent": 1, "period": "1m"}});
     world.list(
         STORES,
         &[
@@ -546,12 +657,16 @@ fn doctor_names_what_is_wrong() {
                   ContainerCheckpoint is off): 404 Not Found"},
                 {"apiVersion": "checkpoint-keeper.io/v1alpha1", "namespace": "shop", "name": "nightly", "generation": 1, "containers": 2, "active": 0, "intervalCheckpoints": 0, "failures": 1,
                  "reason": "QuotaExceeded", "message": "10 of 10 archives are used"}], "problems": [
-                {"type": "MinFreeUnreachable", "since": "2026-01-01T00:00:00Z", "message":
+                {"type": "MinFreeUnreachable", "since": ago(26), "message":
                  "CheckpointStoragePolicy/disk minFree.bytes has no effect: 4Ei is more than the 252Gi of this disk"}]})),
             store(
                 "node-2",
-                json!({"conditions": ready("Unknown", "AgentNotReady", "No agent is at work on this node.")}),
+                json!({"conditions": ready("Unknown", "AgentNotReady", "No agent is at work on this node."),
+                       "size": "1.92Gi", "filesystem": disk(95)}),
             ),
+            store("node-5", json!({"filesystem": disk(91)})),
+            store("node-6", json!({"filesystem": disk(91), "storageLimits": limits.clone()})),
+            store("node-7", json!({"filesystem": disk(97), "storageLimits": limits})),
         ],
     );
     let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
@@ -603,9 +718,22 @@ fn doctor_names_what_is_wrong() {
             "lastTransitionTime": "2026-01-01T00:00:00Z",
         }]},
     })]);
-    for kind in ["checkpointpolicies", "checkpointstoragepolicies", "checkpointschedules"] {
+    for kind in ["checkpointpolicies", "checkpointstoragepolicies"] {
         world.list(&format!("/apis/checkpoint-keeper.io/v1alpha1/{kind}"), &[]);
     }
+    let schedule = |name: &str, status: &str, reason: &str| {
+        json!({"apiVersion": "checkpoint-keeper.io/v1alpha1", "kind": "CheckpointSchedule", "spec": {"triggers": {}},
+               "metadata": {"name": name, "namespace": "shop"},
+               "status": {"conditions": [{"type": "Healthy", "status": status, "reason": reason, "message": "as it is",
+                                          "lastTransitionTime": "2026-01-01T00:00:00Z"}]}})
+    };
+    // Where a node says why one fails, it is not said once more.
+    let schedules = [
+        schedule("hourly", "False", "CheckpointFailed"),
+        schedule("idle", "Unknown", "NothingSelected"),
+        schedule("well", "True", "Succeeding"),
+    ];
+    world.list("/apis/checkpoint-keeper.io/v1alpha1/checkpointschedules", &schedules);
     world.list("/apis/criu.org/v1/checkpointschedules", &[]);
     let workload = |namespace: &str, image: &str, status: Value| {
         json!({"metadata": {"name": "controller-manager", "namespace": namespace}, "status": status,

@@ -17,6 +17,8 @@ pub enum Kind {
     Name(usize),
     /// A sentence that may lose its end, down to this width.
     Prose(usize),
+    /// Text that goes on in the next line where it is wider than its column, which may become as narrow as this.
+    Text(usize),
 }
 
 /// A column.
@@ -45,7 +47,9 @@ impl Column {
     fn least(&self, natural: usize) -> usize {
         match self.kind {
             Kind::Figure | Kind::Word => natural,
-            Kind::Name(least) | Kind::Prose(least) => natural.min(least.max(self.title.len())),
+            Kind::Name(least) | Kind::Prose(least) | Kind::Text(least) => {
+                natural.min(least.max(self.title.len()))
+            }
         }
     }
 }
@@ -95,7 +99,10 @@ impl Table {
         let bold = Style::new().bold();
         let lines = std::iter::once((&bold, &header))
             .chain(self.rows.iter().map(|(style, cells)| (style, cells)))
-            .map(|(style, cells)| format!("{style}{}{style:#}", self.line(cells, &widths)))
+            .flat_map(|(style, cells)| {
+                let lines = self.lines(cells, &widths).into_iter();
+                lines.map(move |line| format!("{style}{line}{style:#}"))
+            })
             .collect();
         Fitted { lines, left_out }
     }
@@ -130,13 +137,54 @@ impl Table {
         }
     }
 
-    fn line(&self, cells: &[String], widths: &[usize]) -> String {
-        let padded = cells.iter().zip(widths).zip(&self.columns).map(|((cell, &width), column)| {
-            let cell = shorten(cell, width, column.kind);
-            if column.kind == Kind::Figure { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-        });
-        padded.collect::<Vec<_>>().join(&" ".repeat(GAP)).trim_end().to_owned()
+    /// The lines of a row: one, or several where text goes on.
+    fn lines(&self, cells: &[String], widths: &[usize]) -> Vec<String> {
+        let columns = cells.iter().zip(widths).zip(&self.columns);
+        let parts: Vec<(Vec<String>, usize, Kind)> = columns
+            .map(|((cell, &width), column)| match column.kind {
+                Kind::Text(_) => (wrapped(cell, width), width, column.kind),
+                kind => (vec![shorten(cell, width, kind)], width, kind),
+            })
+            .collect();
+        let height = parts.iter().map(|(parts, ..)| parts.len()).max().unwrap_or_default();
+        let line = |number: usize| {
+            let padded = parts.iter().map(|(parts, width, kind)| {
+                let part = parts.get(number).map_or("", String::as_str);
+                if *kind == Kind::Figure { format!("{part:>width$}") } else { format!("{part:<width$}") }
+            });
+            padded.collect::<Vec<_>>().join(&" ".repeat(GAP)).trim_end().to_owned()
+        };
+        (0..height).map(line).collect()
     }
+}
+
+/// Text in lines that are not wider than that. It is parted between words, and within one that is too long for a line where
+/// a name has a sign.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut room = width;
+    for word in text.split(' ') {
+        let mut word: Vec<char> = word.chars().collect();
+        let is_first = room == width;
+        if !is_first && word.len() < room {
+            room -= 1;
+            lines.last_mut().into_iter().for_each(|line| line.push(' '));
+        } else if !is_first {
+            lines.push(String::new());
+            room = width;
+        }
+        while word.len() > width && width > 0 {
+            let is_sign = |char: &char| !char.is_alphanumeric();
+            let sign = word.iter().take(width).rposition(is_sign).filter(|sign| *sign > 0);
+            let rest = word.split_off(sign.map_or(width, |sign| sign + 1));
+            lines.last_mut().into_iter().for_each(|line| line.extend(&word));
+            lines.push(String::new());
+            word = rest;
+        }
+        room -= word.len().min(room);
+        lines.last_mut().into_iter().for_each(|line| line.extend(&word));
+    }
+    lines
 }
 
 /// Text that is not wider than that, with … where something is missing.
@@ -148,7 +196,7 @@ fn shorten(text: &str, width: usize, kind: Kind) -> String {
     let room = width.saturating_sub(1);
     let end = match kind {
         Kind::Name(_) => room / 2,
-        Kind::Prose(_) | Kind::Word | Kind::Figure => 0,
+        Kind::Prose(_) | Kind::Text(_) | Kind::Word | Kind::Figure => 0,
     };
     let begin = text.chars().take(room - end);
     begin.chain(['…']).chain(text.chars().skip(length - end)).collect()
@@ -210,6 +258,42 @@ mod tests {
         let (lines, left_out) = fitted(Some(10));
         assert_eq!(left_out, ["POLICY", "WHY"]);
         assert_eq!(lines[3], r"\x1b…ore     1", "what cannot be made to fit is as narrow as it can be");
+    }
+
+    #[test]
+    fn text_is_never_cut_and_goes_on_in_the_next_line() {
+        let columns = [
+            Column::new("RULE", Kind::Word),
+            Column::new("POLICY", Kind::Text(10)),
+            Column::new("WHY", Kind::Text(16)),
+        ];
+        let row = ["MaxCount", "ckpol/shop/last-three", "6 archives, limit 3: 3 go"];
+        let fitted = |most| {
+            let mut table = Table::new(&columns);
+            table.row(Style::new(), row.map(str::to_owned).to_vec());
+            let lines = table.fit(most).lines;
+            lines.iter().map(|line| anstream::adapter::strip_str(line).to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(fitted(None)[1], "MaxCount  ckpol/shop/last-three  6 archives, limit 3: 3 go");
+        let expected = [
+            "RULE      POLICY          WHY",
+            "MaxCount  ckpol/shop/     6 archives,",
+            "          last-three      limit 3: 3 go",
+        ];
+        assert_eq!(fitted(Some(42)), expected);
+        assert_eq!(wrapped("abcdefgh 1", 3), ["abc", "def", "gh", "1"]);
+        assert_eq!(wrapped("", 3), [""]);
+        for most in 36..70 {
+            let lines = fitted(Some(most));
+            assert!(lines.iter().all(|line| line.chars().count() <= most), "{most}: {lines:#?}");
+            let (all, of_row) = (lines.concat(), row.concat());
+            let letters = |text: &str| {
+                let mut letters: Vec<char> = text.chars().filter(|char| *char != ' ').collect();
+                letters.sort_unstable();
+                letters
+            };
+            assert_eq!(letters(&all), letters(&format!("RULEPOLICYWHY{of_row}")), "{most}");
+        }
     }
 
     #[test]

@@ -388,6 +388,7 @@ mod tests {
         assert!(problems.iter().any(|problem| problem.as_str().unwrap().contains("mode DryRun")), "{shown}");
         let changes = shown["changes"].as_array().unwrap();
         let second = changes.iter().find(|change| change["file"] == "checkpoint-web_shop-a-2.tar").unwrap();
+        assert!(second["checkpointedAt"].as_str().is_some_and(|taken| taken.starts_with("20")), "{second}");
         assert_eq!(second["before"]["verdict"], "Keep");
         assert_eq!(second["after"]["verdict"], "Delete");
         assert_eq!(second["after"]["policy"], "CheckpointPolicy/shop/try");

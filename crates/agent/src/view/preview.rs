@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use checkpoint_keeper_api::effective::{Acceptance, Objects, Scope, effective_policies};
 use checkpoint_keeper_api::manifest::{self, ManifestError};
 use checkpoint_keeper_core::engine::View;
-use checkpoint_keeper_core::plan::{Plan, plan_in_the_end};
+use checkpoint_keeper_core::plan::{Dated, Plan, plan_in_the_end};
 use checkpoint_keeper_core::policy::{Mode, PolicyRef, PolicySet};
 use checkpoint_keeper_core::policy_lint::{self, NoEffect, Why};
 use checkpoint_keeper_core::report::{Totals, VerdictRow};
+use jiff::Timestamp;
 use serde::Serialize;
 
 /// What would change.
@@ -30,6 +31,8 @@ pub(super) struct Change {
     namespace: Option<String>,
     pod: Option<String>,
     container: Option<String>,
+    /// When the checkpoint was taken; null where no date of it can be.
+    checkpointed_at: Option<Timestamp>,
     size_bytes: u64,
     before: VerdictRow,
     after: VerdictRow,
@@ -158,6 +161,7 @@ fn changes(view: &View, before: &Plan, after: &Plan) -> Vec<Change> {
                 namespace: identity.map(|identity| identity.namespace.clone()),
                 pod: identity.map(|identity| identity.pod.clone()),
                 container: identity.map(|identity| identity.container.clone()),
+                checkpointed_at: (archive.dated != Dated::Undated).then_some(archive.taken),
                 size_bytes: archive.size,
                 before: VerdictRow::new(before),
                 after: VerdictRow::new(after),

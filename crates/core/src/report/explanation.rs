@@ -409,12 +409,17 @@ impl fmt::Display for Explanation {
         writeln!(formatter, "  state    {}", row.state.name())?;
         let policy = self.governed_by.as_deref().unwrap_or("no policy, or none for certain");
         writeln!(formatter, "  policy   {}", safe(policy))?;
-        let verdict = match row.verdict {
-            Action::Keep => "It stays",
-            Action::Delete => "It is to be deleted",
+        let verdict = match (row.verdict, row.reason) {
+            (Action::Keep, Reason::DeletionPending) => "It waits to be deleted",
+            (Action::Keep, _) => "It stays",
+            (Action::Delete, _) => "It is to be deleted",
         };
-        write!(formatter, "\n{verdict}: {}", row.reason)?;
-        if !row.detail.is_empty() {
+        match row.detail.strip_prefix("else ").filter(|_| row.reason == Reason::DeletionPending) {
+            // The rule that takes it once there is room.
+            Some(rule) => write!(formatter, "\n{verdict}: {}", safe(rule))?,
+            None => write!(formatter, "\n{verdict}: {}", row.reason)?,
+        }
+        if !row.detail.is_empty() && row.reason != Reason::DeletionPending {
             write!(formatter, " ({})", safe(&row.detail))?;
         }
         if let Some(policy) = &row.policy {

@@ -1,7 +1,8 @@
 //! The deletion limit: who waits, and who does not.
 
-use checkpoint_keeper_core::plan::{Allowance, Detail, Draw, Reason};
-use checkpoint_keeper_core::policy::Size;
+use checkpoint_keeper_core::plan::{Allowance, Detail, Draw, Reason, explain};
+use checkpoint_keeper_core::policy::{Confidence, Size};
+use checkpoint_keeper_core::report::Explanation;
 
 use crate::plan_support::*;
 
@@ -21,6 +22,21 @@ fn the_bucket_lets_the_oldest_go_and_the_rest_wait() {
     assert_ne!(outcome.reason("a6"), Reason::DeletionPending);
     assert_eq!(case.clone().allowance(0).deleted(), [""; 0]);
     assert_eq!(case.allowance(99).run().plan.metered_deletions(), 5);
+}
+
+#[test]
+fn an_explanation_of_what_waits_names_the_rule_that_takes_it() {
+    let policy = keep(|retention| retention.per_container = count(1));
+    let case = case(series("a", "shop/web-0/server", 6)).policy(policy).allowance(2);
+    let explained = |place: usize| {
+        let explanation =
+            explain(&case.snapshot, &case.policies, &Confidence::Current, case.now, place).unwrap();
+        Explanation::new(&case.snapshot, &explanation, case.now).unwrap().to_string()
+    };
+    let (waiting, newest) = (explained(2), explained(5));
+    let by = "by ClusterCheckpointPolicy/default.\nIt goes as soon as the deletion limit allows.\n";
+    assert!(waiting.contains(&format!("\nIt waits to be deleted: MaxCountPerContainer, {by}")), "{waiting}");
+    assert!(newest.contains("\nIt stays: "), "{newest}");
 }
 
 #[test]

@@ -1,18 +1,21 @@
 //! `create`: asks for a checkpoint by the annotation of a pod, and waits for its answer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use checkpoint_keeper_api::ContainerCheckpoint;
 use checkpoint_keeper_core::schedule::{RESULT_ANNOTATION, TRIGGER_ANNOTATION};
 use checkpoint_keeper_terminal::say::say;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::cli::{Create, DryRun};
 use crate::failure::Failure;
+use crate::kinds::status;
 use crate::session::Session;
 use crate::show::line;
 
@@ -21,6 +24,9 @@ const POLL: Duration = Duration::from_millis(500);
 
 /// For how long an annotation that no schedule goes by is waited for.
 const NOTICED: Duration = Duration::from_secs(20);
+
+/// For how long the object of an archive is waited for.
+const SHOWN: Duration = Duration::from_secs(5);
 
 /// Has a checkpoint made.
 pub async fn run(session: &Session, arguments: &Create) -> Result<(), Failure> {
@@ -40,6 +46,8 @@ pub async fn run(session: &Session, arguments: &Create) -> Result<(), Failure> {
         }
     }
     let last = before.annotations().get(RESULT_ANNOTATION).cloned();
+    // What was asked for before and is tried on has an answer already that says why.
+    let is_under_way = before.annotations().get(TRIGGER_ANNOTATION).is_some_and(|value| value == "true");
     if arguments.dry_run != DryRun::Client {
         let patch = Patch::Merge(json!({"metadata": {"annotations": {TRIGGER_ANNOTATION: "true"}}}));
         let params = PatchParams { dry_run: arguments.dry_run == DryRun::Server, ..PatchParams::default() };
@@ -68,10 +76,11 @@ pub async fn run(session: &Session, arguments: &Create) -> Result<(), Failure> {
             && (is_over || container.is_some_and(|container| has_archive(answer, container)))
         {
             clear(shows_progress)?;
-            return say_answer(pod, answer, container);
+            return say_answer(session, pod, answer, container).await;
         }
         // What is tried again has an answer as well: why it did not succeed yet.
-        let why = answer.and_then(|answer| reasons(answer, container));
+        let latest = if is_under_way { now.annotations().get(RESULT_ANNOTATION) } else { answer };
+        let why = latest.and_then(|answer| reasons(answer, container));
         if let Some(why) = why
             && told.as_ref() != Some(&why)
         {
@@ -80,7 +89,7 @@ pub async fn run(session: &Session, arguments: &Create) -> Result<(), Failure> {
             told = Some(why);
         }
         let waited = begin.elapsed();
-        if !is_over && answer.is_none() && waited > NOTICED {
+        if !is_over && latest.is_none() && waited > NOTICED {
             clear(shows_progress)?;
             say(
                 "warning",
@@ -141,7 +150,7 @@ fn reasons(answer: &str, wanted: Option<&str>) -> Option<String> {
 }
 
 /// Says what came of each container that was waited for.
-fn say_answer(pod: &str, answer: &str, wanted: Option<&str>) -> Result<(), Failure> {
+async fn say_answer(session: &Session, pod: &str, answer: &str, wanted: Option<&str>) -> Result<(), Failure> {
     let answer: Value = serde_json::from_str(answer)
         .map_err(|_| Failure::new(format!("{pod}: the answer is not understood: {answer}")))?;
     let Some(results) = answer["containers"].as_array() else {
@@ -156,18 +165,48 @@ fn say_answer(pod: &str, answer: &str, wanted: Option<&str>) -> Result<(), Failu
             "the schedule that selects the pod names its containers in spec.containers; by default all of the pod's spec.containers",
         ));
     }
+    let is_wanted = |result: &&Value| wanted.is_none_or(|wanted| result["name"] == wanted);
+    let results: Vec<&Value> = results.iter().filter(is_wanted).collect();
+    let objects = shown(session, pod, results.iter().filter_map(|result| result["archive"].as_str())).await;
     let mut has_failed = false;
     for result in results {
         let name = result["name"].as_str().unwrap_or_default();
-        if wanted.is_some_and(|wanted| wanted != name) {
-            continue;
-        }
         if let Some(file) = result["archive"].as_str() {
-            line(&format!("{pod}/{name}: {file}"))?;
+            match objects.get(file) {
+                Some(object) => line(&format!("{pod}/{name}: {object} ({file})"))?,
+                None => line(&format!("{pod}/{name}: {file}"))?,
+            }
         } else {
             has_failed = true;
             say("error", format!("{pod}/{name}: {}", result["error"].as_str().unwrap_or("it failed")));
         }
     }
     if has_failed { Err(Failure::AlreadyReported) } else { Ok(()) }
+}
+
+/// The names of the objects of these files, which other commands take. Those that do not show in a few seconds are left out:
+/// not all archives have one, nor may each user list them.
+async fn shown<'a>(
+    session: &Session,
+    pod: &str,
+    files: impl Iterator<Item = &'a str>,
+) -> BTreeMap<String, String> {
+    let files: BTreeSet<&str> = files.collect();
+    let params = ListParams::default().fields(&format!("status.podName={pod}"));
+    let begin = Instant::now();
+    let mut names = BTreeMap::new();
+    while names.len() < files.len() {
+        let Ok(objects) = session.list::<ContainerCheckpoint>(Some(&session.namespace), &params).await else {
+            break;
+        };
+        let objects = objects.into_iter().map(|object| (status(&object).file.clone(), object.name_any()));
+        names = objects.filter(|(file, _)| files.contains(file.as_str())).collect();
+        if begin.elapsed() > SHOWN {
+            break;
+        }
+        if names.len() < files.len() {
+            sleep(POLL).await;
+        }
+    }
+    names
 }

@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::pin::{patch, user};
+use super::pin::{each, patch, user};
 use super::show::get;
 use crate::cli::Discard;
 use crate::failure::Failure;
@@ -42,18 +42,8 @@ pub async fn run(session: &Session, arguments: &Discard) -> Result<(), Failure> 
     }
     let by = user(session).await;
     let spec = json!({"discard": {"reason": arguments.reason, "by": by}});
-    let mut has_failed = false;
-    for object in &objects {
-        let name = object.name_any();
-        match discard(session, &name, &spec, arguments.no_wait).await {
-            Ok(text) => line(&text)?,
-            Err(failure) => {
-                let _ = failure.report();
-                has_failed = true;
-            }
-        }
-    }
-    if has_failed { Err(Failure::AlreadyReported) } else { Ok(()) }
+    let names: Vec<String> = objects.iter().map(ResourceExt::name_any).collect();
+    each(&names, async |name| discard(session, name, &spec, arguments.no_wait).await).await
 }
 
 fn why(object: &ContainerCheckpoint) -> String {

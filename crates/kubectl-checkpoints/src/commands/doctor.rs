@@ -8,7 +8,10 @@ mod policies;
 use std::collections::BTreeSet;
 
 use anstyle::Style;
+use checkpoint_keeper_api::node_store::NodeCheckpointStoreStatus;
 use checkpoint_keeper_api::{AGENT_SELECTOR, CheckpointPolicy, NodeCheckpointStore};
+use checkpoint_keeper_core::quantity::human;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
@@ -19,8 +22,9 @@ use kube::{Api, ResourceExt};
 
 use crate::failure::{Failure, said};
 use crate::fitness;
+use crate::kinds::age;
 use crate::session::Session;
-use crate::show::{bad, doubtful, good, some, styled};
+use crate::show::{bad, doubtful, good, indented, some};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +72,8 @@ struct Findings {
 impl Findings {
     fn add(&mut self, grade: Grade, what: &str, hint: Option<&str>) -> Result<(), Failure> {
         self.has_errors |= grade == Grade::Error;
-        styled(grade.style(), &format!("{:WIDTH$}{what}", grade.name()))?;
-        hint.map_or(Ok(()), |hint| styled(Style::new().dimmed(), &format!("{:WIDTH$}{hint}", "")))
+        indented(grade.style(), &format!("{:WIDTH$}", grade.name()), what)?;
+        hint.map_or(Ok(()), |hint| indented(Style::new().dimmed(), &" ".repeat(WIDTH), hint))
     }
 
     fn unknown(&mut self, what: &str, error: &kube::Error) -> Result<(), Failure> {
@@ -85,8 +89,8 @@ pub async fn run(session: &Session) -> Result<(), Failure> {
         agents(session, all).await?;
         pods::check(session, all).await?;
         admission_policies::check(session, all).await?;
-        policies::check(session, all).await?;
-        schedules(session, all).await?;
+        let failing = schedules(session, all).await?;
+        policies::check(session, all, &failing).await?;
     }
     older_operator::check(session, all).await?;
     rights(session, all).await?;
@@ -222,7 +226,11 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
             }
         }
         for problem in &status.problems {
-            same.add(Grade::Warning, &node, format!("{} ({})", problem.message, problem.type_), None);
+            let what = format!("{} ({})", problem.message, problem.type_);
+            same.add_since(&node, what, problem.since.0);
+        }
+        if let Some((grade, what, hint)) = full_disk(status) {
+            same.add(grade, &node, what, hint);
         }
         if status.more_without_namespace > 0 || !status.without_namespace.is_empty() {
             let count = i64::try_from(status.without_namespace.len()).unwrap_or(i64::MAX);
@@ -237,6 +245,32 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
     same.say(findings)
 }
 
+/// From which use of a file system on it is a warning, and an error, in percent.
+const NEARLY_FULL: i32 = 90;
+const FULL: i32 = 95;
+
+/// Whether the file system of a node's archives is full, and whether a policy sees to that.
+fn full_disk(status: &NodeCheckpointStoreStatus) -> Option<(Grade, String, Option<String>)> {
+    let filesystem = status.filesystem.as_ref().filter(|disk| disk.used_percent >= NEARLY_FULL)?;
+    let limits = status.storage_limits.as_ref();
+    let is_seen_to =
+        limits.is_some_and(|limits| limits.high_watermark.is_some() || limits.min_free.is_some());
+    let what = format!(
+        "the disk of its archives is {}% full; they use {} of {}",
+        filesystem.used_percent,
+        human(status.size.value()),
+        human(filesystem.capacity.value()),
+    );
+    if is_seen_to {
+        let grade = if filesystem.used_percent >= FULL { Grade::Warning } else { return None };
+        return Some((grade, what, None));
+    }
+    let grade = if filesystem.used_percent >= FULL { Grade::Error } else { Grade::Warning };
+    let hint = "no CheckpointStoragePolicy of mode Enforce with highWatermark or minFree is for this node: see A disk \
+                is full on the book's page Troubleshooting";
+    Some((grade, what, Some(hint.to_owned())))
+}
+
 /// What was found on nodes: what is the same on several is said once.
 #[derive(Default)]
 struct OfNodes(Vec<Found>);
@@ -247,30 +281,47 @@ struct Found {
     what: String,
     hint: Option<String>,
     nodes: Vec<String>,
+    /// Since when the first of them has it, where that is known.
+    since: Option<Timestamp>,
 }
 
 impl OfNodes {
     fn add(&mut self, grade: Grade, node: &str, what: String, hint: Option<String>) {
-        match self.0.iter_mut().find(|found| found.what == what) {
-            Some(found) => found.nodes.push(node.to_owned()),
-            None => self.0.push(Found { grade, what, hint, nodes: vec![node.to_owned()] }),
+        self.push(Found { grade, what, hint, nodes: vec![node.to_owned()], since: None });
+    }
+
+    fn add_since(&mut self, node: &str, what: String, since: Timestamp) {
+        let (grade, nodes) = (Grade::Warning, vec![node.to_owned()]);
+        self.push(Found { grade, what, hint: None, nodes, since: Some(since) });
+    }
+
+    fn push(&mut self, new: Found) {
+        match self.0.iter_mut().find(|found| found.what == new.what) {
+            Some(found) => {
+                found.nodes.extend(new.nodes);
+                found.since = found.since.into_iter().chain(new.since).min();
+            }
+            None => self.0.push(new),
         }
     }
 
     fn say(self, findings: &mut Findings) -> Result<(), Failure> {
-        for Found { grade, what, hint, nodes } in self.0 {
-            findings.add(grade, &format!("{}: {what}", some(&nodes)), hint.as_deref())?;
+        let now = Timestamp::now();
+        for Found { grade, what, hint, nodes, since } in self.0 {
+            let since = since.map(|since| format!(", for {}", age(Some(since), now))).unwrap_or_default();
+            findings.add(grade, &format!("{}: {what}{since}", some(&nodes)), hint.as_deref())?;
         }
         Ok(())
     }
 }
 
-/// Whether kubelets make checkpoints, as far as schedules have tried.
-async fn schedules(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
+/// Whether kubelets make checkpoints, as far as schedules have tried. Returns the schedules that fail on some node, each as
+/// namespace/name.
+async fn schedules(session: &Session, findings: &mut Findings) -> Result<BTreeSet<String>, Failure> {
     let Ok(stores) = session.list::<NodeCheckpointStore>(None, &ListParams::default()).await else {
-        return Ok(());
+        return Ok(BTreeSet::new());
     };
-    let mut same = OfNodes::default();
+    let (mut same, mut failing) = (OfNodes::default(), BTreeSet::new());
     for store in &stores {
         for schedule in store.status.iter().flat_map(|status| &status.schedules) {
             let Some(reason) = &schedule.reason else { continue };
@@ -278,9 +329,11 @@ async fn schedules(session: &Session, findings: &mut Findings) -> Result<(), Fai
             let what = format!("schedule {}/{}: {message} ({reason})", schedule.namespace, schedule.name);
             let hint = schedule_hint(reason, message).map(str::to_owned);
             same.add(Grade::Error, &store.name_any(), what, hint);
+            failing.insert(format!("{}/{}", schedule.namespace, schedule.name));
         }
     }
-    same.say(findings)
+    same.say(findings)?;
+    Ok(failing)
 }
 
 /// What helps against what keeps a schedule from succeeding: by its reason, and where that is the kubelet's or the

@@ -18,7 +18,7 @@ use crate::cli::{List, ListFormat, SortBy};
 use crate::failure::Failure;
 use crate::kinds::{age, is_held, status, taken, until};
 use crate::session::Session;
-use crate::show::{bad, count, data, doubtful, figure, line, name, or_dash, table, word};
+use crate::show::{bad, count, data, doubtful, figure, line, name, or_dash, runtime, table_or_wide, word};
 
 /// Lists checkpoints.
 pub async fn run(session: &Session, arguments: &List) -> Result<(), Failure> {
@@ -48,7 +48,18 @@ pub async fn run(session: &Session, arguments: &List) -> Result<(), Failure> {
             line(&format!("containercheckpoint.checkpoint-keeper.io/{}", object.name_any()))
         });
     }
-    show(&objects, namespace, arguments.output == Some(ListFormat::Wide))?;
+    if objects.is_empty() {
+        let where_ =
+            namespace.map_or_else(|| "the cluster".to_owned(), |name| format!("the namespace {name}"));
+        let what = if params.label_selector.is_some() || params.field_selector.is_some() {
+            format!("no checkpoints in {where_} match")
+        } else {
+            format!("there are no checkpoints in {where_}")
+        };
+        say("note", what);
+    } else {
+        show(&objects, namespace, arguments.output == Some(ListFormat::Wide))?;
+    }
     say_unlisted(session).await;
     Ok(())
 }
@@ -65,12 +76,6 @@ fn sort(objects: &mut [ContainerCheckpoint], by: SortBy) {
 }
 
 fn show(objects: &[ContainerCheckpoint], namespace: Option<&str>, is_wide: bool) -> Result<(), Failure> {
-    if objects.is_empty() {
-        let where_ =
-            namespace.map_or_else(|| "the cluster".to_owned(), |name| format!("the namespace {name}"));
-        say("note", format!("there are no checkpoints in {where_}"));
-        return Ok(());
-    }
     let now = Timestamp::now();
     let mut columns = Vec::new();
     columns.extend(namespace.is_none().then(|| name("NAMESPACE")));
@@ -82,8 +87,8 @@ fn show(objects: &[ContainerCheckpoint], namespace: Option<&str>, is_wide: bool)
         Column::optional("NODE", Kind::Name(12)),
         figure("SIZE"),
         word("STATE"),
-        word("HELD"),
-        word("EXPIRES"),
+        Column::optional("HELD", Kind::Word),
+        Column::optional("EXPIRES", Kind::Word),
         word("AGE"),
     ]);
     if is_wide {
@@ -114,7 +119,7 @@ fn show(objects: &[ContainerCheckpoint], namespace: Option<&str>, is_wide: bool)
             let by = is.created_by.as_ref().map(|by| format!("{} ({})", by.schedule, by.trigger));
             cells.extend([
                 or_dash(owner.as_deref()),
-                or_dash(is.runtime.as_deref()),
+                or_dash(is.runtime.as_deref().map(runtime)),
                 or_dash(by.as_deref()),
                 or_dash(is.image.as_deref()),
                 is.file.clone(),
@@ -122,7 +127,8 @@ fn show(objects: &[ContainerCheckpoint], namespace: Option<&str>, is_wide: bool)
         }
         (style, cells)
     };
-    table(&columns, objects.iter().map(row).collect())?;
+    let rows = objects.iter().map(row).collect();
+    table_or_wide(&columns, rows, is_wide)?;
     let bytes = objects.iter().map(|object| status(object).size.value()).sum();
     let held = objects.iter().filter(|object| is_held(object)).count();
     let held = if held == 0 { String::new() } else { format!(", {held} held") };

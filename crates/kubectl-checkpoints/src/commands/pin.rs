@@ -53,28 +53,28 @@ pub async fn pin(session: &Session, arguments: &Pin) -> Result<(), Failure> {
     let until = arguments.until.as_deref().map(time).transpose()?;
     let by = user(session).await;
     let hold = json!({"reason": arguments.reason, "until": until, "by": by});
-    each(session, &arguments.names, &json!({"hold": hold}), true, arguments.no_wait).await
+    let spec = json!({"hold": hold});
+    each(&arguments.names, async |name| change(session, name, &spec, true, arguments.no_wait).await).await
 }
 
 /// Ends holds.
 pub async fn unpin(session: &Session, arguments: &Unpin) -> Result<(), Failure> {
-    each(session, &arguments.names, &json!({"hold": null}), false, arguments.no_wait).await
+    let spec = json!({"hold": null});
+    each(&arguments.names, async |name| change(session, name, &spec, false, arguments.no_wait).await).await
 }
 
-async fn each(
-    session: &Session,
+/// Does something with each of these, and prints what came of it. What fails is said, and the others are tried all the same;
+/// only where nothing more can be printed it ends.
+pub async fn each(
     names: &[String],
-    spec: &Value,
-    is_to_be_held: bool,
-    no_wait: bool,
+    act: impl AsyncFn(&str) -> Result<String, Failure>,
 ) -> Result<(), Failure> {
     let mut has_failed = false;
     for name in names {
-        match change(session, name, spec, is_to_be_held, no_wait).await {
+        match act(name).await {
             Ok(text) => line(&text)?,
             Err(Failure::ClosedPipe) => return Err(Failure::ClosedPipe),
             Err(failure) => {
-                // The others are tried all the same.
                 let _ = failure.report();
                 has_failed = true;
             }

@@ -11,27 +11,33 @@ use checkpoint_keeper_api::legacy_migration::in_words;
 use checkpoint_keeper_core::quantity::human;
 use checkpoint_keeper_terminal::say::say;
 use checkpoint_keeper_terminal::table::{Column, Kind};
+use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use crate::agents::{self, Agent, Question};
-use crate::cli::Plan;
+use crate::cli::{Plan, PlanFormat};
 use crate::failure::Failure;
+use crate::kinds::age;
 use crate::session::Session;
-use crate::show::{bad, data, figure, good, line, name, or_dash, table, word};
+use crate::show::{bad, data, figure, good, line, name, or_dash, short_policy, table, table_or_wide, word};
 
 /// One archive of which something changes.
 struct Change {
     node: String,
     namespace: String,
+    pod: Option<String>,
+    container: String,
     file: String,
+    taken: Option<Timestamp>,
     bytes: u64,
     is_deleted: bool,
     /// Whether its deletion waits, as only so many may go a minute.
     waits: bool,
     /// Whether it is to go as things are.
     goes_now: bool,
+    /// By which reason and policy it is decided about as things are.
     before: String,
     reason: String,
     policy: String,
@@ -61,12 +67,12 @@ pub async fn run(session: &Session, arguments: &Plan) -> Result<(), Failure> {
             Err(failure) => failures.push(failure),
         }
     }
-    if let Some(format) = arguments.output {
+    if let Some(format) = arguments.output.and_then(PlanFormat::data) {
         let nodes: Vec<Value> = given.iter().map(|(_, answer)| answer.clone()).collect();
         data(&json!({"isComplete": failures.is_empty(), "nodes": nodes}), format)?;
     } else if !given.is_empty() {
         let is_preview = !matches!(question, Question::Archives);
-        show(&given, is_preview)?;
+        show(&given, is_preview, arguments.output == Some(PlanFormat::Wide))?;
     }
     if failures.is_empty() {
         return Ok(());
@@ -126,6 +132,7 @@ fn read(files: &[PathBuf]) -> Result<String, Failure> {
 
 fn changes(given: &[(Agent, Value)], is_preview: bool) -> Vec<Change> {
     let text = |value: &Value| or_dash(value.as_str());
+    let policy = |of: &Value| of["policy"].as_str().map(short_policy);
     let mut changes = Vec::new();
     for (agent, answer) in given {
         let node = answer["node"].as_str().unwrap_or(&agent.node);
@@ -137,23 +144,43 @@ fn changes(given: &[(Agent, Value)], is_preview: bool) -> Vec<Change> {
             if !is_preview && archive["verdict"] != "Delete" && !waits {
                 continue;
             }
+            // What waits names the rule that takes it in the place of figures.
+            let rule = after["detail"].as_str().map(|rule| rule.strip_prefix("else ").unwrap_or(rule));
             changes.push(Change {
                 node: node.to_owned(),
                 namespace: text(&archive["namespace"]),
+                pod: archive["pod"].as_str().map(str::to_owned),
+                container: text(&archive["container"]),
                 file: text(&archive["file"]),
+                taken: archive["checkpointedAt"].as_str().and_then(|taken| taken.parse().ok()),
                 bytes: archive["sizeBytes"].as_u64().unwrap_or(0),
                 is_deleted: after["verdict"] == "Delete" || waits,
                 waits,
                 goes_now: before["verdict"] == "Delete",
-                before: format!("{} {}", text(&before["reason"]), text(&before["policy"])),
-                reason: text(&after["reason"]),
-                policy: text(&after["policy"]),
-                why: text(&after["detail"]),
+                before: match policy(before) {
+                    Some(policy) => format!("{} {policy}", text(&before["reason"])),
+                    None => text(&before["reason"]),
+                },
+                reason: if waits {
+                    rule.unwrap_or("DeletionPending").to_owned()
+                } else {
+                    text(&after["reason"])
+                },
+                policy: or_dash(policy(after).as_deref()),
+                why: if waits { "-".to_owned() } else { text(&after["detail"]) },
             });
         }
     }
-    // What goes comes first.
-    changes.sort_by_key(|change| !change.is_deleted);
+    // What goes comes first, and of a container the oldest.
+    changes.sort_by(|one, other| {
+        let key = |change: &Change| (!change.is_deleted, change.taken);
+        let whose = |change: &Change| {
+            let Change { node, namespace, pod, container, .. } = change;
+            (node.clone(), namespace.clone(), pod.clone(), container.clone())
+        };
+        let ((goes, taken), (other_goes, other_taken)) = (key(one), key(other));
+        (goes, whose(one), taken).cmp(&(other_goes, whose(other), other_taken))
+    });
     changes
 }
 
@@ -163,7 +190,7 @@ fn problems(given: &[(Agent, Value)]) -> BTreeSet<&str> {
     lists.flatten().filter_map(Value::as_str).collect()
 }
 
-fn show(given: &[(Agent, Value)], is_preview: bool) -> Result<(), Failure> {
+fn show(given: &[(Agent, Value)], is_preview: bool, is_wide: bool) -> Result<(), Failure> {
     let changes = changes(given, is_preview);
     for problem in problems(given) {
         say("note", problem);
@@ -172,38 +199,7 @@ fn show(given: &[(Agent, Value)], is_preview: bool) -> Result<(), Failure> {
         let what = if is_preview { "nothing would change" } else { "nothing is to be deleted" };
         return line(what);
     }
-    let mut columns = vec![
-        Column::optional("NODE", Kind::Name(8)),
-        // A file's name says it as well, and the pod; its end says when.
-        Column::optional("NAMESPACE", Kind::Name(8)),
-        Column::new("FILE", Kind::Name(30)),
-        figure("SIZE"),
-        word("VERDICT"),
-    ];
-    columns.extend(is_preview.then(|| Column::optional("NOW", Kind::Name(12))));
-    columns.extend([
-        word(if is_preview { "THEN" } else { "REASON" }),
-        Column::optional("POLICY", Kind::Name(12)),
-        Column::optional("WHY", Kind::Prose(16)),
-    ]);
-    let row = |change: &Change| {
-        let (style, verdict) = match change.is_deleted {
-            true if change.waits => (bad(), "Wait"),
-            true => (bad(), "Delete"),
-            false => (good(), "Keep"),
-        };
-        let mut cells = vec![
-            change.node.clone(),
-            change.namespace.clone(),
-            change.file.clone(),
-            human(change.bytes),
-            verdict.to_owned(),
-        ];
-        cells.extend(is_preview.then(|| change.before.clone()));
-        cells.extend([change.reason.clone(), change.policy.clone(), change.why.clone()]);
-        (style, cells)
-    };
-    table(&columns, changes.iter().map(row).collect())?;
+    show_changes(&changes, is_preview, is_wide)?;
     line("")?;
     for (title, by) in [
         ("NODE", (|change: &Change| &change.node) as fn(&Change) -> &String),
@@ -239,6 +235,49 @@ fn show(given: &[(Agent, Value)], is_preview: bool) -> Result<(), Failure> {
         };
         line(&format!("to be deleted: {archives}, {}{waiting}", human(bytes)))
     }
+}
+
+fn show_changes(changes: &[Change], is_preview: bool, is_wide: bool) -> Result<(), Failure> {
+    let mut columns = vec![
+        word("VERDICT"),
+        Column::optional("NODE", Kind::Name(8)),
+        Column::optional("NAMESPACE", Kind::Name(9)),
+        name("POD"),
+        Column::optional("CONTAINER", Kind::Name(9)),
+        figure("AGE"),
+        figure("SIZE"),
+    ];
+    columns.extend(is_preview.then(|| Column::optional("NOW", Kind::Text(12))));
+    columns.extend([
+        word(if is_preview { "THEN" } else { "REASON" }),
+        Column::optional("POLICY", Kind::Text(12)),
+        // The figures are what is read here: they go on in the next line rather than be cut.
+        Column::new("WHY", Kind::Text(12)),
+    ]);
+    columns.extend(is_wide.then(|| name("FILE")));
+    let now = Timestamp::now();
+    let row = |change: &Change| {
+        let (style, verdict) = match change.is_deleted {
+            true if change.waits => (bad(), "wait"),
+            true => (bad(), "delete"),
+            false => (good(), "keep"),
+        };
+        let mut cells = vec![
+            verdict.to_owned(),
+            change.node.clone(),
+            change.namespace.clone(),
+            // Of an unknown pod the file's name is all there is to go by.
+            change.pod.clone().unwrap_or_else(|| change.file.clone()),
+            change.container.clone(),
+            age(change.taken, now),
+            human(change.bytes),
+        ];
+        cells.extend(is_preview.then(|| change.before.clone()));
+        cells.extend([change.reason.clone(), change.policy.clone(), change.why.clone()]);
+        cells.extend(is_wide.then(|| change.file.clone()));
+        (style, cells)
+    };
+    table_or_wide(&columns, changes.iter().map(row).collect(), is_wide)
 }
 
 #[cfg(test)]

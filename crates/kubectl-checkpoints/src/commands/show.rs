@@ -1,34 +1,53 @@
 //! `show`: all that the API says of one checkpoint.
 
 use checkpoint_keeper_api::ContainerCheckpoint;
+use checkpoint_keeper_api::container_checkpoint::{CreatedBy, HELD};
+use checkpoint_keeper_core::policy::GROUP;
 use checkpoint_keeper_core::quantity::human;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt;
+use kube::api::ListParams;
 
 use crate::cli::Show;
-use crate::failure::Failure;
-use crate::kinds::{age, status, until};
+use crate::failure::{Failure, missing};
+use crate::kinds::{age, is_held, status, until};
 use crate::session::Session;
 use crate::show::{data, line};
 
-/// The object of that name.
+/// The object of that name, or of the archive whose file has that name.
 pub async fn get(session: &Session, name: &str) -> Result<ContainerCheckpoint, Failure> {
     // As `-o name` prints it.
     let name = name.rsplit_once('/').map_or(name, |(_, name)| name);
-    session.api::<ContainerCheckpoint>().get(name).await.map_err(|error| match &error {
-        kube::Error::Api(status)
-            if status.code == 404
-                && status.message.contains("not found")
-                && !status.message.contains("page") =>
-        {
-            Failure::with_hint(
-                format!("there is no checkpoint {name} in the namespace {}", session.namespace),
-                "kubectl checkpoints list -A shows all there are",
-            )
-        }
-        _ => Failure::of_request(&format!("get the checkpoint {name}"), &error),
-    })
+    let not_there = || {
+        Failure::with_hint(
+            format!("there is no checkpoint {name} in the namespace {}", session.namespace),
+            "kubectl checkpoints list -A shows all there are",
+        )
+    };
+    // The name of an object ends with a hash.
+    if !name.ends_with(".tar") {
+        return session.api::<ContainerCheckpoint>().get(name).await.map_err(|error| {
+            if missing(&error) == Some(name) {
+                not_there()
+            } else {
+                Failure::of_request(&format!("get the checkpoint {name}"), &error)
+            }
+        });
+    }
+    let objects = session
+        .list::<ContainerCheckpoint>(Some(&session.namespace), &ListParams::default())
+        .await
+        .map_err(|error| Failure::of_request("list the checkpoints", &error))?;
+    let mut found: Vec<_> = objects.into_iter().filter(|object| status(object).file == name).collect();
+    match found.pop() {
+        Some(object) if found.is_empty() => Ok(object),
+        Some(_) => Err(Failure::with_hint(
+            format!("several nodes have a file {name}"),
+            "kubectl checkpoints list -o wide shows the names of their checkpoints",
+        )),
+        None => Err(not_there()),
+    }
 }
 
 /// Shows one checkpoint.
@@ -58,7 +77,7 @@ pub async fn run(session: &Session, arguments: &Show) -> Result<(), Failure> {
         (
             "Expires",
             is.expires_at.as_ref().map_or_else(
-                || "by no rule by age, as things are".to_owned(),
+                || no_expiry(&object).to_owned(),
                 |at| format!("{} ({})", at.0, until(Some(at.0), now)),
             ),
         ),
@@ -68,7 +87,10 @@ pub async fn run(session: &Session, arguments: &Show) -> Result<(), Failure> {
             "Created by",
             is.created_by.as_ref().map_or_else(
                 || "not by a schedule, as far as is known".to_owned(),
-                |by| format!("{} {} for {} ({})", by.api_version, by.schedule, by.trigger, by.requested_at.0),
+                |by| {
+                    let CreatedBy { schedule, trigger, requested_at, .. } = by;
+                    format!("the CheckpointSchedule {schedule}{}: {trigger} at {}", group(by), requested_at.0)
+                },
             ),
         ),
     ];
@@ -85,13 +107,41 @@ pub async fn run(session: &Session, arguments: &Show) -> Result<(), Failure> {
         line(&format!("{:<14}{text}", format!("{title}:")))?;
     }
     for condition in &is.conditions {
-        line(&format!(
-            "{:<14}{} ({}) {}",
-            format!("{}:", condition.type_),
-            condition.status,
-            condition.reason,
-            condition.message
-        ))?;
+        line(&format!("{:<14}{}", format!("{}:", condition.type_), in_words(condition)))?;
     }
     Ok(())
+}
+
+/// Why no time is named at which a rule deletes it.
+fn no_expiry(object: &ContainerCheckpoint) -> &'static str {
+    if is_held(object) {
+        "not while it is held"
+    } else {
+        "not by its age; limits or a full disk may delete it"
+    }
+}
+
+/// Whose kind a schedule is, where it is not our own.
+fn group(by: &CreatedBy) -> String {
+    match by.api_version.split_once('/') {
+        Some((group, _)) if group != GROUP => format!(" ({group})"),
+        _ => String::new(),
+    }
+}
+
+/// What a condition says. The message of whether it is held says its reason as well.
+fn in_words(condition: &Condition) -> String {
+    let Condition { type_, status, reason, message, .. } = condition;
+    let status = match status.as_str() {
+        "True" => "yes",
+        "False" => "no",
+        other => other,
+    };
+    match message.as_str() {
+        "" => format!("{status} ({reason})"),
+        message if type_ == HELD && ["Held", "NotHeld"].contains(&reason.as_str()) => {
+            format!("{status}: {message}")
+        }
+        message => format!("{status} ({reason}): {message}"),
+    }
 }

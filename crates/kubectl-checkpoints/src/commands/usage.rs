@@ -35,14 +35,19 @@ pub async fn run(session: &Session, arguments: &Usage) -> Result<(), Failure> {
     let left_out = |more: u64| {
         (more > 0).then(|| format!("the smallest of some nodes' namespaces are left out ({more} in all)"))
     };
+    // By workload the objects are added up, which are there as soon as their archives are.
+    let stores = match arguments.by {
+        By::Workload => Vec::new(),
+        By::Node | By::Namespace => stores(session).await?,
+    };
     let (title, used, incomplete) = match (arguments.by, only) {
-        (By::Node, None) => ("NODE", by_node(&stores(session).await?), None),
+        (By::Node, None) => ("NODE", by_node(&stores), None),
         (By::Node, Some(only)) => {
-            let (used, more) = of_namespace(&stores(session).await?, only);
+            let (used, more) = of_namespace(&stores, only);
             ("NODE", used, left_out(more))
         }
         (By::Namespace, Some(only)) => {
-            let (nodes, more) = of_namespace(&stores(session).await?, only);
+            let (nodes, more) = of_namespace(&stores, only);
             let sum = nodes.into_values().reduce(|one, other| Used {
                 archives: one.archives + other.archives,
                 bytes: one.bytes + other.bytes,
@@ -50,7 +55,7 @@ pub async fn run(session: &Session, arguments: &Usage) -> Result<(), Failure> {
             ("NAMESPACE", sum.map(|sum| (only.to_owned(), sum)).into_iter().collect(), left_out(more))
         }
         (By::Namespace, None) => {
-            let (used, more) = by_namespace(&stores(session).await?);
+            let (used, more) = by_namespace(&stores);
             ("NAMESPACE", used, left_out(more))
         }
         (By::Workload, _) => {
@@ -84,7 +89,23 @@ pub async fn run(session: &Session, arguments: &Usage) -> Result<(), Failure> {
         return data(&all, format);
     }
     if used.is_empty() {
-        say("note", "there are no checkpoints");
+        let namespace = match arguments.by {
+            By::Workload if !arguments.all_namespaces => Some(session.namespace.as_str()),
+            _ => only,
+        };
+        let of = namespace.map(|name| format!(" of the namespace {name}")).unwrap_or_default();
+        let what = match (arguments.by, &incomplete) {
+            (By::Workload, None) => format!("there are no checkpoints{of}"),
+            (By::Workload, Some(_)) => format!("no ContainerCheckpoints{of} are there"),
+            _ if stores.iter().all(|store| store.status.is_none()) => {
+                "no node has reported yet; `kubectl checkpoints doctor` says which have an agent".to_owned()
+            }
+            _ => format!("the nodes have reported no checkpoints{of}; {REPORTED}"),
+        };
+        say("note", what);
+        if let Some(incomplete) = incomplete {
+            say("note", format!("incomplete: {incomplete}"));
+        }
         return quotas::show(&quotas);
     }
     let mut rows: Vec<(&String, &Used)> = used.iter().collect();
@@ -106,11 +127,18 @@ pub async fn run(session: &Session, arguments: &Usage) -> Result<(), Failure> {
         count(usize::try_from(archives).unwrap_or(usize::MAX), "archive"),
         human(bytes)
     ))?;
+    if arguments.by != By::Workload {
+        say("note", format!("this is as the nodes last reported; {REPORTED}"));
+    }
     if let Some(incomplete) = incomplete {
         say("note", format!("incomplete: {incomplete}"));
     }
     quotas::show(&quotas)
 }
+
+/// What is to be known of figures that are added up from the nodes' reports. A report has no time: one of a node of which
+/// nothing changes is not written again.
+const REPORTED: &str = "what is new is reported within a minute or so";
 
 async fn stores(session: &Session) -> Result<Vec<NodeCheckpointStore>, Failure> {
     session.list(None, &ListParams::default()).await.map_err(|error| {

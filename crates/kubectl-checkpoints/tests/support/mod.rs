@@ -211,7 +211,11 @@ fn serve(
             match answers.get_mut(&what) {
                 Some(list) if list.len() > 1 => list.remove(0),
                 Some(list) => list[0].clone(),
-                None => (404, status(404, "NotFound", &format!("{what} not found"))),
+                None => {
+                    let mut answer = status(404, "NotFound", &format!("{what} not found"));
+                    answer["details"] = json!({"name": what.rsplit('/').next()});
+                    (404, answer)
+                }
             }
         };
         let text = answer.to_string();

@@ -75,7 +75,7 @@ fn it_shows_explains_previews_and_protects_as_far_as_its_user_may() -> anyhow::R
     ensure!(files.iter().all(|file| all.contains(file)), "{all}");
     let explained = admin.ok(&["explain", &name(&files[0])])?;
     println!("{explained}");
-    ensure!(explained.contains("Keep (NoPolicy)"), "{explained}");
+    ensure!(explained.contains("It stays: NoPolicy"), "{explained}");
 
     // What a plan says of a policy is what the policy then does; what is held is not among it.
     let pinned = admin.ok(&["pin", &name(&files[0]), "--reason", "incident 4711", "--until", "30d"])?;

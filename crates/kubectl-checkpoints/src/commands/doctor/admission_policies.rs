@@ -51,3 +51,24 @@ pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<
         "kubectl apply -f config/deploy/4-admission.yaml, or helm upgrade, whichever it was installed with";
     findings.add(Grade::Error, &what, Some(hint))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn each_admission_policy_that_is_installed_is_looked_for() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/deploy/4-admission.yaml");
+        let all = std::fs::read_to_string(path).unwrap();
+        let policies = all.split("\n---").filter_map(|object| {
+            let is_policy = object.lines().any(|line| line == "kind: ValidatingAdmissionPolicy");
+            let mut names = object.lines().filter_map(|line| line.strip_prefix("  name: "));
+            names.next().filter(|_| is_policy)
+        });
+        let policies: BTreeSet<&str> = policies.collect();
+        let looked_for = RULES.map(|rule| format!("checkpoint-keeper-{rule}"));
+        assert_eq!(policies, looked_for.iter().map(String::as_str).collect());
+    }
+}

@@ -1,5 +1,7 @@
 //! Whether each policy and schedule is in force and can act.
 
+use std::collections::BTreeSet;
+
 use checkpoint_keeper_api::{
     CheckpointPolicy, CheckpointRestoreOperator, CheckpointSchedule, CheckpointStoragePolicy,
     ClusterCheckpointPolicy,
@@ -19,8 +21,12 @@ struct Judged {
     conditions: Vec<Condition>,
 }
 
-/// Whether each policy and schedule is in force and can act.
-pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
+/// Whether each policy and schedule is in force and can act. Of the schedules in `failing` it was said on which nodes they fail.
+pub(super) async fn check(
+    session: &Session,
+    findings: &mut Findings,
+    failing: &BTreeSet<String>,
+) -> Result<(), Failure> {
     let mut judged: Vec<Judged> = Vec::new();
     let mut is_all = true;
     macro_rules! collect {
@@ -52,7 +58,10 @@ pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<
     );
     let mut good = 0;
     for Judged { kind, name, conditions } in &judged {
+        let is_said = kind == "CheckpointSchedule" && failing.contains(name);
         match conditions.iter().find(|condition| is_wrong(condition)) {
+            Some(condition)
+                if is_said && ["Healthy", "ContainerMayBeFrozen"].contains(&condition.type_.as_str()) => {}
             Some(condition) => {
                 let is_error = condition.status != "Unknown" && condition.type_ != "WithoutEffect";
                 let grade = if is_error { Grade::Error } else { Grade::Warning };
@@ -70,7 +79,11 @@ pub(super) async fn check(session: &Session, findings: &mut Findings) -> Result<
     if good == 0 {
         return Ok(());
     }
-    let what = format!("{good} of {} policies and schedules are in force and well", judged.len());
+    let what = if good == judged.len() {
+        format!("all policies and schedules ({good}) are in force and well")
+    } else {
+        format!("the other {good} of {} policies and schedules are in force and well", judged.len())
+    };
     findings.add(Grade::Ok, &what, None)
 }
 

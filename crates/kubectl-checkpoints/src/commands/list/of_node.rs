@@ -13,7 +13,9 @@ use crate::cli::{List, ListFormat, SortBy};
 use crate::failure::Failure;
 use crate::kinds::age;
 use crate::session::Session;
-use crate::show::{bad, count, data, figure, line, name, or_dash, prose, table, word};
+use crate::show::{
+    self, bad, count, data, figure, line, name, or_dash, short_policy, table_or_wide, verdict, word,
+};
 
 /// Lists the archives of one node.
 pub(super) async fn list(session: &Session, node: &str, arguments: &List) -> Result<(), Failure> {
@@ -38,7 +40,7 @@ pub(super) async fn list(session: &Session, node: &str, arguments: &List) -> Res
     if arguments.output == Some(ListFormat::Name) {
         return archives.iter().try_for_each(|archive| line(archive["file"].as_str().unwrap_or_default()));
     }
-    show(node, &archives, arguments.output == Some(ListFormat::Wide))
+    print(node, &archives, arguments.output == Some(ListFormat::Wide))
 }
 
 fn is_wanted(archive: &Value, session: &Session, arguments: &List) -> bool {
@@ -55,9 +57,10 @@ fn checkpointed_at(archive: &Value) -> Option<Timestamp> {
     archive["checkpointedAt"].as_str()?.parse().ok()
 }
 
-fn show(node: &str, archives: &[Value], is_wide: bool) -> Result<(), Failure> {
+fn print(node: &str, archives: &[Value], is_wide: bool) -> Result<(), Failure> {
     let mut columns = vec![
-        name("FILE"),
+        // Other commands take it: it goes on in the next line rather than be cut.
+        Column::new("FILE", Kind::Text(30)),
         Column::optional("NAMESPACE", Kind::Name(8)),
         name("POD"),
         Column::optional("CONTAINER", Kind::Name(8)),
@@ -67,7 +70,7 @@ fn show(node: &str, archives: &[Value], is_wide: bool) -> Result<(), Failure> {
         word("VERDICT"),
         word("REASON"),
         Column::optional("POLICY", Kind::Name(12)),
-        prose("WHY"),
+        show::text("WHY"),
     ];
     if is_wide {
         columns.extend([word("RUNTIME"), name("CREATED BY"), name("POD UID")]);
@@ -84,20 +87,22 @@ fn show(node: &str, archives: &[Value], is_wide: bool) -> Result<(), Failure> {
             human(archive["sizeBytes"].as_u64().unwrap_or(0)),
             text("state"),
             checkpointed_at(archive).map_or_else(|| "unknown".to_owned(), |taken| age(Some(taken), now)),
-            text("verdict"),
+            verdict(&text("verdict")),
             text("reason"),
-            text("policy"),
+            archive["policy"].as_str().map_or_else(|| "-".to_owned(), short_policy),
             text("detail"),
         ];
         if is_wide {
             let by = &archive["createdBy"];
             let by =
                 by["schedule"].as_str().map(|name| format!("{name} ({})", or_dash(by["trigger"].as_str())));
-            cells.extend([text("runtime"), or_dash(by.as_deref()), text("podUid")]);
+            let runtime = or_dash(archive["runtime"].as_str().map(show::runtime));
+            cells.extend([runtime, or_dash(by.as_deref()), text("podUid")]);
         }
         (style, cells)
     };
-    table(&columns, archives.iter().map(row).collect())?;
+    let rows = archives.iter().map(row).collect();
+    table_or_wide(&columns, rows, is_wide)?;
     let bytes = archives.iter().filter_map(|archive| archive["sizeBytes"].as_u64()).sum();
     line("")?;
     line(&format!("{} on {node}, {}", count(archives.len(), "archive"), human(bytes)))
