@@ -92,8 +92,8 @@ pub struct Settings {
     pub audit: Audit,
 }
 
-/// Writes the audit line of a deletion.
-pub type Audit = Box<dyn Fn(&Outcome) -> io::Result<()>>;
+/// Writes the audit line of a deletion; of one that a user asked for through its object, with who that was and why.
+pub type Audit = Box<dyn Fn(&Outcome, Option<String>) -> io::Result<()>>;
 
 /// Why an agent cannot begin, or go on.
 #[derive(Debug, thiserror::Error)]

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use checkpoint_keeper_core::engine::View;
-use checkpoint_keeper_core::engine::file::{Outcome, Removal};
+use checkpoint_keeper_core::engine::file::{Deletion, Outcome, Removal};
 use checkpoint_keeper_core::engine::problem::Problem;
-use checkpoint_keeper_core::plan::EffectiveStorage;
+use checkpoint_keeper_core::plan::{EffectiveStorage, Reason};
 use checkpoint_keeper_core::policy_lint::{self, Why};
 use checkpoint_keeper_node::catalog::CatalogProblem;
 use checkpoint_keeper_node::driver::{Event, Operation};
@@ -148,7 +148,10 @@ impl Reporter {
             return;
         }
         // A full disk may stop the log, and must not stop what frees it.
-        if let Err(error) = (self.audit)(outcome) {
+        let Deletion { archive, verdict, .. } = &outcome.deletion;
+        let is_asked = verdict.reason == Reason::Discarded;
+        let asked = is_asked.then(|| self.shown.discard_of(&archive.file)).flatten();
+        if let Err(error) = (self.audit)(outcome, asked) {
             let what = format!("cannot write the audit line of a deletion: {error}");
             self.state.problem(ProblemType::AuditFailed, String::new(), what, Instant::now());
         }
@@ -178,7 +181,7 @@ mod tests {
     fn reporter(state: AgentState) -> Reporter {
         Reporter {
             state,
-            audit: Box::new(|_| Ok(())),
+            audit: Box::new(|_, _| Ok(())),
             dry_runs: DryRuns::new(Duration::from_mins(1)),
             timings: Timings::default(),
             interval: Duration::from_mins(1),

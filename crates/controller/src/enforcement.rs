@@ -220,7 +220,12 @@ mod tests {
         for (reports, reach, reason, message) in [
             (vec![], EveryNode, "NoNodes", "No agent reports yet."),
             (vec![], NodesThatNameIt, "NoArchives", "No node reports archives that it could govern."),
-            (vec![none("n1")], NodesThatNameIt, "NoArchives", "No node reports archives that it could govern."),
+            (
+                vec![none("n1")],
+                NodesThatNameIt,
+                "NoArchives",
+                "No node reports archives that it could govern.",
+            ),
             (vec![new("n1")], EveryNode, "AllNodes", "1 of 1 node acts by generation 7."),
             (vec![new("n1"), new("n2")], EveryNode, "AllNodes", "2 of 2 nodes act by generation 7."),
             (vec![new("n1"), none("n2")], NodesThatNameIt, "AllNodes", "1 of 1 node acts by generation 7."),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use checkpoint_keeper_api::ContainerCheckpoint;
 use checkpoint_keeper_api::container_checkpoint::{
-    ContainerCheckpointStatus, DISCARDED, HELD, HeldReason, HoldSpec,
+    ContainerCheckpointStatus, DISCARDED, DiscardSpec, HELD, HeldReason, HoldSpec,
 };
 use checkpoint_keeper_api::scalars::{ReasonText, UserName};
 use checkpoint_keeper_core::hold::{Hold, HoldStep, Marker, Wish, step};
@@ -25,7 +25,8 @@ pub(super) struct Object {
     pub(super) version: String,
     pub(super) generation: i64,
     pub(super) hold: Option<Hold>,
-    pub(super) is_discarded: bool,
+    /// Who asked for the archive's deletion and why; none: it is not asked for.
+    pub(super) discard: Option<String>,
     /// Whether it is being deleted.
     pub(super) is_ending: bool,
     /// The UIDs of the objects that it is deleted with.
@@ -40,7 +41,7 @@ impl Object {
             version: object.metadata.resource_version.clone().unwrap_or_default(),
             generation: object.metadata.generation.unwrap_or(0),
             hold: object.spec.hold.as_ref().map(hold_of),
-            is_discarded: object.spec.discard.is_some(),
+            discard: object.spec.discard.as_ref().map(said),
             is_ending: object.metadata.deletion_timestamp.is_some(),
             owners: object.owner_references().iter().map(|owner| owner.uid.clone()).collect(),
             status: object.status.clone(),
@@ -64,7 +65,7 @@ impl Object {
     fn is_asking(&self) -> bool {
         let held = self.status.as_ref().and_then(|status| status.condition(HELD));
         let is_answered = held.is_some_and(|held| held.observed_generation == Some(self.generation));
-        !self.is_ending && (self.is_discarded || self.hold.is_some() && !is_answered)
+        !self.is_ending && (self.discard.is_some() || self.hold.is_some() && !is_answered)
     }
 
     /// Whether its status says that the archive is held.
@@ -286,7 +287,7 @@ pub(super) fn api_writes(
         };
         let seen = Seen { entry, object, marker, is_restored: restore.is_some(), no_hold: no_holds.get(key) };
         // Beside a discard the API takes none: the hold then stays on the disk alone.
-        if let Some(hold) = restore.filter(|_| !object.is_discarded) {
+        if let Some(hold) = restore.filter(|_| object.discard.is_none()) {
             writes.push(ApiWrite::Restore(key.clone(), hold));
         }
         let status = seen.status(now);
@@ -299,9 +300,24 @@ pub(super) fn api_writes(
 
 /// The archives whose deletion was asked for through their objects.
 pub(super) fn discards(entries: &Entries, objects: &Objects) -> BTreeMap<FileName, FileId> {
-    let is_asked = |key: &Key| objects.get(key).is_some_and(|object| object.is_discarded);
+    let is_asked = |key: &Key| objects.get(key).is_some_and(|object| object.discard.is_some());
     let asked = entries.shown.iter().filter(|(key, _)| is_asked(key));
     asked.map(|(_, entry)| (entry.file.clone(), entry.file_id)).collect()
+}
+
+/// Of these archives, who asked for the deletion and why.
+pub(super) fn discard_reasons(entries: &Entries, objects: &Objects) -> BTreeMap<FileName, String> {
+    let reason =
+        |(key, entry): (&Key, &Entry)| Some((entry.file.clone(), objects.get(key)?.discard.clone()?));
+    entries.shown.iter().filter_map(reason).collect()
+}
+
+/// `by alice: holds a key`
+fn said(discard: &DiscardSpec) -> String {
+    match &discard.by {
+        Some(by) => format!("by {}: {}", by.0, discard.reason.0),
+        None => discard.reason.0.clone(),
+    }
 }
 
 /// What the status of an object is made from.
@@ -326,7 +342,7 @@ impl Seen<'_> {
             None => self.condition(HELD, (is_held, reason.name(), message), now),
         };
         let mut conditions = vec![held];
-        if self.object.is_discarded {
+        if self.object.discard.is_some() {
             let (reason, message) = if is_held {
                 ("Pinned", "The archive is pinned: it is deleted once nothing keeps it any more.".to_owned())
             } else {
@@ -451,7 +467,7 @@ mod tests {
                         version: String::new(),
                         generation: 1,
                         hold,
-                        is_discarded: false,
+                        discard: None,
                         is_ending: false,
                         owners: vec!["store".to_owned()],
                         status: None,
@@ -619,10 +635,12 @@ mod tests {
                 world.carry_out(write);
             }
         }
-        world.edit(&key, |object| object.is_discarded = true);
+        world.edit(&key, |object| object.discard = Some("too much".to_owned()));
         let (changes, _) = marker_changes(&entries, &world.objects, &world.markers, &world.hidden, now());
         assert_eq!(changes, []);
         assert_eq!(discards(&entries, &world.objects).len(), 1);
+        let reasons = discard_reasons(&entries, &world.objects);
+        assert_eq!(reasons.into_values().collect::<Vec<_>>(), ["too much"]);
         let writes = api_writes(&entries, &world.objects, &world.markers, &BTreeMap::new(), STORE, now());
         // The API takes no hold beside a discard: it stays on the disk, and that is said.
         assert!(!writes.iter().any(|write| matches!(write, ApiWrite::Restore(..))), "{writes:?}");
@@ -718,8 +736,8 @@ mod tests {
     fn what_an_object_asks_is_not_lost_when_its_archive_is_no_longer_among_the_newest() {
         let (entries, key, mut world) = shown_archive();
         let others = entries_of(&[2, 3]);
-        let discard = |object: &mut Object| object.is_discarded = true;
-        let hold = |object: &mut Object| (object.is_discarded, object.hold) = (false, Some(hold("mine")));
+        let discard = |object: &mut Object| object.discard = Some("too much".to_owned());
+        let hold = |object: &mut Object| (object.discard, object.hold) = (None, Some(hold("mine")));
         for ask in [discard as fn(&mut Object), hold] {
             world.edit(&key, ask);
             // Newer ones have its place, in a plan that did not know of it.

@@ -136,6 +136,7 @@ impl Inventory {
     async fn reconcile(&self, shown: &Entries, progress: &mut Progress, news: &watch::Receiver<()>) {
         let (objects, entries) = self.readable(shown);
         self.archives.ask(difference::asking(&objects));
+        self.archives.note_discards(difference::discard_reasons(&entries, &objects));
         let discards = Arc::new(difference::discards(&entries, &objects));
         if self.context.own.now().discards != discards {
             self.context.own.note(|own| own.discards = discards);

@@ -1,6 +1,6 @@
 //! What the engine's side hands over: which archives of the last plan the API shows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use checkpoint_keeper_core::engine::View;
@@ -22,6 +22,8 @@ pub(crate) struct ShownArchives {
     expiry: Arc<Mutex<Expiry>>,
     /// The objects that ask for something that was not answered yet.
     asking: Arc<Mutex<Arc<BTreeSet<Key>>>>,
+    /// Who asked for the deletion of which archive, and why.
+    discards: Arc<Mutex<BTreeMap<FileName, String>>>,
 }
 
 impl ShownArchives {
@@ -33,6 +35,7 @@ impl ShownArchives {
             entries: watch::Sender::new(None),
             expiry: Arc::default(),
             asking: Arc::default(),
+            discards: Arc::default(),
         }
     }
 
@@ -65,6 +68,16 @@ impl ShownArchives {
         if **known != asking {
             *known = Arc::new(asking);
         }
+    }
+
+    /// Of which archives the deletion is asked for: by whom, and why.
+    pub(super) fn note_discards(&self, discards: BTreeMap<FileName, String>) {
+        *self.discards.lock().unwrap_or_else(PoisonError::into_inner) = discards;
+    }
+
+    /// Who asked for the deletion of an archive, and why.
+    pub(crate) fn discard_of(&self, file: &FileName) -> Option<String> {
+        self.discards.lock().unwrap_or_else(PoisonError::into_inner).get(file).cloned()
     }
 
     /// The entries, whenever they change.

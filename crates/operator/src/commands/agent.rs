@@ -41,10 +41,10 @@ pub fn run(arguments: AgentArguments) -> Result<(), Failure> {
         listen,
         view_listen: arguments.view_listen,
         kubeconfig,
-        audit: Box::new(move |outcome| {
+        audit: Box::new(move |outcome, asked| {
             let policy_generation = outcome.deletion.policy_generation;
             let in_cluster = json::InCluster { node: node.clone(), policy_generation };
-            let deletion = json::deletion(outcome, Timestamp::now()).in_cluster(in_cluster);
+            let deletion = json::deletion(outcome, Timestamp::now()).in_cluster(in_cluster).asked(asked);
             let mut out = std::io::stdout().lock();
             json::line(&mut out, &deletion).and_then(|()| out.flush())
         }),

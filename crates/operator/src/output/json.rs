@@ -67,6 +67,12 @@ impl Deletion {
     pub fn in_cluster(self, in_cluster: InCluster) -> Self {
         Self { in_cluster: Some(in_cluster), ..self }
     }
+
+    /// The same deletion, with who asked for it and why in place of details.
+    #[must_use]
+    pub fn asked(self, asked: Option<String>) -> Self {
+        Self { detail: asked.unwrap_or(self.detail), ..self }
+    }
 }
 
 /// What is to be known of a deletion for good.

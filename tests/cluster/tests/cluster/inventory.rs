@@ -384,8 +384,9 @@ fn each_asks_only_for_what_is_theirs() -> anyhow::Result<()> {
     left(node, of, &[second.clone(), marker(&second)])?;
     shown(of, &[second])?;
     let lines = agent.stop()?;
-    let audited = lines.iter().any(|line| line["file"] == file.as_str() && line["reason"] == "Discarded");
-    ensure!(audited, "{lines:?}");
+    let audited = lines.iter().find(|line| line["file"] == file.as_str() && line["reason"] == "Discarded");
+    let audited = audited.with_context(|| format!("{lines:?}"))?;
+    ensure!(audited["detail"] == "too much", "{audited}");
     Ok(())
 }
 

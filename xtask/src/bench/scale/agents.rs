@@ -138,7 +138,7 @@ fn settings(plan: &Plan, node: &NodePlan) -> Settings {
         listen: any_port,
         view_listen: any_port,
         kubeconfig: Some(node.kubeconfig.clone()),
-        audit: Box::new(|_| Ok(())),
+        audit: Box::new(|_, _| Ok(())),
     }
 }
 
