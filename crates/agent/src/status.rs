@@ -114,6 +114,7 @@ pub(super) fn status(
         discards: observed
             .discarded
             .iter()
+            // As many as `spec.discard` may name. There they can be counted, also those that `fit` leaves out.
             .take(MOST_DISCARDS)
             .map(|(file, result)| discard(file, *result, discards, now))
             .collect(),

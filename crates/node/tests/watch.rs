@@ -149,7 +149,7 @@ fn of_a_deletion_that_does_not_happen_no_time_is_told() {
     let (say, said) = mpsc::channel();
     let mut is_first = true;
     let report = move |event: Event<'_>| match event {
-        // Whoever pins it does so after it was decided about.
+        // It is pinned after it was decided about.
         Event::Planned(_) if std::mem::take(&mut is_first) => {
             fs::write(oldest.with_added_extension("keep"), "").unwrap();
         }
