@@ -579,6 +579,14 @@ fn no_agent_is_an_error_with_a_hint() {
     let world = World::new();
     world.list("/api/v1/namespaces/checkpoint-keeper/pods", &[]);
     assert_snapshot!("no_agent", world.run(&["plan"]));
+    let said = world.run(&["list", "--node", "nosuch"]);
+    assert!(said.contains("error: there is no node nosuch\n"), "{said}");
+    world.on("GET /api/v1/nodes/node-1", 200, json!({"metadata": {"name": "node-1"}}));
+    world.refuse("GET /api/v1/nodes/node-2");
+    for node in ["node-1", "node-2"] {
+        let said = world.run(&["list", "--node", node]);
+        assert!(said.contains(&format!("error: no agent runs on the node {node}\n")), "{said}");
+    }
 }
 
 #[test]
