@@ -113,6 +113,27 @@ fn that_times_were_missed_does_not_hide_why_checkpoints_failed() {
     assert_eq!(health(&node), (0, None));
 }
 
+/// Whoever suspends it as a disk is full has seen to it.
+#[test]
+fn a_schedule_that_is_suspended_does_not_fail_and_does_once_it_goes_on() {
+    let suspend = |node: &mut Node, suspend: bool| {
+        node.schedules[0].suspend = suspend;
+        node.tell_schedules();
+    };
+    let mut node = Node::new(vec![every(HOUR)], vec![pod("web")]);
+    node.pass(HOUR).end(Outcome::TooLarge("too large".to_owned()));
+    let failed = (1, Some("InsufficientStorage".to_owned()));
+    assert_eq!(health(&node), failed);
+    suspend(&mut node, true);
+    assert_eq!(health(&node), (0, None));
+    suspend(&mut node, false);
+    assert_eq!(health(&node), failed);
+    // A container may be frozen all the same.
+    node.pass(HOUR).end(Outcome::RuntimeLost("gone".to_owned()));
+    suspend(&mut node, true);
+    assert_eq!(health(&node).1.as_deref(), Some("ContainerMayBeFrozen"));
+}
+
 /// It is refused, as by the quotas of Kubernetes: whoever asked asks again once there is room.
 #[test]
 fn a_checkpoint_that_exceeds_a_quota_is_refused_and_not_tried_again_before_the_next_time() {

@@ -110,6 +110,13 @@ impl ScheduleMemory {
         }
     }
 
+    /// Notes that the schedule is suspended: that it failed before is nothing to be mended, but that a container may be frozen.
+    pub(super) fn note_suspended(&mut self) {
+        if !self.may_be_frozen() {
+            (self.failures, self.last_failure) = (0, None);
+        }
+    }
+
     fn may_be_frozen(&self) -> bool {
         self.last_failure.as_ref().is_some_and(|failure| failure.is(RunResultKind::MayBeFrozen))
     }

@@ -205,6 +205,9 @@ impl Scheduler {
             if is_crowded_out {
                 memory.note_crowded_out(schedule.created);
             }
+            if schedule.suspend {
+                memory.note_suspended();
+            }
             let timers = self.timers.get(&schedule.uid).filter(|_| !schedule.suspend && !is_crowded_out);
             let pods = pods.get(schedule.pods_namespace.as_str()).into_iter().flatten();
             let selected = pods.filter(|pod| is_selected(schedule, pod));
