@@ -4,8 +4,6 @@
 
 mod schedule_support;
 
-use std::sync::Arc;
-
 use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::plan::Clock;
 use checkpoint_keeper_core::schedule::{Input, Outcome, Schedule, ScheduleState};
@@ -62,30 +60,6 @@ fn while_requests_fail_the_reason_stays_what_ended_the_last_one_and_the_first_fa
     assert!(state(&node).failures > 1, "{:?}", state(&node));
     reasons.dedup();
     assert_eq!(reasons, ["CheckpointFailed"]);
-}
-
-#[test]
-fn why_a_checkpoint_failed_is_not_hidden_by_the_times_that_are_missed_for_it() {
-    let mut node = Node::new(vec![with_deadline(every(HOUR))], vec![pod("a"), pod("b"), pod("c")]);
-    node.pass(HOUR).end(Outcome::InsufficientStorage("no room".to_owned()));
-    // The second one is under way, and the last one waits for longer than it may.
-    node.pass(MINUTE * 6);
-    assert!(node.results().contains(&"ScheduleMissed"));
-    let state = state(&node);
-    assert_eq!((state.failures, state.last_failure.unwrap().message.as_str()), (1, "no room"));
-}
-
-#[test]
-fn a_schedule_that_is_suspended_fails_no_more_and_its_failures_are_there_again_when_it_goes_on() {
-    let mut node = Node::new(vec![every(HOUR)], vec![pod("web")]);
-    node.pass(HOUR).end(Outcome::FailedForGood("500: no".to_owned()));
-    let failing = (1, Some("CheckpointFailed".to_owned()));
-    assert_eq!(health(&node), failing);
-    let suspend = |suspend| Input::Schedules(vec![Arc::new(Schedule { suspend, ..every(HOUR) })]);
-    node.tell(suspend(true));
-    assert_eq!(health(&node), (0, None));
-    node.tell(suspend(false));
-    assert_eq!(health(&node), failing);
 }
 
 #[test]
@@ -161,6 +135,27 @@ fn that_times_were_missed_does_not_hide_why_checkpoints_failed() {
     node.live(HOUR);
     node.finish_all();
     assert_eq!(health(&node), (0, None));
+}
+
+/// Whoever suspends it as a disk is full has seen to it.
+#[test]
+fn a_schedule_that_is_suspended_does_not_fail_and_does_once_it_goes_on() {
+    let suspend = |node: &mut Node, suspend: bool| {
+        node.schedules[0].suspend = suspend;
+        node.tell_schedules();
+    };
+    let mut node = Node::new(vec![every(HOUR)], vec![pod("web")]);
+    node.pass(HOUR).end(Outcome::TooLarge("too large".to_owned()));
+    let failed = (1, Some("InsufficientStorage".to_owned()));
+    assert_eq!(health(&node), failed);
+    suspend(&mut node, true);
+    assert_eq!(health(&node), (0, None));
+    suspend(&mut node, false);
+    assert_eq!(health(&node), failed);
+    // A container may be frozen all the same.
+    node.pass(HOUR).end(Outcome::RuntimeLost("gone".to_owned()));
+    suspend(&mut node, true);
+    assert_eq!(health(&node).1.as_deref(), Some("ContainerMayBeFrozen"));
 }
 
 /// It is refused, as by the quotas of Kubernetes: whoever asked asks again once there is room.

@@ -10,7 +10,7 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::Value;
@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::failure::{Failure, said};
+use crate::failure::{Failure, missing, said};
 use crate::session::Session;
 
 /// How many agents are asked at a time.
@@ -90,6 +90,15 @@ pub async fn find(session: &Session, node: Option<&str>) -> Result<Vec<Agent>, F
     let mut agents: Vec<Agent> = pods.items.into_iter().filter_map(agent).collect();
     agents.sort();
     if agents.is_empty() {
+        if let Some(node) = node
+            && let Err(error) = Api::<Node>::all(session.client.clone()).get_metadata(node).await
+            && missing(&error) == Some(node)
+        {
+            return Err(Failure::with_hint(
+                format!("there is no node {node}"),
+                "kubectl get nodes shows all there are",
+            ));
+        }
         let what = match node {
             Some(node) => format!("no agent runs on the node {node}"),
             None => format!("no agent runs in the namespace {}", session.operator_namespace),
@@ -132,7 +141,12 @@ pub async fn ask(session: &Session, agent: &Agent, question: &Question) -> Resul
     if code == 200 {
         return Ok(value);
     }
-    Err(Failure::new(format!("the agent of {node}: {}", complaint(&value))))
+    Err(Failure::new(format!("{}{}", whose(node), complaint(&value))))
+}
+
+/// How a message begins that is an agent's.
+pub fn whose(node: &str) -> String {
+    format!("the agent of {node}: ")
 }
 
 /// What an answer that is none says.

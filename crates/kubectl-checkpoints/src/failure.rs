@@ -43,6 +43,14 @@ impl Failure {
         }
     }
 
+    /// What went wrong; none where it was said, or nothing did.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Usage(what) | Self::Failed { what, .. } => Some(what),
+            Self::AlreadyReported | Self::ClosedPipe => None,
+        }
+    }
+
     /// Says what is wrong, and gives the exit code.
     pub fn report(self) -> ExitCode {
         match self {

@@ -163,7 +163,8 @@ fn usage_adds_up_and_says_what_it_leaves_out() {
     let namespaces = json!([
         {"name": "shop", "archives": 12, "size": "30Gi"}, {"name": "blog", "archives": 3, "size": "100Mi"},
     ]);
-    let first = json!({"archives": 15, "size": "30.1Gi", "namespaces": namespaces, "moreNamespaces": 2});
+    let first = json!({"archives": 15, "size": "30.1Gi", "namespaces": namespaces, "moreNamespaces": 2,
+                       "unknown": 2});
     let second =
         json!({"archives": 1, "size": "1Gi", "namespaces": [{"name": "blog", "archives": 1, "size": "1Gi"}]});
     world.list(STORES, &[store("node-1", first), store("node-2", second)]);
@@ -578,6 +579,14 @@ fn no_agent_is_an_error_with_a_hint() {
     let world = World::new();
     world.list("/api/v1/namespaces/checkpoint-keeper/pods", &[]);
     assert_snapshot!("no_agent", world.run(&["plan"]));
+    let said = world.run(&["list", "--node", "nosuch"]);
+    assert!(said.contains("error: there is no node nosuch\n"), "{said}");
+    world.on("GET /api/v1/nodes/node-1", 200, json!({"metadata": {"name": "node-1"}}));
+    world.refuse("GET /api/v1/nodes/node-2");
+    for node in ["node-1", "node-2"] {
+        let said = world.run(&["list", "--node", node]);
+        assert!(said.contains(&format!("error: no agent runs on the node {node}\n")), "{said}");
+    }
 }
 
 #[test]
@@ -671,9 +680,11 @@ fn doctor_names_what_is_wrong() {
     );
     let node = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
     world.refuse("GET /apis/apps/v1/namespaces/checkpoint-keeper/daemonsets");
+    // The agent of node-2 is gone, and its report is not.
     let pod = |name: &str, status: Value| {
+        let node = if name == "agent-1" { "node-1" } else { "node-3" };
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "checkpoint-keeper"},
-               "spec": {"nodeName": "node-3", "containers": []}, "status": status})
+               "spec": {"nodeName": node, "containers": []}, "status": status})
     };
     let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s"}});
     let last = json!({"terminated": {"exitCode": 2}});

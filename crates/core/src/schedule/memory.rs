@@ -113,12 +113,11 @@ impl ScheduleMemory {
         }
     }
 
-    /// What it says of a schedule that is suspended: failures are over, but a container may be frozen all the same.
-    pub(super) fn suspended(self) -> Self {
-        if self.may_be_frozen() {
-            return self;
+    /// Notes that the schedule is suspended: that it failed before is nothing to be mended, but that a container may be frozen.
+    pub(super) fn note_suspended(&mut self) {
+        if !self.may_be_frozen() {
+            (self.failures, self.failing_since, self.last_failure) = (0, None, None);
         }
-        Self { failures: 0, failing_since: None, last_failure: None, ..self }
     }
 
     /// Whether something failed that missed times are a mere consequence of.

@@ -203,12 +203,12 @@ impl Scheduler {
         let (pods, under_way) = (self.pods_by_namespace(), self.runs.under_way());
         let state = |schedule: &Arc<Schedule>| {
             let mut memory = self.memory.get(&schedule.uid).cloned().unwrap_or_default();
-            if schedule.suspend {
-                memory = memory.suspended();
-            }
             let is_crowded_out = self.crowded_out.contains(&schedule.uid);
             if is_crowded_out {
                 memory.note_crowded_out(schedule.created);
+            }
+            if schedule.suspend {
+                memory.note_suspended();
             }
             let timers = self.timers.get(&schedule.uid).filter(|_| !schedule.suspend && !is_crowded_out);
             let pods = pods.get(schedule.pods_namespace.as_str()).into_iter().flatten();

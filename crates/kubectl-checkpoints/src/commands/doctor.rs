@@ -16,7 +16,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
 
@@ -162,6 +162,14 @@ fn directories(stores: &[NodeCheckpointStore], findings: &mut Findings) -> Resul
     findings.add(Grade::Warning, "no agent has found an archive in its directory", Some(hint))
 }
 
+/// The nodes that have an agent's pod, which is not ending; none where the pods cannot be seen.
+async fn agents_nodes(session: &Session) -> Option<BTreeSet<String>> {
+    let params = ListParams::default().labels(AGENT_SELECTOR);
+    let pods = session.list::<Pod>(Some(&session.operator_namespace), &params).await.ok()?;
+    let there = pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    Some(there.filter_map(|pod| pod.spec?.node_name).collect())
+}
+
 /// Whether each node has an agent that collects.
 async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failure> {
     let stores = match session.list::<NodeCheckpointStore>(None, &ListParams::default()).await {
@@ -173,7 +181,11 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
     match session.list::<Node>(None, &ListParams::default()).await {
         Ok(nodes) => {
             let sets = daemon_sets(session, findings).await?;
-            let reporting: BTreeSet<String> = stores.iter().map(ResourceExt::name_any).collect();
+            // A report outlives its agent.
+            let agents = agents_nodes(session).await;
+            let has_agent = |node: &String| agents.as_ref().is_none_or(|agents| agents.contains(node));
+            let reporting: BTreeSet<String> =
+                stores.iter().map(ResourceExt::name_any).filter(has_agent).collect();
             let others = nodes.iter().filter(|node| !reporting.contains(&node.name_any()));
             // Those that no agent is made for are named, and nothing is wrong with them.
             let (mut without, mut unfit) = (Vec::new(), Vec::new());
@@ -238,7 +250,10 @@ async fn agents(session: &Session, findings: &mut Findings) -> Result<(), Failur
             let hint = format!(
                 "kubectl get nodecheckpointstore {node} -o yaml names them; its spec.discard deletes them"
             );
-            let what = format!("{count} archives belong to no namespace that is there");
+            let what = match count {
+                1 => "1 archive belongs to no namespace that is there".to_owned(),
+                count => format!("{count} archives belong to no namespace that is there"),
+            };
             same.add(Grade::Warning, &node, what, Some(hint));
         }
     }

@@ -21,7 +21,9 @@ use crate::cli::{Plan, PlanFormat};
 use crate::failure::Failure;
 use crate::kinds::age;
 use crate::session::Session;
-use crate::show::{bad, data, figure, good, line, name, or_dash, short_policy, table, table_or_wide, word};
+use crate::show::{
+    bad, data, figure, good, line, name, or_dash, short_policy, some, table, table_or_wide, word,
+};
 
 /// One archive of which something changes.
 struct Change {
@@ -59,6 +61,7 @@ pub async fn run(session: &Session, arguments: &Plan) -> Result<(), Failure> {
         (None, None) => without_agent(session, &agents).await,
         _ => Vec::new(),
     };
+    let nodes: Vec<String> = agents.iter().map(|agent| agent.node.clone()).collect();
     let answers = agents::ask_all(session, agents, &question).await;
     let mut given: Vec<(Agent, Value)> = Vec::new();
     for (agent, answer) in answers {
@@ -80,10 +83,35 @@ pub async fn run(session: &Session, arguments: &Plan) -> Result<(), Failure> {
     if !given.is_empty() {
         say("warning", "the plan is incomplete: these nodes are not in it");
     }
-    for failure in failures {
+    for failure in said_once(failures, &nodes) {
         let _ = failure.report();
     }
     Err(Failure::AlreadyReported)
+}
+
+/// What several agents say alike, as of a policy that is not understood, once.
+fn said_once(failures: Vec<Failure>, nodes: &[String]) -> Vec<Failure> {
+    let mut once: Vec<(Failure, Option<String>, Vec<&String>)> = Vec::new();
+    for failure in failures {
+        let of_node =
+            nodes.iter().find_map(|node| Some((node, failure.text()?.strip_prefix(&agents::whose(node))?)));
+        let Some((node, text)) = of_node.map(|(node, text)| (node, text.to_owned())) else {
+            once.push((failure, None, Vec::new()));
+            continue;
+        };
+        match once.iter_mut().find(|(_, known, _)| known.as_ref() == Some(&text)) {
+            Some((.., nodes)) => nodes.push(node),
+            None => once.push((failure, Some(text), vec![node])),
+        }
+    }
+    let said = |(failure, text, nodes): (Failure, Option<String>, Vec<&String>)| match text {
+        Some(text) if nodes.len() > 1 => {
+            let nodes: Vec<String> = nodes.into_iter().cloned().collect();
+            Failure::new(format!("the agents of {}: {text}", some(&nodes)))
+        }
+        _ => failure,
+    };
+    once.into_iter().map(said).collect()
 }
 
 /// The nodes that have reported archives, and have no agent that could be asked now.
@@ -285,6 +313,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_file_that_no_agent_understands_is_refused_once() {
+        let nodes = ["node-1", "node-2", "node-3"].map(str::to_owned);
+        let of = |node: &str, text: &str| Failure::new(format!("{}{text}", agents::whose(node)));
+        let failures = vec![
+            Failure::new("no agent runs on the node node-4"),
+            of("node-1", "line 7: wrong"),
+            of("node-2", "another"),
+            of("node-3", "line 7: wrong"),
+        ];
+        let said = said_once(failures, &nodes);
+        let said: Vec<_> = said.iter().filter_map(Failure::text).collect();
+        let alike = "the agents of node-1, node-3: line 7: wrong";
+        assert_eq!(said, ["no agent runs on the node node-4", alike, "the agent of node-2: another"]);
+    }
 
     #[test]
     fn what_every_agent_says_of_a_policy_is_said_once() {

@@ -56,7 +56,14 @@ pub async fn run(session: &Session, arguments: &Usage) -> Result<(), Failure> {
         }
         (By::Namespace, None) => {
             let (used, more) = by_namespace(&stores);
-            ("NAMESPACE", used, left_out(more))
+            let status = stores.iter().filter_map(|store| store.status.as_ref());
+            let unknown: u64 = status.map(|status| whole(status.unknown)).sum();
+            let unknown = (unknown > 0).then(|| {
+                let archives = count(usize::try_from(unknown).unwrap_or(usize::MAX), "archive");
+                format!("{archives} of unknown pods belong to no namespace")
+            });
+            let left_out: Vec<String> = left_out(more).into_iter().chain(unknown).collect();
+            ("NAMESPACE", used, (!left_out.is_empty()).then(|| left_out.join("; ")))
         }
         (By::Workload, _) => {
             let namespace = (!arguments.all_namespaces).then_some(session.namespace.as_str());

@@ -59,18 +59,18 @@ fn checkpointed_at(archive: &Value) -> Option<Timestamp> {
 
 fn print(node: &str, archives: &[Value], is_wide: bool) -> Result<(), Failure> {
     let mut columns = vec![
-        // Other commands take it: it goes on in the next line rather than be cut.
-        Column::new("FILE", Kind::Text(30)),
+        // Other commands take it: it goes on in the next line rather than be cut. It says what the columns do that go first.
+        Column::new("FILE", Kind::Text(32)),
         Column::optional("NAMESPACE", Kind::Name(8)),
-        name("POD"),
+        Column::optional("POD", Kind::Name(12)),
         Column::optional("CONTAINER", Kind::Name(8)),
         figure("SIZE"),
-        word("STATE"),
+        Column::optional("STATE", Kind::Word),
         word("AGE"),
         word("VERDICT"),
         word("REASON"),
-        Column::optional("POLICY", Kind::Name(12)),
-        show::text("WHY"),
+        Column::optional("POLICY", Kind::Text(12)),
+        Column::optional("WHY", Kind::Text(12)),
     ];
     if is_wide {
         columns.extend([word("RUNTIME"), name("CREATED BY"), name("POD UID")]);
