@@ -1017,3 +1017,23 @@ fn what_becomes_the_newest_as_an_orphan_goes_does_not_expire() {
     let reasons = foreseen.iter().map(|foreseen| foreseen.as_ref().map(|foreseen| foreseen.reason));
     assert_eq!(reasons.collect::<Vec<_>>(), [None, Some(Reason::Orphaned)]);
 }
+
+#[test]
+fn what_a_tier_keeps_as_an_orphan_goes_does_not_expire() {
+    let gone = Absences { pod: absent(HOUR, MINUTE), ..Absences::default() };
+    let idle = |archive: Archive| archive.idle(HOUR);
+    let older = idle(archive("old").of("shop/web-0/server").owned_by("Deployment", "web").aged(HOUR * 2));
+    let newer =
+        idle(archive("new").of("shop/web-1/server").owned_by("Deployment", "web").aged(HOUR).gone(gone));
+    let mut policy = keep(|retention| {
+        retention.tiers = Some(Tiers { monthly: 1, ..Tiers::default() });
+        (retention.keep_latest, retention.keep_latest_for) = (2, KeepFor::For(DAY));
+    });
+    policy.orphans = Some(OrphanRule { when: OrphanWhen::PodDeleted, grace: HOUR * 2 });
+    let case = case([older, newer]).policy(policy);
+    let current = case.run().plan;
+    assert_eq!(current.verdicts[0].detail, Detail::Would(Reason::Tiers), "only the floor keeps it now");
+    let foreseen = expirations(&case.snapshot, &case.policies, &current, now());
+    let reasons = foreseen.iter().map(|foreseen| foreseen.as_ref().map(|foreseen| foreseen.reason));
+    assert_eq!(reasons.collect::<Vec<_>>(), [None, Some(Reason::Orphaned)]);
+}

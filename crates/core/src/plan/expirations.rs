@@ -10,13 +10,15 @@ use jiff::Timestamp;
 
 use super::governing::{Governing, PolicyIndex};
 use super::groups::Groups;
-use super::planner::{By, Planner, end_of};
+use super::planner::{By, Planner, Scope, end_of};
 use super::rules::{BROKEN, max_age};
 use super::schedules::{Made, MayTake};
 use super::snapshot::{Clock, Snapshot};
+use super::tiers::kept_by;
 use super::verdict::{Action, Detail, Reason, Verdict};
 use super::{Plan, QUIET, effective_storage, facts};
-use crate::policy::{PolicyRef, PolicySet, ScheduleRetention};
+use crate::archive::State;
+use crate::policy::{PolicyRef, PolicySet, ScheduleRetention, Tiers};
 
 /// When an archive goes if nothing changes but the time, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,17 +245,41 @@ impl<'a> Forecast<'a> {
 
     /// What tiers do not keep and only the floor does, once that ends.
     fn foresee_tiers(&mut self, plan: &Plan) {
-        for place in 0..self.planner.archives.len() {
-            let verdict = plan.verdicts.get(self.planner.order[place]);
-            let is_spared = verdict.is_some_and(|verdict| {
-                verdict.reason == Reason::KeepLatest && verdict.detail == Detail::Would(Reason::Tiers)
-            });
-            let Some((policy, _)) = self.planner.policy(place).filter(|_| is_spared) else { continue };
-            let Some(old_enough) = self.min_age_end(place) else { continue };
-            if let Some(at) = self.after_floor(place, self.now) {
-                self.note_later(place, at.max(old_enough), Reason::Tiers, By::policy(policy));
+        let (groups, policies) = (self.planner.groups, self.planner.policy_index.ranked());
+        for (policy, asked) in policies.iter().enumerate() {
+            let Some(wanted) = asked.retention.tiers else { continue };
+            for lineage in groups.governed_lineages(policy) {
+                for &place in lineage {
+                    let verdict = plan.verdicts.get(self.planner.order[place]);
+                    let is_spared = verdict.is_some_and(|verdict| {
+                        verdict.reason == Reason::KeepLatest && verdict.detail == Detail::Would(Reason::Tiers)
+                    });
+                    let Some(old_enough) = self.min_age_end(place).filter(|_| is_spared) else { continue };
+                    let Some(at) = self.after_floor(place, self.now).map(|at| at.max(old_enough)) else {
+                        continue;
+                    };
+                    if !self.tiers_keep(place, lineage, wanted, at) {
+                        self.note_later(place, at, Reason::Tiers, By::policy(policy));
+                    }
+                }
             }
         }
+    }
+
+    /// Whether tiers keep an archive once those of its lineage are gone that other rules take before.
+    fn tiers_keep(&self, place: usize, lineage: &[usize], tiers: Tiers, at: Timestamp) -> bool {
+        let is_there = |other: &usize| {
+            let is_replaced = self.foreseen[*other]
+                .is_some_and(|(then, reason, _)| reason == Reason::ScheduleRetention && then <= at);
+            self.planner.counts(*other, Scope::Retention)
+                && self.planner.archives[*other].state == State::Complete
+                && self.gone_at[*other] > at
+                && !is_replaced
+        };
+        let there: Vec<usize> = lineage.iter().rev().copied().filter(is_there).collect();
+        let times: Vec<Timestamp> = there.iter().map(|&place| self.planner.archives[place].taken).collect();
+        let mut kept = there.iter().zip(kept_by(tiers, &times));
+        kept.any(|(&other, kept)| other == place && kept.any())
     }
 
     fn foresee_ages(&mut self) {
