@@ -269,7 +269,7 @@ impl Steps {
 }
 
 /// What a reader of the README types first, behind which stand the program's arguments.
-const README_CARGO: &str = "cargo run --release -- ";
+const README_CARGO: &str = "cargo run -- ";
 
 /// The command that the README begins with, on the archives of this repository, by the program that was built:
 /// cargo would build it once more.

@@ -352,7 +352,7 @@ fn ready(
         (
             "False",
             ReadyReason::NotWatching,
-            format!("What was last seen of the cluster is gone by: {not_ready_reasons}"),
+            format!("Decisions go by what was last seen of the cluster: {not_ready_reasons}"),
         )
     } else if let Some((reason, what)) = hindrance() {
         ("False", reason, what.to_owned())

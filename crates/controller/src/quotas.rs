@@ -182,7 +182,11 @@ impl QuotaUse<'_> {
                 )
             }
         };
-        let message = format!("{} nodes have archives of the namespace.{stale}", self.sum.nodes.len());
+        let nodes = match self.sum.nodes.len() {
+            1 => "1 node has".to_owned(),
+            nodes => format!("{nodes} nodes have"),
+        };
+        let message = format!("{nodes} archives of the namespace.{stale}");
         content(QuotaReadyReason::Accepted, message)
     }
 

@@ -57,6 +57,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     play(&stage)?;
     if arguments.keep {
         println!("\nThe cluster is up: export KUBECONFIG={}", cluster.state().kubeconfig().display());
+    } else {
+        println!("\nThat was it: the cluster is taken down.");
     }
     Ok(())
 }
@@ -73,11 +75,13 @@ fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
     say("A small workload, and a schedule that has checkpoints made of it");
     stage.run("kubectl apply -f shop.yaml")?;
     stage.run("kubectl --namespace shop rollout status deployment/web")?;
+    stage.run("cat schedule.yaml")?;
     stage.run("kubectl apply -f schedule.yaml")?;
     stage.until("five checkpoints", || Ok(stage.checkpoints()?.len() >= 5))?;
     stage.run("kubectl checkpoints list --namespace shop")?;
 
     say("A developer wants the last three. A policy says so; first it only tells what it would do");
+    stage.run("cat policy.yaml")?;
     stage.run("kubectl apply -f policy.yaml")?;
     stage.run("kubectl checkpoints plan --filename policy.yaml")?;
 
@@ -97,26 +101,32 @@ fn play(stage: &Stage<'_>) -> anyhow::Result<()> {
         Ok(gone >= 2 && now.len() <= 5 && now.contains(&oldest))
     })?;
     stage.run("kubectl checkpoints list --namespace shop")?;
-    stage.run(&format!("kubectl checkpoints explain {oldest} --namespace shop"))?;
-    // Nodes report figures once a minute.
-    stage.until("the figures of the policy and of the schedule", || {
-        let object = |path: &str| stage.cluster.get(&format!("{API}/namespaces/shop/{path}"));
-        let policy = object("checkpointpolicies/last-three")?;
-        let schedule = object("checkpointschedules/often")?;
-        let archives = policy["status"]["totals"]["archives"].as_i64();
-        Ok(archives > Some(0) && schedule["status"]["lastSuccessTime"].is_string())
-    })?;
-    stage.run("kubectl --namespace shop get checkpointpolicies,checkpointschedules")?;
 
-    say("It is removed. What lies on the nodes stays there");
+    say("Why they went is an event of the policy. Why one stays, explain says");
+    let events = "kubectl --namespace shop get events --field-selector reason=MaxCountPerContainer";
+    stage.until("an event about the deletions", || {
+        Ok(String::from_utf8_lossy(&stage.command(events).output()?.stdout).contains("last-three"))
+    })?;
+    stage.run(&format!("{events} --output custom-columns=OBJECT:.involvedObject.name,MESSAGE:.message"))?;
+    stage.run(&format!("kubectl checkpoints explain {oldest} --namespace shop"))?;
+
+    // Nodes report figures once a minute.
+    say("What there is, by namespace");
+    stage.until("the figures of the nodes", || {
+        let policy = stage.cluster.get(&format!("{API}/namespaces/shop/checkpointpolicies/last-three"))?;
+        Ok(policy["status"]["totals"]["archives"].as_i64() > Some(0))
+    })?;
+    stage.run("kubectl checkpoints usage")?;
+
+    say("It is removed. What lies on the nodes stays there, also that one is held");
     stage.run("helm uninstall checkpoint-keeper --namespace checkpoint-keeper --wait")?;
     let mut archives = 0;
     for node in stage.cluster.nodes() {
-        println!("{}:", node.name());
+        show_command(&format!("ls /var/lib/kubelet/checkpoints    # on {}", node.name()));
         for entry in std::fs::read_dir(node.checkpoints())? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             archives += usize::from(name.ends_with(".tar"));
-            println!("  {name}");
+            println!("{name}");
         }
     }
     ensure!(archives >= 3, "{archives} archives are left on the nodes");
@@ -168,7 +178,7 @@ impl<'a> Stage<'a> {
 
     fn run(&self, line: &str) -> anyhow::Result<()> {
         std::thread::sleep(self.pause);
-        println!("{}", styled("1", &format!("$ {line}")));
+        show_command(line);
         std::io::stdout().flush()?;
         let status = self.command(line).status().with_context(|| format!("cannot run {line}"))?;
         ensure!(status.success(), "{line} failed: {status}");
@@ -193,6 +203,10 @@ impl<'a> Stage<'a> {
         found.sort_unstable();
         Ok(found.into_iter().map(|(_, name)| name).collect())
     }
+}
+
+fn show_command(line: &str) {
+    println!("{}", styled("1", &format!("$ {line}")));
 }
 
 fn say(what: &str) {
