@@ -196,8 +196,7 @@ fn table(text: &str) -> BTreeSet<String> {
 fn the_readme_shows_what_is_printed() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let readme = fs::read_to_string(format!("{root}/README.md")).unwrap();
-    let command =
-        readme.lines().find_map(|line| line.trim().strip_prefix("cargo run -- gc ")).unwrap();
+    let command = readme.lines().find_map(|line| line.trim().strip_prefix("cargo run -- gc ")).unwrap();
     let policy = command.split(' ').skip_while(|word| *word != "--policy").nth(1).unwrap();
     let shown = readme.split("```\n").find(|block| block.starts_with("VERDICT")).unwrap();
     let place = with_real_archives();

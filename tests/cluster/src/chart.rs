@@ -8,7 +8,7 @@ use anyhow::Context;
 use crate::process::output;
 
 /// Each file of `config/deploy`, and the template that it is rendered from. They are applied in this order.
-pub const MANIFESTS: [(&str, &str); 9] = [
+pub const MANIFESTS: [(&str, &str); 10] = [
     ("0-namespace.yaml", "namespace.yaml"),
     ("0-priority-quota.yaml", "priority-quota.yaml"),
     ("1-accounts.yaml", "accounts.yaml"),
@@ -18,6 +18,7 @@ pub const MANIFESTS: [(&str, &str); 9] = [
     ("5-agent.yaml", "agent.yaml"),
     ("6-controller.yaml", "controller.yaml"),
     ("7-user-roles.yaml", "user-roles.yaml"),
+    ("8-operator-roles.yaml", "operator-roles.yaml"),
 ];
 
 /// The namespace and the release that the plain manifests are of.

@@ -19,7 +19,7 @@ pub(crate) const AGENT: &str = "checkpoint-keeper-agent";
 pub(crate) const CONTROLLER: &str = "checkpoint-keeper-controller";
 
 /// All of `config/deploy` but what runs.
-const RIGHTS: [&str; 7] = [
+const RIGHTS: [&str; 8] = [
     "0-namespace.yaml",
     "0-priority-quota.yaml",
     "1-accounts.yaml",
@@ -27,6 +27,7 @@ const RIGHTS: [&str; 7] = [
     "3-controller-rights.yaml",
     "4-admission.yaml",
     "7-user-roles.yaml",
+    "8-operator-roles.yaml",
 ];
 
 /// The image that `config/deploy` names.

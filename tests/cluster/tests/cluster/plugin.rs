@@ -51,6 +51,27 @@ fn kubeconfig_of(token: &str, file: &Path) -> anyhow::Result<()> {
     Ok(std::fs::write(file, config.to_string())?)
 }
 
+/// The token of an account that the roles for those on call are bound to.
+fn on_call_token(namespace: &str) -> anyhow::Result<String> {
+    let token = user_token(namespace, "checkpoint-keeper-cluster-view")?;
+    let account = json!({
+        "kind": "ServiceAccount", "name": "checkpoint-keeper-cluster-view", "namespace": namespace,
+    });
+    let binding = |kind: &str, role: &str, role_name: &str, metadata: Value| {
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": role_name},
+            "subjects": [account],
+        });
+        cluster().apply(&binding.to_string())
+    };
+    let cluster_wide = json!({"name": format!("on-call-{namespace}")});
+    binding("ClusterRoleBinding", "ClusterRole", "checkpoint-keeper-cluster-view", cluster_wide)?;
+    let own = json!({"name": "on-call", "namespace": install::NAMESPACE});
+    binding("RoleBinding", "Role", "checkpoint-keeper-agents-view", own)?;
+    Ok(token)
+}
+
 #[test]
 fn it_shows_explains_previews_and_protects_as_far_as_its_user_may() -> anyhow::Result<()> {
     let _alone = NODES.write();
@@ -117,6 +138,15 @@ fn it_shows_explains_previews_and_protects_as_far_as_its_user_may() -> anyhow::R
     ensure!(code == 1 && error.contains("hint"), "{code} {error}");
     let (code, _, error) = user.run(&["discard", &name(&files[3]), "--reason", "mine", "--yes"])?;
     ensure!(code == 1 && error.contains("needs the verb discard"), "{code} {error}");
+    // With the roles for those on call, all is shown.
+    let config = directory.path().join("on-call");
+    kubeconfig_of(&on_call_token(of)?, &config)?;
+    let on_call = Plugin { kubeconfig: &config, namespace: of };
+    wait::until("the rights of those on call", DEADLINE, || on_call.ok(&["list", "-A"]).map(|_| true))?;
+    let found = on_call.run(&["doctor"])?.1;
+    ensure!(!found.contains("unknown") && found.contains("2 of 2 nodes have an agent"), "{found}");
+    on_call.ok(&["list", "--node", node.name()])?;
+    on_call.ok(&["explain", &name(&files[3])])?;
     let unpinned = user.ok(&["unpin", &name(&files[0])])?;
     ensure!(unpinned.contains("not held any more"), "{unpinned}");
     left(node, of, &[files[0].clone(), files[3].clone()])?;
