@@ -10,9 +10,31 @@ use crate::shell::{Command, commands};
 use crate::source::{DEFINITIONS, Definition, files, repository};
 
 /// Programs that are not ours, and of which nothing more is checked.
-const OTHERS: [&str; 18] = [
-    "export", "install", "sed", "git", "cd", "df", "ls", "mkdir", "jq", "touch", "rm", "grep", "sort",
-    "head", "tail", "date", "du", "awk",
+const OTHERS: [&str; 24] = [
+    "export",
+    "install",
+    "sed",
+    "git",
+    "cd",
+    "df",
+    "ls",
+    "mkdir",
+    "jq",
+    "touch",
+    "rm",
+    "grep",
+    "sort",
+    "head",
+    "tail",
+    "date",
+    "du",
+    "awk",
+    "scp",
+    "ssh",
+    "tar",
+    "sha256sum",
+    "checkpointctl",
+    "buildah",
 ];
 
 /// What kubectl does in this book.
