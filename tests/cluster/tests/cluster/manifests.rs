@@ -294,7 +294,10 @@ fn every_node_is_in_one_pool_and_pools_override_what_they_name() -> anyhow::Resu
         ensure!(pod["volumes"][0]["hostPath"]["path"] == directory, "{pod}");
         let container = &pod["containers"][0];
         ensure!(container["resources"]["limits"]["memory"] == memory, "{container}");
-        let arguments = json!([
+        // Reports name it as the node has it.
+        ensure!(container["volumeMounts"][0]["mountPath"] == directory, "{container}");
+        let elsewhere = format!("--directory={directory}");
+        let mut arguments = vec![
             "agent",
             "--cluster-policy-namespaces=one,two",
             "--other-operator-namespace=three",
@@ -305,8 +308,11 @@ fn every_node_is_in_one_pool_and_pools_override_what_they_name() -> anyhow::Resu
             "--kubelet-port=10251",
             "--kubelet-certificate=/kubelet.crt",
             "--settle=10s",
-        ]);
-        ensure!(container["args"] == arguments, "{}", container["args"]);
+        ];
+        if operator == "In" {
+            arguments.insert(6, &elsewhere);
+        }
+        ensure!(container["args"] == json!(arguments), "{}", container["args"]);
     }
     let selector = |set: &Value| set["spec"]["selector"]["matchLabels"].clone();
     ensure!(selector(&sets[0]) != selector(&sets[1]), "two DaemonSets would select the same pods");

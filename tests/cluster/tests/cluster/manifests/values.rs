@@ -125,8 +125,10 @@ fn values_come_out_as_they_are() -> anyhow::Result<()> {
     let (agent, controller) = (pod("DaemonSet"), pod("Deployment"));
     for (pod, class) in [(&agent, "1"), (&controller, "2")] {
         ensure!(pod["priorityClassName"] == class, "{}", pod["priorityClassName"]);
-        let arguments = &pod["containers"][0]["args"];
-        ensure!(arguments[1] == "--log-level=a: b #c", "{arguments}");
+        let arguments = pod["containers"][0]["args"].as_array().cloned().unwrap_or_default();
+        for argument in ["--log-level=a: b #c", "--directory=/var/snap/a.b_c-1/@kubelet/checkpoints"] {
+            ensure!(arguments.contains(&json!(argument)), "{arguments:?}");
+        }
     }
     ensure!(agent["securityContext"]["seLinuxOptions"]["type"] == "true", "{agent}");
     ensure!(agent["volumes"][0]["hostPath"]["path"] == "/var/snap/a.b_c-1/@kubelet/checkpoints", "{agent}");
