@@ -7,7 +7,7 @@ mod schedule_support;
 use checkpoint_keeper_core::engine::clock::Now;
 use checkpoint_keeper_core::plan::Clock;
 use checkpoint_keeper_core::schedule::{Input, Outcome, Schedule, ScheduleState};
-use schedule_support::{BEGIN, HOUR, MINUTE, Node, SECOND, asked, every, failed, on_annotation, pod};
+use schedule_support::{BEGIN, HOUR, MINUTE, Node, SECOND, asked, done, every, failed, on_annotation, pod};
 
 fn state(node: &Node) -> ScheduleState {
     node.scheduler.states().remove(0)
@@ -60,6 +60,29 @@ fn while_requests_fail_the_reason_stays_what_ended_the_last_one_and_the_first_fa
     assert!(state(&node).failures > 1, "{:?}", state(&node));
     reasons.dedup();
     assert_eq!(reasons, ["CheckpointFailed"]);
+}
+
+#[test]
+fn a_container_that_fails_is_not_hidden_by_others_that_succeed_while_it_is_there() {
+    let mut schedule = every(HOUR);
+    schedule.dumping.retries = 0;
+    let mut node = Node::new(vec![schedule], vec![pod("a"), pod("b")]);
+    let failing = Some("CheckpointFailed".to_owned());
+    for round in 1..4 {
+        node.pass(HOUR);
+        // In whichever order they have their turns.
+        while let Some(dumped) = node.dumps().first().cloned() {
+            node.end(if dumped == "a/app" { failed() } else { done() }).pass(SECOND);
+        }
+        assert!(state(&node).last_success.is_some());
+        assert_eq!(health(&node), (round, failing.clone()), "round {round}");
+    }
+    // It is gone, and the next success counts for all.
+    node.tell(Input::Pods(Some(vec![pod("b")])));
+    assert_eq!(health(&node), (3, failing));
+    node.pass(HOUR);
+    node.finish_all();
+    assert_eq!(health(&node), (0, None));
 }
 
 #[test]

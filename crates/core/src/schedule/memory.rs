@@ -50,6 +50,8 @@ pub struct ScheduleMemory {
     pub failing_since: Option<Timestamp>,
     /// What failed last.
     pub last_failure: Option<Failure>,
+    /// Of which container; none: of no single one.
+    pub failed: Option<ContainerId>,
 }
 
 /// What failed.
@@ -116,7 +118,7 @@ impl ScheduleMemory {
     /// Notes that the schedule is suspended: that it failed before is nothing to be mended, but that a container may be frozen.
     pub(super) fn note_suspended(&mut self) {
         if !self.may_be_frozen() {
-            (self.failures, self.failing_since, self.last_failure) = (0, None, None);
+            (self.failures, self.failing_since, self.last_failure, self.failed) = (0, None, None, None);
         }
     }
 
@@ -137,15 +139,39 @@ impl ScheduleMemory {
         }
     }
 
-    /// Notes what came of the request for a container.
-    pub(super) fn note_of(&mut self, container: &ContainerId, result: &RunResult, now: Timestamp) {
-        match result {
-            // Events about it end long before it is thawed.
-            RunResult::MayBeFrozen(message) => {
-                let message = format!("{container}: {message}");
-                self.note(&RunResult::MayBeFrozen(message), 1, now);
+    /// Notes what came of the request for a container. One that fails, and that the schedule still selects, is hidden neither
+    /// by others that succeed nor by others that fail.
+    pub(super) fn note_of(
+        &mut self,
+        container: &ContainerId,
+        result: &RunResult,
+        is_selected: impl Fn(&ContainerId) -> bool,
+        now: Timestamp,
+    ) {
+        let kind = result.kind();
+        let other = self.failed.as_ref().filter(|failed| *failed != container && is_selected(failed));
+        match (kind, other) {
+            (RunResultKind::Done, Some(_)) => self.last_success = Some(now),
+            (RunResultKind::Retrying, Some(_)) => {}
+            (
+                RunResultKind::Failed | RunResultKind::InsufficientStorage | RunResultKind::QuotaExceeded,
+                Some(_),
+            ) => {
+                self.failures = self.failures.saturating_add(1);
             }
-            result => self.note(result, 1, now),
+            _ => {
+                let before = self.last_failure.clone();
+                match result {
+                    // Events about it end long before it is thawed.
+                    RunResult::MayBeFrozen(message) => {
+                        self.note(&RunResult::MayBeFrozen(format!("{container}: {message}")), 1, now);
+                    }
+                    result => self.note(result, 1, now),
+                }
+                if self.last_failure != before && kind != RunResultKind::Missed {
+                    self.failed = self.last_failure.is_some().then(|| container.clone());
+                }
+            }
         }
     }
 
@@ -154,7 +180,7 @@ impl ScheduleMemory {
         let message = match result {
             RunResult::Done(_) => {
                 (self.last_success, self.failures) = (Some(now), 0);
-                (self.failing_since, self.last_failure) = (None, None);
+                (self.failing_since, self.last_failure, self.failed) = (None, None, None);
                 return;
             }
             RunResult::Failed(message)

@@ -493,8 +493,7 @@ impl Scheduler {
             }
             let pod = pods.as_ref()?.get(&container.pod_uid).filter(|pod| pod.is_running);
             let Some(pod) = pod else { return Some(SkipReason::PodEnded) };
-            let is_asked = is_selected(schedule, pod)
-                && containers_of(schedule, pod).any(|name| name == container.container);
+            let is_asked = selects(schedule, pod, container);
             // An annotation that is taken off asks for nothing more.
             let is_wanted = request.trigger != Trigger::Annotation || pod.is_annotated;
             match (is_asked, is_wanted) {
@@ -564,11 +563,15 @@ impl Scheduler {
     }
 
     fn note_result(&mut self, container: &ContainerId, request: Request, result: &RunResult, now: Now) {
-        let is_known = self.schedules.contains_key(&request.schedule_uid);
-        let uid = request.schedule_uid.clone();
-        let memory = Some(uid).filter(|_| is_known).map(|uid| self.memory.entry(uid).or_default());
-        if let Some(memory) = memory {
-            memory.note_of(container, result, now.wall);
+        if let Some(schedule) = self.schedules.get(&request.schedule_uid) {
+            let memory = self.memory.entry(request.schedule_uid.clone()).or_default();
+            let pods = self.pods.as_deref();
+            let selects = |other: &ContainerId| {
+                pods.is_none_or(|pods| {
+                    pods.get(&other.pod_uid).is_some_and(|pod| selects(schedule, pod, other))
+                })
+            };
+            memory.note_of(container, result, selects, now.wall);
             let is_by_interval = request.trigger == Trigger::Interval;
             if is_by_interval && matches!(result, RunResult::Done(_)) {
                 memory.interval_successes = memory.interval_successes.saturating_add(1);
@@ -643,6 +646,13 @@ impl Scheduler {
             && self.annotations.memory() == annotated
             && self.runs.are_kept(runs)
     }
+}
+
+/// Whether a schedule selects a container of a pod that runs.
+fn selects(schedule: &Schedule, pod: &NodePod, container: &ContainerId) -> bool {
+    pod.is_running
+        && is_selected(schedule, pod)
+        && containers_of(schedule, pod).any(|name| name == container.container)
 }
 
 fn request(schedule: &Schedule, trigger: Trigger, due: Timestamp) -> Request {
