@@ -69,11 +69,13 @@ impl Terminal {
 }
 
 #[test]
-fn a_person_at_a_terminal_is_shown_the_totals_and_asked() {
+fn a_person_at_a_terminal_is_shown_what_goes_and_asked() {
     let place = place_with(2);
+    let oldest = place.files().into_iter().next().unwrap();
     for answer in ["n\n", "\n", "\u{4}", "maybe\n"] {
         let mut terminal = Terminal::start(place.unconfirmed_gc(), 100);
         let shown = terminal.shows("Delete 1 archive? [y/N]");
+        assert!(shown.contains(&format!("\n  {oldest}\r\n")), "{shown}");
         assert!(shown.contains("MaxCountPerContainer       1  21.5Ki"), "{shown}");
         assert!(shown.contains("team            1  21.5Ki"), "{shown}");
         terminal.types(answer);

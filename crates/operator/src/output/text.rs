@@ -20,7 +20,7 @@ use checkpoint_keeper_terminal::table::{Column, Fitted, Kind, Table};
 /// The widest that a file name may make the column of pods; the column FILE and the JSON have it whole.
 const WIDEST_NAME: usize = 44;
 
-/// The most namespaces that a question names.
+/// The most archives, and the most namespaces, that a question names.
 const MOST_ASKED: usize = 10;
 
 /// How much of a table is shown.
@@ -221,7 +221,13 @@ fn namespace_name(namespace: Option<&str>) -> String {
 
 /// What is to go, by reason and by namespace: the largest ones.
 fn render_question(report: &Report) -> String {
-    let summary = Summary::of(report.archives.iter().filter(|row| row.verdict == Action::Delete));
+    let going = || report.archives.iter().filter(|row| row.verdict == Action::Delete);
+    let summary = Summary::of(going());
+    let files: Vec<String> = going().take(MOST_ASKED).map(|row| format!("  {}\n", row.shown)).collect();
+    let more_files = match going().count().saturating_sub(MOST_ASKED) {
+        0 => String::new(),
+        left_out => format!("  … and {left_out} more; --dry-run names all\n"),
+    };
     let mut namespaces: Vec<_> = summary.by_namespace.iter().collect();
     namespaces.sort_by_key(|(_, sum)| Reverse((sum.delete.bytes, sum.delete.archives)));
     let left_out = namespaces.len().saturating_sub(MOST_ASKED);
@@ -243,7 +249,8 @@ fn render_question(report: &Report) -> String {
         left_out => format!("… and {left_out} more namespaces\n"),
     };
     format!(
-        "{}\n\n{}\n{more}\n",
+        "{}{more_files}\n{}\n\n{}\n{more}\n",
+        files.concat(),
         table("REASON", by_reason.collect()),
         table("NAMESPACE", by_namespace.collect())
     )
