@@ -112,6 +112,23 @@ fn alerts_that_go_by_the_leaders_metrics_and_no_others_outlast_a_change_of_leade
     }
 }
 
+/// A mistyped one would have two alerts, or none.
+#[test]
+fn types_of_problems_that_rules_name_are_types_that_there_are() {
+    let explained = read("docs/book/src/troubleshooting.md");
+    let mut named = BTreeSet::new();
+    for Rule { alert, expr, .. } in rules() {
+        for operator in ["type=~\"", "type!~\"", "type=\""] {
+            let lists = expr.split(operator).skip(1).filter_map(|rest| rest.split('"').next());
+            for name in lists.flat_map(|list| list.split('|')) {
+                assert!(explained.contains(&format!("| `{name}` |")), "{alert}: there is no problem {name}");
+                named.insert(name.to_owned());
+            }
+        }
+    }
+    assert!(named.len() > 8, "{named:?}");
+}
+
 #[test]
 fn of_each_alert_promtool_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() {
     let cases: Cases = serde_saphyr::from_str(&read("tests/monitoring/alerts_test.yaml")).unwrap();

@@ -82,6 +82,8 @@ fn each_alert_fires_in_a_real_prometheus_when_its_fault_is_made() -> anyhow::Res
         anyhow::Ok(())
     })?;
 
+    // Both agents have ended.
+    prometheus.fires("AgentsNotScraped", "")?;
     dashboards(&prometheus)?;
     // Agents that are no pods are none for the controller.
     wait::until("the missing agents to be told", MISSED.saturating_sub(begun.elapsed()), || {
@@ -162,6 +164,10 @@ fn archives(prometheus: &Prometheus, node: Node<'_>, web: &Web, agent: Agent<'_>
     let old = old.write_sparse(&node.checkpoints(), 400 << 20)?;
     let old = old.file_name().context("no name")?.to_string_lossy().into_owned();
     shell(&format!("touch -d 2026-01-02T03:04:05Z '{old}' && touch '{old}.keep'"))?;
+
+    // A marker that lacks the `.tar` of its archive.
+    shell("touch checkpoint-misnamed.keep")?;
+    prometheus.fires("Problem", &format!("{of_node},type=\"MarkerMisnamed\""))?;
 
     // Pins make a limit unreachable, the system refuses one deletion, and the other ones wait.
     let (pinned, refused) = (&web.files[web.files.len() - 4..], &web.files[1]);
