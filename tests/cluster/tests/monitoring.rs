@@ -26,6 +26,7 @@ struct Rule {
     alert: String,
     expr: String,
     r#for: String,
+    keep_firing_for: Option<String>,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
 }
@@ -96,6 +97,36 @@ fn each_alert_says_how_bad_it_is_what_it_is_about_and_where_its_runbook_is() {
         assert!(annotations["description"].len() > annotations["summary"].len() / 2, "{alert}");
         assert!(!annotations["summary"].ends_with('.'), "{alert}");
     }
+}
+
+/// It takes minutes until a new leader reports what the one before did.
+#[test]
+fn alerts_that_go_by_the_leaders_metrics_and_no_others_outlast_a_change_of_leader() {
+    let signals = read("docs/signals.md");
+    let rows = signals.lines().filter(|row| row.contains("only the leader reports it"));
+    let leaders: BTreeSet<&str> = rows.flat_map(metrics).collect();
+    assert!(leaders.len() > 5, "{leaders:?}");
+    for Rule { alert, expr, keep_firing_for, .. } in rules() {
+        let goes_by_leader = metrics(&expr).iter().any(|metric| leaders.contains(metric));
+        assert_eq!(keep_firing_for.is_some(), goes_by_leader, "{alert}");
+    }
+}
+
+/// A mistyped one would have two alerts, or none.
+#[test]
+fn types_of_problems_that_rules_name_are_types_that_there_are() {
+    let explained = read("docs/book/src/troubleshooting.md");
+    let mut named = BTreeSet::new();
+    for Rule { alert, expr, .. } in rules() {
+        for operator in ["type=~\"", "type!~\"", "type=\""] {
+            let lists = expr.split(operator).skip(1).filter_map(|rest| rest.split('"').next());
+            for name in lists.flat_map(|list| list.split('|')) {
+                assert!(explained.contains(&format!("| `{name}` |")), "{alert}: there is no problem {name}");
+                named.insert(name.to_owned());
+            }
+        }
+    }
+    assert!(named.len() > 8, "{named:?}");
 }
 
 #[test]

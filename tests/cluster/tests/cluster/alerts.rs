@@ -82,6 +82,8 @@ fn each_alert_fires_in_a_real_prometheus_when_its_fault_is_made() -> anyhow::Res
         anyhow::Ok(())
     })?;
 
+    // Both agents have ended.
+    prometheus.fires("AgentsNotScraped", "")?;
     dashboards(&prometheus)?;
     // Agents that are no pods are none for the controller.
     wait::until("the missing agents to be told", MISSED.saturating_sub(begun.elapsed()), || {
@@ -162,6 +164,10 @@ fn archives(prometheus: &Prometheus, node: Node<'_>, web: &Web, agent: Agent<'_>
     let old = old.write_sparse(&node.checkpoints(), 400 << 20)?;
     let old = old.file_name().context("no name")?.to_string_lossy().into_owned();
     shell(&format!("touch -d 2026-01-02T03:04:05Z '{old}' && touch '{old}.keep'"))?;
+
+    // A marker that lacks the `.tar` of its archive.
+    shell("touch checkpoint-misnamed.keep")?;
+    prometheus.fires("Problem", &format!("{of_node},type=\"MarkerMisnamed\""))?;
 
     // Pins make a limit unreachable, the system refuses one deletion, and the other ones wait.
     let (pinned, refused) = (&web.files[web.files.len() - 4..], &web.files[1]);
@@ -269,16 +275,23 @@ fn disk(prometheus: &Prometheus, node: Node<'_>, agent: Agent<'_>) -> anyhow::Re
     let shell = |script: &str| node.run("sh", &["-ec", &format!("cd {} && {script}", node.directory())]);
     shell("head -c 60M /dev/zero >.ballast")?;
     let _small = cluster().inject(Fault::DiskFull { node: node.name().to_owned(), free_kib: 30 << 10 })?;
+    // Archives that no policy of this test takes, and that occupy little of what they say: one that is large, and then more
+    // and more small ones, as the alert is about a disk that archives fill.
+    let elsewhere = |taken: &str, size: u64| {
+        let archive = ArchiveBuilder::new("elsewhere", "db", "engine").at(taken);
+        let archive = archive.write_sparse(&node.checkpoints(), size)?;
+        shell(&format!("touch '{}.keep'", archive.file_name().context("no name")?.to_string_lossy()))
+    };
+    elsewhere("2026-01-02T03:04:05Z", 60 << 20)?;
+    let mut count = 0;
     wait::until("the growth to be noticed", DEADLINE, || {
+        count += 1;
+        elsewhere(&format!("2026-01-03T03:{:02}:{:02}Z", count / 60 % 60, count % 60), 1 << 20)?;
         shell("head -c 500K /dev/zero >>.ballast")?;
         let fires =
             prometheus.query(&format!("ALERTS{{alertname=\"CheckpointKeeperStorageFilling\"{of_node}}}"))?;
         Ok(!fires.is_empty())
     })?;
-    // One that no policy of this test takes, and that occupies little of what it says.
-    let other = ArchiveBuilder::new("elsewhere", "db", "engine").at("2026-01-02T03:04:05Z");
-    let other = other.write_sparse(&node.checkpoints(), 60 << 20)?;
-    shell(&format!("touch '{}.keep'", other.file_name().context("no name")?.to_string_lossy()))?;
     shell("head -c $(($(df --block-size=1 --output=avail . | tail -n 1) - 4000000)) /dev/zero >>.ballast")?;
     prometheus.fires("StorageFull", &of_node)?;
     let held = Held::new(node, &files_of(node, name)?)?;
