@@ -225,7 +225,7 @@ fn encode_schedules(
         "Number of schedules that select a container here.",
         count(|one| one.containers > 0),
     )?;
-    let help = "Number of schedules that select a container here and whose last request failed.";
+    let help = "Number of schedules that select a container here whose last request failed.";
     gauge(encoder, "schedules_failing", help, count(|one| one.containers > 0 && one.failures > 0))?;
     let active = schedules.iter().map(|one| u64::from(one.active)).max().unwrap_or(0);
     gauge(
@@ -235,10 +235,11 @@ fn encode_schedules(
         active,
     )?;
     let failing = schedules.iter().filter(|one| one.containers > 0 && one.failures > 0);
-    let since = failing.filter_map(|one| one.last_success.or(one.failing_since)).min();
+    // Other containers of it may succeed meanwhile.
+    let since = failing.filter_map(|one| one.last_success.into_iter().chain(one.failing_since).min()).min();
     let age = since.map_or(0, |at| u64::try_from(now.duration_since(at).as_secs()).unwrap_or_default());
-    let help = "Time since the last success of the schedule that has been failing for longest, or since its first failure where \
-         it has never succeeded; 0 while none fails.";
+    let help = "Time since the schedule that has been failing for longest was well: since its last success before it failed, or \
+                since its first failure where that is not known; 0 while none fails.";
     with_unit(encoder, "schedule_failing_age", help, &Unit::Seconds, age)?;
     let help = "Time of the last checkpoint that each schedule made here, in seconds since 1970, of up to 200 schedules.";
     let name = "schedule_last_success_timestamp";
@@ -585,6 +586,7 @@ mod tests {
         };
         assert_eq!(age(None, Some(7_200), 3), 7_200);
         assert_eq!(age(Some(9_000), Some(7_200), 3), 9_000);
+        assert_eq!(age(Some(60), Some(7_200), 3), 7_200, "another container of it succeeds");
         assert_eq!(age(Some(9_000), None, 0), 0);
     }
 

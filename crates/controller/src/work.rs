@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::agents::{Absences, Agents};
+use super::agents::{Absences, Agents, WithoutAgent};
 use super::finalizers::{self, Release};
 use super::metrics::Metrics;
 use super::node_report::NodeReport;
@@ -37,8 +37,11 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// In so many stores it is said at a time that the node has no agent.
 const AGENTS_AT_A_TIME: usize = 50;
 
-/// How soon others follow.
-const AGENTS_AGAIN: Duration = Duration::from_secs(30);
+/// How soon others follow, and what was not answered is tried again.
+const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(30);
+
+/// After so many statuses that were not answered, the API is left in peace.
+const MOST_UNANSWERED: usize = 3;
 
 /// So much of the lease must be left when a request that changes something is begun: more than it may take.
 const MARGIN: Duration = WRITE.saturating_add(Duration::from_secs(1));
@@ -66,7 +69,7 @@ pub struct Work {
     pub(super) problems: ProblemLog,
 }
 
-/// The API did not answer, and is left in peace for a while.
+/// The API did not answer.
 struct Unanswered;
 
 /// The types of problems with other writes than those of statuses.
@@ -155,22 +158,24 @@ impl Work {
         let wanted = writes.iter().map(|write| (write.problem, write.object.to_string())).collect();
         self.keep_problems(&known, &wanted);
         let (due, later) = self.throttle.due(writes, Instant::now());
-        let rest = async {
-            self.write_statuses(due).await?;
-            if let Some(schedules) = &schedules {
-                self.release_schedules(schedules).await?;
-            }
-            self.tell_of_agents(&reports).await
+        let without = self.look_at_agents(&reports);
+        // What is not answered of one kind, as by a webhook that does not work, keeps nothing of another from being written.
+        let statuses = self.write_statuses(due).await.err().map(|Unanswered| Instant::now() + PAUSE);
+        let releases = match &schedules {
+            Some(schedules) => self.release_schedules(schedules).await.err(),
+            None => None,
         };
-        match rest.await {
-            Ok(agents) => [later, agents].into_iter().flatten().min(),
-            Err(Unanswered) => Some(Instant::now() + PAUSE),
-        }
+        let releases = releases.map(|Unanswered| Instant::now() + AGAIN_AFTER_FAILURE);
+        let agents = match without {
+            Some(without) => self.tell_of_agents(without).await,
+            None => None,
+        };
+        [later, statuses, releases, agents].into_iter().flatten().min()
     }
 
     /// Writes these statuses, and says as an event what is worth one.
     async fn write_statuses(&mut self, writes: Vec<StatusWrite>) -> Result<(), Unanswered> {
-        let mut publishes = true;
+        let (mut publishes, mut unanswered) = (true, 0);
         for write in writes {
             if !self.may_go_on() {
                 return Ok(());
@@ -191,24 +196,28 @@ impl Work {
                 Written::Refused(_) => self.throttle.note(write, true, Instant::now()),
                 Written::Unanswered(_) => {
                     self.throttle.note(write, true, Instant::now());
-                    return Err(Unanswered);
+                    unanswered += 1;
+                    if unanswered == MOST_UNANSWERED {
+                        return Err(Unanswered);
+                    }
                 }
             }
         }
-        Ok(())
+        if unanswered == 0 { Ok(()) } else { Err(Unanswered) }
     }
 
-    /// Publishes an event; says whether that worked.
+    /// Publishes an event; says whether the next one may follow: one that is refused, as in a namespace that ends, keeps no
+    /// other from being published.
     async fn publish(&mut self, object: &ObjectId, event: &StatusEvent) -> bool {
         let published = self.writer.publish(object, event).await;
         match &published {
-            Ok(()) => self.succeeded(WRITE_EVENT, ""),
-            Err(error) => {
-                let message = format!("cannot write an event on {object}: {error}");
+            Written::Done | Written::Conflict | Written::Gone => self.succeeded(WRITE_EVENT, ""),
+            Written::Refused(why) | Written::Unanswered(why) => {
+                let message = format!("cannot write an event on {object}: {why}");
                 self.failed(WRITE_EVENT, String::new(), message);
             }
         }
-        published.is_ok()
+        !matches!(published, Written::Unanswered(_))
     }
 
     /// Takes the older operator's finalizer off schedules that are deleted. What is refused is tried again the next time.
@@ -236,18 +245,23 @@ impl Work {
         Ok(())
     }
 
-    /// Says in the stores of nodes without an agent that there is none; says when to look again.
-    async fn tell_of_agents(&mut self, reports: &[Arc<NodeReport>]) -> Result<Option<Instant>, Unanswered> {
-        let Some(agents) = self.agents.health() else { return Ok(None) };
+    /// Finds out which nodes have no agent; nothing before all were listed.
+    fn look_at_agents(&mut self, reports: &[Arc<NodeReport>]) -> Option<WithoutAgent> {
+        let agents = self.agents.health()?;
         let without = self.absences.look(reports, &agents, Instant::now());
         let away: Vec<_> =
             without.nodes.iter().map(|(node, health)| (node.as_str(), health.name())).collect();
         self.metrics.nodes_without_agent(&away);
         let wanted = without.untold.iter().map(|report| (WRITE_STORE, report.node.clone())).collect();
         self.keep_problems(&[WRITE_STORE], &wanted);
+        Some(without)
+    }
+
+    /// Says in the stores of nodes without an agent that there is none; says when to look again.
+    async fn tell_of_agents(&mut self, without: WithoutAgent) -> Option<Instant> {
         for report in without.untold.iter().take(AGENTS_AT_A_TIME) {
             if !self.may_go_on() {
-                return Ok(None);
+                return None;
             }
             let written = self.writer.agent_is_away(report, Timestamp::now()).await;
             let node = &report.node;
@@ -256,10 +270,10 @@ impl Work {
             });
             // One store that is refused keeps no other from being written.
             if matches!(written, Written::Unanswered(_)) {
-                return Err(Unanswered);
+                break;
             }
         }
-        Ok(if without.untold.is_empty() { without.next } else { Some(Instant::now() + AGENTS_AGAIN) })
+        if without.untold.is_empty() { without.next } else { Some(Instant::now() + AGAIN_AFTER_FAILURE) }
     }
 
     /// Notes how a writing went, in the metrics and among the problems; `message` tells of a failure.

@@ -100,8 +100,8 @@ impl Writer {
         Written::of(timeout(WRITE, api.patch_status(name, &how, &patch)).await)
     }
 
-    /// Publishes what has come true of an object as an event about it. The error says why that failed.
-    pub async fn publish(&self, object: &ObjectId, event: &StatusEvent) -> Result<(), String> {
+    /// Publishes what has come true of an object as an event about it.
+    pub async fn publish(&self, object: &ObjectId, event: &StatusEvent) -> Written {
         let ObjectId { resource, namespace, name, uid } = object;
         let about = ObjectReference {
             api_version: Some(resource.api_version.clone()),
@@ -118,11 +118,7 @@ impl Writer {
             action: "Reconcile",
             note: event.note.clone(),
         };
-        match timeout(WRITE, self.publisher.publish(note)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(plain(&error)),
-            Err(_) => Err("no answer in time".to_owned()),
-        }
+        Written::of(timeout(WRITE, self.publisher.publish(note)).await)
     }
 
     /// Takes the older operator's finalizer off a schedule that is deleted, unless the schedule has changed since.

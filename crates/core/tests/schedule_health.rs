@@ -86,6 +86,22 @@ fn a_container_that_fails_is_not_hidden_by_others_that_succeed_while_it_is_there
 }
 
 #[test]
+fn a_container_that_is_tried_again_hides_none_that_failed() {
+    let mut schedule = every(HOUR);
+    (schedule.dumping.retries, schedule.dumping.backoff) = (1, MINUTE);
+    let mut node = Node::new(vec![schedule], vec![pod("a"), pod("b")]);
+    node.pass(HOUR);
+    let first = node.dumps().remove(0);
+    // The first one is to be tried again; the other one fails for good, and then the first one succeeds.
+    node.end(failed()).pass(SECOND);
+    node.end(Outcome::FailedForGood("500: no".to_owned())).pass(MINUTE);
+    assert_eq!(health(&node), (1, Some("CheckpointFailed".to_owned())));
+    assert_eq!(node.dumps().last(), Some(&first));
+    node.finish_all();
+    assert_eq!(health(&node), (1, Some("CheckpointFailed".to_owned())));
+}
+
+#[test]
 fn what_waits_for_its_turn_until_its_starting_deadline_is_over_is_missed() {
     let mut node = Node::new(vec![with_deadline(every(HOUR))], vec![pod("a"), pod("b")]);
     node.pass(HOUR);

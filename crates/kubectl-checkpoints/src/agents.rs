@@ -124,7 +124,7 @@ pub async fn ask(session: &Session, agent: &Agent, question: &Question) -> Resul
             let mut forwarder = api.portforward(&agent.pod, &[AGENT_VIEW_PORT]).await.map_err(|error| {
                 let what = format!("cannot forward a port of {node}'s agent: {}", said(&error));
                 let right = format!(
-                    "this takes the right to create pods/portforward in the namespace {}",
+                    "this takes the rights to get and to create pods/portforward in the namespace {}",
                     session.operator_namespace
                 );
                 Failure::with_hint(what, right)

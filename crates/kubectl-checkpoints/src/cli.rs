@@ -226,7 +226,7 @@ pub struct List {
     /// List only checkpoints whose own labels match this selector: checkpoint-keeper.io/node, and what users add. They do not have their pods' labels
     #[arg(long, short = 'l', value_name = "SELECTOR", conflicts_with = "node")]
     pub selector: Option<String>,
-    /// List only checkpoints whose fields match this selector: status.nodeName=worker-1, status.podName or status.containerName
+    /// List only checkpoints whose fields match this selector: status.nodeName=worker-1, status.podName, status.containerName or status.state
     #[arg(long, value_name = "SELECTOR", conflicts_with = "node")]
     pub field_selector: Option<String>,
     /// Sort the checkpoints in this order

@@ -1,9 +1,10 @@
 //! When each archive goes by the passing of time alone.
 //!
-//! The times come from the rules' own figures, and the floor from the rule's own code, asked at another time. Limits,
-//! tiers and the watermark are not foreseen: they depend on archives that are yet to come.
+//! The times come from the rules' own figures, and the floor from the rule's own code, asked at another time. Limits and the
+//! watermark are not foreseen, and tiers only of what the floor alone keeps from them: they depend on archives that are yet to
+//! come.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -249,6 +250,7 @@ impl<'a> Forecast<'a> {
         for (policy, asked) in policies.iter().enumerate() {
             let Some(wanted) = asked.retention.tiers else { continue };
             for lineage in groups.governed_lineages(policy) {
+                let mut kept: Option<(Timestamp, HashSet<usize>)> = None;
                 for &place in lineage {
                     let verdict = plan.verdicts.get(self.planner.order[place]);
                     let is_spared = verdict.is_some_and(|verdict| {
@@ -258,7 +260,12 @@ impl<'a> Forecast<'a> {
                     let Some(at) = self.after_floor(place, self.now).map(|at| at.max(old_enough)) else {
                         continue;
                     };
-                    if !self.tiers_keep(place, lineage, wanted, at) {
+                    if kept.as_ref().is_none_or(|(time, _)| *time != at) {
+                        let Some(left) = self.steps_left.checked_sub(lineage.len()) else { return };
+                        self.steps_left = left;
+                        kept = Some((at, self.kept_by_tiers(lineage, wanted, at)));
+                    }
+                    if kept.as_ref().is_some_and(|(_, kept)| !kept.contains(&place)) {
                         self.note_later(place, at, Reason::Tiers, By::policy(policy));
                     }
                 }
@@ -266,8 +273,8 @@ impl<'a> Forecast<'a> {
         }
     }
 
-    /// Whether tiers keep an archive once those of its lineage are gone that other rules take before.
-    fn tiers_keep(&self, place: usize, lineage: &[usize], tiers: Tiers, at: Timestamp) -> bool {
+    /// The archives of a lineage that tiers keep at that time, when those are gone that other rules take before.
+    fn kept_by_tiers(&self, lineage: &[usize], tiers: Tiers, at: Timestamp) -> HashSet<usize> {
         let is_there = |other: &usize| {
             let is_replaced = self.foreseen[*other]
                 .is_some_and(|(then, reason, _)| reason == Reason::ScheduleRetention && then <= at);
@@ -278,8 +285,8 @@ impl<'a> Forecast<'a> {
         };
         let there: Vec<usize> = lineage.iter().rev().copied().filter(is_there).collect();
         let times: Vec<Timestamp> = there.iter().map(|&place| self.planner.archives[place].taken).collect();
-        let mut kept = there.iter().zip(kept_by(tiers, &times));
-        kept.any(|(&other, kept)| other == place && kept.any())
+        let kept = there.into_iter().zip(kept_by(tiers, &times));
+        kept.filter(|(_, kept)| kept.any()).map(|(place, _)| place).collect()
     }
 
     fn foresee_ages(&mut self) {

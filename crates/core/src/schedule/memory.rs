@@ -139,17 +139,22 @@ impl ScheduleMemory {
         }
     }
 
-    /// Notes what came of the request for a container. One that fails, and that the schedule still selects, is hidden neither
-    /// by others that succeed nor by others that fail.
+    /// Notes what came of the request for a container. While the schedule selects a container that failed, successes and
+    /// failures of others do not take the place of its failure.
     pub(super) fn note_of(
         &mut self,
         container: &ContainerId,
         result: &RunResult,
+        is_timed: bool,
         is_selected: impl Fn(&ContainerId) -> bool,
         now: Timestamp,
     ) {
         let kind = result.kind();
-        let other = self.failed.as_ref().filter(|failed| *failed != container && is_selected(failed));
+        // One that is tried again has not failed yet.
+        let other = self
+            .failed
+            .as_ref()
+            .filter(|failed| self.failures > 0 && *failed != container && is_selected(failed));
         match (kind, other) {
             (RunResultKind::Done, Some(_)) => self.last_success = Some(now),
             (RunResultKind::Retrying, Some(_)) => {}
@@ -169,7 +174,8 @@ impl ScheduleMemory {
                     result => self.note(result, 1, now),
                 }
                 if self.last_failure != before && kind != RunResultKind::Missed {
-                    self.failed = self.last_failure.is_some().then(|| container.clone());
+                    // What no time asks for may never be asked for again.
+                    self.failed = (is_timed && self.last_failure.is_some()).then(|| container.clone());
                 }
             }
         }

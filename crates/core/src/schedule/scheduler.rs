@@ -311,7 +311,8 @@ impl Scheduler {
     }
 
     fn notice_annotations(&mut self, now: Now) {
-        let Some(pods) = self.pods.clone() else { return };
+        // Before schedules are known, none allows anything.
+        let Some(pods) = self.pods.clone().filter(|_| self.knows_schedules) else { return };
         for pod in pods.values().filter(|pod| pod.is_annotated && pod.is_running) {
             let allows =
                 |schedule: &Arc<Schedule>| schedule.triggers.on_annotation && is_selected(schedule, pod);
@@ -571,7 +572,7 @@ impl Scheduler {
                     pods.get(&other.pod_uid).is_some_and(|pod| selects(schedule, pod, other))
                 })
             };
-            memory.note_of(container, result, selects, now.wall);
+            memory.note_of(container, result, request.is_timed(), selects, now.wall);
             let is_by_interval = request.trigger == Trigger::Interval;
             if is_by_interval && matches!(result, RunResult::Done(_)) {
                 memory.interval_successes = memory.interval_successes.saturating_add(1);

@@ -394,7 +394,8 @@ const RIGHTS: [(&str, &str, &str, &str, &str, bool); 6] = [
     ("discard", "discard", "checkpoint-keeper.io", "containercheckpoints", "", false),
     ("create", "patch", "", "pods", "", false),
     ("usage, list --node", "list", "checkpoint-keeper.io", "nodecheckpointstores", "", true),
-    ("explain, plan, list --node", "create", "", "pods", "portforward", true),
+    // Connections are WebSockets, and these begin with a GET.
+    ("explain, plan, list --node", "get", "", "pods", "portforward", true),
 ];
 
 /// Which commands this user may use.
