@@ -238,6 +238,24 @@ async fn a_store_that_the_api_refuses_keeps_no_other_from_being_written() {
     replica.stop().await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn statuses_that_are_not_answered_keep_no_store_from_being_written() {
+    let fake = Fake::default();
+    add_store(&fake, "n1", json!([]));
+    for number in 0..40 {
+        add_policy(&fake, &format!("p{number}"), json!({}));
+    }
+    // As where a webhook for them does not work.
+    fake.set_faults(|asked| {
+        let is_policy = asked.method == Method::PATCH && asked.key.2.starts_with('p');
+        is_policy.then(|| Fault::Reply(500, words(500, "InternalError", POLICIES, &asked.key.2)))
+    });
+    let replica = Replica::start(&fake, "a");
+    let told = || fake.get(STORES, "", "n1").unwrap()["status"]["conditions"][0]["reason"] == "AgentNotReady";
+    until("the store says that it has no agent", 200, told).await;
+    replica.stop().await.unwrap();
+}
+
 /// Whether a condition of the policy `a` says this.
 fn condition_is(fake: &Fake, kind: &str, status: &str, reason: &str) -> bool {
     condition(fake, "a", kind) == Some((status.to_owned(), reason.to_owned()))
