@@ -287,7 +287,8 @@ fn disk(prometheus: &Prometheus, node: Node<'_>, agent: Agent<'_>) -> anyhow::Re
     wait::until("the growth to be noticed", DEADLINE, || {
         count += 1;
         elsewhere(&format!("2026-01-03T03:{:02}:{:02}Z", count / 60 % 60, count % 60), 1 << 20)?;
-        shell("head -c 500K /dev/zero >>.ballast")?;
+        // Little by little: that the disk has become smaller must be out of sight before it is full.
+        shell("head -c 50K /dev/zero >>.ballast")?;
         let fires =
             prometheus.query(&format!("ALERTS{{alertname=\"CheckpointKeeperStorageFilling\"{of_node}}}"))?;
         Ok(!fires.is_empty())
