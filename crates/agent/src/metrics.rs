@@ -463,7 +463,12 @@ pub(super) fn example_schedule() -> ScheduleState {
         active: 0,
         failures: 1,
         failing_since: Some(Timestamp::UNIX_EPOCH),
-        last_failure: Some(Failure { reason, message: String::new(), at: Timestamp::UNIX_EPOCH }),
+        last_failure: Some(Failure {
+            reason,
+            message: String::new(),
+            at: Timestamp::UNIX_EPOCH,
+            container: None,
+        }),
         containers: 1,
     }
 }

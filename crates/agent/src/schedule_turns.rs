@@ -52,6 +52,7 @@ mod tests {
             reason: reason.to_owned(),
             message: String::new(),
             at: Timestamp::UNIX_EPOCH,
+            container: None,
         });
         state
     }

@@ -223,8 +223,8 @@ fn too_much(max: MaxHeld, count: u64, bytes: u64) -> Option<String> {
 pub(super) enum ApiWrite {
     /// Make the object of an archive, with the hold that is in force.
     Create(Key, Option<Hold>),
-    /// Have it deleted with the node's store, and so with the node.
-    Own(Key),
+    /// Have it deleted with the node's store of that UID, and so with the node.
+    Own(Key, String),
     /// Give back the hold that is in force.
     Restore(Key, Hold),
     /// Say how it is.
@@ -237,7 +237,7 @@ impl ApiWrite {
     pub(super) fn key(&self) -> &Key {
         match self {
             Self::Create(key, _)
-            | Self::Own(key)
+            | Self::Own(key, _)
             | Self::Restore(key, _)
             | Self::Status(key, _)
             | Self::Delete(key, ..) => key,
@@ -278,8 +278,8 @@ pub(super) fn api_writes(
         if object.is_ending {
             continue;
         }
-        if store.is_some_and(|store| object.owners != [store]) {
-            writes.push(ApiWrite::Own(key.clone()));
+        if let Some(store) = store.filter(|store| object.owners != [*store]) {
+            writes.push(ApiWrite::Own(key.clone(), store.to_owned()));
         }
         let restore = match step(marker, Some(&object.wish(entry)), entries.believed(now), entries.clock) {
             HoldStep::Restore(hold) => Some(hold),
@@ -474,8 +474,8 @@ mod tests {
                     };
                     assert!(self.objects.insert(key, object).is_none(), "it was there already");
                 }
-                ApiWrite::Own(key) => {
-                    self.objects.get_mut(&key).unwrap().owners = vec!["store".to_owned()];
+                ApiWrite::Own(key, store) => {
+                    self.objects.get_mut(&key).unwrap().owners = vec![store];
                 }
                 ApiWrite::Restore(key, hold) => {
                     self.edit(&key, |object| object.hold = Some(hold));
@@ -770,7 +770,7 @@ mod tests {
             let writes =
                 |store| api_writes(&entries, &world.objects, &world.markers, &BTreeMap::new(), store, now());
             assert_eq!(writes(None), [], "there is none yet");
-            assert_eq!(writes(STORE), [ApiWrite::Own(key.clone())]);
+            assert_eq!(writes(STORE), [ApiWrite::Own(key.clone(), "store".to_owned())]);
             world.settle(&entries);
             assert_eq!(world.objects[&key].owners, ["store"]);
         }

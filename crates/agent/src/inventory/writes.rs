@@ -115,12 +115,12 @@ impl Inventory {
             ApiWrite::Create(_, hold) => {
                 let mut object = ContainerCheckpoint::new(&name, spec(hold.as_ref()));
                 object.labels_mut().insert(NODE_LABEL.to_owned(), node_label(&self.context.node));
-                object.metadata.owner_references = self.owners();
+                object.metadata.owner_references = self.store_uid().map(|uid| vec![self.owner(uid)]);
                 let params = PostParams { field_manager: Some(WRITER.to_owned()), ..PostParams::default() };
                 within_timeout(api.create(&params, &object)).await
             }
-            ApiWrite::Own(_) => {
-                let patch = Patch::Merge(json!({"metadata": {"ownerReferences": self.owners()}}));
+            ApiWrite::Own(_, store) => {
+                let patch = Patch::Merge(json!({"metadata": {"ownerReferences": [self.owner(store)]}}));
                 within_timeout(there.patch(&name, &params, &patch)).await.and_then(read)
             }
             ApiWrite::Restore(_, hold) => {
@@ -164,17 +164,16 @@ impl Inventory {
         }
     }
 
-    /// What the objects are deleted with: the node's store, which goes with the node. Else those of a node that is gone would
-    /// stay for ever. None where there is no store yet.
-    fn owners(&self) -> Option<Vec<OwnerReference>> {
-        let owner = OwnerReference {
+    /// What the objects are deleted with: the node's store of that UID, which goes with the node. Else those of a node that is
+    /// gone would stay for ever.
+    fn owner(&self, uid: String) -> OwnerReference {
+        OwnerReference {
             api_version: NodeCheckpointStore::api_version(&()).into_owned(),
             kind: NodeCheckpointStore::kind(&()).into_owned(),
             name: self.context.node.clone(),
-            uid: self.store_uid()?,
+            uid,
             ..OwnerReference::default()
-        };
-        Some(vec![owner])
+        }
     }
 
     /// Takes over what the API answered, which the watch shows a moment later: until then it would be written again.

@@ -426,7 +426,7 @@ impl fmt::Display for Explanation {
             write!(formatter, ", by {}", safe(policy))?;
         }
         writeln!(formatter, ".\n{}\n\nThe rules, in their order:", safe(&self.next_text))?;
-        let (idle, shown): (Vec<&RuleRow>, Vec<&RuleRow>) =
+        let (mut idle, shown): (Vec<&RuleRow>, Vec<&RuleRow>) =
             self.rules.iter().partition(|rule| rule.outcome == OutcomeName::DoesNotApply);
         let width = shown.iter().map(|rule| rule.rule.len()).max().unwrap_or_default();
         for rule in shown {
@@ -446,7 +446,6 @@ impl fmt::Display for Explanation {
         for dry_run in &self.dry_runs {
             writeln!(formatter, "  {}", safe(&format!("{}  {}", dry_run.policy, dry_run.in_words())))?;
         }
-        let mut idle = idle;
         idle.sort_by(|one, other| one.detail.cmp(&other.detail));
         for same in idle.chunk_by(|one, other| one.detail == other.detail) {
             let names: Vec<&str> = same.iter().map(|rule| rule.rule.as_str()).collect();

@@ -50,8 +50,6 @@ pub struct ScheduleMemory {
     pub failing_since: Option<Timestamp>,
     /// What failed last.
     pub last_failure: Option<Failure>,
-    /// Of which container; none: of no single one.
-    pub failed: Option<ContainerId>,
 }
 
 /// What failed.
@@ -64,6 +62,9 @@ pub struct Failure {
     pub message: String,
     /// When.
     pub at: Timestamp,
+    /// The container that counts as failing until it succeeds or is not selected any more; none: any success ends it.
+    #[serde(default)]
+    pub container: Option<ContainerId>,
 }
 
 impl Failure {
@@ -111,14 +112,14 @@ impl ScheduleMemory {
         if !self.may_be_frozen() {
             let message = "not carried out here, as many older schedules of its namespace select containers on this node";
             let (reason, message) = (TOO_MANY_SCHEDULES.to_owned(), message.to_owned());
-            self.last_failure = Some(Failure { reason, message, at });
+            self.last_failure = Some(Failure { reason, message, at, container: None });
         }
     }
 
     /// Notes that the schedule is suspended: that it failed before is nothing to be mended, but that a container may be frozen.
     pub(super) fn note_suspended(&mut self) {
         if !self.may_be_frozen() {
-            (self.failures, self.failing_since, self.last_failure, self.failed) = (0, None, None, None);
+            (self.failures, self.failing_since, self.last_failure) = (0, None, None);
         }
     }
 
@@ -151,42 +152,45 @@ impl ScheduleMemory {
     ) {
         let kind = result.kind();
         // One that is tried again has not failed yet.
-        let other = self
-            .failed
-            .as_ref()
-            .filter(|failed| self.failures > 0 && *failed != container && is_selected(failed));
-        match (kind, other) {
-            (RunResultKind::Done, Some(_)) => self.last_success = Some(now),
-            (RunResultKind::Retrying, Some(_)) => {}
-            (
-                RunResultKind::Failed | RunResultKind::InsufficientStorage | RunResultKind::QuotaExceeded,
-                Some(_),
-            ) => {
+        let failed = self.last_failure.as_ref().filter(|_| self.failures > 0);
+        let failed = failed.and_then(|failure| failure.container.as_ref());
+        let is_of_another = failed.is_some_and(|failed| failed != container && is_selected(failed));
+        match kind {
+            RunResultKind::Done if is_of_another => self.last_success = Some(now),
+            RunResultKind::Retrying if is_of_another => {}
+            RunResultKind::Failed | RunResultKind::InsufficientStorage | RunResultKind::QuotaExceeded
+                if is_of_another =>
+            {
                 self.failures = self.failures.saturating_add(1);
             }
+            RunResultKind::Missed => self.note(result, None, 1, now),
             _ => {
-                let before = self.last_failure.clone();
+                // What no time asks for may never be asked for again.
+                let failing = is_timed.then(|| container.clone());
                 match result {
                     // Events about it end long before it is thawed.
                     RunResult::MayBeFrozen(message) => {
-                        self.note(&RunResult::MayBeFrozen(format!("{container}: {message}")), 1, now);
+                        let named = RunResult::MayBeFrozen(format!("{container}: {message}"));
+                        self.note(&named, failing, 1, now);
                     }
-                    result => self.note(result, 1, now),
-                }
-                if self.last_failure != before && kind != RunResultKind::Missed {
-                    // What no time asks for may never be asked for again.
-                    self.failed = (is_timed && self.last_failure.is_some()).then(|| container.clone());
+                    result => self.note(result, failing, 1, now),
                 }
             }
         }
     }
 
-    /// Notes what came of a request for so many containers.
-    pub(super) fn note(&mut self, result: &RunResult, containers: u32, now: Timestamp) {
+    /// Notes what came of a request for so many containers; `container` is the one that counts as failing with it.
+    pub(super) fn note(
+        &mut self,
+        result: &RunResult,
+        container: Option<ContainerId>,
+        containers: u32,
+        now: Timestamp,
+    ) {
         let message = match result {
             RunResult::Done(_) => {
                 (self.last_success, self.failures) = (Some(now), 0);
-                (self.failing_since, self.last_failure, self.failed) = (None, None, None);
+                (self.failing_since, self.last_failure) = (None, None);
                 return;
             }
             RunResult::Failed(message)
@@ -220,7 +224,8 @@ impl ScheduleMemory {
             _ => self.may_be_frozen(),
         };
         if !is_hidden {
-            self.last_failure = Some(Failure { reason: result.name().to_owned(), message, at: now });
+            let reason = result.name().to_owned();
+            self.last_failure = Some(Failure { reason, message, at: now, container });
         }
     }
 }

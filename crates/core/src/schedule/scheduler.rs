@@ -435,7 +435,7 @@ impl Scheduler {
         let request = request(schedule, trigger, due);
         if missed > 0 {
             let result = RunResult::Skipped(SkipReason::Missed(missed));
-            memory.note(&result, 1, now.wall);
+            memory.note(&result, None, 1, now.wall);
             self.report(Report { request: request.clone(), container: None, result, count: 1 });
         }
         if is_served {
@@ -556,7 +556,7 @@ impl Scheduler {
             let uid = &report.request.schedule_uid;
             if self.schedules.contains_key(uid) {
                 let memory = self.memory.entry(uid.clone()).or_default();
-                memory.note(&report.result, report.count, now.wall);
+                memory.note(&report.result, None, report.count, now.wall);
             }
             self.report(report);
         }

@@ -286,7 +286,7 @@ fn cells(row: &Row, now: Timestamp) -> Vec<String> {
 /// goes or stays.
 fn detail(row: &Row) -> String {
     let said = row.state == State::Complete || !row.detail.is_empty() || row.reason == Reason::Incomplete;
-    if said { row.detail.clone() } else { format!("{:?}", row.state) }
+    if said { row.detail.clone() } else { row.state.name().to_owned() }
 }
 
 /// `1 archive`, `2 archives`.
