@@ -126,6 +126,12 @@ impl OwnObjects {
         self.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The UID of the node's store, if there is one.
+    pub(super) fn store_uid(&self) -> Option<String> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.store.as_ref().and_then(uid).map(str::to_owned)
+    }
+
     /// What was seen by now.
     pub(super) fn now(&self) -> Seen {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -164,7 +164,7 @@ impl Inventory {
                 }
             }
         }
-        let store = self.store_uid();
+        let store = self.context.own.store_uid();
         let mut writes = difference::api_writes(
             &entries,
             &objects,
@@ -184,11 +184,6 @@ impl Inventory {
                 return;
             }
         }
-    }
-
-    /// The UID of the node's store, if there is one.
-    fn store_uid(&self) -> Option<String> {
-        self.context.own.now().store?.metadata.uid
     }
 
     /// Ends the holds that are over of archives that are not shown.

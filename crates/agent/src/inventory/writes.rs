@@ -115,7 +115,8 @@ impl Inventory {
             ApiWrite::Create(_, hold) => {
                 let mut object = ContainerCheckpoint::new(&name, spec(hold.as_ref()));
                 object.labels_mut().insert(NODE_LABEL.to_owned(), node_label(&self.context.node));
-                object.metadata.owner_references = self.store_uid().map(|uid| vec![self.owner(uid)]);
+                object.metadata.owner_references =
+                    self.context.own.store_uid().map(|uid| vec![self.owner(uid)]);
                 let params = PostParams { field_manager: Some(WRITER.to_owned()), ..PostParams::default() };
                 within_timeout(api.create(&params, &object)).await
             }
